@@ -1,0 +1,1 @@
+"""PyTorch: an H100 box, other NVIDIA cards, and plain CPU."""

@@ -1,0 +1,1 @@
+"""MLX: Apple silicon; on Linux the CPU build."""

@@ -1,0 +1,43 @@
+"""Where a trial runs, as a protocol: one device at home, or a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from autoresearch.core.trial.result import TrialRequest, TrialResult
+
+Observer = Callable[[Mapping[str, Any]], None]
+"""Is told what happens while it happens: {"event": "spawned" | "log" | ..., ...}. Must be cheap, must not raise."""
+
+
+class Handle(Protocol):
+    """A trial in flight."""
+
+    def done(self) -> bool:
+        """Whether there is a result."""
+        ...
+
+    def result(self, timeout: float | None = None) -> TrialResult:
+        """Wait for the result. Raises `TimeoutError` after `timeout` seconds, `TrialError` if it never started."""
+        ...
+
+    def cancel(self) -> None:
+        """Kill every process of the trial; returns when none is left."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs trials. Implementations must give every trial a device of its own."""
+
+    def capacity(self) -> int:
+        """How many trials run at once."""
+        ...
+
+    def submit(self, request: TrialRequest, observer: Observer | None = None) -> Handle:
+        """Start a trial, or queue it."""
+        ...
+
+    def close(self) -> None:
+        """Cancel what is in flight and let go of the devices."""
+        ...

@@ -1,0 +1,1 @@
+"""Keep or discard: noise and decision."""

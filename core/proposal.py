@@ -1,0 +1,117 @@
+"""What passes between the loop and a researcher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+CATEGORIES = (
+    "attention",
+    "mlp",
+    "norm_residual",
+    "embeddings_head",
+    "optimizer",
+    "schedule",
+    "batch_sequence",
+    "data_order",
+    "init",
+    "loss",
+    "precision_kernels",
+    "shape",
+    "vocabulary",
+    "simplification",
+)
+"""What a change is about. A proposal names one."""
+
+Status = Literal["keep", "discard", "crash", "invalid", "timeout"]
+"""How an experiment ended."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a proposal cost. `usd` is None where the price is not known, never 0 for "unknown"."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float | None = 0.0
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One edit of the train file, whole."""
+
+    source: str
+    """The complete train file."""
+    hypothesis: str
+    """One sentence: what changes and why it should help. Becomes the experiment's description."""
+    category: str
+    """One of CATEGORIES."""
+    predicted_delta: float | None = None
+    """Expected change of val_bpb against the incumbent; negative is better."""
+    cost: Cost = field(default_factory=Cost)
+    researcher: str = ""
+    parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    """What the researcher wants back with the outcome (the tuner's own coordinates)."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One decided experiment, as a researcher sees it."""
+
+    experiment: int
+    """1, 2, ...; the baseline is 0."""
+    source: str
+    status: Status
+    reason: str
+    """Why it was decided so, in words."""
+    hypothesis: str
+    category: str
+    researcher: str
+    predicted_delta: float | None
+    val_bpb: float | None
+    estimate: float | None
+    """The judge's estimate of its true val_bpb."""
+    delta: float | None
+    """Against the incumbent of its time; negative is better."""
+    parent: int
+    """The experiment whose source it edited."""
+    parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    metrics: Mapping[str, float | int | str | None] = field(default_factory=dict)
+    """tokens, steps, params, peak_memory_mb, tokens_per_second, startup_seconds ... of its first trial."""
+
+
+@dataclass(frozen=True)
+class History:
+    """All that a researcher may know when it proposes."""
+
+    program: str
+    """program.md as it is now."""
+    backend: str
+    device: str
+    """The device's name."""
+    preset: str
+    budget_seconds: float
+    seed: int
+    """The run's seed, for researchers that draw at random."""
+    vocabularies: tuple[int, ...]
+    """Prepared vocabularies: the values VOCAB_SIZE may take."""
+    incumbent: Attempt
+    """The best so far; its `source` is what to edit."""
+    attempts: tuple[Attempt, ...]
+    """Every decided experiment in order, the baseline first."""
+
+
+class Researcher(Protocol):
+    """Proposes the next edit."""
+
+    name: str
+
+    def propose(self, history: History) -> Proposal:
+        """The next edit of `history.incumbent.source`.
+
+        Must be deterministic given `history` where it needs no model, so that a resumed run goes on as it would have.
+        Raises `ProposalError` when it has nothing to propose.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""What lasts: ledger, git, results.tsv."""

@@ -1,0 +1,1 @@
+"""One trial: children in a sandbox, the clock, the score, the audit."""

@@ -1,0 +1,94 @@
+"""What is asked of a trial and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+TrialStatus = Literal["ok", "crash", "invalid", "timeout"]
+IsolationLevel = Literal["bubblewrap", "landlock", "seatbelt", "process"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Seconds. The clock of `train_seconds` starts at the first real batch."""
+
+    train_seconds: float = 300.0
+    startup_seconds: float = 300.0
+    """From the child's start to its first real batch: import, build, compile."""
+
+    @property
+    def grace_seconds(self) -> float:
+        """How much later than the budget the weights may arrive."""
+        return 0.02 * self.train_seconds + 5.0
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """Everything that a trial depends on. Two equal requests differ only by the machine's noise."""
+
+    source: str
+    """The train file."""
+    backend: str
+    preset: str
+    prepared: Path
+    """Folder of the prepared corpus (see core.data.manifest)."""
+    eval_seq_len: int
+    score_rows: int
+    """Rows per scoring batch, the same for every trial of a run."""
+    folder: Path
+    """The trial's own folder; made if missing. Holds train.py, run.log, events.jsonl, result.json."""
+    seed: int = 0
+    """Seeds the model and the order of the data."""
+    budget: Budget = Budget()
+    split: Literal["val", "test"] = "val"
+    memory_limit_mb: int | None = None
+    """Host memory that the child may take; None asks the supervisor for a sensible share of the machine's."""
+    isolation: IsolationLevel | None = None
+    """None takes the best level there is."""
+    audit: bool = True
+
+
+class AuditResult(BaseModel):
+    """Outcome of the causality audit. Differences are in nats."""
+
+    model_config = ConfigDict(frozen=True)
+    positions: int
+    max_abs: float
+    mean_diff: float
+    ok: bool
+
+
+class TrialResult(BaseModel):
+    """What `ar train --json` prints. What does not exist is None, never 0."""
+
+    model_config = ConfigDict(frozen=True)
+    status: TrialStatus
+    reason: str | None = None
+    """In words, when the status is not ok."""
+    val_bpb: float | None = None
+    train_seconds: float | None = None
+    """First real batch to the end of `train`, by the parent's clock."""
+    startup_seconds: float | None = None
+    eval_seconds: float | None = None
+    """Start of the score child to its last number, the audit included."""
+    wall_seconds: float | None = None
+    tokens: int | None = None
+    """Counted by the feeder."""
+    steps: int | None = None
+    tokens_per_second: float | None = None
+    params: int | None = None
+    peak_memory_mb: float | None = None
+    mfu: float | None = None
+    """Share of the device's data-sheet peak, 0..1."""
+    seed: int
+    backend: str
+    device: str | None = None
+    preset: str
+    isolation: str | None = None
+    audit: AuditResult | None = None
+    log: str | None = None
+    """Path of run.log."""
