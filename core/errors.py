@@ -29,7 +29,7 @@ class PrerequisiteError(ArError):
     exit_code = 3
 
 
-class LimitReached(ArError):
+class LimitReachedError(ArError):
     """A limit (hours, dollars, tries) ended the work before its goal."""
 
     exit_code = 4
