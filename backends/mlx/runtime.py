@@ -1,0 +1,226 @@
+"""What the core needs of MLX: moving arrays, the score's log-likelihoods, weights on disk, the device in words.
+
+Runs on Apple silicon (Metal), on Linux CPUs, and with `mlx[cuda12]` on NVIDIA cards. Importing this module does not
+import MLX. Weights are the arrays that `Module.parameters()` lists; an attribute whose name starts with an underscore
+is not one of them, so `build` must be able to make it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from autoresearch.backends.contract import Array, Device, Model
+
+NAME = "mlx"
+
+_INSTALL = "pip install 'autoresearch-dual[mlx]'"
+_MAX_BLAS_THREADS = 16
+"""Matrices of a model that fits a CPU are small: more threads cost more in waiting than they save."""
+
+
+def unavailable() -> str | None:
+    """Why MLX cannot run here and the one-line fix, or None."""
+    if sys.platform == "darwin" and platform.machine() != "arm64":
+        return "MLX needs Apple silicon or Linux; this is an Intel Mac. Use --backend cuda, which runs on its CPU."
+    if sys.platform not in ("darwin", "linux"):
+        return f"MLX does not run on {sys.platform}. Use --backend cuda."
+    if importlib.util.find_spec("mlx") is None:
+        return f"MLX is not installed: {_INSTALL}"
+    if sys.platform == "linux" and not _linux_library_installed():
+        return f"MLX is installed without its Linux library (mlx-cpu): {_INSTALL}"
+    return None
+
+
+def _linux_library_installed() -> bool:
+    """On Linux the package `mlx` is only the bindings; the library comes with one of these."""
+    names = {(distribution.metadata["Name"] or "").lower() for distribution in importlib.metadata.distributions()}
+    return any(name.startswith(("mlx-cpu", "mlx-cuda")) for name in names)
+
+
+def launch_environment() -> Mapping[str, str]:
+    """On Linux, preload OpenBLAS where there is one: the BLAS inside the wheel is the slow reference implementation."""
+    library = find_openblas() if sys.platform == "linux" else None
+    if library is None:
+        return {}
+    threads = min(len(os.sched_getaffinity(0)), _MAX_BLAS_THREADS)
+    return {"LD_PRELOAD": str(library), "OPENBLAS_NUM_THREADS": str(threads)}
+
+
+def find_openblas(root: Path = Path("/")) -> Path | None:
+    """The system's OpenBLAS, the one with its own threads first. `root` is the file system's, or a test's."""
+    triplet = f"usr/lib/{platform.machine()}-linux-gnu"
+    candidates = [
+        f"{triplet}/openblas-pthread/libopenblas.so.0",  # Debian, Ubuntu: libopenblas0-pthread
+        f"{triplet}/openblas-openmp/libopenblas.so.0",
+        f"{triplet}/openblas-serial/libopenblas.so.0",
+        f"{triplet}/libopenblas.so.0",
+        "usr/lib64/libopenblasp.so.0",  # Fedora
+        "usr/lib64/libopenblas.so.0",  # openSUSE
+        "usr/lib/libopenblas.so.0",  # Arch
+        "usr/lib/libopenblas.so.3",  # Alpine
+    ]
+    return next((root / name for name in candidates if (root / name).exists()), None)
+
+
+def openblas_in_use() -> bool:
+    """Whether MLX's matrix products go to OpenBLAS: a preloaded library's symbols come before the bundled one's.
+
+    Looked up in the global scope, where the private OpenBLAS of numpy's wheel is not.
+    """
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "openblas_get_config")
+
+
+def detect() -> Device:
+    """The device that MLX computes on by default."""
+    import mlx.core as mx
+
+    version = f"mlx {importlib.metadata.version('mlx')}"
+    info = _device_info(mx)
+    if mx.default_device().type == mx.DeviceType.cpu:
+        blas = "OpenBLAS preloaded" if openblas_in_use() else "without OpenBLAS"
+        name = _cpu_name() or str(info.get("device_name", platform.machine()))
+        return Device("cpu", name, None, "fp32", f"{version} ({blas})" if sys.platform == "linux" else version)
+    name = str(info.get("device_name", "GPU"))
+    size = info.get("memory_size") or info.get("total_memory")
+    memory_mb = float(size) / 2**20 if size else None
+    if not mx.metal.is_available():
+        return Device("cuda", name, memory_mb, "bf16", version, tier="mac-max")
+    macos = f"macOS {platform.mac_ver()[0]}"
+    # Apple states no peak for these chips in bf16, so there is no share of it to show.
+    return Device("metal", name, memory_mb, "bf16", version, driver=macos, tier=apple_tier(name))
+
+
+def apple_tier(chip: str) -> str:
+    """The preset for a chip: "Apple M4 Max" and "Apple M3 Ultra" have several times the GPU cores of the rest."""
+    return "mac-max" if chip.endswith((" Max", " Ultra")) else "mac"
+
+
+def _device_info(mx: Any) -> Mapping[str, Any]:
+    """MLX moved this function out of `mx.metal` during 0.30."""
+    return dict(mx.device_info() if hasattr(mx, "device_info") else mx.metal.device_info())
+
+
+def _cpu_name() -> str | None:
+    """The model's name as Linux gives it; not every architecture does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
+
+
+def seed(seed: int) -> None:
+    """Seed MLX's global generator."""
+    import mlx.core as mx
+
+    mx.random.seed(seed)
+
+
+def to_device(tokens: np.ndarray) -> Array:
+    """uint16 (B, T) -> int32 (B, T). MLX copies the host's memory at once."""
+    import mlx.core as mx
+
+    return mx.array(tokens.astype(np.int32))
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """A device array in host memory, floating types as float32."""
+    import mlx.core as mx
+
+    return np.array(array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array)
+
+
+def synchronize() -> None:
+    """Wait until everything that was handed to the device is done."""
+    import mlx.core as mx
+
+    mx.synchronize()
+
+
+@contextmanager
+def inference(model: Model) -> Iterator[None]:
+    """Evaluation mode. MLX computes gradients only where they are asked for, so there is nothing to switch off."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def nll(logits: Array, targets: Array) -> np.ndarray:
+    """-log softmax(logits)[target] in nats. logits (B, T, V), targets (B, T) -> float32 (B, T)."""
+    import mlx.core as mx
+
+    chosen = mx.take_along_axis(logits, targets[..., None].astype(mx.int32), axis=-1).squeeze(-1)
+    total = mx.logsumexp(logits.astype(mx.float32), axis=-1)
+    return np.array(total - chosen.astype(mx.float32))
+
+
+def save_weights(model: Model, path: Path) -> None:
+    """Write every parameter as safetensors, under its dotted name."""
+    import mlx.core as mx
+
+    weights = _weights(model)
+    mx.eval(list(weights.values()))
+    mx.save_safetensors(str(path), weights)
+
+
+def load_weights(model: Model, path: Path) -> None:
+    """Read what `save_weights` wrote into a freshly built model. Raises `ValueError` when names or shapes differ."""
+    import mlx.core as mx
+    from mlx.utils import tree_unflatten
+
+    expected = _weights(model)
+    try:
+        found = mx.load(str(path), format="safetensors")
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+    missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(f"{path} does not fit the model: missing {missing}, unknown {unknown}")
+    for name, array in expected.items():
+        if found[name].shape != array.shape:
+            raise ValueError(f"{path}: {name} has shape {found[name].shape}, the model's has {array.shape}")
+    # mx.load is lazy: read now, while the file is sure to be there.
+    loaded = {name: found[name].astype(array.dtype) for name, array in expected.items()}
+    mx.eval(list(loaded.values()))
+    model.update(tree_unflatten(list(loaded.items())))
+
+
+def _weights(model: Model) -> dict[str, Array]:
+    from mlx.utils import tree_flatten
+
+    return dict(tree_flatten(model.parameters()))
+
+
+def parameter_count(model: Model) -> int:
+    """Scalars in trainable parameters, a shared one counted once."""
+    from mlx.utils import tree_flatten
+
+    distinct = {id(array): array.size for _, array in tree_flatten(model.trainable_parameters())}
+    return sum(distinct.values())
+
+
+def reset_peak_memory() -> None:
+    """Start measuring `peak_memory_mb` anew."""
+    import mlx.core as mx
+
+    mx.reset_peak_memory()
+
+
+def peak_memory_mb() -> float | None:
+    """Peak of what MLX allocated since the last reset, in MiB."""
+    import mlx.core as mx
+
+    return mx.get_peak_memory() / 2**20
