@@ -1,0 +1,58 @@
+"""Tells whether two train files are the same program, whatever their comments and layout."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+
+from autoresearch.agent.constants import literal, split_source
+
+
+class _Normaliser(ast.NodeTransformer):
+    """Drops docstrings and computes plain arithmetic: `2**4` and `16` are one number."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        node = self.generic_visit(node)
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            node.body = [statement for statement in node.body if not _is_bare_string(statement)]
+        if isinstance(node, ast.BinOp | ast.UnaryOp):
+            value = literal(node)
+            if value is not None:
+                return ast.Constant(value)
+        return node
+
+
+def _is_bare_string(statement: ast.stmt) -> bool:
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)
+
+
+@lru_cache(maxsize=2048)
+def _part_key(text: str) -> str | None:
+    try:
+        tree = _Normaliser().visit(ast.parse(text))
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def tree_key(source: str) -> str:
+    """Equal for two sources exactly when their syntax trees are, less docstrings, comments and positions.
+
+    The parts around the constants block are keyed apart from it: most sources of a run differ in the block only, so
+    the long parts are parsed once. A source that does not parse is keyed by its text.
+    """
+    block = split_source(source)
+    parts = (source,) if block is None else (block.head, block.body, block.tail)
+    keys = [_part_key(part) for part in parts]
+    if None in keys:
+        keys = [_part_key(source) or "text:" + hashlib.sha256(source.encode()).hexdigest()]
+    return hashlib.sha256("/".join(str(key) for key in keys).encode()).hexdigest()
+
+
+def tried_keys(sources: Iterable[str]) -> frozenset[str]:
+    """The keys of all of these sources."""
+    return frozenset(tree_key(source) for source in sources)
