@@ -1,0 +1,232 @@
+"""What every command starts from: the shared options, and the backend, preset and corpus that they choose.
+
+Imports click alone when the command line starts; the rest is imported by the function that needs it.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+from autoresearch.core.errors import PrerequisiteError
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from autoresearch.backends.contract import Runtime
+    from autoresearch.core.config import Preset
+    from autoresearch.core.data.manifest import Prepared
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The shared options of one call."""
+
+    backend: str = "auto"
+    preset: str = "auto"
+    workspace: Path = Path()
+    json: bool = False
+    verbosity: int = 0
+    """-1 quiet, 0 normal, 1 or more verbose."""
+
+    def override(
+        self,
+        *,
+        backend: str | None = None,
+        preset: str | None = None,
+        workspace: Path | None = None,
+        json: bool | None = None,
+        verbose: int | None = None,
+        quiet: bool | None = None,
+    ) -> Settings:
+        """These settings with every option that was given."""
+        return replace(
+            self,
+            backend=backend or self.backend,
+            preset=preset or self.preset,
+            workspace=workspace.expanduser().resolve() if workspace else self.workspace,
+            json=self.json or bool(json),
+            verbosity=-1 if quiet else (verbose or self.verbosity),
+        )
+
+    def say(self, message: str) -> None:
+        """Tell the person something, on stderr, unless they asked for quiet."""
+        if self.verbosity >= 0:
+            click.echo(message, err=True)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The backend in use."""
+
+    name: str
+    runtime: Runtime
+    """Its runtime module."""
+    train_file: Path
+    """In the workspace; need not exist."""
+    presets_file: Path
+    """Installed with the backend, not edited by the researcher."""
+    why: str
+    """Why this one, in words."""
+
+
+def find_workspace(start: Path) -> Path:
+    """The nearest folder, from `start` upward, that looks like a workspace; `start` when there is none."""
+    for folder in (start, *start.parents):
+        if (folder / "program.md").is_file() and (folder / "backends").is_dir():
+            return folder
+    return start
+
+
+def backend_names() -> list[str]:
+    """The backends there are: the folders beside the contract that hold a runtime."""
+    import autoresearch.backends
+
+    return sorted(file.parent.name for file in Path(str(autoresearch.backends.__file__)).parent.glob("*/runtime.py"))
+
+
+class BackendName(click.ParamType):
+    """`auto` or a backend's folder name."""
+
+    name = "backend"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse a name that is no backend."""
+        names = ["auto", *backend_names()]
+        if value not in names:
+            self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the names."""
+        return [CompletionItem(name) for name in ["auto", *backend_names()] if name.startswith(incomplete)]
+
+
+def global_options(*, hidden: bool) -> Callable[[AnyFunction], AnyFunction]:
+    """The options that the group and every command accept. `hidden` keeps them out of a command's own help."""
+    option = functools.partial(click.option, hidden=hidden, default=None, show_envvar=not hidden)
+    options = [
+        option(
+            "--backend",
+            type=BackendName(),
+            metavar="auto|cuda|mlx|null",
+            help="Framework to train with.  [default: auto]",
+        ),
+        option("--preset", metavar="NAME|auto", help="Hardware tier that sets the sizes.  [default: auto]"),
+        option(
+            "--workspace",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Repository with program.md and backends/.  [default: the one around you]",
+        ),
+        option("--json", is_flag=True, help="Data as JSON on stdout: an object, or one a line for streams."),
+        option("-v", "--verbose", count=True, help="Say more; show tracebacks."),
+        option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    ]
+
+    def decorate(function: AnyFunction) -> AnyFunction:
+        for add in reversed(options):
+            function = add(function)
+        return function
+
+    return decorate
+
+
+def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command its `Settings` first; the shared options are accepted after the command's name too."""
+
+    @functools.wraps(function)
+    def with_settings(*args: Any, **kwargs: Any) -> Any:
+        given = {name: kwargs.pop(name) for name in ("backend", "preset", "workspace", "json", "verbose", "quiet")}
+        root = click.get_current_context().find_root()
+        before = root.obj if isinstance(root.obj, Settings) else Settings(workspace=find_workspace(Path.cwd()))
+        root.obj = before.override(**given)
+        return function(root.obj, *args, **kwargs)
+
+    return global_options(hidden=True)(with_settings)
+
+
+def load_runtime(name: str) -> Runtime:
+    """A backend's runtime module. Imports no framework."""
+    import importlib
+
+    return cast("Runtime", importlib.import_module(f"autoresearch.backends.{name}.runtime"))
+
+
+def resolve_backend(settings: Settings) -> Backend:
+    """The backend to use. `auto` takes mlx on Apple silicon and cuda elsewhere, or else the one that can run.
+
+    Raises `PrerequisiteError` naming what is missing.
+    """
+    from autoresearch.core.config import train_file
+
+    name, why = settings.backend, "asked for"
+    if name == "auto":
+        name, why = _choose_backend()
+    runtime = load_runtime(name)
+    missing = runtime.unavailable()
+    if missing is not None:
+        raise PrerequisiteError(f"the {name} backend cannot run here: {missing}")
+    presets_file = Path(str(runtime.__file__)).with_name("presets.toml")  # type: ignore[attr-defined]
+    return Backend(name, runtime, train_file(settings.workspace, name), presets_file, why)
+
+
+def _choose_backend() -> tuple[str, str]:
+    apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    first, second = ("mlx", "cuda") if apple else ("cuda", "mlx")
+    missing = load_runtime(first).unavailable()
+    if missing is None:
+        return first, "this is Apple silicon" if apple else "PyTorch is installed and this is not Apple silicon"
+    if load_runtime(second).unavailable() is None:
+        return second, f"{first} cannot run here"
+    return first, "the first choice for this machine"
+
+
+def resolve_preset(settings: Settings, backend: Backend) -> Preset:
+    """The preset to use. `auto` asks the device for its tier, in a child process, which takes seconds.
+
+    Raises `UsageError` for an unknown name.
+    """
+    from autoresearch.core.config import choose_preset, load_presets
+
+    presets = load_presets(backend.presets_file)
+    if settings.preset != "auto":
+        return choose_preset(presets, settings.preset)
+    from autoresearch.core.trial.device import probe_device
+
+    return choose_preset(presets, probe_device(backend.name).tier)
+
+
+def ensure_prepared(
+    settings: Settings,
+    preset: Preset,
+    *,
+    corpus: str | None = None,
+    vocabularies: tuple[int, ...] | None = None,
+    seq_lens: tuple[int, ...] | None = None,
+    val_bytes: int | None = None,
+    shards: int | None = None,
+) -> Prepared:
+    """The prepared corpus, prepared now if it is not there. What is not given comes from the preset.
+
+    Progress goes to stderr. Raises `DataError`.
+    """
+    from autoresearch.core.config import data_dir
+    from autoresearch.core.data.manifest import PrepareOptions
+    from autoresearch.core.data.prepare import prepare
+
+    options = PrepareOptions(
+        corpus=corpus or preset.data.corpus,
+        vocabularies=vocabularies or preset.data.vocabularies,
+        seq_lens=seq_lens or (preset.data.eval_seq_len,),
+        val_bytes=val_bytes or preset.data.val_bytes,
+        test_bytes=preset.data.test_bytes,
+        shards=shards or preset.data.shards,
+    )
+    return prepare(options, data_dir(), settings.say)
