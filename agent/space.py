@@ -11,11 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autoresearch.agent.constants import Constant
+from autoresearch.agent.constants import Constant, Value
 from autoresearch.agent.facts import Fact, Scale, fact_of
 
 Number = int | float
-
 
 _SIZES = {"DIM": 2.0, "DEPTH": 1.0, "MLP_RATIO": 0.7, "SEQ_LEN": 1.0, "DEVICE_BATCH_ROWS": 1.0, "VOCAB_SIZE": 0.5}
 """How the memory that a train file takes grows with each constant, as a power, about."""
@@ -84,8 +83,11 @@ def search_space(
     the incumbent. `widen` raises every span to that power.
     """
     dimensions = []
+    idle = _idle({name: constant.value for name, constant in constants.items()})
     for name, constant in constants.items():
         now = constant.value
+        if name in idle:
+            continue
         origin = start[name].value if name in start else now
         if isinstance(now, int | float) and not isinstance(now, bool):
             if not isinstance(origin, int | float) or isinstance(origin, bool) or (origin < 0) != (now < 0):
@@ -94,6 +96,18 @@ def search_space(
             if dimension is not None:
                 dimensions.append(dimension)
     return tuple(dimensions)
+
+
+def _idle(values: Mapping[str, Value]) -> set[str]:
+    """Constants that nothing reads while others stand as they do."""
+    idle = set()
+    if "S" not in str(values.get("WINDOW_PATTERN", "S")):
+        idle.add("SHORT_WINDOW")
+    if values.get("VALUE_EMBEDS") == "none":
+        idle.add("VALUE_EMBED_LR")
+    if values.get("TIE_HEAD") is True:
+        idle |= {"HEAD_LR", "HEAD_INIT"}
+    return idle
 
 
 def _dimension(name: str, now: Number, origin: Number, vocabularies: Sequence[int], widen: float) -> Dimension | None:

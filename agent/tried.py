@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
 
-from autoresearch.agent.constants import literal, split_source
+from autoresearch.agent.constants import literal, read_constants, split_source
 
 
 class _Normaliser(ast.NodeTransformer):
@@ -56,3 +56,15 @@ def tree_key(source: str) -> str:
 def tried_keys(sources: Iterable[str]) -> frozenset[str]:
     """The keys of all of these sources."""
     return frozenset(tree_key(source) for source in sources)
+
+
+def structure_key(source: str) -> str:
+    """Equal for two sources that differ in nothing but the values of their numeric constants."""
+    block = split_source(source)
+    if block is None:
+        return tree_key(source)
+    kinds = [
+        (name, type(constant.value).__name__ if type(constant.value) in (int, float) else constant.value)
+        for name, constant in sorted(read_constants(source).items())
+    ]
+    return f"{_part_key(block.head)}/{_part_key(block.tail)}/{kinds}"

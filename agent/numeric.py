@@ -1,0 +1,138 @@
+"""Numeric proposals: a few constants of the incumbent, moved.
+
+optuna's tree-structured Parzen estimator (Bergstra et al. 2011) draws where good trials were, steps around the
+incumbent try what is near, and a Gaussian process says which of these candidates is worth the next trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from autoresearch.agent.constants import read_constants, write_constants
+from autoresearch.agent.facts import fact_of
+from autoresearch.agent.observations import Observations, footprint_ceiling, numbers, observe
+from autoresearch.agent.space import Dimension, Number, footprint, repair, search_space
+from autoresearch.agent.surrogate import expected_improvement, fit
+from autoresearch.agent.tried import tree_key
+from autoresearch.core.proposal import History
+
+_STEPS = 192
+"""Candidates from steps around the incumbent."""
+_DRAWS = 8
+"""Draws from the Parzen estimator; each gives candidates on several subsets of the constants."""
+_GROWTH = 2.0
+"""The largest growth of the footprint, and of any one size, in one proposal."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A numeric edit of the incumbent."""
+
+    source: str
+    changes: Mapping[str, tuple[Number, Number]]
+    """Constant -> before, after."""
+    category: str
+    predicted_delta: float | None
+    """bpb against the incumbent; None while too little is known."""
+    measured: int
+    """Trials that the prediction rests on."""
+
+
+def propose_move(history: History, tried: frozenset[str], rng: np.random.Generator, widen: float = 1.0) -> Move | None:
+    """The best untried move, or None when no candidate is new. `widen` raises the spans to that power."""
+    constants = read_constants(history.incumbent.source)
+    start = read_constants(history.attempts[0].source) if history.attempts else constants
+    dimensions = search_space(constants, start, history.vocabularies, widen)
+    if not dimensions:
+        return None
+    now = numbers(constants)
+    seen = observe(history, dimensions)
+    draws = parzen_draws(seen, dimensions, seed=int(rng.integers(2**31)))
+    candidates = _candidates(seen, dimensions, draws, rng, widen)
+    ceiling = min(_GROWTH * footprint(now), 0.99 * footprint_ceiling(history))
+    settings = _settings(candidates, dimensions, now, ceiling)
+    if not settings:
+        return None
+    points = np.array([[d.coordinate(values[d.name]) for d in dimensions] for values in settings])
+    merit, delta = _appraise(seen, points, dimensions)
+    for i in np.argsort(-merit, kind="stable"):
+        changes = {name: (now[name], value) for name, value in settings[i].items() if value != now[name]}
+        source = write_constants(history.incumbent.source, {name: after for name, (_, after) in changes.items()})
+        if tree_key(source) not in tried:
+            main = max(changes, key=lambda name: fact_of(name).weight)
+            known = float(delta[i]) if seen.measured >= 5 else None
+            return Move(source, changes, fact_of(main).category or "optimizer", known, seen.measured)
+    return None
+
+
+def parzen_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int, draws: int = _DRAWS) -> np.ndarray:
+    """Ask optuna's multivariate TPE, told every attempt. Returns coordinates, float64 (draws, D)."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    box = {dimension.name: optuna.distributions.FloatDistribution(0.0, 1.0) for dimension in dimensions}
+    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=False)
+    study = optuna.create_study(sampler=sampler)
+    create = optuna.trial.create_trial
+    for point, value in zip(seen.points, seen.values, strict=True):
+        params = dict(zip(box, map(float, point), strict=True))
+        study.add_trial(create(params=params, distributions=box, value=float(value)))
+    asked = [study.ask(box).params for _ in range(draws)]
+    return np.array([[params[name] for name in box] for params in asked])
+
+
+def _candidates(
+    seen: Observations, dimensions: Sequence[Dimension], draws: np.ndarray, rng: np.random.Generator, widen: float
+) -> list[dict[int, float]]:
+    """Coordinates by dimension: one to three dimensions each, four once there is something to go by."""
+    weights = np.array([dimension.weight for dimension in dimensions])
+    most = min(len(dimensions), 3 if seen.measured < 30 else 4)
+    reach = min(1.0, 0.3 * widen)
+    found = []
+    for i in range(_STEPS + 8 * len(draws)):
+        size = int(rng.integers(1, most + 1))
+        subset = rng.choice(len(dimensions), size=size, replace=False, p=weights / weights.sum())
+        origin = seen.incumbent[subset]
+        if i < _STEPS:
+            step = rng.normal(0.0, rng.choice((0.05, 0.12, 0.25)), size=size)
+        else:
+            step = draws[(i - _STEPS) // 8][subset] - origin
+        moved = np.clip(origin + np.clip(step, -reach, reach), 0.0, 1.0)
+        found.append(dict(zip(map(int, subset), map(float, moved), strict=True)))
+    return found
+
+
+def _settings(
+    candidates: Sequence[Mapping[int, float]],
+    dimensions: Sequence[Dimension],
+    now: Mapping[str, Number],
+    ceiling: float,
+) -> list[dict[str, Number]]:
+    """Candidates as repaired values of every numeric constant; without those that change nothing or take too much."""
+    found: dict[tuple[Number, ...], dict[str, Number]] = {}
+    settled, size = repair(now), footprint(now)
+    for candidate in candidates:
+        moved = {dimensions[i].name: dimensions[i].value(coordinate) for i, coordinate in candidate.items()}
+        for i in candidate:
+            name = dimensions[i].name
+            if dimensions[i].scale in ("power_of_two", "whole") and moved[name] > _GROWTH * now[name] > 0:
+                moved[name] = int(_GROWTH * now[name])
+        # What repair would do to the incumbent as it stands is none of this candidate's business.
+        fitted = repair({**now, **moved})
+        values = {
+            name: now[name] if fitted[name] == settled[name] and name not in moved else fitted[name] for name in now
+        }
+        if values != now and footprint(values) <= max(size, ceiling):
+            found.setdefault(tuple(values.values()), values)
+    return list(found.values())
+
+
+def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
+    """Expected improvement and predicted change of each point (M, D), both (M,), in bpb."""
+    weights = np.array([dimension.weight for dimension in dimensions])
+    model = fit(seen.points, seen.groups, seen.values, weights, scale=0.01 * abs(float(np.median(seen.values))))
+    mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
+    merit = expected_improvement(mean[:-1], deviation[:-1], best=float(mean[-1]))
+    return merit, mean[:-1] - mean[-1]

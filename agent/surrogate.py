@@ -1,0 +1,85 @@
+"""A small Gaussian process over the search space: which of several candidates is worth a trial.
+
+The kernel is a sum over the dimensions plus one over all of them together: most constants act on their own, some act in
+pairs. See Rasmussen and Williams, Gaussian Processes for Machine Learning, ch. 2, and Duvenaud et al., Additive
+Gaussian Processes (arXiv:1112.4394).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+_LENGTHS = (0.15, 0.3, 0.6)
+"""Length scales to choose from, in coordinates (0..1)."""
+_NOISES = (0.02, 0.1, 0.4)
+"""Noise variances to choose from, as shares of the kernel's."""
+_GROUP_VARIANCE = 0.5
+"""How far apart two structures of the file may lie, as a share of the kernel's variance."""
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A fitted process. Values are in the units they were fitted in; lower is better."""
+
+    points: np.ndarray
+    """float64 (N, D), coordinates 0..1."""
+    groups: np.ndarray
+    """int (N,): which structure of the file a point was measured in."""
+    weights: np.ndarray
+    """float64 (D,), summing to 1: the share of the variance that each dimension may explain."""
+    length: float
+    cholesky: np.ndarray
+    solved: np.ndarray
+    centre: float
+    scale: float
+
+    def predict(self, points: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """points (M, D) measured in structure `group` -> mean and standard deviation (M,), without noise."""
+        across = _kernel(points, self.points, self.weights, self.length)
+        across = across + _GROUP_VARIANCE * (self.groups == group)[None, :]
+        mean = across @ self.solved
+        half = np.linalg.solve(self.cholesky, across.T)
+        variance = np.maximum(1.0 + _GROUP_VARIANCE - np.sum(half**2, axis=0), 1e-9)
+        return self.centre + self.scale * mean, self.scale * np.sqrt(variance)
+
+
+def fit(points: np.ndarray, groups: np.ndarray, values: np.ndarray, weights: np.ndarray, scale: float) -> Surrogate:
+    """Fit to points (N, D), their structures (N,) and values (N,); length scale and noise by marginal likelihood.
+
+    `scale` is the standard deviation expected of the values, used as a floor while there are few of them.
+    """
+    weights = weights / weights.sum()
+    centre = float(np.median(values))
+    spread = max(float(np.std(values)), scale, 1e-9)
+    y = (values - centre) / spread
+    same = _GROUP_VARIANCE * (groups[:, None] == groups[None, :])
+    best: tuple[float, float, np.ndarray, np.ndarray] | None = None
+    for length in _LENGTHS:
+        kernel = _kernel(points, points, weights, length) + same
+        for noise in _NOISES:
+            cholesky = np.linalg.cholesky(kernel + noise * np.eye(len(y)))
+            half = np.linalg.solve(cholesky, y)
+            likelihood = -0.5 * float(half @ half) - float(np.log(np.diag(cholesky)).sum())
+            if best is None or likelihood > best[0]:
+                best = (likelihood, length, cholesky, np.linalg.solve(cholesky.T, half))
+    if best is None:
+        raise ValueError("no hyperparameters to choose from")
+    return Surrogate(points, groups, weights, best[1], best[2], best[3], centre, spread)
+
+
+def _kernel(a: np.ndarray, b: np.ndarray, weights: np.ndarray, length: float) -> np.ndarray:
+    squares = (a[:, None, :] - b[None, :, :]) ** 2
+    alone = np.exp(-squares / (2 * length**2)) @ weights
+    together = np.exp(-(squares @ (weights * len(weights))) / (8 * length**2))
+    return 0.7 * alone + 0.3 * together
+
+
+def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
+    """How far below `best` a candidate is expected to land, counting only landings below (Mockus, 1975)."""
+    z = (best - mean) / deviation
+    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
+    return (best - mean) * below + deviation * density

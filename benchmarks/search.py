@@ -1,0 +1,201 @@
+"""How quickly the tuner finds good constants, against random search and plain TPE, on a simulated landscape.
+
+The landscape: bits per byte as a smooth bowl in the logarithms of 16 constants of a small train file, with its lowest
+point, curvatures and pairwise interactions drawn anew for every seed; a third of the constants hardly matter. A score
+carries seed noise of 0.002, and a file crashes when its Muon rate is far too high or its model is too large. All
+searchers see the same file, the same box, the same noise and the same greedy judge; what is reported is the
+incumbent's score without its noise, which the searchers never see.
+
+`random` draws all constants anew from the box. `random steps` moves one to three constants of the incumbent at random:
+the harder opponent. `TPE` is optuna's multivariate sampler on all constants at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from autoresearch.agent.constants import read_constants, write_constants
+from autoresearch.agent.numeric import parzen_draws
+from autoresearch.agent.observations import numbers, observe
+from autoresearch.agent.space import Number, footprint, repair, search_space
+from autoresearch.agent.tuner import Tuner
+from autoresearch.core.proposal import Attempt, History
+
+SOURCE = '''"""A simulated train file."""
+
+# ---- constants: as in a real one
+PRESET = "simulated"
+DEPTH = 4
+DIM = 256
+HEAD_DIM = 64
+SEQ_LEN = 512
+BATCH_TOKENS = 2**15
+DEVICE_BATCH_ROWS = 16
+MUON_LR = 0.02
+EMBED_LR = 0.3
+HEAD_LR = 0.004
+ADAM_BETA1 = 0.8
+ADAM_BETA2 = 0.95
+MUON_MOMENTUM = 0.95
+WEIGHT_DECAY = 0.1
+WARMDOWN = 0.5
+FINAL_LR = 0.05
+INIT_SCALE = 1.0
+ROPE_BASE = 10000.0
+# ---- end of constants
+'''
+NOISE = 0.002
+FLOOR = 1.2
+EXPERIMENTS = 60
+SEEDS = 8
+
+Searcher = Callable[[History], str]
+
+
+class Landscape:
+    """True bits per byte of a source, and whether it crashes."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self._start = numbers(read_constants(SOURCE))
+        self._names = list(self._start)
+        n = len(self._names)
+        self._optimum = rng.normal(0.0, 0.8, n)
+        curvature = np.where(rng.random(n) < 0.35, 0.05, rng.lognormal(0.0, 0.7, n))
+        mixing = np.eye(n) + 0.25 * np.triu(rng.normal(size=(n, n)) * (rng.random((n, n)) < 0.15), 1)
+        self._matrix = mixing.T @ np.diag(curvature) @ mixing
+        # The first file starts 0.1 bits above the lowest point, whatever was drawn.
+        self._matrix *= 0.1 / self._height(np.zeros(n))
+
+    def _height(self, point: np.ndarray) -> float:
+        away = point - self._optimum
+        return float(away @ self._matrix @ away)
+
+    def score(self, source: str) -> float | None:
+        """Bits per byte without noise; None when the file crashes."""
+        values = numbers(read_constants(source))
+        if values["MUON_LR"] > 0.16 or footprint(values) > 2.5 * footprint(self._start):
+            return None
+        point = np.array([_distance(name, values[name], self._start[name]) for name in self._names])
+        return FLOOR + 2 * math.tanh(self._height(point) / 2)
+
+
+def _distance(name: str, value: Number, start: Number) -> float:
+    """How far a constant has moved: in log units, of 1 - x for memories; shares count tenfold per unit over four."""
+    if name in ("WARMDOWN", "FINAL_LR"):
+        return 2.5 * (value - start) * (4 if name == "FINAL_LR" else 1)
+    if "BETA" in name or "MOMENTUM" in name:
+        return math.log((1 - value) / (1 - start))
+    return math.log(value / start)
+
+
+def search(searcher: Searcher, seed: int, experiments: int) -> list[float]:
+    """Run one search under the greedy judge. Returns the incumbent's true score after each experiment."""
+    landscape, rng = Landscape(seed), np.random.default_rng(1000 + seed)
+    attempts: list[Attempt] = []
+    incumbent: Attempt | None = None
+    curve = []
+    for experiment in range(experiments + 1):
+        if incumbent is None:
+            source = SOURCE
+        else:
+            source = searcher(
+                History(
+                    program="", backend="null", device="simulated", preset="simulated", budget_seconds=1.0, seed=seed,
+                    vocabularies=(), incumbent=incumbent, attempts=tuple(attempts),
+                )
+            )  # fmt: skip
+        true = landscape.score(source)
+        measured = None if true is None else true + NOISE * float(rng.normal())
+        best = None if incumbent is None else incumbent.val_bpb
+        kept = measured is not None and (best is None or measured < best)
+        attempt = Attempt(
+            experiment=experiment, source=source, reason="", hypothesis="", category="optimizer", researcher="tuner",
+            status="crash" if measured is None else "keep" if kept else "discard", predicted_delta=None,
+            val_bpb=measured, estimate=None, delta=None, parent=0 if incumbent is None else incumbent.experiment,
+        )  # fmt: skip
+        attempts.append(attempt)
+        incumbent = attempt if kept or incumbent is None else incumbent
+        curve.append(landscape.score(incumbent.source) or math.inf)
+    return curve[1:]
+
+
+def tuner(history: History) -> str:
+    return Tuner(structural=False).propose(history).source
+
+
+def random(history: History) -> str:
+    rng = np.random.default_rng([history.seed, len(history.attempts)])
+    return _with(history, rng.random(_size(history)))
+
+
+def random_steps(history: History) -> str:
+    rng = np.random.default_rng([history.seed, len(history.attempts)])
+    dimensions = _space(history)
+    point = observe(history, dimensions).incumbent
+    subset = rng.choice(len(point), size=int(rng.integers(1, 4)), replace=False)
+    point[subset] = rng.random(len(subset))
+    return _with(history, point)
+
+
+def plain_tpe(history: History) -> str:
+    seed = history.seed * 10_000 + len(history.attempts)
+    dimensions = _space(history)
+    return _with(history, parzen_draws(observe(history, dimensions), dimensions, seed, draws=1)[0])
+
+
+def _space(history: History) -> tuple[Any, ...]:
+    return search_space(read_constants(history.incumbent.source), read_constants(SOURCE))
+
+
+def _size(history: History) -> int:
+    return len(_space(history))
+
+
+def _with(history: History, point: np.ndarray) -> str:
+    constants = read_constants(history.incumbent.source)
+    values = {d.name: d.value(float(u)) for d, u in zip(_space(history), point, strict=True)}
+    return write_constants(history.incumbent.source, repair({**numbers(constants), **values}))
+
+
+def curves(searcher: Searcher, seeds: int = SEEDS, experiments: int = EXPERIMENTS) -> np.ndarray:
+    """Float64 (seeds, experiments): the incumbent's true bits per byte after each experiment."""
+    return np.array([search(searcher, seed, experiments) for seed in range(seeds)])
+
+
+def experiments_to_reach(curve: np.ndarray, target: float) -> int | None:
+    """The first experiment after which the curve is at or below the target, counted from 1."""
+    below = np.flatnonzero(curve <= target)
+    return int(below[0]) + 1 if len(below) else None
+
+
+def run() -> list[dict[str, Any]]:
+    """Median best-so-far of each searcher, and how many experiments the tuner needs for the others' final best."""
+    note = f"{SEEDS} seeds, {EXPERIMENTS} experiments, noise {NOISE}, lowest point {FLOOR}, start {FLOOR + 0.1:.1f}"
+    searchers = {"random": random, "random steps": random_steps, "TPE": plain_tpe, "tuner": tuner}
+    medians = {name: np.median(curves(searcher), axis=0) for name, searcher in searchers.items()}
+    rows: list[dict[str, Any]] = []
+    for name, median in medians.items():
+        for at in (EXPERIMENTS // 4, EXPERIMENTS // 2, EXPERIMENTS):
+            rows.append(
+                {
+                    "name": f"search: {name}, best after {at}",
+                    "median": float(median[at - 1]),
+                    "unit": "bpb",
+                    "note": note,
+                }
+            )
+    for name in ("random", "random steps", "TPE"):
+        reached = experiments_to_reach(medians["tuner"], float(medians[name][-1]))
+        rows.append(
+            {
+                "name": f"search: tuner reaches what {name} has after {EXPERIMENTS}",
+                "median": reached,
+                "unit": "experiments",
+                "note": note,
+            }
+        )
+    return rows
