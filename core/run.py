@@ -1,0 +1,275 @@
+"""One run on disk: ledger, commits, and the files that are written from them. Opening it repairs what a crash left."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.config import Preset, runs_dir, train_file
+from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
+from autoresearch.core.judge.decision import Decision, Evidence, RunTrial
+from autoresearch.core.judge.evidence import finished_trials, gather_evidence
+from autoresearch.core.proposal import Attempt, History, Proposal
+from autoresearch.core.store.constants import write_preset
+from autoresearch.core.store.exports import drop_weights, export_best, export_results, trial_folder
+from autoresearch.core.store.fingerprint import fingerprint
+from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.store.source import Repository, branch_name, check_tag, experiment_ref
+from autoresearch.core.trial.result import Budget, TrialRequest
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every trial of a run has in common. Fixed at its start: results under another one would not compare."""
+
+    backend: str
+    preset: str
+    corpus: str
+    """As it was asked for."""
+    prepared: str
+    """Folder of the prepared corpus."""
+    prepared_sha256: str
+    """Of what is scored (see `core.cli.loop`)."""
+    vocabularies: tuple[int, ...]
+    eval_seq_len: int
+    score_rows: int
+    train_seconds: float
+    startup_seconds: float
+    seed: int
+    judge: str
+    device: str
+    ar_version: str
+
+    def check_same(self, stored: dict[str, Any], tag: str) -> None:
+        """Raises `UsageError` naming the first field that differs from the run's."""
+        for name, mine in _plain(self).items():
+            if stored.get(name) != mine:
+                raise UsageError(
+                    f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
+                    fix="continue it with what it was started with, or start another run with --tag",
+                )
+
+
+class Run:
+    """A run that this process writes. `attempts` holds every decided experiment, as researchers see them."""
+
+    def __init__(
+        self, workspace: Path, tag: str, config: RunConfig, preset: Preset, *, allow_dirty: bool = False
+    ) -> None:
+        """Start the run, or take it up where it stopped. Starting needs a train file without uncommitted changes."""
+        self.tag, self.config, self._preset, self._allow_dirty = check_tag(tag), config, preset, allow_dirty
+        self.workspace = workspace
+        self.repository = Repository.open(workspace)
+        self.folder = runs_dir(workspace) / tag
+        self._train_file = train_file(workspace, config.backend)
+        self._path = self._train_file.relative_to(workspace).as_posix()
+        if not (self.folder / "ledger.sqlite").is_file():
+            self._check_start()
+        self.ledger = Ledger(self.folder)
+        try:
+            self._open()
+        except BaseException:
+            self.ledger.close()
+            raise
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ledger.close()
+
+    def _check_start(self) -> None:
+        branch = branch_name(self.tag)
+        if self.repository.ref(f"refs/heads/{branch}") or self.repository.refs(self.tag):
+            fix = f"choose another --tag, or delete the branch {branch} and its refs/autoresearch/{self.tag}"
+            raise SourceError(f"git has experiments of an earlier run {self.tag!r}, but its ledger is gone.", fix=fix)
+        self.program()
+        self._starting_source()
+
+    def _open(self) -> None:
+        if not self.ledger.created:
+            self.ledger.create(self.tag, _plain(self.config), self.repository.head())
+        else:
+            self.config.check_same(dict(self.ledger.run().config), self.tag)
+            self.ledger.heartbeat()
+        if self.repository.current_branch() == branch_name(self.tag):
+            message = f"the branch {branch_name(self.tag)} is checked out, and the run moves it."
+            raise PrerequisiteError(message, fix="git switch - (or git switch --detach)")
+        self._ensure_baseline()
+        self.attempts = [self._attempt(row) for row in self.ledger.experiments() if row.state == "decided"]
+        in_flight = self.ledger.in_flight()
+        if in_flight is not None:
+            self._ensure_ref(in_flight)
+        export_results(self.ledger)
+        self._advance()
+        drop_weights(self.ledger)
+
+    def _starting_source(self) -> str:
+        """The train file with the preset's constants."""
+        try:
+            source = self._train_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            fix = "make a workspace with `ar init DIR`, or name one with --workspace"
+            raise PrerequisiteError(f"there is no readable train file {self._train_file}: {error}.", fix=fix) from error
+        if not self._allow_dirty and self.repository.changed(self._path):
+            fix = f"git add {self._path} && git commit, or --allow-dirty to start from it as it is"
+            raise PrerequisiteError(f"{self._train_file} has changes that are not committed.", fix=fix)
+        return write_preset(source, self._preset)
+
+    def _ensure_baseline(self) -> None:
+        """Experiment 0, unless it is there. One that failed starts again from the train file as it is now."""
+        baseline = self.ledger.experiment(0) if self.ledger.next_number() else None
+        if baseline is not None and (baseline.state != "decided" or baseline.status == "keep"):
+            return
+        source, created = self._starting_source(), time.time()
+        commit = self.repository.commit(
+            self._path, source, parent=self.repository.head(), message=f"{self.tag}: baseline", date=created
+        )
+        if baseline is not None:
+            self.ledger.restart_baseline(source, commit=commit, fingerprint=fingerprint(source), created=created)
+        else:
+            proposal = Proposal(source=source, hypothesis="baseline", category="baseline")
+            self._record(0, proposal, parent=0, commit=commit, created=created, program=self.program())
+
+    def program(self) -> str:
+        """program.md as it is now."""
+        path = self.workspace / "program.md"
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            fix = "make a workspace with `ar init DIR`, or name one with --workspace"
+            raise PrerequisiteError(f"there is no readable {path}: {error}.", fix=fix) from error
+
+    def history(self, program: str) -> History:
+        """What a researcher may know now."""
+        incumbent = self._incumbent()
+        return History(
+            program=program,
+            backend=self.config.backend,
+            device=self.config.device,
+            preset=self.config.preset,
+            budget_seconds=self.config.train_seconds,
+            seed=self.config.seed,
+            vocabularies=self.config.vocabularies,
+            incumbent=next(attempt for attempt in reversed(self.attempts) if attempt.experiment == incumbent),
+            attempts=tuple(self.attempts),
+        )
+
+    def propose(self, proposal: Proposal, program: str) -> ExperimentRow:
+        """Record a proposal as the next experiment: its commit, its row, its ref."""
+        number, parent, created = self.ledger.next_number(), self._incumbent(), time.time()
+        commit = self.repository.commit(
+            self._path,
+            proposal.source,
+            parent=str(self.ledger.experiment(parent).commit),
+            message=_message(proposal),
+            date=created,
+        )
+        self._record(number, proposal, parent=parent, commit=commit, created=created, program=program)
+        row = self.ledger.experiment(number)
+        self._ensure_ref(row)
+        return row
+
+    def _record(
+        self, number: int, proposal: Proposal, *, parent: int, commit: str, created: float, program: str
+    ) -> None:
+        mark = fingerprint(proposal.source)
+        self.ledger.propose(
+            number, proposal, parent=parent, commit=commit, fingerprint=mark, program=program, created=created
+        )
+
+    def evidence(self, row: ExperimentRow) -> Evidence:
+        """What the judge looks at."""
+        return gather_evidence(self.ledger, row, self.config.seed)
+
+    def start_trial(self, row: ExperimentRow, trial: RunTrial) -> tuple[TrialRow, TrialRequest]:
+        """Record that a trial starts, and say what is asked of it."""
+        subjects = {"candidate": row.number, "incumbent": self._incumbent() if row.number else 0, "baseline": 0}
+        started = self.ledger.start_trial(row.number, trial, subject=subjects[trial.role])
+        folder = trial_folder(self.folder, started.experiment, started.k)
+        if folder.exists():
+            shutil.rmtree(folder)  # what an earlier start of this trial left
+        request = TrialRequest(
+            source=self.ledger.text(self.ledger.experiment(started.subject).source_sha256),
+            backend=self.config.backend,
+            preset=self.config.preset,
+            prepared=Path(self.config.prepared),
+            eval_seq_len=self.config.eval_seq_len,
+            score_rows=self.config.score_rows,
+            folder=folder,
+            seed=trial.seed,
+            budget=Budget(self.config.train_seconds, self.config.startup_seconds),
+        )
+        return started, request
+
+    def decide(self, row: ExperimentRow, decision: Decision) -> ExperimentRow:
+        """Record the end of an experiment; then bring branch, table, best file and disk in line with it."""
+        before = self.ledger.run().incumbent
+        self.ledger.decide(row.number, decision, finished_trials(self.ledger, row)[0])
+        decided = self.ledger.experiment(row.number)
+        self.attempts.append(self._attempt(decided))
+        export_results(self.ledger)
+        if decided.status == "keep":
+            self._advance()
+        drop_weights(self.ledger, before if decided.status == "keep" and before is not None else row.number)
+        return decided
+
+    def _advance(self) -> None:
+        """Branch and best file to the incumbent. The branch may stand at an older keep, when a crash came between."""
+        best = self.ledger.incumbent()
+        if best is None:
+            return
+        name = f"refs/heads/{branch_name(self.tag)}"
+        there = self.repository.ref(name)
+        if there != best.commit:
+            if there is not None and there not in {keep.commit for keep in self.ledger.keeps()}:
+                fix = f"git branch -f {branch_name(self.tag)} {best.commit} (this drops what was put there)"
+                raise SourceError(f"the branch {branch_name(self.tag)} was moved by somebody else.", fix=fix)
+            self.repository.move_ref(name, str(best.commit), expected=there, reason=f"keep {best.number}")
+        export_best(self.ledger)
+
+    def _attempt(self, row: ExperimentRow) -> Attempt:
+        return Attempt(
+            experiment=row.number,
+            source=self.ledger.text(row.source_sha256),
+            status=row.status or "discard",
+            reason=row.reason or "",
+            hypothesis=row.hypothesis,
+            category=row.category,
+            researcher=row.researcher,
+            predicted_delta=row.predicted_delta,
+            val_bpb=row.val_bpb,
+            estimate=row.estimate,
+            delta=row.delta,
+            parent=row.parent,
+            parameters=row.parameters,
+            metrics=row.metrics,
+        )
+
+    def _incumbent(self) -> int:
+        number = self.ledger.run().incumbent
+        return 0 if number is None else number
+
+    def _ensure_ref(self, row: ExperimentRow) -> None:
+        name = experiment_ref(self.tag, row.number)
+        there = self.repository.ref(name)
+        if there != row.commit:
+            self.repository.move_ref(name, str(row.commit), expected=there, reason="autoresearch: experiment")
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+
+
+def _message(proposal: Proposal) -> str:
+    """The commit's message: the hypothesis in one line, then what is known of it."""
+    subject = " ".join(proposal.hypothesis.split()) or "no description"
+    lines = [f"Category: {proposal.category}", f"Researcher: {proposal.researcher}"]
+    if proposal.predicted_delta is not None:
+        lines.append(f"Predicted-delta: {proposal.predicted_delta:+.6f}")
+    return f"{subject}\n\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,271 @@
+"""Writing a run's ledger: every transition is one transaction, on disk before anything acts on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.errors import LedgerError
+from autoresearch.core.judge.decision import Decision, RunTrial
+from autoresearch.core.proposal import Cost, Proposal
+from autoresearch.core.store import schema
+from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
+from autoresearch.core.store.rows import RunState, TrialRow
+from autoresearch.core.trial.result import TrialResult
+
+
+class Ledger(LedgerReader):
+    """The one writer of a run. Holds the run's lock until `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        from filelock import FileLock, Timeout
+
+        self.folder = folder
+        self.path = folder / LEDGER_NAME
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / "writer.lock", timeout=0)
+            self._lock.acquire()
+        except Timeout:
+            raise _locked(folder) from None
+        except OSError as error:
+            raise schema.unreadable(self.path, error) from error
+        try:
+            self._connection = schema.connect(self.path, write=True)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def close(self) -> None:
+        """Let go of the file and of the lock."""
+        super().close()
+        self._lock.release()
+
+    @property
+    def created(self) -> bool:
+        """Whether there is a run in the file yet."""
+        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'runs'"))
+
+    def create(self, tag: str, config: Mapping[str, Any], base_commit: str) -> None:
+        """Tables and the run, in one transaction."""
+        with self._transaction() as write:
+            schema.create_tables(self._connection)
+            write(
+                "INSERT INTO runs (tag, state, created, config, base_commit) VALUES (?, 'running', ?, ?, ?)",
+                (tag, time.time(), json.dumps(config), base_commit),
+            )
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        """Say that this process lives, and who it is."""
+        with self._transaction() as write:
+            write("UPDATE runs SET pid = ?, host = ?, heartbeat = ?", (os.getpid(), socket.gethostname(), time.time()))
+
+    def set_state(self, state: RunState, ended: str | None = None) -> None:
+        """Where the run as a whole stands."""
+        with self._transaction() as write:
+            write("UPDATE runs SET state = ?, ended = ?", (state, ended))
+            _event(write, "run", None, {"state": state, "ended": ended})
+
+    def propose(
+        self,
+        number: int,
+        proposal: Proposal,
+        *,
+        parent: int,
+        commit: str,
+        fingerprint: str,
+        program: str,
+        created: float,
+    ) -> None:
+        """A new experiment in the state `proposed`, its source and its cost. `created` dates its commit."""
+        with self._transaction() as write:
+            source = _keep_text(write, proposal.source)
+            write(
+                "INSERT INTO experiments (number, state, parent, commit_id, source_sha256, fingerprint, hypothesis,"
+                " category, researcher, predicted_delta, parameters, created, trials, usd)"
+                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
+                (
+                    *(number, parent, commit, source, fingerprint, proposal.hypothesis, proposal.category),
+                    *(proposal.researcher, proposal.predicted_delta, json.dumps(dict(proposal.parameters)), created),
+                    proposal.cost.usd,
+                ),
+            )
+            _proposal(write, number, "accepted", None, proposal.researcher, proposal.cost, program)
+
+    def refuse(self, outcome: str, error: str, *, researcher: str, cost: Cost, program: str) -> None:
+        """A proposal that became no experiment: "failed" (there was none) or "repeated" (tried before)."""
+        with self._transaction() as write:
+            _proposal(write, None, outcome, error, researcher, cost, program)
+
+    def restart_baseline(self, source: str, *, commit: str, fingerprint: str, created: float) -> None:
+        """Back to `proposed`: a baseline that failed is measured again, from the train file as it is now.
+
+        Its old trials stay in the ledger; those that started before `created` count no more.
+        """
+        with self._transaction() as write:
+            sha256 = _keep_text(write, source)
+            _one(
+                write(
+                    "UPDATE experiments SET state = 'proposed', source_sha256 = ?, commit_id = ?, fingerprint = ?,"
+                    " created = ?, decided = NULL, status = NULL, reason = NULL, trials = 0"
+                    " WHERE number = 0 AND status != 'keep'",
+                    (sha256, commit, fingerprint, created),
+                )
+            )
+            _event(write, "baseline restarted", 0, {})
+
+    def start_trial(self, experiment: int, trial: RunTrial, *, subject: int) -> TrialRow:
+        """-> `running`. A trial of this experiment that never ended is started again under its own number."""
+        with self._transaction() as write:
+            _one(
+                write("UPDATE experiments SET state = 'running' WHERE number = ? AND state != 'decided'", (experiment,))
+            )
+            unfinished = write("SELECT k FROM trials WHERE experiment = ? AND status IS NULL", (experiment,)).fetchone()
+            if unfinished is not None:
+                k = unfinished["k"]
+                write(
+                    "UPDATE trials SET starts = starts + 1, started = ?, role = ?, subject = ?, seed = ?"
+                    " WHERE experiment = ? AND k = ?",
+                    (time.time(), trial.role, subject, trial.seed, experiment, k),
+                )
+            else:
+                k = write("SELECT count(*) + 1 AS k FROM trials WHERE experiment = ?", (experiment,)).fetchone()["k"]
+                write(
+                    "INSERT INTO trials (experiment, k, role, subject, seed, starts, folder, started)"
+                    " VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
+                    (experiment, k, trial.role, subject, trial.seed, f"trials/{experiment}-{k}", time.time()),
+                )
+        return next(row for row in self.trials(experiment=experiment) if row.k == k)
+
+    def trained(self, experiment: int) -> None:
+        """running -> `trained`: the weights are frozen and will be scored."""
+        with self._transaction() as write:
+            write("UPDATE experiments SET state = 'trained' WHERE number = ? AND state = 'running'", (experiment,))
+
+    def score(self, experiment: int, k: int, result: TrialResult) -> None:
+        """-> `scored`: the trial has ended, well or not, and its whole result is kept."""
+        with self._transaction() as write:
+            _one(
+                write(
+                    "UPDATE trials SET ended = ?, status = ?, val_bpb = ?, result = ?"
+                    " WHERE experiment = ? AND k = ? AND status IS NULL",
+                    (time.time(), result.status, result.val_bpb, result.model_dump_json(), experiment, k),
+                )
+            )
+            _one(write("UPDATE experiments SET state = 'scored', trials = trials + 1 WHERE number = ?", (experiment,)))
+
+    def decide(self, experiment: int, decision: Decision, first: TrialRow) -> None:
+        """scored -> `decided`, and a keep becomes the incumbent. `first` is the candidate's first trial."""
+        with self._transaction() as write:
+            _one(
+                write(
+                    "UPDATE experiments SET state = 'decided', decided = ?, status = ?, reason = ?, estimate = ?,"
+                    " delta = ?, val_bpb = ?, peak_memory_mb = ?, metrics = ? WHERE number = ? AND state = 'scored'",
+                    (
+                        *(time.time(), decision.status, decision.reason, decision.estimate, decision.delta),
+                        *(first.val_bpb, first.result.get("peak_memory_mb"), json.dumps(_metrics(first)), experiment),
+                    ),
+                )
+            )
+            if decision.status == "keep":
+                write("UPDATE runs SET incumbent = ?", (experiment,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """All or nothing, on disk when the block is left."""
+        execute = self._connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            try:
+                yield execute
+                execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise schema.unreadable(self.path, error) from error
+
+
+_METRICS = (
+    *("tokens", "steps", "params", "peak_memory_mb", "tokens_per_second", "startup_seconds", "train_seconds"),
+    *("eval_seconds", "wall_seconds", "mfu"),
+)
+
+
+def _metrics(trial: TrialRow) -> dict[str, Any]:
+    return {name: trial.result.get(name) for name in _METRICS}
+
+
+def _keep_text(write: Any, text: str) -> str:
+    body = text.encode("utf-8", errors="surrogatepass")
+    sha256 = hashlib.sha256(body).hexdigest()
+    write(
+        "INSERT OR IGNORE INTO texts (sha256, body, first_used) VALUES (?, ?, ?)",
+        (sha256, zlib.compress(body), time.time()),
+    )
+    return sha256
+
+
+def _proposal(
+    write: Any, experiment: int | None, outcome: str, error: str | None, researcher: str, cost: Cost, program: str
+) -> None:
+    write(
+        "INSERT INTO proposals (time, experiment, outcome, error, researcher, model, tokens_in, tokens_out, usd,"
+        " program_sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(
+                time.time(),
+                experiment,
+                outcome,
+                error,
+                researcher,
+                cost.model,
+                cost.tokens_in,
+                cost.tokens_out,
+                cost.usd,
+            ),
+            _keep_text(write, program),
+        ),
+    )
+
+
+def _event(write: Any, kind: str, experiment: int | None, payload: Mapping[str, Any]) -> None:
+    write(
+        "INSERT INTO events (time, kind, experiment, payload) VALUES (?, ?, ?, ?)",
+        (time.time(), kind, experiment, json.dumps(payload)),
+    )
+
+
+def _one(cursor: sqlite3.Cursor) -> None:
+    """A transition changes exactly one row; anything else means that two loops or a bug wrote this ledger."""
+    if cursor.rowcount != 1:
+        raise LedgerError("the ledger is not in the state that this step needs; nothing was written.")
+
+
+def _locked(folder: Path) -> LedgerError:
+    who = "another process"
+    try:
+        with LedgerReader(folder) as reader:
+            run = reader.run()
+            if run.pid is not None:
+                who = f"process {run.pid} on {run.host}"
+    except LedgerError:
+        pass  # it has not written its name yet
+    return LedgerError(
+        f"the run {folder.name!r} is being written by {who}.",
+        fix="wait for it, stop it with Ctrl-C, or start another run with --tag",
+    )

@@ -1,0 +1,122 @@
+"""Reading a run's ledger, at any time, also while a loop writes it."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.errors import LedgerError
+from autoresearch.core.store import schema
+from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow, experiment_row, run_row, trial_row
+
+LEDGER_NAME = "ledger.sqlite"
+
+
+class LedgerReader:
+    """Typed reading. Safe while a loop writes. Every method raises `LedgerError` when the file is damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / LEDGER_NAME
+        self._connection = schema.connect(self.path, write=False)
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def run(self) -> RunRow:
+        """The run itself."""
+        rows = self._rows("SELECT * FROM runs")
+        if not rows:
+            raise LedgerError(f"{self.path} has no run in it.", fix="move its folder away, or choose another --tag")
+        return run_row(rows[0])
+
+    def experiment(self, number: int) -> ExperimentRow:
+        """One experiment. Raises `LedgerError` when there is none of that number."""
+        rows = self._rows("SELECT * FROM experiments WHERE number = ?", (number,))
+        if not rows:
+            raise LedgerError(f"{self.path} has no experiment {number}.")
+        return experiment_row(rows[0])
+
+    def experiments(self) -> Iterator[ExperimentRow]:
+        """Every experiment in order, the baseline first, one at a time from the file."""
+        for row in self._stream("SELECT * FROM experiments ORDER BY number"):
+            yield experiment_row(row)
+
+    def last(self, count: int) -> list[ExperimentRow]:
+        """The last `count` experiments, oldest first."""
+        rows = self._rows("SELECT * FROM experiments ORDER BY number DESC LIMIT ?", (count,))
+        return [experiment_row(row) for row in reversed(rows)]
+
+    def in_flight(self) -> ExperimentRow | None:
+        """The experiment that is not decided yet, if there is one."""
+        rows = self._rows("SELECT * FROM experiments WHERE state != 'decided' ORDER BY number LIMIT 1")
+        return experiment_row(rows[0]) if rows else None
+
+    def keeps(self) -> list[ExperimentRow]:
+        """Every kept experiment in order, the baseline first."""
+        rows = self._rows("SELECT * FROM experiments WHERE status = 'keep' ORDER BY number")
+        return [experiment_row(row) for row in rows]
+
+    def incumbent(self) -> ExperimentRow | None:
+        """The best so far."""
+        number = self.run().incumbent
+        return None if number is None else self.experiment(number)
+
+    def trials(self, *, experiment: int | None = None, subject: int | None = None) -> list[TrialRow]:
+        """Trials that an experiment asked for, or trials of an experiment's source."""
+        column, value = ("subject", subject) if experiment is None else ("experiment", experiment)
+        rows = self._rows(f"SELECT * FROM trials WHERE {column} = ? ORDER BY experiment, k", (value,))
+        return [trial_row(row) for row in rows]
+
+    def next_number(self) -> int:
+        """The number of the next experiment."""
+        return int(self._rows("SELECT coalesce(max(number), -1) + 1 AS n FROM experiments")[0]["n"])
+
+    def tried_as(self, fingerprint: str) -> int | None:
+        """The experiment that had this source already, up to formatting and comments."""
+        rows = self._rows("SELECT number FROM experiments WHERE fingerprint = ? LIMIT 1", (fingerprint,))
+        return int(rows[0]["number"]) if rows else None
+
+    def text(self, sha256: str) -> str:
+        """A train file or a program.md by its SHA-256."""
+        rows = self._rows("SELECT body FROM texts WHERE sha256 = ?", (sha256,))
+        try:
+            return zlib.decompress(rows[0]["body"]).decode("utf-8", errors="surrogatepass")
+        except (IndexError, TypeError, zlib.error, UnicodeDecodeError) as error:
+            raise schema.unreadable(self.path, error) from error
+
+    def totals(self) -> Totals:
+        """Sums over the run."""
+        by_status = {
+            str(row["status"]): int(row["n"])
+            for row in self._rows(
+                "SELECT status, count(*) AS n FROM experiments WHERE status IS NOT NULL AND number > 0 GROUP BY status"
+            )
+        }
+        spent = self._rows(
+            "SELECT coalesce(sum(tokens_in), 0) AS ti, coalesce(sum(tokens_out), 0) AS tou,"
+            " coalesce(sum(usd), 0.0) AS usd, coalesce(sum(usd IS NULL), 0) AS unknown,"
+            " coalesce(sum(outcome != 'accepted'), 0) AS failed FROM proposals"
+        )[0]
+        usd = None if spent["unknown"] else float(spent["usd"])
+        return Totals(sum(by_status.values()), by_status, spent["ti"], spent["tou"], usd, spent["failed"])
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        return list(self._stream(sql, values))
+
+    def _stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
+        try:
+            for row in self._connection.execute(sql, values):
+                yield dict(row)
+        except sqlite3.Error as error:
+            raise schema.unreadable(self.path, error) from error

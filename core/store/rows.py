@@ -1,0 +1,121 @@
+"""What the ledger says, as data. Reports read these; nothing else of the ledger leaves its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from autoresearch.core.judge.decision import Role
+from autoresearch.core.proposal import Status
+
+ExperimentState = Literal["proposed", "running", "trained", "scored", "decided"]
+RunState = Literal["running", "interrupted", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. Times are seconds since the epoch."""
+
+    tag: str
+    state: RunState
+    ended: str | None
+    """Why it is not running any more, in words."""
+    created: float
+    config: Mapping[str, Any]
+    """What every trial of the run has in common (see core.run.RunConfig)."""
+    base_commit: str
+    """HEAD when the run was started."""
+    incumbent: int | None
+    """The experiment that is best so far; None until the baseline is decided."""
+    pid: int | None
+    host: str | None
+    heartbeat: float | None
+    """When the writing process last said that it lives."""
+
+
+@dataclass(frozen=True)
+class ExperimentRow:
+    """One experiment. Number 0 is the baseline."""
+
+    number: int
+    state: ExperimentState
+    parent: int
+    """The experiment whose source was edited; the baseline names itself."""
+    commit: str | None
+    source_sha256: str
+    hypothesis: str
+    category: str
+    researcher: str
+    predicted_delta: float | None
+    parameters: Mapping[str, Any]
+    created: float
+    decided: float | None = None
+    status: Status | None = None
+    reason: str | None = None
+    val_bpb: float | None = None
+    """Of its first trial."""
+    estimate: float | None = None
+    delta: float | None = None
+    trials: int = 0
+    peak_memory_mb: float | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    usd: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial of an experiment, finished when `status` is set."""
+
+    experiment: int
+    k: int
+    """1, 2, ... within the experiment; its folder is trials/<experiment>-<k>."""
+    role: Role
+    subject: int
+    """The experiment whose source it ran: another one when the incumbent is measured again."""
+    seed: int
+    starts: int
+    """How often it was started: more than once when the loop died or was stopped during it."""
+    started: float
+    ended: float | None
+    status: Literal["ok", "crash", "invalid", "timeout"] | None
+    val_bpb: float | None
+    result: Mapping[str, Any]
+    """The whole TrialResult; empty until there is one."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over a run. `decided` and `by_status` leave the baseline out."""
+
+    decided: int
+    by_status: Mapping[str, int]
+    tokens_in: int
+    tokens_out: int
+    usd: float | None
+    """None when the price of any proposal is not known."""
+    failed_proposals: int
+
+
+def run_row(row: Mapping[str, Any]) -> RunRow:
+    """From a row of the table `runs`."""
+    names = ("tag", "state", "ended", "created", "base_commit", "incumbent", "pid", "host", "heartbeat")
+    return RunRow(config=json.loads(row["config"]), **{name: row[name] for name in names})
+
+
+def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
+    """From a row of the table `experiments`."""
+    plain = {k: v for k, v in row.items() if k not in ("commit_id", "parameters", "metrics", "fingerprint")}
+    return ExperimentRow(
+        commit=row["commit_id"],
+        parameters=json.loads(row["parameters"]),
+        metrics=json.loads(row["metrics"] or "{}"),
+        **plain,
+    )
+
+
+def trial_row(row: Mapping[str, Any]) -> TrialRow:
+    """From a row of the table `trials`."""
+    plain = {k: v for k, v in row.items() if k not in ("result", "folder")}
+    return TrialRow(result=json.loads(row["result"] or "{}"), **plain)

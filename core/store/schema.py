@@ -1,0 +1,158 @@
+"""The ledger's tables, and how its file is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from autoresearch.core.errors import LedgerError
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x61724C67  # "arLg": tells the ledger from any other sqlite file
+
+_TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
+    "runs": (
+        {
+            "tag": str,
+            "state": str,
+            "ended": str,
+            "created": float,
+            "config": str,
+            "base_commit": str,
+            "incumbent": int,
+            "pid": int,
+            "host": str,
+            "heartbeat": float,
+        },
+        "tag",
+    ),
+    # Sources and pages of program.md are kept once, by their SHA-256, as zlib-compressed UTF-8.
+    "texts": ({"sha256": str, "body": bytes, "first_used": float}, "sha256"),
+    "experiments": (
+        {
+            "number": int,
+            "state": str,
+            "parent": int,
+            "commit_id": str,
+            "source_sha256": str,
+            "fingerprint": str,
+            "hypothesis": str,
+            "category": str,
+            "researcher": str,
+            "predicted_delta": float,
+            "parameters": str,
+            "created": float,
+            "decided": float,
+            "status": str,
+            "reason": str,
+            "val_bpb": float,
+            "estimate": float,
+            "delta": float,
+            "trials": int,
+            "peak_memory_mb": float,
+            "metrics": str,
+            "usd": float,
+        },
+        "number",
+    ),
+    "trials": (
+        {
+            "experiment": int,
+            "k": int,
+            "role": str,
+            "subject": int,
+            "seed": int,
+            "starts": int,
+            "folder": str,
+            "started": float,
+            "ended": float,
+            "status": str,
+            "val_bpb": float,
+            "result": str,
+        },
+        ("experiment", "k"),
+    ),
+    # One row per call of a researcher, whatever came of it.
+    "proposals": (
+        {
+            "id": int,
+            "time": float,
+            "experiment": int,
+            "outcome": str,
+            "error": str,
+            "researcher": str,
+            "model": str,
+            "tokens_in": int,
+            "tokens_out": int,
+            "usd": float,
+            "program_sha256": str,
+        },
+        "id",
+    ),
+    "events": ({"id": int, "time": float, "kind": str, "experiment": int, "payload": str}, "id"),
+}
+
+_INDEXES = (
+    ("experiments", ("state",)),
+    ("experiments", ("status", "number")),
+    ("experiments", ("fingerprint",)),
+    ("trials", ("subject", "status")),
+    ("proposals", ("experiment",)),
+)
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Every table and index, inside the caller's transaction."""
+    from sqlite_utils import Database
+
+    database = Database(connection)
+    for name, (columns, key) in _TABLES.items():
+        database[name].create(columns, pk=key)
+    for name, indexed in _INDEXES:
+        database[name].create_index(indexed)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def connect(path: Path, *, write: bool) -> sqlite3.Connection:
+    """Open a ledger file. Raises `LedgerError` when it is missing, is no ledger, or is too new for this version."""
+    if not path.is_file() and not write:
+        raise LedgerError(f"there is no ledger at {path}.", fix="name a run that exists (`ar status` lists them)")
+    try:
+        mode = "rwc" if write else "ro"
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
+        )
+        connection.row_factory = sqlite3.Row
+        if write:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+        _check(connection, path, write=write)
+    except sqlite3.Error as error:
+        raise unreadable(path, error) from error
+    return connection
+
+
+def unreadable(path: Path, error: Exception) -> LedgerError:
+    """What to tell a person whose ledger sqlite will not read or write."""
+    return LedgerError(
+        f"{path} cannot be used as a ledger: {error}.",
+        fix=(
+            "check the disk's free space and permissions; if the file is damaged, move its folder away and start "
+            "a new run with another --tag. The experiments' sources are in git: `git for-each-ref refs/autoresearch`"
+        ),
+    )
+
+
+def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if version == 0 and objects == 0 and write:
+        return  # a new file, or one whose creation never finished
+    if application != APPLICATION_ID or version == 0:
+        raise LedgerError(f"{path} is not a ledger of ar.", fix="move it away, or choose another --tag")
+    if version > SCHEMA_VERSION:
+        raise LedgerError(
+            f"{path} was written by a newer ar (schema {version}, this one reads {SCHEMA_VERSION}).", fix="update ar"
+        )

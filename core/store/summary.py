@@ -1,0 +1,59 @@
+"""What a run has come to, as the objects that `--json` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autoresearch.core.store.exports import BEST_TRAIN, RESULTS
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.store.source import branch_name
+
+
+def decided_record(row: ExperimentRow) -> dict[str, Any]:
+    """One decided experiment. What does not exist is None, never 0."""
+    return {
+        "experiment": row.number,
+        "status": row.status,
+        "val_bpb": row.val_bpb,
+        "estimate": row.estimate,
+        "delta": row.delta,
+        "trials": row.trials,
+        "commit": row.commit,
+        "category": row.category,
+        "description": row.hypothesis,
+        "researcher": row.researcher,
+        "usd": row.usd,
+        "reason": row.reason,
+    }
+
+
+def summarise(reader: LedgerReader) -> dict[str, Any]:
+    """The run as a whole. `experiments` leaves the baseline out; numbers are in bits per byte."""
+    run, totals, best = reader.run(), reader.totals(), reader.incumbent()
+    baseline = reader.experiment(0) if best is not None else None
+    gain = baseline is not None and best is not None and None not in (baseline.val_bpb, best.val_bpb)
+    return {
+        "tag": run.tag,
+        "state": run.state,
+        "ended": run.ended,
+        "backend": run.config["backend"],
+        "preset": run.config["preset"],
+        "device": run.config["device"],
+        "experiments": totals.decided,
+        "by_status": dict(totals.by_status),
+        "failed_proposals": totals.failed_proposals,
+        "baseline_bpb": baseline.val_bpb if baseline else None,
+        "best_experiment": best.number if best else None,
+        "best_bpb": best.val_bpb if best else None,
+        "best_estimate": best.estimate if best else None,
+        "delta": best.val_bpb - baseline.val_bpb if gain else None,  # type: ignore[union-attr, operator]
+        "best_commit": best.commit if best else None,
+        "tokens_in": totals.tokens_in,
+        "tokens_out": totals.tokens_out,
+        "usd": totals.usd,
+        "branch": branch_name(run.tag),
+        "best_train": str(reader.folder / BEST_TRAIN) if best else None,
+        "results": str(reader.folder / RESULTS),
+        "folder": str(reader.folder),
+    }

@@ -1,0 +1,32 @@
+"""results.tsv: upstream's five columns, written from the ledger for people and notebooks. Never read back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from autoresearch.core.store.rows import ExperimentRow
+
+COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
+
+
+def results_tsv(rows: Iterable[ExperimentRow]) -> str:
+    """The table as text. A number that does not exist is `nan`: it reads as a float and compares as no result."""
+    lines = ["\t".join(COLUMNS)]
+    for row in rows:
+        bpb = "nan" if row.val_bpb is None else f"{row.val_bpb:.6f}"
+        memory = "nan" if row.peak_memory_mb is None else f"{row.peak_memory_mb / 1024:.1f}"
+        commit = (row.commit or "")[:7]
+        lines.append("\t".join((commit, bpb, memory, row.status or row.state, " ".join(row.hypothesis.split()))))
+    return "\n".join(lines) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old text or the new one, never half."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
