@@ -1,0 +1,618 @@
+"""A small GPT in MLX: constants, model, optimizer, loop. Everything in this file is fair game.
+
+Read it top to bottom. The three functions at the end, `build`, `train` and `logits`, are what the core calls; the core
+owns data, clock and score, and this file never evaluates, never writes weights and never sees held-out text.
+
+Parameters, the same names and shapes in the PyTorch backend. D = DIM, V = VOCAB_SIZE, H = D / HEAD_DIM, L = DEPTH;
+every matrix is (out, in), nothing has a bias, and all of them are float32 masters (the forward pass casts them):
+
+    wte.weight                          (V, D)          token embedding
+    blocks.{i}.attn.q.weight            (D, D)          heads are consecutive groups of HEAD_DIM rows; so in k and v
+    blocks.{i}.attn.k.weight            (D, D)
+    blocks.{i}.attn.v.weight            (D, D)
+    blocks.{i}.attn.proj.weight         (D, D)          starts at zero
+    blocks.{i}.attn.value_embed.weight  (V, D)          only where has_value_embedding(i)
+    blocks.{i}.attn.value_gate.weight   (H, GATE_CHANNELS)   only there too; starts at zero
+    blocks.{i}.mlp.fc.weight            (MLP_RATIO * D, D)
+    blocks.{i}.mlp.proj.weight          (D, MLP_RATIO * D)   starts at zero
+    resid_scale, x0_scale               (L,)
+    head.weight                         (V, D)          not there when TIE_HEAD
+
+The function, for tokens (B, T), where norm is RMS norm over the last axis without weights (epsilon NORM_EPS):
+
+    x = x0 = norm(wte[tokens])
+    for each block i:
+        x = resid_scale[i] * x + x0_scale[i] * x0
+        h = norm(x);  q, k, v = rotary(h Wq), rotary(h Wk), h Wv, per head
+        q, k = QK_GAIN * norm(q), QK_GAIN * norm(k)
+        v = v + 2 sigmoid(h[:GATE_CHANNELS] Wgate) * value_embed[tokens]     one gate per head, 1 at the start
+        x = x + attention(q, k, v) Wproj      softmax(q k / sqrt(HEAD_DIM)); t sees s where 0 <= t - s < window
+        x = x + activation(norm(x) Wfc) Wproj
+    logits = softcap(norm(x) Whead)           in float32; a tied head divides norm(x) wte by sqrt(D)
+
+Rotary pairs channel j with channel j + HEAD_DIM / 2 and turns the pair by t * ROPE_BASE ** (-2j / HEAD_DIM), t from 0:
+(a, b) becomes (a cos - b sin, a sin + b cos).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+from autoresearch.backends.contract import Clock, Data, Spec
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+# ---- constants: one per line; `ar` writes a preset's values here when a run starts
+PRESET = "mac"  # the preset these values were last written for
+VOCAB_SIZE = 4096  # one of the prepared vocabularies; a small one keeps embeddings and head cheap
+
+# Shape
+DEPTH = 4  # blocks
+DIM = 256  # width of the residual stream; a laptop sees few tokens, so a small model learns faster
+HEAD_DIM = 64  # a head size that Metal's fused attention supports
+MLP_RATIO = 4  # hidden width of the MLP over DIM
+SEQ_LEN = 512  # training context in tokens
+WINDOW_PATTERN = "L"  # repeated over the layers: S short window, L full; a short one saves no time on Metal
+SHORT_WINDOW = 256  # tokens that an S layer sees, the current one included
+ROPE_BASE = 200000  # slow rotations keep far positions apart
+QK_GAIN = 1.0  # scale of q and k after their norm; above 1 sharpens attention
+SOFTCAP = 15.0  # logits are squeezed into (-SOFTCAP, SOFTCAP) by tanh; 0 turns it off
+VALUE_EMBEDS = "alternate"  # layers that add a value embedding: "alternate" (the last one among them), "all", "none"
+GATE_CHANNELS = 32  # channels of the layer's input that steer the value gates
+TIE_HEAD = False  # one matrix for embedding and head saves memory and costs much quality
+NORM_EPS = 1e-6  # inside the root of every RMS norm
+
+# Start
+INIT_SCALE = 0.68  # of the matrices' usual standard deviation, 1 / sqrt(DIM)
+HEAD_INIT = 0.001  # standard deviation of the head: the first prediction is close to uniform
+X0_INIT = 0.05  # share of the token embedding that is mixed into every block's input
+
+# Optimizer
+BATCH_TOKENS = 8192  # tokens per optimizer step: more, smaller steps win under a short budget
+DEVICE_BATCH_ROWS = 16  # rows per forward pass; the rest is gradient accumulation
+EMBED_LR = 0.6  # AdamW, token embedding: rows are touched rarely, so they move fast
+VALUE_EMBED_LR = 0.6  # AdamW, value embeddings
+HEAD_LR = 0.004  # AdamW, output head
+RESID_LR = 0.005  # AdamW, resid_scale: multiplies through all layers, so it moves slowly
+X0_LR = 0.5  # AdamW, x0_scale
+ADAM_BETA1 = 0.8  # a short memory suits a short run
+ADAM_BETA2 = 0.95
+ADAM_EPS = 1e-10  # small: gradients of rare rows are tiny
+MUON_LR = 0.02  # Muon, the matrices inside the blocks
+MUON_MOMENTUM = 0.95  # reached from MOMENTUM_START over MOMENTUM_WARMUP_STEPS
+MOMENTUM_START = 0.85
+MOMENTUM_WARMUP_STEPS = 200
+MUON_BETA2 = 0.95  # memory of the variance normalisation
+WEIGHT_DECAY = 0.1  # Muon matrices, cautious; falls to 0 over the run
+WARMDOWN = 0.6  # share of the budget over which the learning rates fall, at its end
+FINAL_LR = 0.05  # where they end, as a share of their start
+
+# Running
+PRECISION = "auto"  # "auto", "bf16" or "fp32": what the forward and backward passes compute in
+COMPILE = "auto"  # "auto", "on" or "off"
+LOSS_CHUNK_TOKENS = 8192  # logits exist for this many tokens at a time
+WARMUP_STEPS = 2  # steps on synthetic batches before the clock starts; undone afterwards
+LOG_EVERY = 10  # steps between two points of the live curve
+# ---- end of constants
+
+
+# ---- model
+
+
+def norm(x: mx.array) -> mx.array:
+    """RMS norm over the last axis, without weights."""
+    return mx.fast.rms_norm(x, None, NORM_EPS)
+
+
+def activation(x: mx.array) -> mx.array:
+    """ReLU squared (Primer, arXiv:2109.08668): sparse, and cheap to differentiate."""
+    return mx.square(mx.maximum(x, 0))
+
+
+def residual(x: mx.array, sublayer: Callable[[mx.array], mx.array]) -> mx.array:
+    """Where the norms stand: here before the sublayer."""
+    return x + sublayer(norm(x))
+
+
+def softcap(z: mx.array) -> mx.array:
+    """Squeeze logits into (-SOFTCAP, SOFTCAP)."""
+    return SOFTCAP * mx.tanh(z / SOFTCAP) if SOFTCAP else z
+
+
+def has_value_embedding(layer: int) -> bool:
+    """Which layers look the token up again, as a value."""
+    if VALUE_EMBEDS == "alternate":
+        return layer % 2 == (DEPTH - 1) % 2
+    return VALUE_EMBEDS == "all"
+
+
+def window_of(layer: int, seq_len: int) -> int:
+    """Tokens that this layer's attention sees, the current one included."""
+    kind = "L" if layer == DEPTH - 1 else WINDOW_PATTERN[layer % len(WINDOW_PATTERN)]
+    return min(SHORT_WINDOW, seq_len) if kind == "S" else seq_len
+
+
+def rotary(x: mx.array) -> mx.array:
+    """Turn channel pairs of x (B, H, T, HEAD_DIM) by their position (RoFormer, arXiv:2104.09864)."""
+    return mx.fast.rope(x, HEAD_DIM, traditional=False, base=ROPE_BASE, scale=1.0, offset=0)
+
+
+def in_window(seq_len: int, window: int) -> mx.array:
+    """bool (T, T): whether position t (row) sees position s (column)."""
+    t = mx.arange(seq_len)
+    distance = t[:, None] - t[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
+    """Causal attention on (B, H, T, HEAD_DIM); `mask` is None where everything before is seen."""
+    seen = "causal" if mask is None else mask
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=HEAD_DIM**-0.5, mask=seen)
+
+
+class Linear(nn.Module):
+    """A float32 matrix that computes in the dtype of its input."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((outputs, inputs))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(..., inputs) -> (..., outputs)."""
+        return x @ self.weight.astype(x.dtype).T
+
+
+class Embedding(nn.Module):
+    """A float32 table of V rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = mx.zeros((VOCAB_SIZE, DIM))
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """(...) -> float32 (..., D)."""
+        return self.weight[tokens]
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions, normed q and k, and on some layers a gated value embedding."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v = Linear(DIM, DIM), Linear(DIM, DIM), Linear(DIM, DIM)
+        self.proj = Linear(DIM, DIM)
+        self.value_embed = Embedding() if has_value_embedding(layer) else None
+        self.value_gate = Linear(GATE_CHANNELS, DIM // HEAD_DIM) if has_value_embedding(layer) else None
+
+    def __call__(self, x: mx.array, tokens: mx.array, mask: mx.array | None) -> mx.array:
+        """x (B, T, D) -> (B, T, D)."""
+        B, T, _ = x.shape
+        q, k, v = (linear(x).reshape(B, T, -1, HEAD_DIM) for linear in (self.q, self.k, self.v))
+        if self.value_embed is not None:
+            looked_up = self.value_embed(tokens).astype(x.dtype).reshape(v.shape)
+            v = v + 2 * mx.sigmoid(self.value_gate(x[..., :GATE_CHANNELS]))[..., None] * looked_up
+        q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
+        q, k = (QK_GAIN * norm(rotary(part)) for part in (q, k))
+        return self.proj(attend(q, k, v, mask).swapaxes(1, 2).reshape(B, T, DIM))
+
+
+class MLP(nn.Module):
+    """Two matrices with an activation between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.proj = Linear(DIM, MLP_RATIO * DIM), Linear(MLP_RATIO * DIM, DIM)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x (B, T, D) -> (B, T, D)."""
+        return self.proj(activation(self.fc(x)))
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each added to the residual stream."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__()
+        self.attn, self.mlp = Attention(layer), MLP()
+
+    def __call__(self, x: mx.array, tokens: mx.array, mask: mx.array | None) -> mx.array:
+        """x (B, T, D) -> (B, T, D)."""
+        x = residual(x, lambda h: self.attn(h, tokens, mask))
+        return residual(x, self.mlp)
+
+
+class GPT(nn.Module):
+    """The model; see the top of this file for its parameters and its function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte = Embedding()
+        self.blocks = [Block(layer) for layer in range(DEPTH)]
+        self.resid_scale = mx.ones((DEPTH,))
+        self.x0_scale = mx.full((DEPTH,), X0_INIT)
+        self.head = None if TIE_HEAD else Linear(DIM, VOCAB_SIZE)
+        self.dtype = mx.float32
+
+    def hidden(self, tokens: mx.array) -> mx.array:
+        """tokens (B, T) -> (B, T, D) of the model's dtype: what the head multiplies."""
+        T = tokens.shape[1]
+        windows = [window_of(layer, T) for layer in range(DEPTH)]
+        masks = {w: in_window(T, w) if w < T else None for w in set(windows)}
+        x = x0 = norm(self.wte(tokens).astype(self.dtype))
+        for i, block in enumerate(self.blocks):
+            x = self.resid_scale[i].astype(x.dtype) * x + self.x0_scale[i].astype(x.dtype) * x0
+            x = block(x, tokens, masks[windows[i]])
+        return norm(x)
+
+    def head_weight(self) -> mx.array:
+        """float32 (V, D)."""
+        return self.wte.weight * DIM**-0.5 if self.head is None else self.head.weight
+
+    def loss(self, tokens: mx.array, targets: mx.array) -> mx.array:
+        """Mean next-token cross-entropy in nats, a float32 scalar."""
+        x = self.hidden(tokens).reshape(-1, DIM)
+        return chunked_cross_entropy(x, self.head_weight(), targets.reshape(-1))[0]
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """tokens (B, T) -> float32 logits (B, T, V)."""
+        x = self.hidden(tokens)
+        return softcap((x @ self.head_weight().astype(x.dtype).T).astype(mx.float32))
+
+
+def initialise(model: GPT, seed: int) -> None:
+    """Draw every parameter, each with its own key."""
+
+    def drawn(name: str, parameter: mx.array, key: mx.array) -> mx.array:
+        if name in ("resid_scale", "x0_scale"):
+            return parameter
+        if name.endswith(("proj.weight", "value_gate.weight")):
+            return mx.zeros_like(parameter)  # every block starts as the identity, every gate at 1
+        scale = {"wte.weight": 1.0, "head.weight": HEAD_INIT}.get(name, INIT_SCALE * DIM**-0.5)
+        return mx.random.normal(parameter.shape, scale=scale, key=key)
+
+    parameters = tree_flatten(model.parameters())
+    keys = mx.random.split(mx.random.key(seed), len(parameters))
+    draws = [(name, drawn(name, value, key)) for (name, value), key in zip(parameters, keys, strict=True)]
+    model.update(tree_unflatten(draws))
+    mx.eval(model.parameters())
+
+
+# ---- loss
+
+
+@mx.custom_function
+def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """Mean cross-entropy of softcap(x @ weight.T), and its gradients, taken on the way forward.
+
+    Logits and their gradient exist for LOSS_CHUNK_TOKENS tokens at a time. Three products with the head, as without
+    chunks, and one exponential per logit where a differentiated logsumexp takes two: on a CPU that is half of the loss.
+
+    x (N, D), weight float32 (V, D), targets (N,) -> float32 scalar, gradient of x, gradient of weight.
+    """
+    w, total, dx, dw = weight.astype(x.dtype), mx.array(0.0), [], mx.zeros_like(weight)
+    for start in range(0, x.shape[0], LOSS_CHUNK_TOKENS):
+        rows, target = x[start : start + LOSS_CHUNK_TOKENS], targets[start : start + LOSS_CHUNK_TOKENS, None]
+        z = softcap((rows @ w.T).astype(mx.float32))
+        highest = z.max(axis=1, keepdims=True)
+        weights = mx.exp(z - highest)
+        partition = weights.sum(axis=1, keepdims=True)
+        total = total + (mx.log(partition) + highest - mx.take_along_axis(z, target, axis=1)).sum()
+        dz = weights / partition - (mx.arange(z.shape[1]) == target)
+        if SOFTCAP:
+            dz = dz * (1 - mx.square(z / SOFTCAP))  # the slope of softcap, from its value
+        dz = (dz / x.shape[0]).astype(x.dtype)
+        dx.append(dz @ w)
+        dw = dw + (dz.T @ rows).astype(mx.float32)
+    return total / x.shape[0], mx.concatenate(dx), dw
+
+
+@chunked_cross_entropy.vjp
+def scale_gradients(primals, cotangents, outputs) -> tuple[mx.array, mx.array, mx.array]:
+    """Scale what the forward pass has prepared; only the loss itself is ever differentiated."""
+    grad, (_, dx, dw) = cotangents[0], outputs
+    return grad.astype(dx.dtype) * dx, grad * dw, mx.zeros_like(primals[2])
+
+
+# ---- schedules
+
+
+def lr_multiplier(progress: float) -> float:
+    """Learning rates as a share of their start: constant, then a straight line down to FINAL_LR. No warm-up."""
+    return min(1.0, FINAL_LR + (1 - FINAL_LR) * (1 - progress) / WARMDOWN) if WARMDOWN else 1.0
+
+
+def momentum_at(step: int) -> float:
+    """Muon's momentum: low while gradients still turn quickly."""
+    share = min(1.0, step / MOMENTUM_WARMUP_STEPS) if MOMENTUM_WARMUP_STEPS else 1.0
+    return MOMENTUM_START + (MUON_MOMENTUM - MOMENTUM_START) * share
+
+
+def weight_decay_at(progress: float) -> float:
+    """Muon's weight decay falls to nothing: the last steps only fit."""
+    return WEIGHT_DECAY * (1 - progress)
+
+
+def batch_tokens_at(progress: float) -> int:
+    """Tokens per optimizer step."""
+    return BATCH_TOKENS
+
+
+# ---- optimizer
+
+# The five best odd quintics, one after another, that carry singular values from [0.001, 1] towards 1:
+# Polar Express, Amsel, Persson, Musco and Gower 2025, arXiv:2505.16932. Their safety factor 1.01 is applied below.
+POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+)
+
+
+def matrix_norm(X: mx.array) -> mx.array:
+    """Frobenius norm of each matrix in X (N, rows, cols): (N, 1, 1). In float32: in bf16 small ones become NaN."""
+    return mx.sqrt(mx.square(X.astype(mx.float32)).sum(axis=(-2, -1), keepdims=True))
+
+
+def orthogonalise(G: mx.array, dtype: mx.Dtype) -> mx.array:
+    """The polar factor of each matrix in G (N, rows, cols), about: singular vectors kept, singular values near 1.
+
+    Muon, Jordan 2024, https://kellerjordan.github.io/posts/muon. The norm is taken in float32, the products in `dtype`.
+    """
+    tall = G.shape[-2] > G.shape[-1]
+    X = G.swapaxes(-1, -2) if tall else G
+    X = (X / (1.01 * matrix_norm(X) + 1e-7)).astype(dtype)
+    for a, b, c in POLAR_EXPRESS:
+        a, b, c = a / 1.01, b / 1.01**3, c / 1.01**5
+        A = X @ X.swapaxes(-1, -2)
+        X = a * X + (b * A + c * (A @ A)) @ X
+    return (X.swapaxes(-1, -2) if tall else X).astype(G.dtype)
+
+
+def even_out(update: mx.array, variance: mx.array) -> tuple[mx.array, mx.array]:
+    """Divide each row by its running root mean square, then restore the matrix's norm (NorMuon, arXiv:2510.05491).
+
+    Of a wide matrix the columns: orthogonalising has made its rows equally long already. Returns the new variance too.
+    """
+    axis = -1 if update.shape[-2] >= update.shape[-1] else -2
+    mean_square = mx.square(update).mean(axis=axis, keepdims=True)
+    variance = MUON_BETA2 * variance + (1 - MUON_BETA2) * mean_square
+    evened = update * mx.rsqrt(variance + 1e-10)
+    return evened * (matrix_norm(update) / (matrix_norm(evened) + 1e-10)), variance
+
+
+def muon_update(
+    W: mx.array,
+    G: mx.array,
+    momentum: mx.array,
+    variance: mx.array,
+    lr: mx.array,
+    beta: mx.array,
+    decay: mx.array,
+    dtype: mx.Dtype,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """New weights, momentum and variance from weights W and gradients G, float32 (N, rows, cols).
+
+    lr, beta and decay are 0-d arrays, so that a compiled graph does not freeze them. Decay is cautious (Chen et al.,
+    arXiv:2510.12402): a weight shrinks only where the step moves it towards zero anyway.
+    """
+    momentum = beta * momentum + (1 - beta) * G
+    update, variance = even_out(orthogonalise((1 - beta) * G + beta * momentum, dtype), variance)  # Nesterov
+    lr = lr * max(1.0, W.shape[-2] / W.shape[-1]) ** 0.5
+    return W - lr * (update + decay * W * (update * W > 0)), momentum, variance
+
+
+def adamw_update(
+    W: mx.array, G: mx.array, first: mx.array, second: mx.array, lr: mx.array, count: mx.array
+) -> tuple[mx.array, mx.array, mx.array]:
+    """New weights and moments (Loshchilov and Hutter, arXiv:1711.05101), without decay; `count` is 1 at the first step."""
+    first = ADAM_BETA1 * first + (1 - ADAM_BETA1) * G
+    second = ADAM_BETA2 * second + (1 - ADAM_BETA2) * mx.square(G)
+    root = mx.sqrt(second) / mx.sqrt(1 - ADAM_BETA2**count)
+    return W - lr / (1 - ADAM_BETA1**count) * first / (root + ADAM_EPS), first, second
+
+
+class Optimizer:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars. Masters and moments are float32.
+
+    Muon's matrices of one shape are stacked: one batched call instead of many small ones.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        self.model, self.stacks = model, {}
+        moments, momentum, variance = {}, {}, {}
+        for name, value in tree_flatten(model.trainable_parameters()):
+            if adamw_lr(name) is None:
+                self.stacks.setdefault("x".join(map(str, value.shape)), []).append(name)
+            else:
+                moments[name] = [mx.zeros_like(value), mx.zeros_like(value)]
+        for shape, names in self.stacks.items():
+            rows, cols = map(int, shape.split("x"))
+            momentum[shape] = mx.zeros((len(names), rows, cols))
+            variance[shape] = mx.zeros((len(names), rows, 1) if rows >= cols else (len(names), 1, cols))
+        self.state = {"count": mx.array(0), "moments": moments, "momentum": momentum, "variance": variance}
+
+    def step(self, gradients: dict[str, mx.array], lr_share: mx.array, beta: mx.array, decay: mx.array) -> None:
+        """One step; the schedules' values come as 0-d arrays."""
+        weights, state = dict(tree_flatten(self.model.trainable_parameters())), self.state
+        state["count"] = count = state["count"] + 1
+        for name, (first, second) in state["moments"].items():
+            lr = adamw_lr(name) * lr_share
+            weights[name], *state["moments"][name] = adamw_update(
+                weights[name], gradients[name], first, second, lr, count
+            )
+        for shape, names in self.stacks.items():
+            W, state["momentum"][shape], state["variance"][shape] = muon_update(
+                mx.stack([weights[name] for name in names]),
+                mx.stack([gradients[name] for name in names]),
+                state["momentum"][shape],
+                state["variance"][shape],
+                MUON_LR * lr_share,
+                beta,
+                decay,
+                self.model.dtype,
+            )
+            weights.update(zip(names, W, strict=True))
+        self.model.update(tree_unflatten(list(weights.items())))
+
+
+def adamw_lr(name: str) -> float | None:
+    """AdamW's learning rate for the parameter of that name; None where Muon is in charge."""
+    if name.endswith("value_embed.weight"):
+        return VALUE_EMBED_LR
+    if name.startswith("blocks."):
+        return None
+    return {"wte.weight": EMBED_LR, "head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR}[name]
+
+
+# ---- loop
+
+
+def compute_dtype(device: str) -> mx.Dtype:
+    """What the forward and backward passes compute in. MLX's CPU kernels for bfloat16 are many times slower."""
+    if PRECISION != "auto":
+        return {"bf16": mx.bfloat16, "fp32": mx.float32}[PRECISION]
+    return mx.float32 if device == "cpu" else mx.bfloat16
+
+
+def compiles(device: str, budget: float) -> bool:
+    """Whether the step is compiled before the clock starts.
+
+    On a CPU, MLX calls the C++ compiler for every fused kernel: half a minute, for steps that are a quarter faster.
+    """
+    return COMPILE == "on" or (COMPILE == "auto" and (device != "cpu" or budget >= 120))
+
+
+class Stepper:
+    """One optimizer step, from one micro-batch or more, as a function that can be compiled."""
+
+    def __init__(self, model: GPT, optimizer: Optimizer, compiled: bool) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.state = [model.state, optimizer.state]
+        self.value_and_grad = nn.value_and_grad(model, model.loss)
+        self.add, self.finish = self._add, self._finish
+        if compiled:  # the state is named: compiled functions are pure
+            self.add = mx.compile(self._add, inputs=self.state)
+            self.finish = mx.compile(self._finish, inputs=self.state, outputs=self.state)
+
+    def _add(self, so_far: list, inputs: mx.array, targets: mx.array, share: mx.array) -> list:
+        """so_far is [] or [loss, gradients]; the same, with `share` of one more micro-batch."""
+        loss, gradients = self.value_and_grad(inputs, targets)
+        new = [share * loss, {name: share * value for name, value in tree_flatten(gradients)}]
+        return tree_map(mx.add, so_far, new) if so_far else new
+
+    def _finish(self, so_far: list, inputs: mx.array, targets: mx.array, share: mx.array, schedule: list) -> mx.array:
+        """Add the last micro-batch and take the step; the mean loss."""
+        loss, gradients = self._add(so_far, inputs, targets, share)
+        self.optimizer.step(gradients, *schedule)
+        return loss
+
+
+def schedule_at(step: int, progress: float) -> list[mx.array]:
+    """Learning-rate share, Muon's momentum and weight decay, as arrays: Python numbers would be frozen into the graph."""
+    return [mx.array(value) for value in (lr_multiplier(progress), momentum_at(step), weight_decay_at(progress))]
+
+
+def micro_steps_at(progress: float) -> int:
+    """Micro-batches per optimizer step."""
+    return max(1, batch_tokens_at(progress) // (DEVICE_BATCH_ROWS * SEQ_LEN))
+
+
+def warm_up(stepper: Stepper, data: Data) -> None:
+    """Run whole steps on synthetic batches, so that graphs and buffers exist before the clock starts; then undo them."""
+    model, optimizer = stepper.model, stepper.optimizer
+    before = tree_map(lambda array: array, [model.parameters(), optimizer.state])  # steps replace arrays, not fill them
+    so_far, share = [], mx.array(1.0)
+    for step, (inputs, targets) in zip(range(WARMUP_STEPS), data.warmup(DEVICE_BATCH_ROWS, SEQ_LEN), strict=False):
+        if micro_steps_at(0.0) > 1:
+            so_far = stepper.add([], inputs, targets, share)
+            so_far = stepper.add(so_far, inputs, targets, share)
+        mx.eval(stepper.finish(so_far, inputs, targets, share, schedule_at(step, 0.0)), stepper.state)
+    model.update(before[0])
+    optimizer.state.update(before[1])
+
+
+def show(clock: Clock, step: int, loss: float, progress: float) -> None:
+    """Send a point of the live curve; a run that has diverged ends here."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the training loss is {loss} at step {step}")
+    if step % LOG_EVERY == 0:
+        clock.log(step=step, loss=loss, lr=lr_multiplier(progress))
+
+
+def hand_over(device: str, remaining: float, *arrays: list) -> None:
+    """Start the work on a GPU while the next batch is fetched; wait for it on a CPU, and when the end is near."""
+    if device == "cpu" or remaining < 1:
+        mx.eval(*arrays)
+    else:
+        mx.async_eval(*arrays)
+
+
+def on_cpu() -> bool:
+    """Whether MLX computes on the CPU."""
+    return mx.default_device().type == mx.DeviceType.cpu
+
+
+def build(spec: Spec) -> GPT:
+    """A fresh model, drawn with the seed."""
+    if DIM % HEAD_DIM or HEAD_DIM % 2 or GATE_CHANNELS > DIM:
+        raise ValueError(
+            f"DIM {DIM} must be a multiple of an even HEAD_DIM {HEAD_DIM}, and hold GATE_CHANNELS {GATE_CHANNELS}"
+        )
+    model = GPT()
+    initialise(model, spec.seed)
+    model.dtype = compute_dtype(spec.device)
+    return model
+
+
+def train(model: GPT, data: Data, clock: Clock) -> GPT:
+    """Train until the batches end."""
+    device = "cpu" if on_cpu() else "metal" if mx.metal.is_available() else "cuda"
+    compiled = compiles(device, clock.budget)
+    print(f"mlx: {device}, {model.dtype}, {'compiled' if compiled else 'eager'} step", flush=True)  # noqa: T201
+    if device == "metal":  # keep weights and activations from being paged out
+        mx.set_wired_limit(mx.device_info()["max_recommended_working_set_size"])
+    stepper = Stepper(model, Optimizer(model), compiled)
+    warm_up(stepper, data)
+    mx.reset_peak_memory()
+
+    step, micro_step, so_far, progress, loss = 0, 0, [], 0.0, None
+    for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
+        mx.eval(so_far, stepper.state)  # what was handed over before this batch was fetched
+        if micro_step == 0:
+            if loss is not None:
+                show(clock, step - 1, loss.item(), progress)
+            progress = clock.progress
+            micro_steps = micro_steps_at(progress)
+            share = mx.array(1 / micro_steps)
+        micro_step += 1
+        if micro_step < micro_steps:
+            so_far = stepper.add(so_far, inputs, targets, share)
+        else:
+            loss = stepper.finish(so_far, inputs, targets, share, schedule_at(step, progress))
+            step, micro_step, so_far = step + 1, 0, []
+        hand_over(device, clock.remaining, so_far, stepper.state)
+    if loss is not None:
+        show(clock, step - 1, loss.item(), progress)
+    return model
+
+
+def logits(model: GPT, tokens: mx.array) -> mx.array:
+    """(B, T) -> float32 (B, T, V)."""
+    return model(tokens)
+
+
+def flops_per_token(model: GPT) -> float:
+    """FLOPs of forward and backward per training token: 6 per matrix weight, 12 per channel and key that is seen."""
+    tables = {"wte.weight"} - ({"wte.weight"} if TIE_HEAD else set())
+    matrices = sum(
+        parameter.size
+        for name, parameter in tree_flatten(model.parameters())
+        if parameter.ndim == 2 and name not in tables and not name.endswith("value_embed.weight")
+    )
+    windows = [window_of(layer, SEQ_LEN) for layer in range(DEPTH)]
+    keys = sum(w - w * (w - 1) / (2 * SEQ_LEN) for w in windows)  # mean of min(t + 1, w) over the positions
+    return 6.0 * matrices + 12.0 * DIM * keys
