@@ -1,0 +1,198 @@
+"""What `ar doctor` looks at. Each function returns findings; none raises, none changes anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from autoresearch.backends.contract import Runtime
+from autoresearch.core.cli.context import Settings, backend_names, load_runtime, resolve_backend
+from autoresearch.core.config import data_dir
+from autoresearch.core.errors import ArError
+
+GIB = 2**30
+KEYS = (
+    "ANTHROPIC_API_KEY",
+    "AZURE_API_KEY",
+    "COHERE_API_KEY",
+    "DEEPSEEK_API_KEY",
+    "FIREWORKS_API_KEY",
+    "GEMINI_API_KEY",
+    "GROQ_API_KEY",
+    "MISTRAL_API_KEY",
+    "OPENAI_API_KEY",
+    "OPENROUTER_API_KEY",
+    "TOGETHERAI_API_KEY",
+    "XAI_API_KEY",
+)
+"""Where litellm finds the keys of the common providers. Only the names are ever shown."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One prerequisite."""
+
+    name: str
+    status: Literal["pass", "warn", "fail"]
+    """`fail`: nothing can run before it is fixed. `warn`: something is slower, weaker or not possible."""
+    detail: str
+    fix: str | None = None
+
+
+def check_all(settings: Settings) -> Iterator[Finding]:
+    """Every finding, the quick ones first."""
+    yield check_python()
+    yield check_git()
+    yield from check_backends(settings)
+    yield check_isolation()
+    yield check_compiler()
+    yield check_memory()
+    yield check_disk()
+    yield check_data()
+    yield check_keys()
+    yield check_workspace(settings)
+
+
+def check_python() -> Finding:
+    """The interpreter that runs us, and so every trial."""
+    version = platform.python_version()
+    if sys.version_info < (3, 10):  # noqa: UP036 - a broken install is what this command is for
+        return Finding("python", "fail", version, "install Python 3.10 or newer")
+    return Finding("python", "pass", f"{version} at {sys.executable}")
+
+
+def check_git() -> Finding:
+    """Git keeps every experiment."""
+    found = shutil.which("git")
+    if found is None:
+        return Finding("git", "fail", "not on PATH", "install git")
+    answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    return Finding("git", "pass", answer.stdout.strip().removeprefix("git version "))
+
+
+def check_backends(settings: Settings) -> Iterator[Finding]:
+    """Each backend's framework and device; the chosen one must work."""
+    chosen = None
+    try:
+        backend = resolve_backend(settings)
+        chosen = backend.name
+        yield Finding("backend", "pass", f"{chosen}: {backend.why}")
+    except ArError as error:
+        yield Finding("backend", "fail", error.message, error.fix or "choose another --backend, or see below")
+    for name in backend_names():
+        yield check_device(name, required=name == chosen)
+        if name == "mlx" and sys.platform == "linux":
+            yield check_openblas(load_runtime(name))
+
+
+def check_device(name: str, *, required: bool) -> Finding:
+    """One backend's device, asked of its framework in a child process."""
+    from autoresearch.core.trial.device import probe_device
+
+    missing = load_runtime(name).unavailable()
+    if missing is not None:
+        what, _, fix = missing.partition(": ")
+        return Finding(f"backend {name}", "fail" if required else "warn", what, fix or None)
+    try:
+        device = probe_device(name)
+    except ArError as error:
+        return Finding(f"backend {name}", "fail" if required else "warn", error.message, error.fix)
+    memory = f", {device.memory_mb / 1024:.0f} GiB" if device.memory_mb else ""
+    detail = f"{device.framework} on {device.name} ({device.kind}{memory}, {device.precision}), preset {device.tier}"
+    return Finding(f"backend {name}", "pass", detail)
+
+
+def check_openblas(runtime: Runtime) -> Finding:
+    """The MLX wheel for Linux brings a BLAS that is about 40 times slower than OpenBLAS."""
+    if runtime.unavailable() is not None or "LD_PRELOAD" in runtime.launch_environment():
+        return Finding("openblas", "pass", runtime.launch_environment().get("LD_PRELOAD", "not needed without mlx"))
+    return Finding("openblas", "warn", "not found: mlx will be slow on this CPU", "install libopenblas0-pthread")
+
+
+def check_isolation() -> Finding:
+    """How far a train file is shut away from the rest of the machine."""
+    from autoresearch.core.trial.sandbox import best_level
+
+    level = best_level()
+    if level == "process":
+        fix = "install bubblewrap" if sys.platform == "linux" else None
+        return Finding("isolation", "warn", "process: a train file can read what you can read", fix)
+    return Finding("isolation", "pass", str(level))
+
+
+def check_compiler() -> Finding:
+    """torch.compile and mlx on a CPU call a C++ compiler."""
+    found = next((path for name in ("g++", "clang++", "c++") if (path := shutil.which(name))), None)
+    if found is None:
+        return Finding("compiler", "warn", "no C++ compiler: compiled training steps are not possible", "install g++")
+    return Finding("compiler", "pass", found)
+
+
+def check_memory() -> Finding:
+    """Host memory: the frameworks alone take about a gigabyte per process."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
+    if memory.available < 2 * GIB:
+        return Finding("memory", "warn", detail, "close other programs, or use --preset demo")
+    return Finding("memory", "pass", detail)
+
+
+def check_disk() -> Finding:
+    """Room for prepared corpora: about 0.1 GiB for stdlib, several for climbmix."""
+    folder = data_dir()
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    detail = f"{free / GIB:.1f} GiB free at {place}"
+    if free < GIB / 2:
+        return Finding("disk", "fail", detail, "free some space, or set AR_DATA_DIR to another disk")
+    if free < 5 * GIB:
+        return Finding("disk", "warn", detail, "enough for stdlib only; set AR_DATA_DIR to another disk for more")
+    return Finding("disk", "pass", detail)
+
+
+def check_data() -> Finding:
+    """Whether a corpus is prepared, and unchanged in size."""
+    from autoresearch.core.data.manifest import Prepared
+
+    folder, opened, broken = data_dir(), [], []
+    for manifest in sorted(folder.glob("*/manifest.json")):
+        try:
+            prepared = Prepared.open(manifest.parent)
+            for vocab in prepared.vocabularies:
+                prepared.quick_check(vocab)
+            opened.append(f"{manifest.parent.name} (vocabularies {', '.join(map(str, prepared.vocabularies))})")
+        except ArError as error:
+            broken.append(error.message)
+    if broken:
+        return Finding("data", "warn", "; ".join(broken), "ar prepare")
+    if not opened:
+        return Finding("data", "warn", f"nothing prepared in {folder}", "ar prepare (or just ar loop: it prepares)")
+    return Finding("data", "pass", f"{'; '.join(opened)} in {folder}")
+
+
+def check_keys() -> Finding:
+    """Keys for language models, by name only. The default researcher needs none."""
+    present = [name for name in KEYS if os.environ.get(name)]
+    return Finding("keys", "pass", ", ".join(present) or "none set; the tuner needs none")
+
+
+def check_workspace(settings: Settings) -> Finding:
+    """Whether this is a git repository with a program and train files."""
+    folder, fix = settings.workspace, "ar init DIR, then work in there"
+    if not (folder / "program.md").is_file():
+        return Finding("workspace", "warn", f"{folder} has no program.md", fix)
+    files = sorted(folder.glob("backends/*/train.py"))
+    if not files:
+        return Finding("workspace", "warn", f"{folder} has no backends/*/train.py", fix)
+    inside = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, check=False)
+    if inside.returncode != 0:
+        return Finding("workspace", "warn", f"{folder} is no git repository with a commit", "git init, git commit")
+    return Finding("workspace", "pass", f"{folder}: train files for {', '.join(file.parent.name for file in files)}")

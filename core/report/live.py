@@ -1,0 +1,211 @@
+"""What a person sees while trials run: one live line on a terminal, plain lines in a file or a pipe. On stderr.
+
+`live_view` returns an observer, also a context manager. Standard output stays free for data.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, TextIO
+
+from autoresearch.core.report.wording import bar, compact, one_line
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+REFRESH_PER_SECOND = 4
+PLAIN_SECONDS = 10.0
+"""Between two lines about a training that goes on, where there is no terminal."""
+
+
+class View(Protocol):
+    """Shows what it is told. Calling it is cheap and never raises."""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Something happened (see `core.fleet.executor.Observer`)."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Say one line that stays."""
+        ...
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass
+class Progress:
+    """What is going on, folded from the events so far."""
+
+    budget_seconds: float
+    experiment: int | None = None
+    description: str = ""
+    phase: str = "starting"
+    since: float = 0.0
+    """Monotonic seconds at which the phase began."""
+    step: int | None = None
+    loss: float | None = None
+    tokens: int | None = None
+    scored: float | None = None
+    """Share of the rows that are scored, 0..1."""
+    last: str = ""
+    """The last decision, in words."""
+
+    def fold(self, event: Mapping[str, Any], now: float) -> bool:
+        """Take in one event; returns whether the phase changed."""
+        before = self.phase
+        match event.get("event"):
+            case "experiment":
+                self.experiment, self.description = event.get("experiment"), str(event.get("description") or "")
+            case "proposing":
+                self.experiment, self.description, self.phase = event.get("experiment"), "", "proposing"
+            case "spawned" if event.get("role") != "score":
+                self.phase, self.step, self.loss, self.tokens, self.scored = "starting", None, None, None, None
+            case "first_batch":
+                self.phase = "training"
+            case "log":
+                self.step, self.loss = event.get("step", self.step), event.get("loss", self.loss)
+            case "progress":
+                self.tokens = event.get("tokens", self.tokens)
+            case "trained":
+                self.phase = "scoring"
+            case "scoring":
+                self.phase, self.scored = "scoring", event.get("done", 0) / max(event.get("total", 1), 1)
+            case "scored":
+                self.phase = "auditing"
+            case "finished":
+                self.phase = "finished"
+            case "decided":
+                self.phase, self.last = "decided", decision_words(event)
+        if self.phase != before:
+            self.since = now
+        return self.phase != before
+
+    def words(self, now: float) -> str:
+        """The present state in one line."""
+        parts = [] if self.experiment is None else [f"experiment {self.experiment}"]
+        elapsed = now - self.since
+        if self.phase == "training":
+            left = max(self.budget_seconds - elapsed, 0.0)
+            parts.append(f"training {bar(elapsed / max(self.budget_seconds, 1e-9))} {left:.0f} s left")
+            if self.step is not None:
+                parts.append(f"step {self.step}")
+            if self.loss is not None:
+                parts.append(f"loss {self.loss:.3f}")
+            if self.tokens and elapsed > 1.0:
+                parts.append(f"{compact(self.tokens / elapsed)} tok/s")
+        elif self.phase == "scoring" and self.scored is not None:
+            parts.append(f"scoring {bar(self.scored)}")
+        else:
+            parts.append(f"{self.phase} {elapsed:.0f} s")
+        if self.last:
+            parts.append(f"last: {self.last}")
+        return " · ".join(parts)
+
+
+def decision_words(event: Mapping[str, Any]) -> str:
+    """ "keep 1.2345", "crash" ..."""
+    bpb = event.get("val_bpb")
+    return f"{event.get('status')}" if bpb is None else f"{event.get('status')} {bpb:.4f}"
+
+
+class QuietView:
+    """Shows nothing."""
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Ignore it."""
+
+    def note(self, message: str) -> None:
+        """Ignore it."""
+
+    def __enter__(self) -> QuietView:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class PlainView(QuietView):
+    """A line when the phase changes, and now and then while training goes on."""
+
+    def __init__(self, budget_seconds: float, stream: TextIO, *, interval: float = PLAIN_SECONDS) -> None:
+        self._progress = Progress(budget_seconds, since=time.monotonic())
+        self._stream, self._interval, self._said = stream, interval, time.monotonic()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Say it if it is news."""
+        now = time.monotonic()
+        changed = self._progress.fold(event, now)
+        kind, phase = event.get("event"), self._progress.phase
+        if kind == "experiment":
+            self.note(f"experiment {event.get('experiment')}: {one_line(self._progress.description)}")
+        elif kind == "device":
+            self.note(f"on {event.get('name')} with {event.get('framework')}, {event.get('precision')}")
+        elif changed and phase == "training":
+            self.note(f"training for {self._progress.budget_seconds:g} s")
+        elif changed and phase in ("scoring", "auditing"):
+            self.note(phase)
+        elif changed and phase == "decided":
+            self.note(f"experiment {event.get('experiment')}: {self._progress.last}")
+        elif phase == "training" and now - self._said >= self._interval:
+            self.note(self._progress.words(now))
+
+    def note(self, message: str) -> None:
+        """Write the line with the time of day."""
+        self._said = time.monotonic()
+        try:
+            self._stream.write(f"{time.strftime('%H:%M:%S')} {message}\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody reads it any more; the work goes on
+
+
+class TerminalView(QuietView):
+    """One line that changes in place, below the lines that stay."""
+
+    def __init__(self, budget_seconds: float, console: Console) -> None:
+        self._progress, self._console = Progress(budget_seconds, since=time.monotonic()), console
+        # A redirected standard output carries data, which must not be drawn here.
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=REFRESH_PER_SECOND,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Take it in; the next refresh shows it."""
+        self._progress.fold(event, time.monotonic())
+        if event.get("event") == "experiment":
+            self.note(f"experiment {event.get('experiment')}: {one_line(self._progress.description)}")
+
+    def note(self, message: str) -> None:
+        """Write a line above the live one."""
+        self._console.print(Text(message), soft_wrap=True)
+
+    def _render(self) -> Text:
+        return Text(self._progress.words(time.monotonic()), style="cyan", overflow="ellipsis", no_wrap=True)
+
+    def __enter__(self) -> TerminalView:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+def live_view(budget_seconds: float, *, verbosity: int = 0) -> View:
+    """The view that fits stderr and the wish for silence. `budget_seconds` is a trial's training time."""
+    if verbosity < 0:
+        return QuietView()
+    console = Console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return TerminalView(budget_seconds, console)
+    return PlainView(budget_seconds, sys.stderr, interval=2.0 if verbosity > 0 else PLAIN_SECONDS)

@@ -1,0 +1,25 @@
+"""How numbers and other people's text are put into one line."""
+
+from __future__ import annotations
+
+BAR_CELLS = 16
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """The text on one line, without control characters (a researcher's words may carry a terminal's escapes)."""
+    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return words if limit is None or len(words) <= limit else words[: limit - 1].rstrip() + "…"
+
+
+def compact(number: float) -> str:
+    """12 -> "12", 5400 -> "5.4k", 1650000 -> "1.65M"."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def bar(share: float) -> str:
+    """A bar of BAR_CELLS cells, `share` of them full."""
+    full = round(min(max(share, 0.0), 1.0) * BAR_CELLS)
+    return "━" * full + "─" * (BAR_CELLS - full)
