@@ -1,1 +1,1 @@
-"""numpy: a bigram model that runs the whole system in seconds, for tests and --dry-run."""
+"""A bigram model in numpy: the whole system in seconds, for tests and dry runs."""

@@ -19,11 +19,23 @@ class Budget:
     train_seconds: float = 300.0
     startup_seconds: float = 300.0
     """From the child's start to its first real batch: import, build, compile."""
+    grace_floor_seconds: float = 5.0
+    """The fixed part of the grace: time to write weights on a slow disk."""
 
     @property
     def grace_seconds(self) -> float:
         """How much later than the budget the weights may arrive."""
-        return 0.02 * self.train_seconds + 5.0
+        return 0.02 * self.train_seconds + self.grace_floor_seconds
+
+    @property
+    def hard_seconds(self) -> float:
+        """After the first batch: when a child without weights is killed."""
+        return self.train_seconds + 3.0 * self.grace_seconds
+
+    @property
+    def score_seconds(self) -> float:
+        """The floor on a train file's speed at scoring: no free computation at test time."""
+        return max(60.0, 3.0 * self.train_seconds)
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,10 @@ class TrialRequest:
     isolation: IsolationLevel | None = None
     """None takes the best level there is."""
     audit: bool = True
+    audit_below: float | None = None
+    """With `audit`: only a val_bpb below this is audited, because only that could become a keep. None audits all."""
+    weights_limit_mb: int = 8192
+    """The largest file that the child may write."""
 
 
 class AuditResult(BaseModel):

@@ -1,0 +1,127 @@
+"""The causality audit: do the committed likelihoods follow from the past alone?
+
+Each probe is a row whose prefix, up to and including a position drawn at random, is the scored one and whose rest is
+foreign text. An honest model gives the same logits at that position; one that looks ahead, or that was told the
+answers, cannot. A file that cheats on a share f of the tokens escapes K probes with probability (1 - f)^K.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from autoresearch.core.trial.result import AuditResult
+
+POSITIONS = math.ceil(math.log(0.01) / math.log(0.99))
+"""459: finds a file that cheats on 1 % of the tokens with a probability of 99 %."""
+COST_SHARE = 1.0
+"""The audit may cost as many rows as the scoring did, and no more."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an honest model's two answers may be apart, in nats."""
+
+    max_abs: float
+    """At any one position."""
+    mean: float
+    """In the mean over all positions, sign kept: rounding cancels, an advantage does not."""
+
+
+FP32 = Tolerance(max_abs=2e-3, mean=2e-4)
+"""Logits below 30 have a spacing of 2e-6 in float32; a sum in another order loses two or three digits."""
+REDUCED = Tolerance(max_abs=0.25, mean=1e-2)
+"""bf16 has 8 bits: logits near 15 have a spacing of 1/16, and both the target's and the largest may move by two."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What the audit child is given, and what the parent keeps to itself."""
+
+    tokens: np.ndarray
+    """uint16 (K, T): true prefix, foreign rest."""
+    positions: np.ndarray
+    """int32 (K,): the last true position of each row."""
+    targets: np.ndarray
+    """int64 (K,): the true next token, which the child never sees."""
+    committed: np.ndarray
+    """float64 (K,): the likelihoods that the score child returned for them."""
+
+
+def tolerance(precision: str) -> Tolerance:
+    """Of a device's working precision ("fp32", "bf16" ...)."""
+    return FP32 if precision == "fp32" else REDUCED
+
+
+def position_count(rows: int, tokens: int, batch: int, share: float = COST_SHARE) -> int:
+    """K: enough to find a cheat on 1 %, at most `share` of the scored rows (but one batch), at most every token."""
+    return min(POSITIONS, tokens, max(batch, int(share * rows)))
+
+
+def entropy() -> np.random.Generator:
+    """A generator that nobody can foresee: the draw must not follow from the seed of the trial."""
+    return np.random.default_rng(int.from_bytes(os.urandom(16), "little"))
+
+
+def draw_probes(
+    rows: np.ndarray, mask: np.ndarray, committed: np.ndarray, count: int, rng: np.random.Generator
+) -> Probes:
+    """`count` scored positions without repetition, in random order.
+
+    rows uint16 (N, T + 1), mask bool (N, T), committed float32 (N, T).
+    """
+    N, T = mask.shape
+    flat = rng.choice(np.flatnonzero(mask), size=count, replace=False)
+    row, position = flat // T, (flat % T).astype(np.int32)
+    targets = rows[row, position + 1].astype(np.int64)
+    other = _foreign_rows(rows, row, position, rng)
+    columns = np.arange(T)
+    tokens = np.where(columns[None, :] <= position[:, None], rows[row, :T], rows[other, :T])
+    if N == 1:  # no other text: the row's own tokens in another order
+        tokens = np.where(columns[None, :] <= position[:, None], tokens, rng.permuted(tokens, axis=1))
+    return Probes(tokens.astype(np.uint16), position, targets, committed[row, position].astype(np.float64))
+
+
+def _foreign_rows(rows: np.ndarray, row: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each probe another row; where it can be, one whose next token differs, so that a look ahead shows."""
+    other = rng.integers(0, len(rows), size=len(row))
+    for _ in range(8):
+        same = (other == row) | (rows[other, position + 1] == rows[row, position + 1])
+        if not same.any():
+            break
+        other = np.where(same, rng.integers(0, len(rows), size=len(row)), other)
+    return np.where(other == row, (row + 1) % len(rows), other)
+
+
+def nll_from_logits(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """logits (K, V), targets (K,) -> float64 (K,) in nats, computed by the parent itself."""
+    scores = logits.astype(np.float64)
+    peak = scores.max(axis=1, keepdims=True)
+    total = np.log(np.exp(scores - peak).sum(axis=1)) + peak[:, 0]
+    return total - scores[np.arange(len(targets)), targets]
+
+
+def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[AuditResult | None, str | None]:
+    """The outcome (None where there is no number to state) and in words what is wrong, if something is.
+
+    logits float32 (K, V).
+    """
+    count = len(probes.targets)
+    bad = int((~np.isfinite(logits).all(axis=1)).sum())
+    if bad:
+        return None, f"audit: the logits are not finite at {bad} of {count} positions"
+    difference = nll_from_logits(logits, probes.targets) - probes.committed
+    max_abs, mean = float(np.abs(difference).max()), float(difference.mean())
+    ok = max_abs <= limit.max_abs and abs(mean) <= limit.mean
+    outcome = AuditResult(positions=count, max_abs=max_abs, mean_diff=mean, ok=ok)
+    if ok:
+        return outcome, None
+    off = int((np.abs(difference) > limit.max_abs).sum())
+    words = (
+        f"audit: with other text after it, {off} of {count} positions give another likelihood than was scored "
+        f"(largest difference {max_abs:.3g} nats, allowed {limit.max_abs:.3g}; "
+        f"mean {mean:+.3g}, allowed {limit.mean:.3g}): the scores used text that comes later, or were not computed"
+    )
+    return outcome, words

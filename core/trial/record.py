@@ -1,0 +1,120 @@
+"""A trial's folder: train.py, run.log, events.jsonl and, last, result.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from autoresearch.core.errors import TrialError
+from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.trial.result import TrialResult
+
+LOG_LIMIT_BYTES = 16 * 2**20
+EVENTS_LIMIT_BYTES = 16 * 2**20
+"""A child that prints without end fills neither the disk nor the next reader's patience."""
+
+
+class Record:
+    """Writes what happens during a trial, and tells the observer."""
+
+    def __init__(self, folder: Path, source: str, observer: Observer | None = None) -> None:
+        """Make the folder, empty of an earlier attempt. Raises `TrialError` when it cannot be written."""
+        self.folder = folder.absolute()
+        self.observer = observer
+        self.started = time.monotonic()
+        self._room = {"run.log": LOG_LIMIT_BYTES, "events.jsonl": EVENTS_LIMIT_BYTES}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "result.json").unlink(missing_ok=True)
+            (self.folder / "train.py").write_text(source, encoding="utf-8", newline="")
+            self._files = {name: (self.folder / name).open("wb") for name in self._room}
+        except OSError as error:
+            raise self._trouble(error) from error
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            try:
+                file.close()
+            except OSError:
+                pass  # the disk is full; what mattered was flushed, or its failure was raised
+        shutil.rmtree(self.folder / "work", ignore_errors=True)
+        (self.folder / "weights.safetensors").unlink(missing_ok=True)
+
+    @property
+    def log_path(self) -> Path:
+        """Where the children's output goes."""
+        return self.folder / "run.log"
+
+    def log(self, data: bytes) -> None:
+        """Append what a child wrote, up to the limit."""
+        self._append("run.log", data)
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Append one event with its time since the trial's start in seconds, and pass it on."""
+        clean = {name: _finite(value) for name, value in event.items()}
+        line = {"t": round(time.monotonic() - self.started, 4), **clean}
+        self._append("events.jsonl", json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        if self.observer is not None:
+            self.observer(clean)
+
+    def work_folder(self, role: str) -> Path:
+        """An empty folder for one child, with its private home and temp folder."""
+        work = self.folder / "work" / role
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            (work / "home").mkdir(parents=True)
+            (work / "tmp").mkdir()
+            shutil.copyfile(self.folder / "train.py", work / "train.py")
+        except OSError as error:
+            raise self._trouble(error) from error
+        return work
+
+    def finish(self, result: TrialResult) -> None:
+        """Write result.json whole or not at all, and say that the trial is over."""
+        temporary = self.folder / "result.json.tmp"
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(result.model_dump_json(indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.folder / "result.json")
+        except OSError as error:
+            raise self._trouble(error) from error
+        self.event({"event": "finished", "result": result.model_dump()})
+
+    def _append(self, name: str, data: bytes) -> None:
+        room = self._room[name]
+        if room <= 0:
+            return
+        if len(data) > room:
+            data = data[:room] + b"\n... the rest was dropped: too much output\n" if name == "run.log" else b""
+            room = 0
+        self._room[name] = room - len(data)
+        try:
+            self._files[name].write(data)
+            self._files[name].flush()
+        except OSError as error:
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: OSError) -> TrialError:
+        return TrialError(
+            f"the trial's folder {self.folder} cannot be written: {error.strerror or error}.",
+            fix="free some disk space or choose another folder, then run the same command again.",
+        )
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not finite becomes null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,72 @@
+"""The score and audit roles: rows of tokens in, numbers out, batch after batch of one fixed shape.
+
+score: uint16 (B, T + 1) in, float32 (B, T) out: the negative log-likelihood of every token.
+audit: uint16 (B, T) and int32 (B,) positions in, float32 (B, V) out: the logits at those positions.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from autoresearch.backends.contract import Device
+from autoresearch.core.trial.channel import Channel, Stage
+from autoresearch.core.trial.train_module import load_train_file, make_spec
+
+
+def score(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
+    """Build the model, load the frozen weights, answer every batch."""
+    stage.name = "import"
+    module = load_train_file(job["source"])
+    runtime.seed(job["seed"])
+    stage.name = "build"
+    model = module.build(make_spec(job, device))
+    stage.name = "loading the weights"
+    runtime.load_weights(model, Path(job["weights"]))
+    stage.name = "logits"
+    answer = _audit_batch if job["role"] == "audit" else _score_batch
+    channel.send("ready")
+    with socket.socket(fileno=job["rows_fd"]) as rows, runtime.inference(model):
+        for _ in range(job["batches"]):
+            rows.sendall(answer(job, runtime, module, model, rows))
+
+
+def _score_batch(job: dict[str, Any], runtime: Any, module: Any, model: Any, rows: socket.socket) -> bytes:
+    B, T = job["score_rows"], job["eval_seq_len"]
+    tokens = _receive(rows, np.uint16, (B, T + 1))
+    out = _logits(job, runtime, module, model, tokens[:, :-1])
+    nll = runtime.nll(out, runtime.to_device(tokens[:, 1:]))
+    return np.ascontiguousarray(nll, dtype=np.float32).reshape(B, T).tobytes()
+
+
+def _audit_batch(job: dict[str, Any], runtime: Any, module: Any, model: Any, rows: socket.socket) -> bytes:
+    B, T = job["score_rows"], job["eval_seq_len"]
+    tokens = _receive(rows, np.uint16, (B, T))
+    positions = _receive(rows, np.int32, (B,))
+    out = _logits(job, runtime, module, model, tokens)
+    # One position a row is moved, not the whole array: (B, T, V) in float32 can be gigabytes.
+    picked = [runtime.to_numpy(out[row, int(position)]) for row, position in enumerate(positions)]
+    return np.stack(picked).astype(np.float32).tobytes()
+
+
+def _logits(job: dict[str, Any], runtime: Any, module: Any, model: Any, tokens: np.ndarray) -> Any:
+    """The train file's logits. Raises ValueError when the shape is wrong."""
+    out = module.logits(model, runtime.to_device(np.ascontiguousarray(tokens)))
+    expected = (*tokens.shape, job["vocab_size"])
+    if tuple(out.shape) != expected:
+        raise ValueError(f"logits has the shape {tuple(out.shape)}; expected {expected}")
+    return out
+
+
+def _receive(rows: socket.socket, kind: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
+    """Exactly one array. Raises ConnectionError when the parent is gone."""
+    array = np.empty(shape, dtype=kind)
+    view = memoryview(array).cast("B")
+    while view:
+        count = rows.recv_into(view)
+        if count == 0:
+            raise ConnectionError("the parent closed the connection")
+        view = view[count:]
+    return array

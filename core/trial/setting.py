@@ -1,0 +1,125 @@
+"""What the phases of one trial share: what was asked, where it runs, and what has been measured so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoresearch.backends.contract import Device
+from autoresearch.core.trial.child import Child, Launch, died_how, worker_argv
+from autoresearch.core.trial.record import Record
+from autoresearch.core.trial.result import AuditResult, TrialRequest, TrialResult, TrialStatus
+from autoresearch.core.trial.sandbox import Sandbox
+from autoresearch.core.trial.watch import TrialEnded, Watch
+
+if TYPE_CHECKING:
+    from autoresearch.core.data.manifest import Prepared
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass
+class Measurements:
+    """Filled in as the trial goes; what was never reached stays None."""
+
+    device: Device | None = None
+    isolation: str | None = None
+    val_bpb: float | None = None
+    train_seconds: float | None = None
+    startup_seconds: float | None = None
+    eval_seconds: float | None = None
+    tokens: int | None = None
+    batches: int | None = None
+    steps: int | None = None
+    params: int | None = None
+    peak_memory_mb: float | None = None
+    flops_per_token: float | None = None
+    audit: AuditResult | None = None
+
+    def result(
+        self, request: TrialRequest, status: TrialStatus, reason: str | None, wall_seconds: float, log: Path
+    ) -> TrialResult:
+        """The trial's result."""
+        speed = self.tokens / self.train_seconds if self.tokens and self.train_seconds else None
+        peak = self.device.peak_flops if self.device else None
+        return TrialResult(
+            status=status,
+            reason=reason,
+            val_bpb=self.val_bpb if status == "ok" else None,
+            train_seconds=self.train_seconds,
+            startup_seconds=self.startup_seconds,
+            eval_seconds=self.eval_seconds,
+            wall_seconds=wall_seconds,
+            tokens=self.tokens,
+            steps=self.steps if self.steps is not None else self.batches,
+            tokens_per_second=speed,
+            params=self.params,
+            peak_memory_mb=self.peak_memory_mb,
+            mfu=self.flops_per_token * speed / peak if self.flops_per_token and speed and peak else None,
+            seed=request.seed,
+            backend=request.backend,
+            device=self.device.name if self.device else None,
+            preset=request.preset,
+            isolation=self.isolation,
+            audit=self.audit,
+            log=str(log),
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One trial on its way."""
+
+    request: TrialRequest
+    vocab_size: int
+    prepared: Prepared
+    environment: Mapping[str, str]
+    sandbox: Sandbox
+    record: Record
+    watch: Watch
+    facts: Measurements = field(default_factory=Measurements)
+
+    def launch(
+        self, role: str, job: Mapping[str, Any], descriptors: tuple[int, ...], read_only: tuple[Path, ...] = ()
+    ) -> Launch:
+        """A worker in the sandbox, in an empty work folder of its own."""
+        work = self.record.work_folder(role)
+        request = self.request
+        common = {
+            "role": role,
+            "backend": request.backend,
+            "source": self.sandbox.inside(work, "train.py"),
+            "weights": self.sandbox.inside(work, WEIGHTS),
+            "vocab_size": self.vocab_size,
+            "eval_seq_len": request.eval_seq_len,
+            "seed": request.seed,
+            "tier": request.preset,
+        }
+        return Launch(
+            role=role,
+            argv=worker_argv(),
+            work=work,
+            job={**common, **job},
+            sandbox=self.sandbox,
+            environment=self.environment,
+            descriptors=descriptors,
+            read_only=read_only,
+            file_limit_mb=request.weights_limit_mb,
+        )
+
+
+def failure(event: Mapping[str, Any]) -> TrialEnded:
+    """A child's error event as the end of the trial."""
+    kind, message, line = event.get("type"), str(event.get("message") or ""), event.get("line")
+    words = f"{kind}: {message}" if message else str(kind)
+    if event.get("out_of_memory"):
+        words = f"out of memory: {words}"
+    place = f"line {line} of train.py, " if isinstance(line, int) else ""
+    return TrialEnded("crash", f"{words} ({place}in {event.get('stage')})")
+
+
+def gone(child: Child) -> TrialEnded:
+    """A child that ended without saying why."""
+    return TrialEnded("crash", f"the {child.role} process {died_how(child.returncode() or 0)}; see run.log")

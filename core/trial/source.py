@@ -1,0 +1,62 @@
+"""Reading a train file without running it: what is wrong at first sight costs no device time."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+
+SIZE_LIMIT_BYTES = 256 * 1024
+FUNCTIONS = ("build", "train", "logits")
+
+
+class SourceFault(ValueError):  # noqa: N818
+    """Why a train file cannot be used, in words."""
+
+
+def vocab_size_of(source: str) -> int:
+    """The literal that VOCAB_SIZE is set to. Raises `SourceFault` when the file does not parse or has none."""
+    values = [node.value for node in _parse(source).body if "VOCAB_SIZE" in _assigned(node)]
+    if not values:
+        raise SourceFault("the train file does not set VOCAB_SIZE at its top level")
+    value = values[-1].value if isinstance(values[-1], ast.Constant) else None
+    if type(value) is not int:
+        raise SourceFault("VOCAB_SIZE must be set to a literal integer")
+    return value
+
+
+def check_source(source: str, vocabularies: Collection[int]) -> int:
+    """VOCAB_SIZE of a train file that may be run. Raises `SourceFault`.
+
+    Checked: at most 256 KB, parses, defines build, train and logits, and names a prepared vocabulary.
+    """
+    size = len(source.encode("utf-8", errors="replace"))
+    if size > SIZE_LIMIT_BYTES:
+        raise SourceFault(f"the train file has {size} bytes; the limit is {SIZE_LIMIT_BYTES}")
+    tree = _parse(source)
+    defined = {name for node in tree.body for name in _defined(node)}
+    missing = [name for name in FUNCTIONS if name not in defined]
+    if missing:
+        raise SourceFault(f"the train file does not define {', '.join(missing)} at its top level")
+    vocab = vocab_size_of(source)
+    if vocab not in vocabularies:
+        prepared = ", ".join(str(size) for size in sorted(vocabularies))
+        raise SourceFault(f"VOCAB_SIZE is {vocab}, which is not a prepared vocabulary ({prepared})")
+    return vocab
+
+
+def _parse(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise SourceFault(f"syntax error in line {error.lineno}: {error.msg}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise SourceFault(f"the train file cannot be parsed: {error}") from error
+
+
+def _assigned(node: ast.stmt) -> set[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    return {node.name} if isinstance(node, ast.FunctionDef) else _assigned(node)

@@ -1,0 +1,62 @@
+"""One trial from a request to a result. See `training` and `evaluation` for its two halves."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.errors import TrialError
+from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.trial import evaluation, training
+from autoresearch.core.trial.environment import load_runtime
+from autoresearch.core.trial.record import Record
+from autoresearch.core.trial.result import TrialRequest, TrialResult, TrialStatus
+from autoresearch.core.trial.sandbox import open_sandbox
+from autoresearch.core.trial.setting import Measurements, Setting
+from autoresearch.core.trial.source import SourceFault, check_source
+from autoresearch.core.trial.watch import TrialCancelled, TrialEnded, Watch
+
+__all__ = ["TrialCancelled", "run_trial"]
+
+
+def run_trial(
+    request: TrialRequest, *, observer: Observer | None = None, cancel: threading.Event | None = None
+) -> TrialResult:
+    """Train, score and audit one train file; every outcome of the train file's own making is a result.
+
+    Raises `TrialError` when the trial could not be started or recorded, `DataError` when the prepared corpus cannot be
+    used, `PrerequisiteError` when the backend or the isolation level is missing, `TrialCancelled` when `cancel` was
+    set. Whatever happens, no process of the trial is left.
+    """
+    started = time.monotonic()
+    facts = Measurements()
+    status: TrialStatus = "ok"
+    reason = None
+    with Record(request.folder, request.source, observer) as record:
+        try:
+            _run(request, record, facts, cancel)
+        except TrialEnded as end:
+            status, reason = end.status, end.reason
+        except OSError as error:
+            raise TrialError(f"the trial in {record.folder} cannot go on: {error}.") from error
+        result = facts.result(request, status, reason, time.monotonic() - started, record.log_path)
+        record.finish(result)
+    return result
+
+
+def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: threading.Event | None) -> None:
+    prepared = Prepared.open(request.prepared)
+    try:
+        vocab_size = check_source(request.source, prepared.vocabularies)
+    except SourceFault as fault:
+        raise TrialEnded("invalid", str(fault)) from fault
+    prepared.quick_check(vocab_size)
+    runtime = load_runtime(request.backend)
+    sandbox = open_sandbox(request.isolation, (prepared.folder.absolute(), record.folder))
+    facts.isolation = sandbox.level
+    with Watch(record, memory_limit_mb=request.memory_limit_mb, cancel=cancel) as watch:
+        environment = dict(runtime.launch_environment())
+        setting = Setting(request, vocab_size, prepared, environment, sandbox, record, watch, facts)
+        weights, sha256 = training.train(setting)
+        evaluation.score(setting, weights, sha256)

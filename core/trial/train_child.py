@@ -1,0 +1,97 @@
+"""The train role: build, train until the feed ends, write the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from autoresearch.backends.contract import Device
+from autoresearch.core.data.client import FeedClient, FeedClock
+from autoresearch.core.trial.channel import Channel, Stage
+from autoresearch.core.trial.train_module import load_train_file, make_spec
+
+LOG_SECONDS = 0.05
+"""Between two points of the live curve; the last one is always sent."""
+
+
+class Curve:
+    """Thins out what `clock.log` says."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._next = 0.0
+        self._held: dict[str, Any] | None = None
+
+    def add(self, point: dict[str, Any]) -> None:
+        """Send the point, or hold it until the next one is due."""
+        self._held = point
+        if time.monotonic() >= self._next:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held."""
+        if self._held is not None:
+            fields = {name: value for name, value in self._held.items() if name != "event"}
+            self._channel.send("log", **{name: _number(value) for name, value in fields.items()})
+            self._held = None
+            self._next = time.monotonic() + LOG_SECONDS
+
+
+def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
+    """Run `build` and `train`, wait for the device, then write and announce the weights."""
+    stage.name = "import"
+    module = load_train_file(job["source"])
+    runtime.seed(job["seed"])
+    stage.name = "build"
+    model = module.build(make_spec(job, device))
+    stage.name = "train"
+    channel.send("startup")
+    curve = Curve(channel)
+    clock = FeedClock(job["budget_seconds"], curve.add)
+    data = FeedClient(
+        socket.socket(fileno=job["feed_fd"]), runtime=runtime, vocab_size=job["vocab_size"], seed=job["seed"]
+    )
+    data.attach(clock)
+    runtime.reset_peak_memory()
+    model = module.train(model, data, clock)
+    if model is None:
+        raise TypeError("train returned None; it must return the model to score")
+    runtime.synchronize()
+    curve.flush()
+    channel.send("trained")
+    stage.name = "saving the weights"
+    facts = {
+        "params": runtime.parameter_count(model),
+        "peak_memory_mb": runtime.peak_memory_mb(),
+        "flops_per_token": _flops(module, model),
+    }
+    path = Path(job["weights"])
+    runtime.save_weights(model, path)
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    channel.send("weights", sha256=digest.hexdigest(), **facts)
+
+
+def _flops(module: Any, model: Any) -> float | None:
+    """The train file's own count for the MFU that is shown, where it offers one that makes sense."""
+    if not hasattr(module, "flops_per_token"):
+        return None
+    try:
+        value = float(module.flops_per_token(model))
+    except Exception:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _number(value: Any) -> float | int | None:
+    try:
+        number = value if isinstance(value, int) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,35 @@
+"""A train file as a module, and the Spec that its `build` is given: the same in training, scoring and audit."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+from autoresearch.backends.contract import Device, Spec
+
+MODULE_NAME = "train_file"
+
+
+def load_train_file(path: str) -> types.ModuleType:
+    """Execute a train file as a module of its own, with its lines known to tracebacks and to `inspect`."""
+    source = Path(path).read_text(encoding="utf-8")
+    module = types.ModuleType(MODULE_NAME)
+    module.__file__ = path
+    sys.modules[MODULE_NAME] = module  # dataclasses look their module up
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+    exec(compile(source, path, "exec"), module.__dict__)
+    return module
+
+
+def make_spec(job: dict[str, Any], device: Device) -> Spec:
+    """From the parent's job and the device that the runtime found."""
+    return Spec(
+        vocab_size=job["vocab_size"],
+        eval_seq_len=job["eval_seq_len"],
+        seed=job["seed"],
+        device=device.kind,
+        tier=job["tier"],
+    )

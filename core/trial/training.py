@@ -1,0 +1,206 @@
+"""The first half of a trial: the feeder, the train child and the clock, up to weights that nobody can change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoresearch.backends.contract import Device
+from autoresearch.core.errors import DataError, TrialError
+from autoresearch.core.trial.child import Child, Launch
+from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
+from autoresearch.core.trial.watch import TrialEnded
+from autoresearch.core.trial.weights import WeightsFault, check_weights, take_weights
+
+FEEDER_SECONDS = 2.0
+"""How long the feeder may take to say how much it handed out, once the train child is gone."""
+
+
+@dataclass
+class Clock:
+    """Monotonic seconds, all by the parent's clock."""
+
+    spawned: float
+    first_batch: float | None = None
+    trained: float | None = None
+    weights: float | None = None
+
+
+def train(setting: Setting) -> tuple[Path, str]:
+    """Train, and return the frozen weights file and its SHA-256. Raises `TrialEnded` for any other outcome."""
+    with contextlib.ExitStack() as stack:
+        work_fd, feeder, child = _start(setting, stack)
+        clock = Clock(spawned=child.started)
+        try:
+            announced = _wait_for_weights(setting, clock, feeder, child)
+        finally:
+            _measure(setting, clock, feeder, child)
+        destination = setting.record.folder / WEIGHTS
+        destination.unlink(missing_ok=True)
+        try:
+            take_weights(work_fd, WEIGHTS, destination)
+            limit = setting.request.weights_limit_mb * 2**20
+            check_weights(destination, sha256=str(announced.get("sha256")), limit_bytes=limit)
+        except WeightsFault as fault:
+            raise TrialEnded("invalid", str(fault)) from fault
+        destination.chmod(0o444)
+    return destination, str(announced["sha256"])
+
+
+def _start(setting: Setting, stack: contextlib.ExitStack) -> tuple[int, Child, Child]:
+    """The work folder's descriptor, the feeder and the train child, joined by a socket that nobody else holds."""
+    request = setting.request
+    with contextlib.ExitStack() as ours:
+        near, far = socket.socketpair()
+        ours.callback(near.close)
+        ours.callback(far.close)
+        job = {"budget_seconds": request.budget.train_seconds, "feed_fd": far.fileno()}
+        launch = setting.launch("train", job, (far.fileno(),))
+        work_fd = os.open(launch.work, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, work_fd)
+        child = setting.watch.start(launch)
+        feeder = setting.watch.start(_feeder(setting, near.fileno()))
+    return work_fd, feeder, child
+
+
+def _feeder(setting: Setting, socket_fd: int) -> Launch:
+    request = setting.request
+    argv = [sys.executable, "-m", "autoresearch.core.data.feed"]
+    argv += ["--prepared", str(setting.prepared.folder.absolute()), "--vocab", str(setting.vocab_size)]
+    argv += ["--seed", str(request.seed), "--budget", str(request.budget.train_seconds)]
+    argv += ["--socket-fd", str(socket_fd), "--events-fd", "{events}"]
+    return Launch("feed", argv, setting.record.work_folder("feed"), descriptors=(socket_fd,))
+
+
+def _wait_for_weights(setting: Setting, clock: Clock, feeder: Child, child: Child) -> Mapping[str, Any]:
+    """The event that announces the weights, if it comes in time."""
+    budget = setting.request.budget
+    while True:
+        limit = clock.spawned + budget.startup_seconds
+        if clock.first_batch is not None:
+            limit = clock.first_batch + budget.hard_seconds
+        for source, event in setting.watch.step(limit):
+            if source is feeder:
+                _hear_feeder(setting, clock, event)
+            elif source is child and (announced := _hear_child(setting, clock, event)):
+                _check_time(setting, clock)
+                return announced
+        now = time.monotonic()
+        if now > limit:
+            raise TrialEnded("timeout", _too_slow(setting, clock, now))
+        if child.returncode() is not None:
+            return _last_words(setting, clock, child)
+        if feeder.returncode() not in (None, 0):
+            raise TrialError("the feeder stopped before the trial's end.", fix=f"see {setting.record.log_path}.")
+
+
+def _last_words(setting: Setting, clock: Clock, child: Child) -> Mapping[str, Any]:
+    """A child that has ended may have announced its weights, or said why it failed, just before."""
+    for source, event in setting.watch.step(time.monotonic()):
+        if source is child and (announced := _hear_child(setting, clock, event)):
+            _check_time(setting, clock)
+            return announced
+    raise gone(child)
+
+
+def _hear_feeder(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> None:
+    name = event["event"]
+    if name == "first_batch":
+        clock.first_batch = float(event["monotonic"])
+        setting.record.event({"event": "first_batch"})
+    elif name in ("progress", "end"):
+        setting.facts.tokens, setting.facts.batches = int(event["tokens"]), int(event["batches"])
+        setting.record.event(event)
+    elif name == "data_error":
+        raise DataError(str(event.get("message")))
+    elif name == "bad_request":
+        setting.record.event(event)
+
+
+def _hear_child(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Note what the train child says; its "weights" event is returned. Nothing of it is believed about time."""
+    name, facts = event["event"], setting.facts
+    if name == "device" and facts.device is None:
+        facts.device = Device(**{key: value for key, value in event.items() if key != "event"})
+    elif name == "log":
+        step = event.get("step")
+        facts.steps = step if isinstance(step, int) else facts.steps
+    elif name == "trained" and clock.trained is None:
+        clock.trained = time.monotonic()
+    elif name == "weights":
+        clock.weights = time.monotonic()
+        facts.params, facts.peak_memory_mb = _count(event.get("params")), _amount(event.get("peak_memory_mb"))
+        facts.flops_per_token = _amount(event.get("flops_per_token"))
+        return event
+    elif name == "error":
+        raise failure(event)
+    if name in ("device", "startup", "log", "trained"):
+        setting.record.event(event)
+    return None
+
+
+def _check_time(setting: Setting, clock: Clock) -> None:
+    budget = setting.request.budget
+    if clock.first_batch is None or clock.weights is None:
+        return
+    late = clock.weights - clock.first_batch - budget.train_seconds
+    if late > budget.grace_seconds:
+        raise TrialEnded(
+            "invalid",
+            f"overtime: the weights came {late:.1f} s after the budget of {budget.train_seconds:g} s; "
+            f"{budget.grace_seconds:.1f} s are allowed",
+        )
+
+
+def _too_slow(setting: Setting, clock: Clock, now: float) -> str:
+    budget = setting.request.budget
+    if clock.first_batch is None:
+        return (
+            f"start-up took longer than its allowance of {budget.startup_seconds:g} s "
+            "(import, build and compile, until the first real batch)"
+        )
+    doing = "write its weights" if clock.trained is not None else "return from train"
+    return (
+        f"the train child did not {doing}: killed {now - clock.first_batch:.1f} s "
+        f"after the first batch, with a budget of {budget.train_seconds:g} s"
+    )
+
+
+def _measure(setting: Setting, clock: Clock, feeder: Child, child: Child) -> None:
+    """Kill the child, let the feeder say its last count, and note the times."""
+    facts = setting.facts
+    if facts.peak_memory_mb is None:
+        child.measure_rss_mb()
+    setting.watch.end(child)
+    if facts.peak_memory_mb is None:
+        facts.peak_memory_mb = child.peak_rss_mb or None
+    deadline = time.monotonic() + FEEDER_SECONDS
+    with contextlib.suppress(TrialError, DataError, TrialEnded):
+        while feeder.returncode() is None and time.monotonic() < deadline:
+            for source, event in setting.watch.step(deadline):
+                if source is feeder:
+                    _hear_feeder(setting, clock, event)
+    for event in setting.watch.end(feeder):
+        if event["event"] in ("progress", "end", "first_batch"):
+            _hear_feeder(setting, clock, event)
+    if clock.first_batch is not None:
+        facts.startup_seconds = clock.first_batch - clock.spawned
+        if clock.trained is not None:
+            facts.train_seconds = clock.trained - clock.first_batch
+    elif clock.trained is not None:
+        facts.startup_seconds = clock.trained - clock.spawned
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _amount(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None

@@ -1,0 +1,79 @@
+"""Checks of the weights file that an untrusted child has written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import stat
+from pathlib import Path
+
+HEADER_LIMIT_BYTES = 100 * 2**20
+"""The limit of the safetensors format itself."""
+TYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+
+
+class WeightsFault(ValueError):  # noqa: N818
+    """Why a weights file cannot be used, in words."""
+
+
+def take_weights(work_fd: int, name: str, destination: Path) -> None:
+    """Move the child's file out of its reach. `work_fd` was opened before the child ran, so no link is followed."""
+    try:
+        os.rename(name, destination, src_dir_fd=work_fd)
+    except OSError as error:
+        raise WeightsFault(f"the weights were announced but are not there ({error.strerror})") from error
+
+
+def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> None:
+    """Regular file, not too large, well-formed safetensors, the announced SHA-256. Raises `WeightsFault`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise WeightsFault(f"the weights are not a regular file ({error.strerror})") from error
+    with os.fdopen(fd, "rb") as file:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise WeightsFault("the weights are not a regular file")
+        if facts.st_size > limit_bytes:
+            raise WeightsFault(f"the weights take {facts.st_size} bytes; the limit is {limit_bytes}")
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > min(HEADER_LIMIT_BYTES, facts.st_size - 8):
+            raise WeightsFault("the weights file is truncated: it ends within its header")
+        header = file.read(length)
+        _check_header(header, facts.st_size - 8 - length)
+        digest = hashlib.sha256(start + header)
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != sha256:
+        raise WeightsFault("the weights file changed after it was announced")
+
+
+def _check_header(header: bytes, data_bytes: int) -> None:
+    """Every tensor's type, shape and place must agree, and together they must fill the file."""
+    try:
+        tensors = json.loads(header)
+        spans = []
+        for name, tensor in tensors.items():
+            if name == "__metadata__":
+                continue
+            start, end = tensor["data_offsets"]
+            if end - start != math.prod(tensor["shape"]) * TYPE_BYTES[tensor["dtype"]]:
+                raise WeightsFault(f"the weights file is malformed: tensor {name!r} has the wrong size")
+            spans.append((start, end))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, WeightsFault):
+            raise
+        raise WeightsFault("the weights file is no safetensors file: its header cannot be read") from error
+    reached = 0
+    for start, end in sorted(spans):
+        if start != reached:
+            raise WeightsFault("the weights file is malformed: its tensors overlap or leave gaps")
+        reached = end
+    if reached != data_bytes:
+        raise WeightsFault(f"the weights file is truncated: {data_bytes} bytes of tensors where {reached} are named")

@@ -1,0 +1,65 @@
+"""Entry of every child that runs a train file: `python -m autoresearch.core.trial.worker --job-fd J --events-fd E`.
+
+The job (JSON) names the role: `probe` asks for the device, `train` trains and writes the weights, `score` returns the
+negative log-likelihood of every token, `audit` the logits at chosen positions. Events go out as JSON lines on the
+events descriptor; output and errors go to run.log. The train file runs as a module that is on no search path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.trial.channel import Channel, Stage, describe
+
+
+def main() -> int:
+    """Do the job; 0 when it is done, 1 after an error event."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--job-fd", type=int, required=True)
+    parser.add_argument("--events-fd", type=int, required=True)
+    options = parser.parse_args()
+    # `python -m` puts the current directory first; a train file must not find what an earlier one left there.
+    sys.path[:] = [entry for entry in sys.path if entry and entry != str(Path.cwd())]
+    with os.fdopen(options.job_fd, encoding="utf-8") as file:
+        job = json.load(file)
+    channel, stage = Channel(options.events_fd), Stage()
+    # Processes that the train file starts have no business with the channel.
+    os.set_inheritable(options.events_fd, False)
+    try:
+        run_role(job, channel, stage)
+    except BaseException as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        channel.send("error", stage=stage.name, **describe(error, job.get("source", "")))
+        return 1
+    return 0
+
+
+def run_role(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
+    """Dispatch; each role imports only what it needs."""
+    runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")
+    device = runtime.detect()
+    # Sent before the train file is read: the parent believes only this first one.
+    channel.send("device", **vars(device))
+    role = job["role"]
+    if role == "train":
+        from autoresearch.core.trial.train_child import train
+
+        train(job, runtime, device, channel, stage)
+    elif role in ("score", "audit"):
+        from autoresearch.core.trial.score_child import score
+
+        score(job, runtime, device, channel, stage)
+    elif role != "probe":
+        raise ValueError(f"unknown role {role!r}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
