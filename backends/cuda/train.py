@@ -36,6 +36,7 @@ Rotary pairs channel j with channel j + HEAD_DIM / 2 and turns the pair by t * R
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -303,9 +304,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             log_sum = z.logsumexp(1, keepdim=True)
             target = targets[rows, None]
             total = total + (log_sum - z.gather(1, target)).sum()
-            dz = torch.exp(z - log_sum).scatter_add(1, target, torch.full_like(log_sum, -1.0))
+            dz = (z - log_sum).exp_().scatter_add_(1, target, torch.full_like(log_sum, -1.0))
             if SOFTCAP:
-                dz = dz * (1 - (z / SOFTCAP).square())  # the slope of softcap, from its value
+                dz *= 1 - (z / SOFTCAP).square()  # the slope of softcap, from its value
             dz = (dz / x.size(0)).to(x.dtype)
             dx[rows] = dz @ w
             dw += dz.T @ x[rows]
@@ -317,3 +318,260 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """Scale what forward has prepared."""
         dx, dw = ctx.saved_tensors
         return grad.to(dx.dtype) * dx, grad * dw, None
+
+
+# ---- schedules
+
+
+def lr_multiplier(progress: float) -> float:
+    """Learning rates as a share of their start: constant, then a straight line down to FINAL_LR. No warm-up."""
+    return min(1.0, FINAL_LR + (1 - FINAL_LR) * (1 - progress) / WARMDOWN) if WARMDOWN else 1.0
+
+
+def momentum_at(step: int) -> float:
+    """Muon's momentum: low while gradients still turn quickly."""
+    share = min(1.0, step / MOMENTUM_WARMUP_STEPS) if MOMENTUM_WARMUP_STEPS else 1.0
+    return MOMENTUM_START + (MUON_MOMENTUM - MOMENTUM_START) * share
+
+
+def weight_decay_at(progress: float) -> float:
+    """Muon's weight decay falls to nothing: the last steps only fit."""
+    return WEIGHT_DECAY * (1 - progress)
+
+
+def batch_tokens_at(progress: float) -> int:
+    """Tokens per optimizer step."""
+    return BATCH_TOKENS
+
+
+# ---- optimizer
+
+# The five best odd quintics, one after another, that carry singular values from [0.001, 1] towards 1:
+# Polar Express, Amsel, Persson, Musco and Gower 2025, arXiv:2505.16932. Their safety factor 1.01 is applied below.
+POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+)
+
+
+def orthogonalise(G: Tensor, dtype: torch.dtype) -> Tensor:
+    """The polar factor of each matrix in G (N, rows, cols), about: singular vectors kept, singular values near 1.
+
+    Muon, Jordan 2024, https://kellerjordan.github.io/posts/muon. The norm is taken in float32, the products in `dtype`.
+    """
+    tall = G.size(-2) > G.size(-1)
+    X = G.mT if tall else G
+    X = (X / (1.01 * X.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
+    for a, b, c in POLAR_EXPRESS:
+        a, b, c = a / 1.01, b / 1.01**3, c / 1.01**5
+        A = X @ X.mT
+        X = a * X + (b * A + c * (A @ A)) @ X
+    return (X.mT if tall else X).to(G.dtype)
+
+
+def even_out(update: Tensor, variance: Tensor) -> Tensor:
+    """Divide each row by its running root mean square, then restore the matrix's norm (NorMuon, arXiv:2510.05491).
+
+    Of a wide matrix the columns: orthogonalising has made its rows equally long already. Moves `variance` on.
+    """
+    axis = -1 if update.size(-2) >= update.size(-1) else -2
+    variance.lerp_(update.square().mean(dim=axis, keepdim=True), 1 - MUON_BETA2)
+    evened = update * (variance + 1e-10).rsqrt()
+    size, evened_size = (matrix.norm(dim=(-2, -1), keepdim=True) for matrix in (update, evened))
+    return evened * (size / (evened_size + 1e-10))
+
+
+def muon_update(
+    W: Tensor,
+    G: Tensor,
+    momentum: Tensor,
+    variance: Tensor,
+    lr: Tensor,
+    beta: Tensor,
+    decay: Tensor,
+    dtype: torch.dtype,
+) -> Tensor:
+    """New weights from weights W and gradients G, float32 (N, rows, cols); moves momentum and variance on.
+
+    lr, beta and decay are 0-d tensors, so that a compiled graph does not freeze them. Decay is cautious (Chen et al.,
+    arXiv:2510.12402): a weight shrinks only where the step moves it towards zero anyway.
+    """
+    momentum.mul_(beta).add_(G * (1 - beta))
+    update = even_out(orthogonalise(G * (1 - beta) + momentum * beta, dtype), variance)  # Nesterov
+    lr = lr * max(1.0, W.size(-2) / W.size(-1)) ** 0.5
+    return W - lr * (update + decay * W * (update * W > 0))
+
+
+class Muon:
+    """Muon for matrices of one shape, stacked: one batched call instead of many small ones."""
+
+    def __init__(self, matrices: list[nn.Parameter], update: Callable[..., Tensor], dtype: torch.dtype) -> None:
+        self.matrices, self.update, self.dtype = matrices, update, dtype
+        self.momentum = torch.zeros_like(torch.stack([matrix.data for matrix in matrices]))
+        axis = -1 if self.momentum.size(-2) >= self.momentum.size(-1) else -2
+        self.variance = torch.zeros_like(self.momentum.mean(dim=axis, keepdim=True))
+
+    def step(self, lr: float, beta: float, decay: float) -> None:
+        """One update, from the gradients that the matrices hold."""
+        W, G = torch.stack(list(self.matrices)), torch.stack([matrix.grad for matrix in self.matrices])
+        scalars = (torch.tensor(value, dtype=torch.float32) for value in (lr, beta, decay))
+        new = self.update(W, G, self.momentum, self.variance, *scalars, self.dtype)
+        torch._foreach_copy_(list(self.matrices), list(new.unbind()))
+
+
+class Optimizer:
+    """Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars. Masters and moments are float32."""
+
+    def __init__(self, model: GPT, update: Callable[..., Tensor] = muon_update) -> None:
+        groups: dict[float, list[nn.Parameter]] = {}
+        stacks: dict[torch.Size, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            lr = adamw_lr(name)
+            if lr is None:
+                stacks.setdefault(parameter.shape, []).append(parameter)
+            else:
+                groups.setdefault(lr, []).append(parameter)
+        self.muon = [Muon(matrices, update, model.dtype) for matrices in stacks.values()]
+        self.adamw = torch.optim.AdamW(
+            [{"params": parameters, "lr": lr, "base_lr": lr} for lr, parameters in groups.items()],
+            betas=(ADAM_BETA1, ADAM_BETA2),
+            eps=ADAM_EPS,
+            weight_decay=0.0,
+            fused=True,
+        )
+
+    @torch.no_grad()
+    def step(self, step: int, progress: float) -> None:
+        """One step with the schedules' values; forgets the gradients."""
+        for group in self.adamw.param_groups:
+            group["lr"] = group["base_lr"] * lr_multiplier(progress)
+        self.adamw.step()
+        for stack in self.muon:
+            stack.step(MUON_LR * lr_multiplier(progress), momentum_at(step), weight_decay_at(progress))
+            for matrix in stack.matrices:
+                matrix.grad = None
+        self.adamw.zero_grad(set_to_none=True)
+
+
+def adamw_lr(name: str) -> float | None:
+    """AdamW's learning rate for the parameter of that name; None where Muon is in charge."""
+    if name.endswith("value_embed.weight"):
+        return VALUE_EMBED_LR
+    if name.startswith("blocks."):
+        return None
+    return {"wte.weight": EMBED_LR, "head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR}[name]
+
+
+# ---- loop
+
+
+def compute_dtype(device: str) -> torch.dtype:
+    """What the forward and backward passes compute in: bfloat16 where the chip multiplies it in hardware."""
+    if PRECISION != "auto":
+        return {"bf16": torch.bfloat16, "fp32": torch.float32}[PRECISION]
+    if device == "cuda":
+        fast = torch.cuda.get_device_capability() >= (8, 0)  # Ampere and later
+    else:
+        fast = torch.cpu._is_amx_tile_supported()  # Intel's matrix units: 1.5 times the tokens of float32
+    return torch.bfloat16 if fast else torch.float32
+
+
+def compiles(device: str, budget: float) -> bool:
+    """Whether graphs are compiled before the clock starts. On a CPU that takes a minute for a few per cent of speed."""
+    return COMPILE == "on" or (COMPILE == "auto" and (device == "cuda" or budget >= 1800))
+
+
+def block_masks(seq_len: int, device: torch.device) -> dict[int, BlockMask]:
+    """FlexAttention's masks of the short windows, by window: it skips blocks of keys that no query sees."""
+
+    def seen(window: int) -> BlockMask:
+        def rule(batch: Tensor, head: Tensor, t: Tensor, s: Tensor) -> Tensor:
+            return (t >= s) & (t - s < window)
+
+        return create_block_mask(rule, None, None, seq_len, seq_len, device=device)
+
+    windows = {window_of(layer, seq_len) for layer in range(DEPTH)}
+    return {window: seen(window) for window in windows if window < seq_len}
+
+
+def warm_up(model: GPT, loss_of: Callable[..., Tensor], update: Callable[..., Tensor], data: Data) -> None:
+    """Run whole steps on synthetic batches, so that graphs and buffers exist before the clock starts; then undo them."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = Optimizer(model, update)
+    for step, (inputs, targets) in zip(range(WARMUP_STEPS), data.warmup(DEVICE_BATCH_ROWS, SEQ_LEN), strict=False):
+        loss_of(inputs, targets).backward()
+        optimizer.step(step, 0.0)
+    model.load_state_dict(before)
+
+
+def show(clock: Clock, step: int, loss: Tensor, progress: float) -> None:
+    """Send a point of the live curve; a run that has diverged ends here."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the training loss is {value} at step {step}")
+    clock.log(step=step, loss=value, lr=lr_multiplier(progress))
+
+
+def build(spec: Spec) -> GPT:
+    """A fresh model on the device, drawn with the seed."""
+    if DIM % HEAD_DIM or HEAD_DIM % 2 or GATE_CHANNELS > DIM:
+        raise ValueError(
+            f"DIM {DIM} must be a multiple of an even HEAD_DIM {HEAD_DIM}, and hold GATE_CHANNELS {GATE_CHANNELS}"
+        )
+    torch.set_float32_matmul_precision("high")  # TF32 for the few float32 products on cards that have it
+    model = GPT()
+    initialise(model, spec.seed)
+    model.dtype = compute_dtype(spec.device)
+    return model.to(spec.device)
+
+
+def train(model: GPT, data: Data, clock: Clock) -> GPT:
+    """Train until the batches end."""
+    device, loss_of, update = model.wte.weight.device, model.loss, muon_update
+    compiled = compiles(device.type, clock.budget)
+    if compiled:
+        loss_of, update = torch.compile(loss_of, dynamic=False), torch.compile(update, dynamic=False)
+        model.flex_masks = block_masks(SEQ_LEN, device) if device.type == "cuda" else {}
+    mode = "compiled" if compiled else "eager"
+    print(f"cuda: {device.type}, {model.dtype}, {mode}, {torch.get_num_threads()} threads")  # noqa: T201
+    warm_up(model, loss_of, update, data)
+
+    optimizer, step, micro_step, total = Optimizer(model, update), 0, 0, 0.0
+    for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
+        if micro_step == 0:
+            progress = clock.progress
+            micro_steps = max(1, batch_tokens_at(progress) // inputs.numel())
+        loss = loss_of(inputs, targets) / micro_steps
+        loss.backward()
+        total, micro_step = total + loss.detach(), micro_step + 1
+        if micro_step < micro_steps:
+            continue
+        optimizer.step(step, progress)
+        if step % LOG_EVERY == 0:
+            show(clock, step, total, progress)
+        step, micro_step, total = step + 1, 0, 0.0
+
+    model.zero_grad(set_to_none=True)
+    model.flex_masks = {}
+    return model
+
+
+def logits(model: GPT, tokens: Tensor) -> Tensor:
+    """(B, T) -> float32 (B, T, V)."""
+    return model(tokens)
+
+
+def flops_per_token(model: GPT) -> float:
+    """FLOPs of forward and backward per training token: 6 per matrix weight, 12 per channel and key that is seen."""
+    tables = {"wte.weight"} - ({"wte.weight"} if TIE_HEAD else set())
+    matrices = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2 and name not in tables and not name.endswith("value_embed.weight")
+    )
+    windows = [window_of(layer, SEQ_LEN) for layer in range(DEPTH)]
+    keys = sum(w - w * (w - 1) / (2 * SEQ_LEN) for w in windows)  # mean of min(t + 1, w) over the positions
+    return 6.0 * matrices + 12.0 * DIM * keys

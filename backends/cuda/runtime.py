@@ -1,0 +1,274 @@
+"""What the core needs of PyTorch (`contract.Runtime`). Frozen: a researcher edits train.py, never this file.
+
+Importing this module does not import torch; its functions do, on first use.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from autoresearch.backends.contract import Array, Device, Model
+
+NAME = "cuda"
+
+NLL_BYTES = 256 * 2**20
+"""Float32 logits that `nll` holds at a time."""
+
+PEAK_FLOPS: tuple[tuple[str, float], ...] = (
+    # (part of the device's name, dense bfloat16 FLOP/s), from NVIDIA's data sheets; the first match counts.
+    ("GB200", 2.5e15),  # GB200 NVL72 data sheet, half of the sparse figure, per GPU
+    ("B200", 2.25e15),  # DGX B200 data sheet, half of the sparse figure
+    ("H200 NVL", 835e12),  # H200 data sheet
+    ("H200", 989e12),
+    ("GH200", 989e12),
+    ("H100 PCIe", 756e12),  # H100 data sheet
+    ("H100 NVL", 835e12),
+    ("H100", 989e12),
+    ("A100", 312e12),  # A100 data sheet
+    ("L40S", 362e12),  # L40S data sheet
+    ("RTX 5090", 209.5e12),  # Blackwell architecture paper, with float32 accumulation
+    ("RTX 5080", 112.6e12),
+    ("RTX 4090", 165.2e12),  # Ada architecture paper, with float32 accumulation
+    ("RTX 4080", 97.5e12),
+    ("RTX 3090", 71e12),  # GA102 architecture paper, with float32 accumulation
+    ("RTX 3080", 59.5e12),
+)
+
+
+def unavailable() -> str | None:
+    """Why this backend cannot run here and the fix, or None."""
+    if importlib.util.find_spec("torch") is None:
+        return "PyTorch is not installed. Fix: pip install 'autoresearch-dual[cuda]'"
+    return None
+
+
+def launch_environment() -> Mapping[str, str]:
+    """Threads for the CPU, an allocator that does not fragment for CUDA.
+
+    Waiting threads sleep instead of spinning: on a busy machine a spinning pair takes the time of the one it waits for.
+    """
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
+
+
+def detect() -> Device:
+    """The GPU if PyTorch sees one, else this machine's CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Device(
+            kind="cpu",
+            name=_cpu_name(),
+            memory_mb=None,
+            precision="bf16" if torch.cpu._is_amx_tile_supported() else "fp32",
+            framework=f"torch {torch.__version__}",
+            tier="cpu",
+        )
+    card = torch.cuda.get_device_properties(0)
+    modern = (card.major, card.minor) >= (8, 0)
+    return Device(
+        kind="cuda",
+        name=card.name,
+        memory_mb=card.total_memory / 2**20,
+        precision="bf16" if modern else "fp32",
+        framework=f"torch {torch.__version__}",
+        driver=_driver(),
+        peak_flops=peak_flops(card.name) if modern else None,
+        tier=tier_of(card.major, card.total_memory),
+    )
+
+
+def peak_flops(name: str) -> float | None:
+    """Dense bfloat16 FLOP/s of the card of that name; None where it is not known."""
+    return next((peak for part, peak in PEAK_FLOPS if part in name), None)
+
+
+def tier_of(major: int, memory_bytes: int) -> str:
+    """The preset for a card: its compute capability's major number, and its memory."""
+    return "h100" if major >= 9 and memory_bytes >= 70e9 else "rtx"
+
+
+def seed(seed: int) -> None:
+    """Seed PyTorch's generators, on every device."""
+    import torch
+
+    torch.manual_seed(seed)
+
+
+class _PinnedPair:
+    """Two page-locked buffers for copies to the GPU; an event says when the copy out of each is done.
+
+    With one buffer, the next batch could overwrite one that is still on its way.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        import torch
+
+        self.buffers = [torch.empty(shape, dtype=torch.int64, pin_memory=True) for _ in range(2)]
+        self.copied = [torch.cuda.Event() for _ in range(2)]
+        self.turn = 0
+
+    def send(self, tokens: np.ndarray) -> Array:
+        """A copy of tokens on the GPU; the host array is free when this returns."""
+        buffer, copied = self.buffers[self.turn], self.copied[self.turn]
+        self.turn = 1 - self.turn
+        copied.synchronize()
+        buffer.numpy()[...] = tokens
+        sent = buffer.to("cuda", non_blocking=True)
+        copied.record()
+        return sent
+
+
+@lru_cache(maxsize=4)
+def _pinned_pair(shape: tuple[int, ...]) -> _PinnedPair:
+    return _PinnedPair(shape)
+
+
+def to_device(tokens: np.ndarray) -> Array:
+    """uint16 (B, T) -> int64 (B, T) on the device."""
+    import torch
+
+    if torch.cuda.is_available():
+        return _pinned_pair(tokens.shape).send(tokens)
+    return torch.from_numpy(tokens.astype(np.int64))
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """In host memory; floating types as float32."""
+    array = array.detach()
+    return (array.float() if array.is_floating_point() else array).cpu().numpy()
+
+
+def synchronize() -> None:
+    """Wait for the GPU; a CPU has always finished."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def inference(model: Model) -> Iterator[None]:
+    """Evaluation mode without gradients; the model's mode is restored."""
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def nll(logits: Array, targets: Array) -> np.ndarray:
+    """logits (B, T, V), targets (B, T) -> float32 nats (B, T), some tokens at a time to bound the memory."""
+    import torch
+
+    scores, wanted = logits.flatten(0, 1), targets.flatten().long()
+    rows = max(1, NLL_BYTES // (4 * scores.size(1)))
+    with torch.inference_mode():
+        parts = [
+            torch.nn.functional.cross_entropy(scores[i : i + rows].float(), wanted[i : i + rows], reduction="none")
+            for i in range(0, scores.size(0), rows)
+        ]
+        return torch.cat(parts).view(targets.shape).cpu().numpy()
+
+
+def save_weights(model: Model, path: Path) -> None:
+    """Write the state dict as safetensors, floats in float32, a shared tensor once (under its first name)."""
+    from safetensors.torch import save_file
+
+    save_file(_distinct(model), path)
+
+
+def load_weights(model: Model, path: Path) -> None:
+    """Read what `save_weights` wrote. Raises ValueError when names or shapes differ, or the file is malformed."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    wanted = {name: tuple(value.shape) for name, value in _distinct(model).items()}
+    found = {name: tuple(value.shape) for name, value in stored.items()}
+    if wanted != found:
+        different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise ValueError(f"weights and model differ in {', '.join(different[:5])} ({len(different)} in all)")
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, value in stored.items():
+            state[name].copy_(value)
+
+
+def _distinct(model: Model) -> dict[str, Any]:
+    """The state dict on the host, contiguous, float32, each storage once."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    distinct = {}
+    for name, value in model.state_dict().items():
+        key = (value.data_ptr(), tuple(value.shape))
+        if value.numel() and key in seen:
+            continue
+        seen.add(key)
+        host = value.detach().float() if value.is_floating_point() else value.detach()
+        distinct[name] = host.cpu().contiguous().clone()
+    return distinct
+
+
+def parameter_count(model: Model) -> int:
+    """Scalars in trainable parameters, a shared one counted once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def reset_peak_memory() -> None:
+    """Forget the GPU's peak so far."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_mb() -> float | None:
+    """The GPU's peak since the last reset in MiB; None on a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+def _cpu_name() -> str:
+    """The processor's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _driver() -> str:
+    """Driver and CUDA version. The driver's own number comes from NVML where nvidia-ml-py is installed."""
+    import torch
+
+    cuda = f"CUDA {torch.version.cuda}"
+    if importlib.util.find_spec("pynvml") is None:
+        return cuda
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return f"{pynvml.nvmlSystemGetDriverVersion()}, {cuda}"
+    except pynvml.NVMLError:
+        return cuda
