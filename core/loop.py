@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from autoresearch.core.errors import ArError, LimitReachedError, ProposalError
@@ -158,9 +158,8 @@ class Loop:
             self._tell({"event": "proposal_refused", "kind": kind, "reason": error})
             if failed >= MAX_FAILED_PROPOSALS or repeated >= MAX_REPEATED_PROPOSALS:
                 count = failed if failed >= MAX_FAILED_PROPOSALS else repeated
-                message = (
-                    f"the researcher {self.researcher.name} had no usable proposal {count} times in a row: {error}."
-                )
+                who, why = self.researcher.name, error.rstrip(".")
+                message = f"the researcher {who} had no usable proposal {count} times in a row: {why}."
                 raise LimitReachedError(message, fix="edit program.md, or choose another --researcher; the run goes on")
 
     def _ask(self, program: str) -> Proposal | str:
@@ -169,9 +168,10 @@ class Loop:
         self._tell({"event": "proposing", "experiment": len(self.run.attempts)})
         try:
             with self.stop.proposing():
-                return self.researcher.propose(history)
+                proposal = self.researcher.propose(history)
+            return proposal if proposal.researcher else replace(proposal, researcher=self.researcher.name)
         except ProposalError as error:
-            return str(error)
+            return error.message
         except KeyboardInterrupt:
             raise self._stopped() from None
         except Exception as error:

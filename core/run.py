@@ -65,8 +65,7 @@ class Run:
         self.workspace = workspace
         self.repository = Repository.open(workspace)
         self.folder = runs_dir(workspace) / tag
-        self._train_file = train_file(workspace, config.backend)
-        self._path = self._train_file.relative_to(workspace).as_posix()
+        self._path = train_file(workspace, config.backend).relative_to(workspace).as_posix()
         if not (self.folder / "ledger.sqlite").is_file():
             self._check_start()
         self.ledger = Ledger(self.folder)
@@ -109,16 +108,7 @@ class Run:
         drop_weights(self.ledger)
 
     def _starting_source(self) -> str:
-        """The train file with the preset's constants."""
-        try:
-            source = self._train_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            fix = "make a workspace with `ar init DIR`, or name one with --workspace"
-            raise PrerequisiteError(f"there is no readable train file {self._train_file}: {error}.", fix=fix) from error
-        if not self._allow_dirty and self.repository.changed(self._path):
-            fix = f"git add {self._path} && git commit, or --allow-dirty to start from it as it is"
-            raise PrerequisiteError(f"{self._train_file} has changes that are not committed.", fix=fix)
-        return write_preset(source, self._preset)
+        return starting_source(self.repository, self.config.backend, self._preset, allow_dirty=self._allow_dirty)
 
     def _ensure_baseline(self) -> None:
         """Experiment 0, unless it is there. One that failed starts again from the train file as it is now."""
@@ -259,6 +249,21 @@ class Run:
         there = self.repository.ref(name)
         if there != row.commit:
             self.repository.move_ref(name, str(row.commit), expected=there, reason="autoresearch: experiment")
+
+
+def starting_source(repository: Repository, backend: str, preset: Preset, *, allow_dirty: bool) -> str:
+    """The workspace's train file with the preset's constants. Raises `PrerequisiteError` when it is unfit."""
+    file = train_file(repository.workspace, backend)
+    path = file.relative_to(repository.workspace).as_posix()
+    try:
+        source = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "make a workspace with `ar init DIR`, or name one with --workspace"
+        raise PrerequisiteError(f"there is no readable train file {file}: {error}.", fix=fix) from error
+    if not allow_dirty and repository.changed(path):
+        fix = f"git add {path} && git commit, or --allow-dirty to start from it as it is"
+        raise PrerequisiteError(f"{file} has changes that are not committed.", fix=fix)
+    return write_preset(source, preset)
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:

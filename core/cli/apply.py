@@ -1,0 +1,49 @@
+"""`ar apply`: write a run's best train file into the checkout."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from autoresearch.core.cli.context import Settings, pass_settings
+
+
+@click.command()
+@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
+@click.option("--force", is_flag=True, help="Overwrite changes that are not committed.")
+@pass_settings
+def apply(settings: Settings, tag: str | None, force: bool) -> None:
+    """Write a run's best train file into the checkout."""
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.config import train_file
+    from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.store.source import Repository
+    from autoresearch.core.store.tsv import write_text
+
+    with open_reader(settings.workspace, tag) as reader:
+        run, best = reader.run(), reader.incumbent()
+        if best is None:
+            raise PrerequisiteError(f"the run {run.tag!r} has no result yet.", fix="let `ar loop` finish a trial first")
+        source = reader.text(best.source_sha256)
+    target = train_file(settings.workspace, run.config["backend"])
+    path = target.relative_to(settings.workspace).as_posix()
+    repository = Repository.open(settings.workspace)
+    same = target.is_file() and target.read_bytes() == source.encode("utf-8")
+    dirty = repository.changed(path)
+    if dirty and not same and not force:
+        fix = f"commit them first, or --force to lose them: git add {path} && git commit"
+        raise PrerequisiteError(f"{target} has changes that are not committed.", fix=fix)
+    if not same:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, source)
+    undo = f"git checkout -- {path}"
+    if settings.json:
+        record = {"tag": run.tag, "experiment": best.number, "val_bpb": best.val_bpb, "commit": best.commit}
+        click.echo(json.dumps({**record, "path": str(target), "changed": not same, "undo": undo}))
+        return
+    click.echo(str(target))
+    number = "" if best.val_bpb is None else f" ({best.val_bpb:.6f} bpb)"
+    told = "already is" if same else "now is"
+    settings.say(f"{path} {told} experiment {best.number} of {run.tag}{number}")
+    if not same:
+        settings.say(f"to undo: {undo}" + (" (what was not committed before is lost)" if dirty else ""))

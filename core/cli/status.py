@@ -1,0 +1,64 @@
+"""`ar status`: how a run is going, in one line."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.store.reader import LedgerReader
+
+STALE_SECONDS = 60.0
+"""A writer says every 10 s that it lives; after this long without a word it has died or hangs."""
+
+
+@click.command()
+@click.option("--tag", metavar="TAG", help="Only this run.  [default: every run of the workspace]")
+@pass_settings
+def status(settings: Settings, tag: str | None) -> None:
+    """How a run is going, in one line."""
+    from autoresearch.core.cli.runs import open_reader, run_rows
+    from autoresearch.core.config import runs_dir
+
+    if tag is not None:
+        readers = [open_reader(settings.workspace, tag)]
+    else:
+        complain = lambda message: click.echo(f"ar: {message}", err=True)  # noqa: E731
+        runs = run_rows(settings.workspace, complain)
+        readers = [LedgerReader(runs_dir(settings.workspace) / run.tag) for run in runs]
+        if not runs:
+            settings.say(f"no runs in {settings.workspace}; `ar loop` starts one")
+    for reader in readers:
+        with reader:
+            record = status_record(reader)
+        click.echo(json.dumps(record) if settings.json else status_line(record))
+
+
+def status_record(reader: LedgerReader) -> dict[str, object]:
+    """The summary, with what the writer is doing now."""
+    from autoresearch.core.store.summary import summarise
+
+    run, current = reader.run(), reader.in_flight()
+    record = summarise(reader)
+    alive = run.heartbeat is not None and time.time() - run.heartbeat < STALE_SECONDS
+    if run.state == "running" and not alive:
+        record["state"] = "died"
+    record["pid"] = run.pid if record["state"] == "running" else None
+    record["current"] = current and {"experiment": current.number, "state": current.state, "what": current.hypothesis}
+    return record
+
+
+def status_line(record: dict[str, object]) -> str:
+    """One line for a person."""
+    parts = [f"{record['tag']}: {record['state']}", f"{record['backend']}/{record['preset']}"]
+    parts.append(f"{record['experiments']} experiments")
+    best, baseline = record["best_bpb"], record["baseline_bpb"]
+    if isinstance(best, float) and isinstance(baseline, float):
+        parts.append(f"best {best:.6f} (experiment {record['best_experiment']}, {best - baseline:+.6f})")
+    current = record["current"]
+    if isinstance(current, dict):
+        parts.append(f"experiment {current['experiment']} {current['state']}: {current['what']}")
+    elif record["ended"]:
+        parts.append(str(record["ended"]))
+    return ", ".join(" ".join(part.split()) for part in parts)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from autoresearch.core.errors import LedgerError
+from autoresearch.core.judge.decision import Decision, RunTrial
+from autoresearch.core.proposal import Cost, Proposal
+from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.trial.result import TrialResult
+
+
+def fill(ledger, *values):
+    """A decided experiment per value; None is a crash."""
+    for number, value in enumerate(values):
+        proposal = Proposal(f"x = {value}", f"try {value}", "shape", cost=Cost(5, 1, 0.25), researcher="r")
+        ledger.propose(
+            number,
+            proposal,
+            parent=0,
+            commit=f"c{number}",
+            fingerprint=f"f{number}",
+            program="p",
+            created=float(number),
+        )
+        trial = ledger.start_trial(number, RunTrial("candidate", 7), subject=number)
+        status = "crash" if value is None else "ok"
+        ledger.score(number, trial.k, TrialResult(status=status, val_bpb=value, seed=7, backend="null", preset="demo"))
+        decision = Decision("keep" if value is not None else "crash", value, None, "because")
+        ledger.decide(number, decision, ledger.trials(experiment=number)[0])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with Ledger(tmp_path / "run") as ledger:
+        ledger.create("run", {"seed": 7, "backend": "null"}, "base")
+    return tmp_path / "run"
+
+
+def test_what_is_written_is_read_back_also_while_the_writer_holds_it(folder):
+    with Ledger(folder) as ledger:
+        fill(ledger, 1.5, None, 1.25)
+        with LedgerReader(folder) as reader:
+            assert [row.status for row in reader.experiments()] == ["keep", "crash", "keep"]
+            assert [row.number for row in reader.last(2)] == [1, 2]
+            assert reader.incumbent().val_bpb == 1.25
+            assert reader.text(reader.experiment(2).source_sha256) == "x = 1.25"
+            assert reader.tried_as("f1") == 1
+            assert reader.tried_as("other") is None
+            totals = reader.totals()
+            assert (totals.decided, totals.by_status, totals.usd) == (2, {"keep": 1, "crash": 1}, 0.75)
+            assert (reader.run().pid, reader.run().config["seed"]) == (os.getpid(), 7)
+
+
+def test_an_unknown_price_makes_the_sum_unknown(folder):
+    with Ledger(folder) as ledger:
+        ledger.refuse("failed", "no answer", researcher="r", cost=Cost(1, 1, None), program="p")
+        assert ledger.totals().usd is None
+
+
+def test_a_second_writer_is_refused_and_told_who_writes(folder):
+    code = (
+        f"import os, time; from pathlib import Path; from autoresearch.core.store.ledger import Ledger;"
+        f"l = Ledger(Path({str(folder)!r})); l.heartbeat(); print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        pid = other.stdout.readline().strip()
+        with pytest.raises(LedgerError, match=rf"'run' is being written by process {pid} on"):
+            Ledger(folder)
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    Ledger(folder).close()  # the lock dies with its process
+
+
+def test_a_transition_that_the_state_does_not_allow_changes_nothing(folder):
+    with Ledger(folder) as ledger:
+        fill(ledger, 1.5)
+        with pytest.raises(LedgerError, match="not in the state"):
+            ledger.start_trial(0, RunTrial("candidate", 7), subject=0)
+        with pytest.raises(LedgerError, match="not in the state"):
+            ledger.decide(0, Decision("discard", 1.0, 0.0, "again"), ledger.trials(experiment=0)[0])
+        assert ledger.experiment(0).status == "keep"
+        assert len(ledger.trials(experiment=0)) == 1
+
+
+def test_a_transaction_that_fails_half_way_leaves_nothing(folder):
+    with Ledger(folder) as ledger:
+        fill(ledger, 1.5)
+        again = Proposal("y = 1", "y", "shape")
+        with pytest.raises(LedgerError):
+            ledger.propose(0, again, parent=0, commit="c", fingerprint="f", program="new", created=1.0)
+        assert ledger._rows("SELECT count(*) AS n FROM texts")[0]["n"] == 2  # the first source and the first program
+
+
+@pytest.mark.parametrize("damage", ["garbage", "middle", "foreign", "empty"])
+def test_a_damaged_ledger_is_one_clear_line(folder, damage):
+    with Ledger(folder) as ledger:
+        fill(ledger, *(float(n) for n in range(60)))
+    path = folder / "ledger.sqlite"
+    if damage == "garbage":
+        path.write_bytes(b"no database at all" * 400)
+    elif damage == "middle":
+        content = bytearray(path.read_bytes())
+        content[4096:] = b"\xff" * (len(content) - 4096)
+        path.write_bytes(content)
+    elif damage == "foreign":
+        path.unlink()
+        sqlite3.connect(path).execute("CREATE TABLE t (x)").connection.close()
+    else:
+        path.write_bytes(b"")
+    with pytest.raises(LedgerError, match=re.escape(str(path))) as raised, LedgerReader(folder) as reader:
+        list(reader.experiments())
+    assert "Fix:" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_ledger_of_a_newer_version_is_refused(folder):
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(LedgerError, match="newer ar"):
+        LedgerReader(folder)
+    with pytest.raises(LedgerError, match="newer ar"):
+        Ledger(folder)
+
+
+def test_a_run_that_is_not_there_is_an_error_and_is_not_made(tmp_path):
+    with pytest.raises(LedgerError, match="there is no ledger"):
+        LedgerReader(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_ledger_whose_creation_was_cut_off_is_created_again(tmp_path):
+    folder = tmp_path / "run"
+    Ledger(folder).close()  # the file is there, without a table
+    with Ledger(folder) as ledger:
+        assert not ledger.created
+        ledger.create("run", {}, "base")
+        assert ledger.run().tag == "run"
+
+
+def test_writers_are_durable_and_do_not_block_readers(folder):
+    with Ledger(folder) as ledger:
+        assert ledger._rows("PRAGMA journal_mode")[0]["journal_mode"] == "wal"
+        assert ledger._rows("PRAGMA synchronous")[0]["synchronous"] == 2
+        with LedgerReader(folder) as reader, ledger._transaction() as write:
+            write("UPDATE runs SET state = 'finished'")
+            assert reader.run().state == "running"
