@@ -146,7 +146,7 @@ class Exchange:
         self.answer = np.empty(expected, dtype=np.float32)
         self.expected = expected * 4
         self.received = 0
-        self._view = memoryview(self.answer).cast("B")
+        self._view = self.answer.data.cast("B")
         self._watch, self._sock = watch, sock
         self._payloads = iter(payloads)
         self._sending = memoryview(b"")

@@ -46,7 +46,10 @@ class LevelStatus:
 class Sandbox(Protocol):
     """One isolation level, ready to wrap commands."""
 
-    level: IsolationLevel
+    @property
+    def level(self) -> IsolationLevel:
+        """Its name."""
+        ...
 
     def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
         """The command that runs `argv` with `work` as its only writable folder and current directory.

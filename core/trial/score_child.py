@@ -63,7 +63,7 @@ def _logits(job: dict[str, Any], runtime: Any, module: Any, model: Any, tokens: 
 def _receive(rows: socket.socket, kind: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
     """Exactly one array. Raises ConnectionError when the parent is gone."""
     array = np.empty(shape, dtype=kind)
-    view = memoryview(array).cast("B")
+    view = array.data.cast("B")
     while view:
         count = rows.recv_into(view)
         if count == 0:

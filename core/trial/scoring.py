@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from autoresearch.core.data.manifest import ScoredRows
+NEGATIVE_TOLERANCE = 1e-3
+"""Nats. Rounding in float32 can make the loss of a certain token slightly negative."""
 
 
 class ScoreFault(ValueError):  # noqa: N818
@@ -31,10 +30,6 @@ def bits_per_byte(nll: np.ndarray, mask: np.ndarray, total_bytes: int) -> float:
     return float(scored.sum() / (math.log(2) * total_bytes))
 
 
-NEGATIVE_TOLERANCE = 1e-3
-"""Nats. Rounding in float32 can make the loss of a certain token slightly negative."""
-
-
 def row_batches(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
     """(N, W) -> arrays (batch, W); the last is filled up with the first rows, so that every batch has one shape."""
     for start in range(0, len(rows), batch):
@@ -47,8 +42,3 @@ def row_batches(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
 def batch_count(rows: int, batch: int) -> int:
     """How many batches `row_batches` yields."""
     return -(-rows // batch)
-
-
-def scored_tokens(scored: ScoredRows) -> int:
-    """Targets that count."""
-    return int(scored.mask.sum())

@@ -15,10 +15,11 @@ class SourceFault(ValueError):  # noqa: N818
 
 def vocab_size_of(source: str) -> int:
     """The literal that VOCAB_SIZE is set to. Raises `SourceFault` when the file does not parse or has none."""
-    values = [node.value for node in _parse(source).body if "VOCAB_SIZE" in _assigned(node)]
-    if not values:
+    nodes = [node for node in _parse(source).body if "VOCAB_SIZE" in _assigned(node)]
+    if not nodes:
         raise SourceFault("the train file does not set VOCAB_SIZE at its top level")
-    value = values[-1].value if isinstance(values[-1], ast.Constant) else None
+    literal = getattr(nodes[-1], "value", None)
+    value = literal.value if isinstance(literal, ast.Constant) else None
     if type(value) is not int:
         raise SourceFault("VOCAB_SIZE must be set to a literal integer")
     return value
