@@ -16,7 +16,7 @@ def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int) -> Evid
         incumbent=None if incumbent is None else _side(ledger, incumbent),
         baseline=_side(ledger, ledger.experiment(0)),
         seed=seed,
-        decided=ledger.totals().decided,
+        decided=max(0, row.number - 1),
         asked=len(asked),
     )
 
