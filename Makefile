@@ -1,11 +1,13 @@
 # Two commands do everything on a bare machine with Python, pip, make and git: `make demo` and `make test`.
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TREE := .build/tree/autoresearch
+TAG ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test check bench clean tree
+.PHONY: help demo test check bench clean tree
 .DEFAULT_GOAL := help
 
 help:
@@ -13,13 +15,16 @@ help:
 	@echo "make test    install, then the whole test suite"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the CPU-sized benchmarks; writes benchmarks/RESULTS.md"
-	@echo "make clean   remove what make made"
+	@echo "make clean   remove what make made, runs/ excepted"
 
 # Versions that work together are pinned in constraints.txt.
 $(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV); PyTorch is large, so the first time takes some minutes ..."
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+		-c constraints.txt -e ".[dev]" | { grep --line-buffered -E '^ *(Downloading .* (MB|GB)|Installing|Successfully)' || true; }
+	@$(BIN)/ar --version
 	@touch $@
 
 # mypy wants one folder per package; the install maps four folders into one package.
@@ -28,7 +33,7 @@ tree:
 	@for part in core backends agent autoresearch/__init__.py; do ln -sfn ../../../$$part $(TREE)/$${part##*/}; done
 
 demo: $(STAMP)
-	@$(BIN)/ar demo
+	@$(BIN)/ar --preset demo loop --tag $(TAG) -n 6
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests

@@ -111,9 +111,11 @@ class Progress:
 
 
 def decision_words(event: Mapping[str, Any]) -> str:
-    """ "keep 1.2345", "crash" ..."""
-    bpb = event.get("val_bpb")
-    return f"{event.get('status')}" if bpb is None else f"{event.get('status')} {bpb:.4f}"
+    """For example "keep 1.2345 (-0.0012)", or "crash: out of memory"."""
+    status, bpb, delta, reason = (event.get(name) for name in ("status", "val_bpb", "delta", "reason"))
+    if bpb is None:
+        return f"{status}: {one_line(str(reason), 80)}" if reason else f"{status}"
+    return f"{status} {bpb:.4f}" if delta is None else f"{status} {bpb:.4f} ({delta:+.4f})"
 
 
 class QuietView:
@@ -181,10 +183,13 @@ class TerminalView(QuietView):
         )
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Take it in; the next refresh shows it."""
+        """Take it in; the next refresh shows it. What was tried and what came of it stays."""
         self._progress.fold(event, time.monotonic())
         if event.get("event") == "experiment":
             self.note(f"experiment {event.get('experiment')}: {one_line(self._progress.description)}")
+        elif event.get("event") == "decided":
+            style = "bold green" if event.get("status") == "keep" else ""
+            self._console.print(Text(f"  {self._progress.last}", style=style), soft_wrap=True)
 
     def note(self, message: str) -> None:
         """Write a line above the live one."""

@@ -1,0 +1,176 @@
+"""`ar train`: one trial of a train file, outside any run."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+from autoresearch.core.cli.context import (
+    Backend,
+    Settings,
+    ensure_prepared,
+    pass_settings,
+    resolve_backend,
+    resolve_preset,
+)
+from autoresearch.core.errors import PrerequisiteError, UsageError
+
+if TYPE_CHECKING:
+    from autoresearch.core.config import Preset
+    from autoresearch.core.trial.result import TrialResult
+
+EXIT_FAILED = 1
+
+
+@click.command()
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The train file.  [default: the workspace's backends/<backend>/train.py]",
+)
+@click.option(
+    "--budget", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Training seconds.  [default: preset's]"
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seeds the model and the order of the data.")
+@click.option("--corpus", metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@pass_settings
+def train(settings: Settings, file: Path | None, budget: float | None, seed: int, corpus: str | None) -> None:
+    """Run one trial of a train file: train it, score it, audit it. Touches no git.
+
+    Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
+    """
+    from autoresearch.core.report.live import live_view
+    from autoresearch.core.trial.result import Budget, TrialRequest
+    from autoresearch.core.trial.supervisor import run_trial
+
+    backend = resolve_backend(settings)
+    source = read_source(file, backend)
+    preset = choose_trial_preset(settings, backend, source if file else None)
+    source = with_preset(settings, source, preset)
+    prepared = ensure_prepared(settings, preset, corpus=corpus)
+    request = TrialRequest(
+        source=source,
+        backend=backend.name,
+        preset=preset.name,
+        prepared=prepared.folder,
+        eval_seq_len=preset.data.eval_seq_len,
+        score_rows=preset.score_rows,
+        folder=new_folder(settings.workspace, backend.name),
+        seed=seed,
+        budget=Budget(budget or preset.train_seconds, preset.startup_seconds),
+    )
+    settings.say(f"backend {backend.name} ({backend.why}), preset {preset.name}, corpus {prepared.folder.name}")
+    with cancel_on_signal() as cancel, live_view(request.budget.train_seconds, verbosity=settings.verbosity) as view:
+        result = run_trial(request, observer=view, cancel=cancel)
+    click.echo(result.model_dump_json() if settings.json else summary(result))
+    if result.status != "ok":
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def read_source(file: Path | None, backend: Backend) -> str:
+    """The train file that was named, or the workspace's. Raises `PrerequisiteError`."""
+    path = file or backend.train_file
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "check the path" if file else "name one with --file, or make a workspace with `ar init DIR`"
+        raise PrerequisiteError(f"{path} cannot be read as a train file: {error}.", fix=fix) from error
+
+
+def choose_trial_preset(settings: Settings, backend: Backend, source: str | None) -> Preset:
+    """The preset that was asked for; else the one that a named file was written for; else the device's."""
+    from autoresearch.core.config import load_presets
+
+    presets = load_presets(backend.presets_file)
+    written_for = block_constants(source).get("PRESET") if source and settings.preset == "auto" else None
+    return presets[str(written_for)] if written_for in presets else resolve_preset(settings, backend)
+
+
+def with_preset(settings: Settings, source: str, preset: Preset) -> str:
+    """The source with the preset's constants, as a run would start from. A file without a block stays as it is."""
+    from autoresearch.core.store.constants import write_preset
+
+    if not block_constants(source):
+        return source
+    written = write_preset(source, preset)
+    if written != source:
+        settings.say(f"constants set to those of preset {preset.name}; the file itself is not changed")
+    return written
+
+
+def block_constants(source: str) -> dict[str, bool | int | float | str]:
+    """The constants block of a train file; empty when it has none, or does not parse: the trial will tell."""
+    from autoresearch.core.errors import SourceError
+    from autoresearch.core.store.constants import read_constants
+
+    try:
+        return read_constants(source)
+    except SourceError:
+        return {}
+
+
+def new_folder(workspace: Path, backend: str) -> Path:
+    """A new folder for the trial, named by the time and the backend."""
+    from autoresearch.core.config import runs_dir
+
+    stem = runs_dir(workspace) / "trials" / f"{time.strftime('%Y%m%d-%H%M%S')}-{backend}"
+    for number in range(1, 1000):
+        folder = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be made: {error.strerror}.", fix="name another --workspace") from error
+        return folder
+    raise UsageError(f"{stem} and 999 like it are taken.", fix="try again in a second")
+
+
+@contextmanager
+def cancel_on_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; the exit code is then the signal's, whatever the block raised."""
+    cancel, caught = threading.Event(), []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        cancel.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if caught:
+            click.echo("ar: stopped; nothing of the trial is left running", err=True)
+            raise click.exceptions.Exit(128 + caught[0])
+
+
+def summary(result: TrialResult) -> str:
+    """The result for a person: what counts first, then a line per measure that exists."""
+    head = f"val_bpb {result.val_bpb:.6f}" if result.status == "ok" else f"{result.status}: {result.reason}"
+    audit = result.audit
+    facts = {
+        "trained": result.train_seconds is not None and f"{result.train_seconds:.1f} s",
+        "start-up": result.startup_seconds is not None and f"{result.startup_seconds:.1f} s",
+        "scoring": result.eval_seconds is not None and f"{result.eval_seconds:.1f} s",
+        "tokens": result.tokens is not None and f"{result.tokens:,}",
+        "steps": result.steps is not None and f"{result.steps:,}",
+        "tokens/s": result.tokens_per_second is not None and f"{result.tokens_per_second:,.0f}",
+        "parameters": result.params is not None and f"{result.params:,}",
+        "peak memory": result.peak_memory_mb is not None and f"{result.peak_memory_mb:,.0f} MiB",
+        "MFU": result.mfu is not None and f"{result.mfu:.1%}",
+        "audit": audit is not None and f"{'passed' if audit.ok else 'failed'} at {audit.positions} positions",
+        "device": result.device,
+        "isolation": result.isolation,
+        "log": result.log,
+    }
+    return "\n".join([head, *(f"  {name:<12} {value}" for name, value in facts.items() if value)])
