@@ -536,11 +536,10 @@ def warm_up(stepper: Stepper, data: Data) -> None:
 
 
 def show(clock: Clock, step: int, loss: float, progress: float) -> None:
-    """Send a point of the live curve; a run that has diverged ends here."""
+    """Send a point of the live curve, `step` optimizer steps being done; a run that has diverged ends here."""
     if not math.isfinite(loss):
         raise FloatingPointError(f"the training loss is {loss} at step {step}")
-    if step % LOG_EVERY == 0:
-        clock.log(step=step, loss=loss, lr=lr_multiplier(progress))
+    clock.log(step=step, loss=loss, lr=lr_multiplier(progress))
 
 
 def hand_over(device: str, remaining: float, *arrays: list) -> None:
@@ -583,8 +582,8 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
         mx.eval(so_far, stepper.state)  # what was handed over before this batch was fetched
         if micro_step == 0:
-            if loss is not None:
-                show(clock, step - 1, loss.item(), progress)
+            if loss is not None and step % LOG_EVERY == 1 % LOG_EVERY:
+                show(clock, step, loss.item(), progress)
             progress = clock.progress
             micro_steps = micro_steps_at(progress)
             share = mx.array(1 / micro_steps)
@@ -596,7 +595,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
             step, micro_step, so_far = step + 1, 0, []
         hand_over(device, clock.remaining, so_far, stepper.state)
     if loss is not None:
-        show(clock, step - 1, loss.item(), progress)
+        show(clock, step, loss.item(), progress)
     return model
 
 

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten, tree_map
+
+
+def stirred(module, spec):
+    """A model whose zero-initialised parts are not zero any more."""
+    model = module.build(spec)
+    keys = iter(mx.random.split(mx.random.key(1), 100))
+    model.update(tree_map(lambda p: p + 0.2 * mx.random.normal(p.shape, key=next(keys)), model.parameters()))
+    return model
+
+
+def log_softmax(z: np.ndarray) -> np.ndarray:
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("chunk", [96, 40, 1])
+@pytest.mark.parametrize("softcap", [15.0, 0.0])
+def test_chunked_loss_and_its_gradients_equal_the_plain_ones(train_file, tokens, spec, chunk, softcap) -> None:
+    module = train_file(LOSS_CHUNK_TOKENS=chunk, SOFTCAP=softcap)
+    model = stirred(module, spec)
+    inputs, targets = map(mx.array, tokens())
+
+    def plain(x: mx.array, y: mx.array) -> mx.array:
+        return nn.losses.cross_entropy(module.logits(model, x), y, reduction="mean")
+
+    expected_loss, expected = nn.value_and_grad(model, plain)(inputs, targets)
+    loss, gradients = nn.value_and_grad(model, model.loss)(inputs, targets)
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-5)
+    for (name, got), (_, wanted) in zip(tree_flatten(gradients), tree_flatten(expected), strict=True):
+        np.testing.assert_allclose(np.array(got), np.array(wanted), atol=2e-6, rtol=2e-4, err_msg=name)
+
+
+def test_attention_sees_exactly_its_window(train_file) -> None:
+    module = train_file()
+    draw = np.random.default_rng(0)
+    q, k, v = (draw.normal(size=(2, 3, 10, 16)) for _ in range(3))
+    for window in (1, 4, 10):
+        score = np.einsum("bhtd,bhsd->bhts", q, k) / 4
+        distance = np.arange(10)[:, None] - np.arange(10)[None, :]
+        score[..., (distance < 0) | (distance >= window)] = -np.inf
+        expected = np.exp(log_softmax(score)) @ v
+        mask = None if window == 10 else module.in_window(10, window)
+        got = module.attend(*(mx.array(part.astype(np.float32)) for part in (q, k, v)), mask)
+        np.testing.assert_allclose(np.array(got), expected, atol=1e-5)
+
+
+def test_the_last_layer_sees_everything_and_the_pattern_repeats(train_file) -> None:
+    module = train_file(DEPTH=6, WINDOW_PATTERN="SL", SHORT_WINDOW=5)
+    assert [module.window_of(layer, 24) for layer in range(6)] == [5, 24, 5, 24, 5, 24]
+    assert module.window_of(0, 3) == 3
+
+
+@pytest.mark.parametrize("pattern", ["L", "S"])
+def test_a_token_changes_nothing_before_it(train_file, tokens, spec, pattern) -> None:
+    module = train_file(WINDOW_PATTERN=pattern, SHORT_WINDOW=4)
+    model = stirred(module, spec)
+    inputs, _ = tokens()
+    changed = inputs.copy()
+    changed[:, 12:] = (changed[:, 12:] + 1) % 61
+    before, after = (np.array(module.logits(model, mx.array(rows))) for rows in (inputs, changed))
+    np.testing.assert_array_equal(before[:, :12], after[:, :12])
+    assert np.abs(before[:, 12:] - after[:, 12:]).max() > 0.01
+
+
+def test_rotary_turns_pairs_by_their_position(train_file) -> None:
+    module = train_file()
+    x = np.random.default_rng(0).normal(size=(1, 1, 24, 16)).astype(np.float32)
+    angle = np.arange(24)[:, None] * module.ROPE_BASE ** (-np.arange(0, 16, 2) / 16)
+    a, b = x[..., :8], x[..., 8:]
+    expected = np.concatenate((a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)), -1)
+    np.testing.assert_allclose(np.array(module.rotary(mx.array(x))), expected, atol=1e-5)
+
+
+def test_the_first_prediction_is_close_to_uniform(train_file, tokens, spec) -> None:
+    module = train_file()
+    inputs, targets = map(mx.array, tokens())
+    assert module.build(spec).loss(inputs, targets).item() == pytest.approx(np.log(61), abs=0.01)
+
+
+def test_logits_stay_within_the_softcap(train_file, tokens, spec) -> None:
+    module = train_file(SOFTCAP=2.0, HEAD_INIT=5.0)
+    found = np.abs(np.array(module.logits(module.build(spec), mx.array(tokens()[0]))))
+    assert 1.5 < found.max() <= 2.0
+
+
+def test_a_seed_fixes_the_model(train_file, spec) -> None:
+    module = train_file()
+    once, again = (dict(tree_flatten(module.build(spec).parameters())) for _ in range(2))
+    other = dict(tree_flatten(module.build(type(spec)(61, 24, 8, "cpu", "test")).parameters()))
+    assert all(mx.array_equal(once[name], again[name]).item() for name in once)
+    assert not mx.array_equal(once["wte.weight"], other["wte.weight"]).item()
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("alternate", [1, 3]), ("all", [0, 1, 2, 3]), ("none", [])])
+def test_value_embeddings_are_on_the_layers_they_name(train_file, spec, kind, layers) -> None:
+    names = dict(tree_flatten(train_file(VALUE_EMBEDS=kind, DEPTH=4).build(spec).parameters()))
+    assert [i for i in range(4) if f"blocks.{i}.attn.value_embed.weight" in names] == layers
+
+
+def test_a_tied_head_has_no_matrix_and_learns_through_the_embedding(train_file, tokens, spec) -> None:
+    module = train_file(TIE_HEAD=True)
+    model = stirred(module, spec)
+    inputs, targets = map(mx.array, tokens())
+    assert "head.weight" not in dict(tree_flatten(model.parameters()))
+
+    def plain(x: mx.array, y: mx.array) -> mx.array:
+        return nn.losses.cross_entropy(module.logits(model, x), y, reduction="mean")
+
+    expected = nn.value_and_grad(model, plain)(inputs, targets)[1]["wte"]["weight"]
+    got = nn.value_and_grad(model, model.loss)(inputs, targets)[1]["wte"]["weight"]
+    np.testing.assert_allclose(np.array(got), np.array(expected), atol=1e-5)
+
+
+def test_bf16_computes_in_bf16_with_float32_masters(train_file, tokens, spec) -> None:
+    module = train_file(PRECISION="bf16")
+    model = stirred(module, spec)
+    inputs, targets = map(mx.array, tokens())
+    gradients = nn.value_and_grad(model, model.loss)(inputs, targets)[1]
+    assert model.hidden(inputs).dtype == mx.bfloat16
+    assert {value.dtype for _, value in tree_flatten([model.parameters(), gradients])} == {mx.float32}
+    assert module.logits(model, inputs).dtype == mx.float32
+
+
+@pytest.mark.parametrize("constants", [{"HEAD_DIM": 12}, {"DIM": 33, "HEAD_DIM": 33}, {"GATE_CHANNELS": 40}])
+def test_a_shape_that_does_not_fit_is_refused(train_file: Callable, spec, constants: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be a multiple of an even HEAD_DIM"):
+        train_file(**constants).build(spec)
+
+
+def test_flops_count_what_is_multiplied(train_file, spec) -> None:
+    module = train_file()
+    matrices = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 2 * 8 + 61 * 32
+    assert module.flops_per_token(module.build(spec)) == 6 * matrices + 12 * 32 * 2 * (25 / 2)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+
+def flat(tree) -> dict[str, np.ndarray]:
+    return {name: np.array(value) for name, value in tree_flatten(tree)}
+
+
+def stepper_of(module, spec, compiled: bool):
+    model = module.build(spec)
+    return module.Stepper(model, module.Optimizer(model), compiled)
+
+
+def test_a_compiled_step_equals_an_eager_one_and_follows_the_schedule(train_file, tokens, spec) -> None:
+    module = train_file(VALUE_EMBEDS="all", DEPTH=1)
+    results = []
+    for compiled in (False, True):
+        stepper = stepper_of(module, spec, compiled)
+        losses = []
+        for step in range(3):
+            inputs, targets = map(mx.array, tokens(seed=step))
+            schedule = module.schedule_at(step, step / 3)  # another learning rate each time: none may be frozen
+            losses.append(stepper.finish([], inputs, targets, mx.array(1.0), schedule))
+            mx.eval(losses, stepper.state)
+        results.append((np.array(mx.stack(losses)), flat([stepper.model.parameters(), stepper.optimizer.state])))
+    (eager_losses, eager), (compiled_losses, compiled) = results
+    np.testing.assert_allclose(compiled_losses, eager_losses, rtol=1e-5)
+    for name, value in eager.items():
+        np.testing.assert_allclose(compiled[name], value, atol=1e-4, rtol=1e-3, err_msg=name)
+
+
+def test_micro_batches_add_up_to_the_whole_batch(train_file, tokens, spec) -> None:
+    module = train_file()
+    inputs, targets = map(mx.array, tokens(rows=4))
+    whole = stepper_of(module, spec, False)
+    loss, gradients = whole.add([], inputs, targets, mx.array(1.0))
+    parts = stepper_of(module, spec, False)
+    so_far = parts.add([], inputs[:2], targets[:2], mx.array(0.5))
+    so_far_loss, so_far_gradients = parts.add(so_far, inputs[2:], targets[2:], mx.array(0.5))
+    assert so_far_loss.item() == pytest.approx(loss.item(), rel=1e-5)
+    for name, value in gradients.items():
+        np.testing.assert_allclose(np.array(so_far_gradients[name]), np.array(value), atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("batch_tokens", [96, 192])
+def test_warming_up_leaves_no_trace(train_file, counted, spec, batch_tokens) -> None:
+    module = train_file(BATCH_TOKENS=batch_tokens)
+    stepper = stepper_of(module, spec, False)
+    before = flat([stepper.model.parameters(), stepper.optimizer.state])
+    module.warm_up(stepper, counted(1)[0])
+    after = flat([stepper.model.parameters(), stepper.optimizer.state])
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_training_starts_from_the_weights_that_were_built(train_file, counted, spec) -> None:
+    module = train_file()
+    model = module.build(spec)
+    built, seen = flat(model.parameters()), {}
+    data, clock = counted(1, on_first=lambda: seen.update(flat(model.parameters())))
+    module.train(model, data, clock)
+    assert all(np.array_equal(built[name], seen[name]) for name in built)
+
+
+@pytest.mark.parametrize("batch_tokens", [96, 192])
+def test_training_learns_and_uses_every_batch(train_file, counted, spec, batch_tokens) -> None:
+    module = train_file(BATCH_TOKENS=batch_tokens, HEAD_LR=0.02, MOMENTUM_WARMUP_STEPS=0)
+    data, clock = counted(40)
+    module.train(module.build(spec), data, clock)
+    assert clock.used == 40
+    assert len(clock.points) == 40 * 96 // batch_tokens
+    assert clock.points[0]["loss"] == pytest.approx(np.log(61), abs=0.05)
+    assert clock.points[-1]["loss"] < 2.5
+    assert clock.points[-1]["step"] == len(clock.points)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train_file, counted, spec) -> None:
+    module = train_file()
+    model = module.build(spec)
+    model.wte.weight = model.wte.weight * float("nan")
+    data, clock = counted(5)
+    with pytest.raises(FloatingPointError, match="training loss is nan at step 1"):
+        module.train(model, data, clock)
+
+
+def test_a_cpu_compiles_only_where_the_budget_pays_for_it(train_file) -> None:
+    module = train_file()
+    assert module.compiles("metal", 20) and module.compiles("cpu", 300) and not module.compiles("cpu", 20)
+    assert train_file(COMPILE="on").compiles("cpu", 1) and not train_file(COMPILE="off").compiles("metal", 300)
+
+
+def test_precision_follows_the_device(train_file) -> None:
+    module = train_file()
+    assert (module.compute_dtype("metal"), module.compute_dtype("cpu")) == (mx.bfloat16, mx.float32)
+    assert train_file(PRECISION="fp32").compute_dtype("metal") == mx.float32
