@@ -606,11 +606,11 @@ def logits(model: GPT, tokens: mx.array) -> mx.array:
 
 def flops_per_token(model: GPT) -> float:
     """FLOPs of forward and backward per training token: 6 per matrix weight, 12 per channel and key that is seen."""
-    tables = {"wte.weight"} - ({"wte.weight"} if TIE_HEAD else set())
+    looked_up = "value_embed.weight" if TIE_HEAD else ("value_embed.weight", "wte.weight")
     matrices = sum(
         parameter.size
         for name, parameter in tree_flatten(model.parameters())
-        if parameter.ndim == 2 and name not in tables and not name.endswith("value_embed.weight")
+        if parameter.ndim == 2 and not name.endswith(looked_up)
     )
     windows = [window_of(layer, SEQ_LEN) for layer in range(DEPTH)]
     keys = sum(w - w * (w - 1) / (2 * SEQ_LEN) for w in windows)  # mean of min(t + 1, w) over the positions
