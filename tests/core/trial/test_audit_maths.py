@@ -1,0 +1,111 @@
+"""The audit's draw and its comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from autoresearch.core.trial import audit
+
+N, T, V = 40, 16, 50
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def rows(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, V, (N, T + 1)).astype(np.uint16)
+
+
+@pytest.fixture
+def mask(rng: np.random.Generator) -> np.ndarray:
+    return rng.random((N, T)) < 0.7
+
+
+def table_logits(tokens: np.ndarray) -> np.ndarray:
+    """An honest bigram model: (B, T) -> (B, T, V)."""
+    return np.random.default_rng(9).standard_normal((V, V)).astype(np.float32)[tokens]
+
+
+def committed(rows: np.ndarray) -> np.ndarray:
+    flat = audit.nll_from_logits(table_logits(rows[:, :-1]).reshape(-1, V), rows[:, 1:].reshape(-1).astype(int))
+    return flat.reshape(N, T).astype(np.float32)
+
+
+def test_459_positions_find_a_cheat_on_one_percent() -> None:
+    assert audit.POSITIONS == 459
+    assert 1 - 0.99**459 > 0.99 > 1 - 0.99**458
+
+
+def test_the_prefix_is_true_and_the_rest_is_foreign(mask: np.ndarray, rng: np.random.Generator) -> None:
+    rows = np.arange(N * (T + 1), dtype=np.uint16).reshape(N, T + 1)  # every token tells where it is from
+    probes = audit.draw_probes(rows, mask, np.zeros((N, T), np.float32), 200, rng)
+    for tokens, position, target in zip(probes.tokens, probes.positions, probes.targets, strict=True):
+        source = tokens[0] // (T + 1)
+        assert mask[source, position]
+        assert target == rows[source, position + 1]
+        assert np.array_equal(tokens[: position + 1], rows[source, : position + 1])
+        assert not np.isin(tokens[position + 1 :], rows[source]).any()
+
+
+def test_the_token_after_a_position_is_never_the_true_one(
+    rows: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> None:
+    probes = audit.draw_probes(rows, mask, committed(rows), 200, rng)
+    inner = probes.positions < T - 1
+    shown = probes.tokens[inner, probes.positions[inner] + 1]
+    assert (shown == probes.targets[inner]).mean() < 0.02
+
+
+def test_no_position_is_drawn_twice(rows: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
+    count = int(mask.sum())
+    probes = audit.draw_probes(rows, mask, np.arange(N * T, dtype=np.float32).reshape(N, T), count, rng)
+    assert len(set(probes.committed)) == count
+
+
+def test_a_single_row_can_be_audited(rng: np.random.Generator) -> None:
+    rows = np.arange(T + 1, dtype=np.uint16)[None, :]
+    probes = audit.draw_probes(rows, np.ones((1, T), bool), np.zeros((1, T), np.float32), T, rng)
+    for tokens, position in zip(probes.tokens, probes.positions, strict=True):
+        assert np.array_equal(tokens[: position + 1], rows[0, : position + 1])
+
+
+def test_an_honest_model_passes(rows: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
+    probes = audit.draw_probes(rows, mask, committed(rows), 100, rng)
+    logits = table_logits(probes.tokens)[np.arange(100), probes.positions]
+    outcome, wrong = audit.compare(probes, logits, audit.FP32)
+    assert wrong is None
+    assert outcome is not None
+    assert outcome.ok
+    assert outcome.positions == 100
+
+
+def test_scores_that_are_a_little_better_than_the_logits_everywhere_are_found(
+    rows: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> None:
+    probes = audit.draw_probes(rows, mask, committed(rows) - 0.001, 100, rng)
+    logits = table_logits(probes.tokens)[np.arange(100), probes.positions]
+    outcome, wrong = audit.compare(probes, logits, audit.FP32)
+    assert outcome is not None
+    assert outcome.max_abs < audit.FP32.max_abs
+    assert not outcome.ok
+    assert wrong is not None
+    assert "mean" in wrong
+
+
+def test_logits_that_are_not_finite_are_found(rows: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
+    probes = audit.draw_probes(rows, mask, committed(rows), 10, rng)
+    logits = table_logits(probes.tokens)[np.arange(10), probes.positions]
+    logits[3, 7] = np.nan
+    outcome, wrong = audit.compare(probes, logits, audit.FP32)
+    assert (outcome, wrong) == (None, "audit: the logits are not finite at 1 of 10 positions")
+
+
+@pytest.mark.parametrize(
+    ("rows_scored", "tokens", "batch", "expected"),
+    [(5000, 10**7, 64, 459), (200, 45_000, 16, 200), (3, 600, 16, 16), (3, 5, 16, 5)],
+)
+def test_the_audit_costs_no_more_than_the_scoring(rows_scored: int, tokens: int, batch: int, expected: int) -> None:
+    assert audit.position_count(rows_scored, tokens, batch) == expected

@@ -1,0 +1,113 @@
+"""What a child can reach at each isolation level, tried by real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.trial import sandbox as sandbox_module
+from autoresearch.core.trial.sandbox import LevelStatus, best_level, levels, open_sandbox
+
+STATUS = {status.level: status for status in levels()}
+NEEDS_BUBBLEWRAP = pytest.mark.skipif(
+    not STATUS["bubblewrap"].available and os.environ.get("CI") != "true", reason=str(STATUS["bubblewrap"].why_not)
+)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    work = tmp_path / "work"
+    (work / "home").mkdir(parents=True)
+    (work / "tmp").mkdir()
+    return work
+
+
+def say(code: str, work: Path, *, hidden: tuple[Path, ...] = (), read_only: tuple[Path, ...] = ()) -> str:
+    argv = open_sandbox("bubblewrap", hidden).wrap([sys.executable, "-c", code], work, read_only)
+    said = subprocess.run(argv, cwd=work, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 0, said.stderr
+    return said.stdout.strip()
+
+
+@NEEDS_BUBBLEWRAP
+def test_the_best_level_here_is_bubblewrap() -> None:
+    assert best_level() == "bubblewrap"
+
+
+@NEEDS_BUBBLEWRAP
+def test_a_file_of_the_user_is_not_there(work: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("key")
+    assert say(f"import os; print(os.path.exists({str(secret)!r}))", work) == "False"
+
+
+@NEEDS_BUBBLEWRAP
+def test_only_the_work_folder_can_be_written(work: Path) -> None:
+    code = (
+        "import os, sys, pathlib\n"
+        "pathlib.Path('mine').write_text('x')\n"
+        "for folder in ('/', '/usr', sys.prefix, os.path.dirname(os.__file__)):\n"
+        "    try: pathlib.Path(folder, 'probe').write_text('x'); print('wrote', folder)\n"
+        "    except OSError: pass\n"
+    )
+    assert say(code, work) == ""
+    assert (work / "mine").read_text() == "x"
+
+
+@NEEDS_BUBBLEWRAP
+def test_there_is_no_network(work: Path) -> None:
+    code = "import socket; print([name for _, name in socket.if_nameindex()])"
+    assert say(code, work) == "['lo']"
+
+
+@NEEDS_BUBBLEWRAP
+def test_other_processes_are_not_seen(work: Path) -> None:
+    assert int(say("import os; print(sum(name.isdigit() for name in os.listdir('/proc')))", work)) <= 3
+
+
+@NEEDS_BUBBLEWRAP
+def test_a_hidden_folder_is_empty_even_inside_a_visible_one(work: Path) -> None:
+    code = f"import os; print(os.listdir({os.path.dirname(os.__file__) + '/email'!r}))"  # noqa: PTH120
+    assert say(code, work, hidden=(Path(os.__file__).parent / "email",)) == "[]"
+
+
+@NEEDS_BUBBLEWRAP
+def test_a_read_only_file_can_be_read_and_not_changed(work: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_text("numbers")
+    code = "print(open('weights').read())\ntry: open('weights', 'w')\nexcept OSError as error: print('refused')"
+    assert say(code, work, read_only=(weights,)) == "numbers\nrefused"
+
+
+@NEEDS_BUBBLEWRAP
+@pytest.mark.parametrize("framework", ["torch", "mlx.core"])
+def test_a_framework_can_be_imported_inside(work: Path, framework: str) -> None:
+    pytest.importorskip(framework)
+    assert say(f"import {framework}, autoresearch.backends.contract; print('here')", work) == "here"
+
+
+@NEEDS_BUBBLEWRAP
+def test_inherited_descriptors_pass_through(work: Path) -> None:
+    reader, writer = os.pipe()
+    argv = open_sandbox("bubblewrap").wrap([sys.executable, "-c", f"import os; os.write({writer}, b'hello')"], work)
+    subprocess.run(argv, cwd=work, pass_fds=[writer], timeout=60, check=True)
+    os.close(writer)
+    assert os.read(reader, 10) == b"hello"
+    os.close(reader)
+
+
+def test_bubblewrap_without_namespaces_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = LevelStatus("bubblewrap", False, "bwrap may not make namespaces here: no permissions")
+    monkeypatch.setattr(sandbox_module, "bubblewrap_status", lambda: status)
+    assert open_sandbox(None).level == "process"
+    with pytest.raises(PrerequisiteError, match="no permissions"):
+        open_sandbox("bubblewrap")
+
+
+def test_a_level_that_this_version_does_not_have_is_refused() -> None:
+    with pytest.raises(PrerequisiteError, match="does not have it"):
+        open_sandbox("seatbelt")
