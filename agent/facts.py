@@ -30,7 +30,7 @@ class Fact:
 FACTS = (
     Fact(r"PRESET|.*EPS|LOG_EVERY|WARMUP_STEPS|LOSS_CHUNK.*|GATE_CHANNELS|.*SEED.*|.*(NS|NEWTON).*STEPS", "", "held"),
     Fact(r"VOCAB_SIZE", "vocabulary", "choice", weight=0.5),
-    Fact(r"BATCH_TOKENS", "batch_sequence", "power_of_two", 8.0, weight=4.0),
+    Fact(r"BATCH_(TOKENS|ROWS)", "batch_sequence", "power_of_two", 8.0, weight=4.0),
     Fact(r"DEVICE_BATCH_ROWS", "batch_sequence", "power_of_two", 2.0, weight=0.25),
     Fact(r"SEQ_LEN", "batch_sequence", "power_of_two", 2.0, weight=0.25, low=16),
     Fact(r"HEAD_DIM", "attention", "power_of_two", 4.0, weight=0.5, low=8),
@@ -44,7 +44,7 @@ FACTS = (
     Fact(r"FINAL_.*", "schedule", "linear", low=0.0, high=0.3),
     Fact(r"WARM(UP|DOWN).*|.*_(SHARE|FRACTION)", "schedule", "linear", weight=1.5, low=0.0, high=1.0),
     Fact(r"(MUON|MATRIX)_LR", "optimizer", "log", 8.0, weight=3.0),
-    Fact(r"(EMBED|HEAD|LEARNING_RATE|LR)_?.*LR|LR|LEARNING_RATE", "optimizer", "log", 8.0, weight=2.0),
+    Fact(r"(EMBED|HEAD)_LR|LR|LEARNING_RATE", "optimizer", "log", 8.0, weight=2.0),
     Fact(r".*_LR", "optimizer", "log", 8.0),
     Fact(r".*BETA\d?|.*MOMENTUM(_(START|END))?", "optimizer", "complement", 5.0, low=0.0, high=0.9999),
     Fact(r".*MOMENTUM.*", "optimizer", span=4.0, weight=0.5),

@@ -29,14 +29,20 @@ class Edit:
 
     def apply(self, source: str) -> str | None:
         """The edited source: it parses and is another program. None when the edit does not fit."""
-        try:
-            edited = self.transform(source)
-            if edited is None:
-                return None
-            ast.parse(edited)
-        except SyntaxError:
+        if not _parses(source):
             return None
-        return edited if tree_key(edited) != tree_key(source) else None
+        edited = self.transform(source)
+        if edited is None or not _parses(edited) or tree_key(edited) == tree_key(source):
+            return None
+        return edited
+
+
+def _parses(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _number(source: str, name: str) -> float | None:

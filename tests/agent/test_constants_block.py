@@ -1,0 +1,49 @@
+import pytest
+from autoresearch.agent.constants import read_constants, write_constants
+from simulated_runs import SOURCE
+
+ODD = """X = 1
+# ---- constants: odd ones
+NEGATIVE = -0.5  # below zero
+ZERO = 0
+OFF = False
+NAME = "é"; AFTER = 3
+POWER = 2**18
+SUM: int = 3 * 4
+WIDE = (1, 2)
+CALL = max(1, 2)
+HUGE = 9**9**9
+INFINITE = 1e999
+TWICE = 1
+TWICE = 2
+# ---- end of constants
+OUTSIDE = 5
+"""
+
+
+def test_values_are_read_with_their_signs_and_kinds():
+    values = {name: constant.value for name, constant in read_constants(ODD).items()}
+    assert values == {
+        "NEGATIVE": -0.5, "ZERO": 0, "OFF": False, "NAME": "é", "AFTER": 3, "POWER": 262144, "SUM": 12, "TWICE": 2
+    }  # fmt: skip
+
+
+def test_a_file_without_a_block_has_no_constants():
+    assert read_constants("DIM = 3\n") == {}
+    assert read_constants("# ---- constants\nDIM = \n# ---- end of constants\n") == {}
+
+
+def test_writing_changes_literals_and_nothing_else():
+    edited = write_constants(ODD, {"NEGATIVE": -0.25, "AFTER": 4, "POWER": 2**17, "TWICE": 7, "OFF": True, "NAME": "ü"})
+    expected = ODD.replace("-0.5", "-0.25").replace("AFTER = 3", "AFTER = 4").replace("2**18", "2**17")
+    expected = expected.replace("TWICE = 2", "TWICE = 7").replace("False", "True").replace('"é"', '"ü"')
+    assert edited == expected
+
+
+def test_a_value_that_is_already_there_keeps_its_text():
+    assert write_constants(SOURCE, {"BATCH_TOKENS": 8192}) == SOURCE
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(KeyError, match="NOT_THERE"):
+        write_constants(SOURCE, {"NOT_THERE": 1})

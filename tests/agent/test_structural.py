@@ -1,0 +1,177 @@
+"""Every edit of the menu, on the real train files: it fits, builds, trains a few steps and gives finite logits."""
+
+import importlib.util
+import math
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from autoresearch.agent.constants import read_constants, write_constants
+from autoresearch.agent.structural import MENU
+from autoresearch.agent.tried import tree_key
+from autoresearch.backends.contract import BatchInfo, Spec
+from simulated_runs import ROOT
+
+EDITS = {edit.name: edit for edit in MENU}
+BEFORE = {
+    "activation relu2": "activation gelu",
+    "value embeddings alternate": "value embeddings all",
+    "norm pre": "norm peri",
+    "head untied": "head tied",
+    "qk gain one": "qk gain up",
+    "schedule linear": "schedule cosine",
+    "softcap on": "softcap off",
+    "batch ramp off": "batch ramp",
+    "windows full": "windows short",
+}
+"""Edits that lead back -> what they lead back from."""
+TINY = {
+    "VOCAB_SIZE": 64, "DEPTH": 2, "DIM": 64, "HEAD_DIM": 32, "SEQ_LEN": 32, "SHORT_WINDOW": 32, "GATE_CHANNELS": 16,
+    "BATCH_TOKENS": 128, "DEVICE_BATCH_ROWS": 2, "LOSS_CHUNK_TOKENS": 64, "WARMUP_STEPS": 1, "PRECISION": "fp32",
+    "COMPILE": "off", "LOG_EVERY": 1,
+}  # fmt: skip
+
+
+def train_source(backend):
+    return (ROOT / "backends" / backend / "train.py").read_text()
+
+
+def edited(source, name):
+    """The source with the edit, after what it leads back from where that is needed."""
+    result = EDITS[name].apply(source)
+    if result is None and name in BEFORE:
+        result = EDITS[name].apply(EDITS[BEFORE[name]].apply(source))
+    return result
+
+
+class FewBatches:
+    """Three batches of random tokens, and a clock that says how many of them are gone."""
+
+    def __init__(self, to_device, vocab):
+        self.to_device, self.rng, self.vocab, self.progress = to_device, np.random.default_rng(0), vocab, 0.0
+        self.losses = []
+        self.clock = SimpleNamespace(budget=3.0, remaining=3.0, progress=0.0, log=self.log)
+
+    def log(self, *, step, loss, **scalars):
+        self.losses.append(loss)
+
+    def pair(self, batch, seq):
+        rows = self.rng.integers(0, self.vocab, (batch, seq + 1)).astype(np.uint16)
+        return self.to_device(rows[:, :-1]), self.to_device(rows[:, 1:])
+
+    def warmup(self, batch, seq):
+        while True:
+            yield self.pair(batch, seq)
+
+    def batches(self, batch, seq, packing="best_fit"):
+        for i in range(6):
+            self.clock.progress = i / 6
+            yield *self.pair(batch, seq), BatchInfo(epoch=0, tokens=(i + 1) * batch * seq)
+
+
+def to_torch(tokens):
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch.from_numpy(tokens.astype(np.int64))
+
+
+def to_mlx(tokens):
+    mx = pytest.importorskip("mlx.core")
+    return mx.array(tokens.astype(np.int32))
+
+
+BACKENDS = {
+    "cuda": (to_torch, lambda array: array.detach().float().numpy(), "cpu"),
+    "mlx": (to_mlx, lambda array: np.array(array), "cpu"),
+}
+
+
+def load(source, folder):
+    path = folder / "edited_train.py"
+    path.write_text(source)
+    module_spec = importlib.util.spec_from_file_location("edited_train", path)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_edited_file_builds_trains_and_gives_finite_logits(backend, name, tmp_path):
+    to_device, to_numpy, device = BACKENDS[backend]
+    to_device(np.zeros((1, 1), dtype=np.uint16))  # skips where the framework is missing
+    source = train_source(backend)
+    tiny = write_constants(source, {key: value for key, value in TINY.items() if key in read_constants(source)})
+    result = edited(tiny, name)
+    assert result is not None, f"{name} does not fit backends/{backend}/train.py"
+    module = load(result, tmp_path)
+    model = module.build(Spec(vocab_size=64, eval_seq_len=32, seed=0, device=device, tier="demo"))
+    data = FewBatches(to_device, vocab=64)
+    model = module.train(model, data, data.clock)
+    logits = to_numpy(module.logits(model, data.pair(2, 32)[0]))
+    assert logits.shape == (2, 32, 64)
+    assert np.isfinite(logits).all()
+    assert all(math.isfinite(loss) for loss in data.losses)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "mlx", "null"])
+def test_an_edit_changes_the_program_keeps_the_contract_and_never_applies_twice(backend):
+    source = train_source(backend)
+    for name, edit in EDITS.items():
+        result = edited(source, name) if backend != "null" else edit.apply(source)
+        if result is None:
+            continue
+        assert tree_key(result) != tree_key(source) or name in BEFORE
+        compile(result, "train.py", "exec")
+        assert all(f"\ndef {function}(" in result for function in ("build", "train", "logits"))
+        if not name.startswith("mlp"):
+            assert edit.apply(result) is None
+
+
+def test_ten_families_fit_both_frameworks():
+    families = {"windows", "activation", "value", "norm", "head", "qk", "mlp", "schedule", "softcap", "batch"}
+    for backend in BACKENDS:
+        fitting = {name.split()[0] for name in EDITS if edited(train_source(backend), name) is not None}
+        assert fitting == families
+
+
+def test_the_schedule_of_the_null_backend_can_be_bent_in_the_same_way():
+    source = train_source("null")
+    bent = EDITS["schedule cosine"].apply(source)
+    assert "import math" in bent and "LEARNING_RATE * multiplier" in bent
+    assert EDITS["activation gelu"].apply(source) is None
+
+
+@pytest.mark.parametrize("shape", ["schedule cosine", "schedule sqrt", "schedule linear"])
+def test_every_schedule_starts_at_one_never_rises_and_ends_at_its_floor(shape):
+    source = edited(train_source("cuda"), shape)
+    body = source[source.index("def lr_multiplier") : source.index("def momentum_at")]
+    names = {"math": math, "WARMDOWN": 0.75, "FINAL_LR": 0.05}
+    exec(body, names)
+    curve = [names["lr_multiplier"](i / 100) for i in range(101)]
+    assert curve[0] == pytest.approx(1.0) and curve[-1] == pytest.approx(0.05)
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(curve))
+
+
+def test_edits_keep_comments_elsewhere_and_pass_over_what_they_do_not_know():
+    source = train_source("cuda")
+    result = EDITS["norm peri"].apply(source)
+    lost = set(source.splitlines()) - set(result.splitlines())
+    assert len(lost) == 2
+    assert [edit.name for edit in MENU if edit.apply("x = 1\n") is not None] == []
+    assert [edit.name for edit in MENU if edit.apply("def (") is not None] == []
+    renamed = source.replace("def activation(x: Tensor)", "def activation(y: Tensor)")
+    assert EDITS["activation gelu"].apply(renamed) is None
+
+
+def test_a_ramp_halves_the_rows_when_a_batch_is_one_forward_pass():
+    source = write_constants(train_source("cuda"), {"BATCH_TOKENS": 4096, "DEVICE_BATCH_ROWS": 16, "SEQ_LEN": 256})
+    assert read_constants(EDITS["batch ramp"].apply(source))["DEVICE_BATCH_ROWS"].value == 8
+    source = write_constants(source, {"DEVICE_BATCH_ROWS": 1, "BATCH_TOKENS": 256})
+    assert EDITS["batch ramp"].apply(source) is None
+
+
+def test_short_windows_are_shorter_than_the_sequence():
+    source = write_constants(train_source("mlx"), {"SEQ_LEN": 256, "SHORT_WINDOW": 256})
+    assert read_constants(EDITS["windows short"].apply(source))["SHORT_WINDOW"].value == 64

@@ -1,0 +1,156 @@
+import subprocess
+import sys
+import time
+
+import pytest
+from autoresearch.agent.constants import read_constants, write_constants
+from autoresearch.agent.numeric import parzen_draws
+from autoresearch.agent.observations import footprint_ceiling, numbers, observe
+from autoresearch.agent.space import footprint, search_space
+from autoresearch.agent.tried import tree_key
+from autoresearch.agent.tuner import Tuner
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.proposal import CATEGORIES
+from simulated_runs import ROOT, SOURCE, baseline, history_of, objective, run
+
+
+@pytest.fixture(scope="module")
+def long_run():
+    return run(Tuner, 200)
+
+
+def test_it_never_proposes_a_source_that_was_tried(long_run):
+    keys = [tree_key(attempt.source) for attempt in long_run]
+    assert len(keys) == 201
+    assert len(set(keys)) == len(keys)
+
+
+def test_it_finds_much_better_constants(long_run):
+    scores = [attempt.val_bpb for attempt in long_run if attempt.val_bpb is not None]
+    assert min(scores[:31]) < scores[0] - 0.1
+    assert min(scores) < 2.005
+
+
+def test_a_crash_is_not_visited_again_and_again(long_run):
+    assert sum(attempt.status == "crash" for attempt in long_run) < 20
+
+
+def test_every_proposal_says_what_it_is(long_run):
+    for before, attempt in zip(long_run, long_run[1:], strict=False):
+        assert attempt.category in CATEGORIES and attempt.researcher == "tuner"
+        assert attempt.hypothesis.endswith(".") and "\n" not in attempt.hypothesis
+        parent = numbers(read_constants(long_run[attempt.parent].source))
+        after = numbers(read_constants(attempt.source))
+        changed = {name: value for name, value in after.items() if value != parent[name]}
+        assert dict(attempt.parameters) == changed
+        assert all(f"{name} {parent[name]} -> {value}" in attempt.hypothesis for name, value in changed.items())
+        assert attempt.predicted_delta is not None or before.experiment < 5
+
+
+def test_sizes_fit_together_and_never_double_more_than_once(long_run):
+    for attempt in long_run[1:]:
+        values = numbers(read_constants(attempt.source))
+        parent = numbers(read_constants(long_run[attempt.parent].source))
+        assert values["DIM"] % values["HEAD_DIM"] == 0
+        assert values["BATCH_TOKENS"] % (values["DEVICE_BATCH_ROWS"] * values["SEQ_LEN"]) == 0
+        for name in ("BATCH_TOKENS", "SEQ_LEN", "HEAD_DIM", "DEVICE_BATCH_ROWS"):
+            assert values[name] & (values[name] - 1) == 0
+        assert values["VOCAB_SIZE"] in (1024, 2048)
+        assert footprint(values) <= 2 * footprint(parent)
+        assert values["BATCH_TOKENS"] <= 2 * parent["BATCH_TOKENS"]
+
+
+def test_early_proposals_change_one_to_three_constants(long_run):
+    for attempt in long_run[1:10]:
+        # Repair may move one constant more, such as the rows that must divide a smaller batch.
+        assert 1 <= len(attempt.parameters) <= 5
+
+
+def test_the_same_history_gives_the_same_proposal_and_another_seed_another():
+    attempts = run(Tuner, 12)
+    first, again = (Tuner().propose(history_of(attempts)) for _ in range(2))
+    assert first == again
+    assert Tuner().propose(history_of(attempts, seed=1)).source != first.source
+
+
+def test_a_tuner_rebuilt_before_every_proposal_goes_on_as_one_that_lived():
+    assert run(Tuner, 25) == run(Tuner, 25, restart=True)
+
+
+def test_on_a_real_train_file_it_mixes_menu_and_numbers():
+    source = (ROOT / "backends" / "mlx" / "train.py").read_text()
+    attempts = run(Tuner, 24, source=source, score=objective)
+    menu = [attempt for attempt in attempts[1:] if "edit" in attempt.parameters]
+    assert 3 <= len(menu) <= 15
+    assert len({attempt.parameters["edit"] for attempt in menu}) > len(menu) // 2
+    assert "edit" not in attempts[1].parameters
+    assert len({tree_key(attempt.source) for attempt in attempts}) == len(attempts)
+
+
+def test_the_null_backend_is_tuned_too():
+    source = (ROOT / "backends" / "null" / "train.py").read_text()
+    scores = {tree_key(source): 3.0}
+    attempts = run(Tuner, 10, source=source, score=lambda text: scores.setdefault(tree_key(text), 3.0 + len(scores)))
+    assert len({tree_key(attempt.source) for attempt in attempts}) == 11
+
+
+def test_a_file_with_nothing_to_change_is_said_to_have_nothing():
+    with pytest.raises(ProposalError, match="--researcher"):
+        Tuner().propose(history_of([baseline("x = 1\n")]))
+
+
+def test_it_widens_before_it_gives_up():
+    source = "# ---- constants\nSTEPS = 2\n# ---- end of constants\n"
+    attempts = [baseline(source)]
+    values = set()
+    with pytest.raises(ProposalError):
+        for _ in range(100):
+            attempts = [*attempts, baseline(Tuner().propose(history_of([attempts[0], *attempts[1:]])).source, 9.0)]
+            values.add(read_constants(attempts[-1].source)["STEPS"].value)
+    assert max(values) > 8
+
+
+def test_odd_constants_are_passed_over_or_moved_sensibly():
+    source = (
+        "# ---- constants\nOFF = False\nNAME = 'a'\nZERO = 0\nBIAS = -0.5\nRATE = 0.0\nBIG = 10**9\n"
+        "# ---- end of constants\n"
+    )
+    attempts = run(Tuner, 20, source=source, score=lambda text: abs(numbers(read_constants(text))["BIAS"] + 0.7))
+    for attempt in attempts:
+        constants = {name: constant.value for name, constant in read_constants(attempt.source).items()}
+        assert constants["BIAS"] < 0 and constants["BIG"] > 0 and isinstance(constants["BIG"], int)
+        assert (constants["OFF"], constants["NAME"], constants["ZERO"], constants["RATE"]) == (False, "a", 0, 0.0)
+
+
+def test_what_failed_after_growing_sets_a_ceiling():
+    attempts = run(Tuner, 1)
+    big = write_constants(SOURCE, {"DIM": 160})
+    failed = type(attempts[0])(**{**vars(attempts[0]), "experiment": 1, "source": big, "status": "crash", "parent": 0})
+    assert footprint_ceiling(history_of([attempts[0], failed])) == footprint(numbers(read_constants(big)))
+
+
+def test_optuna_is_told_of_every_attempt_and_draws_inside_the_box():
+    attempts = run(Tuner, 15)
+    constants = read_constants(SOURCE)
+    dimensions = search_space(constants, constants)
+    seen = observe(history_of(attempts), dimensions)
+    assert seen.points.shape == (16, len(dimensions))
+    draws = parzen_draws(seen, dimensions, seed=3)
+    assert ((draws >= 0) & (draws <= 1)).all()
+    assert (draws == parzen_draws(seen, dimensions, seed=3)).all()
+
+
+def test_a_proposal_after_200_attempts_takes_less_than_a_second(long_run):
+    Tuner().propose(history_of(long_run[:3]))  # imports
+    start = time.process_time()
+    Tuner().propose(history_of(long_run))
+    assert time.process_time() - start < 1.0
+
+
+def test_importing_the_package_and_the_tuner_imports_neither_optuna_nor_libcst():
+    code = (
+        "import sys, autoresearch.agent, autoresearch.agent.tuner\n"
+        "print(sorted({'optuna', 'libcst', 'torch', 'mlx', 'litellm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
