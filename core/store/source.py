@@ -160,6 +160,7 @@ class Repository:
                 capture_output=True,
                 env={**inherited, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(environment or {})},
                 check=False,
+                start_new_session=True,  # a Ctrl-C is for the loop, which finishes what it is writing
             )
         except FileNotFoundError:
             raise PrerequisiteError("git is not installed.", fix="install git and put it on PATH") from None

@@ -1,0 +1,109 @@
+"""status, results and apply on runs made with scripted trials."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.judge.decision import Greedy
+from autoresearch.core.loop import Limits, Loop
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from loop_fixtures import Scripted, Widths, git, make_workspace, open_run
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    folder = make_workspace(tmp_path / "w")
+    with open_run(folder, "first") as run:
+        Loop(run, Widths(9, 12, 3), Greedy(), Scripted({3: "crash"}), limits=Limits(3)).go()
+    return folder
+
+
+def call(workspace, *arguments):
+    return ar(["--workspace", str(workspace), *arguments])
+
+
+def test_status_is_one_line_a_run(workspace, capsys):
+    with open_run(workspace, "second"):
+        pass
+    assert call(workspace, "status") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert (
+        first
+        == "first: finished, null/demo, 3 experiments, best 0.900000 (experiment 1, -0.100000), 3 experiments are decided"
+    )
+    assert second == "second: running, null/demo, 0 experiments, experiment 0 proposed: baseline"
+    assert call(workspace, "status", "--tag", "first", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["best_bpb"], record["by_status"]) == (0.9, {"crash": 1, "discard": 1, "keep": 1})
+
+
+def test_a_running_state_without_a_heartbeat_is_called_died(workspace, capsys, monkeypatch):
+    with open_run(workspace, "second") as run, run.ledger._transaction() as write:
+        write("UPDATE runs SET heartbeat = heartbeat - 3600")
+    assert call(workspace, "status", "--tag", "second") == 0
+    assert capsys.readouterr().out.startswith("second: died, ")
+
+
+def test_results_are_a_table_json_lines_or_the_five_columns(workspace, capsys):
+    assert call(workspace, "results") == 0
+    assert [line.split("\t")[:3] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["0", "keep", "1.0000"],
+        ["1", "keep", "0.9000"],
+        ["2", "discard", "1.2000"],
+        ["3", "crash", "-"],
+    ]
+    assert call(workspace, "results", "--last", "2", "--json") == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(r["experiment"], r["status"], r["val_bpb"], r["trials"]) for r in records] == [
+        (2, "discard", 1.2, 1),
+        (3, "crash", None, 1),
+    ]
+    assert call(workspace, "results", "--tsv") == 0
+    assert capsys.readouterr().out == (workspace / "runs/first/results.tsv").read_text()
+
+
+def test_a_run_that_is_not_there_is_a_usage_error(workspace, capsys, tmp_path):
+    assert call(workspace, "results", "--tag", "other") == 2
+    assert call(workspace, "status", "--tag", "../first") == 2
+    assert call(make_workspace(tmp_path / "empty"), "results") == 2
+    assert "no run" in capsys.readouterr().err
+
+
+def test_a_damaged_ledger_does_not_hide_the_other_runs(workspace, capsys):
+    (workspace / "runs/bad").mkdir()
+    (workspace / "runs/bad/ledger.sqlite").write_text("not a database, but long enough to look like one " * 50)
+    assert call(workspace, "status") == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("first: finished")
+    assert "runs/bad/ledger.sqlite" in said.err
+    assert "Traceback" not in said.err
+    assert call(workspace, "status", "--tag", "bad") == 1
+
+
+def test_apply_writes_the_best_file_and_says_how_to_undo_it(workspace, capsys):
+    train = workspace / "backends/null/train.py"
+    before = train.read_text()
+    assert call(workspace, "apply") == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(train)
+    assert train.read_text() == (workspace / "runs/first/best_train.py").read_text() != before
+    assert call(workspace, "apply") == 0  # it is there already, so there is nothing to lose
+    assert "to undo: git checkout -- backends/null/train.py" in said.err
+    git(workspace, "checkout", "--", "backends/null/train.py")
+    assert train.read_text() == before
+
+
+def test_apply_does_not_overwrite_what_is_not_committed_unless_forced(workspace, capsys):
+    train = workspace / "backends/null/train.py"
+    train.write_text("mine = 1\n")
+    assert call(workspace, "apply") == 3
+    assert "not committed" in capsys.readouterr().err
+    assert train.read_text() == "mine = 1\n"
+    assert call(workspace, "apply", "--force") == 0
+    assert train.read_text() == (workspace / "runs/first/best_train.py").read_text()
