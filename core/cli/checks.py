@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from autoresearch.backends import names as backend_names
 from autoresearch.backends.contract import Runtime
-from autoresearch.core.cli.context import Settings, backend_names, load_runtime, resolve_backend
+from autoresearch.core.cli.context import Settings, load_runtime, resolve_backend
 from autoresearch.core.config import data_dir
 from autoresearch.core.errors import ArError
 

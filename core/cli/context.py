@@ -85,13 +85,6 @@ def find_workspace(start: Path) -> Path:
     return start
 
 
-def backend_names() -> list[str]:
-    """The backends there are: the folders beside the contract that hold a runtime."""
-    import autoresearch.backends
-
-    return sorted(file.parent.name for file in Path(str(autoresearch.backends.__file__)).parent.glob("*/runtime.py"))
-
-
 class BackendName(click.ParamType):
     """`auto` or a backend's folder name."""
 
@@ -99,6 +92,8 @@ class BackendName(click.ParamType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse a name that is no backend."""
+        from autoresearch.backends import names as backend_names
+
         names = ["auto", *backend_names()]
         if value not in names:
             self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
@@ -106,6 +101,8 @@ class BackendName(click.ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Complete the names."""
+        from autoresearch.backends import names as backend_names
+
         return [CompletionItem(name) for name in ["auto", *backend_names()] if name.startswith(incomplete)]
 
 

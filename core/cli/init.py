@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import click
-from autoresearch.core.cli.context import Settings, backend_names, pass_settings
+from autoresearch.backends import names as backend_names
+from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
 
 GITIGNORE = "runs/\n__pycache__/\n"

@@ -1,0 +1,1 @@
+"""What is measured: every module here has `run()`, which returns rows with name, median, unit and note."""

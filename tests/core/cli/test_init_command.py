@@ -1,0 +1,56 @@
+import json
+import os
+import subprocess
+
+import pytest
+from autoresearch.backends import names as backend_names
+from autoresearch.core.cli import main
+
+
+def git(folder, *arguments):
+    return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_new_workspace_is_a_clean_repository_with_everything_a_loop_needs(tmp_path, capsys):
+    folder = tmp_path / "deep" / "work"
+    assert main.run(["--json", "init", str(folder)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["workspace"] == str(folder)
+    assert shown["commit"] == git(folder, "rev-parse", "HEAD")
+    assert "program.md" in shown["files"]
+    for name in backend_names():
+        assert (folder / "backends" / name / "train.py").read_text(encoding="utf-8").count("def logits(") == 1
+    assert git(folder, "status", "--porcelain") == ""
+    (folder / "runs").mkdir()
+    (folder / "runs" / "x").write_text("x")
+    assert git(folder, "status", "--porcelain") == ""
+
+
+def test_a_workspace_is_made_without_a_git_identity(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    assert main.run(["init", str(tmp_path / "work")]) == 0
+    assert git(tmp_path / "work", "log", "--format=%an") == "autoresearch"
+
+
+def test_an_empty_folder_may_become_a_workspace(tmp_path):
+    assert main.run(["init", str(tmp_path)]) == 0
+    assert (tmp_path / "program.md").is_file()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden"])
+def test_a_folder_that_holds_anything_is_refused_and_left_alone(tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine")
+    assert main.run(["init", str(tmp_path)]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path, capsys):
+    (tmp_path / "work").write_text("mine")
+    assert main.run(["init", str(tmp_path / "work")]) == 2
+    assert main.run(["init", str(tmp_path / "work" / "below")]) == 2
+    assert (tmp_path / "work").read_text() == "mine"

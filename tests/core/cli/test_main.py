@@ -1,0 +1,198 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from autoresearch.core.cli import main
+from autoresearch.core.cli.context import Settings, find_workspace, pass_settings
+from autoresearch.core.errors import LimitReachedError, PrerequisiteError
+from click.testing import CliRunner
+
+AR = Path(sys.executable).with_name("ar")
+
+
+@pytest.fixture
+def with_command(monkeypatch):
+    """Add a command under the name `probe` for one test."""
+
+    def add(function):
+        command = click.command("probe")(pass_settings(function))
+        module = type(sys)("probe_module")
+        module.probe = command
+        monkeypatch.setitem(sys.modules, "probe_module", module)
+        monkeypatch.setitem(main.COMMANDS, "probe", main.Entry("probe_module", "probe", "A probe."))
+
+    return add
+
+
+def test_every_command_can_be_imported_and_has_a_help_text():
+    for name, entry in main.COMMANDS.items():
+        command = main.cli.get_command(click.Context(main.cli), name)
+        assert isinstance(command, click.Command), name
+        assert command.help, name
+        assert entry.help.endswith("."), name
+
+
+def test_help_lists_every_command(capsys):
+    assert main.run(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name in main.COMMANDS:
+        assert f"\n  {name} " in out
+
+
+def test_version_is_one_line(capsys):
+    assert main.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ar 0.")
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("trian", "train"), ("lop", "loop"), ("docter", "doctor")])
+def test_a_mistyped_command_is_answered_with_the_nearest_one(capsys, typo, meant):
+    assert main.run([typo]) == 2
+    assert f"Did you mean '{meant}'" in capsys.readouterr().err
+
+
+def test_a_mistyped_option_is_answered_with_the_nearest_one(capsys):
+    assert main.run(["train", "--buget", "3"]) == 2
+    err = capsys.readouterr().err
+    assert "--budget" in err
+    assert "ar train --help" in err
+
+
+def test_an_unknown_backend_is_a_usage_error_naming_those_there_are(capsys):
+    assert main.run(["--backend", "cdua", "doctor"]) == 2
+    assert "null" in capsys.readouterr().err
+
+
+def test_a_known_error_is_one_line_with_its_own_exit_code(with_command, capsys):
+    @with_command
+    def probe(settings):
+        raise PrerequisiteError("no such corpus.", fix="ar prepare")
+
+    assert main.run(["probe"]) == 3
+    assert capsys.readouterr().err == "ar: no such corpus. Fix: ar prepare\n"
+
+
+def test_a_reached_limit_has_its_own_exit_code(with_command):
+    @with_command
+    def probe(settings):
+        raise LimitReachedError("8 hours are over.")
+
+    assert CliRunner().invoke(main.cli, ["probe"]).exit_code == 4
+
+
+def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(with_command, capsys):
+    @with_command
+    def probe(settings):
+        raise KeyError("depth")
+
+    assert main.run(["probe"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "KeyError" in err
+    assert "-v" in err
+
+
+@pytest.mark.parametrize("arguments", [["-v", "probe"], ["probe", "-v"]])
+def test_verbose_shows_the_traceback(with_command, capsys, arguments):
+    @with_command
+    def probe(settings):
+        raise KeyError("depth")
+
+    assert main.run(arguments) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_with_130(with_command):
+    @with_command
+    def probe(settings):
+        raise KeyboardInterrupt
+
+    assert main.run(["probe"]) == 130
+
+
+def seen_settings(with_command, arguments, **environment):
+    seen = []
+
+    @with_command
+    def probe(settings):
+        seen.append(settings)
+
+    result = CliRunner().invoke(main.cli, arguments, env=environment)
+    assert result.exit_code == 0, result.output
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--json", "--backend", "null", "--preset", "demo", "-q", "probe"],
+        ["probe", "--json", "--backend", "null", "--preset", "demo", "-q"],
+        ["--json", "--backend", "cuda", "probe", "--backend", "null", "--preset", "demo", "--quiet"],
+    ],
+)
+def test_shared_options_count_before_and_after_the_command_and_the_later_one_wins(with_command, arguments):
+    pytest.importorskip("autoresearch.backends.cuda.runtime")
+    settings = seen_settings(with_command, arguments)
+    assert (settings.json, settings.backend, settings.preset, settings.verbosity) == (True, "null", "demo", -1)
+
+
+def test_every_shared_option_has_an_environment_variable(with_command, tmp_path):
+    settings = seen_settings(
+        with_command,
+        ["probe"],
+        AR_BACKEND="null",
+        AR_PRESET="demo",
+        AR_WORKSPACE=str(tmp_path),
+        AR_JSON="1",
+        AR_VERBOSE="2",
+    )
+    assert settings == Settings("null", "demo", tmp_path.resolve(), True, 2)
+
+
+def test_the_workspace_is_the_nearest_folder_upward_that_looks_like_one(tmp_path):
+    (tmp_path / "backends" / "null").mkdir(parents=True)
+    (tmp_path / "program.md").write_text("goal\n")
+    assert find_workspace(tmp_path / "backends" / "null") == tmp_path
+    assert find_workspace(tmp_path.parent) == tmp_path.parent
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    script = (
+        "import sys; from autoresearch.core.cli import main; import click, types\n"
+        "probe = click.command()(lambda: [click.echo('x' * 1000) for _ in range(10000)])\n"
+        "sys.modules['probe_module'] = types.SimpleNamespace(probe=probe)\n"
+        "main.COMMANDS['probe'] = main.Entry('probe_module', 'probe', 'A probe.')\n"
+        "sys.exit(main.run(['probe']))\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "$0" | head -1; exit ${{PIPESTATUS[0]}}', script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_completion_names_commands_without_importing_them():
+    environment = {**os.environ, "_AR_COMPLETE": "bash_complete", "COMP_WORDS": "ar tr", "COMP_CWORD": "1"}
+    done = subprocess.run([AR], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["plain,train"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_each_shell(capsys, shell):
+    assert main.run(["completion", shell]) == 0
+    assert f"_AR_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ["numpy", "pydantic", "rich", "torch", "mlx", "optuna", "litellm", "pyarrow", "matplotlib", "sqlite3"]
+    script = (
+        "import json, sys; from autoresearch.core.cli.main import run; code = run(['--help'])\n"
+        f"print(json.dumps([code, [name for name in {heavy!r} if name in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, []]

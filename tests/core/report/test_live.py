@@ -1,0 +1,115 @@
+import io
+import re
+
+import pytest
+from autoresearch.core.report.live import PlainView, Progress, QuietView, TerminalView, live_view
+from autoresearch.core.report.wording import bar, compact, one_line
+from rich.console import Console
+
+TRIAL = [
+    {"event": "experiment", "experiment": 3, "description": "a longer warmdown"},
+    {"event": "spawned", "role": "train", "pids": [1]},
+    {"event": "device", "name": "Test CPU", "framework": "numpy 2", "precision": "fp32"},
+    {"event": "startup"},
+    {"event": "first_batch"},
+    {"event": "log", "step": 12, "loss": 4.25},
+    {"event": "progress", "tokens": 50_000},
+    {"event": "trained"},
+    {"event": "spawned", "role": "score", "pids": [2]},
+    {"event": "scoring", "done": 5, "total": 10},
+    {"event": "scored", "val_bpb": 2.5},
+    {"event": "finished", "result": {}},
+    {"event": "decided", "experiment": 3, "status": "keep", "val_bpb": 2.5, "delta": -0.25},
+]
+
+
+def fold(events, budget=20.0):
+    progress = Progress(budget)
+    for event in events:
+        progress.fold(event, 100.0)
+    return progress
+
+
+def test_training_shows_time_left_step_loss_and_speed():
+    words = fold(TRIAL[:7]).words(110.0)
+    assert "experiment 3" in words
+    assert "10 s left" in words
+    assert "step 12" in words
+    assert "loss 4.250" in words
+    assert "5k tok/s" in words
+
+
+def test_scoring_shows_its_share_and_a_decision_stays_in_view():
+    assert "scoring ━━━━━━━━────────" in fold(TRIAL[:10]).words(101.0)
+    words = fold([*TRIAL, {"event": "proposing", "experiment": 4}]).words(101.0)
+    assert "experiment 4" in words
+    assert "last: keep 2.5000 (-0.2500)" in words
+
+
+def test_the_next_trial_starts_without_the_numbers_of_the_last():
+    progress = fold([*TRIAL, *TRIAL[:5]])
+    assert (progress.step, progress.loss, progress.tokens) == (None, None, None)
+
+
+def test_a_pipe_gets_plain_lines_with_the_time_of_day():
+    stream = io.StringIO()
+    with PlainView(20.0, stream) as view:
+        for event in TRIAL:
+            view(event)
+    lines = stream.getvalue().splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
+    text = stream.getvalue()
+    assert "experiment 3: a longer warmdown" in text
+    assert "training for 20 s" in text
+    assert "experiment 3: keep 2.5000 (-0.2500)" in text
+    assert "\x1b" not in text
+
+
+def test_a_closed_stream_does_not_stop_the_work():
+    stream = io.StringIO()
+    view = PlainView(20.0, stream)
+    stream.close()
+    for event in TRIAL:
+        view(event)
+
+
+def test_a_terminal_gets_a_line_in_place_and_keeps_the_decisions():
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    with TerminalView(20.0, console) as view:
+        for event in TRIAL:
+            view(event)
+    assert "experiment 3: a longer warmdown\n" in stream.getvalue()
+    assert "  keep 2.5000 (-0.2500)\n" in stream.getvalue()
+
+
+def test_quiet_shows_nothing(capsys):
+    with live_view(20.0, verbosity=-1) as view:
+        assert isinstance(view, QuietView)
+        for event in TRIAL:
+            view(event)
+        view.note("a note")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_standard_output_stays_free(capsys):
+    with live_view(20.0) as view:
+        for event in TRIAL:
+            view(event)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "keep 2.5000" in captured.err
+
+
+@pytest.mark.parametrize(("number", "words"), [(12, "12"), (5400, "5.4k"), (1_650_000, "1.65M"), (2e9, "2G")])
+def test_large_numbers_are_shortened(number, words):
+    assert compact(number) == words
+
+
+def test_a_bar_is_never_longer_than_full():
+    assert len({len(bar(share)) for share in (-1.0, 0.0, 0.5, 1.0, 7.0)}) == 1
+
+
+def test_a_researchers_words_cannot_move_the_cursor():
+    assert one_line("halve\nthe \x1b[31mbatch\x07") == "halve the [31mbatch"
+    assert one_line("abcdefgh", 5) == "abcd…"

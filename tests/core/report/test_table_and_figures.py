@@ -1,0 +1,101 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from autoresearch.core.report.figures import draw_progress, value_range
+from autoresearch.core.report.table import COLUMNS, write_table
+from autoresearch.core.store.rows import ExperimentRow
+
+
+def experiment(number, status, val_bpb, hypothesis="a change", delta=None, reason=None):
+    return ExperimentRow(
+        number=number,
+        state="decided",
+        parent=0,
+        commit=None,
+        source_sha256="",
+        hypothesis=hypothesis,
+        category="init",
+        researcher="tuner",
+        predicted_delta=None,
+        parameters={},
+        created=0.0,
+        status=status,
+        val_bpb=val_bpb,
+        delta=delta,
+        reason=reason,
+        metrics={"wall_seconds": 31.4},
+    )
+
+
+RUN = [
+    experiment(0, "keep", 2.6, "baseline"),
+    experiment(1, "discard", 2.7, "a worse idea", 0.1),
+    experiment(2, "crash", None, "a broken idea", reason="out of memory"),
+    experiment(3, "keep", 2.5, "a better idea", -0.1),
+    experiment(4, "discard", 9.0, "a terrible idea", 6.5),
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_pipe_gets_tab_separated_lines():
+    stream = io.StringIO()
+    write_table(RUN, stream)
+    lines = [line.split("\t") for line in stream.getvalue().splitlines()]
+    assert lines[0] == list(COLUMNS)
+    assert lines[1] == ["0", "keep", "2.6000", "-", "31", "baseline"]
+    assert lines[3] == ["2", "crash", "-", "-", "31", "a broken idea (out of memory)"]
+    assert lines[4][3] == "-0.1000"
+    assert {len(line) for line in lines} == {len(COLUMNS)}
+
+
+def test_a_hypothesis_cannot_break_the_table():
+    stream = io.StringIO()
+    write_table([experiment(0, "keep", 2.6, "one\ttwo\nthree \x1b[2J[bold]")], stream)
+    assert stream.getvalue().splitlines()[1].split("\t")[-1] == "one two three [2J[bold]"
+
+
+def test_a_terminal_gets_a_drawn_table():
+    stream = Terminal()
+    write_table(RUN, stream)
+    assert "a terrible idea" in stream.getvalue()
+    assert "\t" not in stream.getvalue()
+
+
+def read_png(path: Path) -> tuple[int, int, int]:
+    """Width, height, and how many different bytes its pixels have."""
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", data[16:24])
+    position, pixels = 8, b""
+    while position < len(data):
+        (length,) = struct.unpack(">I", data[position : position + 4])
+        if data[position + 4 : position + 8] == b"IDAT":
+            pixels += data[position + 8 : position + 8 + length]
+        position += length + 12
+    return width, height, len(set(zlib.decompress(pixels)))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [RUN, RUN[:1], [experiment(0, "crash", None)], [], [experiment(0, "keep", 2.6), experiment(1, "discard", 2.6)]],
+    ids=["a run", "a baseline", "a failed baseline", "nothing", "equal scores"],
+)
+def test_the_picture_is_drawn_whatever_there_is(tmp_path, rows):
+    path = tmp_path / "new" / "progress.png"
+    draw_progress(rows, path, {"gzip": 2.55, "xz": 1.0})
+    width, height, shades = read_png(path)
+    assert (width, height) == (1600, 900)
+    assert shades > 50
+
+
+def test_one_terrible_result_does_not_flatten_the_picture():
+    low, high = value_range(RUN, [RUN[0], RUN[3]])
+    assert low < 2.5
+    assert 2.7 < high < 3.0
