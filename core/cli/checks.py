@@ -118,13 +118,14 @@ def check_openblas(runtime: Runtime) -> Finding:
 
 def check_isolation() -> Finding:
     """How far a train file is shut away from the rest of the machine."""
-    from autoresearch.core.trial.sandbox import best_level
+    from autoresearch.core.trial.sandbox import best_level, levels
 
     level = best_level()
-    if level == "process":
-        fix = "install bubblewrap" if sys.platform == "linux" else None
-        return Finding("isolation", "warn", "process: a train file can read what you can read", fix)
-    return Finding("isolation", "pass", str(level))
+    if level != "process":
+        return Finding("isolation", "pass", level)
+    why = "; ".join(f"{other.level}: {other.why_not}" for other in levels() if other.why_not)
+    detail = f"process: a train file can read what you can read{f' ({why})' if why else ''}"
+    return Finding("isolation", "warn", detail, "install bubblewrap" if sys.platform == "linux" else None)
 
 
 def check_compiler() -> Finding:
