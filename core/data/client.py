@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import statistics
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-
 from autoresearch.backends.contract import Array, BatchInfo, Packing, Runtime
 from autoresearch.core.data.frames import END, Header, receive_exactly
 
@@ -123,7 +123,7 @@ class FeedClient:
         if self._clock is None or len(taken) < 3:
             return False
         times = [*taken, time.monotonic()]
-        expected = statistics.median(after - before for before, after in zip(times, times[1:], strict=False))
+        expected = statistics.median(after - before for before, after in itertools.pairwise(times))
         return self._clock.remaining < expected
 
     def _send(self, message: dict[str, Any]) -> None:

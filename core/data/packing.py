@@ -8,31 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
 BUFFERED_PIECES = 1024
 """From how many pieces the best fit is chosen: more fills rows with fewer cuts, and costs start-up."""
-
-
-class Documents:
-    """An endless source of token arrays that takes back what was not used."""
-
-    def __init__(self, documents: Iterable[np.ndarray]) -> None:
-        self._documents = iter(documents)
-        self._returned: deque[np.ndarray] = deque()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self
-
-    def __next__(self) -> np.ndarray:
-        return self._returned.popleft() if self._returned else next(self._documents)
-
-    def give_back(self, pieces: Iterable[np.ndarray]) -> None:
-        """Pieces to hand out again before anything new, in this order."""
-        self._returned.extendleft(reversed(list(pieces)))
 
 
 class Packer(Protocol):
