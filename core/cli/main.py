@@ -49,6 +49,10 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 
+NoArguments = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What newer versions of click raise for a bare `ar`; older ones show the help themselves."""
+
+
 class Failure(click.ClickException):
     """An error as one line on stderr, with the exit code of its kind."""
 
@@ -76,6 +80,7 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(entry.module), entry.attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{entry.module}.{entry.attribute} is not a click command")
+        command.epilog = command.epilog or "The options of `ar --help` may be given here too."
         return command
 
     def resolve_command(
@@ -158,6 +163,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = cli.main(args=list(arguments), prog_name="ar", standalone_mode=False)
         return code if isinstance(code, int) else 0
+    except NoArguments as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "ar"
         message = error.format_message()

@@ -39,7 +39,9 @@ EXIT_FAILED = 1
 @click.option(
     "--budget", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Training seconds.  [default: preset's]"
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seeds the model and the order of the data.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seeds the model and the order of the data."
+)
 @click.option("--corpus", metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
 @pass_settings
 def train(settings: Settings, file: Path | None, budget: float | None, seed: int, corpus: str | None) -> None:

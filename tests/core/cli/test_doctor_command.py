@@ -1,0 +1,109 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from autoresearch.backends import names as backend_names
+from autoresearch.core.cli import main
+
+HIDE_TORCH = """
+import importlib.util, sys
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name.split(".")[0] == "torch" else real(name, *rest)
+from autoresearch.core.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def empty_machine(tmp_path, monkeypatch):
+    """No workspace, no prepared data, no keys."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AR_DATA_DIR", str(tmp_path / "data"))
+    for name in [name for name in os.environ if name.endswith("_API_KEY")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def findings(capsys, *arguments):
+    code = main.run(["--json", *arguments, "doctor"])
+    shown = json.loads(capsys.readouterr().out)
+    return code, shown, {check["name"]: check for check in shown["checks"]}
+
+
+def test_every_prerequisite_is_named_with_a_status_and_a_fix_where_it_is_not_well(empty_machine, capsys):
+    code, shown, checks = findings(capsys, "--backend", "null")
+    assert code == 0
+    assert shown["ok"] is True
+    expected = {"python", "git", "isolation", "compiler", "memory", "disk", "data", "keys", "workspace"}
+    assert expected | {f"backend {name}" for name in backend_names()} <= set(checks)
+    for check in checks.values():
+        assert check["status"] in ("pass", "warn", "fail")
+        assert check["detail"]
+    assert "numpy" in checks["backend null"]["detail"]
+
+
+def test_an_empty_machine_is_told_how_to_get_data_and_a_workspace(empty_machine, capsys):
+    _, _, checks = findings(capsys, "--backend", "null")
+    assert (checks["data"]["status"], checks["workspace"]["status"]) == ("warn", "warn")
+    assert "ar prepare" in checks["data"]["fix"]
+    assert "ar init" in checks["workspace"]["fix"]
+
+
+def test_a_workspace_made_by_init_is_well(empty_machine, capsys):
+    assert main.run(["-q", "init", "work"]) == 0
+    capsys.readouterr()
+    _, _, checks = findings(capsys, "--backend", "null", "--workspace", "work")
+    assert checks["workspace"]["status"] == "pass"
+
+
+def test_keys_are_shown_by_name_and_never_by_value(empty_machine, capsys, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    assert main.run(["--backend", "null", "doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "OPENAI_API_KEY" in out
+    assert "secret" not in out
+
+
+def test_a_missing_framework_fails_when_it_was_asked_for_and_says_how_to_install_it(empty_machine):
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE_TORCH, "--backend", "cuda", "--json", "doctor"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["backend"]["status"] == "fail"
+    assert "torch" in checks["backend"]["detail"].lower()
+    assert "install" in checks["backend"]["detail"] + str(checks["backend"]["fix"])
+
+
+def test_a_missing_framework_is_a_warning_when_another_was_asked_for(empty_machine):
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE_TORCH, "--backend", "null", "--json", "doctor"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["backend cuda"]["status"] == "warn"
+
+
+def test_without_git_nothing_can_run(empty_machine, monkeypatch, capsys):
+    (empty_machine / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(empty_machine / "bin"))
+    code, shown, checks = findings(capsys, "--backend", "null")
+    assert code == 3
+    assert shown["ok"] is False
+    assert checks["git"]["status"] == "fail"
+    assert "git" in checks["git"]["fix"]
+
+
+def test_quiet_shows_only_what_is_not_well(empty_machine, capsys):
+    assert main.run(["--backend", "null", "-q", "doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "pass" not in out
+    assert "workspace" in out
