@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
 
 WEIGHTS = "weights.safetensors"
+REASON_LIMIT = 500
+"""Characters of an exception's message in a reason; the whole of it is in run.log."""
 
 
 @dataclass
@@ -112,12 +114,13 @@ class Setting:
 
 def failure(event: Mapping[str, Any]) -> TrialEnded:
     """A child's error event as the end of the trial."""
-    kind, message, line = event.get("type"), str(event.get("message") or ""), event.get("line")
+    kind, line = str(event.get("type"))[:100], event.get("line")
+    message = " ".join(str(event.get("message") or "").split())[:REASON_LIMIT]
     words = f"{kind}: {message}" if message else str(kind)
     if event.get("out_of_memory"):
         words = f"out of memory: {words}"
     place = f"line {line} of train.py, " if isinstance(line, int) else ""
-    return TrialEnded("crash", f"{words} ({place}in {event.get('stage')})")
+    return TrialEnded("crash", f"{words} ({place}in {str(event.get('stage'))[:100]})")
 
 
 def gone(child: Child) -> TrialEnded:

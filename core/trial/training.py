@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError, TrialError
@@ -19,6 +19,8 @@ from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.watch import TrialEnded
 from autoresearch.core.trial.weights import WeightsFault, check_weights, take_weights
 
+MAX_FIELDS = 40
+"""Of an event from the train child."""
 FEEDER_SECONDS = 2.0
 """How long the feeder may take to say how much it handed out, once the train child is gone."""
 
@@ -98,7 +100,7 @@ def _wait_for_weights(setting: Setting, clock: Clock, feeder: Child, child: Chil
         if child.returncode() is not None:
             return _last_words(setting, clock, child)
         if feeder.returncode() not in (None, 0):
-            raise TrialError("the feeder stopped before the trial's end.", fix=f"see {setting.record.log_path}.")
+            _feeder_gone(setting, clock, feeder)
 
 
 def _last_words(setting: Setting, clock: Clock, child: Child) -> Mapping[str, Any]:
@@ -108,6 +110,14 @@ def _last_words(setting: Setting, clock: Clock, child: Child) -> Mapping[str, An
             _check_time(setting, clock)
             return announced
     raise gone(child)
+
+
+def _feeder_gone(setting: Setting, clock: Clock, feeder: Child) -> NoReturn:
+    """The feeder is trusted: its end is no fault of the train file."""
+    for source, event in setting.watch.step(time.monotonic()):
+        if source is feeder:
+            _hear_feeder(setting, clock, event)
+    raise TrialError("the feeder stopped before the trial's end.", fix=f"see {setting.record.log_path}.")
 
 
 def _hear_feeder(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> None:
@@ -130,8 +140,7 @@ def _hear_child(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> Map
     if name == "device" and facts.device is None:
         facts.device = Device(**{key: value for key, value in event.items() if key != "event"})
     elif name == "log":
-        step = event.get("step")
-        facts.steps = step if isinstance(step, int) else facts.steps
+        facts.steps = facts.steps if (step := _count(event.get("step"))) is None else step
     elif name == "trained" and clock.trained is None:
         clock.trained = time.monotonic()
     elif name == "weights":
@@ -142,7 +151,7 @@ def _hear_child(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> Map
     elif name == "error":
         raise failure(event)
     if name in ("device", "startup", "log", "trained"):
-        setting.record.event(event)
+        setting.record.event(_plain(event))
     return None
 
 
@@ -198,9 +207,15 @@ def _measure(setting: Setting, clock: Clock, feeder: Child, child: Child) -> Non
         facts.startup_seconds = clock.trained - clock.spawned
 
 
+def _plain(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What an untrusted child says, cut to a few plain values: it ends up on a person's screen."""
+    plain = {key: value for key, value in event.items() if value is None or isinstance(value, (int, float, str))}
+    return {key: value[:200] if isinstance(value, str) else value for key, value in [*plain.items()][:MAX_FIELDS]}
+
+
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and 0 <= value < 2**63 else None
 
 
 def _amount(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and value > 0 else None
+    return float(value) if isinstance(value, (int, float)) and 0 < value < float("inf") else None

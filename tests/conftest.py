@@ -1,0 +1,26 @@
+"""Fixtures that more than one room uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from autoresearch.core.data.manifest import Prepared, PrepareOptions
+from autoresearch.core.data.prepare import prepare
+
+SMALL = PrepareOptions(corpus="", vocabularies=(512,), seq_lens=(256,), val_bytes=20_000, test_bytes=20_000)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A corpus of a few hundred kilobytes (this Python's own sources), prepared once: vocabulary 512, rows of 256."""
+    folder = tmp_path_factory.mktemp("corpus")
+    library = Path(json.__file__).parent.parent
+    for name in ("argparse", "ast", "dataclasses", "datetime", "inspect", "subprocess", "tarfile", "typing"):
+        text = (library / f"{name}.py").read_text(encoding="utf-8")
+        parts = text.split("\nclass ")  # shorter documents, so that a split by documents has something to choose from
+        for index, part in enumerate(parts):
+            (folder / f"{name}-{index:03}.txt").write_text(part, encoding="utf-8")
+    options = PrepareOptions(**{**vars(SMALL), "corpus": str(folder)})
+    return prepare(options, tmp_path_factory.mktemp("data"), lambda _: None)

@@ -1,0 +1,35 @@
+"""Requests for trials of the null backend, and train files that go wrong in their own ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.trial.result import Budget, TrialRequest
+
+from autoresearch import backends
+
+NULL_SOURCE = (Path(backends.__path__[0]) / "null" / "train.py").read_text(encoding="utf-8")
+BUDGET = Budget(train_seconds=0.3, startup_seconds=20.0, grace_floor_seconds=0.5)
+
+
+def request(prepared: Prepared, folder: Path, addition: str = "", **changes: Any) -> TrialRequest:
+    """A trial of the null train file with `addition` at its end, which may define its functions anew."""
+    settings: dict[str, Any] = {
+        "source": f"{NULL_SOURCE}\n\n{addition}\n",
+        "backend": "null",
+        "preset": "demo",
+        "prepared": prepared.folder,
+        "eval_seq_len": 256,
+        "score_rows": 16,
+        "folder": folder,
+        "budget": BUDGET,
+        **changes,
+    }
+    return TrialRequest(**settings)
+
+
+def line_of(source: str, words: str) -> int:
+    """The number of the first line that holds `words`."""
+    return next(number for number, line in enumerate(source.splitlines(), 1) if words in line)
