@@ -414,6 +414,7 @@ class Muon:
         axis = -1 if self.momentum.size(-2) >= self.momentum.size(-1) else -2
         self.variance = torch.zeros_like(self.momentum.mean(dim=axis, keepdim=True))
 
+    @torch.no_grad()
     def step(self, lr: float, beta: float, decay: float) -> None:
         """One update, from the gradients that the matrices hold."""
         W, G = torch.stack(list(self.matrices)), torch.stack([matrix.grad for matrix in self.matrices])
@@ -443,7 +444,6 @@ class Optimizer:
             fused=True,
         )
 
-    @torch.no_grad()
     def step(self, step: int, progress: float) -> None:
         """One step with the schedules' values; forgets the gradients."""
         for group in self.adamw.param_groups:

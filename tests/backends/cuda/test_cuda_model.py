@@ -1,0 +1,148 @@
+"""The model's function: attention windows, rotary positions, causality, precision, the chunked loss."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+
+def tokens_of(rows=2, seq=32, vocab=64):
+    return torch.randint(0, vocab, (rows, seq), generator=torch.Generator().manual_seed(1))
+
+
+def attention_by_hand(q, k, v, window):
+    scores = q @ k.mT / q.size(-1) ** 0.5
+    for t in range(q.size(2)):
+        for s in range(k.size(2)):
+            if s > t or t - s >= window:
+                scores[:, :, t, s] = -torch.inf
+    return scores.softmax(-1) @ v
+
+
+@pytest.mark.parametrize("window", [1, 5, 12])
+def test_a_window_sees_that_many_tokens_and_no_more(load_train, window):
+    train = load_train()
+    q, k, v = torch.randn(3, 2, 2, 12, 16, generator=torch.Generator().manual_seed(0))
+    mask = None if window == 12 else train.in_window(12, window, q.device)
+    torch.testing.assert_close(train.attend(q, k, v, mask), attention_by_hand(q, k, v, window))
+
+
+def test_flex_masks_hide_what_plain_masks_hide(load_train):
+    train = load_train(SEQ_LEN=256, SHORT_WINDOW=40)
+    (window, mask), *others = train.block_masks(256, torch.device("cpu")).items()
+    position = torch.arange(256)
+    seen = mask.mask_mod(None, None, position[:, None], position[None, :])
+    assert window == 40 and not others
+    assert torch.equal(seen, train.in_window(256, 40, torch.device("cpu")))
+
+
+def test_the_pattern_repeats_over_the_layers_and_the_last_layer_is_full(load_train):
+    train = load_train(DEPTH=6, WINDOW_PATTERN="SSL", SHORT_WINDOW=8)
+    assert [train.window_of(layer, 32) for layer in range(6)] == [8, 8, 32, 8, 8, 32]
+    assert load_train(DEPTH=2, WINDOW_PATTERN="S").window_of(1, 32) == 32
+
+
+def test_rotary_products_depend_on_the_distance_alone(load_train):
+    train = load_train()
+    q, k = torch.randn(2, 1, 1, 1, 16, generator=torch.Generator().manual_seed(0)).expand(2, 1, 1, 32, 16)
+    angles = train.rotary_angles(32, q.device)
+    products = (train.rotary(q, *angles) @ train.rotary(k, *angles).mT)[0, 0]
+    for distance in (0, 3, 20):
+        along = products.diagonal(-distance)
+        torch.testing.assert_close(along, along[:1].expand_as(along), atol=1e-4, rtol=1e-4)
+    assert (products[20, 0] - products[20, 10]).abs() > 1e-3
+
+
+@pytest.mark.parametrize("embeds, layers", [("alternate", [0, 2]), ("all", [0, 1, 2]), ("none", [])])
+def test_value_embeddings_are_on_the_layers_that_the_constant_names(load_train, spec, embeds, layers):
+    model = load_train(VALUE_EMBEDS=embeds).build(spec)
+    assert [i for i, block in enumerate(model.blocks) if block.attn.value_embed is not None] == layers
+
+
+def test_logits_do_not_depend_on_later_tokens_or_on_other_rows(load_train, spec):
+    train = load_train()
+    model = trained_a_little(train, spec)
+    tokens = tokens_of()
+    changed = tokens.clone()
+    changed[0, 20:] = (changed[0, 20:] + 1) % 64
+    changed[1] = 0
+    with torch.no_grad():
+        before, after = train.logits(model, tokens), train.logits(model, changed)
+    torch.testing.assert_close(before[0, :20], after[0, :20], atol=1e-6, rtol=0)
+    assert (before[0, 20:] - after[0, 20:]).abs().max() > 1e-3
+
+
+def test_a_seed_decides_the_weights(load_train, spec):
+    train = load_train()
+    first, again = train.build(spec).state_dict(), train.build(spec).state_dict()
+    other = train.build(type(spec)(**{**spec.__dict__, "seed": 1})).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["wte.weight"], other["wte.weight"])
+
+
+def test_a_tied_head_is_no_parameter_and_still_learns(load_train, spec):
+    train = load_train(TIE_HEAD=True)
+    model = train.build(spec)
+    assert "head.weight" not in model.state_dict()
+    model.loss(tokens_of(), tokens_of()).backward()
+    assert model.wte.weight.grad.abs().max() > 0
+
+
+def test_logits_stay_under_the_cap_and_no_cap_lets_them_out(load_train, spec):
+    for cap, out in ((15.0, False), (0, True)):
+        train = load_train(SOFTCAP=cap)
+        model = train.build(spec)
+        model.head.weight.data.mul_(1e6)
+        assert (train.logits(model, tokens_of()).abs().max() > 15.0).item() is out
+
+
+@pytest.mark.parametrize("cap", [15.0, 0])
+@pytest.mark.parametrize("chunk", [7, 64, 1000])
+def test_the_chunked_loss_equals_the_plain_one_in_value_and_gradient(load_train, cap, chunk):
+    train = load_train(SOFTCAP=cap, LOSS_CHUNK_TOKENS=chunk)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 32, generator=draw, requires_grad=True)
+    weight = torch.randn(64, 32, generator=draw).mul(2).requires_grad_()
+    targets = torch.randint(0, 64, (64,), generator=draw)
+    plain = F.cross_entropy(train.softcap(x @ weight.T), targets)
+    expected = torch.autograd.grad(3 * plain, (x, weight))
+    loss = train.ChunkedCrossEntropy.apply(x, weight, targets)
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(torch.autograd.grad(3 * loss, (x, weight)), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_masters_gradients_and_moments_stay_float32_when_the_compute_is_bf16(load_train, spec):
+    train = load_train(PRECISION="bf16")
+    model = train.build(spec)
+    assert model.hidden(tokens_of()).dtype is torch.bfloat16
+    optimizer = train.Optimizer(model)
+    model.loss(tokens_of(), tokens_of()).backward()
+    assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+    optimizer.step(0, 0.0)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert {stack.momentum.dtype for stack in optimizer.muon} == {torch.float32}
+    moments = [value for state in optimizer.adamw.state.values() for value in state.values()]
+    assert {moment.dtype for moment in moments} == {torch.float32}
+
+
+def test_bf16_and_float32_agree_about_the_loss(load_train, spec):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        train = load_train(PRECISION=precision)
+        losses.append(trained_a_little(train, spec).loss(tokens_of(), tokens_of()).item())
+    assert abs(losses[0] - losses[1]) < 0.05
+
+
+def test_flops_count_matrices_and_the_keys_that_are_seen(load_train, spec):
+    train = load_train(DEPTH=1, VALUE_EMBEDS="none", WINDOW_PATTERN="L")
+    matrices = 4 * 32 * 32 + 2 * 4 * 32 * 32 + 64 * 32
+    assert train.flops_per_token(train.build(spec)) == pytest.approx(6 * matrices + 12 * 32 * (32 + 1) / 2)
+
+
+def trained_a_little(train, spec):
+    """A model whose projections are no longer zero."""
+    model = train.build(spec)
+    optimizer = train.Optimizer(model)
+    for step in range(4):
+        model.loss(tokens_of(), tokens_of().roll(-1, 1)).backward()
+        optimizer.step(step, 0.0)
+    return model

@@ -1,0 +1,112 @@
+"""What the core needs of PyTorch: device and tier, copies, likelihoods, weights."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from autoresearch.backends.cuda import runtime
+
+
+def card(name, major, gigabytes):
+    return SimpleNamespace(name=name, major=major, minor=0, total_memory=int(gigabytes * 2**30))
+
+
+@pytest.mark.parametrize(
+    "properties, tier, precision, peak",
+    [
+        (card("NVIDIA H100 80GB HBM3", 9, 79.1), "h100", "bf16", 989e12),
+        (card("NVIDIA H100 PCIe", 9, 79.1), "h100", "bf16", 756e12),
+        (card("NVIDIA H200", 9, 139.8), "h100", "bf16", 989e12),
+        (card("NVIDIA B200", 10, 178.0), "h100", "bf16", 2.25e15),
+        (card("NVIDIA A100-SXM4-80GB", 8, 79.3), "rtx", "bf16", 312e12),
+        (card("NVIDIA GeForce RTX 4090", 8, 23.6), "rtx", "bf16", 165.2e12),
+        (card("NVIDIA GeForce RTX 5060", 12, 7.6), "rtx", "bf16", None),
+        (card("NVIDIA GeForce RTX 2060", 7, 5.8), "rtx", "fp32", None),
+    ],
+)
+def test_a_card_gets_the_preset_and_the_peak_that_fit_it(monkeypatch, properties, tier, precision, peak):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    device = runtime.detect()
+    assert (device.kind, device.name, device.tier) == ("cuda", properties.name, tier)
+    assert (device.precision, device.peak_flops) == (precision, peak)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_card_the_processor_is_named_and_gets_the_cpu_preset():
+    device = runtime.detect()
+    assert (device.kind, device.tier, device.peak_flops) == ("cpu", "cpu", None)
+    assert device.name and device.framework == f"torch {torch.__version__}"
+
+
+def test_the_precision_that_is_announced_is_the_one_that_the_train_file_takes(load_train):
+    device = runtime.detect()
+    dtype = load_train(PRECISION="auto").compute_dtype(device.kind)
+    assert dtype is {"bf16": torch.bfloat16, "fp32": torch.float32}[device.precision]
+
+
+def test_importing_the_runtime_and_asking_for_it_imports_no_torch():
+    code = (
+        "import sys; from autoresearch.backends.cuda import runtime as r; "
+        "r.unavailable(); r.launch_environment(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_missing_torch_is_named_with_its_fix(monkeypatch):
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
+    assert "pip install" in runtime.unavailable()
+
+
+def test_a_batch_does_not_share_memory_with_the_host_array():
+    host = np.arange(6, dtype=np.uint16).reshape(2, 3)
+    batch = runtime.to_device(host)
+    host[:] = 9
+    assert runtime.to_numpy(batch).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_likelihoods_are_float32_whatever_the_logits_and_the_chunk(monkeypatch):
+    logits = torch.randn(3, 5, 11, generator=torch.Generator().manual_seed(0)).bfloat16()
+    targets = torch.randint(0, 11, (3, 5), generator=torch.Generator().manual_seed(1))
+    exact = logits.double()
+    expected = (exact.logsumexp(-1) - exact.gather(-1, targets[..., None])[..., 0]).numpy()
+    for size in (1, 4 * 11 * 4, 2**20):
+        monkeypatch.setattr(runtime, "NLL_BYTES", size)
+        nll = runtime.nll(logits, targets)
+        assert nll.dtype == np.float32 and nll.shape == (3, 5)
+        np.testing.assert_allclose(nll, expected, atol=1e-5)
+
+
+def test_weights_come_back_bit_for_bit_and_a_shared_one_is_stored_once(tmp_path):
+    def tied():
+        model = torch.nn.Sequential(torch.nn.Embedding(7, 4), torch.nn.Linear(4, 7, bias=False))
+        model[1].weight = model[0].weight
+        return model
+
+    stored, fresh = tied(), tied()
+    path = tmp_path / "weights.safetensors"
+    runtime.save_weights(stored, path)
+    runtime.load_weights(fresh, path)
+    assert torch.equal(fresh[1].weight, stored[0].weight)
+    assert runtime.parameter_count(fresh) == 28
+    assert path.stat().st_size < 2 * 28 * 4
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    runtime.save_weights(torch.nn.Linear(4, 4), path)
+    with pytest.raises(ValueError, match="weight"):
+        runtime.load_weights(torch.nn.Linear(4, 5), path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="safetensors"):
+        runtime.load_weights(torch.nn.Linear(4, 4), path)
+
+
+def test_inference_restores_the_mode():
+    model = torch.nn.Linear(2, 2).train()
+    with runtime.inference(model):
+        assert not model.training and not torch.is_grad_enabled()
+    assert model.training and torch.is_grad_enabled()
