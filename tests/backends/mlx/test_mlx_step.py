@@ -57,6 +57,17 @@ def test_warming_up_leaves_no_trace(train_file, counted, spec, batch_tokens) -> 
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_warming_up_runs_every_graph_that_a_growing_batch_will_need(train_file, counted, spec) -> None:
+    module = train_file(WARMUP_STEPS=1)
+    module.batch_tokens_at = lambda progress: 96 if progress < 0.5 else 288
+    stepper, seen = stepper_of(module, spec, False), set()
+    add, finish = stepper.add, stepper.finish
+    stepper.add = lambda so_far, *rest: seen.add(("add", len(so_far))) or add(so_far, *rest)
+    stepper.finish = lambda so_far, *rest: seen.add(("finish", len(so_far))) or finish(so_far, *rest)
+    module.warm_up(stepper, counted(1)[0])
+    assert seen == {("finish", 0), ("add", 0), ("add", 2), ("finish", 2)}
+
+
 def test_training_starts_from_the_weights_that_were_built(train_file, counted, spec) -> None:
     module = train_file()
     model = module.build(spec)
