@@ -1,0 +1,114 @@
+"""Which text there is: this Python's own library source, two corpora of the hub, or anything on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.core.data.documents import Documents
+from autoresearch.core.data.files import SUFFIXES, read_documents
+from autoresearch.core.data.storage import sha256_of
+from autoresearch.core.errors import DataError
+
+STDLIB = "stdlib"
+NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+"""Folders that are left out of the standard library: its tests, and what is installed beside it."""
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Files to read, in order. With `held_out` files val and test come from those alone, else from `files`."""
+
+    name: str
+    root: Path
+    files: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+    stamp: str
+    """Changes whenever a file may have changed; cheap to compute."""
+    revision: str | None = None
+    """The hub's commit."""
+
+    @property
+    def document_limit(self) -> int:
+        """Longer documents are cut at line ends: at 1 MiB, and so that one huge file can still be split in three."""
+        total = sum(path.stat().st_size for path in self.files)
+        return min(MIB, max(1024, total // 32))
+
+    def documents(self) -> Iterator[Documents]:
+        """Documents for training; for val and test too where nothing is held out."""
+        return read_documents(self.files, self.document_limit)
+
+    def held_out_documents(self) -> Iterator[Documents]:
+        """Documents for val and test only."""
+        return read_documents(self.held_out, self.document_limit)
+
+    def content_sha256(self) -> str:
+        """SHA-256 over names and contents of all files; reads everything."""
+        digest = hashlib.sha256()
+        for path in (*self.files, *self.held_out):
+            digest.update(f"{path.relative_to(self.root).as_posix()}\0{sha256_of(path)}\n".encode())
+        return digest.hexdigest()
+
+
+def open_corpus(name: str, data_dir: Path, shards: int | None, progress: Callable[[str], None]) -> Corpus:
+    """Find a corpus by name or path, fetching what must be fetched. Raises `DataError`."""
+    from autoresearch.core.data.hub import HUB_CORPORA, fetch
+
+    if name == STDLIB:
+        root = Path(sysconfig.get_paths()["stdlib"])
+        return _on_disk(name, root, sorted(_library_files(root), key=lambda path: path.relative_to(root).as_posix()))
+    if name in HUB_CORPORA:
+        fetched = fetch(HUB_CORPORA[name], data_dir / "hub", shards, progress)
+        files, held_out = fetched.train, fetched.held_out
+        stamp = _digest([fetched.commit, *(f"{path.name} {fetched.sha256[path.name]}" for path in (*files, *held_out))])
+        return Corpus(name, fetched.root, files, held_out, stamp, fetched.commit)
+    return _local(name)
+
+
+def _library_files(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in NOT_LIBRARY]
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
+
+
+def _local(name: str) -> Corpus:
+    root = Path(name).expanduser().resolve()
+    if not root.exists():
+        raise DataError(
+            f"there is no corpus {name!r}: no such file or folder.",
+            fix="stdlib, climbmix, tinystories or an existing path",
+        )
+    if root.is_file():
+        if root.suffix not in SUFFIXES:
+            raise DataError(
+                f"{root} is of no known kind.", fix=f"give a {', '.join(SUFFIXES)} file or a folder of them"
+            )
+        return _on_disk(str(root), root.parent, [root])
+    found = [path for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file()]
+    visible = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    return _on_disk(str(root), root, sorted(visible, key=lambda path: path.relative_to(root).as_posix()))
+
+
+def _on_disk(name: str, root: Path, files: list[Path]) -> Corpus:
+    if not files:
+        raise DataError(f"{root} holds no text to read.", fix=f"put {', '.join(SUFFIXES)} files there")
+    return Corpus(name, root, tuple(files), (), _digest(_file_stamp(path) for path in files))
+
+
+def _file_stamp(path: Path) -> str:
+    """The change time moves even when an edit puts size and modification time back."""
+    status = path.stat()
+    return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,265 @@
+"""What `prepare` made: options, sizes, checksums; and the prepared folder as trials see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from autoresearch.core.data.scored_rows import rows_sha256
+from autoresearch.core.data.storage import sha256_of
+from autoresearch.core.errors import DataError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+FORMAT = 1
+"""Raised when anything that `prepare` writes changes its meaning; older folders are then made again."""
+MANIFEST = "manifest.json"
+FIX = "run `ar prepare` again: it makes anew what has changed"
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What to prepare."""
+
+    corpus: str
+    """stdlib, climbmix, tinystories, or a path."""
+    vocabularies: tuple[int, ...]
+    seq_lens: tuple[int, ...]
+    """T at scoring: rows are made for each."""
+    val_bytes: int
+    test_bytes: int
+    shards: int | None = None
+    """Training shards of a hub corpus."""
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """What a score is computed over."""
+
+    rows: np.ndarray
+    """uint16 (N, T + 1): inputs are rows[:, :-1], targets rows[:, 1:]."""
+    mask: np.ndarray
+    """bool (N, T): which targets count."""
+    total_bytes: int
+    """Raw UTF-8 bytes of the split's documents: the denominator."""
+    sha256: str
+
+
+class Record(BaseModel):
+    """Base of everything in the manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(Record):
+    """A file below the prepared folder."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+class Source(Record):
+    """Where the text came from."""
+
+    corpus: str
+    stamp: str
+    """Of names, sizes and times; when it differs, the content is compared."""
+    content_sha256: str
+    revision: str | None
+    """The hub's commit."""
+    files: int
+
+
+class Removed(Record):
+    """Text kept out of train because val or test hold it too. Test gives way to val in the same manner."""
+
+    duplicate_documents: int
+    duplicate_bytes: int
+    overlap_documents: int
+    """Training documents that lost runs of about 200 bytes or more."""
+    overlap_bytes: int
+    test_overlap_documents: int
+    test_overlap_bytes: int
+
+
+class SplitRecord(Record):
+    """One split's text."""
+
+    documents: int
+    bytes: int
+    """Raw UTF-8 bytes."""
+    files: tuple[FileRecord, ...]
+
+
+class Yardsticks(Record):
+    """How well general compressors do on the val text, in bits per byte."""
+
+    gzip_bpb: float
+    xz_bpb: float
+
+
+class RowsRecord(Record):
+    """Scored rows of one split and T."""
+
+    split: Literal["val", "test"]
+    seq_len: int
+    rows: int
+    targets: int
+    total_bytes: int
+    sha256: str
+    """Of rows, mask and byte count (`rows_sha256`)."""
+    file: FileRecord
+
+
+class VocabularyRecord(Record):
+    """One tokenizer and all that was encoded with it."""
+
+    size: int
+    bos_id: int
+    tokenizer: FileRecord
+    train: tuple[FileRecord, ...]
+    train_tokens: int
+    """BOS included."""
+    val: FileRecord
+    test: FileRecord
+    rows: tuple[RowsRecord, ...]
+
+    def files(self) -> Iterator[FileRecord]:
+        """Every file of this vocabulary."""
+        yield self.tokenizer
+        yield from (*self.train, self.val, self.test)
+        yield from (record.file for record in self.rows)
+
+
+class Manifest(Record):
+    """All of `manifest.json`."""
+
+    format: int
+    val_bytes: int
+    """As asked for."""
+    test_bytes: int
+    shards: int | None
+    source: Source
+    splits: dict[Split, SplitRecord]
+    removed: Removed
+    yardsticks: Yardsticks
+    vocabularies: tuple[VocabularyRecord, ...] = ()
+
+    def files(self) -> Iterator[FileRecord]:
+        """Every file of the folder but the manifest itself."""
+        for split in self.splits.values():
+            yield from split.files
+        for vocabulary in self.vocabularies:
+            yield from vocabulary.files()
+
+
+def file_record(path: Path, folder: Path, sha256: str) -> FileRecord:
+    """What is remembered of a file just written."""
+    status = path.stat()
+    name = path.relative_to(folder).as_posix()
+    return FileRecord(path=name, bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=sha256)
+
+
+class Prepared:
+    """A prepared folder. Reading it checks what it reads."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> Prepared:
+        """Read the manifest. Raises `DataError` when there is none, or none that this program can read."""
+        path = folder / MANIFEST
+        try:
+            return cls(folder, Manifest.model_validate_json(path.read_bytes()))
+        except FileNotFoundError:
+            raise DataError(f"{folder} is not a prepared corpus.", fix="run `ar prepare`") from None
+        except (OSError, ValidationError) as error:
+            raise DataError(
+                f"{path} cannot be read: {str(error).splitlines()[0]}.", fix="run `ar prepare` again"
+            ) from error
+
+    @property
+    def vocabularies(self) -> tuple[int, ...]:
+        """Prepared vocabularies: the values VOCAB_SIZE may take."""
+        return tuple(record.size for record in self.manifest.vocabularies)
+
+    def vocabulary(self, vocab: int) -> VocabularyRecord:
+        """The record of one vocabulary. Raises `DataError` naming those there are."""
+        for record in self.manifest.vocabularies:
+            if record.size == vocab:
+                return record
+        there = ", ".join(map(str, self.vocabularies)) or "none"
+        raise DataError(
+            f"vocabulary {vocab} is not prepared (there is: {there}).", fix=f"run `ar prepare --vocab {vocab}`"
+        )
+
+    def tokenizer_path(self, vocab: int) -> Path:
+        """The sentencepiece model."""
+        return self.folder / self.vocabulary(vocab).tokenizer.path
+
+    def train_shards(self, vocab: int) -> list[Path]:
+        """Token shards of the training text, in order."""
+        return [self.folder / record.path for record in self.vocabulary(vocab).train]
+
+    def scored_rows(self, split: Literal["val", "test"], vocab: int, seq_len: int) -> ScoredRows:
+        """Rows, mask and byte count. Raises `DataError` when they were not prepared or are not what was prepared."""
+        for record in self.vocabulary(vocab).rows:
+            if (record.split, record.seq_len) == (split, seq_len):
+                return self._read_rows(record)
+        raise DataError(
+            f"no scored rows of {split} for vocabulary {vocab} at T = {seq_len} are prepared.", fix="run `ar prepare`"
+        )
+
+    def verify(self) -> None:
+        """Read every file and compare its SHA-256. Raises `DataError` naming the first that has changed."""
+        for record in self.manifest.files():
+            self._check(record, trust_time=False)
+
+    def quick_check(self, vocab: int) -> None:
+        """Compare sizes and times of one vocabulary's files; a file whose time alone differs is read and compared.
+
+        Raises `DataError` naming the first that has changed.
+        """
+        for record in self.vocabulary(vocab).files():
+            self._check(record, trust_time=True)
+
+    def quick_check_text(self) -> None:
+        """`quick_check` of the splits' text, which only `prepare` reads."""
+        for split in self.manifest.splits.values():
+            for record in split.files:
+                self._check(record, trust_time=True)
+
+    def _check(self, record: FileRecord, trust_time: bool) -> None:
+        path = self.folder / record.path
+        try:
+            status = path.stat()
+            if status.st_size == record.bytes:
+                if trust_time and status.st_mtime_ns == record.mtime_ns:
+                    return
+                if sha256_of(path) == record.sha256:
+                    return
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.", fix=FIX) from error
+        raise DataError(f"{path} has changed since it was prepared.", fix=FIX)
+
+    def _read_rows(self, record: RowsRecord) -> ScoredRows:
+        path = self.folder / record.file.path
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                rows, packed = stored["rows"], stored["mask"]
+            mask = (
+                np.unpackbits(packed, count=len(rows) * record.seq_len).astype(bool).reshape(len(rows), record.seq_len)
+            )
+        except Exception as error:  # numpy raises what zip, zlib and its own parser raise
+            raise DataError(f"{path} cannot be read: {error}.", fix=FIX) from error
+        if rows_sha256(rows, mask, record.total_bytes) != record.sha256:
+            raise DataError(f"{path} has changed since it was prepared.", fix=FIX)
+        return ScoredRows(rows, mask, record.total_bytes, record.sha256)
