@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from autoresearch.core.loop import Stop
@@ -16,12 +16,17 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
     """Turn signals into wishes inside the block. Must be entered in the main thread."""
 
+    def tell(message: str) -> None:
+        # A handler that comes in the middle of a write to stderr may not write there; the wish counts all the same.
+        with suppress(RuntimeError):
+            say(message)
+
     def interrupted(_number: int, _frame: FrameType | None) -> None:
         if stop.wish == "go on":
-            say("stopping after the current trial; press Ctrl-C again to kill it (it is run again when you go on)")
+            tell("stopping after the current trial; press Ctrl-C again to kill it (it is run again when you go on)")
             stop.finish(EXIT_INTERRUPTED)
         else:
-            say("killing the current trial")
+            tell("killing the current trial")
             stop.kill(EXIT_INTERRUPTED)
 
     def terminated(_number: int, _frame: FrameType | None) -> None:

@@ -1,0 +1,208 @@
+"""`ar loop` as people run it: real processes, the null backend, real text."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.source import Repository
+
+CORPUS_BYTES = 1_200_000
+TIMEOUT_SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Some of Python's own source, as a corpus that is prepared once for this file."""
+    folder = tmp_path_factory.mktemp("text")
+    taken = 0
+    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        if taken < CORPUS_BYTES:
+            shutil.copy(file, folder / f"{file.stem}.txt")
+            taken += file.stat().st_size
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    return {**os.environ, "AR_DATA_DIR": str(tmp_path_factory.mktemp("data"))}
+
+
+@pytest.fixture
+def command(text, environment, tmp_path):
+    """A workspace of its own, and the start of every command line in it."""
+    workspace = tmp_path / "w"
+    ar = [sys.executable, "-m", "autoresearch.core.cli.main"]
+    subprocess.run([*ar, "init", str(workspace)], check=True, capture_output=True, env=environment)
+
+    class Command:
+        folder = workspace
+
+        def start(self, *arguments, **more):
+            argv = [*ar, "--backend", "null", "--preset", "demo", "--workspace", str(workspace), *arguments]
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            return subprocess.Popen(argv, env=environment, **{**pipes, **more})
+
+        def loop(self, *arguments, **more):
+            return self.start("loop", "--corpus", str(text), *arguments, **more)
+
+        def run(self, *arguments):
+            process = self.loop(*arguments)
+            out, err = process.communicate(timeout=TIMEOUT_SECONDS)
+            return process.returncode, out, err
+
+    return Command()
+
+
+def experiments(command, tag="t"):
+    with LedgerReader(command.folder / "runs" / tag) as reader:
+        return list(reader.experiments())
+
+
+def wait_for(command, condition, tag="t"):
+    """Until the condition holds of the run's experiments."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if (command.folder / "runs" / tag / "ledger.sqlite").is_file():
+            try:
+                if condition(experiments(command, tag)):
+                    return
+            except Exception as error:
+                if "not a ledger" not in str(error):  # its tables are being made
+                    raise
+        time.sleep(0.02)
+    raise AssertionError("the loop did not get there in time")
+
+
+def running(number):
+    """That the experiment has a trial under way."""
+    return lambda rows: len(rows) > number and rows[number].state in ("running", "trained")
+
+
+def assert_agree(command, tag="t"):
+    """Ledger, refs, branch, table and best file tell one story; every experiment has exactly one finished trial."""
+    rows = experiments(command, tag)
+    assert [row.number for row in rows] == list(range(len(rows)))
+    assert all(row.state == "decided" and row.trials == 1 for row in rows)
+    repository = Repository.open(command.folder)
+    assert repository.refs(tag) == {row.number: row.commit for row in rows}
+    best = [row for row in rows if row.status == "keep"][-1]
+    assert repository.ref(f"refs/heads/autoresearch/{tag}") == best.commit
+    assert best.val_bpb == min(row.val_bpb for row in rows if row.val_bpb is not None)
+    table = (command.folder / "runs" / tag / "results.tsv").read_text().splitlines()[1:]
+    assert [line.split("\t")[0] for line in table] == [row.commit[:7] for row in rows]
+    source = repository.read(best.commit, "backends/null/train.py")
+    assert (command.folder / "runs" / tag / "best_train.py").read_text() == source
+
+
+def test_json_is_one_object_a_decided_experiment_and_then_a_summary(command):
+    code, out, err = command.run("--tag", "t", "-n", "3", "--json")
+    assert code == 0, err
+    *records, last = [json.loads(line) for line in out.splitlines()]
+    assert [record["experiment"] for record in records] == [0, 1, 2, 3]
+    assert {"status", "val_bpb", "estimate", "delta", "trials", "commit", "category", "usd"} <= records[0].keys()
+    assert last["summary"]["experiments"] == 3
+    assert last["summary"]["best_bpb"] == min(r["val_bpb"] for r in records if r["status"] == "keep")
+    assert Path(last["summary"]["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert_agree(command)
+
+
+def test_without_json_the_table_is_on_stdout_and_the_rest_on_stderr(command):
+    code, out, err = command.run("-n", "1")
+    assert code == 0, err
+    assert [line.split("\t")[0] for line in out.splitlines()] == ["n", "0", "1"]
+    assert "best_train.py" in err
+    assert "progress.png" in err
+    (tag,) = [path.name for path in (command.folder / "runs").iterdir() if (path / "ledger.sqlite").exists()]
+    assert tag.endswith("-null")
+
+
+def test_killing_the_whole_tree_in_a_trial_loses_nothing_and_the_same_command_goes_on(command):
+    process = command.loop("-n", "4", "--tag", "t", "--budget", "1.5")
+    wait_for(command, running(2))
+    time.sleep(0.7)
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    assert len(tree) > 1
+    process.kill()  # the loop alone: what it started must notice by itself
+    process.communicate()
+    _, alive = psutil.wait_procs(tree[1:], timeout=15)
+    assert alive == []
+    before = experiments(command)
+    assert [row.state for row in before][:2] == ["decided", "decided"]
+
+    code, _, err = command.run("-n", "4", "--tag", "t")  # the budget is the run's own
+    assert code == 0, err
+    after = experiments(command)
+    assert after[:2] == before[:2]
+    assert (after[2].source_sha256, after[2].commit) == (before[2].source_sha256, before[2].commit)
+    assert len(after) == 5
+    assert_agree(command)
+
+
+def test_ctrl_c_finishes_the_trial_and_a_second_one_kills_it(command):
+    process = command.loop("--tag", "t", "--budget", "1.5")
+    wait_for(command, running(1))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 130
+    assert "stopping after the current trial" in err
+    assert "Traceback" not in err
+    assert [row.state for row in experiments(command)] == ["decided", "decided"]
+
+    process = command.loop()  # without a tag: the unfinished run
+    wait_for(command, running(2))
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 130
+    assert "going on with the run t" in err
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert experiments(command)[2].state in ("running", "trained")
+
+    process = command.loop("--tag", "t")
+    wait_for(command, running(2))
+    process.terminate()
+    process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 143
+    assert command.run("--tag", "t", "-n", "2")[0] == 0
+    assert_agree(command)
+
+
+def test_two_loops_on_one_run_and_a_changed_option_are_told_apart(command):
+    first = command.loop("--tag", "t")
+    wait_for(command, running(1))
+    code, out, err = command.run("--tag", "t")
+    assert (code, out) == (1, "")
+    assert f"is being written by process {first.pid}" in err
+    first.terminate()
+    first.communicate(timeout=TIMEOUT_SECONDS)
+    code, _, err = command.run("--tag", "t", "--seed", "9")
+    assert code == 2
+    assert "was started with seed = 0" in err
+
+
+def test_what_is_missing_is_said_before_anything_is_done(command, tmp_path):
+    train = command.folder / "backends/null/train.py"
+    train.write_text(train.read_text() + "\n# mine\n")
+    code, _, err = command.run("-n", "1")
+    assert code == 3
+    assert "not committed" in err
+    assert not (command.folder / "runs").exists()
+    shutil.rmtree(command.folder / ".git")
+    code, _, err = command.run("-n", "1")
+    assert code == 1
+    assert "git repository" in err
+    assert command.run("-n", "-1")[0] == 2
+    assert command.run("--tag", "a/b")[0] == 2
