@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import itertools
 
 BLOCK_BYTES = 8 << 20
 """About how much text is worked on at once."""

@@ -107,7 +107,7 @@ def _from_arrow(column: Any) -> Documents:
     data = np.frombuffer(column.buffers()[2], dtype=np.uint8) if column.buffers()[2] else np.zeros(0, np.uint8)
     data = data[offsets[0] : offsets[-1]]
     block = Documents(data, offsets - offsets[0])
-    str(memoryview(np.ascontiguousarray(data)), "utf-8")
+    str(np.ascontiguousarray(data).data, "utf-8")
     starts = block.offsets[:-1][block.lengths > 0]
     if bool(np.any(data[starts] & 0xC0 == 0x80)):
         next(iter(block.texts()), None)

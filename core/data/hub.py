@@ -1,7 +1,7 @@
 """Corpora of the Hugging Face hub: files of a pinned revision, fetched in parallel, resumed, checked.
 
-The first fetch resolves REVISION to a commit. The commit and every file's SHA-256 are recorded beside the files and used
-from then on, so later runs, and runs without a network, see the same text. HF_ENDPOINT, HF_TOKEN and the proxy
+The first fetch resolves REVISION to a commit. The commit and every file's SHA-256 are recorded beside the files and
+used from then on, so later runs, and runs without a network, see the same text. HF_ENDPOINT, HF_TOKEN and the proxy
 variables mean what they mean to huggingface_hub.
 """
 

@@ -7,11 +7,11 @@ at least WINDOW + STRIDE - 1 (about 200) bytes is found; up to STRIDE bytes at e
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from autoresearch.core.data.documents import BLOCK_BYTES, Documents, join_arrays
-import itertools
 
 WINDOW = 150
 STRIDE = 50
@@ -37,7 +37,7 @@ def window_hashes(data: np.ndarray) -> np.ndarray:
     count = len(data) - WINDOW + 1
     if count <= 0:
         return np.zeros(0, dtype=np.uint64)
-    # sums[i] = sum over j < i of value[j] * base^j. A window's hash is a difference, moved to position 0 by the inverse.
+    # sums[i] = sum over j < i of value[j] * base^j. A window's hash is a difference, moved to place 0.
     powers = np.full(len(data), _BASE, dtype=np.uint64)
     powers[0] = 1
     np.cumprod(powers, out=powers)

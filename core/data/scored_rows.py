@@ -1,8 +1,8 @@
 """The rows that are scored: every token of a split is a target exactly once, whatever T is.
 
 A document is BOS + tokens. Its tokens are cut into chunks of at most T; each chunk is led by the token before it (BOS
-for the first), which is input only. So a chunk takes up to T + 1 places, and first-fit decreasing packs chunks into rows
-of T + 1.
+for the first), which is input only. So a chunk takes up to T + 1 places, and first-fit decreasing packs chunks into
+rows of T + 1.
 Masked are: the leading token of every chunk, and padding (BOS, by convention).
 """
 
@@ -65,6 +65,6 @@ def first_fit(lengths: list[int], room: int) -> tuple[list[tuple[int, int]], int
 def rows_sha256(rows: np.ndarray, mask: np.ndarray, total_bytes: int) -> str:
     """SHA-256 of everything that a score depends on: shape, tokens, mask and the denominator."""
     digest = hashlib.sha256(f"{rows.shape[0]} {rows.shape[1]} {total_bytes}\n".encode())
-    digest.update(np.ascontiguousarray(rows, dtype="<u2"))
-    digest.update(np.packbits(mask))
+    digest.update(np.ascontiguousarray(rows, dtype=np.dtype("<u2")).data)
+    digest.update(np.packbits(mask).data)
     return digest.hexdigest()

@@ -1,25 +1,27 @@
 """One file of documents: UTF-8 bytes, or tokens. Memory-mapped when read.
 
-Layout, little-endian: 64 bytes of header (magic, version, bytes per value, documents, values, zeros), then `documents + 1` offsets as int64, then the values as uint8 or uint16. A file of any other length is not a shard.
+Layout, little-endian: 64 bytes of header (magic, version, bytes per value, documents, values, zeros), then
+`documents + 1` offsets as int64, then the values as uint8 or uint16. A file of any other length is not a shard.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from autoresearch.core.data.documents import Documents
 from autoresearch.core.data.storage import write_file
 from autoresearch.core.errors import DataError
-import itertools
 
 MAGIC = b"ARSHARD\n"
 VERSION = 1
 HEADER = struct.Struct("<8sIIQQ32x")
-TYPES = {1: np.dtype("<u1"), 2: np.dtype("<u2")}
+TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2")}
 FIX = "run `ar prepare` again"
 
 
@@ -49,8 +51,8 @@ def write_shard(path: Path, values: np.ndarray, offsets: np.ndarray) -> str:
     size = values.dtype.itemsize
     header = HEADER.pack(MAGIC, VERSION, size, len(offsets) - 1, len(values))
     body = np.ascontiguousarray(values, dtype=TYPES[size])
-    starts = np.ascontiguousarray(offsets, dtype="<i8")
-    return write_file(path, [header, memoryview(starts).cast("B"), memoryview(body).cast("B")])
+    starts = np.ascontiguousarray(offsets, dtype=np.dtype("<i8"))
+    return write_file(path, [header, starts.data.cast("B"), body.data.cast("B")])
 
 
 def open_shard(path: Path) -> Shard:
