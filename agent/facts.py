@@ -28,7 +28,11 @@ class Fact:
 
 
 FACTS = (
-    Fact(r"PRESET|.*EPS|LOG_EVERY|WARMUP_STEPS|LOSS_CHUNK.*|GATE_CHANNELS|.*SEED.*|.*(NS|NEWTON).*STEPS", "", "held"),
+    Fact(
+        r"PRESET|(.*_)?EPS(ILON)?|LOG_EVERY|WARMUP_STEPS|LOSS_CHUNK.*|GATE_CHANNELS|.*SEED.*|.*(NS|NEWTON).*STEPS",
+        "",
+        "held",
+    ),
     Fact(r"VOCAB_SIZE", "vocabulary", "choice", weight=0.5),
     Fact(r"BATCH_(TOKENS|ROWS)", "batch_sequence", "power_of_two", 8.0, weight=4.0),
     Fact(r"DEVICE_BATCH_ROWS", "batch_sequence", "power_of_two", 2.0, weight=0.25),

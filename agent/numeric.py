@@ -14,7 +14,7 @@ from autoresearch.agent.constants import read_constants, write_constants
 from autoresearch.agent.facts import fact_of
 from autoresearch.agent.observations import Observations, footprint_ceiling, numbers, observe
 from autoresearch.agent.space import Dimension, Number, footprint, repair, search_space
-from autoresearch.agent.surrogate import expected_improvement, fit
+from autoresearch.agent.surrogate import fit
 from autoresearch.agent.tried import tree_key
 from autoresearch.core.proposal import History
 
@@ -22,6 +22,10 @@ _STEPS = 192
 """Candidates from steps around the incumbent."""
 _DRAWS = 8
 """Draws from the Parzen estimator; each gives candidates on several subsets of the constants."""
+_BOLDNESS = 1.0
+"""Standard deviations that a candidate is given the benefit of; less than that stays too close to what is known."""
+_REMEMBERED = 80
+"""The process is fitted to this many best and as many latest attempts: its cost grows with their cube."""
 _GROWTH = 2.0
 """The largest growth of the footprint, and of any one size, in one proposal."""
 
@@ -130,9 +134,11 @@ def _settings(
 
 
 def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
-    """Expected improvement and predicted change of each point (M, D), both (M,), in bpb."""
+    """Merit and predicted change of each point (M, D), both (M,), in bpb. Merit is minus the lower confidence bound."""
     weights = np.array([dimension.weight for dimension in dimensions])
-    model = fit(seen.points, seen.groups, seen.values, weights, scale=0.01 * abs(float(np.median(seen.values))))
+    best = np.argsort(seen.values, kind="stable")[:_REMEMBERED]
+    chosen = np.union1d(best, np.arange(len(seen.values))[-_REMEMBERED:])
+    scale = 0.01 * abs(float(np.median(seen.values)))
+    model = fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)
     mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
-    merit = expected_improvement(mean[:-1], deviation[:-1], best=float(mean[-1]))
-    return merit, mean[:-1] - mean[-1]
+    return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1]

@@ -7,7 +7,6 @@ Gaussian Processes (arXiv:1112.4394).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,18 +30,21 @@ class Surrogate:
     weights: np.ndarray
     """float64 (D,), summing to 1: the share of the variance that each dimension may explain."""
     length: float
-    cholesky: np.ndarray
-    solved: np.ndarray
+    vectors: np.ndarray
+    """float64 (N, N): eigenvectors of the kernel matrix, a column each."""
+    spectrum: np.ndarray
+    """float64 (N,): its eigenvalues, noise included."""
+    projected: np.ndarray
+    """float64 (N,): the standardised values along the eigenvectors."""
     centre: float
     scale: float
 
     def predict(self, points: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
         """points (M, D) measured in structure `group` -> mean and standard deviation (M,), without noise."""
         across = _kernel(points, self.points, self.weights, self.length)
-        across = across + _GROUP_VARIANCE * (self.groups == group)[None, :]
-        mean = across @ self.solved
-        half = np.linalg.solve(self.cholesky, across.T)
-        variance = np.maximum(1.0 + _GROUP_VARIANCE - np.sum(half**2, axis=0), 1e-9)
+        across = (across + _GROUP_VARIANCE * (self.groups == group)[None, :]) @ self.vectors
+        mean = across @ (self.projected / self.spectrum)
+        variance = np.maximum(1.0 + _GROUP_VARIANCE - across**2 @ (1 / self.spectrum), 1e-9)
         return self.centre + self.scale * mean, self.scale * np.sqrt(variance)
 
 
@@ -56,18 +58,17 @@ def fit(points: np.ndarray, groups: np.ndarray, values: np.ndarray, weights: np.
     spread = max(float(np.std(values)), scale, 1e-9)
     y = (values - centre) / spread
     same = _GROUP_VARIANCE * (groups[:, None] == groups[None, :])
-    best: tuple[float, float, np.ndarray, np.ndarray] | None = None
+    fits = []
     for length in _LENGTHS:
-        kernel = _kernel(points, points, weights, length) + same
+        # One decomposition serves every noise.
+        eigenvalues, vectors = np.linalg.eigh(_kernel(points, points, weights, length) + same)
+        projected = vectors.T @ y
         for noise in _NOISES:
-            cholesky = np.linalg.cholesky(kernel + noise * np.eye(len(y)))
-            half = np.linalg.solve(cholesky, y)
-            likelihood = -0.5 * float(half @ half) - float(np.log(np.diag(cholesky)).sum())
-            if best is None or likelihood > best[0]:
-                best = (likelihood, length, cholesky, np.linalg.solve(cholesky.T, half))
-    if best is None:
-        raise ValueError("no hyperparameters to choose from")
-    return Surrogate(points, groups, weights, best[1], best[2], best[3], centre, spread)
+            spectrum = np.maximum(eigenvalues, 0.0) + noise
+            likelihood = -0.5 * float((projected**2 / spectrum).sum() + np.log(spectrum).sum())
+            model = Surrogate(points, groups, weights, length, vectors, spectrum, projected, centre, spread)
+            fits.append((likelihood, model))
+    return max(fits, key=lambda fitted: fitted[0])[1]
 
 
 def _kernel(a: np.ndarray, b: np.ndarray, weights: np.ndarray, length: float) -> np.ndarray:
@@ -75,11 +76,3 @@ def _kernel(a: np.ndarray, b: np.ndarray, weights: np.ndarray, length: float) ->
     alone = np.exp(-squares / (2 * length**2)) @ weights
     together = np.exp(-(squares @ (weights * len(weights))) / (8 * length**2))
     return 0.7 * alone + 0.3 * together
-
-
-def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """How far below `best` a candidate is expected to land, counting only landings below (Mockus, 1975)."""
-    z = (best - mean) / deviation
-    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
-    return (best - mean) * below + deviation * density
