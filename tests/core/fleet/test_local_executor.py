@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -57,7 +58,7 @@ def test_cancel_returns_when_nothing_is_left(prepared: Prepared, tmp_path: Path)
 
 def test_an_error_of_the_trial_reaches_the_one_who_waits(prepared: Prepared, tmp_path: Path) -> None:
     executor = LocalExecutor()
-    handle = executor.submit(request(prepared, tmp_path / "t", prepared=tmp_path / "nowhere"))
+    handle = executor.submit(replace(request(prepared, tmp_path / "t"), prepared=tmp_path / "nowhere"))
     with pytest.raises(DataError):
         handle.result(30)
     executor.close()

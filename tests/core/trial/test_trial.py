@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_a_model_that_build_cannot_make_again_is_a_crash(prepared: Prepared, tmp
 @pytest.mark.parametrize(
     ("save", "words"),
     [
-        ("os.symlink('/etc/passwd', path)", "not a regular file"),
+        ("path.symlink_to('train.py')", "not a regular file"),
         ("path.write_bytes(b'short')", "truncated"),
         ("save(model, path); path.write_bytes(path.read_bytes()[:-8])", "truncated"),
         ("path.write_bytes(bytes([9] + 7 * [0]) + b'not: json' + bytes(90))", "cannot be read"),
@@ -303,7 +304,7 @@ def test_one_train_file_scores_the_same_by_whatever_batch(prepared: Prepared, tm
 
 def test_a_corpus_that_is_gone_is_a_data_error(prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        run(prepared, tmp_path / "trial", prepared=tmp_path / "nowhere")
+        run_trial(replace(request(prepared, tmp_path / "trial"), prepared=tmp_path / "nowhere"))
 
 
 def test_a_folder_that_cannot_be_made_is_a_trial_error(prepared: Prepared, tmp_path: Path) -> None:
