@@ -1,0 +1,120 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from autoresearch.backends import folder as backend_folder
+from autoresearch.core.cli import main
+from autoresearch.core.trial.result import TrialResult
+
+AR = Path(sys.executable).with_name("ar")
+SOURCE = (backend_folder("null") / "train.py").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """The corpus that these trials share, prepared by the first of them."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, data_dir):
+    monkeypatch.setenv("AR_DATA_DIR", str(data_dir))
+    assert main.run(["-q", "init", str(tmp_path / "work")]) == 0
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def train(*arguments):
+    return main.run(["--backend", "null", "--preset", "demo", "train", *map(str, arguments)])
+
+
+def test_a_trial_prints_its_result_as_one_object(workspace, capsys):
+    capsys.readouterr()
+    assert train("--json", "--seed", "3", "--budget", "0.3") == 0
+    out = capsys.readouterr().out
+    shown = json.loads(out)
+    assert out.count("\n") == 1
+    assert set(shown) == set(TrialResult.model_fields)
+    assert (shown["status"], shown["seed"], shown["backend"], shown["preset"]) == ("ok", 3, "null", "demo")
+    assert 0 < shown["val_bpb"] < 8
+    assert shown["mfu"] is None
+    assert Path(shown["log"]).is_relative_to(workspace / "runs" / "trials")
+
+
+def test_a_person_gets_a_summary_and_progress_apart_from_it(workspace, capsys):
+    capsys.readouterr()
+    assert train("--budget", "0.3") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("val_bpb ")
+    assert "isolation" in captured.out
+    assert "training for 0.3 s" in captured.err
+
+
+def test_a_file_that_raises_fails_with_the_reason_in_words(workspace, capsys, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text(SOURCE.replace("def build(", "def build(spec):\n    raise RuntimeError('no idea')\n\ndef _old("))
+    capsys.readouterr()
+    assert train("--file", broken, "--json") == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["status"] == "crash"
+    assert "no idea" in shown["reason"]
+    assert shown["val_bpb"] is None
+
+
+def test_a_file_that_is_not_there_is_a_missing_prerequisite(workspace, capsys):
+    assert train("--file", "nowhere.py") == 3
+    assert "nowhere.py" in capsys.readouterr().err
+
+
+def test_outside_a_workspace_the_error_says_how_to_make_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train() == 3
+    assert "ar init" in capsys.readouterr().err
+
+
+def test_a_named_file_is_tried_with_the_preset_it_was_written_for(workspace, capsys, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        SOURCE.replace('PRESET = "demo"', 'PRESET = "cpu"').replace("VOCAB_SIZE = 512", "VOCAB_SIZE = 1024")
+    )
+    capsys.readouterr()
+    assert main.run(["--backend", "null", "train", "--file", str(mine), "--budget", "0.3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["preset"] == "cpu"
+
+
+def test_a_file_keeps_its_own_bytes_whatever_the_preset(workspace, capsys):
+    path = workspace / "backends" / "null" / "train.py"
+    before = path.read_bytes()
+    assert train("--budget", "0.3") == 0
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_trial_and_leaves_no_process(workspace, number, code):
+    arguments = ["--backend", "null", "--preset", "demo", "train", "--budget", "60"]
+    process = subprocess.Popen([AR, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ.copy())
+    for line in process.stderr:
+        if "training for" in line:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 5
+    while any(child.is_running() and child.status() != "zombie" for child in children):
+        assert time.monotonic() < deadline, "a process of the trial is left"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "soon"])
+def test_an_impossible_budget_is_a_usage_error(capsys, budget):
+    assert train("--budget", budget) == 2
+    assert "--budget" in capsys.readouterr().err
