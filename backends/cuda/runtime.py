@@ -5,6 +5,7 @@ Importing this module does not import torch; its functions do, on first use.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -97,7 +98,7 @@ def peak_flops(name: str) -> float | None:
 
 def tier_of(major: int, memory_bytes: int) -> str:
     """The preset for a card: its compute capability's major number, and its memory."""
-    return "h100" if major >= 9 and memory_bytes >= 70e9 else "rtx"
+    return "h100" if major in (9, 10) and memory_bytes >= 70e9 else "rtx"  # Hopper, data-centre Blackwell
 
 
 def seed(seed: int) -> None:
@@ -265,8 +266,7 @@ def _driver() -> str:
     cuda = f"CUDA {torch.version.cuda}"
     if importlib.util.find_spec("pynvml") is None:
         return cuda
-    import pynvml
-
+    pynvml = importlib.import_module("pynvml")
     try:
         pynvml.nvmlInit()
         return f"{pynvml.nvmlSystemGetDriverVersion()}, {cuda}"

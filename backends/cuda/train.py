@@ -297,7 +297,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """x (N, D), weight float32 (V, D), targets (N,) -> float32 scalar."""
         w, total = weight.to(x.dtype), torch.zeros((), device=x.device)
-        dx, dw = torch.empty_like(x), torch.zeros_like(weight)
+        dx, dw = [], torch.zeros_like(weight)
         for start in range(0, x.size(0), LOSS_CHUNK_TOKENS):
             rows = slice(start, start + LOSS_CHUNK_TOKENS)
             z = softcap(F.linear(x[rows], w).float())
@@ -308,9 +308,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if SOFTCAP:
                 dz *= 1 - (z / SOFTCAP).square()  # the slope of softcap, from its value
             dz = (dz / x.size(0)).to(x.dtype)
-            dx[rows] = dz @ w
+            dx.append(dz @ w)
             dw += dz.T @ x[rows]
-        ctx.save_for_backward(dx, dw)
+        ctx.save_for_backward(torch.cat(dx), dw)
         return total / x.size(0)
 
     @staticmethod
@@ -521,7 +521,8 @@ def build(spec: Spec) -> GPT:
         raise ValueError(
             f"DIM {DIM} must be a multiple of an even HEAD_DIM {HEAD_DIM}, and hold GATE_CHANNELS {GATE_CHANNELS}"
         )
-    torch.set_float32_matmul_precision("high")  # TF32 for the few float32 products on cards that have it
+    if spec.device == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for float32 products on cards that have it
     model = GPT()
     initialise(model, spec.seed)
     model.dtype = compute_dtype(spec.device)

@@ -24,6 +24,7 @@ def card(name, major, gigabytes):
         (card("NVIDIA A100-SXM4-80GB", 8, 79.3), "rtx", "bf16", 312e12),
         (card("NVIDIA GeForce RTX 4090", 8, 23.6), "rtx", "bf16", 165.2e12),
         (card("NVIDIA GeForce RTX 5060", 12, 7.6), "rtx", "bf16", None),
+        (card("NVIDIA RTX PRO 6000 Blackwell", 12, 95.0), "rtx", "bf16", None),
         (card("NVIDIA GeForce RTX 2060", 7, 5.8), "rtx", "fp32", None),
     ],
 )
