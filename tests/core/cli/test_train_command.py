@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +18,19 @@ SOURCE = (backend_folder("null") / "train.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """The corpus that these trials share, prepared by the first of them."""
-    return tmp_path_factory.mktemp("data")
+def texts(tmp_path_factory):
+    """A small corpus and the folder it is prepared in, shared by these trials."""
+    folder = tmp_path_factory.mktemp("texts")
+    for name in ("argparse", "ast", "datetime", "inspect", "subprocess", "tarfile", "typing", "turtle"):
+        shutil.copy(Path(json.__file__).parent.parent / f"{name}.py", folder / f"{name}.txt")
+    return folder, tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch, data_dir):
-    monkeypatch.setenv("AR_DATA_DIR", str(data_dir))
+def workspace(tmp_path, monkeypatch, texts):
+    corpus, data = texts
+    monkeypatch.setenv("AR_TRAIN_CORPUS", str(corpus))
+    monkeypatch.setenv("AR_DATA_DIR", str(data))
     assert main.run(["-q", "init", str(tmp_path / "work")]) == 0
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
