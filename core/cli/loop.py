@@ -104,8 +104,8 @@ def choose_run(
     from autoresearch.core.store.source import Repository
     from autoresearch.core.trial.device import probe_device
 
+    stored = named_run(settings.workspace, tag) if tag is not None else None
     Repository.open(settings.workspace)  # before seconds are spent on devices and data
-    stored = named_run(settings.workspace, tag) if tag else None
     if stored is not None:
         settings = _as_stored(settings, stored)
     backend = resolve_backend(settings)
