@@ -128,7 +128,8 @@ class Loop:
             self._check_end()
             self._run_trial(row, step)
         decided = self.run.decide(row, step)
-        self._tell({"event": "decided", "experiment": row.number, "status": decided.status, "val_bpb": decided.val_bpb})
+        facts = {name: getattr(decided, name) for name in ("status", "val_bpb", "delta", "reason")}
+        self._tell({"event": "decided", "experiment": row.number, **facts})
         if self._on_decided is not None:
             self._on_decided(decided)
         if row.number == 0 and decided.status != "keep":

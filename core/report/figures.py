@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BEST, DISCARD, FAILED, INK, GRID = "#1b7f4d", "#a9b2bd", "#c8502f", "#2b2f36", "#e6e9ed"
 MAX_LABELS = 12
-LABEL_CHARACTERS = 34
+LABEL_CHARACTERS = 40
 WORST_SHOWN = 1.5
 """Results further above the best than this many times the run's whole gain are drawn at the edge."""
 
@@ -116,7 +116,7 @@ def label_keeps(axes: Axes, keeps: Sequence[tuple[ExperimentRow, float]], last: 
     for row, value in keeps:
         near_the_end = row.number > 0.5 * max(last, 1)
         label = axes.annotate(
-            f"{value:.4f}  {one_line(row.hypothesis, LABEL_CHARACTERS)}",
+            f"{value:.4f}  {one_line(row.hypothesis.split(': ')[0], LABEL_CHARACTERS)}",
             (row.number, value),
             xytext=(-7, -6) if near_the_end else (7, 7),
             textcoords="offset points",
