@@ -116,7 +116,7 @@ def label_keeps(axes: Axes, keeps: Sequence[tuple[ExperimentRow, float]], last: 
     for row, value in keeps:
         near_the_end = row.number > 0.5 * max(last, 1)
         label = axes.annotate(
-            f"{value:.4f}  {one_line(row.hypothesis.split(': ')[0], LABEL_CHARACTERS)}",
+            f"{value:.4f}  {words}",
             (row.number, value),
             xytext=(-7, -6) if near_the_end else (7, 7),
             textcoords="offset points",
