@@ -23,6 +23,8 @@ class Fact:
     """It may move from start / span to start * span; on a complement scale 1 - x does."""
     weight: float = 1.0
     """How readily it is tried: from what has paid in public runs."""
+    towards: int = 0
+    """1 or -1: the way that has paid in public runs, tried first; 0: unknown."""
     low: float = -math.inf
     high: float = math.inf
 
@@ -34,26 +36,27 @@ FACTS = (
         "held",
     ),
     Fact(r"VOCAB_SIZE", "vocabulary", "choice", weight=0.5),
-    Fact(r"BATCH_(TOKENS|ROWS)", "batch_sequence", "power_of_two", 8.0, weight=4.0),
+    Fact(r"BATCH_(TOKENS|ROWS)", "batch_sequence", "power_of_two", 8.0, weight=4.0, towards=-1),
     Fact(r"DEVICE_BATCH_ROWS", "batch_sequence", "power_of_two", 2.0, weight=0.25),
     Fact(r"SEQ_LEN", "batch_sequence", "power_of_two", 2.0, weight=0.25, low=16),
     Fact(r"HEAD_DIM", "attention", "power_of_two", 4.0, weight=0.5, low=8),
-    Fact(r".*WINDOW", "attention", "power_of_two", 8.0, weight=0.5, low=8),
-    Fact(r"ROPE_BASE", "attention", "log", 32.0, weight=0.5),
-    Fact(r"QK_GAIN", "attention", "log", 1.6, weight=0.5),
+    Fact(r".*WINDOW", "attention", "power_of_two", 8.0, weight=0.5, low=8, towards=-1),
+    Fact(r"ROPE_BASE", "attention", "log", 32.0, weight=0.5, towards=1),
+    Fact(r"QK_GAIN", "attention", "log", 1.6, weight=0.5, towards=1),
     Fact(r"SOFTCAP", "loss", "log", 4.0, weight=0.5),
     Fact(r"MLP_RATIO", "mlp", span=2.0, weight=0.5),
     Fact(r"DEPTH|.*LAYERS", "shape", "whole", 2.0, weight=1.5),
     Fact(r"DIM|.*WIDTH", "shape", "log", 2.0, weight=1.5),
-    Fact(r"FINAL_.*", "schedule", "linear", low=0.0, high=0.3),
-    Fact(r"WARM(UP|DOWN).*|.*_(SHARE|FRACTION)", "schedule", "linear", weight=1.5, low=0.0, high=1.0),
+    Fact(r"FINAL_.*", "schedule", "linear", low=0.0, high=0.3, towards=1),
+    Fact(r"WARMDOWN.*", "schedule", "linear", weight=1.5, low=0.0, high=1.0, towards=1),
+    Fact(r"WARMUP.*|.*_(SHARE|FRACTION)", "schedule", "linear", weight=0.5, low=0.0, high=1.0),
     Fact(r"(MUON|MATRIX)_LR", "optimizer", "log", 8.0, weight=3.0),
-    Fact(r"(EMBED|HEAD)_LR|LR|LEARNING_RATE", "optimizer", "log", 8.0, weight=2.0),
+    Fact(r"(EMBED|HEAD)_LR|LR|LEARNING_RATE", "optimizer", "log", 8.0, weight=2.0, towards=1),
     Fact(r".*_LR", "optimizer", "log", 8.0),
     Fact(r".*BETA\d?|.*MOMENTUM(_(START|END))?", "optimizer", "complement", 5.0, low=0.0, high=0.9999),
     Fact(r".*MOMENTUM.*", "optimizer", span=4.0, weight=0.5),
     Fact(r".*(DECAY|_WD)", "optimizer", span=8.0, low=0.0),
-    Fact(r".*INIT.*", "init", span=8.0),
+    Fact(r".*INIT.*", "init", span=8.0, towards=-1),
     Fact(r".*DROPOUT.*|.*SMOOTHING.*", "loss", "linear", low=0.0, high=0.5),
     Fact(r"EMBED.*|HEAD.*|VALUE.*|TIE.*", "embeddings_head"),
     Fact(r".*", "optimizer", span=4.0, weight=0.5),

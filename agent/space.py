@@ -33,6 +33,8 @@ class Dimension:
     negative: bool = False
     """The magnitude is searched, the sign stays."""
     weight: float = 1.0
+    towards: int = 0
+    """The way to try first; 0 when neither is known to be better."""
     choices: tuple[Number, ...] = ()
 
     def coordinate(self, value: Number) -> float:
@@ -134,7 +136,7 @@ def _dimension(name: str, now: Number, origin: Number, vocabularies: Sequence[in
         low, high = max(1.0, math.floor(low)), math.ceil(high)
     if not low < high:
         return None
-    return Dimension(name, fact.category, scale, low, high, isinstance(now, int), now < 0, fact.weight)
+    return Dimension(name, fact.category, scale, low, high, isinstance(now, int), now < 0, fact.weight, fact.towards)
 
 
 def _natural_scale(value: Number, fact: Fact) -> Scale:
