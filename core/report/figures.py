@@ -115,6 +115,7 @@ def label_keeps(axes: Axes, keeps: Sequence[tuple[ExperimentRow, float]], last: 
     placed: list[Bbox] = []
     for row, value in keeps:
         near_the_end = row.number > 0.5 * max(last, 1)
+        words = one_line(row.hypothesis.split(": ")[0], LABEL_CHARACTERS)
         label = axes.annotate(
             f"{value:.4f}  {words}",
             (row.number, value),
