@@ -1,9 +1,7 @@
-"""The train child's side of the feed: `data` and `clock` as a train file sees them."""
+"""The train child's view of the feed: `data` and `clock` of a train file. See `frames` for the bytes."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import socket
 import statistics
 import time
@@ -13,125 +11,203 @@ from typing import Any
 
 import numpy as np
 from autoresearch.backends.contract import Array, BatchInfo, Packing, Runtime
-from autoresearch.core.data.frames import END, Header, receive_exactly
+from autoresearch.core.data.frames import DOCUMENTS, END, FRAME, ROWS, Header, Request
 
-RECENT_INTERVALS = 16
-"""How many steps the expected length of the next one is taken from."""
+INTERVALS = 33
+"""Of the last batches, from which the next one's time is expected."""
+ENOUGH_INTERVALS = 5
+"""With fewer, the shortest is expected rather than the median: the first ones may hold a compilation."""
 
 
 class FeedClock:
-    """A view of the parent's clock: monotonic time is the same in every process of a machine."""
+    """A view of the supervisor's clock. It starts with the first batch."""
 
     def __init__(self, budget_seconds: float, send_log: Callable[[dict[str, Any]], None]) -> None:
         self._budget = budget_seconds
         self._send_log = send_log
-        self._started: float | None = None
+        self._deadline: float | None = None
 
-    def start(self, started: float) -> None:
-        """Told by the feeder with its first frame, in monotonic seconds."""
-        if self._started is None:
-            self._started = started
+    def start(self, deadline: float) -> None:
+        """The first batch is there; `deadline` in seconds of the monotonic clock."""
+        self._deadline = deadline
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used, 0 to 1."""
+        return 1.0 - self.remaining / self._budget
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline."""
+        if self._deadline is None:
+            return self._budget
+        return min(self._budget, max(0.0, self._deadline - time.monotonic()))
 
     @property
     def budget(self) -> float:
         """Seconds of training."""
         return self._budget
 
-    @property
-    def remaining(self) -> float:
-        """Seconds until the deadline, never below 0."""
-        if self._started is None:
-            return self._budget
-        return max(0.0, self._started + self._budget - time.monotonic())
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget that is used, 0..1."""
-        return 1.0 - self.remaining / self._budget
-
     def log(self, *, step: int, loss: float, **scalars: float) -> None:
-        """Send one point of the live curve."""
-        self._send_log({"event": "log", "step": step, "loss": loss, "progress": self.progress, **scalars})
+        """Pass one point of the live curve on. Never raises: a broken curve is no reason to lose a trial."""
+        try:
+            self._send_log({**scalars, "step": step, "loss": loss, "progress": self.progress})
+        except Exception:
+            pass
 
 
 class FeedClient:
-    """Training data over a socket. Implements `contract.Data`."""
+    """Asks for batches, one ahead, and puts them on the device."""
 
     def __init__(self, sock: socket.socket, *, runtime: Runtime, vocab_size: int, seed: int) -> None:
-        self._sock = sock
+        sock.setblocking(True)
+        self._socket = sock
         self._runtime = runtime
         self._vocab_size = vocab_size
         self._seed = seed
         self._clock: FeedClock | None = None
-        self._stream = 0
-        self._ended = False
+        self._deadline: float | None = None
+        self._asked: Request | None = None
+        self._kept: dict[Request, tuple[Header, np.ndarray]] = {}
+        self._intervals: dict[Request, deque[float]] = {}
+        self._last: tuple[Request, float] | None = None
+        self._over = False
+        self._synchronized = False
 
     def attach(self, clock: FeedClock) -> None:
-        """The clock that starts with the first frame."""
+        """Start this clock with the first batch."""
         self._clock = clock
 
     def warmup(self, batch: int, seq: int) -> Iterator[tuple[Array, Array]]:
-        """Endless random tokens, each array (batch, seq) on the device."""
-        random = np.random.default_rng(self._seed)
-        while True:
-            rows = random.integers(0, self._vocab_size, (batch, seq + 1), dtype=np.uint16)
-            yield self._to_device(rows)
+        """Endless random `(inputs, targets)`, each (batch, seq). Does not start the clock."""
+        Request(ROWS, batch=batch, seq=seq).pack()
+        return self._warmup(batch, seq)
 
     def batches(self, batch: int, seq: int, packing: Packing = "best_fit") -> Iterator[tuple[Array, Array, BatchInfo]]:
-        """Real batches until the deadline, or a little before it when the next is not expected to be done by then."""
-        request = {"op": "batches", "batch": batch, "seq": seq, "packing": packing}
-        for header, payload in self._frames(request):
-            rows = np.frombuffer(payload, dtype="<u2").reshape(header.rows, header.width)
-            inputs, targets = self._to_device(rows)
-            yield inputs, targets, BatchInfo(header.epoch, header.tokens)
+        """Real `(inputs, targets, info)`, each array (batch, seq), until the deadline.
+
+        Ends a little early when the next batch is not expected to be done in time. Raises `ValueError` for a shape
+        that cannot be had, `RuntimeError` when the feed breaks off.
+        """
+        request = Request(ROWS, packing, batch, seq)
+        request.pack()
+        return self._batches(request)
 
     def documents(self) -> Iterator[np.ndarray]:
-        """Real documents, each BOS + tokens, uint16 (n,), until the deadline."""
-        for header, payload in self._frames({"op": "documents"}):
-            lengths = np.frombuffer(payload, dtype="<u4", count=header.rows)
-            tokens = np.frombuffer(payload, dtype="<u2", offset=4 * header.rows)
-            yield from np.split(tokens, np.cumsum(lengths)[:-1])
+        """Real documents, uint16 (n,), each beginning with BOS, until the deadline."""
+        request = Request(DOCUMENTS)
+        while (frame := self._next(request)) is not None:
+            header, values = frame
+            lengths = values[: 2 * header.rows].view("<u4")
+            starts = 2 * header.rows + np.concatenate([[0], np.cumsum(lengths)])
+            for start, end in zip(starts.tolist(), starts[1:].tolist(), strict=False):
+                if self._remaining() <= 0:
+                    break
+                yield values[start:end]
 
-    def _to_device(self, rows: np.ndarray) -> tuple[Array, Array]:
-        return self._runtime.to_device(rows[:, :-1]), self._runtime.to_device(rows[:, 1:])
+    def _warmup(self, batch: int, seq: int) -> Iterator[tuple[Array, Array]]:
+        generator = np.random.default_rng(self._seed % 2**63)
+        while True:
+            rows = generator.integers(0, self._vocab_size, size=(batch, seq + 1), dtype=np.uint16)
+            yield self._split(rows)
 
-    def _frames(self, request: dict[str, Any]) -> Iterator[tuple[Header, bytearray]]:
-        """Frames of one stream. The next one is asked for before this one is handed out."""
-        self._stream += 1
-        stream = self._stream
-        if not self._ended:
-            self._send({**request, "stream": stream})
-        taken: deque[float] = deque(maxlen=RECENT_INTERVALS)
-        while not self._ended and stream == self._stream:
-            if self._is_last_minute(taken):
-                self._ended = True
-                break
-            header, payload = self._receive()
-            if header.kind == END:
-                self._ended = True
-            elif header.stream == stream:
-                if self._clock is not None:
-                    self._clock.start(header.started)
-                taken.append(time.monotonic())
-                self._send({"op": "next", "stream": stream})
-                yield header, payload
-        if self._ended:
+    def _batches(self, request: Request) -> Iterator[tuple[Array, Array, BatchInfo]]:
+        while (frame := self._next(request)) is not None:
+            header, values = frame
+            inputs, targets = self._split(values.reshape(header.rows, header.columns))
+            yield inputs, targets, BatchInfo(epoch=header.epoch, tokens=header.tokens)
+
+    def _split(self, rows: np.ndarray) -> tuple[Array, Array]:
+        to_device = self._runtime.to_device
+        return to_device(np.ascontiguousarray(rows[:, :-1])), to_device(np.ascontiguousarray(rows[:, 1:]))
+
+    def _next(self, request: Request) -> tuple[Header, np.ndarray] | None:
+        """The next frame of this shape, having asked for the one after it; None at the end."""
+        self._time(request)
+        if not self._over and self._remaining() < self._expected(request):
+            self._over = True
+        frame = None if self._over else self._fetch(request)
+        if frame is None or self._remaining() <= 0:
+            self._end()
+            return None
+        self._ask(request)
+        self._last = (request, time.monotonic())
+        return frame
+
+    def _fetch(self, request: Request) -> tuple[Header, np.ndarray] | None:
+        """Take the frame that was asked for ahead. One of another shape is kept for when that shape is wanted again."""
+        if self._asked is not None and self._asked != request:
+            other, self._asked = self._asked, None
+            frame = self._receive()
+            if frame is None:
+                return None
+            self._kept[other] = frame
+        if request in self._kept:
+            return self._kept.pop(request)
+        self._ask(request)
+        self._asked = None
+        return self._receive()
+
+    def _ask(self, request: Request) -> None:
+        if self._asked is None and request not in self._kept:
+            self._asked = request
+            try:
+                self._socket.sendall(request.pack())
+            except OSError:  # The feed has closed; what it sent before, END last, is still to be read.
+                pass
+
+    def _receive(self) -> tuple[Header, np.ndarray] | None:
+        head = self._read(FRAME.size)
+        header = Header.unpack(head.tobytes()) if head is not None else None
+        if header is None or header.kind == END:
+            self._closed(header)
+            return None
+        lengths = 4 * header.rows if header.kind == DOCUMENTS else 0
+        tokens = header.columns if header.kind == DOCUMENTS else header.rows * header.columns
+        body = self._read(lengths + 2 * tokens)
+        if body is None:
+            self._closed(None)
+            return None
+        if self._deadline is None and self._clock is not None:
+            self._clock.start(header.deadline)
+        self._deadline = header.deadline
+        return header, body.view("<u2")
+
+    def _read(self, size: int) -> np.ndarray | None:
+        """Exactly `size` bytes in a new array, or None when the stream ends before."""
+        buffer = np.empty(size, dtype=np.uint8)
+        rest = buffer.data
+        try:
+            while rest:
+                count = self._socket.recv_into(rest)
+                if count == 0:
+                    return None
+                rest = rest[count:]
+        except ConnectionError:
+            return None
+        return buffer
+
+    def _closed(self, end: Header | None) -> None:
+        self._over = True
+        if end is None and self._remaining() > 0:
+            raise RuntimeError("the feed broke off before the deadline")
+
+    def _end(self) -> None:
+        self._over, self._last = True, None
+        if not self._synchronized:
+            self._synchronized = True
             self._runtime.synchronize()
 
-    def _is_last_minute(self, taken: deque[float]) -> bool:
-        """Whether the next step, if it takes as long as the recent ones, would end after the deadline."""
-        if self._clock is None or len(taken) < 3:
-            return False
-        times = [*taken, time.monotonic()]
-        expected = statistics.median(after - before for before, after in itertools.pairwise(times))
-        return self._clock.remaining < expected
+    def _time(self, request: Request) -> None:
+        if self._last is not None and self._last[0] == request:
+            self._intervals.setdefault(request, deque(maxlen=INTERVALS)).append(time.monotonic() - self._last[1])
 
-    def _send(self, message: dict[str, Any]) -> None:
-        try:
-            self._sock.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            self._ended = True
+    def _expected(self, request: Request) -> float:
+        """Seconds that the next batch of this shape will take."""
+        intervals = self._intervals.get(request)
+        if not intervals or request.kind == DOCUMENTS:  # Whoever packs documents alone knows when a step is due.
+            return 0.0
+        return min(intervals) if len(intervals) < ENOUGH_INTERVALS else statistics.median(intervals)
 
-    def _receive(self) -> tuple[Header, bytearray]:
-        header = Header.unpack(bytes(receive_exactly(self._sock, Header.SIZE)))
-        return header, receive_exactly(self._sock, header.payload_bytes)
+    def _remaining(self) -> float:
+        return float("inf") if self._deadline is None else self._deadline - time.monotonic()

@@ -1,9 +1,16 @@
-"""The feeder: a trusted process that reads train shards and hands them out, batch by batch, until the deadline.
+"""The feed: a trusted process that hands training text to a train child, and stops at the deadline.
 
-    python -m autoresearch.core.data.feed --prepared DIR --vocab V --seed N --budget SECONDS --socket-fd K --events-fd E
+The clock starts when the first frame is sent. Nothing is sent after the deadline: a frame that is half sent then is
+left half sent. Frames are sent only when they are asked for, so a child cannot be given more than it takes, and at most
+one batch waits packed. See `frames` for the bytes.
 
-The clock starts when the first real frame is sent; at the deadline an END frame goes out and nothing follows it. What
-happens is told to the supervisor as JSON lines on the events descriptor.
+Events for the supervisor, JSON lines:
+    {"event": "first_batch", "monotonic": t0}
+    {"event": "progress", "tokens", "batches", "epoch"}          about four a second
+    {"event": "bad_request" | "data_error", "message"}           nothing more is handed out
+    {"event": "end", "reason": "deadline" | "closed", "tokens", "batches", "epoch"}      always the last
+`tokens` and `batches` count a frame once the child has asked for another after it: the last frame, when the child was
+not ready for more, was fetched ahead and not used.
 """
 
 from __future__ import annotations
@@ -18,193 +25,193 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.data.frames import BATCH, DOCUMENTS, END, LINE_LIMIT_BYTES, Header
-from autoresearch.core.data.order import EpochOrder
-from autoresearch.core.data.producer import Producer, StreamRequest
-from autoresearch.core.errors import ArError
+from autoresearch.core.data.ahead import Batch, PackAhead
+from autoresearch.core.data.frames import DOCUMENTS, END, REQUEST, ROWS, FrameError, Header, Request
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.data.packing import Packer
+from autoresearch.core.data.shards import open_shard
+from autoresearch.core.errors import DataError
 
 PROGRESS_SECONDS = 0.25
-MAX_CREDITS = 2
-"""A child that asks for more at once gets no more than this ahead."""
+SWITCH_SECONDS = 0.0005
+"""How long the packing thread may keep the sending one waiting for the interpreter."""
 
 
-class ChildGoneError(Exception):
-    """The train child has closed its end."""
+class DeadlineError(Exception):
+    """The budget is used up."""
 
 
-class Feeder:
-    """One trial's feed."""
+class ClosedError(Exception):
+    """The child, or the supervisor, is gone."""
 
-    def __init__(self, sock: socket.socket, order: EpochOrder, budget_seconds: float, events_fd: int) -> None:
-        self._sock = sock
-        self._order = order
+
+class Events:
+    """The supervisor's end of things."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def send(self, event: str, **fields: Any) -> None:
+        """Write one line. Raises `ClosedError` when nobody listens any more."""
+        try:
+            os.write(self.descriptor, json.dumps({"event": event, **fields}).encode() + b"\n")
+        except BrokenPipeError as error:
+            raise ClosedError from error
+
+
+class Feed:
+    """Answers the requests of one child."""
+
+    def __init__(self, sock: socket.socket, events: Events, ahead: PackAhead, budget_seconds: float) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._events = events
+        self._ahead = ahead
         self._budget = budget_seconds
-        self._events_fd = events_fd
-        self._producer: Producer | None = None
-        self._stream = 0
-        self._credits = 0
-        self._line = b""
-        self._started = 0.0
-        self._ended = False
-        self._sent_tokens: list[tuple[int, int]] = []
-        self.tokens = 0
-        """Handed out: sent, and acknowledged by asking for the next."""
-        self.batches = 0
-        self.epoch = 0
+        self._deadline: float | None = None
+        self._poll = select.poll()
+        self._poll.register(events.descriptor, 0)  # errors alone: the supervisor has closed its end
+        self._next_progress = 0.0
+        self._sent_tokens = 0
+        self._sent: Batch | None = None
+        self._midway = False
+        self._tokens = self._batches = self._epoch = 0
 
-    def serve(self) -> None:
-        """Until the child closes its end. Raises `DataError` when the shards cannot be read."""
+    def run(self) -> None:
+        """Serve until the deadline, or until the child is gone or sends what is no request."""
         reason = "closed"
-        next_progress = time.monotonic() + PROGRESS_SECONDS
         try:
             while True:
-                if self._started and not self._ended and time.monotonic() >= self._started + self._budget:
-                    self._end()
-                    reason = "deadline"
-                    self._tell_progress("end", reason=reason)
-                if self._credits and self._producer is not None and not self._ended:
-                    self._send_next()
-                    continue
-                self._wait_readable(self._until_deadline(next_progress))
-                if time.monotonic() >= next_progress:
-                    next_progress = time.monotonic() + PROGRESS_SECONDS
-                    if self._started and not self._ended:
-                        self._tell_progress("progress")
-        except (ChildGoneError, ConnectionError):
+                request = self._receive()
+                self._count()
+                self._answer(request)
+        except DeadlineError:
+            reason = "deadline"
+            self._finish()
+        except FrameError as error:
+            self._events.send("bad_request", message=str(error))
+        except ClosedError:
             pass
-        finally:
-            if self._producer is not None:
-                self._producer.close()
-        if not self._ended:
-            self._tell_progress("end", reason=reason)
-
-    def _until_deadline(self, next_progress: float) -> float:
-        """Seconds that may pass before there is something to do without being asked."""
-        now = time.monotonic()
-        until = next_progress
-        if self._started and not self._ended:
-            until = min(until, self._started + self._budget)
-        return max(0.0, until - now)
-
-    def _wait_readable(self, seconds: float) -> None:
-        readable, _, _ = select.select([self._sock], [], [], seconds)
-        if readable:
-            self._read()
-
-    def _read(self) -> None:
-        data = self._sock.recv(1 << 16)
-        if not data:
-            raise ChildGoneError
-        *lines, self._line = (self._line + data).split(b"\n")
-        for line in lines:
-            self._hear(line)
-        if len(self._line) > LINE_LIMIT_BYTES:
-            self._refuse("a request without end")
-
-    def _hear(self, line: bytes) -> None:
+        self._socket.close()
         try:
-            message = json.loads(line)
-            operation, stream = message["op"], int(message["stream"])
-            if operation == "next":
-                self._acknowledge(stream)
+            self._events.send("end", reason=reason, tokens=self._tokens, batches=self._batches, epoch=self._epoch)
+        except ClosedError:
+            pass
+
+    def _answer(self, request: Request) -> None:
+        batch = self._ahead.take(request, self._deadline)
+        if batch is None:
+            raise DeadlineError
+        if self._deadline is None:
+            started = time.monotonic()
+            self._deadline = started + self._budget
+            self._events.send("first_batch", monotonic=started)
+        self._check_deadline()
+        self._sent_tokens += batch.tokens
+        kind = DOCUMENTS if request.kind == DOCUMENTS else ROWS
+        header = Header(kind, batch.epoch, batch.rows, batch.columns, self._sent_tokens, self._deadline).pack()
+        self._midway = True
+        self._send(header)
+        self._send(batch.payload)
+        self._midway = False
+        self._sent = batch
+
+    def _receive(self) -> Request:
+        data = b""
+        while len(data) < REQUEST.size:
+            self._wait(select.POLLIN)
+            try:
+                part = self._socket.recv(REQUEST.size - len(data))
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ClosedError from error
+            if not part:
+                raise ClosedError
+            data += part
+        return Request.unpack(data)
+
+    def _send(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._wait(select.POLLOUT)
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ClosedError from error
+
+    def _wait(self, condition: int) -> None:
+        """Wait for the socket, telling the supervisor now and then. Raises `DeadlineError`, `ClosedError`."""
+        self._poll.register(self._socket, condition)
+        while True:
+            now = self._check_deadline()
+            timeout = PROGRESS_SECONDS if self._deadline is None else min(PROGRESS_SECONDS, self._deadline - now)
+            if self._deadline is not None and now >= self._next_progress:
+                self._next_progress = now + PROGRESS_SECONDS
+                self._events.send("progress", tokens=self._tokens, batches=self._batches, epoch=self._epoch)
+            for descriptor, _ in self._poll.poll(1000 * timeout):
+                if descriptor == self._events.descriptor:
+                    raise ClosedError
                 return
-            request = StreamRequest.parse(message)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            self._refuse(f"a request that cannot be understood ({error})")
+
+    def _check_deadline(self) -> float:
+        now = time.monotonic()
+        if self._deadline is not None and now >= self._deadline:
+            raise DeadlineError
+        return now
+
+    def _count(self) -> None:
+        """The child asks again, so it has taken what was sent last."""
+        if self._sent is not None:
+            self._tokens += self._sent.tokens
+            self._batches += 1
+            self._epoch = self._sent.epoch
+            self._sent = None
+
+    def _finish(self) -> None:
+        """Send END where the stream stands between two frames; never wait for it."""
+        if self._midway:
             return
-        if self._producer is not None:
-            self._producer.close()
-        self._sent_tokens.clear()
-        self._stream, self._credits = stream, 1
-        self._producer = Producer(self._order, request)
-
-    def _acknowledge(self, stream: int) -> None:
-        if stream != self._stream or self._producer is None:
-            return
-        if self._sent_tokens:
-            tokens, epoch = self._sent_tokens.pop(0)
-            self.tokens += tokens
-            self.epoch = epoch
-            self.batches += 1
-        self._credits = min(MAX_CREDITS, self._credits + 1)
-
-    def _refuse(self, what: str) -> None:
-        """A child that does not keep to the protocol gets nothing more."""
-        self._tell({"event": "bad_request", "message": f"the train file's process sent {what}"})
-        self._end()
-
-    def _send_next(self) -> None:
-        if self._producer is None:
-            return
-        made = self._producer.take(timeout=0.05)
-        if made is None:  # packing has not caught up; look at the socket meanwhile
-            self._wait_readable(0.0)
-            return
-        if not self._started:
-            self._started = time.monotonic()
-            self._tell({"event": "first_batch", "monotonic": self._started})
-        self._credits -= 1
-        pending = sum(tokens for tokens, _ in self._sent_tokens)
-        self._sent_tokens.append((made.tokens, made.epoch))
-        header = Header(
-            kind=DOCUMENTS if made.is_documents else BATCH,
-            stream=self._stream,
-            rows=made.rows,
-            width=made.width,
-            epoch=made.epoch,
-            tokens=self.tokens + pending + made.tokens,
-            started=self._started,
-        )
-        self._send(header.pack(), made.payload)
-
-    def _end(self) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        if self._producer is not None:
-            self._producer.close()
-        header = Header(END, self._stream, 0, 0, self.epoch, self.tokens, self._started)
-        self._send(header.pack(), b"")
-
-    def _send(self, *parts: bytes | memoryview) -> None:
-        """Write, but not past the deadline: a child that does not read must not keep the feeder from ending."""
-        for part in parts:
-            view = memoryview(part).cast("B")
-            while view:
-                _, writable, _ = select.select([], [self._sock], [], 0.1)
-                if writable:
-                    view = view[self._sock.send(view, socket.MSG_DONTWAIT) :]
-                elif self._started and time.monotonic() > self._started + self._budget:
-                    self._ended = True  # the frame stays cut short; the child has had its time
-                    self._tell_progress("end", reason="deadline")
-                    raise ChildGoneError
-
-    def _tell_progress(self, event: str, **fields: Any) -> None:
-        self._tell({"event": event, "tokens": self.tokens, "batches": self.batches, "epoch": self.epoch, **fields})
-
-    def _tell(self, event: dict[str, Any]) -> None:
-        os.write(self._events_fd, json.dumps(event).encode() + b"\n")
+        try:
+            if len(self._socket.recv(REQUEST.size)) == REQUEST.size:
+                self._count()
+        except OSError:
+            pass
+        try:
+            self._socket.send(Header(END, deadline=self._deadline or 0.0, tokens=self._sent_tokens).pack())
+        except OSError:  # The child has not read the last frame; it will find the stream closed behind it.
+            pass
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point of the process."""
-    parser = argparse.ArgumentParser(prog="feed")
+def serve(prepared: Path, vocab: int, seed: int, budget_seconds: float, sock: socket.socket, events: Events) -> int:
+    """Check the shards, then feed. Returns the exit code."""
+    try:
+        corpus = Prepared.open(prepared)
+        corpus.quick_check(vocab)
+        shards = [open_shard(path) for path in corpus.train_shards(vocab)]
+    except DataError as error:
+        events.send("data_error", message=str(error))
+        events.send("end", reason="closed", tokens=0, batches=0, epoch=0)
+        return 1
+    Feed(sock, events, PackAhead(Packer(shards, seed)), budget_seconds).run()
+    return 0
+
+
+def main() -> int:
+    """Entry point of `python -m autoresearch.core.data.feed`."""
+    parser = argparse.ArgumentParser(description="Feeds training text to one trial.")
     parser.add_argument("--prepared", type=Path, required=True)
     parser.add_argument("--vocab", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--budget", type=float, required=True)
+    parser.add_argument("--budget", type=float, required=True, help="seconds")
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--events-fd", type=int, required=True)
-    options = parser.parse_args(argv)
-    try:
-        order = EpochOrder.open(options.prepared, options.vocab, options.seed)
-        with socket.socket(fileno=options.socket_fd) as sock:
-            Feeder(sock, order, options.budget, options.events_fd).serve()
-    except ArError as error:
-        message = {"event": "data_error", "message": str(error)}
-        os.write(options.events_fd, json.dumps(message).encode() + b"\n")
-        return 1
-    return 0
+    given = parser.parse_args()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    sock = socket.socket(fileno=given.socket_fd)
+    return serve(given.prepared, given.vocab, given.seed, given.budget, sock, Events(given.events_fd))
 
 
 if __name__ == "__main__":

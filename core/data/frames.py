@@ -1,82 +1,96 @@
-"""What travels between feeder and train child over their socket, in both directions.
+"""What the feed and the train child say to each other over one stream socket. Little-endian throughout.
 
-The child sends JSON lines: a request opens a stream, and each credit asks for one more frame of it.
+The child sends a request for every frame it wants (a credit); the feed answers requests in order, one frame each, until
+the deadline. Then comes one END frame, unless a frame was cut off by the deadline, and the stream is closed.
 
-    {"op": "batches", "stream": 1, "batch": B, "seq": T, "packing": "best_fit" | "stream"}
-    {"op": "documents", "stream": 2}
-    {"op": "next", "stream": 1}      also acknowledges that the frame before was handed out
-
-The feeder answers with frames: a header, then a payload of little-endian uint16 tokens.
-
-    BATCH      rows x width tokens, width = T + 1
-    DOCUMENTS  `rows` lengths as uint32, then `width` tokens in all
-    END        nothing: the budget is used up, and no frame will follow
-
-A request is worth one frame, so the feeder is never more than one frame ahead of what was handed out.
+Request, 16 bytes: magic, kind (ROWS or DOCUMENTS), packing (place in PACKINGS), zero, batch, seq.
+    DOCUMENTS leaves packing, batch and seq zero.
+Frame, 40 bytes: magic, kind, zeros, epoch, rows, columns, tokens handed out so far (this frame included), deadline
+    (float64 seconds of the monotonic clock, which all processes of a machine share). Then:
+    ROWS       rows x columns tokens as uint16; columns = seq + 1
+    DOCUMENTS  `rows` lengths as uint32, then `columns` tokens as uint16: the documents end to end
+    END        nothing
 """
 
 from __future__ import annotations
 
-import socket
 import struct
 from dataclasses import dataclass
-from typing import ClassVar
 
-BATCH, DOCUMENTS, END = 1, 2, 3
-MAGIC = b"ARF1"
-LINE_LIMIT_BYTES = 4096
-MAX_BATCH_TOKENS = 2**24
-"""Tokens in one batch at most: 32 MiB on the wire."""
+REQUEST = struct.Struct("<4sBBHII")
+FRAME = struct.Struct("<4sBxxxIIIxxxxQd")
+REQUEST_MAGIC = b"ARrq"
+FRAME_MAGIC = b"ARfr"
+ROWS, DOCUMENTS, END = 1, 2, 3
+PACKINGS = ("best_fit", "stream")
+MAX_BATCH_TOKENS = 1 << 24
+"""Of one frame: batch * seq."""
+
+
+class FrameError(ValueError):
+    """Bytes that are no request or frame, or a request that cannot be served."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One credit."""
+
+    kind: int
+    packing: str = PACKINGS[0]
+    batch: int = 0
+    seq: int = 0
+
+    def pack(self) -> bytes:
+        """The bytes to send. Raises `FrameError` when the request cannot be served."""
+        check_request(self)
+        return REQUEST.pack(REQUEST_MAGIC, self.kind, PACKINGS.index(self.packing), 0, self.batch, self.seq)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Request:
+        """Read REQUEST.size bytes. Raises `FrameError`."""
+        magic, kind, packing, _, batch, seq = REQUEST.unpack(data)
+        if magic != REQUEST_MAGIC:
+            raise FrameError(f"{data[:16].hex()} is no request")
+        if packing >= len(PACKINGS):
+            raise FrameError(f"packing {packing} is unknown")
+        request = cls(kind, PACKINGS[packing], batch, seq)
+        check_request(request)
+        return request
 
 
 @dataclass(frozen=True)
 class Header:
-    """What comes before a payload."""
+    """What precedes a frame's tokens."""
 
     kind: int
-    stream: int
-    rows: int
-    width: int
-    epoch: int
-    tokens: int
-    """Training tokens up to and including this frame."""
-    started: float
-    """Monotonic seconds at which the clock started."""
-
-    _layout: ClassVar[struct.Struct] = struct.Struct("<4sIIIIIQd")
-    SIZE: ClassVar[int] = _layout.size
+    epoch: int = 0
+    rows: int = 0
+    columns: int = 0
+    tokens: int = 0
+    deadline: float = 0.0
 
     def pack(self) -> bytes:
-        """As bytes."""
-        return self._layout.pack(
-            MAGIC, self.kind, self.stream, self.rows, self.width, self.epoch, self.tokens, self.started
-        )
+        """The bytes to send."""
+        return FRAME.pack(FRAME_MAGIC, self.kind, self.epoch, self.rows, self.columns, self.tokens, self.deadline)
 
     @classmethod
     def unpack(cls, data: bytes) -> Header:
-        """From bytes. Raises `ConnectionError` when they are no header."""
-        magic, *fields = cls._layout.unpack(data)
-        if magic != MAGIC:
-            raise ConnectionError("the feed is out of step: no frame starts here")
+        """Read FRAME.size bytes. Raises `FrameError`."""
+        magic, *fields = FRAME.unpack(data)
+        if magic != FRAME_MAGIC:
+            raise FrameError("the feed sent something that is no frame")
         return cls(*fields)
 
-    @property
-    def payload_bytes(self) -> int:
-        """How many bytes follow."""
-        if self.kind == BATCH:
-            return 2 * self.rows * self.width
-        if self.kind == DOCUMENTS:
-            return 4 * self.rows + 2 * self.width
-        return 0
 
-
-def receive_exactly(sock: socket.socket, count: int) -> bytearray:
-    """`count` bytes. Raises `ConnectionError` when the other side closes first."""
-    data = bytearray(count)
-    view = memoryview(data)
-    while view:
-        got = sock.recv_into(view)
-        if got == 0:
-            raise ConnectionError("the feed has closed")
-        view = view[got:]
-    return data
+def check_request(request: Request) -> None:
+    """Raise `FrameError` unless the request can be served."""
+    if request.kind == DOCUMENTS:
+        return
+    if request.kind != ROWS:
+        raise FrameError(f"requests of kind {request.kind} are unknown")
+    if request.packing not in PACKINGS:
+        raise FrameError(f"packing {request.packing!r} is unknown; there are {' and '.join(PACKINGS)}")
+    if request.batch < 1 or request.seq < 1:
+        raise FrameError(f"batch {request.batch} x seq {request.seq}: both must be at least 1")
+    if request.batch * request.seq > MAX_BATCH_TOKENS:
+        raise FrameError(f"batch {request.batch} x seq {request.seq} is more than {MAX_BATCH_TOKENS} tokens")

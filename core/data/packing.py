@@ -1,138 +1,119 @@
-"""Documents to rows. A row has T + 1 tokens: inputs are all but its last, targets all but its first.
+"""Documents into rows of T + 1 tokens without padding: every token of an epoch is a target exactly once.
 
-Where a document is cut, the token before the cut is repeated at the start of what follows, so that every token of a
-document, BOS apart, is a target exactly once.
+A document (BOS + tokens) that is cut at the end of a row goes on at the start of the next one, led by the last token
+before the cut, which is then input only. `stream` takes documents in order. `best_fit` fills a row with the longest
+document that still fits, again and again, and cuts the oldest document it holds for what is left; so documents are
+rarely cut far from an end, and a long one waits no longer than any other.
+
+The order is drawn anew for every seed and epoch. Documents of two epochs are never mixed: at most one row has both.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from autoresearch.core.data.shards import Shard
 
-BUFFERED_PIECES = 1024
-"""From how many pieces the best fit is chosen: more fills rows with fewer cuts, and costs start-up."""
+HELD = 1024
+"""Documents that `best_fit` chooses from."""
+AGE_BITS = 40
 
-
-class Packer(Protocol):
-    """Makes batches from documents."""
-
-    def batch(self, rows: int) -> np.ndarray:
-        """uint16 (rows, T + 1). Raises `StopIteration` when a finite source is used up."""
-        ...
-
-    def leftovers(self) -> list[np.ndarray]:
-        """What was taken from the source and is in no batch yet, oldest first. The packer is empty afterwards."""
-        ...
+Piece = tuple[np.ndarray, int, int]
+"""Tokens [start, end) of an array."""
 
 
-class Stream:
-    """Documents one after another, cut wherever a row ends."""
+class Packer:
+    """The training text of one vocabulary, without end. Rows of any shape are drawn from the same supply."""
 
-    def __init__(self, documents: Iterator[np.ndarray], seq: int) -> None:
-        self._documents, self._seq = documents, seq
-        self._tokens = np.empty(0, dtype=np.uint16)
+    def __init__(self, shards: Sequence[Shard], seed: int) -> None:
+        self._shards = shards
+        self._seed = seed % 2**63
+        self._order = self._documents_of(0)
+        self._exhausted = False
+        self._tail: Piece | None = None
+        self._age = 0
+        self._pieces: dict[int, Piece] = {}
+        self._ages: deque[int] = deque()
+        self._by_length: list[int] = []
+        self.epoch = 0
+        """Passes over the text that are complete."""
 
-    def batch(self, rows: int) -> np.ndarray:
-        """uint16 (rows, T + 1)."""
-        needed = rows * self._seq + 1
-        parts, have = [self._tokens], len(self._tokens)
-        while have < needed:
-            try:
-                part = next(self._documents)
-            except StopIteration:
-                self._tokens = np.concatenate(parts)
-                raise
-            parts.append(part)
-            have += len(part)
-        tokens = np.concatenate(parts)
-        self._tokens = tokens[rows * self._seq :]
-        starts = np.arange(rows)[:, None] * self._seq
-        return tokens[starts + np.arange(self._seq + 1)]
+    def best_fit(self, batch: int, seq: int) -> np.ndarray:
+        """The next rows, uint16 (batch, seq + 1): documents kept whole where that is possible."""
+        return self._rows(batch, seq, self._fitting)
 
-    def leftovers(self) -> list[np.ndarray]:
-        """The tokens of the row that was not finished."""
-        rest, self._tokens = self._tokens, np.empty(0, dtype=np.uint16)
-        return [rest] if len(rest) > 1 else []
+    def stream(self, batch: int, seq: int) -> np.ndarray:
+        """The next rows, uint16 (batch, seq + 1): documents one after the other."""
+        return self._rows(batch, seq, lambda room: self._oldest())
 
+    def documents(self, tokens: int) -> list[np.ndarray]:
+        """The next whole documents, uint16 (n,) each, of `tokens` tokens or a little more together."""
+        drawn: list[np.ndarray] = []
+        while tokens > 0:
+            values, start, end = self._take(self._oldest())
+            drawn.append(values[start:end])
+            tokens -= end - start
+        return drawn
 
-class BestFit:
-    """Rows filled with the longest pieces that fit; what is cut off comes back first.
+    def _rows(self, batch: int, seq: int, choose: Callable[[int], int]) -> np.ndarray:
+        rows = np.empty((batch, seq + 1), dtype=np.uint16)
+        for row in rows:
+            at = 0
+            while at < seq + 1:
+                piece = self._tail or self._take(choose(seq + 1 - at) if at else self._oldest())
+                self._tail = None
+                values, start, end = piece
+                taken = min(end - start, seq + 1 - at)
+                row[at : at + taken] = values[start : start + taken]
+                at += taken
+                if start + taken < end:
+                    self._tail = (values, start + taken - 1, end)
+        return rows
 
-    The oldest piece starts each row, so nothing waits for ever. When no piece fits the space that is left, the longest
-    one is cut: its tail starts the next row.
-    """
+    def _fitting(self, room: int) -> int:
+        """Age of the longest document that fits, the oldest of those; else of the oldest of all."""
+        oldest = self._oldest()
+        found = bisect_right(self._by_length, (room + 1) << AGE_BITS) - 1
+        if found < 0:
+            return oldest
+        length = self._by_length[found] >> AGE_BITS
+        key = self._by_length[bisect_left(self._by_length, length << AGE_BITS)]
+        return key & ((1 << AGE_BITS) - 1)
 
-    def __init__(self, documents: Iterator[np.ndarray], seq: int, buffered: int = BUFFERED_PIECES) -> None:
-        self._documents, self._width, self._buffered = documents, seq + 1, buffered
-        self._pieces: dict[int, np.ndarray] = {}
-        self._by_age: deque[int] = deque()
-        self._by_length: list[tuple[int, int]] = []
-        self._next_key = 0
+    def _oldest(self) -> int:
+        """Age of the document that was drawn first, having drawn enough of them."""
+        if not self._pieces and self._exhausted:
+            self.epoch += 1
+            self._order = self._documents_of(self.epoch)
+            self._exhausted = False
+        while len(self._pieces) < HELD and not self._exhausted:
+            piece = next(self._order, None)
+            if piece is None:
+                self._exhausted = True
+            else:
+                self._pieces[self._age] = piece
+                self._ages.append(self._age)
+                insort(self._by_length, (piece[2] - piece[1]) << AGE_BITS | self._age)
+                self._age += 1
+        while self._ages[0] not in self._pieces:
+            self._ages.popleft()
+        return self._ages[0]
 
-    def batch(self, rows: int) -> np.ndarray:
-        """uint16 (rows, T + 1)."""
-        out = np.empty((rows, self._width), dtype=np.uint16)
-        for row in out:
-            self._fill(row)
-        return out
-
-    def leftovers(self) -> list[np.ndarray]:
-        """Every piece in the buffer."""
-        rest = [self._pieces[key] for key in self._by_age if key in self._pieces]
-        self._pieces, self._by_age, self._by_length = {}, deque(), []
-        return rest
-
-    def _fill(self, row: np.ndarray) -> None:
-        self._refill()
-        space = self._width
-        piece = self._take_oldest()
-        while True:
-            start = self._width - space
-            if len(piece) > space:
-                row[start:] = piece[:space]
-                self._add(piece[space - 1 :], first=True)
-                return
-            row[start : start + len(piece)] = piece
-            space -= len(piece)
-            if not space:
-                return
-            if not self._by_length:
-                self._refill()
-            piece = self._take_for(space)
-
-    def _refill(self) -> None:
-        while len(self._pieces) < self._buffered:
-            try:
-                self._add(next(self._documents))
-            except StopIteration:
-                break
-        if not self._pieces:
-            raise StopIteration
-
-    def _add(self, piece: np.ndarray, *, first: bool = False) -> None:
-        if len(piece) < 2:
-            return  # nothing in it to predict
-        key, self._next_key = self._next_key, self._next_key + 1
-        self._pieces[key] = piece
-        insort(self._by_length, (len(piece), key))
-        (self._by_age.appendleft if first else self._by_age.append)(key)
-
-    def _take_oldest(self) -> np.ndarray:
-        while (key := self._by_age.popleft()) not in self._pieces:
-            pass  # it went into an earlier row
-        piece = self._pieces.pop(key)
-        del self._by_length[bisect_right(self._by_length, (len(piece), key)) - 1]
+    def _take(self, age: int) -> Piece:
+        piece = self._pieces.pop(age)
+        del self._by_length[bisect_left(self._by_length, (piece[2] - piece[1]) << AGE_BITS | age)]
         return piece
 
-    def _take_for(self, space: int) -> np.ndarray:
-        """The longest piece that fits, or else the longest of all."""
-        fits = bisect_right(self._by_length, (space, self._next_key))
-        _, key = self._by_length.pop(fits - 1 if fits else -1)
-        return self._pieces.pop(key)
-
-
-PACKERS = {"best_fit": BestFit, "stream": Stream}
+    def _documents_of(self, epoch: int) -> Iterator[Piece]:
+        """Every document once, in this epoch's order."""
+        counts = np.array([len(shard) for shard in self._shards])
+        ends = np.cumsum(counts)
+        order = np.random.default_rng([self._seed, epoch]).permutation(int(ends[-1]))
+        owner = np.searchsorted(ends, order, side="right")
+        local = order - (ends - counts)[owner]
+        for shard, document in zip(owner.tolist(), local.tolist(), strict=True):
+            held = self._shards[shard]
+            yield held.values, int(held.offsets[document]), int(held.offsets[document + 1])

@@ -1,0 +1,86 @@
+"""Packing in a background thread: while one batch is on its way, the next of the same shape is made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from autoresearch.core.data.frames import DOCUMENTS, Request
+from autoresearch.core.data.packing import Packer
+
+SHAPES = 4
+"""How many shapes may have a batch waiting. A train file that alternates between shapes loses none of its text."""
+DOCUMENT_TOKENS = 1 << 16
+"""Tokens in a frame of documents, about."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one frame carries."""
+
+    payload: bytes | memoryview
+    rows: int
+    columns: int
+    tokens: int
+    """Training tokens in it: targets of rows, all tokens of documents."""
+    epoch: int
+
+
+class PackAhead:
+    """One thread that owns the packer."""
+
+    def __init__(self, packer: Packer) -> None:
+        self._packer = packer
+        self._changed = threading.Condition()
+        self._wanted: Request | None = None
+        self._ready: dict[Request, Batch] = {}
+        self._failure: Exception | None = None
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def take(self, request: Request, deadline: float | None) -> Batch | None:
+        """The next batch of this shape, or None when it is not ready by the deadline (monotonic seconds)."""
+        with self._changed:
+            self._wanted = request
+            self._changed.notify_all()
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._changed.wait_for(lambda: request in self._ready or self._failure is not None, timeout):
+                return None
+            if self._failure is not None:
+                raise self._failure
+            batch = self._ready.pop(request)
+            self._changed.notify_all()
+            return batch
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted is not None and self._wanted not in self._ready)
+                request = self._wanted
+            if request is None:
+                continue
+            try:
+                batch = pack_batch(self._packer, request)
+            except Exception as error:
+                with self._changed:
+                    self._failure = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._ready[request] = batch
+                while len(self._ready) > SHAPES:
+                    del self._ready[next(iter(self._ready))]
+                self._changed.notify_all()
+
+
+def pack_batch(packer: Packer, request: Request) -> Batch:
+    """Draw what a request asks for."""
+    if request.kind == DOCUMENTS:
+        documents = packer.documents(DOCUMENT_TOKENS)
+        lengths = np.array([len(document) for document in documents], dtype="<u4")
+        tokens = np.concatenate(documents).astype("<u2", copy=False)
+        return Batch(lengths.tobytes() + tokens.tobytes(), len(documents), len(tokens), len(tokens), packer.epoch)
+    draw = packer.best_fit if request.packing == "best_fit" else packer.stream
+    rows = draw(request.batch, request.seq).astype("<u2", copy=False)
+    return Batch(rows.data.cast("B"), len(rows), request.seq + 1, request.batch * request.seq, packer.epoch)
