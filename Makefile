@@ -42,9 +42,9 @@ check: $(STAMP) tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@# import-linter does not follow links, so it reads a copy.
-	@rm -rf .build/copy && mkdir -p .build/copy && cp -RL .build/tree/autoresearch .build/copy/
-	PYTHONPATH=.build/copy $(BIN)/lint-imports --no-cache
+	@# import-linter does not follow links and reads the folder it stands in, so it gets a copy of its own.
+	@rm -rf .build/copy && mkdir -p .build/copy && cp -RL .build/tree/autoresearch pyproject.toml .build/copy/
+	cd .build/copy && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --no-cache
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
