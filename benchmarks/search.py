@@ -50,7 +50,7 @@ ROPE_BASE = 10000.0
 NOISE = 0.002
 FLOOR = 1.2
 EXPERIMENTS = 60
-SEEDS = 8
+SEEDS = 12
 
 Searcher = Callable[[History], str]
 
