@@ -46,6 +46,15 @@ class Launch:
     file_limit_mb: int = 8192
 
 
+def _with_environment(extra: Mapping[str, str]) -> list[str]:
+    """A command prefix that sets the backend's variables for the child alone.
+
+    Not for the guard and the sandbox before it: a preloaded OpenBLAS has threads, and bwrap, which copies itself
+    without telling the C library, then waits for them for ever.
+    """
+    return ["/usr/bin/env", *(f"{name}={value}" for name, value in extra.items())] if extra else []
+
+
 def worker_argv() -> list[str]:
     """The command of a child that runs a train file."""
     return [sys.executable, "-m", "autoresearch.core.trial.worker", "--job-fd", "{job}", "--events-fd", "{events}"]
@@ -77,7 +86,8 @@ class Child:
             job.write(json.dumps(dict(launch.job)).encode())
             job.seek(0)
             numbers = {"{events}": str(events), "{job}": str(job.fileno())}
-            argv = launch.sandbox.wrap([numbers.get(word, word) for word in launch.argv], launch.work, launch.read_only)
+            inner = [*_with_environment(launch.environment), *(numbers.get(word, word) for word in launch.argv)]
+            argv = launch.sandbox.wrap(inner, launch.work, launch.read_only)
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", guard.__file__, *_limits(launch), "--", *argv],
                 stdin=subprocess.PIPE,
@@ -88,7 +98,7 @@ class Child:
                 env=child_environment(
                     launch.sandbox.inside(launch.work, "home"),
                     launch.sandbox.inside(launch.work, "tmp"),
-                    launch.environment,
+                    {},
                 ),
                 start_new_session=True,
             )
