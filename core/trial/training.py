@@ -33,6 +33,8 @@ class Clock:
     first_batch: float | None = None
     trained: float | None = None
     weights: float | None = None
+    feed_over: bool = False
+    """Whether the feeder has said its last count."""
 
 
 def train(setting: Setting) -> tuple[Path, str]:
@@ -128,6 +130,7 @@ def _hear_feeder(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> No
     elif name in ("progress", "end"):
         setting.facts.tokens, setting.facts.batches = int(event["tokens"]), int(event["batches"])
         setting.record.event(event)
+        clock.feed_over = clock.feed_over or name == "end"
     elif name == "data_error":
         raise DataError(str(event.get("message")))
     elif name == "bad_request":
@@ -192,7 +195,7 @@ def _measure(setting: Setting, clock: Clock, feeder: Child, child: Child) -> Non
         facts.peak_memory_mb = child.peak_rss_mb or None
     deadline = time.monotonic() + FEEDER_SECONDS
     with contextlib.suppress(TrialError, DataError, TrialEnded):
-        while feeder.returncode() is None and time.monotonic() < deadline:
+        while not clock.feed_over and feeder.returncode() is None and time.monotonic() < deadline:
             for source, event in setting.watch.step(deadline):
                 if source is feeder:
                     _hear_feeder(setting, clock, event)
