@@ -98,9 +98,9 @@ class FeedClient:
         request = Request(DOCUMENTS)
         while (frame := self._next(request)) is not None:
             header, values = frame
-            lengths = values[: 2 * header.rows].view("<u4")
-            starts = 2 * header.rows + np.concatenate([[0], np.cumsum(lengths)])
-            for start, end in zip(starts.tolist(), starts[1:].tolist(), strict=False):
+            lengths = values[: 2 * header.rows].view("<u4").astype(np.int64)
+            ends = (2 * header.rows + np.cumsum(lengths)).tolist()
+            for start, end in zip([2 * header.rows, *ends], ends, strict=False):
                 if self._remaining() <= 0:
                     break
                 yield values[start:end]

@@ -18,7 +18,7 @@ import numpy as np
 from autoresearch.core.errors import DataError
 
 BOS = "<s>"
-SPACE = "\u2581"
+SPACE = "\u2581".encode()
 SPACE_BYTES = ("<0xE2>", "<0x96>", "<0x81>")
 UNLEARNABLE = re.compile("(?<=<)(?=(?:s|unk|0x[0-9A-F]{2})>)|[\u2581\u2585]")
 """Where training text is cut: inside the spelling of a special token, and at two characters that sentencepiece reserves
@@ -52,11 +52,11 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokens of each text, uint16 (n,), without BOS. Raises `DataError` for text that UTF-8 cannot hold."""
         try:
-            pieces = [text.split(SPACE) for text in texts]
-            flat = [part for parts in pieces for part in parts]
-            encoded = iter(self._processor.encode(flat, num_threads=self._threads, return_type="numpy"))
+            pieces = [text.encode("utf-8").split(SPACE) for text in texts]
         except UnicodeEncodeError as error:
-            raise DataError(f"text holds a lone surrogate, which UTF-8 cannot hold: {error}.") from error
+            raise DataError(f"text holds half a surrogate pair, which UTF-8 cannot hold: {error}.") from error
+        flat = [part for parts in pieces for part in parts]
+        encoded = iter(self._processor.encode(flat, num_threads=self._threads, return_type="numpy"))
         return [self._join([next(encoded) for _ in parts]) for parts in pieces]
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
