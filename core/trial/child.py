@@ -98,7 +98,6 @@ class Child:
                 env=child_environment(
                     launch.sandbox.inside(launch.work, "home"),
                     launch.sandbox.inside(launch.work, "tmp"),
-                    {},
                 ),
                 start_new_session=True,
             )

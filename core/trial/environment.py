@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -32,8 +31,8 @@ ALLOWED = (
 """Nothing in it can carry a key: names are listed, not patterns."""
 
 
-def child_environment(home: str, temp: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a child. `extra` comes from the backend's runtime."""
+def child_environment(home: str, temp: str) -> dict[str, str]:
+    """The whole environment of a child, but for what its backend's runtime asks for."""
     return {
         **{name: os.environ[name] for name in ALLOWED if name in os.environ},
         "HOME": home,
@@ -45,7 +44,6 @@ def child_environment(home: str, temp: str, extra: Mapping[str, str]) -> dict[st
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
-        **extra,
     }
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError, TrialError
@@ -90,36 +90,31 @@ def _wait_for_weights(setting: Setting, clock: Clock, feeder: Child, child: Chil
         limit = clock.spawned + budget.startup_seconds
         if clock.first_batch is not None:
             limit = clock.first_batch + budget.hard_seconds
-        for source, event in setting.watch.step(limit):
-            if source is feeder:
-                _hear_feeder(setting, clock, event)
-            elif source is child and (announced := _hear_child(setting, clock, event)):
-                _check_time(setting, clock)
-                return announced
+        if announced := _hear(setting, clock, feeder, child, limit):
+            return announced
         now = time.monotonic()
         if now > limit:
             raise TrialEnded("timeout", _too_slow(setting, clock, now))
         if child.returncode() is not None:
-            return _last_words(setting, clock, child)
+            if announced := _hear(setting, clock, feeder, child, now):  # its last words
+                return announced
+            raise gone(child)
         if feeder.returncode() not in (None, 0):
-            _feeder_gone(setting, clock, feeder)
+            _hear(setting, clock, feeder, child, now)
+            raise TrialError("the feeder stopped before the trial's end.", fix=f"see {setting.record.log_path}.")
 
 
-def _last_words(setting: Setting, clock: Clock, child: Child) -> Mapping[str, Any]:
-    """A child that has ended may have announced its weights, or said why it failed, just before."""
-    for source, event in setting.watch.step(time.monotonic()):
+def _hear(setting: Setting, clock: Clock, feeder: Child, child: Child, limit: float) -> Mapping[str, Any] | None:
+    """Take in what has been said; the event that announces the weights, if it is there and in time."""
+    events = setting.watch.step(limit)
+    for source, event in events:  # first: the child's event may end the trial
+        if source is feeder:
+            _hear_feeder(setting, clock, event)
+    for source, event in events:
         if source is child and (announced := _hear_child(setting, clock, event)):
             _check_time(setting, clock)
             return announced
-    raise gone(child)
-
-
-def _feeder_gone(setting: Setting, clock: Clock, feeder: Child) -> NoReturn:
-    """The feeder is trusted: its end is no fault of the train file."""
-    for source, event in setting.watch.step(time.monotonic()):
-        if source is feeder:
-            _hear_feeder(setting, clock, event)
-    raise TrialError("the feeder stopped before the trial's end.", fix=f"see {setting.record.log_path}.")
+    return None
 
 
 def _hear_feeder(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> None:
