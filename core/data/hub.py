@@ -88,6 +88,9 @@ def fetch(corpus: HubCorpus, folder: Path, shards: int | None, progress: Progres
 
 def _fetch_all(corpus: HubCorpus, root: Path, missing: list[str], record: dict[str, Any], progress: Progress) -> None:
     """Fetch in parallel; after a failure nothing new is started, and what did arrive is kept for the next call."""
+    import huggingface_hub.utils
+
+    huggingface_hub.utils.disable_progress_bars()
     with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
         futures = {pool.submit(_fetch_one, corpus, root, name, record["commit"]): name for name in missing}
         try:
@@ -109,6 +112,9 @@ def _fetch_one(corpus: HubCorpus, root: Path, name: str, commit: str) -> dict[st
     for attempt in range(1, TRIES + 1):
         try:
             etag = _metadata(corpus, name, commit).etag or ""
+            # huggingface_hub trusts a file that it fetched before, whatever has become of it since.
+            if (root / name).exists() and sha256_of(root / name) != etag:
+                (root / name).unlink()
             path = Path(
                 huggingface_hub.hf_hub_download(
                     corpus.repository, name, repo_type="dataset", revision=commit, local_dir=root, endpoint=_endpoint()

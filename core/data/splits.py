@@ -40,11 +40,11 @@ def hold_out(corpus: Corpus, val_bytes: int, test_bytes: int) -> HeldOut:
     """Take whole documents for val until it has `val_bytes`, then for test. Raises `DataError` for too little text."""
     read = corpus.held_out_documents if corpus.held_out else corpus.documents
     hashed = [(document_hashes(block), block.lengths) for block in read()]
-    if not hashed:
-        raise DataError(f"{corpus.root} is empty: none of its files holds any text.", fix="put text there")
-    hashes = np.concatenate([hashes for hashes, _ in hashed])
-    lengths = np.concatenate([lengths for _, lengths in hashed])
+    hashes = np.concatenate([hashes for hashes, _ in hashed] or [np.zeros(0, dtype=np.uint64)])
+    lengths = np.concatenate([lengths for _, lengths in hashed] or [np.zeros(0, dtype=np.int64)])
     total = int(lengths.sum())
+    if not total:
+        raise DataError(f"{corpus.root} is empty: none of its files holds any text.", fix="put text there")
     largest = total // 2 if corpus.held_out else total // LARGEST_SHARE
     order, first = np.unique(hashes, return_index=True)
     ends = np.cumsum(lengths[first])

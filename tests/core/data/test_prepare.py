@@ -168,7 +168,7 @@ def test_a_copy_with_other_times_passes_the_quick_check(tmp_path: Path, small_pr
 def test_what_is_not_prepared_is_named_with_what_is(small_prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"vocabulary 999 is not prepared \(there is: {VOCAB}\)"):
         small_prepared.train_shards(999)
-    with pytest.raises(DataError, match="no scored rows of test .* T = 5"):
+    with pytest.raises(DataError, match=r"no scored rows of test .* T = 5"):
         small_prepared.scored_rows("test", VOCAB, 5)
     with pytest.raises(DataError, match="is not a prepared corpus"):
         Prepared.open(tmp_path)
