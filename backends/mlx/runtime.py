@@ -183,7 +183,7 @@ def load_weights(model: Model, path: Path) -> None:
 
     expected = _weights(model)
     try:
-        found = mx.load(str(path), format="safetensors")
+        found: Any = mx.load(str(path), format="safetensors")
     except (RuntimeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
     missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
