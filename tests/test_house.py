@@ -114,3 +114,8 @@ def test_links_in_the_documentation_lead_somewhere():
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_benchmark_can_be_run_by_name():
+    for path in (path for path in (ROOT / "benchmarks").glob("*.py") if not path.stem.startswith("_")):
+        assert re.search(r"^def run\(\) -> list\[dict", path.read_text(encoding="utf-8"), re.MULTILINE), path.name
