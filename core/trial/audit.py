@@ -16,8 +16,8 @@ from autoresearch.core.trial.result import AuditResult
 
 POSITIONS = math.ceil(math.log(0.01) / math.log(0.99))
 """459: finds a file that cheats on 1 % of the tokens with a probability of 99 %."""
-COST_SHARE = 1.0
-"""The audit may cost as many rows as the scoring did, and no more."""
+COST_SHARE = 2.0
+"""The audit may cost this many times the rows of the scoring: the usual splits have rows enough for all positions."""
 
 
 @dataclass(frozen=True)
