@@ -6,6 +6,7 @@ at T = 2048 and B = 64.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import statistics
@@ -20,12 +21,16 @@ from typing import Any, cast
 import numpy as np
 from autoresearch.backends.contract import Packing, Runtime
 from autoresearch.core.data.client import FeedClient, FeedClock
+from autoresearch.core.data.documents import split_long
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
+from autoresearch.core.data.packing import Packer
 from autoresearch.core.data.prepare import prepare
+from autoresearch.core.data.shards import open_shard
 
 VOCAB = 512
-SECONDS = 1.5
+SECONDS = 1.0
 RUNS = 5
+DOCUMENT_BYTES = {"short": 450, "long": 16_000}
 SHAPES: tuple[tuple[int, int, Packing], ...] = (
     (64, 2048, "best_fit"),
     (64, 2048, "stream"),
@@ -43,13 +48,27 @@ class HostRuntime:
         """Nothing is in flight."""
 
 
-def prepare_small(folder: Path) -> Prepared:
-    """About 4 MB of library source in one file, cut into documents of some 128 kB."""
+def prepare_small(folder: Path, document_bytes: int) -> Prepared:
+    """About 4 MB of library source as documents of some `document_bytes`."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    text = "".join(path.read_text(encoding="utf-8") for path in sorted(library.glob("*.py")))
-    (folder / "library.txt").write_text(text, encoding="utf-8")
-    options = PrepareOptions(str(folder / "library.txt"), (VOCAB,), (256,), 50_000, 50_000)
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(library.glob("*.py"))).encode()
+    lines = (json.dumps({"text": part.decode()}) + "\n" for part in split_long(text, document_bytes))
+    folder.mkdir()
+    (folder / "library.jsonl").write_text("".join(lines), encoding="utf-8")
+    options = PrepareOptions(str(folder / "library.jsonl"), (VOCAB,), (256,), 50_000, 50_000)
     return prepare(options, folder / "data", lambda message: None)
+
+
+def packing_alone(prepared: Prepared, batch: int, seq: int, packing: Packing, seconds: float) -> float:
+    """Million tokens a second of the packer on the same text, in this process."""
+    packer = Packer([open_shard(path) for path in prepared.train_shards(VOCAB)], seed=0)
+    draw = packer.best_fit if packing == "best_fit" else packer.stream
+    draw(batch, seq)
+    started, tokens = time.perf_counter(), 0
+    while (spent := time.perf_counter() - started) < seconds:
+        draw(batch, seq)
+        tokens += batch * seq
+    return tokens / spent / 1e6
 
 
 def measure(prepared: Prepared, batch: int, seq: int, packing: Packing, seconds: float) -> tuple[float, float]:
@@ -78,27 +97,28 @@ def measure(prepared: Prepared, batch: int, seq: int, packing: Packing, seconds:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Every shape, several times."""
+    """Every shape on short and on long documents, several times; beside each, the packer alone on the same text."""
     runs, seconds = (3, 0.5) if quick else (RUNS, SECONDS)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    waits: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare_small(Path(folder))
-        waits: list[float] = []
-        for batch, seq, packing in SHAPES:
-            measured = [measure(prepared, batch, seq, packing, seconds) for _ in range(runs)]
-            speeds = [speed for speed, _ in measured]
-            waits += [wait for _, wait in measured]
-            rows.append(
-                {
-                    "name": f"{packing}, B {batch} x T {seq}",
-                    "median": statistics.median(speeds),
-                    "unit": "M tokens/s",
-                    "note": f"{min(speeds):.1f} to {max(speeds):.1f} over {runs} runs of {seconds:g} s",
-                }
-            )
-        note = f"{min(waits):.0f} to {max(waits):.0f}; the process's start included, the clock not yet running"
-        rows.append({"name": "first batch", "median": statistics.median(waits), "unit": "ms", "note": note})
-    return rows
+        for kind, document_bytes in DOCUMENT_BYTES.items():
+            prepared = prepare_small(Path(folder, kind), document_bytes)
+            for shape in SHAPES:
+                measured = [measure(prepared, *shape, seconds) for _ in range(runs)]
+                waits += [wait for _, wait in measured]
+                alone = [packing_alone(prepared, *shape, seconds / 3) for _ in range(runs)]
+                name = f"{shape[2]}, B {shape[0]} x T {shape[1]}, {kind} documents"
+                rows.append(row_of(name, [speed for speed, _ in measured], f"{runs} runs of {seconds:g} s"))
+                rows.append(row_of(f"{name}: packing alone", alone, f"{runs} runs"))
+    note = f"{min(waits):.0f} to {max(waits):.0f}; the process's start included, the clock not yet running"
+    return [*rows, {"name": "first batch", "median": statistics.median(waits), "unit": "ms", "note": note}]
+
+
+def row_of(name: str, speeds: list[float], what: str) -> dict[str, Any]:
+    """A median and the range of the single runs."""
+    note = f"{min(speeds):.1f} to {max(speeds):.1f} over {what}"
+    return {"name": name, "median": statistics.median(speeds), "unit": "M tokens/s", "note": note}
 
 
 if __name__ == "__main__":
