@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from autoresearch.core.data.frames import DOCUMENTS, Request
-from autoresearch.core.data.packing import Packer
+from autoresearch.core.data.mixing import Mixer
 
 SHAPES = 4
 """How many shapes may have a batch waiting. A train file that alternates between shapes loses none of its text."""
@@ -29,10 +29,10 @@ class Batch:
 
 
 class PackAhead:
-    """One thread that owns the packer."""
+    """One thread that owns the mixer."""
 
-    def __init__(self, packer: Packer) -> None:
-        self._packer = packer
+    def __init__(self, mixer: Mixer) -> None:
+        self._mixer = mixer
         self._changed = threading.Condition()
         self._wanted: Request | None = None
         self._ready: dict[Request, Batch] = {}
@@ -61,7 +61,7 @@ class PackAhead:
             if request is None:
                 continue
             try:
-                batch = pack_batch(self._packer, request)
+                batch = pack_batch(self._mixer, request)
             except Exception as error:
                 with self._changed:
                     self._failure = error
@@ -74,13 +74,12 @@ class PackAhead:
                 self._changed.notify_all()
 
 
-def pack_batch(packer: Packer, request: Request) -> Batch:
+def pack_batch(mixer: Mixer, request: Request) -> Batch:
     """Draw what a request asks for."""
     if request.kind == DOCUMENTS:
-        documents = packer.documents(DOCUMENT_TOKENS)
+        documents = mixer.documents(DOCUMENT_TOKENS)
         lengths = np.array([len(document) for document in documents], dtype="<u4")
         tokens = np.concatenate(documents).astype("<u2", copy=False)
-        return Batch(lengths.tobytes() + tokens.tobytes(), len(documents), len(tokens), len(tokens), packer.epoch)
-    draw = packer.best_fit if request.packing == "best_fit" else packer.stream
-    rows = draw(request.batch, request.seq).astype("<u2", copy=False)
-    return Batch(rows.data.cast("B"), len(rows), request.seq + 1, request.batch * request.seq, packer.epoch)
+        return Batch(lengths.tobytes() + tokens.tobytes(), len(documents), len(tokens), len(tokens), mixer.epoch)
+    rows = np.ascontiguousarray(mixer.rows(request.packing, request.batch, request.seq), dtype="<u2")
+    return Batch(rows.data.cast("B"), len(rows), request.seq + 1, request.batch * request.seq, mixer.epoch)

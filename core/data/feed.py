@@ -28,6 +28,7 @@ from typing import Any
 from autoresearch.core.data.ahead import Batch, PackAhead
 from autoresearch.core.data.frames import DOCUMENTS, END, REQUEST, ROWS, FrameError, Header, Request
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.data.mixing import Mixer
 from autoresearch.core.data.packing import Packer
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.errors import DataError
@@ -195,7 +196,7 @@ def serve(prepared: Path, vocab: int, seed: int, budget_seconds: float, sock: so
         events.send("data_error", message=str(error))
         events.send("end", reason="closed", tokens=0, batches=0, epoch=0)
         return 1
-    Feed(sock, events, PackAhead(Packer(shards, seed)), budget_seconds).run()
+    Feed(sock, events, PackAhead(Mixer(Packer(shards, seed), seed)), budget_seconds).run()
     return 0
 
 

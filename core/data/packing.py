@@ -20,6 +20,7 @@ from autoresearch.core.data.shards import Shard
 HELD = 1024
 """Documents that `best_fit` chooses from."""
 AGE_BITS = 40
+AGES = (1 << AGE_BITS) - 1
 
 Piece = tuple[np.ndarray, int, int]
 """Tokens [start, end) of an array."""
@@ -31,9 +32,12 @@ class Packer:
     def __init__(self, shards: Sequence[Shard], seed: int) -> None:
         self._shards = shards
         self._seed = seed % 2**63
+        self._starts = np.concatenate([shard.offsets[:-1] for shard in shards])
+        self._stops = np.concatenate([shard.offsets[1:] for shard in shards])
         self._order = self._documents_of(0)
         self._exhausted = False
         self._tail: Piece | None = None
+        self._returned: deque[Piece] = deque()
         self._age = 0
         self._pieces: dict[int, Piece] = {}
         self._ages: deque[int] = deque()
@@ -43,49 +47,67 @@ class Packer:
 
     def best_fit(self, batch: int, seq: int) -> np.ndarray:
         """The next rows, uint16 (batch, seq + 1): documents kept whole where that is possible."""
-        return self._rows(batch, seq, self._fitting)
+        return self._rows(batch, seq, self._take_fitting)
 
     def stream(self, batch: int, seq: int) -> np.ndarray:
         """The next rows, uint16 (batch, seq + 1): documents one after the other."""
-        return self._rows(batch, seq, lambda room: self._oldest())
+        return self._rows(batch, seq, lambda room: self._take_oldest())
 
     def documents(self, tokens: int) -> list[np.ndarray]:
         """The next whole documents, uint16 (n,) each, of `tokens` tokens or a little more together."""
         drawn: list[np.ndarray] = []
         while tokens > 0:
-            values, start, end = self._take(self._oldest())
+            values, start, end = self._take_oldest()
             drawn.append(values[start:end])
             tokens -= end - start
         return drawn
 
-    def _rows(self, batch: int, seq: int, choose: Callable[[int], int]) -> np.ndarray:
+    def give_back(self, rows: np.ndarray) -> None:
+        """Rows (n, seq + 1) that were drawn and not used: they come before anything new, in this order.
+
+        The first token of each, which was input only, may become a target a second time.
+        """
+        self._returned.extend((row, 0, len(row)) for row in rows)
+
+    def _rows(self, batch: int, seq: int, take: Callable[[int], Piece]) -> np.ndarray:
         rows = np.empty((batch, seq + 1), dtype=np.uint16)
         for row in rows:
-            at = 0
-            while at < seq + 1:
-                piece = self._tail or self._take(choose(seq + 1 - at) if at else self._oldest())
-                self._tail = None
-                values, start, end = piece
-                taken = min(end - start, seq + 1 - at)
-                row[at : at + taken] = values[start : start + taken]
-                at += taken
-                if start + taken < end:
-                    self._tail = (values, start + taken - 1, end)
+            room = seq + 1
+            values, start, end = self._tail or self._take_oldest()
+            while end - start < room:
+                row[seq + 1 - room : seq + 1 - room + end - start] = values[start:end]
+                room -= end - start
+                values, start, end = take(room)
+            row[seq + 1 - room :] = values[start : start + room]
+            # A document that ends where the row does leaves no tail: its last token has been a target already.
+            self._tail = (values, start + room - 1, end) if start + room < end else None
         return rows
 
-    def _fitting(self, room: int) -> int:
-        """Age of the longest document that fits, the oldest of those; else of the oldest of all."""
-        oldest = self._oldest()
+    def _take_fitting(self, room: int) -> Piece:
+        """The longest document that fits, the oldest of those; else the oldest of all."""
+        if self._returned:
+            return self._returned.popleft()
+        self._refill()
         found = bisect_right(self._by_length, (room + 1) << AGE_BITS) - 1
         if found < 0:
-            return oldest
-        length = self._by_length[found] >> AGE_BITS
-        key = self._by_length[bisect_left(self._by_length, length << AGE_BITS)]
-        return key & ((1 << AGE_BITS) - 1)
+            return self._take_oldest()
+        first = bisect_left(self._by_length, self._by_length[found] >> AGE_BITS << AGE_BITS)
+        return self._pieces.pop(self._by_length.pop(first) & AGES)
 
-    def _oldest(self) -> int:
-        """Age of the document that was drawn first, having drawn enough of them."""
-        if not self._pieces and self._exhausted:
+    def _take_oldest(self) -> Piece:
+        """What was given back, or the document that was drawn first."""
+        if self._returned:
+            return self._returned.popleft()
+        self._refill()
+        while (age := self._ages.popleft()) not in self._pieces:
+            pass  # best fit has taken it
+        piece = self._pieces.pop(age)
+        del self._by_length[bisect_left(self._by_length, (piece[2] - piece[1]) << AGE_BITS | age)]
+        return piece
+
+    def _refill(self) -> None:
+        """Hold HELD documents, or what the epoch still has; begin the next one when there is nothing left."""
+        if self._exhausted and not self._pieces:
             self.epoch += 1
             self._order = self._documents_of(self.epoch)
             self._exhausted = False
@@ -93,27 +115,19 @@ class Packer:
             piece = next(self._order, None)
             if piece is None:
                 self._exhausted = True
-            else:
-                self._pieces[self._age] = piece
-                self._ages.append(self._age)
-                insort(self._by_length, (piece[2] - piece[1]) << AGE_BITS | self._age)
-                self._age += 1
-        while self._ages[0] not in self._pieces:
-            self._ages.popleft()
-        return self._ages[0]
-
-    def _take(self, age: int) -> Piece:
-        piece = self._pieces.pop(age)
-        del self._by_length[bisect_left(self._by_length, (piece[2] - piece[1]) << AGE_BITS | age)]
-        return piece
+                return
+            self._pieces[self._age] = piece
+            self._ages.append(self._age)
+            insort(self._by_length, (piece[2] - piece[1]) << AGE_BITS | self._age)
+            self._age += 1
 
     def _documents_of(self, epoch: int) -> Iterator[Piece]:
         """Every document once, in this epoch's order."""
-        counts = np.array([len(shard) for shard in self._shards])
-        ends = np.cumsum(counts)
+        ends = np.cumsum([len(shard) for shard in self._shards])
         order = np.random.default_rng([self._seed, epoch]).permutation(int(ends[-1]))
-        owner = np.searchsorted(ends, order, side="right")
-        local = order - (ends - counts)[owner]
-        for shard, document in zip(owner.tolist(), local.tolist(), strict=True):
-            held = self._shards[shard]
-            yield held.values, int(held.offsets[document]), int(held.offsets[document + 1])
+        for at in range(0, len(order), HELD):
+            chosen = order[at : at + HELD]
+            owners = np.searchsorted(ends, chosen, side="right").tolist()
+            starts, stops = self._starts[chosen].tolist(), self._stops[chosen].tolist()
+            for owner, start, stop in zip(owners, starts, stops, strict=True):
+                yield self._shards[owner].values, start, stop
