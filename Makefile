@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); PyTorch is large, so the first time takes some minutes ..."
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		-c constraints.txt -e ".[dev]" | { grep --line-buffered -E '^ *(Downloading .* (MB|GB)|Installing|Successfully)' || true; }
+		-c constraints.txt -e ".[dev]" | { grep --line-buffered -E '^ *(Downloading .* (MB|GB)|Installing collected)' | cut -c1-100 || true; }
 	@$(BIN)/ar --version
 	@touch $@
 
