@@ -1,0 +1,72 @@
+"""Replies as models write them, well and badly formed, in tests/agent/replies."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from autoresearch.agent.edits import EditError, apply_reply
+from autoresearch.agent.tried import tree_key
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+REPLIES = Path(__file__).parent / "replies"
+BASE = (REPLIES / "base_train.text").read_text(encoding="utf-8")
+OUTCOMES = tomllib.loads((REPLIES / "outcomes.toml").read_text(encoding="utf-8"))
+TRIED = {tree_key(BASE.replace("\nLR = 0.1", "\nLR = 0.77"))}
+
+
+def reply_of(name: str) -> str:
+    return (REPLIES / f"{name}.txt").read_bytes().decode()
+
+
+@pytest.mark.parametrize("name", [name for name, one in OUTCOMES.items() if "applied" in one])
+def test_a_reply_that_is_applied_gives_exactly_the_intended_file(name):
+    intended = BASE
+    for old, new in OUTCOMES[name]["changes"]:
+        assert intended.count(old) == 1
+        intended = intended.replace(old, new)
+    edited = apply_reply(reply_of(name), BASE, tried=TRIED)
+    assert edited.source == intended
+    assert list(edited.rungs) == OUTCOMES[name]["applied"]
+
+
+@pytest.mark.parametrize("name", [name for name, one in OUTCOMES.items() if "refused" in one])
+def test_a_reply_that_cannot_be_trusted_is_refused_with_its_reason(name):
+    with pytest.raises(EditError) as caught:
+        apply_reply(reply_of(name), BASE, tried=TRIED)
+    assert caught.value.kind == OUTCOMES[name]["refused"]
+
+
+def test_the_corpus_is_large_and_every_reply_in_it_has_an_outcome():
+    assert {path.stem for path in REPLIES.glob("*.txt")} == set(OUTCOMES)
+    kinds = Counter(one["applied"][0] if "applied" in one else "refused" for one in OUTCOMES.values())
+    assert sum(kinds.values()) >= 90
+    assert min(kinds[rung] for rung in ("exact", "trailing whitespace", "indentation", "whole file")) >= 3
+
+
+def test_lines_that_are_not_found_are_answered_with_the_nearest_ones():
+    with pytest.raises(EditError, match=r"9: MUON_LR = 0\.02"):
+        apply_reply("<<<<<<< SEARCH\nMUON_LR = 0.03\n=======\nMUON_LR = 1\n>>>>>>> REPLACE\n", BASE)
+
+
+def test_lines_that_fit_twice_are_answered_with_where():
+    with pytest.raises(EditError, match=r"2 places \(lines 17, 29\)"):
+        apply_reply("<<<<<<< SEARCH\n        self.dim = dim\n=======\n>>>>>>> REPLACE\n", BASE)
+
+
+def test_a_file_above_the_size_limit_is_refused():
+    large = BASE + "\nX = [\n" + "    123456789,\n" * 20_000 + "]\n"
+    with pytest.raises(EditError) as caught:
+        apply_reply(f"```python\n{large}```\n", BASE)
+    assert caught.value.kind == "too large"
+
+
+def test_a_whole_file_is_refused_where_only_blocks_are_wanted():
+    with pytest.raises(EditError):
+        apply_reply("```python\n" + BASE.replace("0.02", "0.03") + "```\n", BASE, whole=False)
