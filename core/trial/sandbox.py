@@ -93,12 +93,14 @@ class BubblewrapSandbox:
         roots = visible_roots()
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
         command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *system_binds(), *gpu_binds()]
+        # Before the roots: a checkout or an environment may itself lie below /tmp.
+        command += ["--bind", str(work / "tmp"), "/tmp"]
         for root in roots:
             command += ["--ro-bind", str(root), str(root)]
         for folder in self.hidden:
             if any(folder.resolve().is_relative_to(root.resolve()) for root in (*roots, Path("/usr"))):
                 command += ["--tmpfs", str(folder.resolve())]
-        command += ["--bind", str(work), INSIDE, "--bind", str(work / "tmp"), "/tmp"]
+        command += ["--bind", str(work), INSIDE]
         for path in read_only:
             command += ["--ro-bind", str(path), f"{INSIDE}/{path.name}"]
         return [*command, "--remount-ro", "/", "--chdir", INSIDE, "--", *argv]

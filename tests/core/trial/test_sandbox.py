@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,14 @@ def test_bubblewrap_without_namespaces_falls_back_and_says_why(monkeypatch: pyte
 def test_a_level_that_this_version_does_not_have_is_refused() -> None:
     with pytest.raises(PrerequisiteError, match="does not have it"):
         open_sandbox("seatbelt")
+
+
+@NEEDS_BUBBLEWRAP
+def test_an_environment_below_the_temporary_folder_is_seen(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as checkout:
+        (Path(checkout) / "module.py").write_text("x = 1")
+        roots = sandbox_module.visible_roots()
+        monkeypatch.setattr(sandbox_module, "visible_roots", lambda: [*roots, Path(checkout)])
+        assert say(f"import os; print(os.listdir({checkout!r}), os.listdir('/tmp'))", work) == (
+            f"['module.py'] ['{Path(checkout).name}']"
+        )
