@@ -57,7 +57,7 @@ class Packer:
         """The next whole documents, uint16 (n,) each, of `tokens` tokens or a little more together."""
         drawn: list[np.ndarray] = []
         while tokens > 0:
-            values, start, end = self._take_oldest()
+            values, start, end = self._take_document()
             drawn.append(values[start:end])
             tokens -= end - start
         return drawn
@@ -96,8 +96,10 @@ class Packer:
 
     def _take_oldest(self) -> Piece:
         """What was given back, or the document that was drawn first."""
-        if self._returned:
-            return self._returned.popleft()
+        return self._returned.popleft() if self._returned else self._take_document()
+
+    def _take_document(self) -> Piece:
+        """The document that was drawn first."""
         self._refill()
         while (age := self._ages.popleft()) not in self._pieces:
             pass  # best fit has taken it

@@ -108,3 +108,10 @@ def test_documents_come_whole_and_each_once_an_epoch() -> None:
     assert packer.epoch == 0
     packer.documents(1)
     assert packer.epoch == 1
+
+
+def test_documents_are_whole_even_after_rows_were_given_back() -> None:
+    packer = Packer([shard([50] * 20)], seed=1)
+    packer.give_back(packer.best_fit(4, 16))
+    assert all(document[0] == BOS and len(document) == 51 for document in packer.documents(500))
+    assert len(set(targets(packer.best_fit(4, 16)))) >= 60
