@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from autoresearch.core.errors import ArError, LimitReachedError, ProposalError
 from autoresearch.core.fleet.executor import Executor, Handle, Observer
-from autoresearch.core.judge.decision import Judge, RunTrial
+from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial
 from autoresearch.core.proposal import Cost, Proposal, Researcher
 from autoresearch.core.run import Run
 from autoresearch.core.store.fingerprint import fingerprint
@@ -124,7 +124,11 @@ class Loop:
     def _settle(self, row: ExperimentRow) -> None:
         """Ask the judge, run what it asks for, until it decides."""
         self._tell({"event": "experiment", "experiment": row.number, "description": row.hypothesis})
-        while isinstance(step := self.judge.consider(self.run.evidence(row)), RunTrial):
+        while not isinstance(step := self.judge.consider(self.run.evidence(row)), Decision):
+            if isinstance(step, Demotion):
+                self.run.demote(step)
+                self._tell({"event": "demoted", "experiment": step.experiment, "reason": step.reason})
+                continue
             self._check_end()
             self._run_trial(row, step)
         decided = self.run.decide(row, step)

@@ -10,7 +10,7 @@ from typing import Any
 
 from autoresearch.core.config import Preset, runs_dir, train_file
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
-from autoresearch.core.judge.decision import Decision, Evidence, RunTrial
+from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
 from autoresearch.core.judge.evidence import finished_trials, gather_evidence
 from autoresearch.core.proposal import Attempt, History, Proposal
 from autoresearch.core.store.constants import write_preset
@@ -43,11 +43,13 @@ class RunConfig:
     judge: str
     device: str
     ar_version: str
+    calibrate: int = 1
+    """Trials of the baseline before the first experiment."""
 
     def check_same(self, stored: dict[str, Any], tag: str) -> None:
         """Raises `UsageError` naming the first field that differs from the run's."""
         for name, mine in _plain(self).items():
-            if stored.get(name) != mine:
+            if stored.get(name, 1 if name == "calibrate" else None) != mine:
                 raise UsageError(
                     f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
                     fix="continue it with what it was started with, or start another run with --tag",
@@ -208,15 +210,26 @@ class Run:
         drop_weights(self.ledger, before if decided.status == "keep" and before is not None else row.number)
         return decided
 
+    def demote(self, demotion: Demotion) -> None:
+        """Record that the incumbent does not hold; branch, table and best file go back to the keep before it."""
+        before = self.ledger.keep_before(demotion.experiment)
+        if before is None:
+            raise SourceError(f"experiment {demotion.experiment} is the baseline, which cannot be demoted.")
+        self.ledger.demote(demotion, before.number)
+        row = self.ledger.experiment(demotion.experiment)
+        self.attempts = [self._attempt(row) if one.experiment == row.number else one for one in self.attempts]
+        export_results(self.ledger)
+        self._advance()
+
     def _advance(self) -> None:
-        """Branch and best file to the incumbent. The branch may stand at an older keep, when a crash came between."""
+        """Branch and best file to the incumbent. After a crash the branch may stand at another experiment."""
         best = self.ledger.incumbent()
         if best is None:
             return
         name = f"refs/heads/{branch_name(self.tag)}"
         there = self.repository.ref(name)
         if there != best.commit:
-            if there is not None and there not in {keep.commit for keep in self.ledger.keeps()}:
+            if there is not None and not self.ledger.has_commit(there):
                 fix = f"git branch -f {branch_name(self.tag)} {best.commit} (this drops what was put there)"
                 raise SourceError(f"the branch {branch_name(self.tag)} was moved by somebody else.", fix=fix)
             self.repository.move_ref(name, str(best.commit), expected=there, reason=f"keep {best.number}")

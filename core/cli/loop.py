@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from autoresearch.core.store.rows import ExperimentRow, RunRow
 
 
+DEFAULT_JUDGE, CALIBRATE = "racing", 2
+
+
 class Vocabularies(click.ParamType):
     """Sizes separated by commas."""
 
@@ -42,6 +45,7 @@ class Wishes:
     """What was asked for about the run itself. None takes the run's own value, or the preset's for a new run."""
 
     judge: str | None
+    calibrate: int | None
     budget: float | None
     corpus: str | None
     vocab: tuple[int, ...] | None
@@ -55,7 +59,19 @@ class Wishes:
 )
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="End after H hours from now.")
 @click.option("--researcher", type=click.Choice(list(RESEARCHERS)), default="tuner", help="Who proposes.")
-@click.option("--judge", type=click.Choice(list(JUDGES)), default=None, help="Who decides.  [default: greedy]")
+@click.option(
+    "--judge",
+    type=click.Choice(list(JUDGES)),
+    default=None,
+    help="Who decides: racing knows noise, greedy believes one trial.  [default: racing]",
+)
+@click.option(
+    "--calibrate",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Trials of the baseline before the first experiment; racing only.  [default: 2]",
+)
 @click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
@@ -74,6 +90,7 @@ def loop(
     hours: float | None,
     researcher: str,
     judge: str | None,
+    calibrate: int | None,
     budget: float | None,
     corpus: str | None,
     vocab: tuple[int, ...] | None,
@@ -88,7 +105,7 @@ def loop(
     from autoresearch.core.loop import Limits
     from autoresearch.core.run import Run
 
-    wishes = Wishes(judge, budget, corpus, vocab, seed)
+    wishes = Wishes(judge, calibrate, budget, corpus, vocab, seed)
     tag, config, preset, prepared = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty) as run:
         go(settings, run, researcher, Limits(experiments, hours), prepared)
@@ -160,7 +177,8 @@ def configure(
         train_seconds=wishes.budget or was.get("train_seconds", preset.train_seconds),
         startup_seconds=was.get("startup_seconds", preset.startup_seconds),
         seed=was.get("seed", 0) if wishes.seed is None else wishes.seed,
-        judge=wishes.judge or was.get("judge", "greedy"),
+        judge=wishes.judge or was.get("judge", DEFAULT_JUDGE),
+        calibrate=wishes.calibrate or was.get("calibrate", CALIBRATE),
         device=device,
         ar_version=__version__,
     )
@@ -210,11 +228,22 @@ def go(settings: Settings, run: Run, researcher: str, limits: Limits, prepared: 
     from autoresearch.core.report.live import live_view
 
     stop, executor, limit = Stop(), LocalExecutor(), None
+    calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
+    if calibrating:
+        settings.say(
+            f"the baseline is trained {run.config.calibrate} times ({run.config.train_seconds:g} s each) to learn the "
+            "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
+        )
     ending: Ending | None = None
     try:
         with live_view(run.config.train_seconds, verbosity=settings.verbosity) as view, listen(stop, view.note):
             job = Loop(
-                *(run, make_researcher(researcher), make_judge(run.config.judge), executor),
+                *(
+                    run,
+                    make_researcher(researcher),
+                    make_judge(run.config.judge, preset=run.config.preset, calibrate=run.config.calibrate),
+                    executor,
+                ),
                 limits=limits,
                 stop=stop,
                 observer=_observer(view),
@@ -234,6 +263,10 @@ def go(settings: Settings, run: Run, researcher: str, limits: Limits, prepared: 
 
 def _observer(view: View) -> Any:
     def observe(event: Any) -> None:
+        if event.get("event") == "decided" and event["experiment"] == 0 and event.get("reason"):
+            view.note(str(event["reason"]))
+        if event.get("event") == "demoted":
+            view.note(f"experiment {event['experiment']} {event['reason']}")
         if event.get("event") == "proposal_refused":
             view.note(f"no usable proposal ({event['kind']}): {event['reason']}")
         view(event)
@@ -263,6 +296,11 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
         return
     write_table(rows)
     settings.say(f"{run.tag}: {reason}" if reason else run.tag)
+    if summary["delta"] is not None and summary["estimated_delta"] is not None and run.config.judge == "racing":
+        settings.say(
+            f"estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the baseline "
+            f"(shrunken; the raw figures below flatter the best)"
+        )
     if summary["delta"] is not None:
         settings.say(
             f"best: experiment {summary['best_experiment']}, {summary['best_bpb']:.6f} bpb, "

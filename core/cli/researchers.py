@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from autoresearch.core.proposal import Researcher
 
 RESEARCHERS = {"tuner": "autoresearch.agent.tuner:Tuner"}
-JUDGES = {"greedy": "autoresearch.core.judge.decision:Greedy"}
+JUDGES = {
+    "racing": "autoresearch.core.judge.racing:Racing",
+    "greedy": "autoresearch.core.judge.greedy:Greedy",
+}
 
 
 def make_researcher(name: str) -> Researcher:
@@ -18,9 +21,10 @@ def make_researcher(name: str) -> Researcher:
     return cast("Researcher", _load(RESEARCHERS[name])())
 
 
-def make_judge(name: str) -> Judge:
-    """A judge with its defaults."""
-    return cast("Judge", _load(JUDGES[name])())
+def make_judge(name: str, *, preset: str, calibrate: int) -> Judge:
+    """A judge. Only `racing` calibrates, and takes its prior from the preset."""
+    made = _load(JUDGES[name])
+    return cast("Judge", made(preset=preset, calibrate=calibrate) if name == "racing" else made())
 
 
 def _load(address: str) -> type:

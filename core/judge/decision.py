@@ -1,9 +1,10 @@
-"""The judge's interface, and the plainest judge. A judge never runs anything: it asks for trials, or decides."""
+"""The judge's interface. A judge never runs anything: it asks for trials, or decides."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from autoresearch.core.proposal import Status
 
@@ -20,6 +21,9 @@ class Measured:
     status: Literal["ok", "crash", "invalid", "timeout"]
     val_bpb: float | None
     reason: str | None = None
+    tokens: int | None = None
+    own: bool = True
+    """Asked for by the source's own experiment, and so part of what its estimate was made from."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Side:
     experiment: int
     source: str
     trials: tuple[Measured, ...] = ()
+    category: str = ""
+    estimate: float | None = None
+    """Of its true val_bpb, from its own experiment; None while that is not decided."""
+    estimate_trials: float = 1.0
+    """How many trials that estimate is worth."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,16 @@ class Evidence:
     """Experiments decided before this one, the baseline not counted."""
     asked: int
     """Trials already run for this decision, in any role."""
+    roles: tuple[Role, ...] = ()
+    """Whose they were, in order."""
+    predecessor: Side | None = None
+    """The keep before the incumbent, if there is one."""
+    repeats: tuple[tuple[Measured, ...], ...] = ()
+    """Trials of one source each that were not chosen by their result: what noise is estimated from."""
+    extra: int = 0
+    """Trials of the run beyond one an experiment, the baseline's left out."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What this judge left with its last decision."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,18 @@ class Decision:
     delta: float | None
     """Against the incumbent of this time; negative is better."""
     reason: str
-    """In words, for people and researchers."""
+    """In one line, for people and researchers."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers behind the reason, as JSON can hold them; kept in the ledger and handed back with the next evidence."""
+
+
+@dataclass(frozen=True)
+class Demotion:
+    """The incumbent does not hold: the keep before it takes its place, and the candidate is considered again."""
+
+    experiment: int
+    """The incumbent that is demoted."""
+    reason: str
 
 
 class Judge(Protocol):
@@ -74,7 +104,7 @@ class Judge(Protocol):
 
     name: str
 
-    def consider(self, evidence: Evidence) -> RunTrial | Decision:
+    def consider(self, evidence: Evidence) -> RunTrial | Decision | Demotion:
         """What to do next about the candidate. Called again after every trial until it decides."""
         ...
 
@@ -87,28 +117,3 @@ def failure(evidence: Evidence) -> Decision | None:
         if trial.val_bpb is None:
             return Decision("invalid", None, None, "the trial gave no val_bpb")
     return None
-
-
-class Greedy:
-    """Upstream's rule: one trial, kept when its val_bpb is strictly lower than the incumbent's."""
-
-    name = "greedy"
-
-    def consider(self, evidence: Evidence) -> RunTrial | Decision:
-        """One trial, then a decision."""
-        candidate, incumbent = evidence.candidate, evidence.incumbent
-        if not candidate.trials:
-            return RunTrial("baseline" if incumbent is None else "candidate", evidence.seed)
-        failed = failure(evidence)
-        if failed is not None:
-            return failed
-        measured = candidate.trials[0].val_bpb
-        if incumbent is None:
-            return Decision("keep", measured, None, "the baseline")
-        best = incumbent.trials[0].val_bpb
-        if measured is None or best is None:
-            return Decision("invalid", measured, None, "there is no number to compare")
-        delta = measured - best
-        if delta < 0:
-            return Decision("keep", measured, delta, f"{measured:.6f} is lower than {best:.6f} by {-delta:.6f}")
-        return Decision("discard", measured, delta, f"{measured:.6f} is not lower than {best:.6f}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.core.errors import LedgerError
-from autoresearch.core.judge.decision import Decision, RunTrial
+from autoresearch.core.judge.decision import Decision, Demotion, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store import schema
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
@@ -173,15 +173,30 @@ class Ledger(LedgerReader):
             _one(
                 write(
                     "UPDATE experiments SET state = 'decided', decided = ?, status = ?, reason = ?, estimate = ?,"
-                    " delta = ?, val_bpb = ?, peak_memory_mb = ?, metrics = ? WHERE number = ? AND state = 'scored'",
+                    " delta = ?, val_bpb = ?, peak_memory_mb = ?, metrics = ?, judged = ?"
+                    " WHERE number = ? AND state = 'scored'",
                     (
                         *(time.time(), decision.status, decision.reason, decision.estimate, decision.delta),
-                        *(first.val_bpb, first.result.get("peak_memory_mb"), json.dumps(_metrics(first)), experiment),
+                        *(first.val_bpb, first.result.get("peak_memory_mb"), json.dumps(_metrics(first))),
+                        *(json.dumps(dict(decision.facts)), experiment),
                     ),
                 )
             )
             if decision.status == "keep":
                 write("UPDATE runs SET incumbent = ?", (experiment,))
+
+    def demote(self, demotion: Demotion, successor: int) -> None:
+        """The incumbent becomes a discard, and `successor`, an earlier keep, the incumbent."""
+        with self._transaction() as write:
+            _one(write("UPDATE runs SET incumbent = ? WHERE incumbent = ?", (successor, demotion.experiment)))
+            _one(
+                write(
+                    "UPDATE experiments SET status = 'discard', reason = ? || '; it was kept because ' || reason"
+                    " WHERE number = ? AND status = 'keep'",
+                    (demotion.reason, demotion.experiment),
+                )
+            )
+            _event(write, "demoted", demotion.experiment, {"successor": successor, "reason": demotion.reason})
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,37 @@ class LedgerReader:
         column, value = ("subject", subject) if experiment is None else ("experiment", experiment)
         rows = self._rows(f"SELECT * FROM trials WHERE {column} = ? ORDER BY experiment, k", (value,))
         return [trial_row(row) for row in rows]
+
+    def keep_before(self, number: int) -> ExperimentRow | None:
+        """The last keep before that experiment, the baseline included."""
+        sql = "SELECT * FROM experiments WHERE status = 'keep' AND number < ? ORDER BY number DESC LIMIT 1"
+        rows = self._rows(sql, (number,))
+        return experiment_row(rows[0]) if rows else None
+
+    def repeats(self, latest: int = 2000) -> list[list[TrialRow]]:
+        """Trials of every source with more than two of them, by source, among the latest experiments' sources."""
+        sql = (
+            "SELECT * FROM trials WHERE subject IN (SELECT subject FROM trials WHERE subject > ?"
+            " AND status IS NOT NULL GROUP BY subject HAVING count(*) > 2) ORDER BY subject, started"
+        )
+        groups: dict[int, list[TrialRow]] = {}
+        for row in self._rows(sql, (self.next_number() - latest,)):
+            groups.setdefault(int(row["subject"]), []).append(trial_row(row))
+        return list(groups.values())
+
+    def extra_trials(self) -> int:
+        """Ended trials beyond one an experiment, the baseline's left out."""
+        sql = "SELECT coalesce(sum(trials - 1), 0) AS n FROM experiments WHERE trials > 1 AND number > 0"
+        return int(self._rows(sql)[0]["n"])
+
+    def last_facts(self) -> Mapping[str, Any]:
+        """What the judge left with the last decision."""
+        rows = self._rows("SELECT * FROM experiments WHERE state = 'decided' ORDER BY number DESC LIMIT 1")
+        return experiment_row(rows[0]).judged if rows else {}
+
+    def has_commit(self, commit: str) -> bool:
+        """Whether an experiment of this run has that commit."""
+        return bool(self._rows("SELECT 1 FROM experiments WHERE commit_id = ? LIMIT 1", (commit,)))
 
     def next_number(self) -> int:
         """The number of the next experiment."""

@@ -62,6 +62,8 @@ class ExperimentRow:
     peak_memory_mb: float | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     usd: float | None = None
+    judged: Mapping[str, Any] = field(default_factory=dict)
+    """The numbers behind `reason` (see core.judge.decision.Decision.facts)."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,12 @@ def run_row(row: Mapping[str, Any]) -> RunRow:
 
 def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
     """From a row of the table `experiments`."""
-    plain = {k: v for k, v in row.items() if k not in ("commit_id", "parameters", "metrics", "fingerprint")}
+    plain = {k: v for k, v in row.items() if k not in ("commit_id", "parameters", "metrics", "fingerprint", "judged")}
     return ExperimentRow(
         commit=row["commit_id"],
         parameters=json.loads(row["parameters"]),
         metrics=json.loads(row["metrics"] or "{}"),
+        judged=json.loads(row.get("judged") or "{}"),
         **plain,
     )
 

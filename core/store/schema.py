@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoresearch.core.errors import LedgerError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x61724C67  # "arLg": tells the ledger from any other sqlite file
 
 _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
@@ -52,6 +52,7 @@ _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
             "peak_memory_mb": float,
             "metrics": str,
             "usd": float,
+            "judged": str,
         },
         "number",
     ),
@@ -128,6 +129,8 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
         _check(connection, path, write=write)
+        if write:
+            _migrate(connection)
     except sqlite3.Error as error:
         raise unreadable(path, error) from error
     return connection
@@ -156,3 +159,13 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
         raise LedgerError(
             f"{path} was written by a newer ar (schema {version}, this one reads {SCHEMA_VERSION}).", fix="update ar"
         )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring an older ledger to this schema, in one transaction."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 1:  # before judges left their numbers
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ALTER TABLE experiments ADD COLUMN judged TEXT")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")

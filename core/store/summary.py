@@ -33,6 +33,7 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
     run, totals, best = reader.run(), reader.totals(), reader.incumbent()
     baseline = reader.experiment(0) if best is not None else None
     gain = baseline is not None and best is not None and None not in (baseline.val_bpb, best.val_bpb)
+    estimated = baseline is not None and best is not None and None not in (baseline.estimate, best.estimate)
     return {
         "tag": run.tag,
         "state": run.state,
@@ -48,6 +49,8 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
         "best_bpb": best.val_bpb if best else None,
         "best_estimate": best.estimate if best else None,
         "delta": best.val_bpb - baseline.val_bpb if gain else None,  # type: ignore[union-attr, operator]
+        # mypy cannot see that the two are there.
+        "estimated_delta": best.estimate - baseline.estimate if estimated else None,  # type: ignore[union-attr, operator]
         "best_commit": best.commit if best else None,
         "tokens_in": totals.tokens_in,
         "tokens_out": totals.tokens_out,

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from autoresearch.core.errors import ArError, LimitReachedError
-from autoresearch.core.judge.decision import Greedy
+from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop, Stop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from autoresearch.core.errors import LedgerError, PrerequisiteError, SourceError, UsageError
-from autoresearch.core.judge.decision import Greedy
+from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository

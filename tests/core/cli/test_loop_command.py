@@ -55,7 +55,8 @@ def command(text, environment, tmp_path):
             return subprocess.Popen(argv, env=environment, **{**pipes, **more})
 
         def loop(self, *arguments, **more):
-            return self.start("loop", "--corpus", str(text), *arguments, **more)
+            judge = () if "--judge" in arguments else ("--judge", "greedy")
+            return self.start("loop", "--corpus", str(text), *judge, *arguments, **more)
 
         def run(self, *arguments):
             process = self.loop(*arguments)
@@ -117,6 +118,21 @@ def test_json_is_one_object_a_decided_experiment_and_then_a_summary(command):
     assert last["summary"]["best_bpb"] == min(r["val_bpb"] for r in records if r["status"] == "keep")
     assert Path(last["summary"]["picture"]).read_bytes().startswith(b"\x89PNG")
     assert_agree(command)
+
+
+def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(command):
+    code, out, err = command.run("--tag", "t", "-n", "2", "--json", "--judge", "racing", "--budget", "0.5")
+    assert code == 0, err
+    baseline, *others = [json.loads(line) for line in out.splitlines()][:-1]
+    assert baseline["trials"] == 2
+    assert "noise (1 sigma)" in baseline["reason"]
+    assert "noise (1 sigma)" in err
+    assert all(1 <= record["trials"] <= 4 for record in others)
+    process = command.start("results", "--why", "1")
+    said, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert said == f"experiment 1: {others[0]['status']}: {others[0]['reason']}\n"
+    assert "better with probability" in said or others[0]["val_bpb"] is None
+    assert command.start("results", "--why", "9").wait(TIMEOUT_SECONDS) == 2
 
 
 def test_without_json_the_table_is_on_stdout_and_the_rest_on_stderr(command):

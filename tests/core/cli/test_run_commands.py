@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from autoresearch.core.cli.main import run as ar
-from autoresearch.core.judge.decision import Greedy
+from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

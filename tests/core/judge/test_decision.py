@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from autoresearch.core.judge.decision import Decision, Evidence, Greedy, Measured, RunTrial, Side
+from autoresearch.core.judge.decision import Decision, Evidence, Measured, RunTrial, Side
+from autoresearch.core.judge.greedy import Greedy
 
 
 def side(experiment, *trials, role="candidate"):

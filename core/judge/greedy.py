@@ -1,0 +1,30 @@
+"""Upstream's rule, for comparison."""
+
+from __future__ import annotations
+
+from autoresearch.core.judge.decision import Decision, Evidence, RunTrial, failure
+
+
+class Greedy:
+    """Upstream's rule: one trial, kept when its val_bpb is strictly lower than the incumbent's."""
+
+    name = "greedy"
+
+    def consider(self, evidence: Evidence) -> RunTrial | Decision:
+        """One trial, then a decision."""
+        candidate, incumbent = evidence.candidate, evidence.incumbent
+        if not candidate.trials:
+            return RunTrial("baseline" if incumbent is None else "candidate", evidence.seed)
+        failed = failure(evidence)
+        if failed is not None:
+            return failed
+        measured = candidate.trials[0].val_bpb
+        if incumbent is None:
+            return Decision("keep", measured, None, "the baseline")
+        best = incumbent.trials[0].val_bpb
+        if measured is None or best is None:
+            return Decision("invalid", measured, None, "there is no number to compare")
+        delta = measured - best
+        if delta < 0:
+            return Decision("keep", measured, delta, f"{measured:.6f} is lower than {best:.6f} by {-delta:.6f}")
+        return Decision("discard", measured, delta, f"{measured:.6f} is not lower than {best:.6f}")

@@ -1,0 +1,150 @@
+"""The judge that knows noise: calibrates, screens, races, and looks at its champion again."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from autoresearch.core.judge import race
+from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, failure
+from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
+from autoresearch.core.judge.race import Match, Standing, Verdict
+
+CHECK_EVERY = 20
+"""Experiments between two looks at the champion."""
+SEEDS_PER_EXPERIMENT = 1000
+
+
+class Racing:
+    """Implements `Judge` by the rule in `core.judge.race`. Holds no state: equal evidence, equal answer."""
+
+    name = "racing"
+
+    def __init__(self, *, preset: str = "", calibrate: int = 2) -> None:
+        """`calibrate` is how often the baseline is measured before the first experiment."""
+        self.prior = PRIORS.get(preset, PUBLIC)
+        self.calibrate = max(1, calibrate)
+
+    def consider(self, evidence: Evidence) -> RunTrial | Decision | Demotion:
+        """Another trial, a decision, or the champion's demotion."""
+        if (failed := failure(evidence)) is not None:
+            return Decision(failed.status, None, None, failed.reason, _carry(evidence))
+        if evidence.incumbent is None:
+            return self._baseline(evidence)
+        check = self._check(evidence, evidence.incumbent)
+        if check is not None:
+            return check
+        if not evidence.candidate.trials:
+            return RunTrial("candidate", _seed(evidence))
+        return self._race(evidence, evidence.incumbent)
+
+    def noise(self, evidence: Evidence) -> Noise:
+        """From every repeat of the run so far, and the prior."""
+        groups = [[Repeat(_bpb(one), one.tokens) for one in group if _good(one)] for group in evidence.repeats]
+        return estimate_noise(groups, self.prior, _mean(evidence.baseline))
+
+    def _baseline(self, evidence: Evidence) -> RunTrial | Decision:
+        measured = len(evidence.candidate.trials)
+        if measured < self.calibrate:
+            return RunTrial("baseline", _seed(evidence))
+        mean, noise = _mean(evidence.candidate), self.noise(evidence)
+        reason = f"the baseline, mean of {measured} trials; {noise.words()}"
+        facts = {"n": measured, "wealth": race.FIRST_WEALTH, "sigma": noise.sigma, "dof": noise.dof}
+        return Decision("keep", mean, None, reason, facts)
+
+    def _check(self, evidence: Evidence, incumbent: Side) -> RunTrial | Demotion | None:
+        """Every CHECK_EVERY experiments, before the candidate's first trial: does the champion hold?"""
+        if not evidence.decided or evidence.decided % CHECK_EVERY or evidence.candidate.trials:
+            return None
+        if "incumbent" not in evidence.roles:
+            return RunTrial("incumbent", _seed(evidence))
+        if evidence.predecessor is None or not any(_good(one) for one in incumbent.trials if not one.own):
+            return None
+        now, before = standing(incumbent), standing(evidence.predecessor)
+        if now.mean < before.mean:
+            return None
+        reason = (
+            f"demoted: measured again it stands at {now.mean:.6f}, "
+            f"not below experiment {evidence.predecessor.experiment}'s {before.mean:.6f}"
+        )
+        return Demotion(incumbent.experiment, reason)
+
+    def _race(self, evidence: Evidence, incumbent: Side) -> RunTrial | Decision:
+        first, *fresh = [_bpb(one) for one in evidence.candidate.trials]
+        noise, champion = self.noise(evidence), standing(incumbent)
+        wealth = float(evidence.facts.get("wealth", race.FIRST_WEALTH))
+        allowance = int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided)
+        allowance += evidence.decided // CHECK_EVERY - evidence.extra  # looks at the champion are not its to spend
+        spent = len(evidence.roles) - evidence.roles.index("candidate") - 1
+        less = evidence.candidate.category == "simplification" and removes_code(evidence.candidate, incumbent)
+        match = Match(first, fresh, champion, noise.sigma, noise.dof, wealth, spent, allowance, less)
+        verdict = race.judge(match)
+        if verdict.step in ("candidate", "incumbent"):
+            return RunTrial("candidate" if verdict.step == "candidate" else "incumbent", _seed(evidence))
+        return _decision(verdict, match, noise, incumbent)
+
+
+def standing(side: Side) -> Standing:
+    """Its estimate and every later repeat, which nothing has chosen. Raises `ValueError` without any measurement."""
+    later = [_bpb(one) for one in side.trials if _good(one) and not one.own]
+    if side.estimate is None:
+        own = [_bpb(one) for one in side.trials if _good(one)]
+        if not own:
+            raise ValueError(f"experiment {side.experiment} has no measurement")
+        return Standing(sum(own) / len(own), len(own))
+    trials = side.estimate_trials + len(later)
+    return Standing((side.estimate * side.estimate_trials + sum(later)) / trials, trials)
+
+
+def removes_code(candidate: Side, incumbent: Side) -> bool:
+    """Whether the candidate's syntax tree has fewer nodes."""
+    try:
+        sizes = [sum(1 for _ in ast.walk(ast.parse(side.source))) for side in (candidate, incumbent)]
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return sizes[0] < sizes[1]
+
+
+def _decision(verdict: Verdict, match: Match, noise: Noise, incumbent: Side) -> Decision:
+    kept, belief = verdict.step == "keep", verdict.belief
+    wealth = race.wealth_after(match.wealth, verdict.paid, kept=kept)
+    counted = [match.screen, *match.fresh] if match.removes_code else (match.fresh or [match.screen])
+    measured = sum(counted) / len(counted) - match.incumbent.mean
+    fresh = "fresh " if match.fresh and not match.removes_code else ""
+    reason = (
+        f"{verdict.why}: {measured:+.5f} (standard error {belief.standard_error:.5f}) over {len(counted)} "
+        f"{fresh}trial{'' if len(counted) == 1 else 's'} against experiment {incumbent.experiment}, "
+        f"better with probability {belief.better:.3f}"
+    )
+    if verdict.bar is not None and not match.removes_code:
+        reason += f" (needed {verdict.bar:.3f})"
+    reason += f"; shrunken {belief.shrunken:+.5f}; sigma {noise.sigma:.5f}"
+    facts: dict[str, Any] = {"n": len(counted), "wealth": wealth, "paid": verdict.paid, "better": belief.better}
+    facts |= {"bar": verdict.bar, "measured": measured, "incumbent": match.incumbent.mean}
+    facts |= {"sigma": noise.sigma, "dof": noise.dof, "training": noise.training, "throughput": noise.throughput}
+    estimate = match.incumbent.mean + belief.shrunken
+    return Decision("keep" if kept else "discard", estimate, belief.shrunken, reason, facts)
+
+
+def _carry(evidence: Evidence) -> Mapping[str, Any]:
+    """A failure costs nothing."""
+    return {"wealth": evidence.facts["wealth"]} if "wealth" in evidence.facts else {}
+
+
+def _seed(evidence: Evidence) -> int:
+    """A seed that no trial of the run has had; the run's own for the baseline's first."""
+    return evidence.seed + SEEDS_PER_EXPERIMENT * evidence.candidate.experiment + evidence.asked
+
+
+def _good(one: Measured) -> bool:
+    return one.status == "ok" and one.val_bpb is not None
+
+
+def _bpb(one: Measured) -> float:
+    return float("nan") if one.val_bpb is None else one.val_bpb
+
+
+def _mean(side: Side) -> float:
+    values = [_bpb(one) for one in side.trials if _good(one)]
+    return sum(values) / len(values)

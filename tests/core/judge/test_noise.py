@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+import pytest
+from autoresearch.core.judge.noise import PRIOR_DOF, Prior, Repeat, estimate_noise
+from autoresearch.core.judge.posterior import better_than, normal_cdf, normal_score, shrink
+
+PRIOR = Prior(0.002, "a test")
+
+
+def test_without_repeats_the_prior_speaks_and_is_named():
+    noise = estimate_noise([], PRIOR, 0.5)
+    assert noise.sigma == pytest.approx(0.001)
+    assert (noise.dof, noise.repeats) == (PRIOR_DOF, 0)
+    assert "a test" in noise.words()
+    low, high = noise.interval
+    assert low < noise.sigma < high
+
+
+def test_repeats_are_pooled_about_their_own_means_and_outweigh_the_prior():
+    rng = random.Random(1)
+    groups = [[Repeat(mean + rng.gauss(0, 0.01)) for _ in range(3)] for mean in range(1, 200)]
+    noise = estimate_noise(groups, PRIOR, 0.5)
+    assert noise.sigma == pytest.approx(0.01, rel=0.05)
+    assert noise.repeats == 2 * 199
+    assert noise.interval[0] < 0.01 < noise.interval[1]
+
+
+def test_noise_from_the_number_of_tokens_is_told_from_noise_of_training():
+    rng = random.Random(2)
+
+    def repeat(mean):
+        tokens = round(math.exp(rng.gauss(11, 0.2)))
+        return Repeat(mean - 0.3 * math.log(tokens) + rng.gauss(0, 0.02), tokens)
+
+    noise = estimate_noise([[repeat(mean) for _ in range(4)] for mean in range(40)], PRIOR, 1.0)
+    assert noise.training == pytest.approx(0.02, rel=0.15)
+    assert noise.throughput == pytest.approx(0.06, rel=0.2)
+    few = estimate_noise([[Repeat(1.0, 10), Repeat(1.1, 12)]], PRIOR, 1.0)
+    assert (few.training, few.throughput) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("t", "dof", "tail"), [(2.132, 4, 0.05), (3.747, 4, 0.01), (1.812, 10, 0.05), (2.528, 20, 0.01)]
+)
+def test_the_tail_of_students_t_agrees_with_the_tables(t, dof, tail):
+    assert 1 - normal_cdf(normal_score(t, dof)) == pytest.approx(tail, rel=0.05)
+
+
+def test_large_effects_are_left_alone_and_small_ones_are_shrunken():
+    assert shrink(-20.0, 1.0, 1.0) == pytest.approx(-20.0, rel=0.02)
+    assert -0.5 < shrink(-1.0, 1.0, 1.0) < 0.0
+    assert shrink(0.0, 1.0, 1.0) == 0.0
+    assert math.isfinite(shrink(-1e4, 1.0, 1.0))
+
+
+def test_probabilities_are_calibrated_on_data_without_an_effect():
+    rng = random.Random(3)
+    below = [better_than(0.0, rng.gauss(0, 1), 1.0, 1e6) for _ in range(4000)]
+    assert statistics.fmean(p > 0.95 for p in below) == pytest.approx(0.05, abs=0.012)
