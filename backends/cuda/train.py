@@ -508,7 +508,7 @@ def warm_up(model: GPT, loss_of: Callable[..., Tensor], update: Callable[..., Te
 
 
 def show(clock: Clock, step: int, loss: Tensor, progress: float) -> None:
-    """Send a point of the live curve; a run that has diverged ends here."""
+    """Send a point of the live curve, `step` optimizer steps being done; a run that has diverged ends here."""
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(f"the training loss is {value} at step {step}")
@@ -540,7 +540,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     print(f"cuda: {device.type}, {model.dtype}, {mode}, {torch.get_num_threads()} threads")  # noqa: T201
     warm_up(model, loss_of, update, data)
 
-    optimizer, step, micro_step, total = Optimizer(model, update), 0, 0, 0.0
+    optimizer, step, micro_step, total, mean_loss = Optimizer(model, update), 0, 0, 0.0, None
     for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
         if micro_step == 0:
             progress = clock.progress
@@ -551,9 +551,11 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         if micro_step < micro_steps:
             continue
         optimizer.step(step, progress)
-        if step % LOG_EVERY == 0:
-            show(clock, step, total, progress)
-        step, micro_step, total = step + 1, 0, 0.0
+        step, micro_step, total, mean_loss = step + 1, 0, 0.0, total
+        if (step - 1) % LOG_EVERY == 0:
+            show(clock, step, mean_loss, progress)
+    if mean_loss is not None:
+        show(clock, step, mean_loss, progress)
 
     model.zero_grad(set_to_none=True)
     model.flex_masks = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from autoresearch.core.data.frames import DOCUMENTS, END, FRAME, ROWS, Header, R
 INTERVALS = 33
 """Of the last batches, from which the next one's time is expected."""
 ENOUGH_INTERVALS = 5
-"""With fewer, the shortest is expected rather than the median: the first ones may hold a compilation."""
+"""With fewer, the shortest is expected rather than the longest: the first ones may hold a compilation."""
 
 
 class FeedClock:
@@ -207,7 +206,7 @@ class FeedClient:
         intervals = self._intervals.get(request)
         if not intervals or request.kind == DOCUMENTS:  # Whoever packs documents alone knows when a step is due.
             return 0.0
-        return min(intervals) if len(intervals) < ENOUGH_INTERVALS else statistics.median(intervals)
+        return min(intervals) if len(intervals) < ENOUGH_INTERVALS else max(intervals)
 
     def _remaining(self) -> float:
         return float("inf") if self._deadline is None else self._deadline - time.monotonic()
