@@ -21,7 +21,7 @@ from autoresearch.core.data.client import FeedClient, FeedClock
 from autoresearch.core.data.frames import END, FRAME, REQUEST, REQUEST_MAGIC, ROWS, Header, Request
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.shards import open_shard
-from conftest import VOCAB
+from made_corpora import VOCAB
 
 BUDGET = 0.6
 

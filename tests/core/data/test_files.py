@@ -9,7 +9,7 @@ import pytest
 from autoresearch.core.data.corpora import open_corpus
 from autoresearch.core.data.files import read_documents
 from autoresearch.core.errors import DataError
-from conftest import quiet
+from made_corpora import quiet
 
 ODD = ["plain", "NUL \0 and\r\nCRLF", "\ufeffmark", "▁ ▁", "e\u0301\u0301", "", "日本語" * 50]
 

@@ -18,7 +18,7 @@ from autoresearch.core.data.manifest import PrepareOptions
 from autoresearch.core.data.prepare import prepare
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.errors import DataError
-from conftest import SEQ, VOCAB, prose, quiet
+from made_corpora import SEQ, VOCAB, prose, quiet
 
 COMMIT = "c0ffee" + "0" * 34
 SMALL = HubCorpus("small", "someone/small", ("shard_0.parquet", "shard_1.parquet"), ("shard_2.parquet",), 2)

@@ -16,7 +16,7 @@ from autoresearch.core.data.prepare import prepare, prepared_folder
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.data.tokenizer import Tokenizer
 from autoresearch.core.errors import DataError, UsageError
-from conftest import SEQ, VOCAB, options, prose, quiet, write_corpus
+from made_corpora import SEQ, VOCAB, options, prose, quiet, write_corpus
 
 
 class Told:
