@@ -554,7 +554,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         step, micro_step, total, mean_loss = step + 1, 0, 0.0, total
         if (step - 1) % LOG_EVERY == 0:
             show(clock, step, mean_loss, progress)
-    if mean_loss is not None:
+    if mean_loss is not None and (step - 1) % LOG_EVERY:
         show(clock, step, mean_loss, progress)
 
     model.zero_grad(set_to_none=True)

@@ -60,7 +60,7 @@ def test_a_step_takes_as_many_batches_as_its_tokens_need(load_train, spec, make_
     train = load_train(BATCH_TOKENS=4 * 4 * 32)  # four forward passes of 4 rows of 32 tokens
     data, clock = make_data(17)
     train.train(train.build(spec), data, clock)
-    assert [step for step, _ in clock.points] == [0, 1, 2, 3]
+    assert [step for step, _ in clock.points] == [1, 2, 3, 4]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(load_train, spec, make_data):
@@ -68,7 +68,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(load_train, spec, make_data):
     model = train.build(spec)
     model.head.weight.data.fill_(float("nan"))
     data, clock = make_data(8)
-    with pytest.raises(FloatingPointError, match="at step 0"):
+    with pytest.raises(FloatingPointError, match="at step 1"):
         train.train(model, data, clock)
 
 
