@@ -13,7 +13,6 @@ def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int) -> Evid
     before = None if incumbent is None else ledger.keep_before(incumbent.number)
     asked = [t for t in ledger.trials(experiment=row.number) if t.status is not None and t.started >= row.created]
     baseline = ledger.experiment(0)
-    groups = [group for group in ledger.repeats() if group[0].subject != 0]
     return Evidence(
         candidate=_side(ledger, row),
         incumbent=None if incumbent is None else _side(ledger, incumbent),
@@ -23,12 +22,18 @@ def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int) -> Evid
         asked=len(asked),
         roles=tuple(trial.role for trial in asked),
         predecessor=None if before is None else _side(ledger, before),
-        repeats=(
-            tuple(_measured(trial) for trial in finished_trials(ledger, baseline)),
-            *(tuple(_measured(trial) for trial in _unchosen(group)) for group in groups),
-        ),
+        repeats=gather_repeats(ledger),
         extra=ledger.extra_trials(),
         facts=ledger.last_facts(),
+    )
+
+
+def gather_repeats(ledger: LedgerReader) -> tuple[tuple[Measured, ...], ...]:
+    """Trials of one source each that were not chosen by their result, the baseline's first."""
+    groups = [group for group in ledger.repeats() if group[0].subject != 0]
+    return (
+        tuple(_measured(trial) for trial in finished_trials(ledger, ledger.experiment(0))),
+        *(tuple(_measured(trial) for trial in _unchosen(group)) for group in groups),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autoresearch.core.judge import race
@@ -41,8 +41,12 @@ class Racing:
 
     def noise(self, evidence: Evidence) -> Noise:
         """From every repeat of the run so far, and the prior."""
-        groups = [[Repeat(_bpb(one), one.tokens) for one in group if _good(one)] for group in evidence.repeats]
-        return estimate_noise(groups, self.prior, _mean(evidence.baseline))
+        return self.pool(evidence.repeats, _mean(evidence.baseline))
+
+    def pool(self, repeats: Iterable[Iterable[Measured]], level: float) -> Noise:
+        """From these groups of repeats, and the prior; `level` is a typical val_bpb."""
+        groups = [[Repeat(_bpb(one), one.tokens) for one in group if _good(one)] for group in repeats]
+        return estimate_noise(groups, self.prior, level)
 
     def _baseline(self, evidence: Evidence) -> RunTrial | Decision:
         measured = len(evidence.candidate.trials)

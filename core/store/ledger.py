@@ -198,6 +198,11 @@ class Ledger(LedgerReader):
             )
             _event(write, "demoted", demotion.experiment, {"successor": successor, "reason": demotion.reason})
 
+    def note(self, kind: str, experiment: int | None, payload: Mapping[str, Any]) -> None:
+        """Record something that happened beside the experiments, as JSON."""
+        with self._transaction() as write:
+            _event(write, kind, experiment, payload)
+
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
         """All or nothing, on disk when the block is left."""

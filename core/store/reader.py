@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +105,11 @@ class LedgerReader:
         """What the judge left with the last decision."""
         rows = self._rows("SELECT * FROM experiments WHERE state = 'decided' ORDER BY number DESC LIMIT 1")
         return experiment_row(rows[0]).judged if rows else {}
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The payloads of every event of that kind, oldest first."""
+        rows = self._rows("SELECT payload FROM events WHERE kind = ? ORDER BY id", (kind,))
+        return [json.loads(row["payload"]) for row in rows]
 
     def has_commit(self, commit: str) -> bool:
         """Whether an experiment of this run has that commit."""

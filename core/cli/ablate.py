@@ -1,0 +1,135 @@
+"""`ar ablate`: which kept changes still earn their place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from autoresearch.core.cli.context import Settings, pass_settings
+
+if TYPE_CHECKING:
+    from autoresearch.core.ablate import Change
+    from autoresearch.core.judge.noise import Noise
+    from autoresearch.core.remeasure import Bench
+
+SEED_OFFSET, SEEDS_PER_CALL = 1_500_000_000, 1000
+PROPOSED = "ablated_train.py"
+
+
+@click.command()
+@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, metavar="N", help="Trials of each file.")
+@pass_settings
+def ablate(settings: Settings, tag: str | None, seeds: int) -> None:
+    """Take each kept change out of a run's best file in turn, and measure what is left.
+
+    Changes that are not missed by more than half a sigma are then taken out together. When that file is as good as the
+    best one, it is written beside the ledger and proposed. A change that others were built on conflicts, and stays.
+    """
+    from autoresearch.core.ablate import kept_changes
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.cli.train import cancel_on_signal
+    from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.remeasure import Bench
+    from autoresearch.core.report.live import live_view
+    from autoresearch.core.store.ledger import Ledger
+
+    with open_reader(settings.workspace, tag) as reader:
+        folder = reader.folder
+    with Ledger(folder) as ledger:
+        run, best, changes = ledger.run(), ledger.incumbent(), kept_changes(ledger)
+        if best is None or not changes:
+            raise PrerequisiteError(f"the run {run.tag!r} has no kept change.", fix="let `ar loop` find one first")
+        final, noise = ledger.text(best.source_sha256), _noise(ledger, run.config["preset"], best.val_bpb)
+        call = len(ledger.events("ablated")) + 1
+        most = seeds * (len(changes) + 2)
+        settings.say(f"{run.tag}: {len(changes)} kept changes, at most {most} trials; {noise.words()}")
+        with cancel_on_signal() as cancel, live_view(run.config["train_seconds"], verbosity=settings.verbosity) as view:
+            bench = Bench(run.config, folder / "ablate" / str(call), "val", view, cancel)
+            study = Study(bench, run.config["seed"] + SEED_OFFSET + SEEDS_PER_CALL * call, seeds, noise)
+            record = {"tag": run.tag, **study.go(final, changes)}
+        source = record.pop("source")
+        record["path"] = _propose(folder / PROPOSED, source)
+        ledger.note("ablated", best.number, record)
+    if settings.json:
+        click.echo(json.dumps(record))
+    else:
+        show(settings, record)
+
+
+class Study:
+    """Measures files that lack one change, or several."""
+
+    def __init__(self, bench: Bench, seed: int, seeds: int, noise: Noise) -> None:
+        self.bench, self.seed, self.seeds, self.noise = bench, seed, seeds, noise
+
+    def go(self, final: str, changes: Sequence[Change]) -> dict[str, Any]:
+        """`source` is the proposed file, None when the final one is the smallest that is as good."""
+        from autoresearch.core.ablate import as_good, smallest, without
+
+        reference = self._measure("final", final)
+        rows, removable = [], []
+        for change in changes:
+            attempt = without(final, change)
+            row: dict[str, Any] = {"experiment": change.experiment, "description": change.description}
+            if attempt.source is None:
+                rows.append({**row, "verdict": attempt.state, "delta": None, "probability": None})
+                continue
+            values = self._measure(f"without-{change.experiment}", attempt.source)
+            fine, probability = as_good(values, reference, self.noise)
+            if fine:
+                removable.append(change)
+            delta = sum(values) / len(values) - sum(reference) / len(reference)
+            rows.append({**row, "verdict": "idle" if fine else "earns", "delta": delta, "probability": probability})
+        source, gone = smallest(final, removable)
+        proposed = bool(gone) and (
+            len(removable) == 1 or as_good(self._measure("small", source), reference, self.noise)[0]
+        )
+        return {
+            "final_val_bpb": reference,
+            "sigma": self.noise.sigma,
+            "changes": rows,
+            "removed": sorted(change.experiment for change in gone) if proposed else [],
+            "source": source if proposed else None,
+        }
+
+    def _measure(self, name: str, source: str) -> list[float]:
+        return [self.bench.measure(f"{name}-{k + 1}", source, self.seed + k) for k in range(self.seeds)]
+
+
+def show(settings: Settings, record: dict[str, Any]) -> None:
+    """A line a change, then the proposal."""
+    words = {
+        "idle": "not missed",
+        "earns": "earns its place",
+        "conflict": "later changes were built on it: it conflicts, and stays",
+        "gone": "replaced by later changes",
+    }
+    for row in record["changes"]:
+        delta = "" if row["delta"] is None else f" ({row['delta']:+.6f} bpb without it)"
+        what = " ".join(row["description"].split())
+        click.echo(f"{row['experiment']}\t{words[row['verdict']]}{delta}\t{what}")
+    if record["path"]:
+        removed = ", ".join(str(number) for number in record["removed"])
+        settings.say(f"as good without {removed}: {record['path']}")
+    else:
+        settings.say("the best file stays as it is")
+
+
+def _noise(ledger: Any, preset: str, level: float | None) -> Noise:
+    from autoresearch.core.judge.evidence import gather_repeats
+    from autoresearch.core.judge.racing import Racing
+
+    return Racing(preset=preset).pool(gather_repeats(ledger), 1.0 if level is None else level)
+
+
+def _propose(path: Path, source: str | None) -> str | None:
+    from autoresearch.core.store.tsv import write_text
+
+    if source is None:
+        return None
+    write_text(path, source)
+    return str(path)

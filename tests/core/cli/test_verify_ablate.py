@@ -1,0 +1,91 @@
+"""`ar verify` and `ar ablate` on a real run of the null backend."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from autoresearch.core.ablate import Change, merge, without
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.judge.welch import welch
+from autoresearch.core.proposal import Proposal
+from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.reader import LedgerReader
+
+BEFORE = "a = 1\n\n\nb = 2\n\n\nc = 3\n"
+
+
+def test_a_change_is_taken_out_of_a_file_that_went_on_or_conflicts_or_is_gone():
+    after = BEFORE.replace("b = 2", "b = 20")
+    change = Change(1, "b", BEFORE, after)
+    assert without(after.replace("c = 3", "c = 30"), change).source == BEFORE.replace("c = 3", "c = 30")
+    assert without(after.replace("b = 20", "b = 20 + 1"), change).state == "conflict"
+    assert without(BEFORE, change).state == "gone"
+    assert merge("x\n", "x\n", "y\n") == "y\n"
+
+
+def test_welchs_interval_is_that_of_the_textbook():
+    # Two samples of equal spread and size: Welch's degrees of freedom are 2n - 2 = 4, t = 2.776.
+    interval = welch([1.0, 2.0, 3.0], [11.0, 12.0, 13.0])
+    assert interval.difference == pytest.approx(10.0)
+    assert interval.dof == pytest.approx(4.0)
+    assert interval.high - interval.difference == pytest.approx(2.776 * (2 / 3) ** 0.5, rel=0.01)
+    assert interval.verdict == "worse"
+    assert welch([1.0, 2.0], [1.1, 1.9]).verdict == "not certain"
+    with pytest.raises(ValueError, match="two values"):
+        welch([1.0], [1.0, 2.0])
+
+
+@pytest.fixture
+def workspace(tmp_path, prepared, monkeypatch):
+    """A run of the null backend with a real baseline, and one keep whose change does nothing."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "w"
+    assert ar(["init", str(folder)]) == 0
+    source = (folder / "backends/null/train.py").read_text().replace("VOCAB_SIZE = 1024", "VOCAB_SIZE = 512")
+    source = source.replace("VOCAB_SIZE = 256", "VOCAB_SIZE = 512")
+    config = {"backend": "null", "preset": "demo", "prepared": str(prepared.folder), "eval_seq_len": 256}
+    config |= {"score_rows": 32, "train_seconds": 0.5, "startup_seconds": 60.0, "seed": 0, "device": "cpu"}
+    with Ledger(folder / "runs/t") as ledger:
+        ledger.create("t", config, "0" * 40)
+        for number, text in enumerate((source, source + "\nUNUSED = 1\n")):
+            proposal = Proposal(text, f"change {number}", "shape")
+            common = {"commit": "0" * 40, "fingerprint": str(number), "program": "", "created": 0.0}
+            ledger.propose(number, proposal, parent=0, **common)
+            with ledger._transaction() as write:
+                write("UPDATE experiments SET state = 'decided', status = 'keep' WHERE number = ?", (number,))
+                write("UPDATE runs SET incumbent = ?", (number,))
+    return folder
+
+
+def test_verify_measures_both_on_test_and_counts_the_looks(workspace, capsys):
+    assert ar(["--workspace", str(workspace), "-q", "verify", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["look"], record["experiment"], record["seeds"]) == (1, 1, 3)
+    assert len(record["final_test_bpb"]) == len(record["baseline_test_bpb"]) == 3
+    assert record["low"] <= record["delta"] <= record["high"]
+    with LedgerReader(workspace / "runs/t") as reader:
+        assert reader.events("verified") == [record]
+        assert len(reader.events("verify started")) == 1
+    assert not list((workspace / "runs/t/verify").glob("*/*.safetensors"))
+
+
+def test_ablate_proposes_the_file_without_what_is_not_missed(workspace, capsys):
+    assert ar(["--workspace", str(workspace), "-q", "ablate", "--seeds", "1", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    (change,) = record["changes"]
+    assert change["experiment"] == 1
+    if change["verdict"] == "idle":  # what it measures is real, and so is its noise
+        assert record["removed"] == [1]
+        assert "UNUSED" not in (workspace / "runs/t/ablated_train.py").read_text()
+    else:
+        assert (change["verdict"], record["path"]) == ("earns", None)
+
+
+def test_a_run_without_a_keep_has_nothing_to_verify(workspace, capsys):
+    with Ledger(workspace / "runs/t") as ledger, ledger._transaction() as write:
+        write("UPDATE runs SET incumbent = 0")
+        write("UPDATE experiments SET status = 'discard' WHERE number = 1")
+    for command in ("verify", "ablate"):
+        assert ar(["--workspace", str(workspace), command]) == 3
+        assert "let `ar loop` find one first" in capsys.readouterr().err
