@@ -15,7 +15,10 @@ BUDGET = Budget(train_seconds=0.3, startup_seconds=20.0, grace_floor_seconds=0.5
 
 
 def request(prepared: Prepared, folder: Path, addition: str = "", **changes: Any) -> TrialRequest:
-    """A trial of the null train file with `addition` at its end, which may define its functions anew."""
+    """A trial of the null train file with `addition` at its end, which may define its functions anew.
+
+    The static gate is off: what goes wrong behind it is what these trials are about.
+    """
     settings: dict[str, Any] = {
         "source": f"{NULL_SOURCE}\n\n{addition}\n",
         "backend": "null",
@@ -25,6 +28,7 @@ def request(prepared: Prepared, folder: Path, addition: str = "", **changes: Any
         "score_rows": 16,
         "folder": folder,
         "budget": BUDGET,
+        "gate": False,
         **changes,
     }
     return TrialRequest(**settings)

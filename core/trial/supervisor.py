@@ -10,6 +10,7 @@ from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.trial import evaluation, training
 from autoresearch.core.trial.environment import load_runtime
+from autoresearch.core.trial.gate import check_gate
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.result import TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox import open_sandbox
@@ -49,6 +50,8 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     prepared = Prepared.open(request.prepared)
     try:
         vocab_size = check_source(request.source, prepared.vocabularies)
+        if request.gate:
+            check_gate(request.source)
     except SourceFault as fault:
         raise TrialEnded("invalid", str(fault)) from fault
     prepared.quick_check(vocab_size)
