@@ -43,8 +43,8 @@ COMMANDS = {
     "status": Entry("autoresearch.core.cli.status", "status", "How a run is going, in one line."),
     "results": Entry("autoresearch.core.cli.results", "results", "A run's experiments, as a table."),
     "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
-    "verify": Entry("autoresearch.core.cli.verify", "verify", "Does the win hold on the hidden test text?"),
-    "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Which kept changes still earn their place?"),
+    "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the hidden test text."),
+    "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
     "completion": Entry("autoresearch.core.cli.completion", "completion", "Print the shell's completion script."),
 }
 EXIT_INTERRUPTED = 130
