@@ -1,0 +1,105 @@
+"""The idea bank: public findings as data, with where they come from and how far to believe them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from autoresearch.core.errors import UsageError
+from autoresearch.core.proposal import CATEGORIES, Attempt, History
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Platform = Literal["h100", "apple", "any"]
+Verdict = Literal["helps", "hurts", "neutral", "mixed"]
+Confidence = Literal["low", "medium", "high"]
+BANK = Path(__file__).parent / "ideas.toml"
+USER_FILE = "ideas.toml"
+"""In the workspace: a person's own ideas, in the same form."""
+
+
+class Idea(BaseModel):
+    """One finding."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    change: str
+    platform: Platform
+    category: str
+    verdict: Verdict
+    delta: float | None = None
+    """Change of val_bpb on that platform; negative is better. None where no number is known."""
+    source: str
+    confidence: Confidence
+
+    @field_validator("category")
+    @classmethod
+    def _known_category(cls, value: str) -> str:
+        if value not in CATEGORIES:
+            raise ValueError(f"no category {value!r}; there are {', '.join(CATEGORIES)}")
+        return value
+
+    def __str__(self) -> str:
+        delta = "" if self.delta is None else f" {self.delta:+.4f} bpb"
+        where = f"{self.platform}, {self.source}; {self.confidence} confidence"
+        return f"[{self.category}] {self.change}: {self.verdict}{delta} ({where})"
+
+
+def load_ideas(workspace: Path | None = None) -> tuple[Idea, ...]:
+    """The bank, then the person's own file where the workspace has one. Raises `UsageError` when it is malformed."""
+    ideas = _read(BANK)
+    own = workspace / USER_FILE if workspace is not None else None
+    return ideas if own is None or not own.is_file() else (*_read(own), *ideas)
+
+
+def _read(path: Path) -> tuple[Idea, ...]:
+    fix = "see `ar ideas --example` for the form of an entry"
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8")).get("idea", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read as ideas: {error}.", fix=fix) from error
+    ideas = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            ideas.append(Idea.model_validate(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "entry"
+            raise UsageError(f"{path}: idea {number}, {where}: {first['msg']}.", fix=fix) from error
+    return tuple(ideas)
+
+
+def platform_of(history: History) -> Platform:
+    """Which findings were made on something like this device."""
+    if history.backend == "mlx":
+        return "apple"
+    return "h100" if history.backend == "cuda" and history.preset == "h100" else "any"
+
+
+def nearest_ideas(ideas: Sequence[Idea], history: History, closed: Sequence[str], count: int = 8) -> list[Idea]:
+    """Those of the same platform first, then by what they are said to gain; categories that rest are left out.
+
+    Categories that were tried less come first among equals, so that the list changes as the run goes on.
+    """
+    platform, tries = platform_of(history), _tries(history.attempts)
+    trust = {"high": 3, "medium": 2, "low": 1}
+
+    def rank(idea: Idea) -> tuple[int, int, float]:
+        near = (idea.platform == platform) + (idea.platform == "any")
+        worth = trust[idea.confidence] * abs(idea.delta or 0.0005)
+        return (-near, min(3, tries.get(idea.category, 0)), -worth)
+
+    found = [idea for idea in ideas if idea.category not in closed]
+    return sorted(found, key=rank)[:count]
+
+
+def _tries(attempts: Sequence[Attempt]) -> dict[str, int]:
+    tries: dict[str, int] = {}
+    for attempt in attempts[-20:]:
+        tries[attempt.category] = tries.get(attempt.category, 0) + 1
+    return tries

@@ -1,0 +1,268 @@
+"""The researcher that asks language models: it reads program.md and what was tried, and edits the train file.
+
+All that it keeps between proposals is in the history, in the run's account and in the digest, so a run can be resumed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from autoresearch.agent.edits import Edited, EditError, Format, apply_reply
+from autoresearch.agent.ideas import Idea
+from autoresearch.agent.memory import Digest
+from autoresearch.agent.models import Models, total
+from autoresearch.agent.operators import Task, choose_task
+from autoresearch.agent.prompt import build_messages, cards_of, fill
+from autoresearch.agent.providers import CallError, Message, Reply, tokens_in
+from autoresearch.agent.quotas import next_demand
+from autoresearch.agent.spending import FailedProposalError, OverBudgetError
+from autoresearch.agent.stand_in import stand_in
+from autoresearch.agent.taxonomy import Change, classify
+from autoresearch.agent.tried import tried_keys
+from autoresearch.agent.tuner import Tuner
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.proposal import CATEGORIES, Cost, History, Proposal
+
+MAX_REPAIRS = 3
+"""Turns that a model gets to mend its edit; then it is asked for the whole file, once."""
+_PRIOR = {"blocks": (2.7, 3), "whole": (1.8, 3)}
+"""What is assumed of each format before it was seen: replies that could be applied, and of how many."""
+_MALFORMED = {"no edit", "broken block", "not found", "ambiguous", "overlap", "elision", "syntax"}
+"""Failures that the format may be to blame for."""
+_QUOTED = 12_000
+"""Characters of a bad reply that are shown to the model again."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a reply says about its edit. Fields that are missing are empty or None."""
+
+    hypothesis: str
+    category: str
+    predicted_delta: float | None
+    risk: str
+
+
+@dataclass
+class _Talk:
+    """One proposal in the making."""
+
+    history: History
+    task: Task
+    tried: frozenset[str]
+    costs: list[Cost] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+
+    @property
+    def cost(self) -> Cost:
+        return total(self.costs)
+
+
+class LLM:
+    """Implements `core.proposal.Researcher`."""
+
+    name = "llm"
+
+    def __init__(
+        self, models: Models, *, digest: Digest | None = None, ideas: Callable[[], Sequence[Idea]] = tuple
+    ) -> None:
+        """`ideas` is called before every proposal, so that a person's file may change during a run."""
+        self.models, self.digest, self._ideas = models, digest or Digest(), ideas
+
+    def propose(self, history: History) -> Proposal:
+        """The next edit. Raises `FailedProposalError`, with what was paid until then, when no model answers."""
+        attempts = history.attempts
+        tried = tried_keys(attempt.source for attempt in (*attempts, history.incumbent))
+        talk = _Talk(history, choose_task(history), tried)
+        names = self.models.order(attempts, history.seed)
+        self._renew_digest(talk, names)
+        for name in names:
+            try:
+                proposal = self._within_context(name, talk)
+            except CallError as error:
+                talk.problems.append(f"{name}: {error.kind}: {error}")
+                continue
+            except OverBudgetError as error:
+                raise FailedProposalError(error.message, cost=talk.cost, fix=error.fix) from None
+            except ProposalError as error:
+                talk.problems.append(f"{name}: {error}")
+                continue
+            return proposal if proposal is not None else self._without_model(talk)
+        raise FailedProposalError(
+            f"no model answered. {'; '.join(talk.problems)}.",
+            cost=talk.cost,
+            fix="check the key in the environment, --model and --api-base; or go on with --researcher tuner",
+        )
+
+    def _within_context(self, name: str, talk: _Talk) -> Proposal | None:
+        """This model's proposal; told less where the server finds the prompt too long."""
+        limit = self.models.context_tokens(name)
+        for share in (1, 2):
+            try:
+                return self._from_model(name, talk, limit // share)
+            except CallError as error:
+                if error.kind != "context":
+                    raise
+        return self._from_model(name, talk, limit // 4)
+
+    def _from_model(self, name: str, talk: _Talk, limit: int) -> Proposal | None:
+        """This model's proposal, mended by it where need be; None when it could not be mended."""
+        form = self.best_format(name)
+        more = {"digest": self.digest.read(), "ideas": self._ideas()}
+        messages = build_messages(talk.history, talk.task, form=form, limit=limit, **more)  # type: ignore[arg-type]
+        for turn in range(MAX_REPAIRS + 2):
+            reply = self.models.ask(name, messages)
+            talk.costs.append(reply.cost)
+            header = read_header(reply.text)
+            try:
+                edited = _apply(reply, talk)
+                change = self._check(edited, header, talk)
+            except EditError as error:
+                if error.kind in _MALFORMED:
+                    self.models.spending.judge_format(name, form, False)
+                talk.problems.append(f"{error.kind}: {error}")
+                if turn == MAX_REPAIRS:
+                    form = "whole"
+                messages = _repair_messages(messages, reply.text, str(error), form, limit)
+                continue
+            self.models.spending.judge_format(name, edited.format, True)
+            return _proposal(edited, change, header, talk, name)
+        return None
+
+    def best_format(self, model: str) -> Format:
+        """Whichever has let more of this model's replies be applied."""
+
+        def rate(form: Format) -> float:
+            ok, count = self.models.spending.format_record(model, form)
+            return (ok + _PRIOR[form][0]) / (count + _PRIOR[form][1])
+
+        return "blocks" if rate("blocks") >= rate("whole") else "whole"
+
+    def _check(self, edited: Edited, header: Header, talk: _Talk) -> Change:
+        """What the edit really is. Raises `EditError` when the quotas ask for another."""
+        task = talk.task
+        before = task.base.source if task.operator == "follow_up" else talk.history.incumbent.source
+        change = classify(before, edited.source, header.category)
+        breach = task.demand.breach(change)
+        if breach is not None:
+            raise EditError("quota", breach)
+        return change
+
+    def _without_model(self, talk: _Talk) -> Proposal:
+        """What stands in for a model that gave nothing usable."""
+        why = talk.problems[-1].split("\n")[0] if talk.problems else "it gave nothing usable"
+        found = stand_in(talk.history, next_demand(talk.history.attempts), talk.tried)
+        if found is None:
+            message = f"the model's replies could not be used: {why}"
+            raise FailedProposalError(message.rstrip(".") + ".", cost=talk.cost, fix="try another --model")
+        proposal, change = found.proposal, found.change
+        return replace(
+            proposal,
+            category=change.category,
+            researcher=Tuner.name,
+            cost=talk.cost,
+            parameters={**proposal.parameters, "kind": change.kind, "operator": "stand_in", **_model_of(talk)},
+        )
+
+    def _renew_digest(self, talk: _Talk, names: Sequence[str]) -> None:
+        """Every ten experiments. Without it the run goes on as well."""
+        attempts = talk.history.attempts
+        if not self.digest.due(attempts):
+            return
+        cards, page = cards_of(attempts), self.digest.read()
+        for name in names:
+            limit, kept = self.models.context_tokens(name), len(cards)
+            text = fill("digest", digest=page, cards=cards)
+            while tokens_in([{"content": text}]) > limit and kept > 1:
+                kept //= 2
+                text = fill("digest", digest=page, cards=cards[-kept:])
+            try:
+                reply = self.models.ask(name, [{"role": "user", "content": text}])
+            except CallError:
+                continue
+            except OverBudgetError:
+                return
+            talk.costs.append(reply.cost)
+            self.digest.write(reply.text[:8000], attempts)
+            return
+
+
+def _apply(reply: Reply, talk: _Talk) -> Edited:
+    try:
+        return apply_reply(reply.text, talk.task.base.source, tried=talk.tried)
+    except EditError as error:
+        if reply.cut:
+            raise EditError(error.kind, f"Your reply was too long and was cut off. Answer shorter. {error}") from None
+        raise
+
+
+def _repair_messages(messages: Sequence[Message], reply: str, problem: str, form: Format, limit: int) -> list[Message]:
+    """The talk so far, the bad reply and what is wrong with it; the oldest turns go where they do not all fit."""
+    said = reply if len(reply) <= _QUOTED else reply[:_QUOTED] + "\n[cut]"
+    wrong = {"role": "user", "content": fill("repair", problem=problem, format=fill(form))}
+    first, turns = list(messages[:2]), [*messages[2:], {"role": "assistant", "content": said or "(nothing)"}, wrong]
+    while len(turns) > 2 and tokens_in([*first, *turns]) > limit:
+        turns = turns[2:]
+    if tokens_in([*first, *turns]) > limit:
+        turns = [{"role": "assistant", "content": said[:1000] or "(nothing)"}, wrong]
+    return [*first, *turns]
+
+
+def _proposal(edited: Edited, change: Change, header: Header, talk: _Talk, model: str) -> Proposal:
+    task = talk.task
+    parameters: dict[str, float | int | str | bool] = {
+        "model": model,
+        "kind": change.kind,
+        "operator": task.operator,
+        "base": task.base.experiment,
+        "format": edited.format,
+        "rung": edited.rungs[-1],
+        "repairs": len(talk.problems),
+    }
+    if task.operator == "debug":
+        parameters["root"] = task.base.parameters.get("root", task.base.experiment)
+    if header.risk:
+        parameters["risk"] = header.risk[:200]
+    names = ", ".join(change.names[:4])
+    return Proposal(
+        source=edited.source,
+        hypothesis=header.hypothesis or f"{task.operator}: changes {names}",
+        category=change.category,
+        predicted_delta=header.predicted_delta,
+        cost=talk.cost,
+        researcher=LLM.name,
+        parameters=parameters,
+    )
+
+
+def _model_of(talk: _Talk) -> Mapping[str, str]:
+    model = talk.cost.model
+    return {"model": model.split(", ")[-1]} if model else {}
+
+
+_FIELD = r"^[ \t>*#_-]*{name}[ \t*_]*:[ \t*_]*(.+)$"
+_NUMBER = re.compile(r"[-+\u2212]?\d*\.?\d+(?:[eE][-+]?\d+)?")
+
+
+def read_header(text: str) -> Header:
+    """The lines before the edit, however they are decorated."""
+    before = re.split(
+        r"^[ \t]*<{5,9}|^[ \t]*```", re.sub(r"(?is)<think(?:ing)?>.*?</think(?:ing)?>", "", text), flags=re.M
+    )[0]
+
+    def of(name: str) -> str:
+        found = re.search(_FIELD.format(name=name), before, re.M | re.I)
+        return found.group(1).strip(" \t*_`") if found else ""
+
+    category = re.sub(r"[^a-z]+", "_", of("category").lower()).strip("_")
+    delta = _NUMBER.search(of("predicted[ _-]?delta"))
+    value = float(delta.group().replace("\u2212", "-")) if delta else None
+    return Header(
+        hypothesis=" ".join(of("hypothesis").split())[:500],
+        category=category if category in CATEGORIES else "",
+        predicted_delta=value if value is not None and abs(value) < 100 else None,
+        risk=of("risk"),
+    )

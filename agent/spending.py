@@ -1,0 +1,143 @@
+"""What calls to language models have cost.
+
+One JSON line per event in the run's folder, and a limit that calls in flight count against.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.proposal import Cost
+
+
+class FailedProposalError(ProposalError):
+    """No proposal came of it, but calls were paid for."""
+
+    def __init__(self, message: str, *, cost: Cost, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.cost = cost
+
+
+class OverBudgetError(ProposalError):
+    """The next call could pass `--max-usd`."""
+
+
+@dataclass
+class _Call:
+    model: str
+    ceiling: float
+
+
+class Spending:
+    """The account of a run. Safe to use from several threads; a run that goes on starts from what it spent before."""
+
+    def __init__(self, path: Path | None = None, max_usd: float | None = None) -> None:
+        """`path` is the file of events; None keeps them in memory only."""
+        self.max_usd = max_usd
+        self._path, self._lock = path, threading.Lock()
+        self._open: dict[str, _Call] = {}
+        self._spent = self._doubtful = 0.0
+        self._count = 0
+        self._by_model: dict[str, list[float]] = {}
+        self._formats: dict[tuple[str, str], list[bool]] = {}
+        for event in _events(path):
+            self._take(event)
+        # What was in flight when an earlier process died may have been billed.
+        self._doubtful += sum(call.ceiling for call in self._open.values())
+        self._open.clear()
+
+    @property
+    def spent(self) -> float:
+        """Dollars that are known to be spent."""
+        return self._spent
+
+    @property
+    def committed(self) -> float:
+        """Dollars that may be spent: known ones, calls in flight and calls whose reply was lost, at their ceilings."""
+        return self._spent + self._doubtful + sum(call.ceiling for call in self._open.values())
+
+    def start(self, model: str, ceiling: float | None) -> str:
+        """Reserve a call's ceiling, in dollars; returns its name. Raises `OverBudgetError` when it does not fit."""
+        with self._lock:
+            if self.max_usd is not None:
+                if ceiling is None:
+                    fix = f"give it, as in --price {model}=IN/OUT (dollars per million tokens), or leave --max-usd away"
+                    raise OverBudgetError(f"--max-usd cannot be kept: the price of {model} is not known.", fix=fix)
+                if self.committed + ceiling > self.max_usd + 1e-12:
+                    raise OverBudgetError(
+                        f"the next call could cost ${ceiling:.4f} and pass --max-usd {self.max_usd:g}"
+                        f" (${self.committed:.4f} are spent or in flight).",
+                        fix="raise --max-usd, or go on with --researcher tuner",
+                    )
+            self._count += 1
+            name = f"{os.getpid()}-{time.time_ns()}-{self._count}"
+            self._record({"event": "started", "call": name, "model": model, "ceiling": ceiling or 0.0})
+            return name
+
+    def end(self, name: str, outcome: str, cost: Cost | None = None, *, doubtful: bool = False) -> None:
+        """Settle a call. `cost` is None where no reply came; `doubtful` says that it may be billed all the same."""
+        paid = {} if cost is None else {"usd": cost.usd, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
+        with self._lock:
+            self._record({"event": "ended", "call": name, "outcome": outcome, "doubtful": doubtful, **paid})
+
+    def judge_format(self, model: str, form: str, ok: bool) -> None:
+        """Remember whether a reply in this format could be applied."""
+        with self._lock:
+            self._record({"event": "edit", "model": model, "format": form, "ok": ok})
+
+    def format_record(self, model: str, form: str) -> tuple[int, int]:
+        """How many replies could be applied, and of how many."""
+        seen = self._formats.get((model, form), [])[-20:]
+        return sum(seen), len(seen)
+
+    def usd_per_call(self, model: str) -> float | None:
+        """Mean dollars of a model's calls; None before the first with a known price."""
+        paid = self._by_model.get(model)
+        return sum(paid) / len(paid) if paid else None
+
+    def _record(self, event: Mapping[str, Any]) -> None:
+        self._take(event)
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "started":
+            self._open[event["call"]] = _Call(event["model"], event["ceiling"])
+        elif event["event"] == "ended":
+            call = self._open.pop(event["call"], None)
+            usd = event.get("usd")
+            if call is not None and event.get("doubtful"):
+                self._doubtful += call.ceiling
+            if usd is not None:
+                self._spent += usd
+                if call is not None:
+                    self._by_model.setdefault(call.model, []).append(usd)
+        elif event["event"] == "edit":
+            self._formats.setdefault((event["model"], event["format"]), []).append(bool(event["ok"]))
+
+
+def _events(path: Path | None) -> list[dict[str, Any]]:
+    """Every whole line of the file; a line that a crash cut off is passed over."""
+    if path is None or not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            found.append(event)
+    return found

@@ -1,0 +1,270 @@
+"""The language-model researcher against a local server, well-behaved and faulty, through litellm."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from autoresearch.agent.llm import LLM, read_header
+from autoresearch.agent.memory import Digest
+from autoresearch.agent.models import Models
+from autoresearch.agent.providers import Price, Provider, without_keys
+from autoresearch.agent.spending import FailedProposalError, Spending
+from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
+from simulated_runs import ROOT, baseline, history_of
+
+NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
+MODEL = "openai/test-model"
+PRICE = Price(2e-6, 10e-6)
+ONE = PRICE.of(TOKENS_IN, TOKENS_OUT)
+LINE = "LEARNING_RATE = 0.25  # Adagrad's step before the schedule"
+GOOD = reply(LINE, LINE.replace("0.25", "0.5"))
+SECRET = "sk-very-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+
+
+def history():
+    return history_of([baseline(NULL)])
+
+
+def researcher(server, *, names=(MODEL,), max_usd=None, path=None, timeout=5.0, prices=None, context=None, **more):
+    prices = dict.fromkeys(names, PRICE) if prices is None else prices
+    provider = Provider(api_base=server.url, timeout_seconds=timeout, prices=prices, context_tokens=context)
+    spending = Spending(path, max_usd)
+    return LLM(Models(names, provider, spending, backoff_seconds=0.01, max_output_tokens=2000), **more)
+
+
+def scripted(*acts, then=None):
+    """These acts in order, and then the last one or `then` for ever."""
+    return lambda number, _: acts[number] if number < len(acts) else (then or acts[-1])
+
+
+def test_a_good_reply_becomes_a_proposal_with_its_prediction_and_its_dollars():
+    with ModelServer(scripted({"text": GOOD})) as server:
+        proposal = researcher(server).propose(history())
+    assert proposal.source == NULL.replace(LINE, LINE.replace("0.25", "0.5"))
+    assert (proposal.category, proposal.predicted_delta, proposal.hypothesis) == ("optimizer", -0.01, "A better value.")
+    assert proposal.cost.usd == pytest.approx(ONE)
+    assert (proposal.cost.tokens_in, proposal.cost.tokens_out, proposal.cost.model) == (TOKENS_IN, TOKENS_OUT, MODEL)
+    assert proposal.parameters["kind"] == "knob"
+
+
+PASSING = {
+    "429": {"status": 429},
+    "429 with a time to wait": {"status": 429, "headers": {"Retry-After": "0"}},
+    "500": {"status": 500},
+    "503": {"status": 503},
+    "cut stream": {"text": GOOD, "cut": True},
+    "timeout": {"text": GOOD, "sleep": 1.5},
+    "empty": {"text": ""},
+    "no JSON": {"raw": "<html>proxy</html>"},
+}
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_fault_that_passes_is_tried_again(fault):
+    with ModelServer(scripted(PASSING[fault], PASSING[fault], {"text": GOOD})) as server:
+        proposal = researcher(server, timeout=1.0).propose(history())
+        assert len(server.requests) == 3
+    assert proposal.source != NULL and proposal.cost.usd == pytest.approx(ONE)
+
+
+MENDED = {
+    "prose only": "I would raise the learning rate.",
+    "wrong language": "```javascript\nconst LEARNING_RATE = 0.5;\n```",
+    "broken block": GOOD.replace("=======", ""),
+    "lines that are not there": reply("NO_SUCH = 1", "NO_SUCH = 2"),
+    "an edit to another file": GOOD.replace("<<<<<<< SEARCH", "runtime.py\n<<<<<<< SEARCH"),
+    "nothing changed": reply(LINE, LINE),
+    "a giant reply": "la " * 400_000,
+}
+
+
+@pytest.mark.parametrize("fault", MENDED)
+def test_a_bad_reply_is_told_what_is_wrong_and_mended(fault):
+    with ModelServer(scripted({"text": MENDED[fault]}, {"text": GOOD})) as server:
+        proposal = researcher(server).propose(history())
+        second = server.requests[1]["messages"]
+    assert proposal.source == NULL.replace(LINE, LINE.replace("0.25", "0.5"))
+    assert proposal.parameters["repairs"] == 1 and proposal.cost.usd == pytest.approx(2 * ONE)
+    assert [one["role"] for one in second] == ["system", "user", "assistant", "user"]
+    assert "Your edit was not taken" in second[-1]["content"]
+
+
+def test_after_three_repairs_the_whole_file_is_asked_for():
+    whole = "```python\n" + NULL.replace("0.25", "0.5") + "```\n"
+    bad = {"text": MENDED["broken block"]}
+    with ModelServer(scripted(bad, bad, bad, bad, {"text": whole})) as server:
+        proposal = researcher(server).propose(history())
+        assert "whole new train file" in server.requests[4]["messages"][-1]["content"]
+        assert len(server.requests) == 5
+    assert proposal.parameters["format"] == "whole" and "LEARNING_RATE = 0.5 " in proposal.source
+
+
+def test_a_model_that_never_gives_a_usable_edit_is_stood_in_for_and_its_dollars_are_counted():
+    with ModelServer(scripted({"text": "No idea."})) as server:
+        proposal = researcher(server).propose(history())
+    assert proposal.researcher == "tuner" and proposal.source != NULL
+    assert proposal.cost.usd == pytest.approx(5 * ONE)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        {"status": 401, "message": f"Incorrect API key provided: {SECRET}", "code": "invalid_api_key"},
+        {"status": 404, "message": "The model does not exist", "code": "model_not_found"},
+        {"status": 500},
+    ],
+)
+def test_without_an_answer_the_error_says_why_and_never_holds_the_key(act, tmp_path):
+    with ModelServer(scripted(act)) as server, pytest.raises(FailedProposalError) as caught:
+        researcher(server, path=tmp_path / "calls.jsonl").propose(history())
+    assert MODEL in str(caught.value) and "--model" in str(caught.value)
+    assert SECRET not in str(caught.value) + (tmp_path / "calls.jsonl").read_text()
+
+
+def test_another_model_catches_an_outage():
+    def script(_, body):
+        return {"text": GOOD} if body["model"] == "sound" else {"status": 404, "message": "no such model"}
+
+    with ModelServer(script) as server:
+        llm = researcher(server, names=("openai/absent", "openai/sound"))
+        models = {llm.propose(history_of([baseline(NULL)], seed=seed)).cost.model for seed in range(5)}
+        asked = [request["model"] for request in server.requests]
+    assert models == {"openai/sound"}
+    assert asked.count("absent") <= 1  # a wrong name is asked last from then on
+
+
+def test_what_is_remembered_of_each_format_decides_which_is_asked_for():
+    with ModelServer(scripted({"text": GOOD})) as server:
+        llm = researcher(server)
+        assert llm.best_format(MODEL) == "blocks"
+        for _ in range(4):
+            llm.models.spending.judge_format(MODEL, "blocks", False)
+        assert llm.best_format(MODEL) == "whole"
+
+
+def test_calls_in_flight_count_against_the_limit_and_a_resumed_run_goes_on_from_what_it_spent(tmp_path):
+    spending = Spending(tmp_path / "calls.jsonl", 1.0)
+    first = spending.start("m", 0.6)
+    with pytest.raises(Exception, match="could cost"):
+        spending.start("m", 0.6)
+    spending.end(first, "reply", cost=_cost(0.25))
+    spending.start("m", 0.6)  # the process dies here
+    again = Spending(tmp_path / "calls.jsonl", 1.0)
+    assert again.spent == 0.25 and again.committed == pytest.approx(0.85)
+    with pytest.raises(Exception, match="could cost"):
+        again.start("m", 0.2)
+
+
+def _cost(usd):
+    from autoresearch.core.proposal import Cost
+
+    return Cost(1, 1, usd, "m")
+
+
+def test_the_limit_on_dollars_is_never_passed():
+    limit = 0.1
+    with ModelServer(scripted({"text": GOOD})) as server:
+        llm = researcher(server, max_usd=limit)
+        with pytest.raises(FailedProposalError, match="--max-usd"):
+            for seed in range(1000):
+                llm.propose(history_of([baseline(NULL)], seed=seed))
+        assert 0.03 < server.billed * ONE <= limit
+        assert llm.models.spending.spent == pytest.approx(server.billed * ONE)
+
+
+def test_an_unknown_price_is_unknown_and_cannot_keep_a_limit():
+    with ModelServer(scripted({"text": GOOD})) as server:
+        assert researcher(server, prices={}).propose(history()).cost.usd is None
+        with pytest.raises(FailedProposalError, match="price of openai/test-model is not known"):
+            researcher(server, prices={}, max_usd=1.0).propose(history())
+
+
+def test_a_short_context_drops_old_detail_and_keeps_the_rules():
+    attempts = [baseline(NULL)]
+    for number in range(1, 40):
+        attempts.append(_discard(number))
+    with ModelServer(scripted({"text": GOOD})) as server:
+        digest = Digest()
+        digest.write("Small steps help.", attempts)
+        for context in (32_000, 5_000):
+            try:
+                researcher(server, context=context, digest=digest).propose(history_of(attempts))
+            except FailedProposalError:
+                pass
+        long, short = (request["messages"][1]["content"] for request in (server.requests[0], server.requests[-1]))
+    assert "#1 [" in long and "```diff" in long
+    assert len(short) < len(long) and "#1 [" not in short and "def logits(model, tokens)" in short
+    system = server.requests[-1]["messages"][0]["content"]
+    assert "No work at import" in system and "reverted by the" in system
+
+
+def _discard(number):
+    from autoresearch.core.proposal import Attempt
+
+    source = NULL.replace("0.25", f"0.{number + 300}")
+    return Attempt(
+        experiment=number, source=source, status="discard", reason="worse by 0.01", hypothesis=f"Try {number}.",
+        category="optimizer", researcher="other", predicted_delta=-0.01, val_bpb=3.1, estimate=3.1, delta=0.01,
+        parent=0,
+    )  # fmt: skip
+
+
+def test_every_ten_experiments_the_model_writes_a_page_that_a_person_may_edit(tmp_path):
+    attempts = [baseline(NULL), *(_discard(number) for number in range(1, 11))]
+    page = tmp_path / "digest.md"
+    page.write_text("My own note: try momentum.\n")
+
+    def script(_, body):
+        return (
+            {"text": "Large steps hurt (#1)."}
+            if "Write the page anew" in body["messages"][-1]["content"]
+            else {"text": GOOD}
+        )
+
+    with ModelServer(script) as server:
+        proposal = researcher(server, digest=Digest(page)).propose(history_of(attempts))
+        assert "My own note: try momentum." in server.requests[0]["messages"][0]["content"]
+        assert "Large steps hurt (#1)." in server.requests[1]["messages"][1]["content"]
+        assert proposal.cost.usd == pytest.approx(len(server.requests) * ONE)
+        page.write_text(page.read_text().replace("Large", "Very large"))
+        asked = len(server.requests)
+        researcher(server, digest=Digest(page)).propose(history_of(attempts))
+        assert "Very large steps" in server.requests[asked]["messages"][1]["content"]
+
+
+def test_predictions_are_scored_and_shown_and_bugs_are_told_from_refuted_ideas():
+    from dataclasses import replace
+
+    crash = replace(_discard(2), status="crash", reason="IndexError", val_bpb=None, delta=None)
+    with ModelServer(scripted({"text": GOOD})) as server:
+        researcher(server).propose(history_of([baseline(NULL), _discard(1), crash]))
+        text = server.requests[0]["messages"][1]["content"]
+    assert "1 predictions: 0% had the right sign, off by 0.0200 bpb" in text
+    assert (
+        "idea refuted: worse by 0.01" in text and "bug, which says nothing about the idea (crash): IndexError" in text
+    )
+
+
+def test_a_header_is_read_however_it_is_decorated():
+    header = read_header("**Hypothesis:** *more steps*\n- Category: Batch / Sequence\nPredicted delta: −0.02 bpb\n")
+    assert (header.hypothesis, header.category, header.predicted_delta) == ("more steps", "batch_sequence", -0.02)
+    assert read_header("nothing").predicted_delta is None
+
+
+def test_keys_are_taken_out_of_messages():
+    assert without_keys(f"bad key {SECRET}, Bearer abc and sk-abc***def") == "bad key ***, *** and ***"
+
+
+def test_the_account_holds_one_line_per_event(tmp_path):
+    path = tmp_path / "run" / "calls.jsonl"
+    with ModelServer(scripted({"status": 500}, {"text": GOOD})) as server:
+        researcher(server, path=path).propose(history())
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [one["event"] for one in events] == ["started", "ended", "started", "ended", "edit"]
+    assert [one.get("outcome") for one in events[1::2]] == ["server", "reply"]

@@ -1,0 +1,161 @@
+"""Quotas against timidity, and what an edit really is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from autoresearch.agent.llm import LLM
+from autoresearch.agent.models import Models
+from autoresearch.agent.operators import choose_task
+from autoresearch.agent.providers import Price, Reply
+from autoresearch.agent.quotas import IN_A_ROW, MISSES, next_demand
+from autoresearch.agent.spending import Spending
+from autoresearch.agent.taxonomy import classify
+from autoresearch.core.proposal import Attempt, Cost
+from simulated_runs import ROOT, baseline, history_of
+
+CUDA = (ROOT / "backends" / "cuda" / "train.py").read_text(encoding="utf-8")
+
+
+class Timid:
+    """A model that only ever changes a learning rate, whatever it is told, and calls it something grand."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def complete(self, model, messages, max_tokens):
+        self.calls += 1
+        text = (
+            "HYPOTHESIS: a new attention mechanism\nCATEGORY: attention\nPREDICTED_DELTA: -0.1\nRISK: high\n\n"
+            "<<<<<<< SEARCH\nMUON_LR = 0.04  # Muon, the matrices inside the blocks\n=======\n"
+            f"MUON_LR = 0.04{self.calls:04}  # Muon, the matrices inside the blocks\n>>>>>>> REPLACE\n"
+        )
+        return Reply(text, Cost(10, 10, 0.0, model), cut=False)
+
+    def price(self, model):
+        return Price(0.0, 0.0)
+
+    def context_tokens(self, model):
+        return 200_000
+
+
+def attempt_of(number, proposal, status="discard"):
+    return Attempt(
+        experiment=number, source=proposal.source, status=status, reason="worse", hypothesis=proposal.hypothesis,
+        category=proposal.category, researcher=proposal.researcher, predicted_delta=proposal.predicted_delta,
+        val_bpb=3.1, estimate=3.1, delta=0.1, parent=0, parameters=proposal.parameters,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_quotas_hold_over_a_hundred_proposals_of_a_model_that_only_changes_learning_rates():
+    llm = LLM(Models(["timid"], Timid(), Spending()))
+    attempts = [baseline(CUDA)]
+    for number in range(1, 101):
+        proposal = llm.propose(history_of(attempts))
+        attempts.append(attempt_of(number, proposal))
+    kinds, categories = [], []
+    for one in attempts[1:]:
+        # What it is, measured again; a follow-up tunes the bold change that it starts from.
+        base = one.parameters.get("base", 0) if one.parameters["operator"] == "follow_up" else 0
+        change = classify(attempts[base].source, one.source, one.category)
+        kinds.append(change.kind)
+        categories.append(one.category)
+        assert (change.kind, change.category) == (one.parameters["kind"], one.category)
+    for start in range(91):
+        window = kinds[start : start + 10]
+        assert window.count("bold") >= 1
+        assert sum(kind != "knob" for kind in window) >= 4
+    for start in range(100 - IN_A_ROW):
+        assert len(set(categories[start : start + IN_A_ROW + 1])) > 1
+    for start in range(100 - MISSES):
+        assert len(set(categories[start : start + MISSES + 1])) > 1
+    assert len({one.source for one in attempts}) == 101
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "claimed", "kind", "category"),
+    [
+        ("MUON_LR = 0.04", "MUON_LR = 0.05", "attention", "knob", "optimizer"),
+        ("DEPTH = 9", "DEPTH = 8", "shape", "knob", "shape"),
+        ("F.relu(x).square()", "F.relu(2.5 * x).square()", "mlp", "knob", "mlp"),
+        ("F.relu(x).square()", "F.silu(x)", "mlp", "structural", "mlp"),
+        ("F.relu(x).square()", "F.silu(x)", "no category", "structural", "mlp"),
+        ("F.relu(x).square()", "F.relu(x).square() + F.silu(x) * x.sigmoid()", "simplification", "structural", "mlp"),
+        ('VALUE_EMBEDS = "alternate"', 'VALUE_EMBEDS = "all"', "embeddings_head", "structural", "embeddings_head"),
+    ],
+)
+def test_a_change_is_what_its_syntax_tree_says(old, new, claimed, kind, category):
+    assert CUDA.count(old) == 1
+    change = classify(CUDA, CUDA.replace(old, new), claimed)
+    assert (change.kind, change.category) == (kind, category)
+
+
+def test_comments_are_no_change_of_structure_and_three_functions_are_bold():
+    assert classify(CUDA, CUDA + "# a comment\n", "mlp").names == ()
+    bold = CUDA.replace("F.relu(x).square()", "F.gelu(x)").replace("x + sublayer(norm(x))", "norm(x + sublayer(x))")
+    bold = bold.replace("SOFTCAP * torch.tanh(z / SOFTCAP) if SOFTCAP else z", "z")
+    assert classify(CUDA, bold, "mlp").kind == "bold"
+
+
+def run_of(*steps):
+    attempts = [baseline(CUDA)]
+    for number, (kind, category, status) in enumerate(steps, 1):
+        one = Attempt(
+            experiment=number, source=f"{CUDA}\nX = {number}\n", status=status, reason="worse", hypothesis="h",
+            category=category, researcher="llm", predicted_delta=None, val_bpb=None if status == "crash" else 3.1,
+            estimate=None, delta=0.1 * number, parent=0, parameters={"kind": kind, "operator": "improve"},
+        )  # fmt: skip
+        attempts.append(one)
+    return attempts
+
+
+def test_two_numbers_in_a_row_make_a_structural_change_due_and_seven_without_a_bold_one_a_bold_one():
+    knob = ("knob", "optimizer", "keep")
+    assert next_demand(run_of(knob)).least == "knob"
+    assert next_demand(run_of(knob, knob)).least == "structural"
+    steps = [("structural", category, "keep") for category in ("mlp", "init", "loss", "shape", "mlp", "init", "loss")]
+    assert next_demand(run_of(*steps)).least == "bold"
+
+
+def test_a_category_rests_after_three_in_a_row_and_after_five_misses():
+    three = [("structural", "mlp", "keep")] * 3
+    assert next_demand(run_of(*three)).closed == ("mlp",)
+    misses = [("structural", name, "discard") for name in ("mlp", "mlp", "init", "mlp", "loss", "mlp", "mlp")]
+    assert "mlp" in next_demand(run_of(*misses)).closed
+    others = [("structural", name, "discard") for name in ("init", "loss", "shape", "init", "loss")]
+    assert "mlp" not in next_demand(run_of(*misses, *others)).closed
+
+
+def test_a_crash_of_a_structural_change_gets_three_repairs():
+    attempts = run_of(("structural", "mlp", "crash"))
+    for repair in range(1, 4):
+        task = choose_task(history_of(attempts))
+        assert task.operator == "debug" and task.base.experiment == repair
+        parameters = {"kind": "structural", "operator": "debug", "root": 1, "base": repair}
+        attempts.append(replace(attempts[-1], experiment=repair + 1, parameters=parameters))
+    assert choose_task(history_of(attempts)).operator != "debug"
+
+
+def test_a_crash_by_a_number_gets_no_repair():
+    assert choose_task(history_of(run_of(("knob", "shape", "crash")))).operator != "debug"
+
+
+def test_a_bold_change_gets_two_follow_ups_before_it_is_dropped():
+    attempts = run_of(("bold", "attention", "discard"))
+    for number in (2, 3):
+        task = choose_task(history_of(attempts))
+        assert task.operator == "follow_up" and task.base.experiment == 1
+        parameters = {"kind": "knob", "operator": "follow_up", "base": 1}
+        attempts.append(replace(attempts[-1], experiment=number, category="init", parameters=parameters))
+    assert choose_task(history_of(attempts)).operator != "follow_up"
+
+
+def test_every_operator_comes_up_when_there_is_occasion_for_it():
+    steps = [("structural", name, "keep") for name in ("mlp", "init", "loss")]
+    steps += [("bold", "attention", "keep"), ("structural", "shape", "discard"), ("structural", "init", "discard")]
+    attempts = run_of(*steps)
+    attempts[5:] = [replace(one, parent=4) for one in attempts[5:]]
+    seen = {choose_task(history_of(attempts, seed=seed)).operator for seed in range(60)}
+    assert seen == {"improve", "combine", "ablate", "simplify"}
