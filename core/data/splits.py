@@ -14,6 +14,8 @@ from autoresearch.core.errors import DataError
 
 SPLIT_KEY = b"autoresearch split 1"
 """Seeds the hash. Another key would hold out other documents."""
+CLOSE_ENOUGH, TOO_MUCH = 0.02, 0.1
+"""Shares of the wanted bytes that a split may lack, and may have on top."""
 LARGEST_SHARE = 10
 """val and test each take at most one part in this many of a corpus that has no text of its own for them."""
 
@@ -37,7 +39,7 @@ def document_hashes(documents: Documents) -> np.ndarray:
 
 
 def hold_out(corpus: Corpus, val_bytes: int, test_bytes: int) -> HeldOut:
-    """Take whole documents for val until it has `val_bytes`, then for test. Raises `DataError` for too little text."""
+    """Take whole documents for val, about `val_bytes`, then for test. Raises `DataError` for too little text."""
     read = corpus.held_out_documents if corpus.held_out else corpus.documents
     hashed = [(document_hashes(block), block.lengths) for block in read()]
     hashes = np.concatenate([hashes for hashes, _ in hashed] or [np.zeros(0, dtype=np.uint64)])
@@ -47,22 +49,41 @@ def hold_out(corpus: Corpus, val_bytes: int, test_bytes: int) -> HeldOut:
         raise DataError(f"{corpus.root} is empty: none of its files holds any text.", fix="put text there")
     largest = total // 2 if corpus.held_out else total // LARGEST_SHARE
     order, first = np.unique(hashes, return_index=True)
-    ends = np.cumsum(lengths[first])
-    val_end = int(np.searchsorted(ends, min(val_bytes, largest))) + 1
-    taken = int(ends[min(val_end, len(ends)) - 1])
-    test_end = int(np.searchsorted(ends, taken + min(test_bytes, largest))) + 1
-    if test_end + (0 if corpus.held_out else 1) > len(order):
+    sizes = lengths[first]
+    for_val = _choose(sizes, np.ones(len(sizes), dtype=bool), min(val_bytes, largest))
+    for_test = _choose(sizes, ~for_val, min(test_bytes, largest))
+    left = len(sizes) - int(for_val.sum() + for_test.sum())
+    if not (for_val.any() and for_test.any() and (left or corpus.held_out)):
         raise DataError(
             f"{corpus.root} has only {total} bytes in {len(order)} different documents: too little to split in three.",
             fix="use a larger corpus, some 100 kB at least",
         )
-    val = join(_pick(read(), order[:val_end]))
-    test, cut = OverlapIndex(val).remove(join(_pick(read(), order[val_end:test_end])))
+    val = join(_pick(read(), order[for_val]))
+    test, cut = OverlapIndex(val).remove(join(_pick(read(), order[for_test])))
     if not len(test):
         raise DataError(
             f"{corpus.root} repeats itself: all text for test is in val too.", fix="use a more varied corpus"
         )
-    return HeldOut(val, test, order[:test_end], cut)
+    return HeldOut(val, test, order[for_val | for_test], cut)
+
+
+def _choose(sizes: np.ndarray, free: np.ndarray, wanted_bytes: int) -> np.ndarray:
+    """Which of the free documents to take, in their order, so that they come close to `wanted_bytes`.
+
+    One that would go far beyond is passed over, or a single long document could double the split. bool (documents,).
+    """
+    chosen = np.zeros(len(sizes), dtype=bool)
+    missing = wanted_bytes
+    beyond = int(wanted_bytes * TOO_MUCH)
+    for document in np.flatnonzero(free & (sizes <= wanted_bytes + beyond)).tolist():
+        if missing <= wanted_bytes * CLOSE_ENOUGH:
+            break
+        if sizes[document] <= missing + beyond:
+            chosen[document] = True
+            missing -= int(sizes[document])
+    if not chosen.any() and free.any():
+        chosen[np.flatnonzero(free)[np.argmin(sizes[free])]] = True  # every document is longer than what is wanted
+    return chosen
 
 
 def train_documents(corpus: Corpus, held: HeldOut) -> Iterator[tuple[Documents, Cut, Cut]]:

@@ -43,7 +43,7 @@ def test_every_document_goes_to_exactly_one_split(small_prepared: Prepared) -> N
     assert everything == sorted(prose(number, 12).encode() for number in range(60))
     for name in ("val", "test"):
         record = small_prepared.manifest.splits[name]  # type: ignore[index]
-        assert 12_000 <= record.bytes <= 12_000 + 4_000
+        assert 0.9 * 12_000 <= record.bytes <= 1.1 * 12_000
         assert record.bytes == sum(map(len, splits[name]))
 
 
@@ -182,16 +182,18 @@ def test_duplicates_and_shared_runs_are_removed_from_train_and_counted(tmp_path:
     held = texts(prepare(options(corpus), tmp_path / "first", quiet), "val")
     (corpus / "again.txt").write_bytes(held[0])
     run = held[1][200:900]
-    (corpus / "quotes.txt").write_bytes(prose(500, 3).encode() + run + b"\n" + prose(501, 3).encode())
+    quotes = prose(500, 3).encode() + run + b"\n" + prose(501, 3).encode()
+    (corpus / "quotes.txt").write_bytes(quotes)
     told = Told()
     prepared = prepare(options(corpus), tmp_path / "second", told)
     train = b"\xff".join(texts(prepared, "train"))
     for document in texts(prepared, "val") + texts(prepared, "test"):
         assert document not in train
-    if held[1] in texts(prepared, "val") + texts(prepared, "test"):
-        assert run[250:450] not in train
-        assert prepared.manifest.removed.overlap_documents == 1
-        assert prepared.manifest.removed.overlap_bytes >= 600
+    held_now = texts(prepared, "val") + texts(prepared, "test")
+    assert held[1] in held_now and quotes not in held_now, "choose other texts: this test needs one on each side"
+    assert run[250:450] not in train
+    assert prepared.manifest.removed.overlap_documents == 1
+    assert prepared.manifest.removed.overlap_bytes >= 600
     removed = prepared.manifest.removed
     assert (removed.duplicate_documents, removed.duplicate_bytes) == (1, len(held[0]))
     assert "1 duplicates" in told
