@@ -1,8 +1,12 @@
 """The causality audit: do the committed likelihoods follow from the past alone?
 
 Each probe is a row whose prefix, up to and including a position drawn at random, is the scored one and whose rest is
-foreign text. An honest model gives the same logits at that position; one that looks ahead, or that was told the
-answers, cannot. A file that cheats on a share f of the tokens escapes K probes with probability (1 - f)^K.
+foreign. An honest model gives the same logits at that position; one that looks ahead, or that was told the answers,
+cannot. A file that cheats on a share f of the tokens escapes K probes with probability (1 - f)^K.
+
+This holds only if the audit child has no way to learn a target before it must answer. So a row's shorter prefixes come
+in earlier batches than its longer ones, and the foreign rest is single tokens from all over the split in random order:
+whole pieces of scored text there would give away what other probes ask for.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ REDUCED = Tolerance(max_abs=0.25, mean=1e-2)
 class Probes:
     """What the audit child is given, and what the parent keeps to itself."""
 
+    rows: np.ndarray
+    """int64 (K,): which scored row each probe begins like."""
     tokens: np.ndarray
     """uint16 (K, T): true prefix, foreign rest."""
     positions: np.ndarray
@@ -72,27 +78,49 @@ def draw_probes(
 
     rows uint16 (N, T + 1), mask bool (N, T), committed float32 (N, T).
     """
-    N, T = mask.shape
+    T = mask.shape[1]
     flat = rng.choice(np.flatnonzero(mask), size=count, replace=False)
     row, position = flat // T, (flat % T).astype(np.int32)
     targets = rows[row, position + 1].astype(np.int64)
-    other = _foreign_rows(rows, row, position, rng)
-    columns = np.arange(T)
-    tokens = np.where(columns[None, :] <= position[:, None], rows[row, :T], rows[other, :T])
-    if N == 1:  # no other text: the row's own tokens in another order
-        tokens = np.where(columns[None, :] <= position[:, None], tokens, rng.permuted(tokens, axis=1))
-    return Probes(tokens.astype(np.uint16), position, targets, committed[row, position].astype(np.float64))
-
-
-def _foreign_rows(rows: np.ndarray, row: np.ndarray, position: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each probe another row; where it can be, one whose next token differs, so that a look ahead shows."""
-    other = rng.integers(0, len(rows), size=len(row))
-    for _ in range(8):
-        same = (other == row) | (rows[other, position + 1] == rows[row, position + 1])
-        if not same.any():
+    rest = _foreign(rows[:, :T], row, position, (count, T), rng)
+    for _ in range(8):  # the token after the position: another than the true one where that can be, so that it shows
+        inner = np.flatnonzero(position < T - 1)
+        same = inner[rest[inner, position[inner] + 1] == targets[inner]]
+        if not len(same):
             break
-        other = np.where(same, rng.integers(0, len(rows), size=len(row)), other)
-    return np.where(other == row, (row + 1) % len(rows), other)
+        rest[same, position[same] + 1] = _foreign(rows[:, :T], row[same], position[same], (len(same), 1), rng)[:, 0]
+    tokens = np.where(np.arange(T)[None, :] <= position[:, None], rows[row, :T], rest)
+    return Probes(row, tokens.astype(np.uint16), position, targets, committed[row, position].astype(np.float64))
+
+
+def _foreign(
+    rows: np.ndarray, row: np.ndarray, position: np.ndarray, shape: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
+    """Single tokens from random places of the other rows, `shape` (K, n). With one row only: from the known prefix."""
+    N, T = rows.shape
+    if N == 1:
+        return rows[0, rng.integers(0, position[:, None] + 1, shape)]
+    return rows[(row[:, None] + rng.integers(1, N, shape)) % N, rng.integers(0, T, shape)]
+
+
+def schedule(probes: Probes, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Which probes go into which batch, each int64 (batch,), in the order in which they are to be sent.
+
+    Of one row a batch has one probe at most, and a shorter prefix comes before a longer one: what a probe asks for is
+    shown to nobody before it is answered. A batch that is not full repeats its own probes.
+    """
+    waiting: dict[int, list[int]] = {}
+    for index in np.argsort(-probes.positions, kind="stable").tolist():
+        waiting.setdefault(int(probes.rows[index]), []).append(index)
+    batches = []
+    while waiting:
+        names = list(waiting)
+        left = np.array([len(waiting[name]) for name in names]) + rng.random(len(names))
+        chosen = [names[index] for index in np.argsort(-left)[:batch]]  # the longest queues first: fewest batches
+        taken = rng.permutation([waiting[name].pop() for name in chosen])
+        waiting = {name: queue for name, queue in waiting.items() if queue}
+        batches.append(np.resize(taken, batch))
+    return batches
 
 
 def nll_from_logits(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from autoresearch.core.trial import audit, scoring
+from autoresearch.core.trial.calibration import read_tolerances, tolerance_key
 from autoresearch.core.trial.child import Child
 from autoresearch.core.trial.setting import Setting, failure, gone
 from autoresearch.core.trial.watch import TrialEnded, Watch
@@ -45,19 +46,26 @@ def _audit(setting: Setting, weights: Path, rows: np.ndarray, mask: np.ndarray, 
     """Draw, ask a new process, compare."""
     batch = setting.request.score_rows
     count = audit.position_count(len(rows), int(mask.sum()), batch)
-    probes = audit.draw_probes(rows, mask, nll, count, audit.entropy())
-    filler = np.resize(np.arange(count), scoring.batch_count(count, batch) * batch).reshape(-1, batch)
-    payloads = (probes.tokens[take].tobytes() + probes.positions[take].tobytes() for take in filler)
-    answer = _ask(setting, "audit", weights, payloads, len(filler), setting.vocab_size, None)
-    precision = setting.facts.device.precision if setting.facts.device else "fp32"
-    outcome, wrong = audit.compare(probes, _logits_of(answer, setting, batch)[:count], audit.tolerance(precision))
+    rng = audit.entropy()
+    probes = audit.draw_probes(rows, mask, nll, count, rng)
+    batches = audit.schedule(probes, batch, rng)
+    payloads = (probes.tokens[take].tobytes() + probes.positions[take].tobytes() for take in batches)
+    answer = _ask(setting, "audit", weights, payloads, len(batches), setting.vocab_size, None)
+    logits = np.empty((count, setting.vocab_size), np.float32)
+    logits[np.concatenate(batches)] = answer.reshape(-1, setting.vocab_size)
+    outcome, wrong = audit.compare(probes, logits, _tolerance(setting))
     setting.facts.audit = outcome
     if wrong is not None:
         raise TrialEnded("invalid", wrong)
 
 
-def _logits_of(answer: np.ndarray, setting: Setting, batch: int) -> np.ndarray:
-    return answer.reshape(-1, batch, setting.vocab_size).reshape(-1, setting.vocab_size)
+def _tolerance(setting: Setting) -> audit.Tolerance:
+    """What the run has calibrated for this device, or what its precision allows."""
+    device = setting.facts.device
+    if device is None:
+        return audit.FP32
+    stored = read_tolerances(setting.request.tolerances).get(tolerance_key(setting.request.backend, device))
+    return stored or audit.tolerance(device.precision)
 
 
 def _progress(setting: Setting, rows: int) -> Callable[[int], None]:

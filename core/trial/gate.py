@@ -11,32 +11,37 @@ from collections.abc import Iterator
 
 from autoresearch.core.trial.source import SourceFault
 
-MODULES = frozenset(
-    "__future__ abc array bisect cmath collections contextlib copy dataclasses decimal enum fractions functools heapq "
-    "itertools math numbers numpy operator random re statistics string time typing typing_extensions warnings "
-    "torch triton kernels flash_attn einops mlx".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+MODULES = _words(
+    "__future__ abc array bisect cmath collections contextlib copy dataclasses decimal enum fractions "
+    "functools heapq itertools math numbers numpy operator random re statistics string time typing "
+    "typing_extensions warnings torch triton kernels flash_attn einops mlx"
 )
 """Top-level packages that may be imported. Each backend's framework and its kernels are among them."""
 CONTRACT = "autoresearch.backends.contract"
-NAMES = frozenset("open eval exec compile globals locals vars input breakpoint exit quit help".split())
+NAMES = _words("open eval exec compile globals locals vars input breakpoint exit quit help")
 """Builtins that reach files, other code or the interpreter."""
-DUNDERS = frozenset(
-    "__init__ __name__ __doc__ __class__ __call__ __len__ __getitem__ __setitem__ __contains__ __iter__ __next__ "
-    "__enter__ __exit__ __new__ __repr__ __str__ __post_init__ __version__ __add__ __radd__ __mul__ __rmul__ "
-    "__matmul__ __sub__ __eq__ __hash__ __setattr__ __all__ __annotations__ __slots__".split()
+DUNDERS = _words(
+    "__init__ __name__ __doc__ __class__ __call__ __len__ __getitem__ __setitem__ __contains__ __iter__ "
+    "__next__ __enter__ __exit__ __new__ __repr__ __str__ __post_init__ __version__ __add__ __radd__ __mul__ "
+    "__rmul__ __matmul__ __sub__ __eq__ __hash__ __setattr__ __all__ __annotations__ __slots__"
 )
 """Names with two underscores that ordinary classes use; any other leads into the interpreter."""
-INTERPRETER = frozenset(
-    "os _os sys _sys io _io subprocess socket ctypes _ctypes importlib builtins inspect gc pathlib shutil pickle marshal "
-    "signal multiprocessing linecache runpy threading _thread f_locals f_globals f_back f_builtins f_code gi_frame "
-    "cr_frame ag_frame tb_frame tofile dump".split()
+INTERPRETER = _words(
+    "os _os sys _sys io _io subprocess socket ctypes _ctypes importlib builtins inspect gc pathlib shutil "
+    "pickle marshal signal multiprocessing linecache runpy threading _thread f_locals f_globals f_back "
+    "f_builtins f_code gi_frame cr_frame ag_frame tb_frame tofile dump"
 )
 """Attributes that lead out of the model, whatever object they are asked of: modules import each other."""
-FILES = frozenset(
-    "load save savez savez_compressed savetxt loadtxt genfromtxt fromfile memmap open_memmap DataSource ctypeslib f2py "
-    "from_file hub package cpp_extension load_library load_inline distributed rpc testing distutils save_safetensors "
-    "save_gguf import_function export_function load_url serialization model_zoo UntypedStorage UntypedTensorStorage "
-    "npyio format".split()
+FILES = _words(
+    "load save savez savez_compressed savetxt loadtxt genfromtxt fromfile memmap open_memmap DataSource "
+    "ctypeslib f2py from_file hub package cpp_extension load_library load_inline distributed rpc testing "
+    "distutils save_safetensors save_gguf import_function export_function load_url serialization model_zoo "
+    "UntypedStorage UntypedTensorStorage npyio format"
 )
 """Attributes of an imported module that read or write files, compile foreign code or use the network."""
 SETTINGS = frozenset(("backends", "config"))
@@ -125,7 +130,10 @@ def _call(node: ast.Call, aliases: set[str]) -> Iterator[Fault]:
     called = node.func
     name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
     if name in SEEDERS and node.args and isinstance(node.args[0], ast.Constant):
-        yield node.lineno, f"{name}({node.args[0].value!r}) fixes a seed: draw with spec.seed, as every trial is asked to"
+        yield (
+            node.lineno,
+            f"{name}({node.args[0].value!r}) fixes a seed: draw with spec.seed, as every trial is asked to",
+        )
     if isinstance(called, ast.Name) and name in ("getattr", "setattr", "delattr") and len(node.args) >= 2:
         owner, attribute = node.args[:2]
         of_module = _root(owner) in aliases

@@ -28,6 +28,7 @@ class Record:
         """Make the folder, empty of an earlier attempt. Raises `TrialError` when it cannot be written."""
         self.folder = folder.absolute()
         self.observer = observer
+        self._source = source
         self.started = time.monotonic()
         self._room = {"run.log": LOG_LIMIT_BYTES, "events.jsonl": EVENTS_LIMIT_BYTES}
         try:
@@ -76,7 +77,8 @@ class Record:
             shutil.rmtree(work, ignore_errors=True)
             (work / "home").mkdir(parents=True)
             (work / "tmp").mkdir()
-            shutil.copyfile(self.folder / "train.py", work / "train.py")
+            # From memory: at a weak isolation level an earlier child could have changed the copy on disk.
+            (work / "train.py").write_text(self._source, encoding="utf-8", newline="")
         except OSError as error:
             raise self._trouble(error) from error
         return work

@@ -66,6 +66,8 @@ class TrialRequest:
     """With `audit`: only a val_bpb below this is audited, because only that could become a keep. None audits all."""
     weights_limit_mb: int = 8192
     """The largest file that the child may write."""
+    tolerances: Path | None = None
+    """The run's calibrated tolerances of the audit (see core.trial.calibration); None takes the defaults."""
     gate: bool = True
     """Whether the static gate reads the train file first. Without it the sandbox and the audit stand alone."""
 

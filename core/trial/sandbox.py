@@ -31,6 +31,8 @@ ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
 GPU_NODES = ("nvidia*", "dri", "kfd", "dxg")
 INSIDE = "/trial"
 """Where a child finds its work folder inside a namespace of its own."""
+SHARED_MEMORY_BYTES = 2**28
+"""Of /dev/shm: files there are memory that no process is charged for. What the frameworks share fits."""
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
 
 
@@ -93,13 +95,14 @@ class BubblewrapSandbox:
         roots = visible_roots()
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
         command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *system_binds(), *gpu_binds()]
+        command += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
         # Before the roots: a checkout or an environment may itself lie below /tmp.
         command += ["--bind", str(work / "tmp"), "/tmp"]
         for root in roots:
             command += ["--ro-bind", str(root), str(root)]
         for folder in self.hidden:
             if any(folder.resolve().is_relative_to(root.resolve()) for root in (*roots, Path("/usr"))):
-                command += ["--tmpfs", str(folder.resolve())]
+                command += ["--tmpfs", str(folder.resolve()), "--remount-ro", str(folder.resolve())]
         command += ["--bind", str(work), INSIDE]
         for path in read_only:
             command += ["--ro-bind", str(path), f"{INSIDE}/{path.name}"]

@@ -109,3 +109,35 @@ def test_logits_that_are_not_finite_are_found(rows: np.ndarray, mask: np.ndarray
 )
 def test_the_audit_costs_at_most_twice_the_scoring(rows_scored: int, tokens: int, batch: int, expected: int) -> None:
     assert audit.position_count(rows_scored, tokens, batch) == expected
+
+
+def test_no_probe_shows_what_another_one_still_asks_for(
+    rows: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+) -> None:
+    probes = audit.draw_probes(rows, mask, committed(rows), 300, rng)
+    batches = audit.schedule(probes, 16, rng)
+    assert set(np.concatenate(batches).tolist()) == set(range(300))
+    assert len(batches) <= 300 // 16 + 2
+    longest = dict.fromkeys(range(N), -1)
+    for take in batches:
+        assert len(take) == 16
+        distinct = set(take.tolist())
+        assert len({int(probes.rows[index]) for index in distinct}) == len(distinct)
+        for index in distinct:
+            assert probes.positions[index] > longest[int(probes.rows[index])]
+        longest.update({int(probes.rows[index]): int(probes.positions[index]) for index in distinct})
+
+
+def test_the_foreign_rest_gives_no_piece_of_scored_text_away(rng: np.random.Generator) -> None:
+    rows = np.arange(N * (T + 1), dtype=np.uint16).reshape(N, T + 1)
+    probes = audit.draw_probes(rows, np.ones((N, T), bool), np.zeros((N, T), np.float32), 200, rng)
+    follows = probes.tokens[:, 1:].astype(int) - probes.tokens[:, :-1] == 1
+    inside = np.arange(1, T)[None, :] > probes.positions[:, None]
+    assert follows[inside].mean() < 0.02
+
+
+def test_fewer_rows_than_a_batch_are_asked_one_after_the_other(rng: np.random.Generator) -> None:
+    rows = np.arange(T + 1, dtype=np.uint16)[None, :]
+    probes = audit.draw_probes(rows, np.ones((1, T), bool), np.zeros((1, T), np.float32), T, rng)
+    batches = audit.schedule(probes, 4, rng)
+    assert [probes.positions[take].tolist() for take in batches] == [[n] * 4 for n in range(T)]

@@ -1,0 +1,67 @@
+"""Tolerances come from the honest baseline, never wider than the default of the precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from autoresearch.backends.contract import Device
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.errors import DataError
+from autoresearch.core.trial import audit
+from autoresearch.core.trial.calibration import FLOOR, calibrate, read_tolerances, tolerance_key, write_tolerance
+from autoresearch.core.trial.device import probe_device
+from autoresearch.core.trial.result import AuditResult
+from autoresearch.core.trial.supervisor import run_trial
+from null_trials import request
+
+
+def honest(max_abs: float, mean: float) -> AuditResult:
+    return AuditResult(positions=459, max_abs=max_abs, mean_diff=mean, ok=True)
+
+
+def test_answers_that_are_the_same_leave_the_floor() -> None:
+    assert calibrate([honest(0.0, 0.0)], "fp32") == FLOOR
+
+
+def test_the_largest_of_several_baselines_counts_with_a_margin() -> None:
+    found = calibrate([honest(5e-5, 1e-6), honest(1e-4, -1e-5)], "fp32")
+    assert found.max_abs == pytest.approx(8e-4)
+    assert found.mean == pytest.approx(8e-5)
+
+
+def test_it_is_never_wider_than_the_default() -> None:
+    assert calibrate([honest(1.0, 1.0)], "bf16") == audit.REDUCED
+    assert calibrate([honest(0.0, 0.0)], "bf16").mean == pytest.approx(audit.REDUCED.mean / 4)
+
+
+def test_without_a_baseline_there_is_none() -> None:
+    with pytest.raises(ValueError, match="at least one audit"):
+        calibrate([], "fp32")
+
+
+def test_it_is_stored_by_backend_device_and_precision(tmp_path: Path) -> None:
+    path = tmp_path / "tolerances.json"
+    device = Device(kind="cpu", name="a processor", memory_mb=None, precision="bf16", framework="torch 2")
+    assert read_tolerances(path) == read_tolerances(None) == {}
+    write_tolerance(path, tolerance_key("cuda", device), audit.REDUCED)
+    write_tolerance(path, "another", FLOOR)
+    assert read_tolerances(path) == {"cuda / a processor / bf16 / torch 2": audit.REDUCED, "another": FLOOR}
+
+
+def test_a_broken_file_is_an_error_with_its_fix(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"a": 1}')
+    with pytest.raises(DataError, match=r"t\.json cannot be read"):
+        read_tolerances(tmp_path / "t.json")
+
+
+def test_a_trial_is_held_to_the_stored_tolerance(prepared: Prepared, tmp_path: Path) -> None:
+    path = tmp_path / "tolerances.json"
+    write_tolerance(path, tolerance_key("null", probe_device("null")), audit.Tolerance(1e-9, 1e-9))
+    addition = (
+        "import sys\nruntime = sys.modules['autoresearch.backends.null.runtime']\nnll = runtime.nll\n"
+        "runtime.nll = lambda logits, targets: nll(logits, targets) - np.float32(1e-4)\n"
+    )
+    assert run_trial(request(prepared, tmp_path / "default", addition)).status == "ok"
+    result = run_trial(request(prepared, tmp_path / "stored", addition, tolerances=path))
+    assert (result.status, result.reason and result.reason[:6]) == ("invalid", "audit:")
