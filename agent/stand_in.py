@@ -27,7 +27,7 @@ class StandIn:
 
 
 def stand_in(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
-    """From the tuner where a number will do, else from the menu of structural edits, several of them together if need be.
+    """From the tuner where a number will do, else from the menu of structural edits, several together if need be.
 
     Where nothing meets the demand, the category is given up first, then the boldness: a run goes on rather than ends.
     """

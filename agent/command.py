@@ -1,0 +1,189 @@
+"""The researcher that asks an outside coding agent: a private folder goes in, one train file comes out.
+
+The agent is the person's own program and runs as they do. It gets copies; nothing that it does in its folder, nor the
+folder's end, reaches the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from autoresearch.agent.edits import EditError, check_source
+from autoresearch.agent.llm import read_header
+from autoresearch.agent.operators import Task
+from autoresearch.agent.prompt import Detail, cards_of, fill, task_text
+from autoresearch.agent.quotas import Demand
+from autoresearch.agent.taxonomy import classify
+from autoresearch.agent.tried import tried_keys
+from autoresearch.core.errors import ProposalError, UsageError
+from autoresearch.core.proposal import CATEGORIES, Cost, History, Proposal
+
+TRAIN, HYPOTHESIS = "train.py", "hypothesis.md"
+_OUTPUT_BYTES = 64 * 1024
+"""Of the agent's output, its end: where it may have said what it did."""
+_POLL_SECONDS = 0.1
+
+
+class Command:
+    """Implements `core.proposal.Researcher`."""
+
+    name = "command"
+
+    def __init__(self, command: str, *, timeout_seconds: float = 1200.0) -> None:
+        """`command` is split as a shell would, and run without one; `{task}` in it becomes the task in one line."""
+        try:
+            self._argv = shlex.split(command)
+        except ValueError as error:
+            raise UsageError(f"--agent-command cannot be read: {error}.", fix="quote it as for a shell") from None
+        if not self._argv or shutil.which(self._argv[0]) is None:
+            what = self._argv[0] if self._argv else "nothing"
+            raise UsageError(f"--agent-command names no program: {what}.", fix="install it, or give its path")
+        self._timeout = timeout_seconds
+
+    def propose(self, history: History) -> Proposal:
+        """What the agent made of the train file. Raises `ProposalError` when that cannot be used."""
+        with tempfile.TemporaryDirectory(prefix="ar-agent-", ignore_cleanup_errors=True) as name:
+            folder = Path(name).resolve() / "work"
+            folder.mkdir()
+            fill_folder(folder, history)
+            output = self._run(folder)
+            source = _read(folder / TRAIN)
+            said = _read(folder / HYPOTHESIS) or ""
+        if source is None:
+            raise ProposalError(
+                "the agent left no readable train.py behind.", fix="its task is to edit train.py in place"
+            )
+        source = source.replace("\r\n", "\n")
+        try:
+            tried = tried_keys(attempt.source for attempt in (*history.attempts, history.incumbent))
+            check_source(source, history.incumbent.source, tried)
+        except EditError as error:
+            raise ProposalError(f"the agent's train.py cannot be used: {error}") from None
+        header = read_header(said if said.strip() else output)
+        change = classify(history.incumbent.source, source, header.category)
+        return Proposal(
+            source=source,
+            hypothesis=header.hypothesis or f"changes {', '.join(change.names[:6]) or 'numbers'}",
+            category=change.category,
+            predicted_delta=header.predicted_delta,
+            cost=Cost(usd=None, model=self._argv[0]),
+            researcher=self.name,
+            parameters={"change": change.kind},
+        )
+
+    def _run(self, folder: Path) -> str:
+        """Run the agent to its end or the timeout; its group is gone afterwards. Returns the end of its output."""
+        argv = [word.replace("{task}", TASK) for word in self._argv]
+        with tempfile.TemporaryFile() as output:
+            try:
+                process = subprocess.Popen(
+                    argv,
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ProposalError(f"the agent cannot be started: {error}.", fix="check --agent-command") from None
+            deadline = time.monotonic() + self._timeout
+            try:
+                while process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(_POLL_SECONDS)
+                hung = process.poll() is None
+            finally:
+                _kill_group(process)
+            size = output.seek(0, os.SEEK_END)
+            output.seek(max(0, size - _OUTPUT_BYTES))
+            text = output.read().decode("utf-8", errors="replace")
+        if hung:
+            raise ProposalError(f"the agent did not end within {self._timeout:g} seconds.", fix="raise --agent-timeout")
+        if process.returncode:
+            last = " ".join(text.split())[-300:]
+            raise ProposalError(f"the agent ended with code {process.returncode}: {last}", fix="run it by hand once")
+        return text
+
+
+TASK = (
+    "Read TASK.md and program.md, make one change to train.py that should lower val_bpb, edit nothing else, and write "
+    "hypothesis.md as TASK.md says."
+)
+
+
+def fill_folder(folder: Path, history: History) -> None:
+    """Everything that an outside agent is told, as files."""
+    task = Task("improve", history.incumbent, (), Demand("knob", (), ""))
+    text = task_text(history, task, Detail(cards=200, diffs=12, ideas=0), "", ())
+    start, end = text.index("# The train file"), text.index("# Your task")
+    told = f"{text[:start]}# Your task\n\n{TASK}\n\n{text[end + len('# Your task') :].strip()}\n\n{_ANSWER}"
+    (folder / "TASK.md").write_text(told, encoding="utf-8")
+    (folder / "program.md").write_text(history.program, encoding="utf-8")
+    (folder / "contract.md").write_text(fill("contract") + "\n", encoding="utf-8")
+    (folder / TRAIN).write_text(history.incumbent.source, encoding="utf-8")
+    (folder / "history.md").write_text(
+        "\n".join(card.line for card in cards_of(history.attempts)) + "\n", encoding="utf-8"
+    )
+    tried = folder / "tried"
+    tried.mkdir()
+    fields = (
+        "experiment",
+        "status",
+        "reason",
+        "hypothesis",
+        "category",
+        "predicted_delta",
+        "val_bpb",
+        "delta",
+        "parent",
+    )
+    lines = []
+    for attempt in history.attempts:
+        lines.append(json.dumps({name: getattr(attempt, name) for name in fields}))
+        (tried / f"{attempt.experiment:04}.py").write_text(attempt.source, encoding="utf-8", errors="replace")
+    (folder / "history.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+_ANSWER = f"""# How to answer
+
+Edit `train.py` in place. Only that file is taken over; program.md, contract.md, history.md, history.jsonl and `tried/`
+are copies for reading. You cannot run a trial here. Write `hypothesis.md` with four lines:
+
+    HYPOTHESIS: one sentence: what changes and why it should lower val_bpb
+    CATEGORY: one of {", ".join(CATEGORIES)}
+    PREDICTED_DELTA: the change of val_bpb that you expect, such as -0.004
+    RISK: low, medium or high, and what could go wrong
+"""
+
+
+def _read(path: Path) -> str | None:
+    """A plain file's text, not through a link, and not without end."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > 4 * 1024 * 1024:
+            return None
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """The agent and what it started in its session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def agent_researcher(command: str | None, timeout_seconds: float) -> Command:
+    """The researcher for `--agent-command`. Raises `UsageError` when it is missing or names no program."""
+    if not command:
+        raise UsageError("--researcher command needs --agent-command.", fix="see docs/researchers.md for recipes")
+    return Command(command, timeout_seconds=timeout_seconds)

@@ -1,0 +1,88 @@
+"""Tuner and language model together: one history, and the budget split by what has paid."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.proposal import Attempt, Cost, History, Proposal, Researcher
+
+_WINDOW = 24
+"""Experiments of each that count."""
+_LEAST = 0.15
+"""Of the budget, for either."""
+
+
+class Mix:
+    """Implements `core.proposal.Researcher`. Both read the same history, so each builds on what the other found."""
+
+    name = "mix"
+
+    def __init__(self, researchers: Sequence[Researcher]) -> None:
+        """The first has the first turn."""
+        self._researchers = tuple(researchers)
+
+    def propose(self, history: History) -> Proposal:
+        """The next edit, by whoever's turn it is; by another where that one has nothing to propose."""
+        paid: list[Cost] = []
+        errors = []
+        for researcher in self._order(history):
+            try:
+                proposal = researcher.propose(history)
+            except ProposalError as error:
+                errors.append(f"{researcher.name}: {error.message}")
+                paid.append(getattr(error, "cost", Cost()))
+                continue
+            cost = _sum([proposal.cost, *paid]) if paid else proposal.cost
+            return replace(proposal, researcher=proposal.researcher or researcher.name, cost=cost)
+        error = ProposalError("; ".join(errors))
+        error.cost = _sum(paid)  # type: ignore[attr-defined]
+        raise error
+
+    def _order(self, history: History) -> list[Researcher]:
+        """Each once first; then drawn, with each one's chance as its share of the gains."""
+        unused = [one for one in self._researchers if not _by(history.attempts, one.name)]
+        if unused:
+            first = unused[0]
+        else:
+            shares = split(history.attempts, [one.name for one in self._researchers])
+            rng = random.Random(f"{history.seed} {len(history.attempts)} mix")
+            first = rng.choices(self._researchers, weights=shares)[0]
+        return [first, *(one for one in self._researchers if one is not first)]
+
+
+def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
+    """Each one's share of the budget: by the bits per byte that its last experiments gained each, never below a floor.
+
+    The gains are smoothed by a quarter of all gains, so that one early keep does not decide a night.
+    """
+    gains = []
+    for name in names:
+        own = _by(attempts, name)[-_WINDOW:]
+        gained = sum(max(0.0, -(one.delta or 0.0)) for one in own if one.status == "keep")
+        gains.append((gained, len(own)))
+    total = sum(gained for gained, _ in gains)
+    count = sum(own for _, own in gains)
+    if total == 0 or count == 0:
+        return [1.0 / len(names)] * len(names)
+    prior = total / count
+    rates = [(gained + 4 * prior) / (own + 4) for gained, own in gains]
+    free = 1.0 - _LEAST * len(names)
+    return [_LEAST + free * rate / sum(rates) for rate in rates]
+
+
+def _by(attempts: Sequence[Attempt], name: str) -> list[Attempt]:
+    """The experiments of one researcher; what stood in for a model was that model's turn."""
+    return [one for one in attempts if one.experiment and _turn(one) == name]
+
+
+def _turn(attempt: Attempt) -> str:
+    return "llm" if attempt.parameters.get("operator") == "stand_in" else attempt.researcher
+
+
+def _sum(costs: Sequence[Cost]) -> Cost:
+    from autoresearch.agent.models import total
+
+    return total(costs)

@@ -1,0 +1,113 @@
+"""Outside agents, well-behaved and not, as scripted programs in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from autoresearch.agent.command import Command
+from autoresearch.core.errors import ProposalError, UsageError
+from simulated_runs import ROOT, baseline, history_of
+
+NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
+EDIT = "p = Path('train.py'); p.write_text(p.read_text().replace('LEARNING_RATE = 0.25', 'LEARNING_RATE = 0.5'))\n"
+SAY = (
+    "Path('hypothesis.md').write_text("
+    "'HYPOTHESIS: twice the rate\\nCATEGORY: optimizer\\nPREDICTED_DELTA: -0.02\\nRISK: low\\n')\n"
+)
+
+
+@pytest.fixture
+def agent(tmp_path):
+    """An agent that runs these lines of Python in the folder that it is given."""
+
+    def make(lines, *, timeout=20.0, task=""):
+        script = tmp_path / "agent.py"
+        script.write_text(f"import os, shutil, subprocess, sys, time\nfrom pathlib import Path\n{lines}")
+        return Command(f"{sys.executable} {script} {task}", timeout_seconds=timeout)
+
+    return make
+
+
+def history():
+    return history_of([baseline(NULL)])
+
+
+def test_an_agents_edit_comes_back_with_what_it_said(agent):
+    proposal = agent(EDIT + SAY).propose(history())
+    assert proposal.source == NULL.replace("LEARNING_RATE = 0.25", "LEARNING_RATE = 0.5")
+    assert (proposal.hypothesis, proposal.category, proposal.predicted_delta) == ("twice the rate", "optimizer", -0.02)
+    assert proposal.cost.usd is None
+
+
+def test_an_agent_is_given_everything_there_is_to_know(agent, tmp_path):
+    lines = (
+        f"shutil.copytree('.', {str(tmp_path / 'seen')!r})\nopen({str(tmp_path / 'task')!r}, 'w').write(sys.argv[1])\n"
+    )
+    agent(lines + EDIT, task="'{task}'").propose(history())
+    seen = tmp_path / "seen"
+    names = {path.relative_to(seen).as_posix() for path in seen.rglob("*") if path.is_file()}
+    reading = {"TASK.md", "program.md", "contract.md", "history.md", "history.jsonl", "tried/0000.py"}
+    assert names == {"train.py", *reading}
+    assert "HYPOTHESIS" in (seen / "TASK.md").read_text() and "program.md" in (tmp_path / "task").read_text()
+
+
+def test_an_agent_that_says_nothing_is_described_by_its_change(agent):
+    proposal = agent(EDIT).propose(history())
+    assert proposal.hypothesis == "changes LEARNING_RATE" and proposal.category == "optimizer"
+
+
+BAD = {
+    "does nothing": ("pass\n", "changes nothing that runs"),
+    "deletes the folder": ("d = os.getcwd(); os.chdir('/'); shutil.rmtree(d)\n", "no readable train.py"),
+    "deletes the file": ("Path('train.py').unlink()\n", "no readable train.py"),
+    "links the file elsewhere": (
+        "os.remove('train.py'); os.symlink('program.md', 'train.py')\n",
+        "no readable train.py",
+    ),
+    "writes no Python": ("Path('train.py').write_text('hello world')\n", "no valid Python"),
+    "writes bytes": ("Path('train.py').write_bytes(bytes(range(256)))\n", "no readable train.py"),
+    "fails": ("sys.exit('out of credit')\n", "ended with code 1: out of credit"),
+    "drops a function": ("Path('train.py').write_text('VOCAB_SIZE = 512')\n", "lacks build, logits, train"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_an_agent_that_does_this_gives_no_proposal(agent, what):
+    lines, message = BAD[what]
+    with pytest.raises(ProposalError, match=message):
+        agent(lines).propose(history())
+
+
+def test_an_agent_that_hangs_is_ended_with_everything_it_started(agent, tmp_path):
+    lines = f"p = subprocess.Popen(['sleep', '60'])\nPath({str(tmp_path / 'pid')!r}).write_text(str(p.pid))\n"
+    lines += "time.sleep(60)\n"
+    started = time.monotonic()
+    with pytest.raises(ProposalError, match=r"did not end within 1\.5 seconds"):
+        agent(lines, timeout=1.5).propose(history())
+    assert time.monotonic() - started < 10
+    pid = int((tmp_path / "pid").read_text())
+    time.sleep(0.2)
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    assert not state.strip() or state.startswith("Z")
+
+
+def test_an_agent_that_edits_program_md_changes_a_copy(agent, tmp_path):
+    program = tmp_path / "program.md"
+    program.write_text("# Program\n")
+    proposal = agent("Path('program.md').write_text('Anything goes.')\n" + EDIT).propose(history())
+    assert program.read_text() == "# Program\n" and "LEARNING_RATE = 0.5 " in proposal.source
+
+
+def test_the_folder_is_gone_afterwards(agent, tmp_path):
+    agent(f"Path({str(tmp_path / 'where')!r}).write_text(os.getcwd())\n" + EDIT).propose(history())
+    assert not Path((tmp_path / "where").read_text()).exists()
+
+
+def test_a_command_that_names_no_program_is_refused_at_once():
+    for command in ("", "no-such-agent --fast", "'unclosed"):
+        with pytest.raises(UsageError, match="--agent-command"):
+            Command(command)
