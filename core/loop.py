@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from autoresearch.core.run import Run
 from autoresearch.core.store.fingerprint import fingerprint
 from autoresearch.core.store.rows import ExperimentRow, RunState
 from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.vigil import asleep_seconds, disk_is_full, spoiled
 
 MAX_FAILED_PROPOSALS = 3
 """In a row, then the loop ends: a researcher that has nothing to say will not have it next time either."""
@@ -102,12 +103,13 @@ class Loop:
         hours = self.limits.hours
         self._deadline = None if hours is None else time.monotonic() + hours * 3600
         self._beat = time.monotonic()
+        self._repeated: set[tuple[int, int]] = set()
 
     def go(self) -> Ending:
         """Run until the end. Raises `ArError` when the run cannot go on; the ledger then holds all that was done."""
         ledger = self.run.ledger
-        ledger.set_state("running")
         try:
+            ledger.set_state("running")
             while True:
                 row = ledger.in_flight()
                 self._settle(row if row is not None else self._propose())
@@ -118,8 +120,20 @@ class Loop:
             ledger.set_state("interrupted", error.message)
             raise
         except ArError as error:
-            ledger.set_state("failed", error.message)
+            self._failed(error)
             raise
+        except OSError as error:
+            trouble = ArError(
+                f"the run in {self.run.folder} cannot be written: {error}.",
+                fix="check the disk's free space and permissions, then give the same command again: nothing is lost",
+            )
+            self._failed(trouble)
+            raise trouble from error
+
+    def _failed(self, error: ArError) -> None:
+        # On a full disk this cannot be written either, and what was wrong first is what to tell.
+        with suppress(ArError):
+            self.run.ledger.set_state("failed", error.message)
 
     def _settle(self, row: ExperimentRow) -> None:
         """Ask the judge, run what it asks for, until it decides."""
@@ -192,13 +206,36 @@ class Loop:
                 trained.set()
             self._tell({**event, "experiment": trial.experiment, "k": trial.k})
 
+        asleep = asleep_seconds()
         handle = self.executor.submit(request, observe)
         try:
             result = self._wait(row, handle, trained)
         except BaseException:
             handle.cancel()
             raise
-        self.run.ledger.score(row.number, trial.k, result)
+        self._check_disk(result)
+        spoilt = spoiled(
+            result,
+            slept=asleep_seconds() - asleep,
+            same=self.run.ended_trials(trial.subject),
+            incumbent=self.run.ended_trials(self.run.incumbent_number()),
+            repeated=(trial.experiment, trial.k) in self._repeated,
+        )
+        if spoilt is None:
+            self.run.ledger.score(row.number, trial.k, result)
+            return
+        # It stays unfinished: the judge asks for it again, and it is started again under its own number.
+        self._repeated.add((trial.experiment, trial.k))
+        self.run.ledger.note("trial repeated", row.number, {"k": trial.k, "reason": spoilt})
+        self._tell({"event": "repeated", "experiment": row.number, "reason": spoilt})
+
+    def _check_disk(self, result: TrialResult) -> None:
+        """A trial that failed on a full disk says nothing about its source."""
+        if result.status != "ok" and disk_is_full(self.run.folder):
+            raise ArError(
+                f"the disk of {self.run.folder} is full.",
+                fix="free some space, then give the same command again: the trial is run again, nothing is lost",
+            )
 
     def _wait(self, row: ExperimentRow, handle: Handle, trained: threading.Event) -> TrialResult:
         """The trial's result. Meanwhile: heartbeat, the state `trained`, and a person who wants to stop now."""

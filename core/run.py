@@ -138,7 +138,7 @@ class Run:
 
     def history(self, program: str) -> History:
         """What a researcher may know now."""
-        incumbent = self._incumbent()
+        incumbent = self.incumbent_number()
         return History(
             program=program,
             backend=self.config.backend,
@@ -153,7 +153,7 @@ class Run:
 
     def propose(self, proposal: Proposal, program: str) -> ExperimentRow:
         """Record a proposal as the next experiment: its commit, its row, its ref."""
-        number, parent, created = self.ledger.next_number(), self._incumbent(), time.time()
+        number, parent, created = self.ledger.next_number(), self.incumbent_number(), time.time()
         commit = self.repository.commit(
             self._path,
             proposal.source,
@@ -180,7 +180,7 @@ class Run:
 
     def start_trial(self, row: ExperimentRow, trial: RunTrial) -> tuple[TrialRow, TrialRequest]:
         """Record that a trial starts, and say what is asked of it."""
-        subjects = {"candidate": row.number, "incumbent": self._incumbent() if row.number else 0, "baseline": 0}
+        subjects = {"candidate": row.number, "incumbent": self.incumbent_number() if row.number else 0, "baseline": 0}
         started = self.ledger.start_trial(row.number, trial, subject=subjects[trial.role])
         folder = trial_folder(self.folder, started.experiment, started.k)
         if folder.exists():
@@ -253,7 +253,12 @@ class Run:
             metrics=row.metrics,
         )
 
-    def _incumbent(self) -> int:
+    def ended_trials(self, subject: int) -> list[TrialRow]:
+        """Of an experiment's source, whoever asked for them."""
+        return finished_trials(self.ledger, self.ledger.experiment(subject))
+
+    def incumbent_number(self) -> int:
+        """The best experiment so far; the baseline while there is none."""
         number = self.ledger.run().incumbent
         return 0 if number is None else number
 

@@ -117,10 +117,15 @@ def choose_run(
     """The run to start or to go on with, said on stderr, and its configuration."""
     from autoresearch.core.cli.context import resolve_backend, resolve_preset
     from autoresearch.core.cli.runs import fresh_tag, named_run, run_rows, unfinished_run
+    from autoresearch.core.config import runs_dir
     from autoresearch.core.run import starting_source
-    from autoresearch.core.store.source import Repository
+    from autoresearch.core.store.restore import mend
+    from autoresearch.core.store.source import Repository, check_tag
     from autoresearch.core.trial.device import probe_device
 
+    runs = runs_dir(settings.workspace)
+    for folder in runs.glob("*") if tag is None else [runs / check_tag(tag)]:
+        mend(folder, settings.say)
     stored = named_run(settings.workspace, tag) if tag is not None else None
     Repository.open(settings.workspace)  # before seconds are spent on devices and data
     if stored is not None:
@@ -220,6 +225,7 @@ def data_sha256(prepared: Prepared, vocabularies: tuple[int, ...], seq_len: int)
 
 def go(settings: Settings, run: Run, researcher: str, limits: Limits, prepared: Prepared) -> None:
     """Run the loop and show what comes of it. Leaves with the loop's exit code."""
+    from autoresearch.core.cli.awake import awake
     from autoresearch.core.cli.researchers import make_judge, make_researcher
     from autoresearch.core.cli.signals import listen
     from autoresearch.core.errors import LimitReachedError
@@ -236,7 +242,11 @@ def go(settings: Settings, run: Run, researcher: str, limits: Limits, prepared: 
         )
     ending: Ending | None = None
     try:
-        with live_view(run.config.train_seconds, verbosity=settings.verbosity) as view, listen(stop, view.note):
+        with (
+            live_view(run.config.train_seconds, verbosity=settings.verbosity) as view,
+            listen(stop, view.note),
+            awake(),
+        ):
             job = Loop(
                 *(
                     run,
@@ -265,6 +275,8 @@ def _observer(view: View) -> Any:
     def observe(event: Any) -> None:
         if event.get("event") == "decided" and event["experiment"] == 0 and event.get("reason"):
             view.note(str(event["reason"]))
+        if event.get("event") == "repeated":
+            view.note(f"experiment {event['experiment']}: the trial is run again, for {event['reason']}")
         if event.get("event") == "demoted":
             view.note(f"experiment {event['experiment']} {event['reason']}")
         if event.get("event") == "proposal_refused":

@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Decision, Demotion, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store import schema
+from autoresearch.core.store.journal import JOURNAL_NAME, Journal, Write, read_lines, write_snapshot
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.rows import RunState, TrialRow
 from autoresearch.core.trial.result import TrialResult
@@ -41,6 +42,10 @@ class Ledger(LedgerReader):
             raise schema.unreadable(self.path, error) from error
         try:
             self._connection = schema.connect(self.path, write=True)
+            self._open_journal()
+        except OSError as error:
+            self._lock.release()
+            raise schema.unreadable(self.path, error) from error
         except BaseException:
             self._lock.release()
             raise
@@ -51,7 +56,36 @@ class Ledger(LedgerReader):
     def close(self) -> None:
         """Let go of the file and of the lock."""
         super().close()
+        self._journal.close()
         self._lock.release()
+
+    def _open_journal(self) -> None:
+        """Bring the journal in line with the ledger, which `mend` has found sound. Raises `OSError`."""
+        path, known = self.folder / JOURNAL_NAME, self._step() if self.created else 0
+        last = 0
+        lines = list(read_lines(path)) if path.is_file() else []
+        if lines and lines[-1][0] == known + 1:
+            # Written, and never committed: the step was not acted on, and will be taken again.
+            with path.open("r+b") as file:
+                file.truncate(lines[-2][2] if len(lines) > 1 else 0)
+            lines.pop()
+        last = lines[-1][0] if lines else 0
+        if last != known:
+            write_snapshot(path, known, self._everything())
+        self._journal = Journal(path)
+
+    def _step(self) -> int:
+        """How many transitions the ledger has."""
+        return int(self._rows("SELECT coalesce(max(journal), 0) AS n FROM runs")[0]["n"])
+
+    def _everything(self) -> list[Write]:
+        """Every row as the statement that makes it."""
+        found: list[Write] = []
+        for table in schema.TABLES:
+            for row in self._rows(f"SELECT * FROM {table}"):
+                marks = ", ".join("?" for _ in row)
+                found.append((f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", list(row.values())))
+        return found
 
     @property
     def created(self) -> bool:
@@ -70,7 +104,7 @@ class Ledger(LedgerReader):
 
     def heartbeat(self) -> None:
         """Say that this process lives, and who it is."""
-        with self._transaction() as write:
+        with self._transaction(journal=False) as write:  # it is about now: nothing to restore
             write("UPDATE runs SET pid = ?, host = ?, heartbeat = ?", (os.getpid(), socket.gethostname(), time.time()))
 
     def set_state(self, state: RunState, ended: str | None = None) -> None:
@@ -204,19 +238,32 @@ class Ledger(LedgerReader):
             _event(write, kind, experiment, payload)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
-        """All or nothing, on disk when the block is left."""
+    def _transaction(self, *, journal: bool = True) -> Iterator[Any]:
+        """All or nothing, in the journal and in the ledger, on disk when the block is left."""
         execute = self._connection.execute
+        writes: list[Write] = []
+
+        def write(sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+            if not sql.startswith("SELECT"):
+                writes.append((sql, values))
+            return execute(sql, values)
+
         try:
             execute("BEGIN IMMEDIATE")
+            before = self._journal.last
             try:
-                yield execute
+                yield write
+                if journal:
+                    execute("UPDATE runs SET journal = ?", (before + 1,))
+                    self._journal.append(before + 1, writes)
                 execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     execute("ROLLBACK")
+                if self._journal.last != before:
+                    self._journal.drop(before)
                 raise
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise schema.unreadable(self.path, error) from error
 
 

@@ -23,6 +23,7 @@ _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
             "pid": int,
             "host": str,
             "heartbeat": float,
+            "journal": int,
         },
         "tag",
     ),
@@ -93,6 +94,7 @@ _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
     "events": ({"id": int, "time": float, "kind": str, "experiment": int, "payload": str}, "id"),
 }
 
+TABLES = tuple(_TABLES)
 _INDEXES = (
     ("experiments", ("state",)),
     ("experiments", ("status", "number")),
@@ -141,8 +143,8 @@ def unreadable(path: Path, error: Exception) -> LedgerError:
     return LedgerError(
         f"{path} cannot be used as a ledger: {error}.",
         fix=(
-            "check the disk's free space and permissions; if the file is damaged, move its folder away and start "
-            "a new run with another --tag. The experiments' sources are in git: `git for-each-ref refs/autoresearch`"
+            "check the disk's free space and permissions; if the file is damaged, `ar loop --tag` with its name "
+            "restores it from its journal. The experiments' sources are in git: `git for-each-ref refs/autoresearch`"
         ),
     )
 
@@ -164,8 +166,9 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Bring an older ledger to this schema, in one transaction."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 1:  # before judges left their numbers
+    if version == 1:  # before judges left their numbers and transitions went to a journal
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ALTER TABLE experiments ADD COLUMN judged TEXT")
+        connection.execute("ALTER TABLE runs ADD COLUMN journal INTEGER")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")

@@ -1,0 +1,109 @@
+"""The ledger's append-only journal: every transition as one line, on disk before the ledger has it.
+
+A line is `CRC JSON`: the CRC-32 of the rest in 8 hex digits, and {"n": 17, "writes": [[sql, [values ...]], ...]}, where
+a blob is {"blob": base64}. A ledger that is damaged, truncated or gone is made again from the lines up to the last
+whole one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+JOURNAL_NAME = "journal.jsonl"
+
+Write = tuple[str, Sequence[Any]]
+
+
+class Journal:
+    """Appends lines. `last` is the number of the last whole line, 0 when there is none."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it, and cut off what a crash left of a half-written line. Raises `OSError`."""
+        self.path = path
+        self.last, end = 0, 0
+        if path.exists():
+            for number, _, offset in read_lines(path):
+                self.last, end = number, offset
+        self._file = path.open("ab")
+        if self._file.tell() != end:
+            self._file.truncate(end)
+        self._before = end
+
+    def append(self, number: int, writes: Sequence[Write]) -> None:
+        """One line, on disk when this returns. Raises `OSError`; then nothing of it stays."""
+        self._before = self._file.tell()
+        previous = self.last
+        try:
+            self._file.write(_line(number, writes))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            self.last = number
+            self.drop(previous)
+            raise
+        self.last = number
+
+    def drop(self, last: int) -> None:
+        """Take the last line back: the ledger did not commit it. `last` is the number of the line before."""
+        # What a full disk left in the buffer must not be written at the next flush.
+        raw = self._file.detach()
+        os.ftruncate(raw.fileno(), self._before)
+        os.fsync(raw.fileno())
+        raw.close()
+        self._file = self.path.open("ab")
+        self.last = last
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, list[Write], int]]:
+    """(number, writes, offset of the line's end) of every whole line, in order, up to the first that is not."""
+    offset = expected = 0
+    with path.open("rb") as file:
+        for line in file:
+            offset += len(line)
+            parsed = _parse(line)
+            if parsed is None or (expected and parsed[0] != expected):
+                return
+            expected = parsed[0] + 1
+            yield *parsed, offset
+
+
+def write_snapshot(path: Path, number: int, writes: Sequence[Write]) -> None:
+    """A new journal of one line that holds everything, in one step."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as file:
+        file.write(_line(number, writes))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _line(number: int, writes: Sequence[Write]) -> bytes:
+    coded = [[sql, [_code(value) for value in values]] for sql, values in writes]
+    body = json.dumps({"n": number, "writes": coded}, separators=(",", ":")).encode()
+    return f"{zlib.crc32(body):08x} ".encode() + body + b"\n"
+
+
+def _parse(line: bytes) -> tuple[int, list[Write]] | None:
+    head, _, body = line.rstrip(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or head != f"{zlib.crc32(body):08x}".encode():
+        return None
+    content = json.loads(body)
+    return int(content["n"]), [(sql, [_decode(value) for value in values]) for sql, values in content["writes"]]
+
+
+def _code(value: Any) -> Any:
+    return {"blob": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def _decode(value: Any) -> Any:
+    return base64.b64decode(value["blob"]) if isinstance(value, dict) else value

@@ -1,0 +1,140 @@
+"""The journal beside the ledger, and a damaged ledger made again from it."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+
+import pytest
+from autoresearch.core.errors import LedgerError
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.store.journal import JOURNAL_NAME, Journal, read_lines
+from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
+from autoresearch.core.store.restore import damage, mend
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A finished run of four experiments."""
+    workspace = make_workspace(tmp_path / "w")
+    with open_run(workspace) as run:
+        Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
+    return workspace / "runs/t"
+
+
+def content(folder):
+    """Everything the ledger holds but heartbeats, which the journal leaves out."""
+    connection = sqlite3.connect(folder / LEDGER_NAME)
+    names = ("experiments", "trials", "proposals", "events", "texts")
+    tables = {name: connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall() for name in names}
+    run = connection.execute("SELECT tag, state, ended, config, base_commit, incumbent, journal FROM runs").fetchall()
+    connection.close()
+    return tables, run
+
+
+def test_a_sound_ledger_is_left_alone(folder):
+    before = (folder / LEDGER_NAME).read_bytes()
+    assert not mend(folder, pytest.fail)
+    assert (folder / LEDGER_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_ledger_truncated_or_overwritten_at_random_bytes_is_restored_whole(folder, seed):
+    rng, path = random.Random(seed), folder / LEDGER_NAME
+    before, size = content(folder), path.stat().st_size
+    with path.open("r+b") as file:
+        if seed % 2:
+            file.truncate(rng.randrange(size - 1))
+        else:
+            file.seek(rng.choice([0, 4096]))
+            file.write(rng.randbytes(4096))
+    said = []
+    assert damage(folder) is not None
+    assert mend(folder, said.append)
+    assert "is restored from its journal" in said[0]
+    assert content(folder) == before
+    assert damage(folder) is None
+    assert list(folder.glob("damaged-*"))
+
+
+def test_a_ledger_that_is_gone_is_restored_and_the_run_goes_on(folder):
+    before = content(folder)
+    (folder / LEDGER_NAME).unlink()
+    assert mend(folder, lambda _: None)
+    assert content(folder) == before
+    with open_run(folder.parents[1]) as run:
+        Loop(run, Widths(9, 12, 8, 7), Greedy(), Scripted(), limits=Limits(4)).go()
+    with LedgerReader(folder) as reader:
+        assert reader.experiment(4).status == "keep"
+
+
+def test_a_half_written_last_line_is_cut_off(folder):
+    path = folder / JOURNAL_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'0123abcd {"n": 99, "wri')
+    with Ledger(folder) as ledger:
+        ledger.note("probe", None, {})
+    numbers = [number for number, _, _ in read_lines(path)]
+    assert path.read_bytes().startswith(whole)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_step_that_was_written_down_but_never_committed_is_taken_back(folder):
+    before = content(folder)
+    with Ledger(folder) as ledger:
+        ledger._journal.append(ledger._journal.last + 1, [("UPDATE runs SET state = 'nonsense'", ())])
+    with Ledger(folder):
+        pass
+    assert content(folder) == before
+    (folder / LEDGER_NAME).unlink()
+    mend(folder, lambda _: None)
+    assert content(folder) == before
+
+
+def test_a_journal_that_is_gone_starts_again_from_the_ledger(folder):
+    before = content(folder)
+    (folder / JOURNAL_NAME).unlink()
+    with Ledger(folder) as ledger:
+        ledger.heartbeat()
+    (folder / LEDGER_NAME).unlink()
+    assert mend(folder, lambda _: None)
+    assert content(folder) == before
+
+
+def test_an_older_copy_of_the_ledger_is_brought_up_to_date(folder, tmp_path):
+    shutil.copy(folder / LEDGER_NAME, tmp_path / "old.sqlite")
+    with Ledger(folder) as ledger:
+        for _ in range(3):
+            ledger.note("probe", None, {"x": 1})
+    after = content(folder)
+    shutil.copy(tmp_path / "old.sqlite", folder / LEDGER_NAME)
+    assert "lost its last 3 steps" in damage(folder)
+    assert mend(folder, lambda _: None)
+    assert content(folder) == after
+
+
+def test_a_run_that_is_being_written_is_not_mended(folder):
+    with Ledger(folder):
+        (folder / LEDGER_NAME).write_bytes(b"x" * 5000)
+        assert not mend(folder, pytest.fail)
+
+
+def test_a_journal_that_cannot_be_written_stops_the_transition(folder, monkeypatch):
+    before = content(folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with Ledger(folder) as ledger:
+        monkeypatch.setattr(Journal, "append", full)
+        with pytest.raises(LedgerError, match="No space left"):
+            ledger.note("probe", None, {})
+        monkeypatch.undo()
+        ledger.note("after", None, {})
+    tables, _ = content(folder)
+    assert [json.loads(row[4]) for row in tables["events"][len(before[0]["events"]) :]] == [{}]
