@@ -22,12 +22,12 @@ FIRST_WEALTH = 0.6
 PAYOUT = 0.5
 AT_ONCE, MAX_AT_ONCE = 0.005, 0.2
 """Share of the wealth bid on a first trial being enough to keep, and the limit of that bid."""
-BID, MAX_BID = 0.25, 0.4
+BID, MAX_BID = 0.4, 0.4
 """Share of the wealth that one race may lose, and its limit."""
 LOOKS = (0.7, 0.2, 0.1)
 """How a bid is shared among the looks at a race: their levels add up to it, so looking early is paid for."""
 MAX_RACE = len(LOOKS)
-SCREEN, MAX_SCREEN = 0.12, 0.25
+SCREEN, MAX_SCREEN = 0.12, 0.15
 """A first trial is worth a race when its p-value is below this share of the wealth, and below the limit."""
 HOPELESS = 0.85
 """A race ends when the candidate is better with less than this probability: the trial is better spent on a new idea."""

@@ -1,0 +1,205 @@
+"""SIGKILL at random moments: the loop, and everything that it started, again and again, on the null backend.
+
+`python -m benchmarks.chaos 200` kills 200 times. Trials here have a fixed number of steps, so that the decisions of an
+undisturbed run can be compared one by one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.restore import damage
+from autoresearch.core.store.source import Repository
+
+KILLS = 20
+EXPERIMENTS_PER_KILL = 0.15
+STEPS = 12
+CORPUS_BYTES = 1_200_000
+TIMEOUT_SECONDS = 180
+TAG = "chaos"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one disturbed run."""
+
+    kills: int
+    experiments: int
+    differences: int
+    """Experiments that differ from the undisturbed run's in source, status, result or number of trials."""
+    orphans: int
+    disagreements: tuple[str, ...]
+    """Where ledger, journal, git, results.tsv and best_train.py do not agree."""
+    seconds: float
+
+
+def run() -> list[dict[str, Any]]:
+    """name, median, unit, note of every measurement."""
+    with tempfile.TemporaryDirectory() as name:
+        outcome = disturb(Path(name), KILLS, seed=0)
+    note = f"{outcome.kills} kills, {outcome.experiments} experiments, {outcome.seconds:.0f} s"
+    counts = (outcome.differences, outcome.orphans, len(outcome.disagreements))
+    names = ("experiments that differ from an undisturbed run", "orphan processes", "records that disagree")
+    return [{"name": n, "median": count, "unit": "", "note": note} for n, count in zip(names, counts, strict=True)]
+
+
+def disturb(folder: Path, kills: int, *, seed: int, truncate: bool = False) -> Outcome:
+    """Kill a run that many times, let it finish, and compare it with one that is left alone.
+
+    `truncate` also cuts the ledger off at a random byte after every second kill.
+    """
+    started, rng = time.monotonic(), random.Random(seed)
+    experiments = max(3, round(kills * EXPERIMENTS_PER_KILL))
+    calm, wild = (Arena(folder / name, folder, experiments) for name in ("calm", "wild"))
+    calm.finish()
+    orphans = 0
+    for kill in range(kills):
+        orphans += wild.kill_after(rng.uniform(0.2, 2.5), signal.SIGKILL)
+        ledger = wild.run_folder / "ledger.sqlite"
+        if truncate and kill % 2 and ledger.is_file() and ledger.stat().st_size:
+            os.truncate(ledger, rng.randrange(ledger.stat().st_size))
+    wild.finish()
+    expected, found = calm.story(), wild.story()
+    differences = sum(one != other for one, other in zip(expected, found, strict=False))
+    differences += abs(len(expected) - len(found))
+    seconds = time.monotonic() - started
+    return Outcome(kills, experiments, differences, orphans, tuple(wild.disagreements()), seconds)
+
+
+class Arena:
+    """A workspace and a run in it."""
+
+    def __init__(self, workspace: Path, shared: Path, experiments: int) -> None:
+        self.workspace, self.experiments = workspace, experiments
+        self.run_folder = workspace / "runs" / TAG
+        self.environment = {**os.environ, "AR_DATA_DIR": str(shared / "data")}
+        self.text = _corpus(shared / "text")
+        subprocess.run([*_ar(), "init", str(workspace)], check=True, capture_output=True, env=self.environment)
+        self._fix_steps()
+
+    def _fix_steps(self) -> None:
+        """The same steps whatever the machine's speed, so that a seed fixes the result."""
+        train = self.workspace / "backends/null/train.py"
+        source = train.read_text(encoding="utf-8")
+        for old, new in (
+            ("learning_rate(clock.progress)", f"learning_rate(step / {STEPS})"),
+            ("        clock.log(", f"        if step + 1 == {STEPS}:\n            break\n        clock.log("),
+        ):
+            if old not in source:
+                raise ValueError(f"the null train file has no {old!r} any more")
+            source = source.replace(old, new)
+        train.write_text(source, encoding="utf-8")
+        who = ["-c", "user.name=chaos", "-c", "user.email=chaos@example.org"]
+        subprocess.run(
+            ["git", *who, "commit", "-q", "-a", "-m", "fixed steps"],
+            cwd=self.workspace,
+            check=True,
+            capture_output=True,
+        )
+
+    def command(self) -> list[str]:
+        """The same one every time."""
+        options = ["--backend", "null", "--preset", "demo", "--workspace", str(self.workspace), "-q"]
+        return [*_ar(), *options, "loop", "--tag", TAG, "-n", str(self.experiments), "--corpus", str(self.text)]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.command(), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def finish(self) -> None:
+        """Run it to its end, undisturbed. Raises `RuntimeError` with what it said when it fails."""
+        process = self.start()
+        _, said = process.communicate(timeout=TIMEOUT_SECONDS)
+        if process.returncode != 0:
+            raise RuntimeError(f"the loop ended with {process.returncode}: {said.decode()}")
+
+    def kill_after(self, seconds: float, number: int) -> int:
+        """Signal the loop and all its descendants after a while; the number of processes that outlive it."""
+        process = self.start()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            tree = psutil.Process(process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            tree = []
+        process.send_signal(number)
+        for child in tree:
+            if number == signal.SIGKILL and random.Random(child.pid).random() < 0.5:
+                # Half of them are killed, the others must notice by themselves.
+                try:
+                    child.send_signal(number)
+                except psutil.NoSuchProcess:
+                    pass
+        process.communicate(timeout=TIMEOUT_SECONDS)
+        _, alive = psutil.wait_procs(tree, timeout=15)
+        for orphan in alive:
+            orphan.kill()
+        return len(alive)
+
+    def story(self) -> list[tuple[Any, ...]]:
+        """What was decided, without times and commits."""
+        with LedgerReader(self.run_folder) as reader:
+            return [
+                (row.number, row.state, row.status, row.val_bpb, row.trials, row.source_sha256, row.parent)
+                for row in reader.experiments()
+            ]
+
+    def disagreements(self) -> list[str]:
+        """Every pair of records that tells two stories."""
+        found = []
+        repository = Repository.open(self.workspace)
+        with LedgerReader(self.run_folder) as reader:
+            rows, best = list(reader.experiments()), reader.incumbent()
+            source = reader.text(best.source_sha256) if best else ""
+        if repository.refs(TAG) != {row.number: row.commit for row in rows}:
+            found.append("refs")
+        if best is None or repository.ref(f"refs/heads/autoresearch/{TAG}") != best.commit:
+            found.append("branch")
+        table = (self.run_folder / "results.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        if [line.split("\t")[0] for line in table] != [str(row.commit)[:7] for row in rows]:
+            found.append("results.tsv")
+        if (self.run_folder / "best_train.py").read_text(encoding="utf-8") != source:
+            found.append("best_train.py")
+        if damage(self.run_folder) is not None:
+            found.append("journal")
+        return found
+
+
+def _ar() -> list[str]:
+    return [sys.executable, "-m", "autoresearch.core.cli.main"]
+
+
+def _corpus(folder: Path) -> Path:
+    """Some of Python's own source."""
+    if folder.exists():
+        return folder
+    folder.mkdir(parents=True)
+    taken = 0
+    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        if taken < CORPUS_BYTES:
+            shutil.copy(file, folder / f"{file.stem}.txt")
+            taken += file.stat().st_size
+    return folder
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as where:
+        print(
+            disturb(
+                Path(where), int(sys.argv[1]) if len(sys.argv) > 1 else KILLS, seed=1, truncate="--truncate" in sys.argv
+            )
+        )
