@@ -23,3 +23,22 @@ def bar(share: float) -> str:
     """A bar of BAR_CELLS cells, `share` of them full."""
     full = round(min(max(share, 0.0), 1.0) * BAR_CELLS)
     return "━" * full + "─" * (BAR_CELLS - full)
+
+
+def span(seconds: float) -> str:
+    """A duration: 42 -> "42 s", 150 -> "2 min 30 s", 7260 -> "2 h 1 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def dollars(usd: float | None) -> str:
+    """An amount, or that it is not known."""
+    if usd is None:
+        return "not known"
+    return "$0" if usd == 0 else f"${usd:.2f}" if usd >= 0.1 else f"${usd:.4f}"

@@ -1,0 +1,56 @@
+"""`ar report`: a run as one file to send to somebody."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.errors import ArError, UsageError
+
+
+@click.command()
+@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where report.html and progress.png go.  [default: the run's folder]",
+)
+@click.option("--markdown", is_flag=True, help="Print it as Markdown instead, for a pull request; write no file.")
+@pass_settings
+def report(settings: Settings, tag: str | None, output: Path | None, markdown: bool) -> None:
+    """Write a run's report: one HTML file that needs no network.
+
+    What was found, how sure it is, what it cost, what was kept and what failed, and how to do it again. Works while
+    the run goes on, too. Prints the file's path.
+    """
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.report import page
+    from autoresearch.core.report.figures import draw_progress
+    from autoresearch.core.report.gather import gather
+    from autoresearch.core.store.tsv import write_text
+
+    if markdown and output is not None:
+        raise UsageError("--markdown prints, and writes no file.", fix="leave --output out, and redirect: > report.md")
+    with open_reader(settings.workspace, tag) as reader:
+        found, folder = gather(reader), output or reader.folder
+    if markdown:
+        text = page.markdown(found)
+        click.echo(json.dumps({"markdown": text}) if settings.json else text, nl=settings.json)
+        return
+    picture, target = folder / "progress.png", folder / "report.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if found.decided:
+            draw_progress(found.decided, picture, found.yardsticks)
+        write_text(target, page.html_page(found, picture.read_bytes() if found.decided else None))
+    except OSError as error:
+        raise ArError(
+            f"the report cannot be written to {folder}: {error}.", fix="name a folder that can, with --output DIR"
+        ) from error
+    if settings.json:
+        click.echo(json.dumps({"report": str(target), "picture": str(picture) if found.decided else None}))
+    else:
+        click.echo(str(target))

@@ -1,0 +1,64 @@
+"""A report as one offline HTML file, or as Markdown for a pull request."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.report.gather import RunReport
+from autoresearch.core.report.wording import compact, dollars, one_line, span
+
+TEMPLATES = Path(__file__).with_name("templates")
+MAX_FAILURES = 50
+"""Shown in full; the table of categories counts the others."""
+
+
+def html_page(report: RunReport, picture: bytes | None) -> str:
+    """The report as one HTML file that asks nobody for anything. `picture` is a PNG.
+
+    Whatever comes from a proposal or a log is escaped, and the page allows no script.
+    """
+    source = None if picture is None else f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return _render("report.html", report, picture=source)
+
+
+def markdown(report: RunReport) -> str:
+    """The report in GitHub's Markdown. A proposal's words stand in code spans: no link, no mention, no HTML."""
+    return re.sub(r"\n{3,}", "\n\n", _render("report.md", report))
+
+
+def code_span(text: str) -> str:
+    """The text on one line as Markdown code, whatever backticks are in it."""
+    words = one_line(text) or "-"
+    longest = max((len(run) for run in re.findall("`+", words)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if "`" in words else ""
+    return f"{fence}{pad}{words}{pad}{fence}"
+
+
+def _render(name: str, report: RunReport, **more: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "bpb": lambda value: "–" if value is None else f"{value:.4f}",
+        "delta": lambda value: "–" if value is None else f"{value:+.4f}".replace("-", "−"),
+        "percent": lambda value: "–" if value is None else f"{100 * value:.1f} %".replace("-", "−"),
+        "span": lambda value: "not known" if value is None else span(value),
+        "compact": lambda value: "not known" if value is None else compact(value),
+        "dollars": dollars,
+        "line": one_line,
+        "code": code_span,
+        "day": lambda value: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(value)),
+    }
+    return environment.get_template(name).render(report=report, max_failures=MAX_FAILURES, **more)

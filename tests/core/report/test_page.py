@@ -1,0 +1,116 @@
+"""The report of runs made with scripted trials, and of hostile words."""
+
+from __future__ import annotations
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.proposal import Proposal
+from autoresearch.core.report.gather import gather
+from autoresearch.core.report.page import code_span, html_page, markdown
+from autoresearch.core.report.wording import dollars, span
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+
+HOSTILE = "<script>alert(1)</script> ![x](http://evil.example/p.png) `code` @someone <img src=x onerror=alert(2)>"
+
+
+class Hostile(Widths):
+    def propose(self, history):
+        fair = super().propose(history)
+        return Proposal(fair.source, HOSTILE, "<b>shape</b>", -0.01, fair.cost, "<i>me</i>", fair.parameters)
+
+
+class Elements(HTMLParser):
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture
+def reported(tmp_path):
+    with open_run(make_workspace(tmp_path / "w"), "first") as run:
+        Loop(run, Widths(9, 12, 3, 8), Greedy(), Scripted({3: "crash"}), limits=Limits(4)).go()
+        return gather(run.ledger)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    with open_run(make_workspace(tmp_path / "w"), "first") as run:
+        Loop(run, Hostile(9, 3), Greedy(), Scripted({3: "crash"}), limits=Limits(2)).go()
+        return gather(run.ledger)
+
+
+def test_a_report_counts_what_was_done_and_what_it_cost(reported):
+    assert [row.number for row in reported.keeps] == [1, 4]
+    assert reported.gain == pytest.approx((1.0, 0.8, -0.2))
+    assert reported.totals.usd == 2.0
+    assert (reported.spent.trials, reported.spent.tokens, reported.spent.wall_seconds) == (5, 4000, 12.0)
+    assert reported.spent.train_seconds is None
+    (shape,) = reported.categories
+    assert (shape.tried, shape.kept, shape.discarded, shape.failed) == (4, 2, 1, 1)
+    assert shape.best_delta == pytest.approx(-0.1)
+
+
+def test_the_page_says_what_was_kept_what_failed_and_how_to_do_it_again(reported):
+    page = html_page(reported, b"picture")
+    for words in ("−0.2000", "2 of 4", "$2.00", "scripted crash", "autoresearch/first", reported.best.commit):
+        assert words in page
+    assert "ar --backend null --preset demo train --corpus stdlib --budget 2 --seed 7" in page
+
+
+def test_the_page_asks_nobody_for_anything(reported):
+    for tag, attributes in Elements(html_page(reported, b"picture")).found:
+        assert tag not in ("script", "link", "iframe", "object", "base", "form")
+        assert attributes.get("src", "data:").startswith("data:")
+        assert "href" not in attributes
+
+
+def test_a_hostile_proposal_stays_text_on_the_page(hostile):
+    page = html_page(hostile, None)
+    tags = [tag for tag, _ in Elements(page).found]
+    assert not {"script", "img", "i"} & set(tags)
+    assert all(not name.startswith("on") for _, attributes in Elements(page).found for name in attributes)
+    assert page.count("&lt;script&gt;alert(1)") == 2
+    assert "default-src 'none'" in page
+
+
+def test_a_hostile_proposal_stays_code_in_markdown(hostile):
+    text = markdown(hostile)
+    outside = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", text)
+    assert "evil.example" in text
+    for words in ("evil.example", "<script", "@someone", "<b>"):
+        assert words not in outside
+
+
+def test_a_run_without_a_keep_or_a_baseline_has_a_report_too(tmp_path):
+    with open_run(make_workspace(tmp_path / "w"), "first") as run:
+        assert "no baseline yet" in html_page(gather(run.ledger), None)
+        Loop(run, Widths(12), Greedy(), Scripted(), limits=Limits(1)).go()
+        report = gather(run.ledger)
+    assert "No change was kept" in html_page(report, None)
+    assert "No change was kept" in markdown(report)
+
+
+@pytest.mark.parametrize("text", ["plain", "a `b` c", "``", "`start", "two\nlines", ""])
+def test_a_code_span_holds_any_text(text):
+    fence = re.match("`+", code_span(text)).group()
+    inside = code_span(text)[len(fence) : -len(fence)]
+    assert code_span(text).endswith(fence)
+    assert fence not in re.findall("`+", inside)
+
+
+def test_durations_and_dollars_read_well():
+    assert [span(value) for value in (0.5, 42, 150, 7260)] == ["0.5 s", "42 s", "2 min 30 s", "2 h 1 min"]
+    assert [dollars(value) for value in (None, 0.0, 0.0012, 3.456)] == ["not known", "$0", "$0.0012", "$3.46"]
