@@ -90,7 +90,7 @@ def nearest_ideas(ideas: Sequence[Idea], history: History, closed: Sequence[str]
     trust = {"high": 3, "medium": 2, "low": 1}
 
     def rank(idea: Idea) -> tuple[int, int, float]:
-        near = (idea.platform == platform) + (idea.platform == "any")
+        near = 2 * (idea.platform == platform) + (idea.platform == "any")
         worth = trust[idea.confidence] * abs(idea.delta or 0.0005)
         return (-near, min(3, tries.get(idea.category, 0)), -worth)
 

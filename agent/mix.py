@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from autoresearch.agent.models import total
+from autoresearch.agent.spending import FailedProposalError
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, Cost, History, Proposal, Researcher
 
@@ -35,11 +37,9 @@ class Mix:
                 errors.append(f"{researcher.name}: {error.message}")
                 paid.append(getattr(error, "cost", Cost()))
                 continue
-            cost = _sum([proposal.cost, *paid]) if paid else proposal.cost
+            cost = total([proposal.cost, *paid]) if paid else proposal.cost
             return replace(proposal, researcher=proposal.researcher or researcher.name, cost=cost)
-        error = ProposalError("; ".join(errors))
-        error.cost = _sum(paid)  # type: ignore[attr-defined]
-        raise error
+        raise FailedProposalError("; ".join(errors), cost=total(paid))
 
     def _order(self, history: History) -> list[Researcher]:
         """Each once first; then drawn, with each one's chance as its share of the gains."""
@@ -80,9 +80,3 @@ def _by(attempts: Sequence[Attempt], name: str) -> list[Attempt]:
 
 def _turn(attempt: Attempt) -> str:
     return "llm" if attempt.parameters.get("operator") == "stand_in" else attempt.researcher
-
-
-def _sum(costs: Sequence[Cost]) -> Cost:
-    from autoresearch.agent.models import total
-
-    return total(costs)

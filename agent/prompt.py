@@ -122,7 +122,7 @@ def task_text(history: History, task: Task, detail: Detail, digest: str, ideas: 
         cards=shown,
         forgotten=len(cards) - len(shown),
         ideas=[str(idea) for idea in near],
-        source=task.base.source.rstrip("\n"),
+        source="```python\n" + task.base.source.rstrip("\n") + "\n```",
         task=_operator_text(history, task),
         demand=task.demand.why,
     )

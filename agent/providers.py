@@ -136,6 +136,15 @@ class Provider:
         usd_in, usd_out = info.get("input_cost_per_token"), info.get("output_cost_per_token")
         return None if usd_in is None or usd_out is None else Price(float(usd_in), float(usd_out))
 
+    def missing_keys(self, model: str) -> list[str]:
+        """Names of environment variables that this model's provider needs and that are not set."""
+        if self._api_base:
+            return []
+        try:
+            return list(_litellm().validate_environment(model=model).get("missing_keys") or [])
+        except Exception:
+            return []  # a provider that litellm's check does not know; the first call will tell
+
     def context_tokens(self, model: str) -> int:
         """How many tokens a prompt and its reply may have together."""
         return self._context or int(_model_info(model).get("max_input_tokens") or DEFAULT_CONTEXT_TOKENS)

@@ -75,7 +75,8 @@ def _edits(source: str, rng: np.random.Generator, most: int) -> Iterator[tuple[s
     """
     from autoresearch.agent.structural import MENU  # imports libcst
 
-    now, words, categories = source, "", []
+    now, words = source, ""
+    categories: list[str] = []
     for edit in (MENU[i] for i in rng.permutation(len(MENU))):
         edited = edit.apply(now) if edit.category not in categories else None
         if edited is None:

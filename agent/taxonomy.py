@@ -91,7 +91,8 @@ def classify(before: str, after: str, claimed: str) -> Change:
 @lru_cache(maxsize=256)
 def _units(source: str) -> dict[str, list[str]]:
     """Top-level statements and methods by name, as lines without numbers, comments and docstrings."""
-    tree: ast.Module = _WithoutNumbers().visit(ast.parse(source))
+    tree = ast.parse(source)
+    _WithoutNumbers().visit(tree)  # in place: the module itself stays
     units: dict[str, list[str]] = {}
 
     def add(name: str, node: ast.AST) -> None:

@@ -101,6 +101,7 @@ class Loop:
         self.limits, self.stop = limits or Limits(), stop or Stop()
         self._observer, self._on_decided = observer, on_decided
         hours = self.limits.hours
+        self._paid = Cost()
         self._deadline = None if hours is None else time.monotonic() + hours * 3600
         self._beat = time.monotonic()
         self._repeated: set[tuple[int, int]] = set()
@@ -172,7 +173,7 @@ class Loop:
                 error, kind, cost = f"experiment {before} tried this source already", "repeated", outcome.cost
             else:
                 failed += 1
-                error, kind, cost = outcome, "failed", Cost()
+                error, kind, cost = outcome, "failed", self._paid
             self.run.ledger.refuse(kind, error, researcher=self.researcher.name, cost=cost, program=program)
             self._tell({"event": "proposal_refused", "kind": kind, "reason": error})
             if failed >= MAX_FAILED_PROPOSALS or repeated >= MAX_REPEATED_PROPOSALS:
@@ -183,13 +184,15 @@ class Loop:
 
     def _ask(self, program: str) -> Proposal | str:
         """A proposal, or in words why there is none."""
-        history = self.run.history(program)
+        history, self._paid = self.run.history(program), Cost()
         self._tell({"event": "proposing", "experiment": len(self.run.attempts)})
         try:
             with self.stop.proposing():
                 proposal = self.researcher.propose(history)
             return proposal if proposal.researcher else replace(proposal, researcher=self.researcher.name)
         except ProposalError as error:
+            # Calls to a model may have been paid for all the same.
+            self._paid = getattr(error, "cost", self._paid)
             return error.message
         except KeyboardInterrupt:
             raise self._stopped() from None

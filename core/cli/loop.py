@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.cli.researchers import JUDGES, RESEARCHERS
+from autoresearch.core.cli.researchers import (
+    JUDGES,
+    RESEARCHERS,
+    ResearcherOptions,
+    check_researcher,
+    make_researcher,
+    researcher_options,
+)
 
 if TYPE_CHECKING:
     from autoresearch.core.config import Preset
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.loop import Ending, Limits
+    from autoresearch.core.proposal import Researcher
     from autoresearch.core.report.live import View
     from autoresearch.core.run import Run, RunConfig
     from autoresearch.core.store.rows import ExperimentRow, RunRow
@@ -59,6 +67,7 @@ class Wishes:
 )
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="End after H hours from now.")
 @click.option("--researcher", type=click.Choice(list(RESEARCHERS)), default="tuner", help="Who proposes.")
+@researcher_options
 @click.option(
     "--judge",
     type=click.Choice(list(JUDGES)),
@@ -96,6 +105,7 @@ def loop(
     vocab: tuple[int, ...] | None,
     seed: int | None,
     allow_dirty: bool,
+    options: ResearcherOptions,
 ) -> None:
     """The main job: propose, train, score, keep or discard; repeat.
 
@@ -105,10 +115,12 @@ def loop(
     from autoresearch.core.loop import Limits
     from autoresearch.core.run import Run
 
+    check_researcher(researcher, options)
     wishes = Wishes(judge, calibrate, budget, corpus, vocab, seed)
     tag, config, preset, prepared = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty) as run:
-        go(settings, run, researcher, Limits(experiments, hours), prepared)
+        proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
+        go(settings, run, proposer, Limits(experiments, hours), prepared)
 
 
 def choose_run(
@@ -223,10 +235,10 @@ def data_sha256(prepared: Prepared, vocabularies: tuple[int, ...], seq_len: int)
     return digest.hexdigest()
 
 
-def go(settings: Settings, run: Run, researcher: str, limits: Limits, prepared: Prepared) -> None:
+def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, prepared: Prepared) -> None:
     """Run the loop and show what comes of it. Leaves with the loop's exit code."""
     from autoresearch.core.cli.awake import awake
-    from autoresearch.core.cli.researchers import make_judge, make_researcher
+    from autoresearch.core.cli.researchers import make_judge
     from autoresearch.core.cli.signals import listen
     from autoresearch.core.errors import LimitReachedError
     from autoresearch.core.fleet.local import LocalExecutor
@@ -250,7 +262,7 @@ def go(settings: Settings, run: Run, researcher: str, limits: Limits, prepared: 
             job = Loop(
                 *(
                     run,
-                    make_researcher(researcher),
+                    researcher,
                     make_judge(run.config.judge, preset=run.config.preset, calibrate=run.config.calibrate),
                     executor,
                 ),

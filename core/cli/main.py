@@ -46,6 +46,7 @@ COMMANDS = {
     "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
     "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the hidden test text."),
     "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
+    "ideas": Entry("autoresearch.core.cli.ideas", "ideas", "The idea bank: what helped others, and what hurt."),
     "completion": Entry("autoresearch.core.cli.completion", "completion", "Print the shell's completion script."),
 }
 EXIT_INTERRUPTED = 130

@@ -49,6 +49,7 @@ def attempt_of(number, proposal, status="discard"):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_quotas_hold_over_a_hundred_proposals_of_a_model_that_only_changes_learning_rates():
     llm = LLM(Models(["timid"], Timid(), Spending()))
     attempts = [baseline(CUDA)]

@@ -1,0 +1,64 @@
+"""`ar ideas`: the idea bank, and one's own."""
+
+from __future__ import annotations
+
+import click
+from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.proposal import CATEGORIES
+
+EXAMPLE = """\
+# ideas.toml in the workspace: your own ideas, read before every proposal of a language model
+[[idea]]
+change = "what to change, in a few words"
+platform = "any"        # h100, apple or any
+category = "attention"  # see `ar ideas --help`
+verdict = "helps"       # helps, hurts, neutral or mixed
+delta = -0.002          # change of val_bpb; leave it out where no number is known
+source = "a paper, a run, a hunch"
+confidence = "low"      # low, medium or high
+"""
+
+
+@click.command()
+@click.option("--platform", type=click.Choice(["h100", "apple", "any"]), help="Only from this kind of device.")
+@click.option("--category", type=click.Choice(CATEGORIES), metavar="NAME", help=f"Only about: {', '.join(CATEGORIES)}.")
+@click.option("--verdict", type=click.Choice(["helps", "hurts", "neutral", "mixed"]), help="Only with this outcome.")
+@click.option("--search", metavar="TEXT", help="Only with this text in the change or its source.")
+@click.option("--example", is_flag=True, help="Show the form of a file of one's own, and nothing else.")
+@pass_settings
+def ideas(
+    settings: Settings,
+    platform: str | None,
+    category: str | None,
+    verdict: str | None,
+    search: str | None,
+    example: bool,
+) -> None:
+    """Public findings about models like these: what helped, what hurt, where, by how much.
+
+    They are mostly single runs on other machines: hints, not facts. With -v it says where from. `ideas.toml` in the
+    workspace adds your own.
+    """
+    from autoresearch.agent.ideas import load_ideas
+
+    if example:
+        click.echo(EXAMPLE, nl=False)
+        return
+    wanted = {"platform": platform, "category": category, "verdict": verdict}
+    found = [
+        idea
+        for idea in load_ideas(settings.workspace)
+        if all(value in (None, getattr(idea, name)) for name, value in wanted.items())
+        and (search is None or search.lower() in f"{idea.change} {idea.source}".lower())
+    ]
+    if settings.json:
+        for idea in found:
+            click.echo(idea.model_dump_json())
+        return
+    for idea in found:
+        delta = "" if idea.delta is None else f"{idea.delta:+.4f}"
+        click.echo(f"{idea.platform:<6} {idea.category:<17} {idea.verdict:<8} {delta:>8}  {idea.change}")
+        if settings.verbosity > 0:
+            click.echo(f"{'':<42} {idea.source} ({idea.confidence} confidence)")
+    if not found:
+        settings.say("no idea fits; `ar ideas` without options lists them all")

@@ -1,0 +1,155 @@
+"""`ar loop` with a language model and with an outside agent, as people run it: real processes, the null backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from autoresearch.agent.providers import Price
+from autoresearch.core.store.reader import LedgerReader
+from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+TIMEOUT_SECONDS = 850
+ONE = Price(2e-6, 10e-6).of(TOKENS_IN, TOKENS_OUT)
+PRICED = ("--model", "openai/test-model", "--price", "openai/test-model=2/10")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder, taken = tmp_path_factory.mktemp("text"), 0
+    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        if taken < 1_200_000:
+            shutil.copy(file, folder / f"{file.stem}.txt")
+            taken += file.stat().st_size
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def loop(text, data, tmp_path):
+    """Run `ar loop` in a workspace of its own; gives code, JSON lines and stderr."""
+    workspace = tmp_path / "w"
+    ar = [sys.executable, "-m", "autoresearch.core.cli.main"]
+    environment = {**os.environ, "AR_DATA_DIR": str(data), "OPENAI_API_KEY": "sk-test-key-that-is-secret"}
+    subprocess.run([*ar, "init", str(workspace)], check=True, capture_output=True, env=environment)
+
+    def run(*arguments):
+        argv = [*ar, "--backend", "null", "--preset", "demo", "--workspace", str(workspace), "--json", "loop"]
+        argv += ["--tag", "t", "--corpus", str(text), "--budget", "0.3", "--judge", "greedy", *arguments]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env=environment, timeout=TIMEOUT_SECONDS, check=False
+        )
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    run.folder = workspace / "runs" / "t"
+    return run
+
+
+def file_in(body):
+    """The train file that the prompt shows."""
+    return re.search(r"```python\n(.*?)\n```", body["messages"][1]["content"], re.S).group(1)
+
+
+def good(number, body):
+    """A fitting edit: of code where the quotas ask for it, of a number otherwise."""
+    source = file_in(body)
+    if "rule for this turn" in body["messages"][1]["content"]:
+        line = "    return LEARNING_RATE * (FINAL_LR + (1.0 - FINAL_LR) * left)"
+        return {"text": reply(line, f"    left = left**1.{number:03}\n{line}", category="schedule")}
+    name = ("WARMDOWN", "INIT_SCALE", "FINAL_LR")[number % 3]
+    line = re.search(rf"^{name} = .*$", source, re.M).group()
+    return {"text": reply(line, f"{name} = 0.{number + 100}", category=("schedule", "init")[number % 3 == 1])}
+
+
+FAULTS = (
+    {"status": 429},
+    {"status": 500},
+    {"cut": True, "text": "HYPOTHESIS"},
+    {"text": ""},
+    {"text": "I would try a larger learning rate."},
+    {"text": "```rust\nfn main() {}\n```"},
+    {"text": "<<<<<<< SEARCH\nWARMDOWN = 0.5\n>>>>>>> REPLACE"},
+    {"text": "runtime.py\n" + reply("WARMDOWN = 0.5", "WARMDOWN = 0.6")},
+    {"text": "spam " * 200_000},
+    {"raw": "<html>gateway</html>"},
+    {"sleep": 4, "text": "late"},
+)
+
+
+def test_thirty_experiments_with_a_faulty_model_end_well_with_dollars_right_to_the_cent(loop):
+    def script(number, body):
+        # Every other request goes wrong, in each way that there is.
+        return FAULTS[number // 2 % len(FAULTS)] if number % 2 == 0 else good(number, body)
+
+    with ModelServer(script) as server:
+        more = ("--max-usd", "5", "--model-timeout", "2", "--api-base", server.url)
+        code, lines, errors = loop("-n", "30", "--researcher", "llm", *PRICED, *more)
+        assert code == 0, errors
+        decided, summary = lines[:-1], lines[-1]["summary"]
+        assert summary["experiments"] == 30 and len(decided) == 31
+        assert summary["usd"] == pytest.approx(server.billed * ONE, abs=1e-9)
+        assert sum(one["usd"] for one in decided) == pytest.approx(server.billed * ONE, abs=1e-9)
+        assert summary["tokens_in"] == server.billed * TOKENS_IN
+        assert len({json.dumps(request["messages"]) for request in server.requests}) > 30
+    with LedgerReader(loop.folder) as reader:
+        rows = [row for row in reader.experiments() if row.number]
+    by = Counter(row.researcher for row in rows)
+    assert by["llm"] >= 25
+    kinds = [row.parameters["kind"] for row in rows]
+    assert all(sum(kind != "knob" for kind in kinds[at : at + 10]) >= 3 for at in range(21))
+    everything = (loop.folder / "calls.jsonl").read_text() + errors + json.dumps(lines)
+    assert "sk-test-key" not in everything
+    assert (loop.folder / "digest.md").read_text().startswith("<!-- after experiment")
+
+
+def test_a_limit_on_dollars_ends_the_run_before_it_is_passed(loop):
+    with ModelServer(good) as server:
+        more = ("--max-usd", "0.19", "--api-base", server.url)
+        code, lines, errors = loop("-n", "20", "--researcher", "llm", *PRICED, *more)
+        assert code == 4 and "--max-usd" in errors
+        assert 0 < lines[-1]["summary"]["usd"] <= 0.19
+        assert lines[-1]["summary"]["usd"] == pytest.approx(server.billed * ONE)
+
+
+def test_a_mix_goes_on_when_the_model_is_gone(loop):
+    with ModelServer(lambda number, body: {"status": 401, "message": "bad key sk-test-key-that-is-secret"}) as server:
+        code, lines, errors = loop("-n", "3", "--researcher", "mix", *PRICED, "--api-base", server.url)
+    assert code == 0, errors
+    assert {one["researcher"] for one in lines[1:-1]} == {"tuner"}
+    assert "sk-test-key" not in errors + json.dumps(lines)
+
+
+def test_a_wrong_model_name_and_a_bad_key_end_with_what_to_do(loop):
+    with ModelServer(lambda number, body: {"status": 404, "message": "no such model"}) as server:
+        code, lines, errors = loop("-n", "3", "--researcher", "llm", *PRICED, "--api-base", server.url)
+    assert code == 4 and "openai/test-model: model" in errors
+    assert lines[-1]["summary"]["experiments"] == 0
+
+
+def test_an_outside_agent_researches(loop, tmp_path):
+    agent = tmp_path / "agent.py"
+    agent.write_text(
+        "import re, time\nfrom pathlib import Path\np = Path('train.py')\n"
+        "value = f'WARMDOWN = 0.{time.time_ns() % 10**6:06}'\n"
+        "p.write_text(re.sub(r'^WARMDOWN = .*$', value, p.read_text(), flags=re.M))\n"
+        "Path('program.md').write_text('mine')\n"
+    )
+    code, lines, errors = loop("-n", "2", "--researcher", "command", "--agent-command", f"{sys.executable} {agent}")
+    assert code == 0, errors
+    assert [one["researcher"] for one in lines[1:-1]] == ["command", "command"]
+    assert lines[-1]["summary"]["usd"] is None
+    assert (loop.folder.parent.parent / "program.md").read_text() != "mine"

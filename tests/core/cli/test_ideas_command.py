@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from autoresearch.agent.ideas import load_ideas, nearest_ideas
+from autoresearch.core.cli.ideas import EXAMPLE
+from autoresearch.core.cli.main import cli
+from autoresearch.core.errors import UsageError
+from autoresearch.core.proposal import Attempt, History
+from click.testing import CliRunner
+
+
+@pytest.fixture
+def ideas(tmp_path):
+    def run(*arguments):
+        return CliRunner().invoke(cli, ["--workspace", str(tmp_path), "ideas", *arguments])
+
+    return run
+
+
+def listed(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_bank_holds_what_helped_and_what_hurt_with_where_it_comes_from(ideas):
+    bank = listed(ideas("--json"))
+    assert len(bank) >= 60
+    assert all(one["source"] and one["confidence"] for one in bank)
+    by_change = {one["change"]: one for one in bank}
+    assert by_change["batch of 2**18 tokens instead of 2**19"]["delta"] == -0.0119
+    assert by_change["tied embedding and head"]["verdict"] == "hurts"
+
+
+def test_filters_narrow_the_list(ideas):
+    found = listed(ideas("--json", "--platform", "apple", "--category", "optimizer", "--verdict", "helps"))
+    kinds = {(one["platform"], one["category"], one["verdict"]) for one in found}
+    assert kinds == {("apple", "optimizer", "helps")}
+    assert [one["delta"] for one in listed(ideas("--json", "--search", "peri-ln"))] == [-0.025]
+    assert "no idea fits" in ideas("--search", "no such thing").stderr
+
+
+def test_ones_own_file_comes_first_and_the_example_is_one(ideas, tmp_path):
+    (tmp_path / "ideas.toml").write_text(ideas("--example").stdout)
+    assert ideas("--example").stdout == EXAMPLE
+    assert listed(ideas("--json"))[0]["source"] == "a paper, a run, a hunch"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"attention"', '"magic"', "category"),
+        ('"low"', '"certain"', "confidence"),
+        ("source =", "sauce =", "source"),
+        ("[[idea]]", "[[idea]", "cannot be read"),
+    ],
+)
+def test_a_malformed_file_of_ones_own_is_named_with_what_is_wrong(tmp_path, old, new, words):
+    (tmp_path / "ideas.toml").write_text(EXAMPLE.replace(old, new))
+    with pytest.raises(UsageError, match=words):
+        load_ideas(tmp_path)
+
+
+def test_a_models_ideas_are_from_its_kind_of_device_and_leave_resting_categories_out():
+    base = Attempt(
+        experiment=0, source="", status="keep", reason="", hypothesis="", category="baseline", researcher="",
+        predicted_delta=None, val_bpb=1.0, estimate=1.0, delta=None, parent=0,
+    )  # fmt: skip
+    history = History(
+        program="", backend="mlx", device="M4", preset="mac", budget_seconds=1, seed=0, vocabularies=(512,),
+        incumbent=base, attempts=(base,),
+    )  # fmt: skip
+    near = nearest_ideas(load_ideas(), history, closed=("batch_sequence",))
+    assert {idea.platform for idea in near} == {"apple"}
+    assert "batch_sequence" not in {idea.category for idea in near}
