@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.trial import landlock
 from autoresearch.core.trial import sandbox as sandbox_module
-from autoresearch.core.trial.sandbox import LevelStatus, best_level, levels, open_sandbox
+from autoresearch.core.trial.result import IsolationLevel
+from autoresearch.core.trial.sandbox import LevelStatus, best_level, levels, open_sandbox, require
 
 STATUS = {status.level: status for status in levels()}
 NEEDS_BUBBLEWRAP = pytest.mark.skipif(
@@ -27,8 +30,20 @@ def work(tmp_path: Path) -> Path:
     return work
 
 
-def say(code: str, work: Path, *, hidden: tuple[Path, ...] = (), read_only: tuple[Path, ...] = ()) -> str:
-    argv = open_sandbox("bubblewrap", hidden).wrap([sys.executable, "-c", code], work, read_only)
+NEEDS_LANDLOCK = pytest.mark.skipif(
+    not STATUS["landlock"].available, reason=f"landlock cannot be used: {STATUS['landlock'].why_not}"
+)
+
+
+def say(
+    code: str,
+    work: Path,
+    *,
+    hidden: tuple[Path, ...] = (),
+    read_only: tuple[Path, ...] = (),
+    level: IsolationLevel = "bubblewrap",
+) -> str:
+    argv = open_sandbox(level, hidden).wrap([sys.executable, "-c", code], work, read_only)
     said = subprocess.run(argv, cwd=work, capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == 0, said.stderr
     return said.stdout.strip()
@@ -104,7 +119,7 @@ def test_inherited_descriptors_pass_through(work: Path) -> None:
 def test_bubblewrap_without_namespaces_falls_back_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     status = LevelStatus("bubblewrap", False, "bwrap may not make namespaces here: no permissions")
     monkeypatch.setattr(sandbox_module, "bubblewrap_status", lambda: status)
-    assert open_sandbox(None).level == "process"
+    assert open_sandbox(None).level == ("landlock" if STATUS["landlock"].available else "process")
     with pytest.raises(PrerequisiteError, match="no permissions"):
         open_sandbox("bubblewrap")
 
@@ -120,6 +135,84 @@ def test_an_environment_below_the_temporary_folder_is_seen(work: Path, monkeypat
         (Path(checkout) / "module.py").write_text("x = 1")
         roots = sandbox_module.visible_roots()
         monkeypatch.setattr(sandbox_module, "visible_roots", lambda: [*roots, Path(checkout)])
-        assert say(f"import os; print(os.listdir({checkout!r}), os.listdir('/tmp'))", work) == (
-            f"['module.py'] ['{Path(checkout).name}']"
+        here = {Path(root).relative_to("/tmp").parts[0] for root in roots if Path(root).is_relative_to("/tmp")}
+        seen = sorted([Path(checkout).name, *here])
+        assert say(f"import os; print(os.listdir({checkout!r}), sorted(os.listdir('/tmp')))", work) == (
+            f"['module.py'] {seen}"
         )
+
+
+REACH = """
+import os, pathlib, socket, sys
+pathlib.Path('mine').write_text('x')
+for place in {places!r}:
+    try: print('read', place, open(place).read() if os.path.isfile(place) else os.listdir(place))
+    except OSError: pass
+for place in ('/tmp', '/dev/shm', sys.prefix, {outside!r}):
+    try: pathlib.Path(place, 'probe').write_text('x'); print('wrote', place)
+    except OSError: pass
+try: socket.create_connection(('127.0.0.1', {port}), timeout=3); print('connected')
+except PermissionError: print('no TCP')
+"""
+
+
+@NEEDS_LANDLOCK
+def test_landlock_leaves_the_work_folder_and_what_python_needs(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        places = [str(tmp_path / "secret"), str(tmp_path), "/etc/passwd", "/root", f"/proc/{os.getpid()}/environ"]
+        code = REACH.format(places=places, outside=str(tmp_path), port=server.getsockname()[1])
+        assert say(code, work, level="landlock") == "no TCP"
+    assert (work / "mine").read_text() == "x"
+
+
+@NEEDS_LANDLOCK
+def test_landlock_binds_grandchildren_too(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key")
+    code = f"import subprocess; print(subprocess.run(['/bin/cat', {str(tmp_path / 'secret')!r}]).returncode)"
+    assert say(code, work, level="landlock") == "1"
+
+
+@NEEDS_LANDLOCK
+def test_landlock_lets_a_read_only_file_be_read_and_not_changed(work: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("numbers")
+    code = "print(open('weights').read())\ntry: open('weights', 'w')\nexcept OSError as error: print('refused')"
+    assert say(code, work, read_only=(tmp_path / "weights",), level="landlock") == "numbers\nrefused"
+
+
+@NEEDS_LANDLOCK
+@pytest.mark.parametrize("framework", ["torch", "mlx.core"])
+def test_a_framework_can_be_imported_behind_landlock(work: Path, framework: str) -> None:
+    pytest.importorskip(framework)
+    code = f"import {framework}, autoresearch.backends.contract; print('here')"
+    assert say(code, work, level="landlock") == "here"
+
+
+@NEEDS_LANDLOCK
+def test_landlock_refuses_what_it_cannot_hide(work: Path) -> None:
+    with pytest.raises(PrerequisiteError, match="cannot hide"):
+        open_sandbox("landlock", (Path(os.__file__).parent / "email",)).wrap(["true"], work)
+
+
+def test_without_landlock_nothing_is_started(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    assert landlock.main(["--read", "/usr", "--", "echo", "started"]) == 127
+    said = capfd.readouterr()
+    assert (said.out, "no landlock" in said.err) == ("", True)
+
+
+def test_an_old_kernel_does_not_count_as_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox_module.landlock, "abi", lambda: 3)
+    status = next(status for status in levels() if status.level == "landlock")
+    assert not status.available
+
+
+def test_a_required_level_that_is_not_reached_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    require("process")
+    none = [LevelStatus("bubblewrap", False, "not installed"), LevelStatus("process", True)]
+    monkeypatch.setattr(sandbox_module, "levels", lambda: none)
+    with pytest.raises(PrerequisiteError, match="bubblewrap: not installed"):
+        require("bubblewrap")
+    require("process")
