@@ -12,10 +12,13 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 JOURNAL_NAME = "journal.jsonl"
+
+TAIL_BYTES = 65536
 
 Write = tuple[str, Sequence[Any]]
 
@@ -26,10 +29,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open it, and cut off what a crash left of a half-written line. Raises `OSError`."""
         self.path = path
-        self.last, end = 0, 0
-        if path.exists():
-            for number, _, offset in read_lines(path):
-                self.last, end = number, offset
+        found = last_line(path)
+        self.last, end = (found.number, found.end) if found is not None else (0, 0)
         self._file = path.open("ab")
         if self._file.tell() != end:
             self._file.truncate(end)
@@ -75,6 +76,36 @@ def read_lines(path: Path) -> Iterator[tuple[int, list[Write], int]]:
                 return
             expected = parsed[0] + 1
             yield *parsed, offset
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where a line lies in the file, in bytes."""
+
+    number: int
+    start: int
+    end: int
+
+
+def last_line(path: Path) -> Line | None:
+    """The last whole line, found from the file's end; None when there is none, or no file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail, start = b"", size
+        while start > 0 and b"\n" not in tail[:-1]:
+            start = max(0, start - max(TAIL_BYTES, len(tail)))
+            file.seek(start)
+            tail = file.read(size - start)
+    start += tail.rfind(b"\n", 0, -1) + 1
+    parsed = _parse(tail[tail.rfind(b"\n", 0, -1) + 1 :])
+    if parsed is not None:
+        return Line(parsed[0], start, size)
+    found, begin = None, 0  # a crash or a damaged disk: from the beginning, up to the first line that is not whole
+    for number, _, end in read_lines(path):
+        found, begin = Line(number, begin, end), end
+    return found
 
 
 def write_snapshot(path: Path, number: int, writes: Sequence[Write]) -> None:

@@ -18,7 +18,7 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Decision, Demotion, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store import schema
-from autoresearch.core.store.journal import JOURNAL_NAME, Journal, Write, read_lines, write_snapshot
+from autoresearch.core.store.journal import JOURNAL_NAME, Journal, Write, last_line, write_snapshot
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.rows import RunState, TrialRow
 from autoresearch.core.trial.result import TrialResult
@@ -62,15 +62,12 @@ class Ledger(LedgerReader):
     def _open_journal(self) -> None:
         """Bring the journal in line with the ledger, which `mend` has found sound. Raises `OSError`."""
         path, known = self.folder / JOURNAL_NAME, self._step() if self.created else 0
-        last = 0
-        lines = list(read_lines(path)) if path.is_file() else []
-        if lines and lines[-1][0] == known + 1:
+        line = last_line(path)
+        if line is not None and line.number == known + 1:
             # Written, and never committed: the step was not acted on, and will be taken again.
-            with path.open("r+b") as file:
-                file.truncate(lines[-2][2] if len(lines) > 1 else 0)
-            lines.pop()
-        last = lines[-1][0] if lines else 0
-        if last != known:
+            os.truncate(path, line.start)
+            line = last_line(path)
+        if (line.number if line is not None else 0) != known:
             write_snapshot(path, known, self._everything())
         self._journal = Journal(path)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import schema
-from autoresearch.core.store.journal import JOURNAL_NAME, Write, read_lines
+from autoresearch.core.store.journal import JOURNAL_NAME, Write, last_line, read_lines
 from autoresearch.core.store.reader import LEDGER_NAME
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a run's ledger; None when it is sound, newer than this version, or has no journal to help."""
     path, journal = folder / LEDGER_NAME, folder / JOURNAL_NAME
-    last = max((number for number, _, _ in read_lines(journal)), default=None) if journal.is_file() else None
-    if last is None:
+    line = last_line(journal)
+    if line is None:
         return None
     if not path.is_file() or path.stat().st_size == 0:
         return "it is missing"
@@ -36,7 +36,7 @@ def damage(folder: Path) -> str | None:
     finally:
         connection.close()
     # One line more than the ledger has is a transaction that a crash broke off; more are transactions that it lost.
-    return f"it has lost its last {last - known} steps" if last > known + 1 else None
+    return f"it has lost its last {line.number - known} steps" if line.number > known + 1 else None
 
 
 def mend(folder: Path, say: Callable[[str], None]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
-from autoresearch.core.store.journal import JOURNAL_NAME, Journal, read_lines
+from autoresearch.core.store.journal import JOURNAL_NAME, TAIL_BYTES, Journal, last_line, read_lines
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.restore import damage, mend
@@ -138,3 +138,22 @@ def test_a_journal_that_cannot_be_written_stops_the_transition(folder, monkeypat
         ledger.note("after", None, {})
     tables, _ = content(folder)
     assert [json.loads(row[4]) for row in tables["events"][len(before[0]["events"]) :]] == [{}]
+
+
+@pytest.mark.parametrize("size", [1, TAIL_BYTES - 40, TAIL_BYTES, 5 * TAIL_BYTES])
+def test_the_last_line_is_found_from_the_end_whatever_its_length(tmp_path, size):
+    path = tmp_path / JOURNAL_NAME
+    assert last_line(path) is None
+    journal = Journal(path)
+    assert last_line(path) is None
+    for number in (1, 2, 3):
+        journal.append(number, [("INSERT", ["x" * size])])
+    journal.close()
+    ends = [end for _, _, end in read_lines(path)]
+    found = last_line(path)
+    assert (found.number, found.start, found.end) == (3, ends[1], ends[2])
+    path.write_bytes(path.read_bytes()[:-2])
+    found = last_line(path)
+    assert (found.number, found.start, found.end) == (2, ends[0], ends[1])
+    assert Journal(path).last == 2
+    assert path.stat().st_size == ends[1]
