@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 TREE := .build/tree/autoresearch
 TAG ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test check bench clean tree
+.PHONY: help demo test cheats check bench clean tree
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install, then a small real research run (about 5 minutes)"
 	@echo "make test    install, then the whole test suite"
+	@echo "make cheats  every known cheat against its layer, and honest variants beside them (about 6 minutes)"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the CPU-sized benchmarks; writes benchmarks/RESULTS.md"
 	@echo "make clean   remove what make made, runs/ excepted"
@@ -37,6 +38,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests
+
+cheats: $(STAMP)
+	$(BIN)/python tests/cheats
 
 check: $(STAMP) tree
 	$(BIN)/ruff check .

@@ -15,7 +15,12 @@ SMALL = PrepareOptions(corpus="", vocabularies=(512,), seq_lens=(256,), val_byte
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """A corpus of a few hundred kilobytes (this Python's own sources), prepared once: vocabulary 512, rows of 256."""
-    folder = tmp_path_factory.mktemp("corpus")
+    return small_corpus(tmp_path_factory.mktemp("corpus"), tmp_path_factory.mktemp("data"))
+
+
+def small_corpus(folder: Path, data_dir: Path) -> Prepared:
+    """The corpus of the `prepared` fixture: its documents in `folder`, what is prepared from them in `data_dir`."""
+    folder.mkdir(parents=True, exist_ok=True)
     library = Path(json.__file__).parent.parent
     for name in ("argparse", "ast", "dataclasses", "datetime", "inspect", "subprocess", "tarfile", "typing"):
         text = (library / f"{name}.py").read_text(encoding="utf-8")
@@ -23,4 +28,4 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         for index, part in enumerate(parts):
             (folder / f"{name}-{index:03}.txt").write_text(part, encoding="utf-8")
     options = PrepareOptions(**{**vars(SMALL), "corpus": str(folder)})
-    return prepare(options, tmp_path_factory.mktemp("data"), lambda _: None)
+    return prepare(options, data_dir, lambda _: None)

@@ -67,6 +67,9 @@ class Child:
         """Start it. Raises `TrialError` when the system refuses."""
         self.role = launch.role
         self.started = time.monotonic()
+        self.work = launch.work
+        self.processes = 0
+        """At the last measurement."""
         self.peak_rss_mb = 0.0
         self._pending = b""
         self._seen: dict[int, psutil.Process] = {}
@@ -131,7 +134,9 @@ class Child:
         """Resident memory of all its processes in MiB; remembers the peak and every process it has seen."""
         total = 0
         with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self.pid).children(recursive=True):
+            below = psutil.Process(self.pid).children(recursive=True)
+            self.processes = len(below)
+            for process in below:
                 with contextlib.suppress(psutil.Error):
                     total += process.memory_info().rss
                     self._seen[process.pid] = process

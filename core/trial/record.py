@@ -15,6 +15,7 @@ from typing import Any
 from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.weights import drop_weights
 
 LOG_LIMIT_BYTES = 16 * 2**20
 EVENTS_LIMIT_BYTES = 16 * 2**20
@@ -51,7 +52,7 @@ class Record:
             except OSError:
                 pass  # the disk is full; what mattered was flushed, or its failure was raised
         shutil.rmtree(self.folder / "work", ignore_errors=True)
-        (self.folder / "weights.safetensors").unlink(missing_ok=True)
+        drop_weights(self.folder / "weights.safetensors")
 
     @property
     def log_path(self) -> Path:

@@ -1,8 +1,9 @@
 """Isolation levels: what a child can reach.
 
 `bubblewrap` (Linux): own namespaces without network; it sees the system's folders, this Python, the installed packages
-and the GPU nodes, all read-only, and its own work folder. `process`: separate process, scrubbed environment, limits; a
-child that looks for the user's files finds them, so the level is recorded in every result.
+and the GPU nodes, all read-only, and its own work folder. `landlock` (Linux without it): the same rules for files, no
+TCP; UDP and the list of processes stay open. `process`: separate process, scrubbed environment, limits; a child that
+looks for the user's files finds them, so the level is recorded in every result.
 
 Neither protects against a fault in the kernel or in the GPU's driver, or against filling the disk with small files.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.trial import landlock
 from autoresearch.core.trial.result import IsolationLevel
 
 import autoresearch
@@ -29,8 +31,14 @@ from autoresearch import backends, core
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store")
 ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "OpenCL", "vulkan", "nvidia")
 GPU_NODES = ("nvidia*", "dri", "kfd", "dxg")
+PROC = ("self", "cpuinfo", "meminfo", "stat", "loadavg", "version", "filesystems", "uptime", "vmstat", "sys", "driver")
+"""What a framework may ask of /proc without seeing other processes: `self` is the child alone."""
+DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system/cpu")
+DEVICES_WRITE = ("/dev/null",)
 INSIDE = "/trial"
 """Where a child finds its work folder inside a namespace of its own."""
+LANDLOCK_ABI = 4
+"""The first that denies TCP."""
 SHARED_MEMORY_BYTES = 2**28
 """Of /dev/shm: files there are memory that no process is charged for. What the frameworks share fits."""
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
@@ -113,6 +121,40 @@ class BubblewrapSandbox:
         return f"{INSIDE}/{name}"
 
 
+@dataclass(frozen=True)
+class LandlockSandbox:
+    """Rules that the child puts on itself before it becomes the command."""
+
+    hidden: tuple[Path, ...] = ()
+    level: IsolationLevel = "landlock"
+
+    def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
+        """The command behind `landlock.py`; read-only files are linked into the work folder.
+
+        Raises `PrerequisiteError` where a hidden folder lies in one that must be seen: rules only add.
+        """
+        readable = [*visible_roots(), *(Path(place) for place in SYSTEM_FOLDERS)]
+        for folder in self.hidden:
+            around = next((root for root in readable if folder.resolve().is_relative_to(root.resolve())), None)
+            if around is not None and not work.resolve().is_relative_to(folder.resolve()):
+                raise PrerequisiteError(
+                    f"isolation level 'landlock' cannot hide {folder}: it lies in {around}, which a child must read.",
+                    fix="put it elsewhere, or install bubblewrap.",
+                )
+        for path in read_only:
+            (work / path.name).symlink_to(path.resolve())
+        read = [*map(str, readable), *(f"/etc/{name}" for name in ETC), *DEVICES_READ]
+        read += [*(f"/proc/{name}" for name in PROC), *map(str, read_only)]
+        write = [str(work), *DEVICES_WRITE, *map(str, gpu_nodes())]
+        rules = [word for path in read for word in ("--read", path)]
+        rules += [word for path in write for word in ("--write", path)]
+        return [sys.executable, "-I", "-S", landlock.__file__, *rules, "--", *argv]
+
+    def inside(self, work: Path, name: str) -> str:
+        """The real path."""
+        return str(work / name)
+
+
 def visible_roots() -> list[Path]:
     """This Python, its environment and the packages of ar: folders (or single files) that a child must read."""
     folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(os.__file__).parent]
@@ -151,9 +193,14 @@ def system_binds() -> list[str]:
     return binds
 
 
+def gpu_nodes() -> list[str]:
+    """Device nodes of GPUs, where there are any."""
+    return sorted(str(node) for pattern in GPU_NODES for node in Path("/dev").glob(pattern))
+
+
 def gpu_binds() -> list[str]:
     """Device nodes of GPUs where there are any; CPU topology always, and all of /sys for a GPU's driver."""
-    nodes = sorted(str(node) for pattern in GPU_NODES for node in Path("/dev").glob(pattern))
+    nodes = gpu_nodes()
     binds = ["--ro-bind-try", "/sys", "/sys"] if nodes else []
     if not nodes:
         binds = ["--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu"]
@@ -181,9 +228,28 @@ def bubblewrap_status() -> LevelStatus:
     return LevelStatus("bubblewrap", True)
 
 
+def landlock_status() -> LevelStatus:
+    """Whether the kernel offers landlock with rules for TCP: without them the network is open."""
+    if sys.platform != "linux":
+        return LevelStatus("landlock", False, "it is Linux only")
+    version = landlock.abi()
+    if version < LANDLOCK_ABI:
+        return LevelStatus("landlock", False, f"it needs Linux 6.7; this kernel has landlock version {version}")
+    return LevelStatus("landlock", True)
+
+
 def levels() -> list[LevelStatus]:
     """Every level this build knows, best first, and why one cannot be used."""
-    return [bubblewrap_status(), LevelStatus("process", True)]
+    return [bubblewrap_status(), landlock_status(), LevelStatus("process", True)]
+
+
+def require(level: IsolationLevel) -> None:
+    """Raises `PrerequisiteError` when the best level here is weaker than `level`."""
+    order = [status.level for status in levels()]
+    best = best_level()
+    if level not in order or order.index(best) > order.index(level):
+        why = "; ".join(f"{status.level}: {status.why_not}" for status in levels() if status.why_not)
+        raise PrerequisiteError(f"isolation level {level!r} is required, and {best!r} is the best here ({why}).")
 
 
 def best_level() -> IsolationLevel:
@@ -200,4 +266,4 @@ def open_sandbox(level: IsolationLevel | None, hidden: Sequence[Path] = ()) -> S
         raise PrerequisiteError(f"isolation level {wanted!r} cannot be used: {why}.", fix=f"use {best_level()!r}.")
     if wanted == "bubblewrap":
         return BubblewrapSandbox(str(shutil.which("bwrap")), tuple(hidden))
-    return ProcessSandbox()
+    return LandlockSandbox(tuple(hidden)) if wanted == "landlock" else ProcessSandbox()

@@ -18,6 +18,9 @@ from autoresearch.core.trial.setting import Measurements, Setting
 from autoresearch.core.trial.source import SourceFault, check_source
 from autoresearch.core.trial.watch import TrialCancelled, TrialEnded, Watch
 
+DISK_SHARE = 2
+"""A child may write this many times the largest weights: them, and what a compiler caches."""
+
 __all__ = ["TrialCancelled", "run_trial"]
 
 
@@ -58,7 +61,8 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     runtime = load_runtime(request.backend)
     sandbox = open_sandbox(request.isolation, (prepared.folder.absolute(), record.folder))
     facts.isolation = sandbox.level
-    with Watch(record, memory_limit_mb=request.memory_limit_mb, cancel=cancel) as watch:
+    disk_limit_mb = DISK_SHARE * request.weights_limit_mb
+    with Watch(record, memory_limit_mb=request.memory_limit_mb, disk_limit_mb=disk_limit_mb, cancel=cancel) as watch:
         environment = dict(runtime.launch_environment())
         setting = Setting(request, vocab_size, prepared, environment, sandbox, record, watch, facts)
         weights, sha256 = training.train(setting)

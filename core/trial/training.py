@@ -17,7 +17,7 @@ from autoresearch.core.errors import DataError, TrialError
 from autoresearch.core.trial.child import Child, Launch
 from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.watch import TrialEnded
-from autoresearch.core.trial.weights import WeightsFault, check_weights, take_weights
+from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, take_weights
 
 MAX_FIELDS = 40
 """Of an event from the train child."""
@@ -47,7 +47,7 @@ def train(setting: Setting) -> tuple[Path, str]:
         finally:
             _measure(setting, clock, feeder, child)
         destination = setting.record.folder / WEIGHTS
-        destination.unlink(missing_ok=True)
+        drop_weights(destination)
         try:
             take_weights(work_fd, WEIGHTS, destination)
             limit = setting.request.weights_limit_mb * 2**20

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +21,12 @@ from autoresearch.core.trial.result import TrialStatus
 TICK_SECONDS = 0.1
 MEMORY_SECONDS = 0.2
 """Between two looks at the memory: a child that allocates at 5 GB/s overshoots by 1 GB."""
+DISK_SECONDS = 1.0
+"""Between two looks at what a child has written."""
+PROCESS_LIMIT = 512
+"""Of one child: data loaders and compilers take tens; a fork bomb takes them all."""
+FILES_LIMIT = 100_000
+"""In a child's work folder."""
 MEMORY_SHARE = 0.8
 """Of the machine's memory, where the request names no limit."""
 
@@ -42,8 +50,12 @@ Event = tuple[Child, dict[str, Any]]
 class Watch:
     """Owns every process of a trial. Leaving it kills and reaps them all."""
 
-    def __init__(self, record: Record, *, memory_limit_mb: int | None, cancel: threading.Event | None) -> None:
+    def __init__(
+        self, record: Record, *, memory_limit_mb: int | None, disk_limit_mb: int, cancel: threading.Event | None
+    ) -> None:
         self.record = record
+        self.disk_limit_mb = disk_limit_mb
+        self._next_disk = 0.0
         self.memory_limit_mb = memory_limit_mb or int(MEMORY_SHARE * psutil.virtual_memory().total / 2**20)
         self._cancel = cancel
         self._selector = selectors.DefaultSelector()
@@ -91,7 +103,7 @@ class Watch:
     def step(self, deadline: float) -> list[Event]:
         """Wait a moment, at most until `deadline` (monotonic seconds), and return the events that arrived.
 
-        Raises `TrialCancelled`, or `TrialEnded` when a child takes more memory than it may.
+        Raises `TrialCancelled`, or `TrialEnded` when a child takes more memory, processes or disk than it may.
         """
         timeout = min(TICK_SECONDS, max(0.0, deadline - time.monotonic()))
         for key, _ in self._selector.select(timeout):
@@ -101,6 +113,9 @@ class Watch:
         if time.monotonic() >= self._next_memory:
             self._check_memory()
             self._next_memory = time.monotonic() + MEMORY_SECONDS
+        if time.monotonic() >= self._next_disk:
+            self._check_disk()
+            self._next_disk = time.monotonic() + DISK_SECONDS
         events, self._events = self._events, []
         return events
 
@@ -121,6 +136,19 @@ class Watch:
                     f"out of memory: the {child.role} process took {used:.0f} MiB of host memory; "
                     f"the limit is {self.memory_limit_mb} MiB",
                 )
+            if child.processes > PROCESS_LIMIT:
+                words = f"the {child.role} process started {child.processes} others; the limit is {PROCESS_LIMIT}"
+                raise TrialEnded("crash", words)
+
+    def _check_disk(self) -> None:
+        for child in self._children:
+            files, size_mb = written(child.work, FILES_LIMIT)
+            if files > FILES_LIMIT or size_mb > self.disk_limit_mb:
+                raise TrialEnded(
+                    "crash",
+                    f"the {child.role} process filled the disk: {files} files, {size_mb:.0f} MiB; "
+                    f"the limits are {FILES_LIMIT} and {self.disk_limit_mb} MiB",
+                )
 
     def _hear(self, child: Child) -> bool:
         data = self._read(child, child.events_fd)
@@ -138,3 +166,23 @@ class Watch:
         if data == b"":
             self._selector.unregister(fd)
         return data or b""
+
+
+def written(folder: Path, limit: int) -> tuple[int, float]:
+    """Files below a folder and their size on disk in MiB; counting stops above `limit` files. Follows no link."""
+    files, size = 0, 0
+    waiting = [str(folder)]
+    while waiting and files <= limit:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if files > limit:
+                        break
+        except OSError:
+            continue  # it was removed meanwhile, or the child has locked its own folder
+    return files, size / 2**20

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -19,6 +20,14 @@ TYPE_BYTES = {
 
 class WeightsFault(ValueError):  # noqa: N818
     """Why a weights file cannot be used, in words."""
+
+
+def drop_weights(path: Path) -> None:
+    """Remove what lies there, even if a child has put a folder in the place of its weights."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def take_weights(work_fd: int, name: str, destination: Path) -> None:
@@ -35,10 +44,11 @@ def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise WeightsFault(f"the weights are not a regular file ({error.strerror})") from error
+    facts = os.fstat(fd)
+    if not stat.S_ISREG(facts.st_mode):  # asked before it becomes a file object, which a folder cannot
+        os.close(fd)
+        raise WeightsFault("the weights are not a regular file")
     with os.fdopen(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise WeightsFault("the weights are not a regular file")
         if facts.st_size > limit_bytes:
             raise WeightsFault(f"the weights take {facts.st_size} bytes; the limit is {limit_bytes}")
         start = file.read(8)

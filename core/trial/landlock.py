@@ -1,0 +1,103 @@
+"""Walls without namespaces (Linux 5.13 and later): a process gives up files and TCP, then becomes the command.
+
+Run as a script with `python -I -S`, before anything untrusted:
+
+    landlock.py [--read PATH]... [--write PATH]... -- ARGV...
+
+Everything that is not named is out of reach, for this process and all that it starts, for good. `--read` also allows to
+execute. Numbers are from the kernel's include/uapi/linux/landlock.h. TCP is denied from ABI 4 on, signals and
+abstract sockets to the outside from ABI 6 on. UDP is not covered by
+rules. Whoever calls should name /proc/self and not /proc, which shows other processes' environments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import struct
+import sys
+
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+"""System calls, the same number on every architecture."""
+VERSION_FLAG = 1
+RULE_PATH_BENEATH = 1
+PR_SET_NO_NEW_PRIVS = 38
+
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+TRUNCATE, IOCTL_DEV = 1 << 14, 1 << 15
+READ = EXECUTE | READ_FILE | READ_DIR
+FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+"""What can be granted on something that is no folder."""
+ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+"""ABI -> every right on files that it knows; an ABI that is not named knows those of the one before."""
+TCP = 0b11
+SCOPES = 0b11
+
+
+def abi() -> int:
+    """The kernel's version of landlock; 0 where it is missing or switched off."""
+    if sys.platform != "linux":
+        return 0
+    return max(0, _library().syscall(CREATE_RULESET, None, ctypes.c_size_t(0), VERSION_FLAG))
+
+
+def restrict(read: list[str], write: list[str]) -> None:
+    """Give up everything else. A path that does not exist is passed over. Raises OSError when the kernel refuses."""
+    version, library = abi(), _library()
+    if version < 1:
+        raise OSError("this kernel has no landlock")
+    rights = ALL_RIGHTS[max(known for known in ALL_RIGHTS if known <= version)]
+    fields = [rights] + ([TCP] if version >= 4 else []) + ([SCOPES] if version >= 6 else [])
+    attributes = struct.pack(f"={len(fields)}Q", *fields)
+    ruleset = _checked(library.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
+    for paths, granted in ((read, READ), (write, rights)):
+        for path in paths:
+            _allow(library, ruleset, path, granted & rights)
+    _checked(library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _checked(library.syscall(RESTRICT_SELF, ruleset, 0))
+    os.close(ruleset)
+
+
+def _allow(library: ctypes.CDLL, ruleset: int, path: str, granted: int) -> None:
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            granted &= FILE_RIGHTS
+        rule = struct.pack("=Qi", granted, fd)
+        _checked(library.syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, rule, 0))
+    finally:
+        os.close(fd)
+
+
+def _checked(answer: int) -> int:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"landlock: {os.strerror(number)}")
+    return answer
+
+
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def main(argv: list[str]) -> int:
+    """Restrict this process, then execute ARGV. 127 when that fails: never run it without the walls."""
+    split = argv.index("--")
+    options = list(zip(argv[0:split:2], argv[1:split:2], strict=True))
+    try:
+        restrict(
+            [path for option, path in options if option == "--read"],
+            [path for option, path in options if option == "--write"],
+        )
+        os.execvp(argv[split + 1], argv[split + 1 :])
+    except OSError as error:
+        os.write(2, f"cannot start {argv[split + 1]} behind landlock: {error}\n".encode())
+    return 127
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

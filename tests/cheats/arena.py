@@ -1,0 +1,146 @@
+"""Runs cheats and honest variants as real trials, says which layer stopped them, and looks for what they left."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.trial.result import Budget, IsolationLevel, TrialRequest, TrialResult
+from autoresearch.core.trial.supervisor import run_trial
+from cheating import Cheat, Layer
+
+from autoresearch import backends, core
+
+NULL_SOURCE = (Path(backends.__path__[0]) / "null" / "train.py").read_text(encoding="utf-8")
+BUDGET = Budget(train_seconds=0.3, startup_seconds=20.0, grace_floor_seconds=0.5)
+HONEST_BPB = 2.0
+"""What the null model reaches within 0.3 s on the small corpus stays above it; a cheat that works goes below."""
+LAYERS: tuple[tuple[Layer, str], ...] = (
+    ("gate", r"^line \d+ of train.py: "),
+    ("audit", r"^audit: "),
+    ("clock", r"^overtime|did not return from train|did not write its weights|start-up took longer"),
+    ("limits", r"^out of memory|others; the limit is|filled the disk|File too large|too large|the limit is \d+"),
+    ("weights", r"the weights (file|are|were|take)"),
+    ("score", r"^the loss is|^logits has the shape"),
+    (
+        "sandbox",
+        r"FileNotFoundError|PermissionError|Read-only|Network is unreachable|gaierror|ConnectionRefused"
+        r"|No space left|NotADirectory|IndexError: list index",
+    ),
+)
+"""How a layer's reasons read."""
+
+
+def layer_of(result: TrialResult) -> Layer:
+    """Which layer ended the trial."""
+    if result.status == "ok":
+        return "ignored" if result.val_bpb is not None and result.val_bpb > HONEST_BPB else "nothing"
+    reason = str(result.reason)
+    return next((layer for layer, words in LAYERS if re.search(words, reason)), "crash")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one trial came to."""
+
+    name: str
+    result: TrialResult
+    layer: Layer
+    seconds: float
+    left: tuple[str, ...]
+    """Processes that outlived it, and files that it changed outside its folder."""
+
+
+class Arena:
+    """Things worth stealing around a trial: a corpus, a ledger, a repository, a key, a server on loopback."""
+
+    def __init__(self, prepared: Prepared, folder: Path) -> None:
+        self.prepared, self.folder, self.outside = prepared, folder, folder / "outside"
+        for name in ("ledger.sqlite", ".git/hooks/pre-commit", ".ssh/id_ed25519", "other/train.py"):
+            (self.outside / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.outside / name).write_text("worth having\n", encoding="utf-8")
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._core = Path(next(iter(core.__path__)))
+
+    def close(self) -> None:
+        """Close the server."""
+        self._server.close()
+
+    def fill(self, code: str) -> str:
+        """The cheat's code with this arena's places in it."""
+        values = {"prepared": str(self.prepared.folder), "outside": str(self.outside)}
+        if "{@shard}" in code:
+            values["shard"] = str(self.prepared.train_shards(512)[0])
+        if "{@port}" in code:
+            values["port"] = str(self._server.getsockname()[1])
+        if "{@smuggled}" in code:
+            rows = self.prepared.scored_rows("val", 512, 256).rows
+            values["smuggled"] = np.ascontiguousarray(rows).tobytes()[:60_000].hex()
+        if "{@numbers}" in code:
+            values["numbers"] = ", ".join(str(n / 7) for n in range(3000))
+        for name, value in values.items():
+            code = code.replace("{@" + name + "}", value)
+        return code
+
+    def run(self, cheat: Cheat, *, gate: bool, isolation: IsolationLevel | None = None) -> Outcome:
+        """One trial of the null train file with the cheat in it."""
+        return self.trial(
+            cheat.name,
+            f"{NULL_SOURCE}\n\n{self.fill(cheat.code)}\n",
+            gate=gate,
+            isolation=isolation,
+            score_rows=cheat.score_rows,
+            weights_limit_mb=cheat.weights_limit_mb,
+            memory_limit_mb=cheat.memory_limit_mb,
+        )
+
+    def trial(self, name: str, source: str, **changes: Any) -> Outcome:
+        """One trial, and what it left."""
+        settings: dict[str, Any] = {
+            "source": source,
+            "backend": "null",
+            "preset": "demo",
+            "prepared": self.prepared.folder,
+            "eval_seq_len": 256,
+            "score_rows": 16,
+            "folder": self.folder / "trial",
+            "budget": BUDGET,
+            **changes,
+        }
+        before, started = self.snapshot(), time.monotonic()
+        result = run_trial(TrialRequest(**settings))
+        seconds = time.monotonic() - started
+        left = (*differences(before, self.snapshot()), *processes())
+        shutil.rmtree(self.folder / "trial")
+        return Outcome(name, result, layer_of(result), seconds, left)
+
+    def snapshot(self) -> dict[str, str]:
+        """SHA-256 of every file around: the corpus, what is worth stealing, the core's own sources."""
+        places = [*self.prepared.folder.rglob("*"), *self.outside.rglob("*"), *self._core.rglob("trial/*.py")]
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in places if path.is_file()}
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Files that were changed, made or removed."""
+    return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+
+
+def processes() -> list[str]:
+    """What still runs below this process, and the daemons that the corpus starts."""
+    alive = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        command = process.info["cmdline"] or []
+        if "98765" in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+            alive.append(" ".join(command))
+    below = psutil.Process().children(recursive=True)
+    return alive + [f"process {process.pid}" for process in below]

@@ -1,0 +1,35 @@
+"""A cheat: what it adds to the real train file, and which layer must catch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Layer = Literal["gate", "sandbox", "clock", "weights", "score", "audit", "limits", "crash", "ignored", "nothing"]
+"""What stops it. "crash": Python itself refuses. "ignored": the trial is ok with an honest score, because what the
+cheat says or leaves behind is not believed. "nothing": it works; docs/trust.md says why."""
+
+
+@dataclass(frozen=True)
+class Cheat:
+    """One way to a better number without a better model."""
+
+    name: str
+    code: str
+    """Added at the end of the train file. {@prepared}, {@outside} and the like are filled in by `arena.Arena`."""
+    layer: Layer
+    """With the static gate off, at level bubblewrap."""
+    gate: bool = True
+    """Whether the static gate refuses it."""
+    below: Layer = "nothing"
+    """What stops it at level `process`; only stated where the layer is the sandbox."""
+    score_rows: int = 16
+    weights_limit_mb: int = 64
+    memory_limit_mb: int | None = None
+
+
+TRAIN = "inner_train = train\ndef train(model, data, clock):\n"
+LOGITS = "inner_logits = logits\ndef logits(model, tokens):\n    out = inner_logits(model, tokens)\n"
+RUNTIME = "import sys\nruntime = sys.modules['autoresearch.backends.null.runtime']\n"
+BOOST = "    rows, columns = np.indices(tokens[:, 1:].shape)\n"
+"""Indices of every token that has a next one."""

@@ -1,0 +1,125 @@
+"""Cheats on the number itself: later tokens, other rows, memory across calls, forged likelihoods."""
+
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from cheating import BOOST, LOGITS, RUNTIME, TRAIN, Cheat
+
+PEEK = "    out[rows, columns, tokens[:, 1:]] += {}\n    return out\n"
+MEMORY = (
+    "    for row in range(len(tokens)):\n        known = tuple(tokens[row].tolist())\n"
+    "        for t in range(4, len(known) - 1):\n            table.setdefault(known[t - 4:t + 1], known[t + 1])\n"
+)
+
+
+def peek(name: str, gain: str, before: str = "", **more: bool) -> Cheat:
+    """Adds `gain` to the logit of the token that comes next."""
+    return Cheat(name, before + LOGITS + BOOST + PEEK.format(gain), "audit", **{"gate": False, **more})
+
+
+AHEAD = [
+    peek("the next token, everywhere", "8.0"),
+    peek("the next token, a little", "0.05"),
+    peek("the next token, at every fifth position", "8.0 * (columns % 5 == 0)"),
+    peek("the next token, after some tokens", "8.0 * (tokens[:, :-1] % 7 == 3)"),
+    peek("the next token, in the second half", "8.0 * (columns > 128)"),
+    peek("the next token, where it is plausible anyway", "8.0 * (out[rows, columns, tokens[:, 1:]] > 0)"),
+    peek("the next token, where it is a surprise", "4.0 * (out[rows, columns, tokens[:, 1:]] < -1)"),
+    Cheat("a convolution that sees ahead", LOGITS + "    out[:, :-1] += 0.5 * out[:, 1:]\n    return out\n", "audit", False),
+    Cheat("attention without a mask", LOGITS + "    mixed = out.mean(axis=1, keepdims=True)\n    return out + 0.3 * mixed\n",
+          "audit", False),
+    Cheat("a sum from the right", LOGITS + "    return out + 0.01 * np.cumsum(out[:, ::-1], axis=1)[:, ::-1]\n", "audit",
+          False),
+    Cheat("a norm over the sequence", LOGITS + "    return out - out.mean(axis=1, keepdims=True)\n", "audit", False),
+    Cheat("the last token of the row", LOGITS + "    return out + 0.2 * out[:, -1:]\n", "audit", False),
+    Cheat("which tokens the row has", LOGITS + "    for row in range(len(tokens)): out[row][:, np.unique(tokens[row])] += 2.0\n"
+          "    return out\n", "audit", False),
+    Cheat("batch statistics", LOGITS + "    return out - out.mean(axis=(0, 1))\n", "audit", False),
+    Cheat("the row below", LOGITS + "    return out + 0.2 * np.roll(out, 1, axis=0)\n", "audit", False),
+]  # fmt: skip
+REMEMBERS = [
+    Cheat("learns while it is scored", LOGITS + BOOST
+          + "    np.add.at(model['table'], (tokens[:, :-1], tokens[:, 1:]), 0.05)\n    return out\n", "audit", False),
+    Cheat("a table of what was scored, in memory", "table = {}\n" + LOGITS + MEMORY
+          + "    for row in range(len(tokens)):\n        known = tuple(tokens[row].tolist())\n"
+          "        for t in range(4, len(known)):\n            if known[t - 4:t + 1] in table: out[row, t, table[known[t - 4:t + 1]]] += 8.0\n"
+          "    return out\n", "audit", False),
+    Cheat("a table of what was scored, in a file", "import json, os\n" + LOGITS + "    table = {}\n"
+          "    place = os.path.expanduser('~/table')\n"
+          "    if os.path.exists(place): table = dict(json.load(open(place)))\n"
+          "    for row in range(len(tokens)):\n        known = tokens[row].tolist()\n"
+          "        for t in range(4, len(known) - 1): table.setdefault(str(known[t - 4:t + 1]), known[t + 1])\n"
+          "        for t in range(4, len(known)):\n            if str(known[t - 4:t + 1]) in table: out[row, t, table[str(known[t - 4:t + 1])]] += 8.0\n"
+          "    json.dump(list(table.items()), open(place, 'w'))\n    return out\n", "audit"),
+    Cheat("rows by their hash, from a table that the score child leaves in /tmp", "import os\nseen = []\n" + LOGITS
+          + "    if not seen and os.path.exists('/tmp/table'): raise SystemExit('the table came along')\n"
+          "    seen.append(tokens)\n    np.save(open('/tmp/table', 'wb'), np.concatenate(seen))\n" + BOOST + PEEK.format("8.0"), "audit"),
+    Cheat("random numbers in logits", LOGITS + "    return out + 0.2 * np.random.standard_normal(out.shape).astype(np.float32)\n",
+          "audit", False),
+]  # fmt: skip
+DETECTS = [
+    peek("only when two neighbours look natural", "8.0 * (out[rows, columns, tokens[:, 1:]] > out.mean())"),
+    peek("only when a whole row looks natural",
+         "8.0 * (np.take_along_axis(out[:, :-1], tokens[:, 1:, None], 2).mean(1) > 0.5)"),
+    peek("only in the first calls", "8.0 * (calls[0] <= 3)", "calls = [0]\ndef count(): calls[0] += 1\n"
+         "first = logits\ndef logits(model, tokens):\n    count()\n    return first(model, tokens)\n"),
+    peek("only after the first calls", "8.0 * (calls[0] > 1)", "calls = [0]\ndef count(): calls[0] += 1\n"
+         "first = logits\ndef logits(model, tokens):\n    count()\n    return first(model, tokens)\n"),
+    peek("only soon after the start", "8.0 * (time.monotonic() - started < 5)", "import time\nstarted = time.monotonic()\n"),
+    peek("only when rows come in the order of the split", "8.0 * (len(set(tokens[:, 0].tolist())) < 16)"),
+    peek("only in the process that is called score", "8.0 * scoring",
+         "import sys\nframe = sys._getframe()\nwhile frame and 'job' not in frame.f_locals: frame = frame.f_back\n"
+         "scoring = bool(frame) and frame.f_locals['job']['role'] == 'score'\n", gate=True),
+    Cheat("the targets from the caller's frame", "import sys\n" + LOGITS + "    frame = sys._getframe()\n"
+          "    while frame and frame.f_code.co_name != '_score_batch': frame = frame.f_back\n"
+          "    if frame:\n        targets = frame.f_locals['tokens'][:, 1:].astype(int)\n"
+          "        rows, columns = np.indices(targets.shape)\n        out[rows, columns, targets] += 8.0\n    return out\n",
+          "audit"),
+    Cheat("the targets from the garbage collector", "import gc\n" + LOGITS
+          + "    for held in gc.get_objects():\n        if isinstance(held, dict) and 'tokens' in held: break\n"
+          + BOOST + PEEK.format("8.0"), "audit"),
+]  # fmt: skip
+FORGES = [
+    Cheat("a likelihood of its own", RUNTIME + "runtime.nll = lambda out, targets: np.full(targets.shape, 0.5, np.float32)\n",
+          "audit"),
+    Cheat("a tenth less", RUNTIME + "nll = runtime.nll\nruntime.nll = lambda out, targets: 0.9 * nll(out, targets)\n", "audit"),
+    Cheat("a thousandth of a nat less", RUNTIME
+          + "nll = runtime.nll\nruntime.nll = lambda out, targets: nll(out, targets) - np.float32(1e-3)\n", "audit"),
+    Cheat("patched in build", "inner_build = build\ndef build(spec):\n    import sys\n"
+          "    runtime = sys.modules['autoresearch.backends.null.runtime']\n"
+          "    runtime.nll = lambda out, targets: np.full(targets.shape, 0.5, np.float32)\n    return inner_build(spec)\n", "audit"),
+    Cheat("patched in logits", "inner_logits = logits\ndef logits(model, tokens):\n    import sys\n"
+          "    sys.modules['autoresearch.backends.null.runtime'].nll = lambda out, targets: np.zeros(targets.shape, np.float32)\n"
+          "    return inner_logits(model, tokens)\n", "audit"),
+    Cheat("numpy's logarithm", "real = np.log\nnp.log = lambda x: real(x) - 0.1\n", "audit"),
+    Cheat("numpy's exponential", "real = np.exp\nnp.exp = lambda x: real(x) * np.float32(0.9)\n", "audit"),
+    Cheat("a likelihood below zero", RUNTIME + "runtime.nll = lambda out, targets: np.full(targets.shape, -1.0, np.float32)\n",
+          "score"),
+    Cheat("the answer to the parent itself", "import os\nfor fd in range(3, 64):\n    try: os.write(fd, bytes(2**16))\n"
+          "    except OSError: pass\n", "crash"),
+]  # fmt: skip
+NUMBERS = [
+    Cheat("logits that are not numbers", LOGITS + "    return out * np.nan\n", "score", False),
+    Cheat("one logit that is not a number", LOGITS + "    out[0, 0, 0] = np.nan\n    return out\n", "score", False),
+    Cheat("infinite logits", LOGITS + BOOST + "    out[rows, columns, tokens[:, 1:]] = np.inf\n    return out\n", "score", False),
+    Cheat("logits for fewer tokens", LOGITS + "    return out[..., :-1]\n", "score", False),
+    Cheat("logits for fewer positions", LOGITS + "    return out[:, :-1]\n", "score", False),
+    Cheat("one row too many", LOGITS + "    return np.concatenate([out, out[:1]])\n", "score", False),
+    Cheat("logits as objects", LOGITS + "    return out.astype(object)\n", "ignored", False),
+    Cheat("logits as text", LOGITS + "    return out.astype(str)\n", "ignored", False),
+    Cheat("logits that are not normalised", LOGITS + "    return 100.0 + out\n", "ignored", False),
+    Cheat("weights that are not numbers", "def train(model, data, clock): return {n: a * np.nan for n, a in model.items()}\n",
+          "score", False),
+]  # fmt: skip
+LITERALS = [
+    Cheat(
+        "the validation text as a literal, learned in warm-up",
+        "smuggled = np.frombuffer(bytes.fromhex('{@smuggled}'), np.uint16).astype(int)\n" + TRAIN
+        + "    np.add.at(model['table'], (smuggled[:-1], smuggled[1:]), 1.0)\n    inner_train(model, data, clock)\n"
+        "    np.add.at(model['table'], (smuggled[:-1], smuggled[1:]), 1.0)\n    return model\n",
+        "nothing",
+    ),
+    Cheat("a table of weights as a literal", "table = [{@numbers}]\n", "ignored"),
+]  # fmt: skip
+CHEATS = [*AHEAD, *REMEMBERS, *DETECTS, *FORGES, *NUMBERS, *LITERALS]
