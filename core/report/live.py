@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
+from autoresearch.core.report.trial_events import is_number
 from autoresearch.core.report.wording import bar, compact, one_line
 from rich.console import Console
 from rich.live import Live
@@ -50,7 +51,7 @@ class Progress:
     phase: str = "starting"
     since: float = 0.0
     """Monotonic seconds at which the phase began."""
-    step: int | None = None
+    step: float | None = None
     loss: float | None = None
     tokens: int | None = None
     scored: float | None = None
@@ -66,12 +67,14 @@ class Progress:
                 self.experiment, self.description = event.get("experiment"), str(event.get("description") or "")
             case "proposing":
                 self.experiment, self.description, self.phase = event.get("experiment"), "", "proposing"
-            case "spawned" if event.get("role") != "score":
+            case "spawned" if event.get("role", "train") == "train":
                 self.phase, self.step, self.loss, self.tokens, self.scored = "starting", None, None, None, None
             case "first_batch":
                 self.phase = "training"
             case "log":
-                self.step, self.loss = event.get("step", self.step), event.get("loss", self.loss)
+                # The train file logs what it likes; only numbers are shown.
+                self.step = step if is_number(step := event.get("step")) else self.step
+                self.loss = loss if is_number(loss := event.get("loss")) else self.loss
             case "progress":
                 self.tokens = event.get("tokens", self.tokens)
             case "trained":
@@ -96,7 +99,7 @@ class Progress:
             left = max(self.budget_seconds - elapsed, 0.0)
             parts.append(f"training {bar(elapsed / max(self.budget_seconds, 1e-9))} {left:.0f} s left")
             if self.step is not None:
-                parts.append(f"step {self.step}")
+                parts.append(f"step {self.step:.0f}")
             if self.loss is not None:
                 parts.append(f"loss {self.loss:.3f}")
             if self.tokens and elapsed > 1.0:

@@ -1,0 +1,105 @@
+"""`ar watch`: a run that another process writes, live."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+from autoresearch.core.cli.context import Settings, pass_settings
+
+if TYPE_CHECKING:
+    from autoresearch.core.report.follow import RunFollower
+    from autoresearch.core.store.reader import LedgerReader
+    from rich.console import Console
+
+LOOK_SECONDS = 0.5
+PLAIN_SECONDS = 10.0
+"""Between two lines about the same trial, where there is no terminal."""
+
+
+@click.command()
+@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
+@pass_settings
+def watch(settings: Settings, tag: str | None) -> None:
+    """Look at a run while it goes on, from another terminal.
+
+    Ends when the run does; Ctrl-C leaves it alone. Where there is no terminal, says what happens in plain lines; with
+    --json, prints every decision as an object, and a summary at the end.
+    """
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.report.follow import RunFollower
+    from rich.console import Console
+
+    with open_reader(settings.workspace, tag) as reader:
+        follower, console = RunFollower(reader), Console()
+        if settings.json:
+            stream_decisions(reader, follower)
+        elif console.is_terminal and not console.is_dumb_terminal:
+            _draw(follower, console)
+        else:
+            write_lines(reader, follower)
+
+
+def _draw(follower: RunFollower, console: Console) -> None:
+    """The panel, drawn again in place until the run ends."""
+    from autoresearch.core.report.panel import panel
+    from rich.live import Live
+
+    snapshot = follower.look()
+    with Live(panel(snapshot, console.width), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while not snapshot.over:
+            time.sleep(LOOK_SECONDS)
+            snapshot = follower.look()
+            live.update(panel(snapshot, console.width), refresh=True)
+
+
+def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float = LOOK_SECONDS) -> None:
+    """A line when an experiment starts or is decided, and now and then while one goes on."""
+    from autoresearch.core.report.panel import best_words, current_words, decided_words, head_words
+    from autoresearch.core.report.wording import one_line
+
+    snapshot = follower.look()
+    _say(head_words(snapshot))
+    _say(best_words(snapshot))
+    known, shown, said = snapshot.decided, None, 0.0
+    while True:
+        for number in range(known, snapshot.decided):
+            _say(f"experiment {number}: {decided_words(reader.experiment(number))}")
+        known = snapshot.decided
+        current = snapshot.current
+        if snapshot.over:
+            break
+        if current is not None and current.number != shown:
+            shown, said = current.number, time.monotonic()
+            _say(f"experiment {shown}: {one_line(current.hypothesis)}")
+        elif time.monotonic() - said > PLAIN_SECONDS:
+            said = time.monotonic()
+            _say(current_words(snapshot))
+        time.sleep(look_seconds)
+        snapshot = follower.look()
+    _say(f"{snapshot.run.tag}: {snapshot.state}; {current_words(snapshot)}; {best_words(snapshot)}")
+
+
+def stream_decisions(reader: LedgerReader, follower: RunFollower, look_seconds: float = LOOK_SECONDS) -> None:
+    """Every decision from the first on as one JSON object a line, and the summary."""
+    from autoresearch.core.store.summary import decided_record, summarise
+
+    known, snapshot = 0, follower.look()
+    while True:
+        for number in range(known, snapshot.decided):
+            click.echo(json.dumps(decided_record(reader.experiment(number))))
+        known = snapshot.decided
+        sys.stdout.flush()
+        if snapshot.over:
+            break
+        time.sleep(look_seconds)
+        snapshot = follower.look()
+    click.echo(json.dumps({"summary": {**summarise(reader), "state": snapshot.state}}))
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+    sys.stdout.flush()
