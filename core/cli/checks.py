@@ -121,6 +121,9 @@ def check_isolation() -> Finding:
     from autoresearch.core.trial.sandbox import best_level, levels
 
     level = best_level()
+    if level == "landlock":
+        why = next(str(other.why_not) for other in levels() if other.level == "bubblewrap")
+        return Finding("isolation", "pass", f"landlock: no files, no TCP; bubblewrap would hide more ({why})")
     if level != "process":
         return Finding("isolation", "pass", level)
     why = "; ".join(f"{other.level}: {other.why_not}" for other in levels() if other.why_not)

@@ -135,6 +135,25 @@ def global_options(*, hidden: bool) -> Callable[[AnyFunction], AnyFunction]:
     return decorate
 
 
+def require_isolation(function: AnyFunction) -> AnyFunction:
+    """Give a command that runs trials `--require-isolation`: below that level it does not start."""
+
+    def check(_context: click.Context, _parameter: click.Parameter, level: Any) -> None:
+        if level is not None:
+            from autoresearch.core.trial.sandbox import require
+
+            require(level)
+
+    return click.option(
+        "--require-isolation",
+        type=click.Choice(("bubblewrap", "landlock", "process")),
+        expose_value=False,
+        show_envvar=True,
+        callback=check,
+        help="Refuse to run where train files cannot be shut in this well.",
+    )(function)
+
+
 def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command its `Settings` first; the shared options are accepted after the command's name too."""
 

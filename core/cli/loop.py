@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
 from autoresearch.core.cli.researchers import (
     JUDGES,
     RESEARCHERS,
@@ -91,6 +91,7 @@ class Wishes:
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Prepared vocabularies.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seeds models and data order.  [default: 0]")
 @click.option("--allow-dirty", is_flag=True, help="Start from a train file with changes that are not committed.")
+@require_isolation
 @pass_settings
 def loop(
     settings: Settings,

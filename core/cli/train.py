@@ -17,6 +17,7 @@ from autoresearch.core.cli.context import (
     Settings,
     ensure_prepared,
     pass_settings,
+    require_isolation,
     resolve_backend,
     resolve_preset,
 )
@@ -43,6 +44,7 @@ EXIT_FAILED = 1
     "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seeds the model and the order of the data."
 )
 @click.option("--corpus", metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@require_isolation
 @pass_settings
 def train(settings: Settings, file: Path | None, budget: float | None, seed: int, corpus: str | None) -> None:
     """Run one trial of a train file: train it, score it, audit it. Touches no git.

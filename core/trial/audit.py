@@ -137,10 +137,13 @@ def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[Audit
     logits float32 (K, V).
     """
     count = len(probes.targets)
-    bad = int((~np.isfinite(logits).all(axis=1)).sum())
+    # A logit of minus infinity forbids a token, which is honest; what gives no likelihood of the target is not.
+    with np.errstate(invalid="ignore"):
+        answered = nll_from_logits(logits, probes.targets)
+    bad = int((~np.isfinite(answered)).sum())
     if bad:
         return None, f"audit: the logits are not finite at {bad} of {count} positions"
-    difference = nll_from_logits(logits, probes.targets) - probes.committed
+    difference = answered - probes.committed
     max_abs, mean = float(np.abs(difference).max()), float(difference.mean())
     ok = max_abs <= limit.max_abs and abs(mean) <= limit.mean
     outcome = AuditResult(positions=count, max_abs=max_abs, mean_diff=mean, ok=ok)

@@ -132,7 +132,7 @@ OUTLIVES = [
         memory_limit_mb=400,
     ),
     Cheat("memory as files", "with open('/dev/shm/hog', 'wb') as f:\n    for _ in range(400): f.write(bytes(2**20))\n"
-          "import os\nos.remove('/dev/shm/hog')\n", "sandbox"),
+          "import os\nos.remove('/dev/shm/hog')\n", "limits"),
     Cheat(
         "a full disk",
         "import time\ndef build(spec):\n    for n in range(60):\n"

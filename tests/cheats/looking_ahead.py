@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from cheating import BOOST, LOGITS, RUNTIME, TRAIN, Cheat
+from cheating import BOOST, LOGITS, RUNTIME, Cheat
 
 PEEK = "    out[rows, columns, tokens[:, 1:]] += {}\n    return out\n"
 MEMORY = (
@@ -114,10 +114,11 @@ NUMBERS = [
 ]  # fmt: skip
 LITERALS = [
     Cheat(
-        "the validation text as a literal, learned in warm-up",
-        "smuggled = np.frombuffer(bytes.fromhex('{@smuggled}'), np.uint16).astype(int)\n" + TRAIN
-        + "    np.add.at(model['table'], (smuggled[:-1], smuggled[1:]), 1.0)\n    inner_train(model, data, clock)\n"
-        "    np.add.at(model['table'], (smuggled[:-1], smuggled[1:]), 1.0)\n    return model\n",
+        "the validation text as a literal",
+        "smuggled = np.frombuffer(bytes.fromhex('{@smuggled}'), np.uint16).tolist()\n"
+        "after = {tuple(smuggled[n - 3:n]): smuggled[n] for n in range(3, len(smuggled))}\n" + LOGITS
+        + "    for row in range(len(tokens)):\n        known = tokens[row].tolist()\n        for t in range(2, len(known)):\n"
+        "            if tuple(known[t - 2:t + 1]) in after: out[row, t, after[tuple(known[t - 2:t + 1])]] += 8.0\n    return out\n",
         "nothing",
     ),
     Cheat("a table of weights as a literal", "table = [{@numbers}]\n", "ignored"),
