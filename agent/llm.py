@@ -60,6 +60,10 @@ class _Talk:
     def cost(self) -> Cost:
         return total(self.costs)
 
+    def bill(self, cost: Cost | None) -> None:
+        """Count what a call without a usable reply has cost."""
+        self.costs += [cost] if cost is not None else []
+
 
 class LLM:
     """Implements `core.proposal.Researcher`."""
@@ -83,9 +87,11 @@ class LLM:
             try:
                 proposal = self._within_context(name, talk)
             except CallError as error:
+                talk.bill(error.cost)
                 talk.problems.append(f"{name}: {error.kind}: {error}")
                 continue
             except OverBudgetError as error:
+                talk.bill(error.cost)
                 raise FailedProposalError(error.message, cost=talk.cost, fix=error.fix) from None
             except ProposalError as error:
                 talk.problems.append(f"{name}: {error}")
@@ -106,6 +112,7 @@ class LLM:
             except CallError as error:
                 if error.kind != "context":
                     raise
+                talk.bill(error.cost)
         return self._from_model(name, talk, limit // 4)
 
     def _from_model(self, name: str, talk: _Talk, limit: int) -> Proposal | None:
@@ -181,9 +188,11 @@ class LLM:
                 text = fill("digest", digest=page, cards=cards[-kept:])
             try:
                 reply = self.models.ask(name, [{"role": "user", "content": text}])
-            except CallError:
+            except CallError as error:
+                talk.bill(error.cost)
                 continue
-            except OverBudgetError:
+            except OverBudgetError as error:
+                talk.bill(error.cost)
                 return
             talk.costs.append(reply.cost)
             self.digest.write(reply.text[:8000], attempts)

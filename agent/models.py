@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from autoresearch.agent.providers import CallError, Message, Provider, Reply, tokens_in
-from autoresearch.agent.spending import Spending
+from autoresearch.agent.spending import OverBudgetError, Spending
 from autoresearch.core.proposal import Attempt, Cost
 
 MAX_TRIES = 4
@@ -57,13 +58,23 @@ class Models:
         return max(1024, whole - min(self.max_output_tokens, whole // 3))
 
     def ask(self, model: str, messages: Sequence[Message]) -> Reply:
-        """One model's reply, with retries where they may help. Raises `CallError` or `OverBudgetError`."""
+        """One model's reply, with retries where they may help; its cost has all that was billed.
+
+        Raises `CallError` or `OverBudgetError`, with what was billed until then as their `cost`.
+        """
         tries = 0
+        paid: list[Cost] = []
         while True:
             try:
-                return self._call(model, messages)
+                reply = self._call(model, messages)
+                return replace(reply, cost=total([*paid, reply.cost]))
+            except OverBudgetError as error:
+                error.cost = total(paid)
+                raise
             except CallError as error:
                 tries += 1
+                paid += [error.cost] if error.cost else []
+                error.cost = total(paid)
                 if error.kind in ("key", "model"):
                     self._broken[model] = error.kind
                 if not error.passing or tries == MAX_TRIES:
@@ -80,7 +91,7 @@ class Models:
         try:
             reply = self.provider.complete(model, messages, most)
         except CallError as error:
-            self.spending.end(name, error.kind, doubtful=error.maybe_billed)
+            self.spending.end(name, error.kind, error.cost, doubtful=error.maybe_billed)
             raise
         except BaseException:
             self.spending.end(name, "interrupted", doubtful=True)

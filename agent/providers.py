@@ -60,8 +60,10 @@ class Reply:
 class CallError(Exception):
     """A call without a reply."""
 
-    def __init__(self, kind: str, message: str, wait_seconds: float | None = None) -> None:
+    def __init__(self, kind: str, message: str, wait_seconds: float | None = None, cost: Cost | None = None) -> None:
         super().__init__(message)
+        self.cost = cost
+        """What was billed all the same: an empty reply is a reply. None where no bill came."""
         self.kind = kind
         """"rate limit", "timeout", "connection", "server", "key", "model", "context", "empty" or "request"."""
         self.wait_seconds = wait_seconds
@@ -109,13 +111,15 @@ class Provider:
                 drop_params=True,
                 **more,
             )
-            text, cut = _content(response)
         except Exception as error:
             raise _call_error(error) from None
         usage = getattr(response, "usage", None)
         tokens_in = int(getattr(usage, "prompt_tokens", 0) or 0)
         tokens_out = int(getattr(usage, "completion_tokens", 0) or 0)
         cost = Cost(tokens_in, tokens_out, self._usd(model, response, tokens_in, tokens_out), model)
+        text, cut = _content(response)
+        if not text.strip():
+            raise CallError("empty", "the model sent an empty reply", cost=cost)
         return Reply(text[:MAX_REPLY_CHARACTERS], cost, cut or len(text) > MAX_REPLY_CHARACTERS)
 
     def _usd(self, model: str, response: Any, tokens_in: int, tokens_out: int) -> float | None:
@@ -174,15 +178,12 @@ def _model_info(model: str) -> Mapping[str, Any]:
 
 def _content(response: Any) -> tuple[str, bool]:
     choices = getattr(response, "choices", None) or []
-    text = choices[0].message.content if choices else None
-    if not text or not text.strip():
-        raise CallError("empty", "the model sent an empty reply")
-    return str(text), choices[0].finish_reason == "length"
+    if not choices:
+        return "", False
+    return str(choices[0].message.content or ""), choices[0].finish_reason == "length"
 
 
 def _call_error(error: Exception) -> CallError:
-    if isinstance(error, CallError):
-        return error
     names = [kind.__name__ for kind in type(error).__mro__]
     kind = next((_KINDS[name] for name in names if name in _KINDS), "request")
     status = getattr(error, "status_code", None)

@@ -29,6 +29,9 @@ class FailedProposalError(ProposalError):
 class OverBudgetError(ProposalError):
     """The next call could pass `--max-usd`."""
 
+    cost = Cost()
+    """What was billed for earlier tries of this call."""
+
 
 @dataclass
 class _Call:

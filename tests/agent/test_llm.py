@@ -70,7 +70,8 @@ def test_a_fault_that_passes_is_tried_again(fault):
     with ModelServer(scripted(PASSING[fault], PASSING[fault], {"text": GOOD})) as server:
         proposal = researcher(server, timeout=1.0).propose(history())
         assert len(server.requests) == 3
-    assert proposal.source != NULL and proposal.cost.usd == pytest.approx(ONE)
+        assert proposal.cost.usd == pytest.approx(server.billed * ONE)
+    assert proposal.source != NULL
 
 
 MENDED = {
@@ -125,6 +126,12 @@ def test_without_an_answer_the_error_says_why_and_never_holds_the_key(act, tmp_p
         researcher(server, path=tmp_path / "calls.jsonl").propose(history())
     assert MODEL in str(caught.value) and "--model" in str(caught.value)
     assert SECRET not in str(caught.value) + (tmp_path / "calls.jsonl").read_text()
+
+
+def test_empty_replies_are_billed_even_when_nothing_else_comes():
+    with ModelServer(scripted({"text": ""})) as server, pytest.raises(FailedProposalError) as caught:
+        researcher(server).propose(history())
+    assert caught.value.cost.usd == pytest.approx(4 * ONE)
 
 
 def test_another_model_catches_an_outage():
