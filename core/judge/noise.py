@@ -76,7 +76,11 @@ def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: floa
     expected = prior.relative * abs(level)
     dof = PRIOR_DOF + own
     sigma = math.sqrt((PRIOR_DOF * expected**2 + squares) / dof)
-    source = f"{own} own repeats and a prior ({prior.source})" if own else f"a prior ({prior.source})"
+    source = (
+        f"{own} own repeat{'' if own == 1 else 's'} and a prior ({prior.source})"
+        if own
+        else f"a prior ({prior.source})"
+    )
     training, throughput = _split(kept, own)
     return Noise(sigma, dof, own, source, training, throughput)
 

@@ -41,6 +41,9 @@ class Ledger(LedgerReader):
         except OSError as error:
             raise schema.unreadable(self.path, error) from error
         try:
+            if not self.path.exists():
+                # First, so that a ledger that a crash leaves half made is told from one that has lost its journal.
+                (folder / JOURNAL_NAME).touch()
             self._connection = schema.connect(self.path, write=True)
             self._open_journal()
         except OSError as error:

@@ -17,10 +17,10 @@ def damage(folder: Path) -> str | None:
     """What is wrong with a run's ledger; None when it is sound, newer than this version, or has no journal to help."""
     path, journal = folder / LEDGER_NAME, folder / JOURNAL_NAME
     line = last_line(journal)
-    if line is None:
+    if line is None and not (journal.is_file() and journal.stat().st_size == 0):
         return None
     if not path.is_file() or path.stat().st_size == 0:
-        return "it is missing"
+        return None if line is None else "it is missing"
     try:
         connection = schema.connect(path, write=False)
     except LedgerError as error:
@@ -36,7 +36,8 @@ def damage(folder: Path) -> str | None:
     finally:
         connection.close()
     # One line more than the ledger has is a transaction that a crash broke off; more are transactions that it lost.
-    return f"it has lost its last {line.number - known} steps" if line.number > known + 1 else None
+    lost = 0 if line is None else line.number - known
+    return f"it has lost its last {lost} steps" if lost > 1 else None
 
 
 def mend(folder: Path, say: Callable[[str], None]) -> bool:
@@ -55,14 +56,16 @@ def mend(folder: Path, say: Callable[[str], None]) -> bool:
                 return False
             lines = [(number, writes) for number, writes, _ in read_lines(folder / JOURNAL_NAME)]
             aside = _set_aside(folder)
-            _rebuild(folder / LEDGER_NAME, lines)
+            if lines:
+                _rebuild(folder / LEDGER_NAME, lines)
     except Timeout:
         return False  # whoever writes it will say so
     except (OSError, sqlite3.Error) as error:
         raise schema.unreadable(folder / LEDGER_NAME, error) from error
     kept = f"; the damaged file is {aside.name}" if aside is not None else ""
-    last = lines[-1][0]
-    say(f"the ledger of {folder.name} was damaged ({trouble}); it is restored from its journal, to step {last}{kept}")
+    # Without a line no step was ever finished, and the run starts anew.
+    done = f"it is restored from its journal, to step {lines[-1][0]}" if lines else "it held nothing yet"
+    say(f"the ledger of {folder.name} was damaged ({trouble}); {done}{kept}")
     return True
 
 

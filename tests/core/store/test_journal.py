@@ -157,3 +157,15 @@ def test_the_last_line_is_found_from_the_end_whatever_its_length(tmp_path, size)
     assert (found.number, found.start, found.end) == (2, ends[0], ends[1])
     assert Journal(path).last == 2
     assert path.stat().st_size == ends[1]
+
+
+@pytest.mark.parametrize("left", [b"", b"SQLite format 3", b"x" * 4096])
+def test_a_ledger_that_died_while_it_was_made_is_put_aside_and_made_anew(tmp_path, left):
+    folder = tmp_path / "run"
+    Ledger(folder).close()
+    (folder / LEDGER_NAME).write_bytes(left)
+    assert mend(folder, lambda _: None) == bool(left)
+    with Ledger(folder) as ledger:
+        ledger.create("run", {}, "0" * 40)
+    with LedgerReader(folder) as reader:
+        assert reader.run().tag == "run"
