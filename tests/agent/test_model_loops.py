@@ -64,15 +64,40 @@ def file_in(body):
     return re.search(r"```python\n(.*?)\n```", body["messages"][1]["content"], re.S).group(1)
 
 
+CODE = {
+    "schedule": ("    return LEARNING_RATE * (FINAL_LR", "    left = left**1.{n}\n{line}"),
+    "loss": ("    total = probs.sum(", "    probs = probs * 1.{n}\n{line}"),
+    "init": ("    V = spec.vocab_size", "{line}\n    rng.random()\n    rng.standard_normal({n} % 9)"),
+    "optimizer": ("            squares[name] += grad", "            grad = grad * 1.{n}\n{line}"),
+}
+NUMBERS = {"schedule": "WARMDOWN", "init": "INIT_SCALE", "optimizer": "UNIGRAM_RATE"}
+
+
 def good(number, body):
-    """A fitting edit: of code where the quotas ask for it, of a number otherwise."""
-    source = file_in(body)
-    if "rule for this turn" in body["messages"][1]["content"]:
-        line = "    return LEARNING_RATE * (FINAL_LR + (1.0 - FINAL_LR) * left)"
-        return {"text": reply(line, f"    left = left**1.{number:03}\n{line}", category="schedule")}
-    name = ("WARMDOWN", "INIT_SCALE", "FINAL_LR")[number % 3]
-    line = re.search(rf"^{name} = .*$", source, re.M).group()
-    return {"text": reply(line, f"{name} = 0.{number + 100}", category=("schedule", "init")[number % 3 == 1])}
+    """A fitting edit: of code, or of much code, where the quotas ask for it; of a number otherwise."""
+    if len(body["messages"]) == 1:
+        return {"text": "Numbers matter little here (#1)."}
+    source, (_, _, rule) = file_in(body), body["messages"][1]["content"].partition("A rule for this turn")
+    wanted = CODE if "structural" in rule or "bold" in rule else NUMBERS
+    free = [category for category in wanted if category not in rule.partition("rest now:")[2]]
+    if not free:
+        wanted, free = CODE, ["loss"]
+    chosen = list(CODE) if "bold" in rule else [free[number % len(free)]]
+    parts = []
+    for category in chosen:
+        if wanted is CODE:
+            line = next(line for line in source.split("\n") if line.startswith(CODE[category][0]))
+            parts.append(
+                reply(
+                    line,
+                    CODE[category][1].replace("{n}", f"{number + 1000}").replace("{line}", line),
+                    category=category if len(chosen) == 1 else free[0],
+                )
+            )
+        else:
+            line = re.search(rf"^{NUMBERS[category]} = .*$", source, re.M).group()
+            parts.append(reply(line, f"{NUMBERS[category]} = 0.{number + 100}", category=category))
+    return {"text": "\n".join(parts)}
 
 
 FAULTS = (
