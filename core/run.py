@@ -195,6 +195,8 @@ class Run:
             folder=folder,
             seed=trial.seed,
             budget=Budget(self.config.train_seconds, self.config.startup_seconds),
+            tolerances=self.folder / "tolerances.json",
+            calibrate=started.subject == 0,
         )
         return started, request
 

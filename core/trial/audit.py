@@ -36,8 +36,9 @@ class Tolerance:
 
 FP32 = Tolerance(max_abs=2e-3, mean=2e-4)
 """Logits below 30 have a spacing of 2e-6 in float32; a sum in another order loses two or three digits."""
-REDUCED = Tolerance(max_abs=0.25, mean=1e-2)
-"""bf16 has 8 bits: logits near 15 have a spacing of 1/16, and both the target's and the largest may move by two."""
+REDUCED = Tolerance(max_abs=0.125, mean=4e-3)
+"""bf16 has 8 bits: logits near 15 have a spacing of 1/16, and a sum in another order may move one by two. Models whose
+batches have one shape answer bit for bit the same, so a run narrows this: see `calibration`."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from autoresearch.core.trial import audit, scoring
-from autoresearch.core.trial.calibration import read_tolerances, tolerance_key
+from autoresearch.core.trial.calibration import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child import Child
 from autoresearch.core.trial.setting import Setting, failure, gone
 from autoresearch.core.trial.watch import TrialEnded, Watch
@@ -57,6 +57,9 @@ def _audit(setting: Setting, weights: Path, rows: np.ndarray, mask: np.ndarray, 
     setting.facts.audit = outcome
     if wrong is not None:
         raise TrialEnded("invalid", wrong)
+    request, device = setting.request, setting.facts.device
+    if request.calibrate and request.tolerances and outcome and device:
+        note_baseline(request.tolerances, tolerance_key(request.backend, device), outcome, device.precision)
 
 
 def _tolerance(setting: Setting) -> audit.Tolerance:
@@ -64,8 +67,10 @@ def _tolerance(setting: Setting) -> audit.Tolerance:
     device = setting.facts.device
     if device is None:
         return audit.FP32
-    stored = read_tolerances(setting.request.tolerances).get(tolerance_key(setting.request.backend, device))
-    return stored or audit.tolerance(device.precision)
+    default = audit.tolerance(device.precision)
+    if setting.request.calibrate:  # it must not be held to what an earlier baseline happened to do
+        return default
+    return read_tolerances(setting.request.tolerances).get(tolerance_key(setting.request.backend, device), default)
 
 
 def _progress(setting: Setting, rows: int) -> Callable[[int], None]:

@@ -68,6 +68,8 @@ class TrialRequest:
     """The largest file that the child may write."""
     tolerances: Path | None = None
     """The run's calibrated tolerances of the audit (see core.trial.calibration); None takes the defaults."""
+    calibrate: bool = False
+    """Whether this is the honest baseline, whose audit widens what `tolerances` holds for later trials."""
     gate: bool = True
     """Whether the static gate reads the train file first. Without it the sandbox and the audit stand alone."""
 

@@ -55,6 +55,8 @@ def main() -> int:
 
 def null_rows(arena: Arena, options: argparse.Namespace, level: str) -> Iterator[str]:
     """The whole corpus on the null backend. Yields what is wrong with each trial, or nothing."""
+    yield passed(arena.trial("calibration", NULL_SOURCE, calibrate=True, isolation=level))
+    print()
     for title, module in GROUPS.items():
         print(f"## {title}\n")
         for cheat in module.CHEATS:
@@ -78,6 +80,8 @@ def both(arena: Arena, cheat: Cheat, level: str) -> Iterator[str]:
 
 def framework_rows(arena: Arena, options: argparse.Namespace, level: str) -> Iterator[str]:
     """What can be asked of every framework."""
+    yield passed(frameworks.run_honest(arena, options.backend, "the baseline", level, 0, calibrate=True))
+    print()
     for cheat in frameworks.cheats(options.backend):
         if options.only in cheat.name:
             yield stopped(frameworks.run(arena, options.backend, cheat, level), cheat.layer, "off")

@@ -115,6 +115,7 @@ class Arena:
             "score_rows": 16,
             "folder": self.folder / "trial",
             "budget": BUDGET,
+            "tolerances": self.folder / "tolerances.json",  # as a run has them, once one trial has calibrated
             **changes,
         }
         before, started = self.snapshot(), time.monotonic()

@@ -79,7 +79,7 @@ def run(arena: Arena, backend: str, cheat: Cheat, level: str) -> Outcome:
     return arena.trial(cheat.name, source, backend=backend, budget=BUDGET, gate=False, isolation=level)
 
 
-def run_honest(arena: Arena, backend: str, name: str, level: str, seed: int) -> Outcome:
+def run_honest(arena: Arena, backend: str, name: str, level: str, seed: int, *, calibrate: bool = False) -> Outcome:
     """One trial of an honest variant, before the gate."""
     source = source_of(backend, honest.CONSTANTS[name])
-    return arena.trial(name, source, backend=backend, budget=BUDGET, isolation=level, seed=seed)
+    return arena.trial(name, source, backend=backend, budget=BUDGET, isolation=level, seed=seed, calibrate=calibrate)

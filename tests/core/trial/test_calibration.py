@@ -9,7 +9,14 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
 from autoresearch.core.trial import audit
-from autoresearch.core.trial.calibration import FLOOR, calibrate, read_tolerances, tolerance_key, write_tolerance
+from autoresearch.core.trial.calibration import (
+    FLOOR,
+    calibrate,
+    note_baseline,
+    read_tolerances,
+    tolerance_key,
+    write_tolerance,
+)
 from autoresearch.core.trial.device import probe_device
 from autoresearch.core.trial.result import AuditResult
 from autoresearch.core.trial.supervisor import run_trial
@@ -65,3 +72,17 @@ def test_a_trial_is_held_to_the_stored_tolerance(prepared: Prepared, tmp_path: P
     assert run_trial(request(prepared, tmp_path / "default", addition)).status == "ok"
     result = run_trial(request(prepared, tmp_path / "stored", addition, tolerances=path))
     assert (result.status, result.reason and result.reason[:6]) == ("invalid", "audit:")
+
+
+def test_the_baselines_trial_narrows_what_later_ones_are_held_to(prepared: Prepared, tmp_path: Path) -> None:
+    path, key = tmp_path / "tolerances.json", tolerance_key("null", probe_device("null"))
+    for name in ("first", "again"):
+        assert run_trial(request(prepared, tmp_path / name, tolerances=path, calibrate=True)).status == "ok"
+    assert read_tolerances(path) == {key: FLOOR}
+    assert run_trial(request(prepared, tmp_path / "later", tolerances=path)).status == "ok"
+
+
+def test_a_wider_baseline_is_remembered(tmp_path: Path) -> None:
+    for max_abs in (1e-4, 2e-4, 1e-6):
+        note_baseline(tmp_path / "t.json", "a", honest(max_abs, 0.0), "fp32")
+    assert read_tolerances(tmp_path / "t.json")["a"].max_abs == pytest.approx(1.6e-3)
