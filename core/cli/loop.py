@@ -196,7 +196,7 @@ def configure(
         startup_seconds=was.get("startup_seconds", preset.startup_seconds),
         seed=was.get("seed", 0) if wishes.seed is None else wishes.seed,
         judge=wishes.judge or was.get("judge", DEFAULT_JUDGE),
-        calibrate=wishes.calibrate or was.get("calibrate", CALIBRATE),
+        calibrate=wishes.calibrate or was.get("calibrate", 1 if was else CALIBRATE),
         device=device,
         ar_version=__version__,
     )
