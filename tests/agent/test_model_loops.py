@@ -165,6 +165,14 @@ def test_a_wrong_model_name_and_a_bad_key_end_with_what_to_do(loop):
     assert lines[-1]["summary"]["experiments"] == 0
 
 
+def test_what_failed_proposals_cost_is_in_the_ledger(loop):
+    with ModelServer(lambda number, body: {"text": ""}) as server:
+        code, lines, _ = loop("-n", "3", "--researcher", "llm", *PRICED, "--api-base", server.url)
+    assert code == 4 and server.billed == 12
+    assert lines[-1]["summary"]["usd"] == pytest.approx(server.billed * ONE)
+    assert lines[-1]["summary"]["failed_proposals"] == 3
+
+
 def test_an_outside_agent_researches(loop, tmp_path):
     agent = tmp_path / "agent.py"
     agent.write_text(
