@@ -1,5 +1,7 @@
 """What a trial costs outside its training budget, on the demo preset: start-up, weights, scoring, audit and the rest.
 
+The null backend is measured at every isolation level: the difference is what the sandbox costs.
+
 Goal for `cuda` on two CPU cores: at most 12 s without the audit, which only a trial that could become a keep pays.
 """
 
@@ -18,7 +20,8 @@ from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
 from autoresearch.core.store.constants import write_preset
 from autoresearch.core.trial.environment import load_runtime
-from autoresearch.core.trial.result import Budget, TrialRequest, TrialResult
+from autoresearch.core.trial.result import Budget, IsolationLevel, TrialRequest, TrialResult
+from autoresearch.core.trial.sandbox import levels
 from autoresearch.core.trial.supervisor import run_trial
 
 from autoresearch import backends
@@ -38,24 +41,33 @@ def run() -> list[dict[str, Any]]:
             print(f"  {backend} left out: {error}", file=sys.stderr)
             continue
         rows += measure(backend)
-    return rows
+    return rows + [
+        row
+        for status in levels()
+        if status.available
+        for row in measure("null", status.level)
+        if row["name"].endswith(": all")
+    ]
 
 
-def measure(backend: str) -> list[dict[str, Any]]:
+def measure(backend: str, level: IsolationLevel | None = None) -> list[dict[str, Any]]:
     """The parts of several trials of one backend, the first of which only warms the caches."""
     folder = Path(backends.__path__[0]) / backend
     preset = load_presets(folder / "presets.toml")["demo"]
     source = write_preset((folder / "train.py").read_text(encoding="utf-8"), preset)
     prepared = prepared_for(preset)
-    samples = [one(backend, preset, source, prepared) for _ in range(REPEATS[backend] + 1)][1:]
+    samples = [one(backend, preset, source, prepared, level) for _ in range(REPEATS[backend] + 1)][1:]
     parts = {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}
     note = f"{TRAIN_SECONDS[backend]:g} s of training, {len(samples)} trials"
+    title = f"{backend} at level {level}" if level else backend
     return [
-        {"name": f"{backend}: {part}", "median": seconds, "unit": "s", "note": note} for part, seconds in parts.items()
+        {"name": f"{title}: {part}", "median": seconds, "unit": "s", "note": note} for part, seconds in parts.items()
     ]
 
 
-def one(backend: str, preset: Preset, source: str, prepared: Prepared) -> dict[str, float]:
+def one(
+    backend: str, preset: Preset, source: str, prepared: Prepared, level: IsolationLevel | None
+) -> dict[str, float]:
     """One trial's seconds by part."""
     with tempfile.TemporaryDirectory() as folder:
         request = TrialRequest(
@@ -66,6 +78,7 @@ def one(backend: str, preset: Preset, source: str, prepared: Prepared) -> dict[s
             eval_seq_len=preset.data.eval_seq_len,
             score_rows=preset.score_rows,
             folder=Path(folder),
+            isolation=level,
             budget=Budget(TRAIN_SECONDS[backend], preset.startup_seconds),
         )
         result = run_trial(request)

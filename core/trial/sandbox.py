@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -103,7 +104,8 @@ class BubblewrapSandbox:
         roots = visible_roots()
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
         command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *system_binds(), *gpu_binds()]
-        command += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
+        if takes_sizes(self.program):
+            command += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
         # Before the roots: a checkout or an environment may itself lie below /tmp.
         command += ["--bind", str(work / "tmp"), "/tmp"]
         for root in roots:
@@ -207,6 +209,14 @@ def gpu_binds() -> list[str]:
     for node in nodes:
         binds += ["--dev-bind", node, node]
     return binds
+
+
+@functools.cache
+def takes_sizes(program: str) -> bool:
+    """Whether this bwrap can limit a tmpfs: from 0.7 on, which Ubuntu 22.04 does not have."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    numbers = re.findall(r"\d+", said)
+    return [int(number) for number in numbers[:2]] >= [0, 7]
 
 
 @functools.cache

@@ -216,3 +216,13 @@ def test_a_required_level_that_is_not_reached_is_refused(monkeypatch: pytest.Mon
     with pytest.raises(PrerequisiteError, match="bubblewrap: not installed"):
         require("bubblewrap")
     require("process")
+
+
+@pytest.mark.parametrize(("version", "takes"), [("0.6.1", False), ("0.7.0", True), ("0.11.0", True), ("1.0", True)])
+def test_an_old_bubblewrap_is_not_asked_for_what_it_does_not_know(tmp_path: Path, version: str, takes: bool) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text(f"#!/bin/sh\necho bubblewrap {version}\n")
+    program.chmod(0o755)
+    assert sandbox_module.takes_sizes(str(program)) is takes
+    argv = sandbox_module.BubblewrapSandbox(str(program)).wrap(["true"], tmp_path)
+    assert ("--size" in argv) is takes
