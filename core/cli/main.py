@@ -43,6 +43,7 @@ COMMANDS = {
     "status": Entry("autoresearch.core.cli.status", "status", "How a run is going, in one line."),
     "results": Entry("autoresearch.core.cli.results", "results", "A run's experiments, as a table."),
     "watch": Entry("autoresearch.core.cli.watch", "watch", "Look at a run while it goes on."),
+    "dashboard": Entry("autoresearch.core.cli.dashboard", "dashboard", "A run as a local web page that follows it."),
     "report": Entry("autoresearch.core.cli.report", "report", "Write a run's report: one HTML file to send around."),
     "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
     "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the hidden test text."),

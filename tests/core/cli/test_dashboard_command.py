@@ -1,0 +1,38 @@
+"""`ar dashboard` as a process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from autoresearch.core.cli.main import run as ar
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from loop_fixtures import make_workspace, open_run
+
+
+def test_it_prints_its_address_serves_and_ends_with_ctrl_c(tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    with open_run(workspace, "first"):
+        pass
+    command = [sys.executable, "-m", "autoresearch.core.cli.main", "--workspace", str(workspace), "dashboard"]
+    with subprocess.Popen([*command, "--port", "0", "--json"], stdout=subprocess.PIPE, text=True) as process:
+        url = json.loads(process.stdout.readline())["url"]
+        with urllib.request.urlopen(f"{url}api/state", timeout=10) as answer:
+            assert json.load(answer)["tag"] == "first"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path, capsys):
+    workspace = make_workspace(tmp_path / "w")
+    with open_run(workspace, "first"), socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert ar(["--workspace", str(workspace), "dashboard", "--port", str(port)]) == 2
+    assert "choose another --port" in capsys.readouterr().err
