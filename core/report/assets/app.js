@@ -144,14 +144,19 @@ function chart() {
 
 async function one(n) {
   const box = $("one"), answer = await fetch("/api/experiment/" + n);
+  const it = answer.ok ? await answer.json() : null, trouble = it ? "" : await answer.text();
   if (location.hash !== "#" + n) return;
   const back = element("a", "← all experiments");
   back.href = "#";
   box.replaceChildren(back);
+  fill(box, it, trouble);
   $("run").hidden = true;
   box.hidden = false;
-  if (!answer.ok) { box.append(element("p", await answer.text(), "bad")); return; }
-  const it = await answer.json();
+  back.focus();
+}
+
+function fill(box, it, trouble) {
+  if (!it) { box.append(element("p", trouble, "bad")); return; }
   box.append(element("h2", `Experiment ${it.n}: ${it.status || it.state}`), element("p", it.hypothesis));
   if (it.reason) box.append(element("p", it.reason, "soft"));
   const facts = element("dl"), say = (name, value) => facts.append(element("dt", name), element("dd", value));
@@ -176,7 +181,6 @@ async function one(n) {
     box.append(element("h2", "Edit"), pre);
   }
   if (it.log) { const pre = element("pre", it.log); pre.tabIndex = 0; box.append(element("h2", "End of the log"), pre); }
-  back.focus();
 }
 
 function route() {
