@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import libcst
 from autoresearch.agent.constants import Value, read_constants, write_constants
@@ -37,6 +38,7 @@ def imported_names(source: str) -> frozenset[str]:
     return frozenset(names)
 
 
+@lru_cache(maxsize=256)  # the menu tries every edit on the same few sources, again and again
 def with_function_body(source: str, name: str, parameters: tuple[str, ...], body: str, needs: str = "") -> str | None:
     """Replace the body of a top-level function, docstring included; its signature and all else stay.
 
