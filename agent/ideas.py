@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
 from autoresearch.core.errors import UsageError
 from autoresearch.core.proposal import CATEGORIES, Attempt, History
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 if sys.version_info >= (3, 11):
     import tomllib

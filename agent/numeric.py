@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from autoresearch.agent.constants import read_constants, write_constants
 from autoresearch.agent.facts import fact_of
 from autoresearch.agent.observations import Observations, footprint_ceiling, numbers, observe

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from autoresearch.agent.constants import Constant, read_constants
 from autoresearch.agent.space import Dimension, Number, footprint
 from autoresearch.agent.tried import structure_key

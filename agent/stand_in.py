@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from autoresearch.agent.quotas import Demand
 from autoresearch.agent.taxonomy import Change, classify
 from autoresearch.agent.tried import tree_key

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import libcst
-from autoresearch.agent.constants import Value, read_constants, write_constants
 from libcst.codemod import CodemodContext
 from libcst.codemod.visitors import AddImportsVisitor
+
+from autoresearch.agent.constants import Value, read_constants, write_constants
 
 Transform = Callable[[str], str | None]
 """Source -> edited source, or None where it does not fit."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+
 from autoresearch.agent.numeric import Move, propose_move
 from autoresearch.agent.tried import tree_key, tried_keys
 from autoresearch.core.errors import ProposalError

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from autoresearch.core.config import load_presets
-from autoresearch.core.trial import audit
 
 from autoresearch import backends
+from autoresearch.core.config import load_presets
+from autoresearch.core.trial import audit
 from benchmarks.trial_overhead import prepared_for
 
 SHARES = (0.002, 0.01, 0.05, 1.0)

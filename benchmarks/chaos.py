@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import damage
 from autoresearch.core.store.source import Repository

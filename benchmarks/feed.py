@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+
 from autoresearch.backends.contract import Packing, Runtime
 from autoresearch.core.data.client import FeedClient, FeedClock
 from autoresearch.core.data.documents import split_long

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from autoresearch.core.data.documents import offsets_of
 from autoresearch.core.data.packing import Packer
 from autoresearch.core.data.shards import Shard

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from autoresearch.agent.constants import read_constants, write_constants
 from autoresearch.agent.numeric import parzen_draws
 from autoresearch.agent.observations import numbers, observe

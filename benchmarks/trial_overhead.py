@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from autoresearch import backends
 from autoresearch.core.config import Preset, data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
@@ -23,8 +24,6 @@ from autoresearch.core.trial.environment import load_runtime
 from autoresearch.core.trial.result import Budget, IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox import levels
 from autoresearch.core.trial.supervisor import run_trial
-
-from autoresearch import backends
 
 TRAIN_SECONDS = {"null": 0.5, "cuda": 2.0, "mlx": 2.0}
 """Short: what is measured lies outside."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from autoresearch.core.errors import PrerequisiteError, UsageError
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autoresearch.core.errors import PrerequisiteError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
 

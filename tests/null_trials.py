@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from autoresearch import backends
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.result import Budget, TrialRequest
-
-from autoresearch import backends
 
 NULL_SOURCE = (Path(backends.__path__[0]) / "null" / "train.py").read_text(encoding="utf-8")
 BUDGET = Budget(train_seconds=0.3, startup_seconds=20.0, grace_floor_seconds=0.5)

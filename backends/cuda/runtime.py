@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from autoresearch.backends.contract import Array, Device, Model
 
 NAME = "cuda"

@@ -41,9 +41,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from autoresearch.backends.contract import Clock, Data, Spec
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from autoresearch.backends.contract import Clock, Data, Spec
 
 # ---- constants: one per line; `ar` writes a preset's values here when a run starts
 PRESET = "h100"  # the preset these values were last written for

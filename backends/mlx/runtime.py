@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from autoresearch.backends.contract import Array, Device, Model
 
 NAME = "mlx"

@@ -41,8 +41,9 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
-from autoresearch.backends.contract import Clock, Data, Spec
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from autoresearch.backends.contract import Clock, Data, Spec
 
 # ---- constants: one per line; `ar` writes a preset's values here when a run starts
 PRESET = "mac"  # the preset these values were last written for

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from autoresearch.core.cli.context import Settings, pass_settings
 
 if TYPE_CHECKING:

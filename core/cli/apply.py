@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import click
+
 from autoresearch.core.cli.context import Settings, pass_settings
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-from autoresearch.core.errors import PrerequisiteError
 from click.shell_completion import CompletionItem
+
+from autoresearch.core.errors import PrerequisiteError
 
 if TYPE_CHECKING:
     from autoresearch.backends.contract import Runtime

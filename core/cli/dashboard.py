@@ -6,6 +6,7 @@ import json
 import secrets
 
 import click
+
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import UsageError
 

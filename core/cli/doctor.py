@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 import click
+
 from autoresearch.core.cli.checks import Finding, check_all
 from autoresearch.core.cli.context import Settings, pass_settings
 

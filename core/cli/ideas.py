@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.proposal import CATEGORIES
 

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import click
+
 from autoresearch.backends import names as backend_names
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
 from autoresearch.core.cli.researchers import (
     JUDGES,
@@ -172,10 +173,9 @@ def configure(
     settings: Settings, backend: str, preset: Preset, device: str, wishes: Wishes, stored: RunRow | None
 ) -> tuple[RunConfig, Prepared]:
     """The run's configuration: what was asked for, else what the run was started with, else the preset's."""
+    from autoresearch import __version__
     from autoresearch.core.cli.context import ensure_prepared
     from autoresearch.core.run import RunConfig
-
-    from autoresearch import __version__
 
     was = dict(stored.config) if stored is not None else {}
     corpus = _absolute(wishes.corpus) if wishes.corpus else was.get("corpus", _absolute(preset.data.corpus))

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-from autoresearch.core.cli import archiver
-from autoresearch.core.cli.context import Settings, find_workspace, global_options
-from autoresearch.core.errors import ArError
 from click.shell_completion import CompletionItem
 
 from autoresearch import __version__
+from autoresearch.core.cli import archiver
+from autoresearch.core.cli.context import Settings, find_workspace, global_options
+from autoresearch.core.errors import ArError
 
 
 class Entry(NamedTuple):

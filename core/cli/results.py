@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
+
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import UsageError
 from autoresearch.core.store.rows import ExperimentRow

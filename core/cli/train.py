@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
+
 from autoresearch.core.cli.context import (
     Backend,
     Settings,

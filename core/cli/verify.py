@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import click
+
 from autoresearch.core.cli.context import Settings, pass_settings
 
 SEED_OFFSET, SEEDS_PER_LOOK = 1_000_000_000, 1000

@@ -8,12 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 import click
+
 from autoresearch.core.cli.context import Settings, pass_settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from autoresearch.core.report.follow import RunFollower
     from autoresearch.core.store.reader import LedgerReader
-    from rich.console import Console
 
 LOOK_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
@@ -29,9 +31,10 @@ def watch(settings: Settings, tag: str | None) -> None:
     Ends when the run does; Ctrl-C leaves it alone. Where there is no terminal, says what happens in plain lines; with
     --json, prints every decision as an object, and a summary at the end.
     """
+    from rich.console import Console
+
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.follow import RunFollower
-    from rich.console import Console
 
     with open_reader(settings.workspace, tag) as reader:
         follower, console = RunFollower(reader), Console()
@@ -45,8 +48,9 @@ def watch(settings: Settings, tag: str | None) -> None:
 
 def _draw(follower: RunFollower, console: Console) -> None:
     """The panel, drawn again in place until the run ends."""
-    from autoresearch.core.report.panel import panel
     from rich.live import Live
+
+    from autoresearch.core.report.panel import panel
 
     snapshot = follower.look()
     with Live(panel(snapshot, console.width), console=console, auto_refresh=False, vertical_overflow="crop") as live:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+
 from autoresearch.core.data.frames import DOCUMENTS, Request
 from autoresearch.core.data.mixing import Mixer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
 from autoresearch.core.data.corpora import Corpus
 from autoresearch.core.data.documents import Documents, join, offsets_of
 from autoresearch.core.data.manifest import (

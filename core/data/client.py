@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from autoresearch.backends.contract import Array, BatchInfo, Packing, Runtime
 from autoresearch.core.data.frames import DOCUMENTS, END, FRAME, ROWS, Header, Request
 

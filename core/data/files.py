@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from autoresearch.core.data.documents import Documents, in_blocks, join_arrays, split_long
 from autoresearch.core.errors import DataError
 

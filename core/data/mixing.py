@@ -8,6 +8,7 @@ says little about the rest: on Python source, batches of 8 rows of 256 tokens, m
 from __future__ import annotations
 
 import numpy as np
+
 from autoresearch.core.data.packing import Packer
 
 POOL_ROWS = 1024

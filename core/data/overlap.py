@@ -11,6 +11,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+
 from autoresearch.core.data.documents import BLOCK_BYTES, Documents, join_arrays
 
 WINDOW = 150

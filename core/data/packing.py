@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+
 from autoresearch.core.data.shards import Shard
 
 HELD = 1024

@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from autoresearch.core.data.build import build_rows, build_text, build_vocabulary
 from autoresearch.core.data.corpora import STDLIB, Corpus, open_corpus
 from autoresearch.core.data.hub import HUB_CORPORA
@@ -27,7 +29,6 @@ from autoresearch.core.data.manifest import (
 )
 from autoresearch.core.data.storage import as_data_error, sync_folder, write_file
 from autoresearch.core.errors import DataError, UsageError
-from filelock import FileLock, Timeout
 
 Progress = Callable[[str], None]
 

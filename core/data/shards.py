@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from autoresearch.core.data.documents import Documents
 from autoresearch.core.data.storage import write_file
 from autoresearch.core.errors import DataError

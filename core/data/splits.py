@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
 from autoresearch.core.data.corpora import Corpus
 from autoresearch.core.data.documents import Documents, join
 from autoresearch.core.data.overlap import Cut, OverlapIndex

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from autoresearch.core.report.trial_events import is_number
-from autoresearch.core.report.wording import bar, compact, one_line
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from autoresearch.core.report.trial_events import is_number
+from autoresearch.core.report.wording import bar, compact, one_line
 
 REFRESH_PER_SECOND = 4
 PLAIN_SECONDS = 10.0

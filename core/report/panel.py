@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from rich.console import Group
+from rich.text import Text
+
 from autoresearch.core.report.curves import braille, sparkline, steps
 from autoresearch.core.report.follow import Snapshot
 from autoresearch.core.report.live import decision_words
 from autoresearch.core.report.wording import dollars, one_line
 from autoresearch.core.store.rows import ExperimentRow
-from rich.console import Group
-from rich.text import Text
 
 CURVE_LINES, CURVE_WIDTH = 4, 72
 _STYLES = {"keep": "bold green", "discard": "dim", "crash": "red", "invalid": "red", "timeout": "yellow"}

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from autoresearch.core.report.wording import one_line
-from autoresearch.core.store.rows import ExperimentRow
 from rich.console import Console
 from rich.table import Table
+
+from autoresearch.core.report.wording import one_line
+from autoresearch.core.store.rows import ExperimentRow
 
 COLUMNS = ("n", "status", "val_bpb", "delta", "seconds", "description")
 _STYLES = {"keep": "bold green", "discard": "dim", "crash": "red", "invalid": "red", "timeout": "yellow"}

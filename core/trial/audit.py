@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+
 from autoresearch.core.trial.result import AuditResult
 
 POSITIONS = math.ceil(math.log(0.01) / math.log(0.99))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from autoresearch.core.errors import TrialError
 from autoresearch.core.trial import guard
 from autoresearch.core.trial.environment import child_environment

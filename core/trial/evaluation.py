@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from autoresearch.core.trial import audit, scoring
 from autoresearch.core.trial.calibration import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child import Child

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import autoresearch
+from autoresearch import backends, core
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial import landlock
 from autoresearch.core.trial.result import IsolationLevel
-
-import autoresearch
-from autoresearch import backends, core
 
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store")
 ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "OpenCL", "vulkan", "nvidia")

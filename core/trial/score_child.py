@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from autoresearch.backends.contract import Device
 from autoresearch.core.trial.channel import Channel, Stage
 from autoresearch.core.trial.train_module import load_train_file, make_spec

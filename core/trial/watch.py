@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import psutil
+
 from autoresearch.core.errors import TrialError
 from autoresearch.core.trial.child import Child, Launch
 from autoresearch.core.trial.record import Record

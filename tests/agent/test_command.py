@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from simulated_runs import ROOT, baseline, history_of
+
 from autoresearch.agent.command import Command
 from autoresearch.core.errors import ProposalError, UsageError
-from simulated_runs import ROOT, baseline, history_of
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
 EDIT = "p = Path('train.py'); p.write_text(p.read_text().replace('LEARNING_RATE = 0.25', 'LEARNING_RATE = 0.5'))\n"

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from autoresearch.agent.edits import EditError, apply_reply
 from autoresearch.agent.tried import tree_key
 

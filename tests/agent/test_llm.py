@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
+from simulated_runs import ROOT, baseline, history_of
+
 from autoresearch.agent.llm import LLM, read_header
 from autoresearch.agent.memory import Digest
 from autoresearch.agent.models import Models
 from autoresearch.agent.providers import Price, Provider, without_keys
 from autoresearch.agent.spending import FailedProposalError, Spending
-from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
-from simulated_runs import ROOT, baseline, history_of
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
 MODEL = "openai/test-model"

@@ -3,11 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from simulated_runs import SOURCE, baseline, history_of
+
 from autoresearch.agent.mix import Mix, split
 from autoresearch.agent.spending import FailedProposalError
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, Cost, Proposal
-from simulated_runs import SOURCE, baseline, history_of
 
 
 class Scripted:

@@ -13,9 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
+
 from autoresearch.agent.providers import Price
 from autoresearch.core.store.reader import LedgerReader
-from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from simulated_runs import ROOT, baseline, history_of
+
 from autoresearch.agent.llm import LLM
 from autoresearch.agent.models import Models
 from autoresearch.agent.operators import choose_task
@@ -13,7 +15,6 @@ from autoresearch.agent.quotas import IN_A_ROW, MISSES, next_demand
 from autoresearch.agent.spending import Spending
 from autoresearch.agent.taxonomy import classify
 from autoresearch.core.proposal import Attempt, Cost
-from simulated_runs import ROOT, baseline, history_of
 
 CUDA = (ROOT / "backends" / "cuda" / "train.py").read_text(encoding="utf-8")
 

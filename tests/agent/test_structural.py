@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from simulated_runs import ROOT
+
 from autoresearch.agent.constants import read_constants, write_constants
 from autoresearch.agent.structural import MENU
 from autoresearch.agent.tried import tree_key
 from autoresearch.backends.contract import BatchInfo, Spec
-from simulated_runs import ROOT
 
 EDITS = {edit.name: edit for edit in MENU}
 BEFORE = {

@@ -1,5 +1,6 @@
-from autoresearch.agent.tried import structure_key, tree_key
 from simulated_runs import SOURCE
+
+from autoresearch.agent.tried import structure_key, tree_key
 
 
 def test_comments_layout_docstrings_and_spellings_of_a_number_make_no_difference():

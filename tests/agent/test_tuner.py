@@ -5,6 +5,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from simulated_runs import ROOT, SOURCE, baseline, history_of, objective, run
+
 from autoresearch.agent.constants import read_constants, write_constants
 from autoresearch.agent.numeric import parzen_draws
 from autoresearch.agent.observations import footprint_ceiling, numbers, observe
@@ -13,7 +15,6 @@ from autoresearch.agent.tried import tree_key
 from autoresearch.agent.tuner import Tuner
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import CATEGORIES
-from simulated_runs import ROOT, SOURCE, baseline, history_of, objective, run
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from autoresearch import backends
 from autoresearch.backends.contract import BatchInfo, Spec
 from autoresearch.core.config import Constant, load_presets
 from autoresearch.core.store.constants import read_constants, write_constants
-
-from autoresearch import backends
 
 FRAMEWORKS = ("torch", "mlx", "jax", "safetensors")
 V, T = 64, 32

@@ -21,9 +21,10 @@ import frameworks  # noqa: E402
 import honest  # noqa: E402
 import looking_ahead  # noqa: E402
 from arena import NULL_SOURCE, Arena, Outcome  # noqa: E402
-from autoresearch.core.trial.sandbox import best_level  # noqa: E402
 from cheating import Cheat  # noqa: E402
 from conftest import small_corpus  # noqa: E402
+
+from autoresearch.core.trial.sandbox import best_level  # noqa: E402
 
 GROUPS = {"breaking out": breaking_out, "bending time": bending_time, "looking ahead": looking_ahead}
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import psutil
-from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.result import Budget, IsolationLevel, TrialRequest, TrialResult
-from autoresearch.core.trial.supervisor import run_trial
 from cheating import Cheat, Layer
 
 from autoresearch import backends, core
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.trial.result import Budget, IsolationLevel, TrialRequest, TrialResult
+from autoresearch.core.trial.supervisor import run_trial
 
 NULL_SOURCE = (Path(backends.__path__[0]) / "null" / "train.py").read_text(encoding="utf-8")
 BUDGET = Budget(train_seconds=0.3, startup_seconds=20.0, grace_floor_seconds=0.5)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import honest
 from arena import Arena, Outcome
-from autoresearch.core.store.constants import write_constants
-from autoresearch.core.trial.result import Budget
 from cheating import Cheat
 
 from autoresearch import backends
+from autoresearch.core.store.constants import write_constants
+from autoresearch.core.trial.result import Budget
 
 BUDGET = Budget(train_seconds=1.0, startup_seconds=90.0, grace_floor_seconds=2.0)
 LOGITS = "inner_logits = logits\ndef logits(model, tokens):\n    out = inner_logits(model, tokens)\n"

@@ -12,11 +12,12 @@ import honest
 import looking_ahead
 import pytest
 from arena import NULL_SOURCE, Arena
+from cheating import Cheat
+
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.gate import check_gate
 from autoresearch.core.trial.sandbox import best_level
 from autoresearch.core.trial.source import SourceFault
-from cheating import Cheat
 
 CHEATS = [*breaking_out.CHEATS, *bending_time.CHEATS, *looking_ahead.CHEATS]
 SAMPLE = {

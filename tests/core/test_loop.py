@@ -3,13 +3,14 @@ from __future__ import annotations
 import time
 
 import pytest
+from loop_fixtures import Scripted, Widths, git, make_workspace, open_run, width_of
+
 from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop, Stop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository
 from autoresearch.core.store.tsv import COLUMNS
-from loop_fixtures import Scripted, Widths, git, make_workspace, open_run, width_of
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from loop_fixtures import CONFIG, Scripted, Widths, git, make_workspace, open_run
+
 from autoresearch.core.errors import LedgerError, PrerequisiteError, SourceError, UsageError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository
-from loop_fixtures import CONFIG, Scripted, Widths, git, make_workspace, open_run
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run, width_of
+
 from autoresearch.core import loop as loop_module
 from autoresearch.core.cli.awake import awake
 from autoresearch.core.errors import ArError
@@ -19,7 +21,6 @@ from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository
 from autoresearch.core.trial.result import TrialResult
 from autoresearch.core.vigil import asleep_seconds, spoiled
-from loop_fixtures import Scripted, Widths, make_workspace, open_run, width_of
 
 
 @pytest.fixture

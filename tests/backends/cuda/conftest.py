@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+
 from autoresearch.backends.contract import BatchInfo, Spec
 
 TRAIN_FILE = Path(__file__).parents[3] / "backends" / "cuda" / "train.py"

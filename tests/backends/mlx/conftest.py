@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from autoresearch.backends import mlx as backend
 from autoresearch.backends.contract import BatchInfo, Spec
 from autoresearch.core.store.constants import write_constants

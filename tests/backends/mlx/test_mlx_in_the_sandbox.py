@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from autoresearch.backends.mlx import runtime
 from autoresearch.core.trial.child import Child, Launch
 from autoresearch.core.trial.sandbox import bubblewrap_status, open_sandbox

@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+
 from autoresearch.backends.mlx import runtime
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="MLX brings its own BLAS only on Linux")

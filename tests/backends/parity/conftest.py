@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from autoresearch.backends import cuda
 from autoresearch.backends.contract import Spec
 from autoresearch.core.store.constants import read_constants, write_constants

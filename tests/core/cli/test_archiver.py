@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from autoresearch.core.cli.archiver import find_archiver, is_archiver_call
 from autoresearch.core.cli.main import COMMANDS
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from autoresearch.backends import names as backend_names
 from autoresearch.core.cli import main
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from click.testing import CliRunner
+
 from autoresearch.agent.ideas import load_ideas, nearest_ideas
 from autoresearch.core.cli.ideas import EXAMPLE
 from autoresearch.core.cli.main import cli
 from autoresearch.core.errors import UsageError
 from autoresearch.core.proposal import Attempt, History
-from click.testing import CliRunner
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import os
 import subprocess
 
 import pytest
+
 from autoresearch.backends import names as backend_names
 from autoresearch.core.cli import main
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
+
 from autoresearch.core.cli import main
 from autoresearch.core.cli.context import Settings, find_workspace, pass_settings
 from autoresearch.core.errors import LimitReachedError, PrerequisiteError
-from click.testing import CliRunner
 
 AR = Path(sys.executable).with_name("ar")
 

@@ -2,6 +2,7 @@ import json
 import random
 
 import pytest
+
 from autoresearch.core.cli import main
 
 WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
+
 from autoresearch.core.cli.main import cli
 from autoresearch.core.trial import sandbox
 from autoresearch.core.trial.sandbox import LevelStatus
-from click.testing import CliRunner
 
 
 @pytest.mark.parametrize("command", ["train", "loop"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from autoresearch.backends import folder as backend_folder
 from autoresearch.core.cli import main
 from autoresearch.core.trial.result import TrialResult

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from autoresearch.core.ablate import Change, merge, without
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.welch import welch

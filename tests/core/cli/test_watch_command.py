@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop

@@ -1,9 +1,10 @@
 """Fixtures for the tests of this folder."""
 
 import pytest
+from made_corpora import options, quiet, write_corpus
+
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.prepare import prepare
-from made_corpora import options, quiet, write_corpus
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-from autoresearch.core.data.documents import Documents, in_blocks, join, split_long
 from hypothesis import given
 from hypothesis import strategies as st
+
+from autoresearch.core.data.documents import Documents, in_blocks, join, split_long
 
 
 @given(st.text(), st.integers(min_value=4, max_value=50))

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_corpora import VOCAB
+
 from autoresearch.core.data.client import FeedClient, FeedClock
 from autoresearch.core.data.frames import END, FRAME, REQUEST, REQUEST_MAGIC, ROWS, Header, Request
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.shards import open_shard
-from made_corpora import VOCAB
 
 BUDGET = 0.6
 

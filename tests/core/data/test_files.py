@@ -6,10 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_corpora import quiet
+
 from autoresearch.core.data.corpora import open_corpus
 from autoresearch.core.data.files import read_documents
 from autoresearch.core.errors import DataError
-from made_corpora import quiet
 
 ODD = ["plain", "NUL \0 and\r\nCRLF", "\ufeffmark", "▁ ▁", "e\u0301\u0301", "", "日本語" * 50]
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_corpora import SEQ, VOCAB, prose, quiet
+
 from autoresearch.core.data import hub
 from autoresearch.core.data.hub import HUB_CORPORA, HubCorpus, fetch
 from autoresearch.core.data.manifest import PrepareOptions
 from autoresearch.core.data.prepare import prepare
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.errors import DataError
-from made_corpora import SEQ, VOCAB, prose, quiet
 
 COMMIT = "c0ffee" + "0" * 34
 SMALL = HubCorpus("small", "someone/small", ("shard_0.parquet", "shard_1.parquet"), ("shard_2.parquet",), 2)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from autoresearch.core.data.documents import offsets_of
 from autoresearch.core.data.mixing import POOL_ROWS, POOLS, Mixer
 from autoresearch.core.data.packing import Packer

@@ -1,7 +1,8 @@
 import numpy as np
+from made_corpora import prose
+
 from autoresearch.core.data.documents import Documents
 from autoresearch.core.data.overlap import STRIDE, WINDOW, OverlapIndex, window_hashes
-from made_corpora import prose
 
 SHARED = prose(1000, 8)[: WINDOW + STRIDE + 100].replace("\n", " ")
 

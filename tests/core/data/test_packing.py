@@ -3,11 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from autoresearch.core.data.documents import offsets_of
 from autoresearch.core.data.packing import HELD, Packer
 from autoresearch.core.data.shards import Shard
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 BOS = 1
 Draw = Callable[[Packer, int, int], np.ndarray]

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_corpora import SEQ, VOCAB, options, prose, quiet, write_corpus
+
 from autoresearch.core.data.build import yardsticks
 from autoresearch.core.data.manifest import MANIFEST, Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare, prepared_folder
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.data.tokenizer import Tokenizer
 from autoresearch.core.errors import DataError, UsageError
-from made_corpora import SEQ, VOCAB, options, prose, quiet, write_corpus
 
 
 class Told:

@@ -1,9 +1,10 @@
 import itertools
 
 import numpy as np
-from autoresearch.core.data.scored_rows import first_fit, rows_sha256, score_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from autoresearch.core.data.scored_rows import first_fit, rows_sha256, score_rows
 
 BOS = 1
 DOCUMENTS = st.lists(st.lists(st.integers(2, 400), min_size=1, max_size=60), min_size=1, max_size=25)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from autoresearch.core.data.documents import offsets_of
 from autoresearch.core.data.shards import open_shard, write_shard
 from autoresearch.core.errors import DataError

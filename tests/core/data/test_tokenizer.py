@@ -2,11 +2,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from autoresearch.core.data.tokenizer import PIECE_BYTES, Tokenizer, train_tokenizer, training_pieces
-from autoresearch.core.errors import DataError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_corpora import prose
+
+from autoresearch.core.data.tokenizer import PIECE_BYTES, Tokenizer, train_tokenizer, training_pieces
+from autoresearch.core.errors import DataError
 
 TRAINING = prose(0, 80) + "\t<s>strike</s> <unk> <0x41> 2581 \u2581 \u2585 äöü€\r\n" * 40
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from null_trials import request
+
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.trial.result import Budget
 from autoresearch.core.trial.supervisor import TrialCancelled
-from null_trials import request
 
 ENDLESS = "import time\ndef build(spec): time.sleep(600)"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from autoresearch.core.judge.decision import Decision, Evidence, Measured, RunTrial, Side
 from autoresearch.core.judge.greedy import Greedy
 

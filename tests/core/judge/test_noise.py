@@ -5,6 +5,7 @@ import random
 import statistics
 
 import pytest
+
 from autoresearch.core.judge.noise import PRIOR_DOF, Prior, Repeat, estimate_noise
 from autoresearch.core.judge.posterior import better_than, normal_cdf, normal_score, shrink
 

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side
 from autoresearch.core.judge.racing import CHECK_EVERY, Racing
 

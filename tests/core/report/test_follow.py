@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.proposal import Proposal
@@ -16,7 +18,6 @@ from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.panel import current_words, panel
 from autoresearch.core.report.trial_events import EventFollower
 from autoresearch.core.store.reader import LedgerReader
-from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -2,9 +2,10 @@ import io
 import re
 
 import pytest
+from rich.console import Console
+
 from autoresearch.core.report.live import PlainView, Progress, QuietView, TerminalView, live_view
 from autoresearch.core.report.wording import bar, compact, one_line
-from rich.console import Console
 
 TRIAL = [
     {"event": "experiment", "experiment": 3, "description": "a longer warmdown"},

@@ -4,6 +4,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+
 from autoresearch.core.report.figures import draw_progress, value_range
 from autoresearch.core.report.table import COLUMNS, write_table
 from autoresearch.core.store.rows import ExperimentRow

@@ -3,12 +3,13 @@ from __future__ import annotations
 import ast
 
 import pytest
-from autoresearch.core.errors import SourceError
-from autoresearch.core.store.constants import read_constants, write_constants, write_preset
-from autoresearch.core.store.fingerprint import fingerprint
 from hypothesis import given
 from hypothesis import strategies as st
 from loop_fixtures import PRESET, TRAIN
+
+from autoresearch.core.errors import SourceError
+from autoresearch.core.store.constants import read_constants, write_constants, write_preset
+from autoresearch.core.store.fingerprint import fingerprint
 
 SOURCE = '''"""Été."""
 import math

@@ -8,6 +8,8 @@ import shutil
 import sqlite3
 
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
@@ -15,7 +17,6 @@ from autoresearch.core.store.journal import JOURNAL_NAME, TAIL_BYTES, Journal, l
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.restore import damage, mend
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 
 @pytest.fixture

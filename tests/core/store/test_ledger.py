@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.proposal import Cost, Proposal

@@ -3,9 +3,10 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from loop_fixtures import git, make_workspace
+
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
 from autoresearch.core.store.source import Repository, check_tag, experiment_ref
-from loop_fixtures import git, make_workspace
 
 TRAIN = "backends/null/train.py"
 

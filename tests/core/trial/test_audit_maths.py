@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from autoresearch.core.trial import audit
 
 N, T, V = 40, 16, 50

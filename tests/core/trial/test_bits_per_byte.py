@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from autoresearch.core.trial.scoring import ScoreFault, bits_per_byte, row_batches
 
 

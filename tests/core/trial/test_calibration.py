@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from null_trials import request
+
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
@@ -20,7 +22,6 @@ from autoresearch.core.trial.calibration import (
 from autoresearch.core.trial.device import probe_device
 from autoresearch.core.trial.result import AuditResult
 from autoresearch.core.trial.supervisor import run_trial
-from null_trials import request
 
 
 def honest(max_abs: float, mean: float) -> AuditResult:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from null_trials import request
+
+from autoresearch import backends
 from autoresearch.agent.structural import MENU
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.gate import check_gate
 from autoresearch.core.trial.source import SourceFault
 from autoresearch.core.trial.supervisor import run_trial
-from null_trials import request
-
-from autoresearch import backends
 
 
 def shipped(backend: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
+
 from autoresearch.core.trial import guard
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt its orphans")

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial import landlock
 from autoresearch.core.trial import sandbox as sandbox_module

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from null_trials import request
+
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.result import Budget, IsolationLevel
 from autoresearch.core.trial.sandbox import best_level
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
-from null_trials import request
 
 LEVELS: list[IsolationLevel] = sorted({best_level(), "process"})
 DAEMON = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from autoresearch.core.trial.source import SourceFault, check_source, vocab_size_of
 
 GOOD = """

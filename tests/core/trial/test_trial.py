@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from null_trials import BUDGET, line_of, request
+
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
 from autoresearch.core.trial.result import Budget, TrialResult
 from autoresearch.core.trial.sandbox import best_level
 from autoresearch.core.trial.supervisor import run_trial
-from null_trials import BUDGET, line_of, request
 
 WRAP_TRAIN = "inner_train = train\ndef train(model, data, clock):\n"
 RUNTIME = "import sys, os\nruntime = sys.modules['autoresearch.backends.null.runtime']\n"

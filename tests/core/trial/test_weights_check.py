@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from autoresearch.core.trial.weights import WeightsFault, check_weights, take_weights
 from safetensors.numpy import save_file
+
+from autoresearch.core.trial.weights import WeightsFault, check_weights, take_weights
 
 LIMIT = 1 << 20
 
