@@ -13,6 +13,7 @@ import looking_ahead
 import pytest
 from arena import NULL_SOURCE, Arena
 from cheating import Cheat
+from prerequisites import lacking
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.gate import check_gate
@@ -58,7 +59,7 @@ def test_the_gate_refuses_what_it_can_see(cheat: Cheat, arena: Arena) -> None:
 @pytest.mark.parametrize("cheat", [cheat for cheat in CHEATS if cheat.name in SAMPLE], ids=lambda cheat: cheat.name)
 def test_behind_the_gate_its_layer_stops_it(cheat: Cheat, arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     if cheat.layer == "sandbox" and best_level() != "bubblewrap":
-        pytest.skip("this machine has no level that hides files")
+        lacking("bubblewrap cannot be used here: no level hides files")
     monkeypatch.setenv("SOME_API_KEY", "sk-very-secret")
     outcome = arena.run(cheat, gate=False)
     assert (outcome.layer, outcome.left) == (cheat.layer, ()), outcome.result.reason

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from prerequisites import lacking
 
 from autoresearch.backends.mlx import runtime
 from autoresearch.core.trial.child import Child, Launch
@@ -22,9 +22,7 @@ print("ANSWER", double(mx.ones((2, 2))).sum().item(), runtime.openblas_in_use())
 @pytest.mark.parametrize("level", ["process", "bubblewrap"])
 def test_a_preloaded_openblas_and_the_compiler_work_inside(tmp_path: Path, level: str) -> None:
     if level == "bubblewrap" and not bubblewrap_status().available:
-        if os.environ.get("CI"):
-            pytest.fail(str(bubblewrap_status().why_not))
-        pytest.skip(str(bubblewrap_status().why_not))
+        lacking(str(bubblewrap_status().why_not))
     for name in ("home", "tmp"):
         (tmp_path / name).mkdir()
     environment = dict(runtime.launch_environment())

@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from prerequisites import lacking
 
 from autoresearch.backends.mlx import runtime
 
@@ -46,9 +47,7 @@ def test_an_intel_mac_is_sent_to_the_other_backend(monkeypatch: pytest.MonkeyPat
 def test_the_launch_environment_puts_openblas_in_front_of_the_bundled_blas() -> None:
     environment = dict(runtime.launch_environment())
     if not environment:
-        if os.environ.get("CI"):
-            pytest.fail("no OpenBLAS found: apt install libopenblas0-pthread")
-        pytest.skip("no OpenBLAS on this machine")
+        lacking("no OpenBLAS found: apt install libopenblas0-pthread")
     code = """
 import json
 from pathlib import Path

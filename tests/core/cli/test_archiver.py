@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prerequisites import lacking
 
 from autoresearch.core.cli.archiver import find_archiver, is_archiver_call
 from autoresearch.core.cli.main import COMMANDS
@@ -90,10 +91,11 @@ def test_without_another_ar_the_error_says_so(tmp_path):
     assert "binutils" in done.stderr
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_static_library_is_built_through_our_ar(tmp_path):
     if find_archiver(os.environ["PATH"]) is None:
-        pytest.skip("there is no system archiver on PATH")
+        lacking("there is no system archiver on PATH")
+    if shutil.which("g++") is None:
+        lacking("there is no C++ compiler on PATH")
     (tmp_path / "x.cc").write_text("int x() { return 42; }\n")
     environment = {**os.environ, "PATH": f"{OUR_AR.parent}{os.pathsep}{os.environ['PATH']}"}
     for line in ("g++ -c x.cc", "ar rcs libx.a x.o", "ar -t libx.a"):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prerequisites import lacking
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
@@ -57,7 +58,7 @@ exit $code
         ["unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
     )
     if probe.returncode != 0:
-        pytest.skip(f"no user namespace with mounts: {probe.stderr.decode().strip()}")
+        lacking(f"no user namespace with mounts: {probe.stderr.decode().strip()}")
     command = ["unshare", "-Urm", "sh", "-c", script, "sh", *arena.command()]
     done = subprocess.run(command, env=arena.environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1, done.stderr
@@ -79,7 +80,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     script = f'mount --bind {runs} {runs} && mount -o remount,bind,ro {runs} && exec "$@"'
     probe = subprocess.run(["unshare", "-Urm", "sh", "-c", script, "sh", "true"], capture_output=True, check=False)
     if probe.returncode != 0:
-        pytest.skip(f"no user namespace with mounts: {probe.stderr.decode().strip()}")
+        lacking(f"no user namespace with mounts: {probe.stderr.decode().strip()}")
     command = ["unshare", "-Urm", "sh", "-c", script, "sh", *arena.command()]
     done = subprocess.run(command, env=arena.environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
