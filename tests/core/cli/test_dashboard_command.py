@@ -22,7 +22,13 @@ def test_it_prints_its_address_serves_and_ends_with_ctrl_c(tmp_path):
     with open_run(workspace, "first"):
         pass
     command = [sys.executable, "-m", "autoresearch.core.cli.main", "--workspace", str(workspace), "dashboard"]
-    with subprocess.Popen([*command, "--port", "0", "--json"], stdout=subprocess.PIPE, text=True) as process:
+    # Whoever starts the tests in the background may have had SIGINT ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([*command, "--port", "0", "--json"], stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         url = json.loads(process.stdout.readline())["url"]
         with urllib.request.urlopen(f"{url}api/state", timeout=10) as answer:
             assert json.load(answer)["tag"] == "first"
