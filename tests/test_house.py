@@ -62,7 +62,9 @@ def tracked_texts() -> dict[str, str]:
 def test_the_project_speaks_only_of_itself():
     # Absolute paths of one machine, and hosts that packages come from: neither is true anywhere else.
     # The words are put together here, so that this file passes its own test.
-    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"))]
+    hosts = [
+        ".".join(parts) for parts in (("pypi", "org"), ("python" + "hosted", "org"), ("download", "pytorch", "org"))
+    ]
     places = ["/".join(["", *parts]) for parts in (("work", ""), ("root", ""), ("tmp", "bash"), ("opt", "wheels"))]
     pattern = re.compile("|".join(rf"(?<![\w.~}}$]){re.escape(word)}" for word in (*hosts, *places)))
     found = {name: match.group() for name, text in tracked_texts().items() if (match := pattern.search(text))}

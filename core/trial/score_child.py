@@ -14,16 +14,12 @@ import numpy as np
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.trial.channel import Channel, Stage
-from autoresearch.core.trial.train_module import load_train_file, make_spec
+from autoresearch.core.trial.train_module import build_model
 
 
 def score(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
     """Build the model, load the frozen weights, answer every batch."""
-    stage.name = "import"
-    module = load_train_file(job["source"])
-    runtime.seed(job["seed"])
-    stage.name = "build"
-    model = module.build(make_spec(job, device))
+    module, model = build_model(job, runtime, device, stage)
     stage.name = "loading the weights"
     runtime.load_weights(model, Path(job["weights"]))
     stage.name = "logits"

@@ -12,7 +12,7 @@ from typing import Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.client import FeedClient, FeedClock
 from autoresearch.core.trial.channel import Channel, Stage
-from autoresearch.core.trial.train_module import load_train_file, make_spec
+from autoresearch.core.trial.train_module import build_model
 
 LOG_SECONDS = 0.05
 """Between two points of the live curve; the last one is always sent."""
@@ -43,11 +43,7 @@ class Curve:
 
 def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
     """Run `build` and `train`, wait for the device, then write and announce the weights."""
-    stage.name = "import"
-    module = load_train_file(job["source"])
-    runtime.seed(job["seed"])
-    stage.name = "build"
-    model = module.build(make_spec(job, device))
+    module, model = build_model(job, runtime, device, stage)
     stage.name = "train"
     channel.send("startup")
     curve = Curve(channel)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.backends.contract import Device, Spec
+from autoresearch.core.trial.channel import Stage
 
 MODULE_NAME = "train_file"
 
@@ -33,3 +34,12 @@ def make_spec(job: dict[str, Any], device: Device) -> Spec:
         device=device.kind,
         tier=job["tier"],
     )
+
+
+def build_model(job: dict[str, Any], runtime: Any, device: Device, stage: Stage) -> tuple[types.ModuleType, Any]:
+    """The train file as a module and its freshly built model, the same way in every child."""
+    stage.name = "import"
+    module = load_train_file(job["source"])
+    runtime.seed(job["seed"])
+    stage.name = "build"
+    return module, module.build(make_spec(job, device))
