@@ -33,7 +33,7 @@ class RunConfig:
     prepared: str
     """Folder of the prepared corpus."""
     prepared_sha256: str
-    """Of everything that its trials read (see `data_sha256` in core.cli.loop)."""
+    """Of everything that its trials read (see `data_sha256` in core.cli.start)."""
     vocabularies: tuple[int, ...]
     eval_seq_len: int
     score_rows: int

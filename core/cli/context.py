@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-from click.shell_completion import CompletionItem
 
+from autoresearch.core.cli.params import BackendName
 from autoresearch.core.errors import PrerequisiteError
 
 if TYPE_CHECKING:
@@ -84,27 +84,6 @@ def find_workspace(start: Path) -> Path:
         if (folder / "program.md").is_file() and (folder / "backends").is_dir():
             return folder
     return start
-
-
-class BackendName(click.ParamType):
-    """`auto` or a backend's folder name."""
-
-    name = "backend"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse a name that is no backend."""
-        from autoresearch.backends import names as backend_names
-
-        names = ["auto", *backend_names()]
-        if value not in names:
-            self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
-        return value
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Complete the names."""
-        from autoresearch.backends import names as backend_names
-
-        return [CompletionItem(name) for name in ["auto", *backend_names()] if name.startswith(incomplete)]
 
 
 def global_options(*, hidden: bool) -> Callable[[AnyFunction], AnyFunction]:

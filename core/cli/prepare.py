@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, pass_settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.loop import Vocabularies
+from autoresearch.core.cli.params import Vocabularies
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared

@@ -1,0 +1,45 @@
+"""What `ar loop` shows when it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from autoresearch.core.cli.context import Settings
+
+if TYPE_CHECKING:
+    from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.run import Run
+
+
+def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
+    """The picture; then the summary as JSON, or the table and where things are."""
+    from autoresearch.core.report.figures import draw_progress
+    from autoresearch.core.report.table import write_table
+    from autoresearch.core.store.summary import summarise
+
+    rows = [row for row in run.ledger.experiments() if row.state == "decided"]
+    picture, yardsticks = run.folder / "progress.png", prepared.manifest.yardsticks
+    if rows:
+        draw_progress(rows, picture, {"gzip": yardsticks.gzip_bpb, "xz": yardsticks.xz_bpb})
+    summary = {**summarise(run.ledger), "picture": str(picture) if rows else None}
+    if settings.json:
+        click.echo(json.dumps({"summary": summary}))
+        return
+    write_table(rows)
+    settings.say(f"{run.tag}: {reason}" if reason else run.tag)
+    if summary["delta"] is not None and summary["estimated_delta"] is not None and run.config.judge == "racing":
+        settings.say(
+            f"estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the baseline "
+            f"(shrunken; the raw figures below flatter the best)"
+        )
+    if summary["delta"] is not None:
+        settings.say(
+            f"best: experiment {summary['best_experiment']}, {summary['best_bpb']:.6f} bpb, "
+            f"{summary['delta']:+.6f} against the baseline's {summary['baseline_bpb']:.6f}"
+        )
+        settings.say(f"train file: {summary['best_train']} (branch {summary['branch']}; `ar apply` takes it over)")
+    if rows:
+        settings.say(f"picture: {picture}")
