@@ -63,6 +63,11 @@ class LedgerReader:
         rows = self._rows("SELECT * FROM experiments WHERE state != 'decided' ORDER BY number LIMIT 1")
         return experiment_row(rows[0]) if rows else None
 
+    def undecided(self) -> list[ExperimentRow]:
+        """Every experiment that is not decided yet, in order: several when trials run side by side."""
+        rows = self._rows("SELECT * FROM experiments WHERE state != 'decided' ORDER BY number")
+        return [experiment_row(row) for row in rows]
+
     def keeps(self) -> list[ExperimentRow]:
         """Every kept experiment in order, the baseline first."""
         rows = self._rows("SELECT * FROM experiments WHERE status = 'keep' ORDER BY number")
