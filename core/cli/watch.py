@@ -14,8 +14,9 @@ from autoresearch.core.cli.context import Settings, pass_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from autoresearch.core.report.follow import RunFollower
+    from autoresearch.core.report.follow import RunFollower, Snapshot
     from autoresearch.core.store.reader import LedgerReader
+    from autoresearch.core.store.rows import ExperimentRow
 
 LOOK_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
@@ -60,6 +61,22 @@ def _draw(follower: RunFollower, console: Console) -> None:
             live.update(panel(snapshot, console.width), refresh=True)
 
 
+class Decisions:
+    """Gives every decision once. Where several trials run side by side, numbers are not decided in order."""
+
+    def __init__(self, reader: LedgerReader, known: int = 0) -> None:
+        """The first `known` of them are old news."""
+        self._reader, self._seen = reader, set(reader.decisions()[:known])
+
+    def new(self, snapshot: Snapshot) -> list[ExperimentRow]:
+        """What was decided since the last call."""
+        if snapshot.decided == len(self._seen):
+            return []
+        numbers = [number for number in self._reader.decisions() if number not in self._seen]
+        self._seen.update(numbers)
+        return [self._reader.experiment(number) for number in numbers]
+
+
 def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float = LOOK_SECONDS) -> None:
     """A line when an experiment starts or is decided, and now and then while one goes on."""
     from autoresearch.core.report.panel import best_words, current_words, decided_words, head_words
@@ -68,17 +85,17 @@ def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float
     snapshot = follower.look()
     _say(head_words(snapshot))
     _say(best_words(snapshot))
-    known, shown, said = snapshot.decided, None, 0.0
+    decisions, shown, said = Decisions(reader, snapshot.decided), set[int](), 0.0
     while True:
-        for number in range(known, snapshot.decided):
-            _say(f"experiment {number}: {decided_words(reader.experiment(number))}")
-        known = snapshot.decided
-        current = snapshot.current
+        for row in decisions.new(snapshot):
+            _say(f"experiment {row.number}: {decided_words(row)}")
         if snapshot.over:
             break
-        if current is not None and current.number != shown:
-            shown, said = current.number, time.monotonic()
-            _say(f"experiment {shown}: {one_line(current.hypothesis)}")
+        fresh = [one.experiment for one in snapshot.running if one.experiment.number not in shown]
+        for row in fresh:
+            _say(f"experiment {row.number}: {one_line(row.hypothesis)}")
+        if fresh:
+            shown, said = {one.experiment.number for one in snapshot.running}, time.monotonic()
         elif time.monotonic() - said > PLAIN_SECONDS:
             said = time.monotonic()
             _say(current_words(snapshot))
@@ -91,11 +108,10 @@ def stream_decisions(reader: LedgerReader, follower: RunFollower, look_seconds: 
     """Every decision from the first on as one JSON object a line, and the summary."""
     from autoresearch.core.store.summary import decided_record, summarise
 
-    known, snapshot = 0, follower.look()
+    decisions, snapshot = Decisions(reader), follower.look()
     while True:
-        for number in range(known, snapshot.decided):
-            click.echo(json.dumps(decided_record(reader.experiment(number))))
-        known = snapshot.decided
+        for row in decisions.new(snapshot):
+            click.echo(json.dumps(decided_record(row)))
         sys.stdout.flush()
         if snapshot.over:
             break

@@ -1,4 +1,4 @@
-"""A run that another process writes, as it is at this moment: the ledger, and the current trial's events."""
+"""A run that another process writes, as it is at this moment: the ledger, and the events of the trials that run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ MAX_LOSSES = 20_000
 
 
 @dataclass(frozen=True)
+class Running:
+    """An experiment that is not decided yet, and the trial of it that runs."""
+
+    experiment: ExperimentRow
+    trial: TrialRow | None
+    """None between two trials."""
+    progress: Progress | None
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """A run at one moment. Times are seconds since the epoch."""
 
@@ -37,11 +48,8 @@ class Snapshot:
     """The baseline included."""
     last: tuple[ExperimentRow, ...]
     """The latest decisions, oldest first."""
-    current: ExperimentRow | None
-    trial: TrialRow | None
-    """The trial that runs now."""
-    progress: Progress | None
-    losses: tuple[float, ...]
+    running: tuple[Running, ...]
+    """What is in flight, by number: several where trials run side by side."""
     peak_memory_mb: float | None
     """Of the last trial that ended."""
     isolation: str | None
@@ -65,65 +73,95 @@ class Snapshot:
         first, best = self.baseline.estimate, self.best.estimate
         return None if first is None or best is None else best - first
 
+    @property
+    def current(self) -> ExperimentRow | None:
+        """The first of what is in flight."""
+        return self.running[0].experiment if self.running else None
+
+    @property
+    def trial(self) -> TrialRow | None:
+        """Its trial."""
+        return self.running[0].trial if self.running else None
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far that trial is."""
+        return self.running[0].progress if self.running else None
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """That trial's losses."""
+        return self.running[0].losses if self.running else ()
+
+
+class TrialFollower:
+    """Folds what one trial says."""
+
+    def __init__(self, reader: LedgerReader, trial: TrialRow, budget_seconds: float) -> None:
+        self._events = EventFollower(trial_folder(reader.folder, trial.experiment, trial.k) / "events.jsonl")
+        self._started = trial.started
+        self.progress = Progress(budget_seconds, since=trial.started)
+        self.losses: list[float] = []
+
+    def look(self) -> None:
+        """Take in what it has said since the last look."""
+        for event in self._events.new():
+            at = event.get("t")
+            self.progress.fold(event, self._started + (at if is_number(at) else 0.0))
+            if event.get("event") == "log" and is_number(loss := event.get("loss")):
+                self.losses.append(loss)
+        del self.losses[:-MAX_LOSSES]
+
 
 class RunFollower:
     """Looks at a run again and again. Every look raises `LedgerError` when the ledger is damaged."""
 
     def __init__(self, reader: LedgerReader) -> None:
         self._reader = reader
-        self._trial: tuple[int, int, int] | None = None
-        self._events: EventFollower | None = None
-        self._progress: Progress | None = None
-        self._losses: list[float] = []
+        self._trials: dict[tuple[int, int, int], TrialFollower] = {}
 
     def look(self) -> Snapshot:
         """The run as it is now."""
         reader, run, now = self._reader, self._reader.run(), time.time()
-        last = [row for row in reader.last(LAST_DECISIONS + 1) if row.state == "decided"][-LAST_DECISIONS:]
-        current = reader.in_flight()
-        trials = reader.trials(experiment=current.number) if current else []
-        trial = next((one for one in trials if one.status is None), None)
-        self._follow(run, trial)
-        ended = self._last_result(trials, last)
-        keeps = reader.keeps()
+        undecided = reader.undecided()
+        recent = reader.last(LAST_DECISIONS + len(undecided))
+        last = sorted((row for row in recent if row.state == "decided"), key=lambda row: row.decided or 0.0)
+        last = last[-LAST_DECISIONS:]
+        trials = {row.number: reader.trials(experiment=row.number) for row in undecided}
+        running = tuple(self._running(run, row, trials[row.number]) for row in undecided)
+        in_flight = {_key(one.trial) for one in running if one.trial is not None}
+        self._trials = {key: follower for key, follower in self._trials.items() if key in in_flight}
+        ended = self._last_result([trial for some in trials.values() for trial in some], last)
+        keeps, totals = reader.keeps(), reader.totals()
+        baseline_decided = reader.next_number() > 0 and all(row.number > 0 for row in undecided)
         return Snapshot(
             now=now,
             run=run,
             died=run.state == "running" and not is_alive(run, now),
-            totals=reader.totals(),
+            totals=totals,
             best=reader.incumbent(),
             baseline=keeps[0] if keeps else None,
             keeps=tuple((row.number, row.estimate) for row in keeps if row.estimate is not None),
-            decided=reader.next_number() - (1 if current else 0),
+            decided=totals.decided + baseline_decided,
             last=tuple(last),
-            current=current,
-            trial=trial,
-            progress=self._progress,
-            losses=tuple(self._losses),
+            running=running,
             peak_memory_mb=ended.get("peak_memory_mb"),
             isolation=ended.get("isolation"),
         )
 
-    def _follow(self, run: RunRow, trial: TrialRow | None) -> None:
-        """Take in what the current trial has said since the last look."""
-        key = None if trial is None else (trial.experiment, trial.k, trial.starts)
-        if key != self._trial:
-            self._trial, self._events, self._progress, self._losses = key, None, None, []
-            if trial is not None:
-                folder = trial_folder(self._reader.folder, trial.experiment, trial.k)
-                self._events = EventFollower(folder / "events.jsonl")
-                self._progress = Progress(run.config["train_seconds"], since=trial.started)
-        if trial is None or self._events is None or self._progress is None:
-            return
-        for event in self._events.new():
-            at = event.get("t")
-            self._progress.fold(event, trial.started + (at if is_number(at) else 0.0))
-            if event.get("event") == "log" and is_number(loss := event.get("loss")):
-                self._losses.append(loss)
-        del self._losses[:-MAX_LOSSES]
+    def _running(self, run: RunRow, row: ExperimentRow, trials: list[TrialRow]) -> Running:
+        trial = next((one for one in trials if one.status is None), None)
+        if trial is None:
+            return Running(row, None, None, ())
+        key = _key(trial)
+        if key not in self._trials:
+            self._trials[key] = TrialFollower(self._reader, trial, run.config["train_seconds"])
+        follower = self._trials[key]
+        follower.look()
+        return Running(row, trial, follower.progress, tuple(follower.losses))
 
     def _last_result(self, trials: list[TrialRow], last: list[ExperimentRow]) -> dict[str, Any]:
-        ended = [trial for trial in trials if trial.result]
+        ended = sorted((trial for trial in trials if trial.result), key=lambda trial: trial.ended or 0.0)
         if not ended and last:
             ended = [trial for trial in self._reader.trials(experiment=last[-1].number) if trial.result]
         return dict(ended[-1].result) if ended else {}
@@ -136,3 +174,7 @@ def is_alive(run: RunRow, now: float) -> bool:
     if run.pid is not None and run.host == socket.gethostname():
         return psutil.pid_exists(run.pid)
     return run.heartbeat is not None and now - run.heartbeat < STALE_SECONDS
+
+
+def _key(trial: TrialRow) -> tuple[int, int, int]:
+    return trial.experiment, trial.k, trial.starts

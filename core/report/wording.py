@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 BAR_CELLS = 16
+_COLOURS = re.compile("\x1b\\[[0-9;:]*m")
 
 
 def one_line(text: str, limit: int | None = None) -> str:
     """The text on one line, without control characters (a researcher's words may carry a terminal's escapes)."""
     words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return words if limit is None or len(words) <= limit else words[: limit - 1].rstrip() + "…"
+
+
+def visible(text: str) -> str:
+    """Text of several lines in which no character can steer who shows it, or change the order of what is read.
+
+    Colours go, control characters become their pictures, invisible ones their numbers; line ends are newlines.
+    """
+    text = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    if char.isprintable() or char in "\n\t":
+        return char
+    code = ord(char)
+    return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"
 
 
 def compact(number: float) -> str:

@@ -68,6 +68,11 @@ class LedgerReader:
         rows = self._rows("SELECT * FROM experiments WHERE state != 'decided' ORDER BY number")
         return [experiment_row(row) for row in rows]
 
+    def decisions(self) -> list[int]:
+        """The numbers of the decided experiments in the order in which they were decided."""
+        rows = self._rows("SELECT number FROM experiments WHERE state = 'decided' ORDER BY decided, number")
+        return [int(row["number"]) for row in rows]
+
     def keeps(self) -> list[ExperimentRow]:
         """Every kept experiment in order, the baseline first."""
         rows = self._rows("SELECT * FROM experiments WHERE status = 'keep' ORDER BY number")
