@@ -125,7 +125,8 @@ def _decision(verdict: Verdict, match: Match, noise: Noise, incumbent: Side) -> 
         reason += f" (needed {verdict.bar:.3f})"
     reason += f"; shrunken {belief.shrunken:+.5f}; sigma {noise.sigma:.5f}"
     facts: dict[str, Any] = {"n": len(counted), "wealth": wealth, "paid": verdict.paid, "better": belief.better}
-    facts |= {"bar": verdict.bar, "measured": measured, "incumbent": match.incumbent.mean}
+    facts |= {"bar": verdict.bar, "measured": measured, "error": belief.standard_error}
+    facts |= {"incumbent": match.incumbent.mean}
     facts |= {"sigma": noise.sigma, "dof": noise.dof, "training": noise.training, "throughput": noise.throughput}
     estimate = match.incumbent.mean + belief.shrunken
     return Decision("keep" if kept else "discard", estimate, belief.shrunken, reason, facts)
