@@ -83,6 +83,21 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class InFlight:
+    """An experiment that waits for a device or runs on one: nothing is known of it yet but what it tries."""
+
+    experiment: int
+    source: str
+    hypothesis: str
+    category: str
+    researcher: str
+    predicted_delta: float | None
+    parent: int
+    """The experiment whose source it edited."""
+    parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class History:
     """All that a researcher may know when it proposes."""
 
@@ -100,11 +115,26 @@ class History:
     incumbent: Attempt
     """The best so far; its `source` is what to edit."""
     attempts: tuple[Attempt, ...]
-    """Every decided experiment in order, the baseline first."""
+    """Every decided experiment in the order of the decisions, the baseline first."""
+    in_flight: tuple[InFlight, ...] = ()
+    """Every experiment that is not decided yet, the baseline left out."""
+    thinking: int = 0
+    """Other proposals that are being made at this moment."""
+
+    @property
+    def turn(self) -> int:
+        """How many proposals came before this one, made or in the making: what draws at random should be seeded by."""
+        return len(self.attempts) + len(self.in_flight) + self.thinking
 
 
 class Researcher(Protocol):
-    """Proposes the next edit."""
+    """Proposes the next edit.
+
+    Two attributes are optional. `thinks_ahead` (False without it) says that proposals take so long that they are best
+    made while trials run: then `propose` is called in threads of its own, as many at once as there are devices, and
+    with what is in flight in the history. `cancel()` is called from another thread when nobody waits for a proposal any
+    more; a researcher that started processes ends them.
+    """
 
     name: str
 

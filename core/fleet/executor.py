@@ -22,6 +22,10 @@ class Handle(Protocol):
         """Wait for the result. Raises `TimeoutError` after `timeout` seconds, `TrialError` if it never started."""
         ...
 
+    def on_done(self, call: Callable[[], None]) -> None:
+        """Call back, from any thread, once `done` holds; at once where it does already."""
+        ...
+
     def cancel(self) -> None:
         """Kill every process of the trial; returns when none is left."""
         ...

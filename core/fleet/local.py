@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 
@@ -30,6 +31,10 @@ class LocalHandle:
             raise TimeoutError(f"no result within {timeout} s") from error
         except CancelledError as error:
             raise TrialCancelled("the trial was cancelled before it started.") from error
+
+    def on_done(self, call: Callable[[], None]) -> None:
+        """Call back, from the trial's thread, once it has ended."""
+        self._future.add_done_callback(lambda _: call())
 
     def cancel(self) -> None:
         """Kill every process of the trial; returns when none is left."""

@@ -144,6 +144,30 @@ class Ledger(LedgerReader):
         with self._transaction() as write:
             _proposal(write, None, outcome, error, researcher, cost, program)
 
+    def rebase(self, experiment: int, source: str, *, parent: int, commit: str, fingerprint: str) -> None:
+        """A proposal that waits for a device, re-applied to another parent."""
+        with self._transaction() as write:
+            before = write("SELECT parent, commit_id FROM experiments WHERE number = ?", (experiment,)).fetchone()
+            _one(
+                write(
+                    "UPDATE experiments SET source_sha256 = ?, parent = ?, commit_id = ?, fingerprint = ?"
+                    " WHERE number = ? AND state = 'proposed'",
+                    (_keep_text(write, source), parent, commit, fingerprint, experiment),
+                )
+            )
+            payload = {"parent": parent, "from": before["parent"], "commit": before["commit_id"]}
+            _event(write, "rebased", experiment, payload)
+
+    def withdraw(self, experiment: int, reason: str) -> None:
+        """A proposal that waits for a device becomes no experiment. What it cost stays counted."""
+        with self._transaction() as write:
+            _one(write("DELETE FROM experiments WHERE number = ? AND state = 'proposed'", (experiment,)))
+            write(
+                "UPDATE proposals SET outcome = 'outdated', error = ?, experiment = NULL WHERE experiment = ?",
+                (reason, experiment),
+            )
+            _event(write, "withdrawn", experiment, {"reason": reason})
+
     def restart_baseline(self, source: str, *, commit: str, fingerprint: str, created: float) -> None:
         """Back to `proposed`: a baseline that failed is measured again, from the train file as it is now.
 
@@ -202,15 +226,20 @@ class Ledger(LedgerReader):
             _one(write("UPDATE experiments SET state = 'scored', trials = trials + 1 WHERE number = ?", (experiment,)))
 
     def decide(self, experiment: int, decision: Decision, first: TrialRow) -> None:
-        """scored -> `decided`, and a keep becomes the incumbent. `first` is the candidate's first trial."""
+        """scored -> `decided`, and a keep becomes the incumbent. `first` is the candidate's first trial.
+
+        Several experiments may be in flight, so decisions are not in the order of their numbers: their times are, and
+        never go back.
+        """
         with self._transaction() as write:
+            last = write(_LAST_DECISION).fetchone()["decided"] or 0.0
             _one(
                 write(
                     "UPDATE experiments SET state = 'decided', decided = ?, status = ?, reason = ?, estimate = ?,"
                     " delta = ?, val_bpb = ?, peak_memory_mb = ?, metrics = ?, judged = ?"
                     " WHERE number = ? AND state = 'scored'",
                     (
-                        *(time.time(), decision.status, decision.reason, decision.estimate, decision.delta),
+                        *(max(time.time(), last + 1e-6), decision.status, decision.reason, decision.estimate, decision.delta),
                         *(first.val_bpb, first.result.get("peak_memory_mb"), json.dumps(_metrics(first))),
                         *(json.dumps(dict(decision.facts)), experiment),
                     ),
@@ -267,6 +296,11 @@ class Ledger(LedgerReader):
             raise schema.unreadable(self.path, error) from error
 
 
+_LAST_DECISION = (
+    "SELECT max(decided) AS decided FROM experiments"
+    " WHERE number > (SELECT max(number) FROM experiments) - 1000 OR number = 0"
+)
+"""Nobody has a thousand experiments in flight, and a run may have very many."""
 _METRICS = (
     *("tokens", "steps", "params", "peak_memory_mb", "tokens_per_second", "startup_seconds", "train_seconds"),
     *("eval_seconds", "wall_seconds", "mfu"),

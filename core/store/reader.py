@@ -59,8 +59,9 @@ class LedgerReader:
         return [experiment_row(row) for row in reversed(rows)]
 
     def in_flight(self) -> ExperimentRow | None:
-        """The experiment that is not decided yet, if there is one."""
-        rows = self._rows("SELECT * FROM experiments WHERE state != 'decided' ORDER BY number LIMIT 1")
+        """The first experiment that is not decided yet, if there is one; those that have begun come first."""
+        sql = "SELECT * FROM experiments WHERE state != 'decided' ORDER BY state = 'proposed', number LIMIT 1"
+        rows = self._rows(sql)
         return experiment_row(rows[0]) if rows else None
 
     def undecided(self) -> list[ExperimentRow]:
@@ -113,7 +114,11 @@ class LedgerReader:
 
     def last_facts(self) -> Mapping[str, Any]:
         """What the judge left with the last decision."""
-        rows = self._rows("SELECT * FROM experiments WHERE state = 'decided' ORDER BY number DESC LIMIT 1")
+        sql = (
+            "SELECT * FROM experiments WHERE state = 'decided' AND (number = 0 OR number >"
+            " (SELECT max(number) FROM experiments) - 1000) ORDER BY decided DESC LIMIT 1"
+        )
+        rows = self._rows(sql)
         return experiment_row(rows[0]).judged if rows else {}
 
     def events(self, kind: str) -> list[dict[str, Any]]:
