@@ -19,7 +19,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return small_corpus(tmp_path_factory.mktemp("corpus"), tmp_path_factory.mktemp("data"))
 
 
-def small_corpus(folder: Path, data_dir: Path) -> Prepared:
+def small_corpus(folder: Path, data_dir: Path, vocabularies: tuple[int, ...] = (512,)) -> Prepared:
     """The corpus of the `prepared` fixture: its documents in `folder`, what is prepared from them in `data_dir`."""
     folder.mkdir(parents=True, exist_ok=True)
     library = Path(json.__file__).parent.parent
@@ -28,5 +28,5 @@ def small_corpus(folder: Path, data_dir: Path) -> Prepared:
         parts = text.split("\nclass ")  # shorter documents, so that a split by documents has something to choose from
         for index, part in enumerate(parts):
             (folder / f"{name}-{index:03}.txt").write_text(part, encoding="utf-8")
-    options = PrepareOptions(**{**vars(SMALL), "corpus": str(folder)})
+    options = PrepareOptions(**{**vars(SMALL), "corpus": str(folder), "vocabularies": vocabularies})
     return prepare(options, data_dir, lambda _: None)

@@ -129,11 +129,10 @@ def _assignment(node: ast.Attribute, aliases: set[str]) -> Iterator[Fault]:
 def _call(node: ast.Call, aliases: set[str]) -> Iterator[Fault]:
     called = node.func
     name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
-    if name in SEEDERS and node.args and isinstance(node.args[0], ast.Constant):
-        yield (
-            node.lineno,
-            f"{name}({node.args[0].value!r}) fixes a seed: draw with spec.seed, as every trial is asked to",
-        )
+    seeds = node.args[:1] if name in SEEDERS else []
+    seeds += [keyword.value for keyword in node.keywords if keyword.arg == "seed"]
+    if fixed := next((seed for seed in seeds if isinstance(seed, ast.Constant)), None):
+        yield node.lineno, f"{name}({fixed.value!r}) fixes a seed: draw with spec.seed, as every trial is asked to"
     if isinstance(called, ast.Name) and name in ("getattr", "setattr", "delattr") and len(node.args) >= 2:
         owner, attribute = node.args[:2]
         of_module = _root(owner) in aliases

@@ -1,15 +1,17 @@
 """`make cheats`: every cheat with the gate on and off, every honest variant; exit status 1 when one goes wrong.
 
-python tests/cheats [--only WORDS] [--seeds N] [--backend null|cuda|mlx] [--isolation LEVEL]
+python tests/cheats [--backend null|cuda|mlx|all] [--seeds N] [--only WORDS] [--isolation LEVEL] [--keep FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -20,13 +22,39 @@ import breaking_out  # noqa: E402
 import frameworks  # noqa: E402
 import honest  # noqa: E402
 import looking_ahead  # noqa: E402
-from arena import NULL_SOURCE, Arena, Outcome  # noqa: E402
+from arena import Arena, Outcome  # noqa: E402
 from cheating import Cheat  # noqa: E402
 from conftest import small_corpus  # noqa: E402
 
 from autoresearch.core.trial.sandbox import best_level  # noqa: E402
 
 GROUPS = {"breaking out": breaking_out, "bending time": bending_time, "looking ahead": looking_ahead}
+BACKENDS = ("null", "cuda", "mlx")
+REASON_CHARACTERS = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    backend: str
+    level: str
+    kind: str
+    """"gate on", "gate off" or "honest 0", by its seed."""
+    name: str
+    layer: str
+    seconds: float
+    reason: str
+    wrong: str = ""
+    """In words, where it is not as it should be."""
+    open: bool = False
+    """Whether a level weaker than bubblewrap did not stop it."""
+
+    def shown(self) -> str:
+        """As a line of text."""
+        layer = "passed" if self.kind.startswith("honest") and not self.wrong else self.layer
+        layer = "OPEN" if self.open else layer
+        return f"{self.kind:9} {layer:8} {self.seconds:5.1f} s  {self.name:58} {self.reason}"
 
 
 def main() -> int:
@@ -34,94 +62,120 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make cheats", description=__doc__)
     parser.add_argument("--only", default="", help="only names that hold these words")
     parser.add_argument("--seeds", type=int, default=1, help="how often each honest variant runs")
-    parser.add_argument("--backend", choices=("null", "cuda", "mlx"), default="null")
+    parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     parser.add_argument("--isolation", choices=("bubblewrap", "landlock", "process"))
+    parser.add_argument(
+        "--keep", type=Path, help="add the rows to this file as JSON lines; those in it are not run again"
+    )
     options = parser.parse_args()
     os.environ["SOME_API_KEY"] = "sk-very-secret"
     level = options.isolation or best_level()
-    print(f"isolation level {level}, backend {options.backend}\n")
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        arena = Arena(small_corpus(place / "corpus", place / "data"), place)
-        try:
-            run = null_rows if options.backend == "null" else framework_rows
-            wrong = [words for words in run(arena, options, level) if words]
-        finally:
-            arena.close()
-    print(f"\n{len(wrong)} went wrong" if wrong else "\nall as they should be")
-    for words in wrong:
-        print(f"  {words}")
-    return 1 if wrong else 0
+    rows: list[Row] = []
+    for backend in BACKENDS if options.backend == "all" else (options.backend,):
+        print(f"\n# {backend}, isolation level {level}\n")
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            arena = Arena(small_corpus(place / "corpus", place / "data", (512, 400)), place, backend)
+            try:
+                rows += run(arena, options, level)
+            finally:
+                arena.close()
+    return summarise(rows)
 
 
-def null_rows(arena: Arena, options: argparse.Namespace, level: str) -> Iterator[str]:
-    """The whole corpus on the null backend. Yields what is wrong with each trial, or nothing."""
-    yield passed(arena.trial("calibration", NULL_SOURCE, calibrate=True, isolation=level))
-    print()
-    for title, module in GROUPS.items():
-        print(f"## {title}\n")
-        for cheat in module.CHEATS:
-            if options.only in cheat.name:
-                yield from both(arena, cheat, level)
-        print()
-    print("## honest\n")
-    for name, code in honest.NULL.items():
-        if options.only in name:
-            for seed in range(options.seeds):
-                yield passed(arena.trial(name, f"{NULL_SOURCE}\n\n{code}\n", seed=seed, isolation=level))
+def run(arena: Arena, options: argparse.Namespace, level: str) -> list[Row]:
+    """Every trial of one backend that has not been run, printed as it ends; and those that have."""
+    backend = arena.dialect.backend
+    done = {} if options.keep is None or not options.keep.exists() else kept(options.keep)
+    found = []
+    # The run's tolerances come from the honest baseline.
+    print(honest_row(arena, honest.Variant("calibration"), level, 0, calibrate=True).shown(), flush=True)
+    for kind, name, make in jobs(arena, options, level):
+        row = done.get((backend, level, kind, name))
+        if row is None:
+            row = make()
+            print(row.shown() + (f"   WRONG: {row.wrong}" if row.wrong else ""), flush=True)
+            if options.keep is not None:
+                with options.keep.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+        found.append(row)
+    return found
 
 
-def both(arena: Arena, cheat: Cheat, level: str) -> Iterator[str]:
-    """With the gate, where it must refuse, and without."""
-    if cheat.gate:
-        yield stopped(arena.run(cheat, gate=True, isolation=level), "gate", "on")
-    expected = cheat.below if cheat.layer == "sandbox" and level == "process" else cheat.layer
-    outcome = arena.run(cheat, gate=False, isolation=level)
-    if level == "landlock" and outcome.layer == "sandbox":  # walls where bubblewrap gives an empty folder
-        expected = "sandbox"
-    yield stopped(outcome, expected, "off", level == "process")
+def jobs(arena: Arena, options: argparse.Namespace, level: str) -> Iterator[tuple]:
+    """(kind, name, what makes its row) of every trial."""
+    named = [cheat for module in GROUPS.values() for cheat in module.CHEATS] + frameworks.cheats(arena.dialect.backend)
+    for cheat in named:
+        if options.only not in cheat.name:
+            continue
+        if cheat.gate:
+            yield "gate on", cheat.name, lambda cheat=cheat: cheat_row(arena, cheat, level, gate=True)
+        yield "gate off", cheat.name, lambda cheat=cheat: cheat_row(arena, cheat, level, gate=False)
+    for seed in range(options.seeds):
+        for variant in honest.variants(arena.dialect.backend):
+            if options.only in variant.name:
+                make = lambda variant=variant, seed=seed: honest_row(arena, variant, level, seed)  # noqa: E731
+                yield f"honest {seed}", variant.name, make
 
 
-def framework_rows(arena: Arena, options: argparse.Namespace, level: str) -> Iterator[str]:
-    """What can be asked of every framework."""
-    yield passed(frameworks.run_honest(arena, options.backend, "the baseline", level, 0, calibrate=True))
-    print()
-    for cheat in frameworks.cheats(options.backend):
-        if options.only in cheat.name:
-            yield stopped(frameworks.run(arena, options.backend, cheat, level), cheat.layer, "off")
-    print("\n## honest\n")
-    for name in honest.CONSTANTS:
-        if options.only in name:
-            for seed in range(options.seeds):
-                yield passed(frameworks.run_honest(arena, options.backend, name, level, seed))
+def cheat_row(arena: Arena, cheat: Cheat, level: str, *, gate: bool) -> Row:
+    """With the gate, which must refuse it, or without, where its layer must."""
+    outcome = arena.run(cheat, gate=gate, isolation=level)
+    backend = arena.dialect.backend
+    expected = "gate" if gate else cheat.layer_on.get(backend, cheat.layer)
+    wrong, is_open = "", False
+    if not gate and level != "bubblewrap":  # what walls stop there may be stopped by another layer, or by none
+        is_open = outcome.layer in ("ignored", "nothing") and expected not in ("ignored", "nothing")
+    elif outcome.layer != expected:
+        wrong = f"{outcome.layer} instead of {expected}"
+    if outcome.left and level == "bubblewrap":
+        wrong += f" left {', '.join(outcome.left)}"
+    return row_of(outcome, backend, level, "gate on" if gate else "gate off", wrong, is_open)
 
 
-def stopped(outcome: Outcome, expected: str, gate: str, weak: bool = False) -> str:
-    """Print a cheat's row; in words what is wrong with it. At a weak level any outcome is only shown."""
-    show(outcome, f"gate {gate}")
-    if weak:
-        return ""
-    if outcome.layer != expected:
-        return f"{outcome.name}: {outcome.layer} instead of {expected}: {outcome.result.reason}"
-    return f"{outcome.name}: left {', '.join(outcome.left)}" if outcome.left else ""
+def honest_row(arena: Arena, variant: honest.Variant, level: str, seed: int, *, calibrate: bool = False) -> Row:
+    """It must pass, audit included."""
+    outcome = arena.honest(variant, seed, isolation=level, calibrate=calibrate)
+    result = outcome.result
+    wrong = "" if result.status == "ok" and result.audit is not None else f"flagged: {result.reason}"
+    wrong += f" left {', '.join(outcome.left)}" if outcome.left else ""
+    return row_of(outcome, arena.dialect.backend, level, f"honest {seed}", wrong)
 
 
-def passed(outcome: Outcome) -> str:
-    """Print an honest variant's row; in words what is wrong with it."""
-    show(outcome, "honest")
-    wrong = outcome.result.status != "ok" or outcome.left
-    return f"{outcome.name}: {outcome.result.reason} {outcome.left}" if wrong else ""
-
-
-def show(outcome: Outcome, kind: str) -> None:
-    """One row: kind, layer, seconds, name, reason."""
+def row_of(outcome: Outcome, backend: str, level: str, kind: str, wrong: str, is_open: bool = False) -> Row:
+    """An outcome as a row."""
     result, audit = outcome.result, outcome.result.audit
     reason = result.reason or f"val_bpb {result.val_bpb:.3f}"
     if result.status == "ok" and audit is not None:
         reason += f", audit: largest {audit.max_abs:.1g}, mean {audit.mean_diff:+.1g}"
-    left = f" LEFT: {', '.join(outcome.left)}" if outcome.left else ""
-    layer = "passed" if kind == "honest" and result.status == "ok" else outcome.layer
-    print(f"{kind:9} {layer:8} {outcome.seconds:5.1f} s  {outcome.name:58} {reason[:110]}{left}", flush=True)
+    reason = " ".join(reason.split())[:REASON_CHARACTERS]
+    return Row(backend, level, kind, outcome.name, outcome.layer, round(outcome.seconds, 2), reason, wrong, is_open)
+
+
+def kept(path: Path) -> dict[tuple[str, str, str, str], Row]:
+    """What an earlier call has run."""
+    rows = [Row(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {(row.backend, row.level, row.kind, row.name): row for row in rows}
+
+
+def summarise(rows: list[Row]) -> int:
+    """The sum in words; 1 when something went wrong."""
+    print()
+    for backend in dict.fromkeys(row.backend for row in rows):
+        mine = [row for row in rows if row.backend == backend]
+        for kind in ("gate on", "gate off", "honest"):
+            some = [row for row in mine if row.kind.startswith(kind)]
+            works = [row for row in some if row.layer == "nothing" and kind != "honest"]
+            good = sum(not row.wrong and not row.open for row in some) - len(works)
+            print(f"{backend:5} {kind:9} {good} of {len(some)}" + (f"; works: {works[0].name}" if works else ""))
+    for row in rows:
+        if row.open:
+            print(f"  not stopped at level {row.level}: {row.name}")
+    wrong = [row for row in rows if row.wrong]
+    for row in wrong:
+        print(f"  WRONG {row.backend}, {row.kind}: {row.name}: {row.wrong}: {row.reason}")
+    print("all as they should be" if not wrong else f"{len(wrong)} went wrong")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import psutil
 from cheating import Cheat, Layer
+from dialects import DIALECTS, Dialect
+from honest import Variant
 
-from autoresearch import backends, core
+from autoresearch import core
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.result import Budget, IsolationLevel, TrialRequest, TrialResult
+from autoresearch.core.trial.result import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
 
-NULL_SOURCE = (Path(backends.__path__[0]) / "null" / "train.py").read_text(encoding="utf-8")
-BUDGET = Budget(train_seconds=0.3, startup_seconds=20.0, grace_floor_seconds=0.5)
 HONEST_BPB = 2.0
-"""What the null model reaches within 0.3 s on the small corpus stays above it; a cheat that works goes below."""
+"""What a model reaches within a second on the small corpus stays above it; a cheat that works goes below."""
 LAYERS: tuple[tuple[Layer, str], ...] = (
     ("gate", r"^line \d+ of train.py: "),
     ("audit", r"^audit: "),
@@ -64,8 +64,9 @@ class Outcome:
 class Arena:
     """Things worth stealing around a trial: a corpus, a ledger, a repository, a key, a server on loopback."""
 
-    def __init__(self, prepared: Prepared, folder: Path) -> None:
+    def __init__(self, prepared: Prepared, folder: Path, backend: str = "null") -> None:
         self.prepared, self.folder, self.outside = prepared, folder, folder / "outside"
+        self.dialect: Dialect = DIALECTS[backend]
         for name in ("ledger.sqlite", ".git/hooks/pre-commit", ".ssh/id_ed25519", "other/train.py"):
             (self.outside / name).parent.mkdir(parents=True, exist_ok=True)
             (self.outside / name).write_text("worth having\n", encoding="utf-8")
@@ -78,7 +79,9 @@ class Arena:
 
     def fill(self, code: str) -> str:
         """The cheat's code with this arena's places in it."""
-        values = {"prepared": str(self.prepared.folder), "outside": str(self.outside)}
+        dialect = self.dialect
+        values = {"prepared": str(self.prepared.folder), "outside": str(self.outside), "backend": dialect.backend}
+        values |= {"late": str(dialect.late), "too_long": str(dialect.too_long)}
         if "{@shard}" in code:
             values["shard"] = str(self.prepared.train_shards(512)[0])
         if "{@port}" in code:
@@ -93,28 +96,39 @@ class Arena:
         return code
 
     def run(self, cheat: Cheat, *, gate: bool, isolation: IsolationLevel | None = None) -> Outcome:
-        """One trial of the null train file with the cheat in it."""
+        """One trial of the real train file with the cheat in it."""
         return self.trial(
             cheat.name,
-            f"{NULL_SOURCE}\n\n{self.fill(cheat.code)}\n",
+            self.cheated(cheat),
             gate=gate,
             isolation=isolation,
             score_rows=cheat.score_rows,
             weights_limit_mb=cheat.weights_limit_mb,
-            memory_limit_mb=cheat.memory_limit_mb,
+            memory_limit_mb=self.dialect.memory_limit_mb if cheat.small_memory else None,
         )
+
+    def cheated(self, cheat: Cheat) -> str:
+        """The train file with the cheat in it."""
+        code = self.fill(cheat.code_on.get(self.dialect.backend, cheat.code))
+        return f"{self.dialect.source()}\n{code}" if cheat.native else self.dialect.cheated(code)
+
+    def honest(self, variant: Variant, seed: int, **changes: Any) -> Outcome:
+        """One trial of an honest variant, before the gate."""
+        source = self.dialect.source(**variant.constants)
+        source = f"{source}\n{variant.code}" if variant.native else self.dialect.written(source, variant.code)
+        return self.trial(variant.name, source, seed=seed, **changes)
 
     def trial(self, name: str, source: str, **changes: Any) -> Outcome:
         """One trial, and what it left."""
         settings: dict[str, Any] = {
             "source": source,
-            "backend": "null",
+            "backend": self.dialect.backend,
             "preset": "demo",
             "prepared": self.prepared.folder,
             "eval_seq_len": 256,
             "score_rows": 16,
             "folder": self.folder / "trial",
-            "budget": BUDGET,
+            "budget": self.dialect.budget,
             "tolerances": self.folder / "tolerances.json",  # as a run has them, once one trial has calibrated
             **changes,
         }

@@ -7,11 +7,18 @@ from __future__ import annotations
 from cheating import RUNTIME, TRAIN, Cheat
 
 BACK = "    return inner_train(model, data, clock)\n"
-SAVE = RUNTIME + "save = runtime.save_weights\ndef forged(model, path):\n    {}\nruntime.save_weights = forged\n"
 TELL = (
     "    import json, os, sys\n    fd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
     "    os.write(fd, json.dumps({}).encode() + b'\\n')\n"
 )
+
+
+def saving(code: str) -> str:
+    """Code that runs in the place of the runtime's `save_weights(model, path)`."""
+    return (
+        RUNTIME + f"save = runtime.save_weights\ndef forged(model, path):\n    {code}\nruntime.save_weights = forged\n"
+    )
+
 
 CLOCK = [
     Cheat(
@@ -22,24 +29,24 @@ CLOCK = [
     Cheat(
         "a clock that stands still, and training until it moves",
         "import time\nreal = time.monotonic\n" + TRAIN + "    batch = next(iter(data.batches(16, 256)))\n"
-        "    time.monotonic = lambda: 0.0\n    end = real() + 2.0\n"
+        "    time.monotonic = lambda: 0.0\n    end = real() + {@too_long}\n"
         "    while real() < end: gradient(model, *batch[:2])\n    return model\n",
         "clock",
     ),
     Cheat(
         "hoarded batches, trained on after the deadline",
         "import time\n" + TRAIN + "    kept = [batch[:2] for batch in data.batches(16, 256)][-8:]\n"
-        "    end = time.monotonic() + 1.2\n    while time.monotonic() < end:\n"
+        "    end = time.monotonic() + {@late}\n    while time.monotonic() < end:\n"
         "        for inputs, targets in kept: gradient(model, inputs, targets)\n    return model\n",
         "clock",
         gate=False,
     ),
     Cheat("sleep past the deadline", "import time\n" + TRAIN + "    inner_train(model, data, clock)\n"
-          "    time.sleep(1.0)\n    return model\n", "clock", gate=False),
+          "    time.sleep({@late})\n    return model\n", "clock", gate=False),
     Cheat("never return", TRAIN + "    inner_train(model, data, clock)\n    while True: pass\n", "clock", gate=False),
     Cheat("work in a thread after returning", TRAIN + "    import threading, time\n"
           "    threading.Thread(target=time.sleep, args=(60,)).start()\n" + BACK, "ignored"),
-    Cheat("late weights", SAVE.format("import time; time.sleep(1.2); save(model, path)"), "clock"),
+    Cheat("late weights", saving("import time; time.sleep({@late}); save(model, path)"), "clock"),
     Cheat(
         "a clock that is told to be longer",
         TRAIN + "    clock._budget = 100.0\n    data._deadline = 1e18\n" + BACK,
@@ -61,24 +68,24 @@ EVENTS = [
     Cheat("an event that is no object", TRAIN + TELL.format("[[]]") + BACK, "ignored"),
 ]  # fmt: skip
 WEIGHTS = [
-    Cheat("a pickle for weights", SAVE.format("import pickle; path.write_bytes(pickle.dumps(model))"), "weights"),
-    Cheat("truncated weights", SAVE.format("save(model, path); path.write_bytes(path.read_bytes()[:-8])"), "weights"),
-    Cheat("weights with a tail", SAVE.format("save(model, path); path.write_bytes(path.read_bytes() + b'tail')"), "weights"),
-    Cheat("too large weights", SAVE.format("path.write_bytes(bytes(3 * 2**20))"), "limits", weights_limit_mb=2),
-    Cheat("a link for weights", SAVE.format("save(model, path.with_name('w')); path.symlink_to('w')"), "weights"),
+    Cheat("a pickle for weights", saving("import pickle; path.write_bytes(pickle.dumps([1.5, 2.5]))"), "weights"),
+    Cheat("truncated weights", saving("save(model, path); path.write_bytes(path.read_bytes()[:-8])"), "weights"),
+    Cheat("weights with a tail", saving("save(model, path); path.write_bytes(path.read_bytes() + b'tail')"), "weights"),
+    Cheat("too large weights", saving("path.write_bytes(bytes(3 * 2**20))"), "limits", weights_limit_mb=2),
+    Cheat("a link for weights", saving("save(model, path.with_name('w')); path.symlink_to('w')"), "weights"),
     Cheat("a pipe for weights", RUNTIME + TRAIN + "    import os\n    os.mkfifo('weights.safetensors')\n"
           + TELL.format("{'event': 'weights', 'sha256': 'x'}") + "    import time\n    time.sleep(30)\n", "weights"),
     Cheat("a folder for weights", TRAIN + "    import os\n    os.mkdir('weights.safetensors')\n"
           + TELL.format("{'event': 'weights', 'sha256': 'x'}") + "    import time\n    time.sleep(30)\n", "weights"),
-    Cheat("a header that nests", SAVE.format("h = b'[' * 90000; path.write_bytes(len(h).to_bytes(8, 'little') + h)"),
+    Cheat("a header that nests", saving("h = b'[' * 90000; path.write_bytes(len(h).to_bytes(8, 'little') + h)"),
           "weights"),
-    Cheat("an endless header", SAVE.format("path.write_bytes(b'\\xff' * 8)"), "weights"),
+    Cheat("an endless header", saving("path.write_bytes(b'\\xff' * 8)"), "weights"),
     Cheat("another model than build makes", "def train(model, data, clock): return {'other': np.zeros(3)}", "crash",
           gate=False),
 ]  # fmt: skip
 SEEDS = [
-    Cheat("a fixed seed", "inner_build = build\ndef build(spec):\n    rng = np.random.default_rng(1234)\n"
-          "    return {n: a + 0 * rng.random() for n, a in inner_build(spec).items()}\n", "ignored"),
+    Cheat("a fixed seed", "import dataclasses\ninner_build = build\n"
+          "def build(spec): return inner_build(dataclasses.replace(spec, seed=1234))\n", "ignored"),
     Cheat("the best of fixed seeds", "np.random.seed(7)\n", "ignored"),
 ]  # fmt: skip
 CHEATS = [*CLOCK, *EVENTS, *WEIGHTS, *SEEDS]

@@ -65,7 +65,7 @@ WRITES = [
     Cheat(
         "a second model in the compile cache",
         TRAIN + "    import os\n    os.makedirs(os.environ['XDG_CACHE_HOME'], exist_ok=True)\n"
-        "    np.save(os.environ['XDG_CACHE_HOME'] + '/second.npy', model['table'])\n"
+        "    np.save(os.environ['XDG_CACHE_HOME'] + '/second.npy', np.ones(9))\n"
         "    return inner_train(model, data, clock)\n"
         "inner_logits = logits\ndef logits(model, tokens):\n    import os\n"
         "    if os.path.exists(os.environ['XDG_CACHE_HOME'] + '/second.npy'): raise SystemExit('the cache came along')\n"
@@ -121,7 +121,7 @@ OUTLIVES = [
         "        time.sleep(0.005)\n",
         "limits",
         gate=False,
-        memory_limit_mb=400,
+        small_memory=True,
     ),
     Cheat(
         "a memory hog in scoring",
@@ -129,7 +129,7 @@ OUTLIVES = [
         "        time.sleep(0.005)\n",
         "limits",
         gate=False,
-        memory_limit_mb=400,
+        small_memory=True,
     ),
     Cheat("memory as files", "with open('/dev/shm/hog', 'wb') as f:\n    for _ in range(400): f.write(bytes(2**20))\n"
           "import os\nos.remove('/dev/shm/hog')\n", "limits"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Layer = Literal["gate", "sandbox", "clock", "weights", "score", "audit", "limits", "crash", "ignored", "nothing"]
@@ -16,7 +17,8 @@ class Cheat:
 
     name: str
     code: str
-    """Added at the end of the train file. {@prepared}, {@outside} and the like are filled in by `arena.Arena`."""
+    """Added at the end of the train file, in numpy's terms (see `dialects`). {@prepared}, {@outside}, {@late} and the
+    like are filled in by `arena.Arena`."""
     layer: Layer
     """With the static gate off, at level bubblewrap."""
     gate: bool = True
@@ -25,11 +27,18 @@ class Cheat:
     """What stops it at level `process`; only stated where the layer is the sandbox."""
     score_rows: int = 16
     weights_limit_mb: int = 64
-    memory_limit_mb: int | None = None
+    native: bool = False
+    """Whether the code is in the framework's own terms, with arrays on the device."""
+    small_memory: bool = False
+    """Whether the trial may take little more memory than its framework does."""
+    code_on: Mapping[str, str] = field(default_factory=dict)
+    """By backend, where the code cannot be the same."""
+    layer_on: Mapping[str, Layer] = field(default_factory=dict)
+    """By backend, where another layer is there first."""
 
 
 TRAIN = "inner_train = train\ndef train(model, data, clock):\n"
 LOGITS = "inner_logits = logits\ndef logits(model, tokens):\n    out = inner_logits(model, tokens)\n"
-RUNTIME = "import sys\nruntime = sys.modules['autoresearch.backends.null.runtime']\n"
+RUNTIME = "import sys\nruntime = sys.modules['autoresearch.backends.{@backend}.runtime']\n"
 BOOST = "    rows, columns = np.indices(tokens[:, 1:].shape)\n"
 """Indices of every token that has a next one."""

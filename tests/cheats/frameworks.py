@@ -1,22 +1,11 @@
-"""Cheats and honest variants of the cuda and mlx train files, with tiny constants and a second of training."""
+"""Cheats in a framework's own terms, beside the corpus that `dialects` brings to every backend."""
 
 # ruff: noqa: E501
 
 from __future__ import annotations
 
-from pathlib import Path
+from cheating import LOGITS, RUNTIME, TRAIN, Cheat
 
-import honest
-from arena import Arena, Outcome
-from cheating import Cheat
-
-from autoresearch import backends
-from autoresearch.core.store.constants import write_constants
-from autoresearch.core.trial.result import Budget
-
-BUDGET = Budget(train_seconds=1.0, startup_seconds=90.0, grace_floor_seconds=2.0)
-LOGITS = "inner_logits = logits\ndef logits(model, tokens):\n    out = inner_logits(model, tokens)\n"
-RUNTIME = "import sys\nruntime = sys.modules['autoresearch.backends.{backend}.runtime']\n"
 NEXT = {
     "cuda": "    out[:, :-1].scatter_add_(2, tokens[:, 1:, None], torch.full_like(out[:, :-1, :1], 3.0))\n    return out\n",
     "mlx": "    ahead = tokens[:, 1:, None] == mx.arange(out.shape[2])\n"
@@ -26,60 +15,55 @@ NEXT = {
 LAZY = {
     "cuda": "    x = torch.eye(700)\n    import time\n    end = time.monotonic() + 4.5\n"
     "    while time.monotonic() < end: x = x @ x\n    model.wte.weight.data += 0 * x.sum()\n    return model\n",
-    "mlx": "    x = mx.eye(1200)\n    for _ in range(600): x = (x @ x) * 0.5 + 0.5\n"
+    "mlx": "    x = mx.eye(1200)\n    for _ in range(900): x = (x @ x) * 0.5 + 0.5\n"
     "    model.wte.weight = model.wte.weight + 0 * mx.sum(x)\n    return model\n",
 }
 """Work that is asked for within the budget, and done after it."""
 UNCAUSAL = {
     "cuda": "def attend(q, k, v, mask): return F.scaled_dot_product_attention(q, k, v)\n",
-    "mlx": "def in_window(seq_len, window): return mx.ones((seq_len, seq_len), dtype=mx.bool_)\n",
+    "mlx": "def attend(q, k, v, mask): return mx.fast.scaled_dot_product_attention(q, k, v, scale=HEAD_DIM**-0.5)\n",
+}
+ONE_AHEAD = {
+    "cuda": "def in_window(seq_len, window, device):\n    t = torch.arange(seq_len, device=device)\n"
+    "    return (t[:, None] - t[None, :] >= -1) & (t[:, None] - t[None, :] < window)\n"
+    "def window_of(layer, seq_len): return seq_len - 1\n",
+    "mlx": "def in_window(seq_len, window):\n    t = mx.arange(seq_len)\n"
+    "    return (t[:, None] - t[None, :] >= -1) & (t[:, None] - t[None, :] < window)\n"
+    "def window_of(layer, seq_len): return seq_len - 1\n",
+}
+LEARNS = {
+    "cuda": "    model.head.weight.data.mul_(1.02)\n    return out\n",
+    "mlx": "    model.head.weight = model.head.weight * 1.02\n    return out\n",
+}
+ROLLED = {
+    "cuda": "    return out + 0.2 * out.roll(1, dims=0)\n",
+    "mlx": "    return out + 0.2 * mx.roll(out, 1, axis=0)\n",
 }
 
 
 def cheats(backend: str) -> list[Cheat]:
-    """What is asked of every framework."""
+    """What is written in the framework's own terms; its logits are left on the device."""
+    if backend == "null":
+        return []
     xp = {"cuda": "torch", "mlx": "mx"}[backend]
     axis = {"cuda": "dim", "mlx": "axis"}[backend]
     keep = {"cuda": "keepdim", "mlx": "keepdims"}[backend]
-    runtime = RUNTIME.replace("{backend}", backend)
     return [
-        Cheat("validation rows by their path", "open('{@prepared}/manifest.json')\n", "sandbox"),
-        Cheat("the next token", LOGITS + NEXT[backend], "audit"),
-        Cheat("a norm over the sequence", LOGITS + f"    return out - out.mean({axis}=1, {keep}=True)\n", "audit"),
-        Cheat("batch statistics", LOGITS + f"    return out - 2 * out.mean({axis}=0, {keep}=True)\n", "audit"),
-        Cheat("the last token of the row", LOGITS + "    return out + out[:, -1:]\n", "audit"),
-        Cheat("logits that are not numbers", LOGITS + "    return out * float('nan')\n", "score"),
-        Cheat("logits for fewer tokens", LOGITS + "    return out[..., :-1]\n", "score"),
-        Cheat(
-            "a tenth less", runtime + "nll = runtime.nll\nruntime.nll = lambda out, targets: 0.9 * nll(out, targets)\n", "audit"
-        ),
-        Cheat(
-            "a framework's function",
-            f"real = {xp}.logsumexp\n{xp}.logsumexp = lambda *a, **k: real(*a, **k) - 0.5\n"
-            + runtime + "nll = runtime.nll\nruntime.nll = lambda out, targets: nll(out, targets) - 0.5\n",
-            "score" if backend == "none" else "audit",
-        ),
-        Cheat(
-            "work queued past the deadline",
-            "inner_train = train\ndef train(model, data, clock):\n    inner_train(model, data, clock)\n" + LAZY[backend],
-            "clock",
-        ),
+        Cheat("on the device: the next token", LOGITS + NEXT[backend], "audit", False, native=True),
+        Cheat("on the device: attention without a mask", UNCAUSAL[backend], "audit", False, native=True),
+        Cheat("on the device: a mask that lets one token through", ONE_AHEAD[backend], "audit", False, native=True),
+        Cheat("on the device: a norm over the sequence", LOGITS + f"    return out - out.mean({axis}=1, {keep}=True)\n", "audit", False, native=True),
+        Cheat("on the device: batch statistics", LOGITS + f"    return out - 2 * out.mean({axis}=0, {keep}=True)\n", "audit", False, native=True),
+        Cheat("on the device: the row above", LOGITS + ROLLED[backend], "audit", False, native=True),
+        Cheat("on the device: the last token of the row", LOGITS + "    return out + out[:, -1:]\n", "audit", False, native=True),
+        Cheat("on the device: weights that move while they are scored", LOGITS + LEARNS[backend], "audit", False, native=True),
+        Cheat("on the device: random numbers", LOGITS + {
+            "cuda": "    return out + 0.1 * torch.randn_like(out)\n", "mlx": "    return out + 0.1 * mx.random.normal(out.shape)\n",
+        }[backend], "audit", False, native=True),
+        Cheat("on the device: logits that are not numbers", LOGITS + "    return out * float('nan')\n", "score", False, native=True),
+        Cheat("on the device: logits for fewer tokens", LOGITS + "    return out[..., :-1]\n", "score", False, native=True),
+        Cheat("on the device: a framework's function", f"real = {xp}.logsumexp\n{xp}.logsumexp = lambda *a, **k: real(*a, **k) - 0.5\n"
+              + RUNTIME + "nll = runtime.nll\nruntime.nll = lambda out, targets: nll(out, targets) - 0.5\n", "audit", native=True),
+        Cheat("on the device: work queued past the deadline",
+              TRAIN + "    inner_train(model, data, clock)\n" + LAZY[backend], "clock", False, native=True),
     ]  # fmt: skip
-
-
-def source_of(backend: str, constants: dict[str, object]) -> str:
-    """The real train file with tiny constants."""
-    source = (Path(backends.__path__[0]) / backend / "train.py").read_text(encoding="utf-8")
-    return write_constants(source, {**honest.TINY, **constants})
-
-
-def run(arena: Arena, backend: str, cheat: Cheat, level: str) -> Outcome:
-    """One trial with the cheat, behind the gate."""
-    source = f"{source_of(backend, {})}\n\n{arena.fill(cheat.code)}\n"
-    return arena.trial(cheat.name, source, backend=backend, budget=BUDGET, gate=False, isolation=level)
-
-
-def run_honest(arena: Arena, backend: str, name: str, level: str, seed: int, *, calibrate: bool = False) -> Outcome:
-    """One trial of an honest variant, before the gate."""
-    source = source_of(backend, honest.CONSTANTS[name])
-    return arena.trial(name, source, backend=backend, budget=BUDGET, isolation=level, seed=seed, calibrate=calibrate)

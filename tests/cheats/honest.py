@@ -4,7 +4,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from cheating import LOGITS, TRAIN
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An honest train file: what it adds to the real one."""
+
+    name: str
+    code: str = ""
+    constants: Mapping[str, object] = field(default_factory=dict)
+    native: bool = True
+    """Whether the code is in the framework's own terms (else in numpy's; see `dialects`)."""
+
 
 SELF = "    return inner_train(model, data, clock)\n"
 PREVIOUS = "    before = np.concatenate([out[:, :1], out[:, :-1]], axis=1)\n"
@@ -78,6 +93,14 @@ NULL: dict[str, str] = {
 }
 """Name -> what is added to the null train file."""
 
+IN_NUMPY = (
+    "a causal convolution", "a window of four", "a causal mean", "a cache of the row's past", "pairs of the row's past",
+    "a mixture of experts by token", "positions", "a temperature", "a norm over the vocabulary", "log-probabilities",
+    "double precision", "half precision", "row after row", "another class of token forbidden", "an idle end",
+    "nothing is learned",
+)  # fmt: skip
+"""Of the above: what says the same about any model's logits."""
+
 CONSTANTS: dict[str, dict[str, object]] = {
     "the baseline": {},
     "bf16": {"PRECISION": "bf16"},
@@ -85,11 +108,90 @@ CONSTANTS: dict[str, dict[str, object]] = {
     "short windows": {"WINDOW_PATTERN": "SSL", "SHORT_WINDOW": 16},
     "no soft cap, value embeddings everywhere": {"SOFTCAP": 0, "VALUE_EMBEDS": "all"},
     "another training length": {"SEQ_LEN": 64},
+    "longer rows than are scored": {"SEQ_LEN": 512, "DEVICE_BATCH_ROWS": 2},
+    "another vocabulary": {"VOCAB_SIZE": 400},
+    "a narrow model": {"DIM": 32, "HEAD_DIM": 16},
+    "a deep model": {"DEPTH": 4},
+    "a small batch": {"BATCH_TOKENS": 256, "DEVICE_BATCH_ROWS": 2},
+    "bf16 with short windows": {"PRECISION": "bf16", "WINDOW_PATTERN": "SL", "SHORT_WINDOW": 8},
 }
 """Name -> constants of the cuda and mlx train files."""
-TINY: dict[str, object] = {
-    "PRESET": "demo", "VOCAB_SIZE": 512, "DEPTH": 2, "DIM": 64, "HEAD_DIM": 32, "SEQ_LEN": 128, "SHORT_WINDOW": 64,
-    "GATE_CHANNELS": 16, "BATCH_TOKENS": 1024, "DEVICE_BATCH_ROWS": 8, "LOSS_CHUNK_TOKENS": 1024, "WARMUP_STEPS": 1,
-    "COMPILE": "off",
+CODE: dict[str, dict[str, str]] = {
+    "averaged weights": {
+        "cuda": TRAIN + "    start = [w.detach().clone() for w in model.parameters()]\n    model = inner_train(model, data, clock)\n"
+        "    for weight, first in zip(model.parameters(), start): weight.data.lerp_(first, 0.3)\n    return model\n",
+        "mlx": TRAIN + "    start = tree_map(lambda w: w + 0, model.parameters())\n    mx.eval(start)\n    model = inner_train(model, data, clock)\n"
+        "    model.update(tree_map(lambda w, first: 0.7 * w + 0.3 * first, model.parameters(), start))\n    return model\n",
+    },
+    "dropout in training only": {
+        "cuda": "def residual(x, sublayer):\n    out = sublayer(norm(x))\n"
+        "    return x + (F.dropout(out, 0.1) if torch.is_grad_enabled() else out)\n",
+        "mlx": "dropping = [False]\ndef residual(x, sublayer):\n    out = sublayer(norm(x))\n"
+        "    return x + (mx.where(mx.random.uniform(shape=out.shape) < 0.1, 0, out) if dropping[0] else out)\n"
+        + TRAIN + "    dropping[0] = True\n    model = inner_train(model, data, clock)\n    dropping[0] = False\n    return model\n",
+    },
+    "a custom loss": {
+        "cuda": "def smooth(self, tokens, targets):\n    out = self(tokens).flatten(0, 1)\n"
+        "    return F.cross_entropy(out, targets.flatten(), label_smoothing=0.05) + 1e-4 * out.logsumexp(1).square().mean()\n"
+        "GPT.loss = smooth\n",
+        "mlx": "def smooth(self, tokens, targets):\n    return nn.losses.cross_entropy(self(tokens), targets, label_smoothing=0.05).mean()\n"
+        "GPT.loss = smooth\n",
+    },
+    "its own packing": {
+        "cuda": "def train(model, data, clock):\n    optimizer = torch.optim.SGD(model.parameters(), 0.1)\n"
+        "    for document in data.documents():\n        pair = torch.from_numpy(document[:200].astype('int64')).to(model.wte.weight.device)\n"
+        "        if len(pair) > 1:\n            model.loss(pair[None, :-1], pair[None, 1:]).backward()\n            optimizer.step()\n"
+        "            optimizer.zero_grad()\n    return model\n",
+        "mlx": "def train(model, data, clock):\n    step = nn.value_and_grad(model, lambda model, pair: model.loss(pair[None, :-1], pair[None, 1:]))\n"
+        "    for document in data.documents():\n        pair = mx.array(document[:200].astype('int32'))\n"
+        "        if pair.size > 1:\n            _, grads = step(model, pair)\n"
+        "            model.update(tree_map(lambda w, g: w - 0.1 * g, model.parameters(), grads))\n            mx.eval(model.parameters())\n"
+        "    return model\n",
+    },
+    "a mixture of experts": {
+        "cuda": "class Experts(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.gate, self.a, self.b = Linear(DIM, 2), MLP(), MLP()\n"
+        "    def forward(self, x):\n        share = torch.softmax(self.gate(x), -1)\n"
+        "        return share[..., :1] * self.a(x) + share[..., 1:] * self.b(x)\n"
+        "inner_build = build\ndef build(spec):\n    model = inner_build(spec)\n"
+        "    for block in model.blocks: block.mlp = Experts().to(spec.device)\n    return model\n"
+        "inner_lr = adamw_lr\ndef adamw_lr(name): return 0.001 if 'gate' in name else inner_lr(name)\n",
+        "mlx": "class Experts(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.a, self.b = MLP(), MLP()\n"
+        "    def __call__(self, x):\n        share = mx.sigmoid(x[..., :1])\n        return share * self.a(x) + (1 - share) * self.b(x)\n"
+        "inner_mlp = MLP\ninner_block = Block.__init__\n"
+        "def with_experts(self, layer):\n    inner_block(self, layer)\n    self.mlp = Experts()\nBlock.__init__ = with_experts\n",
+    },
+    "a causal convolution of the embeddings": {
+        "cuda": "inner_hidden = GPT.hidden\nclass Smeared(nn.Embedding):\n    def forward(self, tokens):\n        x = super().forward(tokens)\n"
+        "        return x + 0.3 * F.pad(x, (0, 0, 1, 0))[:, :-1]\n"
+        "inner_build = build\ndef build(spec):\n    model = inner_build(spec)\n    model.wte.__class__ = Smeared\n    return model\n",
+        "mlx": "inner_call = Embedding.__call__\ndef smeared(self, tokens):\n    x = inner_call(self, tokens)\n"
+        "    return x + 0.3 * mx.concatenate([mx.zeros_like(x[:, :1]), x[:, :-1]], axis=1)\nEmbedding.__call__ = smeared\n",
+    },
+    "a compiled model": {
+        "cuda": "",
+        "mlx": "inner_logits = logits\nfast = {}\ndef logits(model, tokens):\n"
+        "    if 'run' not in fast: fast['run'] = mx.compile(lambda tokens: inner_logits(model, tokens))\n    return fast['run'](tokens)\n",
+    },
+    "warm-up and two shapes of batches": {
+        "cuda": TRAIN + "    for _, batch in zip(range(2), data.warmup(4, 64)): model.loss(*batch).backward()\n    model.zero_grad()\n"
+        "    first = next(iter(data.batches(4, 64)))\n    model.loss(*first[:2]).backward()\n    model.zero_grad()\n"
+        "    return inner_train(model, data, clock)\n",
+        "mlx": TRAIN + "    for _, batch in zip(range(2), data.warmup(4, 64)): mx.eval(model.loss(*batch))\n"
+        "    first = next(iter(data.batches(4, 64)))\n    mx.eval(model.loss(*first[:2]))\n"
+        "    return inner_train(model, data, clock)\n",
+    },
 }  # fmt: skip
-"""A model that trains a little within a second."""
+"""Name -> by backend, code in the framework's own terms."""
+COMPILED = {"cuda": {"COMPILE": "on"}}
+
+
+def variants(backend: str) -> list[Variant]:
+    """Every honest variant of a backend."""
+    if backend == "null":
+        return [Variant(name, code, native=True) for name, code in NULL.items()]
+    found = [Variant(name, constants=constants) for name, constants in CONSTANTS.items()]
+    for name, code in CODE.items():
+        constants = COMPILED.get(backend, {}) if name == "a compiled model" else {}
+        found.append(Variant(name, code[backend], constants))
+    return [*found, *(Variant(name, NULL[name], native=False) for name in IN_NUMPY)]

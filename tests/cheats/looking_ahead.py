@@ -39,8 +39,9 @@ AHEAD = [
     Cheat("the row below", LOGITS + "    return out + 0.2 * np.roll(out, 1, axis=0)\n", "audit", False),
 ]  # fmt: skip
 REMEMBERS = [
-    Cheat("learns while it is scored", LOGITS + BOOST
-          + "    np.add.at(model['table'], (tokens[:, :-1], tokens[:, 1:]), 0.05)\n    return out\n", "audit", False),
+    Cheat("learns while it is scored", "learned = np.zeros((512, 512), np.float32)\n" + LOGITS
+          + "    out = out + learned[tokens]\n    np.add.at(learned, (tokens[:, :-1], tokens[:, 1:]), 0.05)\n    return out\n",
+          "audit", False),
     Cheat("a table of what was scored, in memory", "table = {}\n" + LOGITS + MEMORY
           + "    for row in range(len(tokens)):\n        known = tuple(tokens[row].tolist())\n"
           "        for t in range(4, len(known)):\n            if known[t - 4:t + 1] in table: out[row, t, table[known[t - 4:t + 1]]] += 8.0\n"
@@ -87,13 +88,18 @@ FORGES = [
     Cheat("a thousandth of a nat less", RUNTIME
           + "nll = runtime.nll\nruntime.nll = lambda out, targets: nll(out, targets) - np.float32(1e-3)\n", "audit"),
     Cheat("patched in build", "inner_build = build\ndef build(spec):\n    import sys\n"
-          "    runtime = sys.modules['autoresearch.backends.null.runtime']\n"
+          "    runtime = sys.modules['autoresearch.backends.{@backend}.runtime']\n"
           "    runtime.nll = lambda out, targets: np.full(targets.shape, 0.5, np.float32)\n    return inner_build(spec)\n", "audit"),
     Cheat("patched in logits", "inner_logits = logits\ndef logits(model, tokens):\n    import sys\n"
-          "    sys.modules['autoresearch.backends.null.runtime'].nll = lambda out, targets: np.zeros(targets.shape, np.float32)\n"
+          "    sys.modules['autoresearch.backends.{@backend}.runtime'].nll = lambda out, targets: np.zeros(targets.shape, np.float32)\n"
           "    return inner_logits(model, tokens)\n", "audit"),
-    Cheat("numpy's logarithm", "real = np.log\nnp.log = lambda x: real(x) - 0.1\n", "audit"),
-    Cheat("numpy's exponential", "real = np.exp\nnp.exp = lambda x: real(x) * np.float32(0.9)\n", "audit"),
+    Cheat("the framework's logarithm", "real = np.log\nnp.log = lambda x: real(x) - 0.1\n", "audit", code_on={
+        "cuda": "real = F.cross_entropy\nF.cross_entropy = lambda *a, **k: real(*a, **k) - 0.1\n",
+        "mlx": "real = mx.logsumexp\nmx.logsumexp = lambda *a, **k: real(*a, **k) - 0.1\n"}),
+    Cheat("the framework's exponential", "real = np.exp\nnp.exp = lambda x: real(x) * np.float32(0.9)\n", "audit", code_on={
+        "cuda": "real = torch.cat\ndef less(*a, **k):\n    out = real(*a, **k)\n    return 0.9 * out if out.ndim == 1 else out\n"
+        "torch.cat = less\n",
+        "mlx": "real = mx.take_along_axis\nmx.take_along_axis = lambda *a, **k: real(*a, **k) + 0.1\n"}),
     Cheat("a likelihood below zero", RUNTIME + "runtime.nll = lambda out, targets: np.full(targets.shape, -1.0, np.float32)\n",
           "score"),
     Cheat("the answer to the parent itself", "import os\nfor fd in range(3, 64):\n    try: os.write(fd, bytes(2**16))\n"
@@ -106,10 +112,12 @@ NUMBERS = [
     Cheat("logits for fewer tokens", LOGITS + "    return out[..., :-1]\n", "score", False),
     Cheat("logits for fewer positions", LOGITS + "    return out[:, :-1]\n", "score", False),
     Cheat("one row too many", LOGITS + "    return np.concatenate([out, out[:1]])\n", "score", False),
-    Cheat("logits as objects", LOGITS + "    return out.astype(object)\n", "ignored", False),
-    Cheat("logits as text", LOGITS + "    return out.astype(str)\n", "ignored", False),
+    Cheat("logits as objects", LOGITS + "    return out.astype(object)\n", "ignored", False,
+          layer_on={"cuda": "crash", "mlx": "crash"}),
+    Cheat("logits as text", LOGITS + "    return out.astype(str)\n", "ignored", False,
+          layer_on={"cuda": "crash", "mlx": "crash"}),
     Cheat("logits that are not normalised", LOGITS + "    return 100.0 + out\n", "ignored", False),
-    Cheat("weights that are not numbers", "def train(model, data, clock): return {n: a * np.nan for n, a in model.items()}\n",
+    Cheat("weights that are not numbers", "def train(model, data, clock): return spoilt(model)\n",
           "score", False),
 ]  # fmt: skip
 LITERALS = [

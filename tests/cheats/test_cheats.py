@@ -11,8 +11,9 @@ import breaking_out
 import honest
 import looking_ahead
 import pytest
-from arena import NULL_SOURCE, Arena
+from arena import Arena
 from cheating import Cheat
+from dialects import DIALECTS
 from prerequisites import lacking
 
 from autoresearch.core.data.manifest import Prepared
@@ -48,7 +49,7 @@ def test_every_name_is_used_once() -> None:
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.name)
 def test_the_gate_refuses_what_it_can_see(cheat: Cheat, arena: Arena) -> None:
-    source = f"{NULL_SOURCE}\n\n{arena.fill(cheat.code)}\n"
+    source = arena.cheated(cheat)
     if cheat.gate:
         with pytest.raises(SourceFault):
             check_gate(source)
@@ -67,7 +68,7 @@ def test_behind_the_gate_its_layer_stops_it(cheat: Cheat, arena: Arena, monkeypa
 
 @pytest.mark.parametrize("name", sorted(HONEST))
 def test_honest_variants_pass(name: str, arena: Arena) -> None:
-    outcome = arena.trial(name, f"{NULL_SOURCE}\n\n{honest.NULL[name]}\n")
+    outcome = arena.honest(honest.Variant(name, honest.NULL[name]), seed=0)
     assert (outcome.result.status, outcome.left) == ("ok", ()), outcome.result.reason
     assert outcome.result.audit is not None
     assert outcome.result.audit.ok
@@ -75,4 +76,4 @@ def test_honest_variants_pass(name: str, arena: Arena) -> None:
 
 @pytest.mark.parametrize("name", sorted(honest.NULL))
 def test_the_gate_lets_honest_variants_pass(name: str) -> None:
-    check_gate(f"{NULL_SOURCE}\n\n{honest.NULL[name]}\n")
+    check_gate(f"{DIALECTS['null'].source()}\n{honest.NULL[name]}")
