@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from autoresearch.backends import names as backend_names
@@ -54,8 +55,8 @@ def check_all(settings: Settings) -> Iterator[Finding]:
     yield check_isolation()
     yield check_compiler()
     yield check_memory()
-    yield check_disk()
-    yield check_data()
+    yield check_disk(settings.data_dir or data_dir())
+    yield check_data(settings.data_dir or data_dir())
     yield check_keys()
     yield check_workspace(settings)
 
@@ -150,9 +151,8 @@ def check_memory() -> Finding:
     return Finding("memory", "pass", detail)
 
 
-def check_disk() -> Finding:
+def check_disk(folder: Path) -> Finding:
     """Room for prepared corpora: about 0.1 GiB for stdlib, several for climbmix."""
-    folder = data_dir()
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     detail = f"{free / GIB:.1f} GiB free at {place}"
@@ -163,11 +163,12 @@ def check_disk() -> Finding:
     return Finding("disk", "pass", detail)
 
 
-def check_data() -> Finding:
+def check_data(folder: Path) -> Finding:
     """Whether a corpus is prepared, and unchanged in size."""
     from autoresearch.core.data.manifest import Prepared
 
-    folder, opened, broken = data_dir(), [], []
+    opened: list[str] = []
+    broken: list[str] = []
     for manifest in sorted(folder.glob("*/manifest.json")):
         try:
             prepared = Prepared.open(manifest.parent)

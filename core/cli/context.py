@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from autoresearch.core.cli.configfile import SHARED, defaults_of
 from autoresearch.core.cli.params import BackendName
 from autoresearch.core.errors import PrerequisiteError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from autoresearch.core.config import Preset
     from autoresearch.core.data.manifest import Prepared
 
+SHARED_NAMES = ("backend", "preset", "workspace", "data_dir", "json", "verbose", "quiet")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
 
@@ -36,6 +38,8 @@ class Settings:
     json: bool = False
     verbosity: int = 0
     """-1 quiet, 0 normal, 1 or more verbose."""
+    data_dir: Path | None = None
+    """Where prepared corpora are kept; None is the user's data folder."""
 
     def override(
         self,
@@ -46,6 +50,7 @@ class Settings:
         json: bool | None = None,
         verbose: int | None = None,
         quiet: bool | None = None,
+        data_dir: Path | None = None,
     ) -> Settings:
         """These settings with every option that was given."""
         return replace(
@@ -55,6 +60,7 @@ class Settings:
             workspace=workspace.expanduser().resolve() if workspace else self.workspace,
             json=self.json or bool(json),
             verbosity=-1 if quiet else (verbose or self.verbosity),
+            data_dir=data_dir.expanduser().resolve() if data_dir else self.data_dir,
         )
 
     def say(self, message: str) -> None:
@@ -86,9 +92,21 @@ def find_workspace(start: Path) -> Path:
     return start
 
 
+def _read_defaults(ctx: click.Context, _option: click.Parameter, workspace: Path | None) -> Path | None:
+    """Read ar.toml before the other options are; once more when the workspace is named after the command."""
+    if not ctx.resilient_parsing and (workspace is not None or ctx.parent is None):
+        from autoresearch.core.cli.configfile import use_defaults
+
+        use_defaults(ctx, workspace.expanduser().resolve() if workspace else find_workspace(Path.cwd()))
+    return workspace
+
+
 def global_options(*, hidden: bool) -> Callable[[AnyFunction], AnyFunction]:
     """The options that the group and every command accept. `hidden` keeps them out of a command's own help."""
-    option = functools.partial(click.option, hidden=hidden, default=None, show_envvar=not hidden)
+    # One name each in the environment: AR_BACKEND, whichever command it is for.
+    option = functools.partial(
+        click.option, hidden=hidden, default=None, show_envvar=not hidden, allow_from_autoenv=not hidden
+    )
     options = [
         option(
             "--backend",
@@ -100,7 +118,14 @@ def global_options(*, hidden: bool) -> Callable[[AnyFunction], AnyFunction]:
         option(
             "--workspace",
             type=click.Path(file_okay=False, path_type=Path),
+            is_eager=True,
+            callback=_read_defaults,
             help="Repository with program.md and backends/.  [default: the one around you]",
+        ),
+        option(
+            "--data-dir",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Where prepared corpora are kept.  [default: your data folder]",
         ),
         option("--json", is_flag=True, help="Data as JSON on stdout: an object, or one a line for streams."),
         option("-v", "--verbose", count=True, help="Say more; show tracebacks."),
@@ -139,10 +164,14 @@ def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def with_settings(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) for name in ("backend", "preset", "workspace", "json", "verbose", "quiet")}
+        given = {name: kwargs.pop(name) for name in SHARED_NAMES}
         root = click.get_current_context().find_root()
         before = root.obj if isinstance(root.obj, Settings) else Settings(workspace=find_workspace(Path.cwd()))
+        if given["workspace"] is not None:
+            before = _with_defaults_of_workspace(root, before)
         root.obj = before.override(**given)
+        if (error := defaults_of(root).error) is not None:
+            raise error
         return function(root.obj, *args, **kwargs)
 
     return global_options(hidden=True)(with_settings)
@@ -153,6 +182,18 @@ def load_runtime(name: str) -> Runtime:
     import importlib
 
     return cast("Runtime", importlib.import_module(f"autoresearch.backends.{name}.runtime"))
+
+
+def _with_defaults_of_workspace(root: click.Context, settings: Settings) -> Settings:
+    """The workspace was named after the command: its ar.toml counts for what was no flag and no variable."""
+    flags = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    for option in root.command.params:
+        if option.name in SHARED and root.get_parameter_source(option.name) not in flags:
+            given, source = option.consume_value(root, {})
+            root.set_parameter_source(option.name, source)
+            value = option.process_value(root, given)
+            settings = replace(settings, **{option.name: value or getattr(Settings(), option.name)})
+    return settings
 
 
 def resolve_backend(settings: Settings) -> Backend:
@@ -225,4 +266,4 @@ def ensure_prepared(
         test_bytes=preset.data.test_bytes,
         shards=shards or preset.data.shards,
     )
-    return prepare(options, data_dir(), settings.say)
+    return prepare(options, settings.data_dir or data_dir(), settings.say)

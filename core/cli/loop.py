@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import Vocabularies
+from autoresearch.core.cli.params import Corpus, Vocabularies
 from autoresearch.core.cli.researchers import (
     JUDGES,
     RESEARCHERS,
+    WITH_MODELS,
     ResearcherOptions,
     check_researcher,
     make_researcher,
     researcher_options,
+    without_models,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Training time of a trial.  [default: the preset's]",
 )
-@click.option("--corpus", metavar="NAME|PATH", help="Text to train on.  [default: the preset's]")
+@click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Text to train on.  [default: the preset's]")
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Prepared vocabularies.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seeds models and data order.  [default: 0]")
 @click.option("--allow-dirty", is_flag=True, help="Start from a train file with changes that are not committed.")
@@ -84,12 +86,19 @@ def loop(
     from autoresearch.core.loop import Limits
     from autoresearch.core.run import Run
 
+    options = without_models(options) if researcher not in WITH_MODELS and not _flagged("model", "max_usd") else options
     check_researcher(researcher, options)
     wishes = Wishes(judge, calibrate, budget, corpus, vocab, seed)
     tag, config, preset, prepared = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
         go(settings, run, proposer, Limits(experiments, hours), prepared)
+
+
+def _flagged(*names: str) -> bool:
+    """Whether one of these options was given on the command line, and not by a variable or a file."""
+    ctx = click.get_current_context()
+    return any(ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in names)
 
 
 def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, prepared: Prepared) -> None:

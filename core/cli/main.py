@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from autoresearch import __version__
-from autoresearch.core.cli import archiver
+from autoresearch.core.cli import archiver, configfile
 from autoresearch.core.cli.context import Settings, find_workspace, global_options
 from autoresearch.core.errors import ArError
 
@@ -49,6 +49,7 @@ COMMANDS = {
     "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the hidden test text."),
     "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
     "ideas": Entry("autoresearch.core.cli.ideas", "ideas", "The idea bank: what helped others, and what hurt."),
+    "config": Entry("autoresearch.core.cli.config", "config", "Every option's value, and where it comes from."),
     "completion": Entry("autoresearch.core.cli.completion", "completion", "Print the shell's completion script."),
 }
 EXIT_INTERRUPTED = 130
@@ -157,10 +158,17 @@ def cli(
     json: bool | None,
     verbose: int | None,
     quiet: bool | None,
+    data_dir: Path | None,
 ) -> None:
     """Improve a small language model overnight, with a score that cannot be faked."""
     ctx.obj = Settings(workspace=find_workspace(Path.cwd())).override(
-        backend=backend, preset=preset, workspace=workspace, json=json, verbose=verbose, quiet=quiet
+        backend=backend,
+        preset=preset,
+        workspace=workspace,
+        json=json,
+        verbose=verbose,
+        quiet=quiet,
+        data_dir=data_dir,
     )
 
 
@@ -176,13 +184,38 @@ def run(arguments: Sequence[str]) -> int:
         where = error.ctx.command_path if error.ctx else "ar"
         message = error.format_message()
         if message:
-            click.echo(f"ar: {message[0].lower()}{message[1:]} Try '{where} --help'.", err=True)
+            message = f"{message[0].lower()}{message[1:]}"
+            message += "" if message.endswith((".", "?")) else "."
+            click.echo(f"ar: {message}{origin(error)}{home(error)} Try '{where} --help'.", err=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.Abort:
         return EXIT_INTERRUPTED
+
+
+def origin(error: click.UsageError) -> str:
+    """Where a value that does not fit was written, if it was no flag."""
+    if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
+        return ""
+    found = configfile.origin_of(error.ctx, error.param)
+    return f" It comes from {found}." if found else ""
+
+
+def home(error: click.UsageError) -> str:
+    """Where an option belongs that was given in the wrong place."""
+    if not isinstance(error, click.NoSuchOption) or error.possibilities:
+        return ""
+    names = [
+        name
+        for name in COMMANDS
+        if any(error.option_name in option.opts for option in configfile.options_of(configfile.imported(name)).values())
+    ]
+    if not names:
+        return ""
+    others = f" (and of {', '.join(names[1:])})" if names[1:] else ""
+    return f" It is an option of '{names[0]}'{others}: ar {names[0]} {error.option_name} ..."
 
 
 def main() -> None:

@@ -38,7 +38,13 @@ class Vocabularies(click.ParamType):
         """Refuse what is no list of positive integers."""
         if isinstance(value, tuple):
             return value
-        parts = str(value).split(",")
+        parts = [str(part) for part in value] if isinstance(value, list) else str(value).split(",")
         if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
             self.fail(f"{value!r} is no list of sizes, such as 1024,2048", param, ctx)
         return tuple(int(part) for part in parts)
+
+
+class Corpus(click.ParamType):
+    """A corpus by name, or a path."""
+
+    name = "corpus"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, pass_settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.params import Vocabularies
+from autoresearch.core.cli.params import Corpus, Vocabularies
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--corpus", metavar="NAME|PATH", help="stdlib, climbmix, tinystories, a file or a folder.  [default: preset's]"
+    "--corpus",
+    type=Corpus(),
+    metavar="NAME|PATH",
+    help="stdlib, climbmix, tinystories, a file or a folder.  [default: preset's]",
 )
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Vocabulary sizes.  [default: preset's]")
 @click.option("--seq-len", type=Vocabularies(), metavar="T,...", help="Row lengths of scoring.  [default: preset's]")

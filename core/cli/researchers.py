@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autoresearch.core.proposal import Researcher
 
 RESEARCHERS = ("tuner", "llm", "command", "mix")
+WITH_MODELS = ("llm", "mix")
 JUDGES = {
     "racing": "autoresearch.core.judge.racing:Racing",
     "greedy": "autoresearch.core.judge.greedy:Greedy",
@@ -97,11 +98,16 @@ def researcher_options(function: F) -> F:
     return cast("F", with_options)
 
 
+def without_models(options: ResearcherOptions) -> ResearcherOptions:
+    """For a researcher that calls none: a model that a file or a variable names is not meant for it."""
+    return replace(options, model=(), max_usd=None)
+
+
 def check_researcher(name: str, options: ResearcherOptions) -> None:
     """Before anything is started. Raises `UsageError` or `PrerequisiteError` for what cannot work."""
     from autoresearch.core.errors import PrerequisiteError, UsageError
 
-    uses_models = name in ("llm", "mix")
+    uses_models = name in WITH_MODELS
     if uses_models and not options.model:
         fix = (
             "--model anthropic/..., openai/... or ollama/... (litellm's names), or --researcher tuner, which needs none"

@@ -22,6 +22,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
+from autoresearch.core.cli.params import Corpus
 from autoresearch.core.errors import PrerequisiteError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ EXIT_FAILED = 1
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seeds the model and the order of the data."
 )
-@click.option("--corpus", metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
 @require_isolation
 @pass_settings
 def train(settings: Settings, file: Path | None, budget: float | None, seed: int, corpus: str | None) -> None:

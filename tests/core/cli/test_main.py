@@ -62,6 +62,11 @@ def test_a_mistyped_option_is_answered_with_the_nearest_one(capsys):
     assert "ar train --help" in err
 
 
+def test_an_option_in_the_wrong_place_is_answered_with_the_right_one(capsys):
+    assert main.run(["--hours", "3", "loop"]) == 2
+    assert "an option of 'loop': ar loop --hours" in capsys.readouterr().err
+
+
 def test_an_unknown_backend_is_a_usage_error_naming_those_there_are(capsys):
     assert main.run(["--backend", "cdua", "doctor"]) == 2
     assert "null" in capsys.readouterr().err
@@ -149,8 +154,9 @@ def test_every_shared_option_has_an_environment_variable(with_command, tmp_path)
         AR_WORKSPACE=str(tmp_path),
         AR_JSON="1",
         AR_VERBOSE="2",
+        AR_DATA_DIR=str(tmp_path / "data"),
     )
-    assert settings == Settings("null", "demo", tmp_path.resolve(), True, 2)
+    assert settings == Settings("null", "demo", tmp_path.resolve(), True, 2, tmp_path.resolve() / "data")
 
 
 def test_the_workspace_is_the_nearest_folder_upward_that_looks_like_one(tmp_path):

@@ -1,0 +1,136 @@
+"""`ar config`: what every option is set to, and by whom."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autoresearch.core.cli.configfile import FILE_NAME, defaults_of, imported, options_of, origin_of, user_file, written
+from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.errors import UsageError
+
+UNSET = getattr(click.core, "UNSET", None)
+"""What newer versions of click say where there is no value."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option of one command; `command` is None for those that all share."""
+
+    command: str | None
+    option: str
+    value: Any
+    origin: str
+    """A variable's name, a file and line, or "default"."""
+
+    @property
+    def key(self) -> str:
+        """As it is spoken of."""
+        return self.option if self.command is None else f"{self.command}.{self.option}"
+
+
+@click.group()
+def config() -> None:
+    """Look at settings. Flags win over AR_* variables, those over the files, those over defaults.
+
+    Options can be written down in ar.toml, in the workspace or in your user configuration folder; the workspace's wins.
+    Shared options stand at the top, a command's own in a table of its name:
+
+    \b
+        preset = "demo"
+        [loop]
+        hours = 8
+        researcher = "mix"
+        model = ["anthropic/claude-sonnet-4-5"]
+        max-usd = 5
+    """
+
+
+@config.command()
+@click.argument("commands", metavar="[COMMAND]...", nargs=-1)
+@click.option("--set", "only_set", is_flag=True, help="Only what a variable or a file has set.")
+@pass_settings
+def show(settings: Settings, commands: tuple[str, ...], only_set: bool) -> None:
+    """Every option's value, and where it comes from."""
+    from autoresearch.core.cli.main import COMMANDS
+
+    unknown = next((name for name in commands if name not in COMMANDS), None)
+    if unknown is not None:
+        raise UsageError(f"there is no command {unknown!r}.", fix=f"one of {', '.join(COMMANDS)}")
+    root = click.get_current_context().find_root()
+    found = [*shared_settings(root, settings), *command_settings(root, commands or tuple(COMMANDS))]
+    found = [one for one in found if one.origin != "default" or not only_set]
+    files = {"workspace": settings.workspace / FILE_NAME, "user": user_file()}
+    if settings.json:
+        shown = {name: {"path": str(path), "read": path in defaults_of(root).files} for name, path in files.items()}
+        click.echo(
+            json.dumps({"files": shown, "settings": [{**asdict(one), "value": plain(one.value)} for one in found]})
+        )
+        return
+    for name, path in files.items():
+        settings.say(f"{name}: {path}{'' if path in defaults_of(root).files else ' (not there)'}")
+    widths = [max((len(text) for text in column), default=0) for column in zip(*map(row, found), strict=True)]
+    for one in found:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row(one), widths, strict=True)).rstrip())
+
+
+def shared_settings(root: click.Context, settings: Settings) -> Iterator[Setting]:
+    """What is in force now, flags of this very call included."""
+    from autoresearch.core.config import data_dir
+
+    in_force = {
+        "backend": settings.backend,
+        "preset": settings.preset,
+        "data_dir": settings.data_dir or data_dir(),
+    }
+    for option in root.command.params:
+        if option.name in in_force:
+            source = root.get_parameter_source(option.name)
+            flag = source is click.core.ParameterSource.COMMANDLINE
+            where = "flag" if flag else origin_of(root, option) or "default"
+            yield Setting(None, written(option.name), in_force[option.name], where)
+
+
+def command_settings(root: click.Context, names: tuple[str, ...]) -> Iterator[Setting]:
+    """What each command would start with, called without flags. A value that does not fit is a click error."""
+    for name in names:
+        command = imported(name)
+        with click.Context(command, info_name=name, parent=root) as ctx:
+            for option in options_of(command).values():
+                given, source = option.consume_value(ctx, {})
+                ctx.set_parameter_source(str(option.name), source)
+                value = None if given is UNSET else option.type_cast_value(ctx, given)
+                if value is None or value == ():
+                    value = default_words(option)
+                elif option.multiple:
+                    value = list(given)  # as it was written
+                yield Setting(name, written(str(option.name)), value, origin_of(ctx, option) or "default")
+
+
+def default_words(option: click.Parameter) -> str | None:
+    """What the help says that nothing given means."""
+    said = re.search(r"\[default: (.+)\]$", getattr(option, "help", None) or "")
+    return f"({said[1]})" if said else None
+
+
+def plain(value: Any) -> Any:
+    """As JSON takes it."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def row(one: Setting) -> tuple[str, str, str]:
+    """Key, value, origin."""
+    value = one.value
+    if value is None:
+        text = "-"
+    elif isinstance(value, bool):
+        text = "yes" if value else "no"
+    else:
+        text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return one.key, text, one.origin

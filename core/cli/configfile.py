@@ -1,0 +1,225 @@
+"""`ar.toml`: a workspace's and a person's own defaults for options.
+
+click looks them up itself, after flags and AR_* variables: they are its default map.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autoresearch.core.cli.params import Corpus, Vocabularies
+from autoresearch.core.errors import UsageError
+
+FILE_NAME = "ar.toml"
+SHARED = ("backend", "preset", "data_dir")
+"""Keys at the top of the file; a command's own options stand in a table of its name."""
+META_KEY = "autoresearch.defaults"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was written."""
+
+    path: Path
+    line: int | None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.line is None else f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the files say."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """For click: shared options by name, and a mapping for every command."""
+    origins: Mapping[tuple[str | None, str], Origin] = field(default_factory=dict)
+    """By command (None for shared options) and option."""
+    files: tuple[Path, ...] = ()
+    """Those that were read."""
+    error: UsageError | None = None
+    """Why the files could not be used; `values` is then empty. Raised when a command starts, so that --help works."""
+
+
+def user_file() -> Path:
+    """The person's own file, for every workspace."""
+    import platformdirs
+
+    return platformdirs.user_config_path("autoresearch") / FILE_NAME
+
+
+def load_defaults(workspace: Path) -> Defaults:
+    """The person's file and then the workspace's, which wins. A file that is not there says nothing."""
+    values: dict[str, Any] = {}
+    origins: dict[tuple[str | None, str], Origin] = {}
+    files = []
+    try:
+        for path in (user_file(), workspace / FILE_NAME):
+            text = _read(path)
+            if text is None:
+                continue
+            files.append(path)
+            for (command, option), value in _entries(path, text):
+                target = values if command is None else values.setdefault(command, {})
+                target[option] = value
+                origins[command, option] = Origin(path, line_of(text, command, option))
+    except UsageError as error:
+        return Defaults(files=tuple(files), error=error)
+    return Defaults(values, origins, tuple(files))
+
+
+def line_of(text: str, command: str | None, option: str | None) -> int | None:
+    """The line, from 1, of a key in a command's table, or of the table itself; None when it is written otherwise."""
+    table: str | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*[\"']?([\w-]+)[\"']?\s*\]", line):
+            table = header[1]
+            if option is None and table == command:
+                return number
+        key = re.match(r"\s*[\"']?([\w-]+)[\"']?\s*[.=]", line)
+        if key and table == command and plain(key[1]) == option:
+            return number
+    return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.", fix="mend it, or move it away") from error
+
+
+def _entries(path: Path, text: str) -> Iterator[tuple[tuple[str | None, str], Any]]:
+    """Every key of a file with its value, checked against the options there are. Raises `UsageError`."""
+    from autoresearch.core.cli.main import COMMANDS, cli
+
+    shared = {name: option for name, option in options_of(cli).items() if name in SHARED}
+    for key, value in _parsed(path, text).items():
+        if not isinstance(value, dict):
+            if plain(key) not in shared:
+                raise _not_shared(Origin(path, line_of(text, None, plain(key))), key, shared)
+            yield (None, plain(key)), _checked(path, text, None, shared[plain(key)], value)
+            continue
+        if key not in COMMANDS:
+            where = Origin(path, line_of(text, key, None))
+            raise UsageError(f"{where}: there is no command [{key}].", fix=_nearest(key, COMMANDS))
+        own = options_of(imported(key))
+        for inner, inner_value in value.items():
+            if plain(inner) not in own:
+                where = Origin(path, line_of(text, key, plain(inner)))
+                near = difflib.get_close_matches(plain(inner), shared, n=1, cutoff=0.7)
+                fix = f"write {written(near[0])} above the first table: all commands share it" if near else None
+                fix = fix or (_nearest(inner, own) if own else "it has no options to set")
+                raise UsageError(f"{where}: there is no key {inner} in [{key}].", fix=fix)
+            yield (key, plain(inner)), _checked(path, text, key, own[plain(inner)], inner_value)
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.", fix="mend that line") from error
+
+
+def imported(name: str) -> click.Command:
+    """A command by its name."""
+    from autoresearch.core.cli.main import COMMANDS
+
+    entry = COMMANDS[name]
+    command = getattr(importlib.import_module(entry.module), entry.attribute)
+    assert isinstance(command, click.Command)
+    return command
+
+
+def options_of(command: click.Command) -> dict[str, click.Option]:
+    """What a command's table may set, by name: not --help and --workspace, which are read first."""
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    return {str(one.name): one for one in options if not one.hidden and not one.is_eager}
+
+
+def plain(key: str) -> str:
+    """An option's name as click has it."""
+    return key.replace("-", "_")
+
+
+def written(name: str) -> str:
+    """An option's name as people write it."""
+    return name.replace("_", "-")
+
+
+def _checked(path: Path, text: str, command: str | None, option: click.Option, value: Any) -> Any:
+    """The value as click takes it. A path is taken from the file's folder, whatever folder the command is given in."""
+    several = option.multiple or isinstance(option.type, Vocabularies)
+    fits = isinstance(value, bool) if option.is_flag else not isinstance(value, bool | dict)
+    if not fits or (isinstance(value, list) and not several):
+        wanted = "true or false" if option.is_flag else "one value or a list" if several else "one value"
+        where = Origin(path, line_of(text, command, str(option.name)))
+        raise UsageError(f"{where}: {written(str(option.name))} takes {wanted}.", fix="write it so, or leave it out")
+    if isinstance(value, str) and isinstance(option.type, click.Path | Corpus):
+        beside = path.parent / Path(value).expanduser()
+        return str(beside) if isinstance(option.type, click.Path) or beside.exists() else value
+    return [value] if option.multiple and not isinstance(value, list) else value
+
+
+def _not_shared(where: Origin, key: str, shared: Iterable[str]) -> UsageError:
+    """For a key at the top that is a command's, or nobody's."""
+    home = next((name for name in ("loop", "train", "prepare") if plain(key) in options_of(imported(name))), None)
+    fix = f"it is an option of `ar {home}`: write it below [{home}]" if home else _nearest(key, shared)
+    return UsageError(f"{where}: there is no key {key} above the tables.", fix=fix)
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    names = [written(name) for name in known]
+    near = difflib.get_close_matches(written(key), names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
+
+
+def use_defaults(ctx: click.Context, workspace: Path) -> None:
+    """Make click look the files up, for the whole call. Called before the other options are read."""
+    defaults, root = load_defaults(workspace), ctx.find_root()
+    root.meta[META_KEY] = defaults
+    root.default_map = defaults.values
+    if ctx is not root and ctx.info_name is not None:
+        ctx.default_map = defaults.values.get(ctx.info_name, {})
+
+
+def defaults_of(ctx: click.Context) -> Defaults:
+    """What was read for this call."""
+    found = ctx.find_root().meta.get(META_KEY)
+    return found if isinstance(found, Defaults) else Defaults()
+
+
+def variable_of(ctx: click.Context, option: click.Parameter) -> str | None:
+    """The environment variable that click reads for an option, if it is set."""
+    names = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+    if isinstance(option, click.Option) and option.allow_from_autoenv and ctx.auto_envvar_prefix and option.name:
+        names.append(f"{ctx.auto_envvar_prefix}_{option.name.upper()}")
+    return next((name for name in names if os.environ.get(name)), None)
+
+
+def origin_of(ctx: click.Context, option: click.Parameter) -> str | None:
+    """Where a value comes from when it was not given as a flag: a variable, or a file and line. None is the default."""
+    source = ctx.get_parameter_source(str(option.name))
+    if source is click.core.ParameterSource.ENVIRONMENT:
+        return variable_of(ctx, option)
+    if source is click.core.ParameterSource.DEFAULT_MAP:
+        command = None if ctx.parent is None else ctx.info_name
+        origin = defaults_of(ctx).origins.get((command, str(option.name)))
+        return None if origin is None else str(origin)
+    return None

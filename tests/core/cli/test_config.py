@@ -1,0 +1,152 @@
+import json
+
+import pytest
+
+from autoresearch.core.cli import main
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """The person's own configuration folder, empty."""
+    folder = tmp_path / "config"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    from autoresearch.core.cli.configfile import user_file
+
+    user_file().parent.mkdir(parents=True)
+    return user_file()
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch, user):
+    """A folder that looks like a workspace, and is where the person stands."""
+    for name in ("AR_DATA_DIR", "AR_BACKEND", "AR_PRESET"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "work"
+    (folder / "backends" / "null").mkdir(parents=True)
+    (folder / "program.md").write_text("goal\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def settings_shown(capsys, *arguments):
+    assert main.run([*arguments, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    return {(one["command"], one["option"]): (one["value"], one["origin"]) for one in shown["settings"]}
+
+
+def test_a_flag_wins_over_the_environment_that_over_the_workspace_that_over_the_person_that_over_the_default(
+    work, user, monkeypatch, capsys
+):
+    def preset(*arguments):
+        return settings_shown(capsys, *arguments, "config", "show", "loop")[None, "preset"]
+
+    assert preset() == ("auto", "default")
+    user.write_text('preset = "cpu"\n')
+    assert preset() == ("cpu", f"{user}:1")
+    (work / "ar.toml").write_text('\npreset = "demo"\n')
+    assert preset() == ("demo", f"{work / 'ar.toml'}:2")
+    monkeypatch.setenv("AR_PRESET", "h100")
+    assert preset() == ("h100", "AR_PRESET")
+    assert preset("--preset", "rtx") == ("rtx", "flag")
+
+
+def test_every_option_of_a_command_is_shown_with_its_origin(work, monkeypatch, capsys):
+    (work / "ar.toml").write_text('[loop]\nmax-usd = 5\nvocab = [512, 1024]\nprice = "a/b=1/2"\nallow_dirty = true\n')
+    monkeypatch.setenv("AR_LOOP_HOURS", "8")
+    shown = settings_shown(capsys, "config", "show", "loop")
+    file = work / "ar.toml"
+    assert shown["loop", "max-usd"] == (5.0, f"{file}:2")
+    assert shown["loop", "vocab"] == ([512, 1024], f"{file}:3")
+    assert shown["loop", "price"] == (["a/b=1/2"], f"{file}:4")
+    assert shown["loop", "allow-dirty"] == (True, f"{file}:5")
+    assert shown["loop", "hours"] == (8.0, "AR_LOOP_HOURS")
+    assert shown["loop", "researcher"] == ("tuner", "default")
+    assert shown["loop", "budget"] == ("(the preset's)", "default")
+    assert not [key for key in shown if key[0] not in (None, "loop")]
+
+
+def test_the_table_can_be_cut_to_what_somebody_has_set(work, capsys):
+    (work / "ar.toml").write_text("[loop]\nhours = 8\n")
+    assert main.run(["config", "show", "--set"]) == 0
+    out = capsys.readouterr().out
+    assert out.split() == ["loop.hours", "8.0", f"{work / 'ar.toml'}:2"]
+
+
+def test_a_workspace_that_is_named_after_the_command_brings_its_own_file(work, tmp_path, monkeypatch, capsys):
+    (work / "ar.toml").write_text('preset = "demo"\n[loop]\nhours = 8\n')
+    monkeypatch.chdir(tmp_path)
+    assert settings_shown(capsys, "config", "show")[None, "preset"] == ("auto", "default")
+    shown = settings_shown(capsys, "config", "show", "--workspace", str(work))
+    assert shown[None, "preset"] == ("demo", f"{work / 'ar.toml'}:1")
+    assert shown["loop", "hours"] == (8.0, f"{work / 'ar.toml'}:3")
+
+
+def test_a_command_takes_its_defaults_from_the_file(work, capsys):
+    (work / "ar.toml").write_text('backend = "null"\n[ideas]\nverdict = "hurts"\nsearch = "e"\n')
+    assert main.run(["ideas", "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert found
+    assert {idea["verdict"] for idea in found} == {"hurts"}
+    assert main.run(["ideas", "--json", "--verdict", "helps", "--search", ""]) == 0
+    assert {json.loads(line)["verdict"] for line in capsys.readouterr().out.splitlines()} == {"helps"}
+
+
+def test_a_path_in_the_file_is_taken_from_the_file_whatever_folder_one_stands_in(work, monkeypatch, capsys):
+    (work / "texts").mkdir()
+    (work / "ar.toml").write_text('data-dir = "data"\n[loop]\ncorpus = "texts"\n[prepare]\ncorpus = "stdlib"\n')
+    monkeypatch.chdir(work / "backends")
+    shown = settings_shown(capsys, "config", "show")
+    assert shown[None, "data-dir"][0] == str(work / "data")
+    assert shown["loop", "corpus"][0] == str(work / "texts")
+    assert shown["prepare", "corpus"][0] == "stdlib"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ('presett = "demo"', 1, "did you mean preset?"),
+        ("\nhours = 3", 2, "below [loop]"),
+        ("[lop]\nhours = 3", 1, "did you mean loop?"),
+        ("[loop]\nmax_ust = 3", 2, "did you mean max-usd?"),
+        ('[loop]\ntag = "x"\npreset = "demo"', 3, "above the first table"),
+        ("[loop]\nhours = true", 2, "hours takes one value"),
+        ("[loop]\nhours = [1]", 2, "hours takes one value"),
+        ("[loop]\nallow-dirty = 1", 2, "true or false"),
+        ("[doctor]\nx = 1", 2, "no options"),
+    ],
+)
+def test_a_key_that_is_none_is_an_error_that_names_the_line_and_the_right_one(work, capsys, text, line, said):
+    (work / "ar.toml").write_text(text)
+    assert main.run(["status"]) == 2
+    err = capsys.readouterr().err
+    assert f"{work / 'ar.toml'}:{line}: " in err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_that_is_no_toml_is_said_and_help_works_all_the_same(work, capsys):
+    (work / "ar.toml").write_text("[loop\n")
+    assert main.run(["status"]) == 2
+    assert f"{work / 'ar.toml'} is not valid TOML" in capsys.readouterr().err
+    assert main.run(["loop", "--help"]) == 0
+    assert "--hours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_a_value_that_does_not_fit_says_where_it_was_written(work, monkeypatch, capsys, variable):
+    if variable:
+        monkeypatch.setenv("AR_LOOP_HOURS", "eight")
+    (work / "ar.toml").write_text('[loop]\n\nhours = "eight"\n')
+    assert main.run(["loop"]) == 2
+    err = capsys.readouterr().err
+    assert "'eight' is not" in err
+    assert f"It comes from {'AR_LOOP_HOURS' if variable else f'{work}/ar.toml:3'}." in err
+
+
+def test_a_model_in_the_file_does_not_hinder_the_tuner(work, capsys):
+    (work / "ar.toml").write_text('backend = "null"\npreset = "demo"\n[loop]\nmodel = "openai/x"\nmax-usd = 5\n')
+    assert main.run(["loop"]) == 1  # no git repository here; the options were taken
+    assert "git" in capsys.readouterr().err
+    assert main.run(["loop", "--max-usd", "5"]) == 2
+    assert "calls none" in capsys.readouterr().err
