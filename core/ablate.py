@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from autoresearch.core.errors import PrerequisiteError, SourceError
 from autoresearch.core.judge.noise import Noise
 from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.race import SAME_BAR, SAME_MARGIN
+from autoresearch.core.merge import merge, parses
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
-
-MERGE_FAILED = 128
-"""`git merge-file` exits with the number of conflicts, at most 127; above is an error."""
 
 
 @dataclass(frozen=True)
@@ -55,26 +48,9 @@ def kept_changes(ledger: LedgerReader) -> list[Change]:
 def without(final: str, change: Change) -> Without:
     """Merge the change's reverse into the final file. A merge that no longer parses counts as a conflict."""
     merged = merge(final, change.after, change.before)
-    if merged is None or not _parses(merged):
+    if merged is None or not parses(merged):
         return Without(change, "conflict", None)
     return Without(change, "gone", None) if merged == final else Without(change, "removed", merged)
-
-
-def merge(ours: str, base: str, theirs: str) -> str | None:
-    """What `git merge-file` makes of three texts; None when they conflict."""
-    with tempfile.TemporaryDirectory(prefix="ar-merge-") as name:
-        files = [Path(name) / part for part in ("ours", "base", "theirs")]
-        for file, text in zip(files, (ours, base, theirs), strict=True):
-            file.write_text(text, encoding="utf-8", newline="")
-        command = ["git", "merge-file", "-p", "-q", *(str(file) for file in files)]
-        try:
-            done = subprocess.run(command, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise PrerequisiteError("git is not installed.", fix="install git and put it on PATH") from None
-    if done.returncode >= MERGE_FAILED:
-        said = " ".join(done.stderr.decode("utf-8", errors="replace").split())
-        raise SourceError(f"`git merge-file` failed: {said}")
-    return done.stdout.decode("utf-8") if done.returncode == 0 else None
 
 
 def as_good(values: Sequence[float], final: Sequence[float], noise: Noise) -> tuple[bool, float]:
@@ -94,11 +70,3 @@ def smallest(final: str, removable: Sequence[Change]) -> tuple[str, list[Change]
             source = attempt.source
             gone.append(change)
     return source, gone
-
-
-def _parses(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from autoresearch.core.config import Preset, runs_dir, train_file
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
 from autoresearch.core.judge.evidence import finished_trials, gather_evidence
-from autoresearch.core.proposal import Attempt, History, Proposal
+from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
 from autoresearch.core.store.constants import write_preset
-from autoresearch.core.store.exports import drop_weights, export_best, export_results, trial_folder
+from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results, trial_folder
 from autoresearch.core.store.fingerprint import fingerprint
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
@@ -65,6 +65,8 @@ class Run:
         """Start the run, or take it up where it stopped. Starting needs a train file without uncommitted changes."""
         self.tag, self.config, self._preset, self._allow_dirty = check_tag(tag), config, preset, allow_dirty
         self.workspace = workspace
+        self._untidy: list[ExperimentRow] = []
+        self._spent: list[int] = []
         self.repository = Repository.open(workspace)
         self.folder = runs_dir(workspace) / tag
         self._path = train_file(workspace, config.backend).relative_to(workspace).as_posix()
@@ -101,10 +103,8 @@ class Run:
             message = f"the branch {branch_name(self.tag)} is checked out, and the run moves it."
             raise PrerequisiteError(message, fix="git switch - (or git switch --detach)")
         self._ensure_baseline()
-        self.attempts = [self._attempt(row) for row in self.ledger.experiments() if row.state == "decided"]
-        in_flight = self.ledger.in_flight()
-        if in_flight is not None:
-            self._ensure_ref(in_flight)
+        self.attempts = [self._attempt(self.ledger.experiment(number)) for number in self.ledger.decisions()]
+        self._ensure_refs()
         export_results(self.ledger)
         self._advance()
         drop_weights(self.ledger)
@@ -136,8 +136,9 @@ class Run:
             fix = "make a workspace with `ar init DIR`, or name one with --workspace"
             raise PrerequisiteError(f"there is no readable {path}: {error}.", fix=fix) from error
 
-    def history(self, program: str) -> History:
-        """What a researcher may know now."""
+    def history(self, program: str, thinking: int = 0) -> History:
+        """What a researcher may know now. `thinking` is how many other proposals are being made."""
+        attempts = self.attempts or [self._first_look()]
         incumbent = self.incumbent_number()
         return History(
             program=program,
@@ -147,24 +148,43 @@ class Run:
             budget_seconds=self.config.train_seconds,
             seed=self.config.seed,
             vocabularies=self.config.vocabularies,
-            incumbent=next(attempt for attempt in reversed(self.attempts) if attempt.experiment == incumbent),
-            attempts=tuple(self.attempts),
+            incumbent=next(attempt for attempt in reversed(attempts) if attempt.experiment == incumbent),
+            attempts=tuple(attempts),
+            in_flight=tuple(self._in_flight(row) for row in self.ledger.undecided() if row.number),
+            thinking=thinking,
         )
 
-    def propose(self, proposal: Proposal, program: str) -> ExperimentRow:
-        """Record a proposal as the next experiment: its commit, its row, its ref."""
-        number, parent, created = self.ledger.next_number(), self.incumbent_number(), time.time()
-        commit = self.repository.commit(
-            self._path,
-            proposal.source,
-            parent=str(self.ledger.experiment(parent).commit),
-            message=_message(proposal),
-            date=created,
-        )
+    def propose(self, proposal: Proposal, program: str, parent: int | None = None) -> ExperimentRow:
+        """Record a proposal as the next experiment: its commit, its row, its ref.
+
+        `parent` is the experiment whose source it edits, the incumbent where it is None.
+        """
+        number, created = self.ledger.next_number(), time.time()
+        parent = self.incumbent_number() if parent is None else parent
+        commit = self._commit(proposal.source, parent, _message(proposal), created)
         self._record(number, proposal, parent=parent, commit=commit, created=created, program=program)
         row = self.ledger.experiment(number)
         self._ensure_ref(row)
         return row
+
+    def rebase(self, row: ExperimentRow, source: str, parent: int) -> ExperimentRow:
+        """A proposal that waits becomes an edit of another experiment: its commit, its row, its ref."""
+        proposal = Proposal(source, row.hypothesis, row.category, row.predicted_delta, researcher=row.researcher)
+        commit = self._commit(source, parent, _message(proposal), row.created)
+        mark = fingerprint(source)
+        self.ledger.rebase(row.number, source, parent=parent, commit=commit, fingerprint=mark)
+        moved = self.ledger.experiment(row.number)
+        self._ensure_ref(moved)
+        return moved
+
+    def withdraw(self, row: ExperimentRow, reason: str) -> None:
+        """A proposal that waits becomes no experiment."""
+        self.ledger.withdraw(row.number, reason)
+        self.repository.drop_ref(experiment_ref(self.tag, row.number))
+
+    def _commit(self, source: str, parent: int, message: str, date: float) -> str:
+        commit = str(self.ledger.experiment(parent).commit)
+        return self.repository.commit(self._path, source, parent=commit, message=message, date=date)
 
     def _record(
         self, number: int, proposal: Proposal, *, parent: int, commit: str, created: float, program: str
@@ -201,16 +221,28 @@ class Run:
         return started, request
 
     def decide(self, row: ExperimentRow, decision: Decision) -> ExperimentRow:
-        """Record the end of an experiment; then bring branch, table, best file and disk in line with it."""
+        """Record the end of an experiment. What is written from the ledger follows with `tidy`."""
         before = self.ledger.run().incumbent
         self.ledger.decide(row.number, decision, finished_trials(self.ledger, row)[0])
         decided = self.ledger.experiment(row.number)
         self.attempts.append(self._attempt(decided))
-        export_results(self.ledger)
-        if decided.status == "keep":
-            self._advance()
-        drop_weights(self.ledger, before if decided.status == "keep" and before is not None else row.number)
+        self._untidy.append(decided)
+        self._spent.append(before if decided.status == "keep" and before is not None else row.number)
         return decided
+
+    def tidy(self) -> None:
+        """Bring table, branch, best file and disk in line with the decisions since the last call.
+
+        Apart from `decide`, so that the next trial need not wait for it; after a crash, opening the run does the same.
+        """
+        if not self._untidy:
+            return
+        append_results(self.ledger, self._untidy)
+        if any(row.status == "keep" for row in self._untidy):
+            self._advance()
+        for number in self._spent:
+            drop_weights(self.ledger, number)
+        self._untidy, self._spent = [], []
 
     def demote(self, demotion: Demotion) -> None:
         """Record that the incumbent does not hold; branch, table and best file go back to the keep before it."""
@@ -220,6 +252,7 @@ class Run:
         self.ledger.demote(demotion, before.number)
         row = self.ledger.experiment(demotion.experiment)
         self.attempts = [self._attempt(row) if one.experiment == row.number else one for one in self.attempts]
+        self.tidy()
         export_results(self.ledger)
         self._advance()
 
@@ -236,6 +269,24 @@ class Run:
                 raise SourceError(f"the branch {branch_name(self.tag)} was moved by somebody else.", fix=fix)
             self.repository.move_ref(name, str(best.commit), expected=there, reason=f"keep {best.number}")
         export_best(self.ledger)
+
+    def _first_look(self) -> Attempt:
+        """The baseline while it is still measured, by its first trial."""
+        row = self.ledger.experiment(0)
+        first = finished_trials(self.ledger, row)[0]
+        reason = "the baseline, still being measured"
+        return replace(self._attempt(row), status="keep", reason=reason, val_bpb=first.val_bpb, estimate=first.val_bpb)
+
+    def baseline_runs(self) -> bool:
+        """Whether the baseline is decided, or has had a trial that went well."""
+        if self.attempts:
+            return True
+        return any(trial.status == "ok" for trial in finished_trials(self.ledger, self.ledger.experiment(0)))
+
+    def _in_flight(self, row: ExperimentRow) -> InFlight:
+        source, names = self.ledger.text(row.source_sha256), ("hypothesis", "category", "researcher", "parent")
+        told = {name: getattr(row, name) for name in (*names, "predicted_delta", "parameters")}
+        return InFlight(experiment=row.number, source=source, **told)
 
     def _attempt(self, row: ExperimentRow) -> Attempt:
         return Attempt(
@@ -263,6 +314,14 @@ class Run:
         """The best experiment so far; the baseline while there is none."""
         number = self.ledger.run().incumbent
         return 0 if number is None else number
+
+    def _ensure_refs(self) -> None:
+        """What a crash left undone: a ref for everything in flight, and none for what was withdrawn."""
+        for row in self.ledger.undecided():
+            self._ensure_ref(row)
+        known = {row.number for row in self.ledger.experiments()}
+        for number in self.repository.refs(self.tag).keys() - known:
+            self.repository.drop_ref(experiment_ref(self.tag, number))
 
     def _ensure_ref(self, row: ExperimentRow) -> None:
         name = experiment_ref(self.tag, row.number)

@@ -14,14 +14,14 @@ def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int) -> Evid
     asked = [t for t in ledger.trials(experiment=row.number) if t.status is not None and t.started >= row.created]
     baseline = ledger.experiment(0)
     return Evidence(
-        candidate=_side(ledger, row),
-        incumbent=None if incumbent is None else _side(ledger, incumbent),
-        baseline=_side(ledger, baseline),
+        candidate=side_of(ledger, row),
+        incumbent=None if incumbent is None else side_of(ledger, incumbent),
+        baseline=side_of(ledger, baseline),
         seed=seed,
         decided=max(0, row.number - 1),
         asked=len(asked),
         roles=tuple(trial.role for trial in asked),
-        predecessor=None if before is None else _side(ledger, before),
+        predecessor=None if before is None else side_of(ledger, before),
         repeats=gather_repeats(ledger),
         extra=ledger.extra_trials(),
         facts=ledger.last_facts(),
@@ -48,7 +48,8 @@ def _unchosen(group: list[TrialRow]) -> list[TrialRow]:
     return [trial for trial in group if trial.status is not None][1:]
 
 
-def _side(ledger: LedgerReader, row: ExperimentRow) -> Side:
+def side_of(ledger: LedgerReader, row: ExperimentRow) -> Side:
+    """An experiment's source and everything that is measured of it."""
     return Side(
         row.number,
         ledger.text(row.source_sha256),

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.tsv import results_tsv, write_text
 
 RESULTS, BEST_TRAIN = "results.tsv", "best_train.py"
 
 
 def export_results(ledger: LedgerReader) -> None:
-    """Write results.tsv: every decided experiment."""
-    write_text(ledger.folder / RESULTS, results_tsv(row for row in ledger.experiments() if row.state == "decided"))
+    """Write results.tsv: every decided experiment, in the order of the decisions."""
+    decided = (ledger.experiment(number) for number in ledger.decisions())
+    write_text(ledger.folder / RESULTS, results_tsv(decided))
+
+
+def append_results(ledger: LedgerReader, rows: Sequence[ExperimentRow]) -> None:
+    """Add these to results.tsv, which holds every experiment that was decided before them."""
+    with (ledger.folder / RESULTS).open("a", encoding="utf-8", newline="\n") as file:
+        file.write(results_tsv(rows, header=False))
 
 
 def export_best(ledger: LedgerReader) -> None:
@@ -30,8 +39,7 @@ def trial_folder(run_folder: Path, experiment: int, k: int) -> Path:
 
 def drop_weights(ledger: LedgerReader, experiment: int | None = None) -> None:
     """Delete the weights of one experiment's trials, or of all; the incumbent's and those in flight stay."""
-    best, in_flight = ledger.run().incumbent, ledger.in_flight()
-    keep = {best, in_flight.number if in_flight else None}
+    keep = {ledger.run().incumbent, *(row.number for row in ledger.undecided())}
     pattern = "*-*" if experiment is None else f"{experiment}-*"
     for folder in (ledger.folder / "trials").glob(pattern):
         number = folder.name.partition("-")[0]

@@ -125,6 +125,10 @@ class Repository:
         """Set a ref that now stands at `expected` (None: that does not exist). Raises `SourceError` if it does not."""
         self._git("update-ref", "--create-reflog", "-m", reason, name, commit, expected or "")
 
+    def drop_ref(self, name: str) -> None:
+        """Delete a ref; its commits go with git's next clean-up."""
+        self._git("update-ref", "-d", name)
+
     def _resolve(self, name: str) -> str | None:
         return self._git("rev-parse", "--verify", "--quiet", name, allow_failure=True) or None
 

@@ -11,15 +11,15 @@ from autoresearch.core.store.rows import ExperimentRow
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 
 
-def results_tsv(rows: Iterable[ExperimentRow]) -> str:
+def results_tsv(rows: Iterable[ExperimentRow], *, header: bool = True) -> str:
     """The table as text. A number that does not exist is `nan`: it reads as a float and compares as no result."""
-    lines = ["\t".join(COLUMNS)]
+    lines = ["\t".join(COLUMNS)] if header else []
     for row in rows:
         bpb = "nan" if row.val_bpb is None else f"{row.val_bpb:.6f}"
         memory = "nan" if row.peak_memory_mb is None else f"{row.peak_memory_mb / 1024:.1f}"
         commit = (row.commit or "")[:7]
         lines.append("\t".join((commit, bpb, memory, row.status or row.state, " ".join(row.hypothesis.split()))))
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)
 
 
 def write_text(path: Path, text: str) -> None:

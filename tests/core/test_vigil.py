@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run, width_of
 
-from autoresearch.core import loop as loop_module
+from autoresearch.core import flights
 from autoresearch.core.cli.awake import awake
 from autoresearch.core.errors import ArError
 from autoresearch.core.judge.decision import Demotion
@@ -53,7 +53,7 @@ def test_the_clock_of_sleep_stands_still_while_the_machine_is_awake():
 
 def test_a_sleep_in_a_trial_has_it_run_again_under_its_number(workspace, monkeypatch):
     clock = {"asleep": 0.0}
-    monkeypatch.setattr(loop_module, "asleep_seconds", lambda: clock["asleep"])
+    monkeypatch.setattr(flights, "asleep_seconds", lambda: clock["asleep"])
 
     def during(request):
         if width_of(request.source) == 9 and len(executor.requests) == 2:
@@ -69,7 +69,7 @@ def test_a_sleep_in_a_trial_has_it_run_again_under_its_number(workspace, monkeyp
 
 
 def test_a_trial_that_fails_on_a_full_disk_is_not_held_against_its_source(workspace, monkeypatch):
-    monkeypatch.setattr(loop_module, "disk_is_full", lambda _: True)
+    monkeypatch.setattr(flights, "disk_is_full", lambda _: True)
     with open_run(workspace) as run, pytest.raises(ArError, match=r"is full\. Fix: free some space"):
         Loop(run, Widths(9), Greedy(), Scripted({9: "crash"}), limits=Limits(1)).go()
     monkeypatch.undo()

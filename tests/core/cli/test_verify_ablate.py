@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from autoresearch.core.ablate import Change, merge, without
+from autoresearch.core.ablate import Change, without
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.welch import welch
+from autoresearch.core.merge import merge
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader

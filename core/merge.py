@@ -1,0 +1,63 @@
+"""Three-way merges of train files: an edit of one version, applied to another."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import tempfile
+from pathlib import Path
+
+from autoresearch.core.errors import PrerequisiteError, SourceError
+from autoresearch.core.store.constants import read_constants, write_constants
+
+MERGE_FAILED = 128
+"""`git merge-file` exits with the number of conflicts, at most 127; above is an error."""
+
+
+def merge(ours: str, base: str, theirs: str) -> str | None:
+    """What `git merge-file` makes of three texts; None when they conflict."""
+    with tempfile.TemporaryDirectory(prefix="ar-merge-") as name:
+        files = [Path(name) / part for part in ("ours", "base", "theirs")]
+        for file, text in zip(files, (ours, base, theirs), strict=True):
+            file.write_text(text, encoding="utf-8", newline="")
+        command = ["git", "merge-file", "-p", "-q", *(str(file) for file in files)]
+        try:
+            done = subprocess.run(command, capture_output=True, check=False)
+        except FileNotFoundError:
+            raise PrerequisiteError("git is not installed.", fix="install git and put it on PATH") from None
+    if done.returncode >= MERGE_FAILED:
+        said = " ".join(done.stderr.decode("utf-8", errors="replace").split())
+        raise SourceError(f"`git merge-file` failed: {said}")
+    return done.stdout.decode("utf-8") if done.returncode == 0 else None
+
+
+def parses(source: str) -> bool:
+    """Whether it is Python."""
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def reapply(edited: str, base: str, onto: str) -> str | None:
+    """The edit from `base` to `edited`, made on `onto`; None when it does not fit there, or no longer parses.
+
+    Constants are merged by name first: two that stand on neighbouring lines would be a conflict of text and are none.
+    """
+    merged = _merge_by_name(edited, base, onto)
+    if merged is None:
+        merged = merge(onto, base, edited)
+    return merged if merged is not None and parses(merged) else None
+
+
+def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
+    """None when a file has no constants block, when both sides moved a constant, or when the rest conflicts."""
+    try:
+        before, after, there = (read_constants(source) for source in (base, edited, onto))
+        changed = {name: value for name, value in after.items() if name in before and value != before[name]}
+        if any(there.get(name) not in (before[name], value) for name, value in changed.items()):
+            return None
+        return merge(write_constants(onto, changed), write_constants(base, changed), edited)
+    except (SourceError, UnicodeEncodeError):
+        return None

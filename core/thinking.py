@@ -1,0 +1,79 @@
+"""The researcher at work: in this thread where it is quick, in threads of its own where it thinks ahead."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.proposal import Cost, History, Proposal, Researcher
+from autoresearch.core.stopping import Stop
+
+
+@dataclass(frozen=True)
+class Thought:
+    """What came of asking a researcher once."""
+
+    history: History
+    outcome: Proposal | str
+    """A proposal, or in words why there is none."""
+    cost: Cost
+    """Of calls that brought no proposal; a proposal has its own."""
+
+
+class Thinkers:
+    """Asks a researcher, and keeps the answers until they are taken. Only `propose` runs in other threads."""
+
+    def __init__(self, researcher: Researcher, stop: Stop, news: Callable[[], None]) -> None:
+        """`news` is called from any thread when there is an answer."""
+        self.researcher = researcher
+        self.ahead = bool(getattr(researcher, "thinks_ahead", False))
+        self.busy = 0
+        """Proposals in the making."""
+        self._stop, self._news = stop, news
+        self._lock = threading.Lock()
+        self._thoughts: list[Thought] = []
+
+    def ask(self, history: History) -> None:
+        """Have a proposal made, now or in a thread. Raises `KeyboardInterrupt` when a person wants to stop at once."""
+        if not self.ahead:
+            with self._stop.proposing():
+                self._thoughts.append(think(self.researcher, history))
+            return
+        with self._lock:
+            self.busy += 1
+        # A daemon: where a person stops the loop while a model is waited for, nobody waits for the thread.
+        threading.Thread(target=self._work, args=(history,), name="researcher", daemon=True).start()
+
+    def take(self) -> list[Thought]:
+        """The answers since the last call, in the order in which they came."""
+        with self._lock:
+            taken, self._thoughts = self._thoughts, []
+        return taken
+
+    def cancel(self) -> None:
+        """Nobody waits for what is in the making any more."""
+        stop = getattr(self.researcher, "cancel", None)
+        if self.busy and stop is not None:
+            stop()
+
+    def _work(self, history: History) -> None:
+        thought = think(self.researcher, history)
+        with self._lock:
+            self.busy -= 1
+            self._thoughts.append(thought)
+        self._news()
+
+
+def think(researcher: Researcher, history: History) -> Thought:
+    """Ask once; a fault in a researcher must not end a night's work at the first odd source that it meets."""
+    try:
+        proposal = researcher.propose(history)
+    except ProposalError as error:
+        # Calls to a model may have been paid for all the same.
+        return Thought(history, error.message, getattr(error, "cost", Cost()))
+    except Exception as error:
+        return Thought(history, f"{type(error).__name__}: {' '.join(str(error).split())}", Cost())
+    named = proposal if proposal.researcher else replace(proposal, researcher=researcher.name)
+    return Thought(history, named, Cost())
