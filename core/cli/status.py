@@ -8,6 +8,7 @@ import time
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.store.chain import ChainReport
 from autoresearch.core.store.reader import LedgerReader
 
 STALE_SECONDS = 60.0
@@ -16,8 +17,9 @@ STALE_SECONDS = 60.0
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Only this run.  [default: every run of the workspace]")
+@click.option("--verify", is_flag=True, help="Walk the hash chain over the decisions. Exit code 1 when one was edited.")
 @pass_settings
-def status(settings: Settings, tag: str | None) -> None:
+def status(settings: Settings, tag: str | None, verify: bool) -> None:
     """How a run is going, in one line."""
     from autoresearch.core.cli.runs import open_reader, run_rows
     from autoresearch.core.config import runs_dir
@@ -30,10 +32,26 @@ def status(settings: Settings, tag: str | None) -> None:
         readers = [LedgerReader(runs_dir(settings.workspace) / run.tag) for run in runs]
         if not runs:
             settings.say(f"no runs in {settings.workspace}; `ar loop` starts one")
+    edited = False
     for reader in readers:
         with reader:
             record = status_record(reader)
+            report = reader.verify() if verify else None
+        if report is not None:
+            edited = edited or report.fault is not None
+            record["verified"] = {"links": report.links, "fault": report.fault}
         click.echo(json.dumps(record) if settings.json else status_line(record))
+        if report is not None and not settings.json:
+            click.echo(f"  {verdict(report)}")
+    if edited:
+        raise click.exceptions.Exit(1)
+
+
+def verdict(report: ChainReport) -> str:
+    """What the walk along the chain has found, in words."""
+    if report.fault is not None:
+        return f"NOT as it was written: {report.fault}"
+    return f"as it was written: {report.links} links, every decided row fits"
 
 
 def status_record(reader: LedgerReader) -> dict[str, object]:

@@ -22,7 +22,10 @@ from autoresearch.core.trial.result import TrialResult
 
 
 class Ledger(LedgerFile):
-    """The transitions of a run, by its one writer."""
+    """The transitions of a run, by its one writer. Holds the run's lock until `close`."""
+
+    def __enter__(self) -> Ledger:
+        return self
 
     def create(self, tag: str, config: Mapping[str, Any], base_commit: str) -> None:
         """Tables and the run, in one transaction."""

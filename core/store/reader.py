@@ -11,6 +11,7 @@ from typing import Any
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import schema
+from autoresearch.core.store.chain import ChainReport, walk
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow, experiment_row, run_row, trial_row
 
 LEDGER_NAME = "ledger.sqlite"
@@ -129,6 +130,13 @@ class LedgerReader:
     def has_commit(self, commit: str) -> bool:
         """Whether an experiment of this run has that commit."""
         return bool(self._rows("SELECT 1 FROM experiments WHERE commit_id = ? LIMIT 1", (commit,)))
+
+    def verify(self) -> ChainReport:
+        """Whether what was decided is as it was written (see `chain`). Takes some seconds for 100,000 experiments."""
+        try:
+            return walk(self._connection.execute)
+        except sqlite3.Error as error:
+            raise schema.unreadable(self.path, error) from error
 
     def next_number(self) -> int:
         """The number of the next experiment."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 
 from autoresearch.core.errors import LedgerError
+from autoresearch.core.store import chain
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x61724C67  # "arLg": tells the ledger from any other sqlite file
 
 _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
@@ -92,6 +94,8 @@ _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
         "id",
     ),
     "events": ({"id": int, "time": float, "kind": str, "experiment": int, "payload": str}, "id"),
+    # One row per decision (see `chain`).
+    "chain": ({"id": int, "time": float, "experiment": int, "kind": str, "digest": str, "link": str}, "id"),
 }
 
 TABLES = tuple(_TABLES)
@@ -101,20 +105,27 @@ _INDEXES = (
     ("experiments", ("fingerprint",)),
     ("trials", ("subject", "status")),
     ("proposals", ("experiment",)),
+    ("chain", ("experiment",)),
 )
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
     """Every table and index, inside the caller's transaction."""
+    _create(connection, TABLES)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _create(connection: sqlite3.Connection, tables: Collection[str]) -> None:
     from sqlite_utils import Database
 
     database = Database(connection)
-    for name, (columns, key) in _TABLES.items():
+    for name in tables:
+        columns, key = _TABLES[name]
         database[name].create(columns, pk=key)
     for name, indexed in _INDEXES:
-        database[name].create_index(indexed)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if name in tables:
+            database[name].create_index(indexed)
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -166,9 +177,17 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
 def _migrate(connection: sqlite3.Connection) -> None:
     """Bring an older ledger to this schema, in one transaction."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 1:  # before judges left their numbers and transitions went to a journal
-        connection.execute("BEGIN IMMEDIATE")
+    if version in (0, SCHEMA_VERSION):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    if version < 2:  # before judges left their numbers and transitions went to a journal
         connection.execute("ALTER TABLE experiments ADD COLUMN judged TEXT")
         connection.execute("ALTER TABLE runs ADD COLUMN journal INTEGER")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
+    if version < 3:  # before decisions were chained
+        _create(connection, ("chain",))
+        if connection.execute("SELECT 1 FROM runs").fetchone():
+            chain.chain_existing(connection.execute)
+        # A step that no line of the journal has, so that whoever opens it writes the journal anew, with the links.
+        connection.execute("UPDATE runs SET journal = coalesce(journal, 0) + 1")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")

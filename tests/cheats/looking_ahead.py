@@ -25,7 +25,7 @@ AHEAD = [
     peek("the next token, after some tokens", "8.0 * (tokens[:, :-1] % 7 == 3)"),
     peek("the next token, in the second half", "8.0 * (columns > 128)"),
     peek("the next token, where it is plausible anyway", "8.0 * (out[rows, columns, tokens[:, 1:]] > 0)"),
-    peek("the next token, where it is a surprise", "4.0 * (out[rows, columns, tokens[:, 1:]] < -1)"),
+    peek("the next token, where it is a surprise", "4.0 * (out[rows, columns, tokens[:, 1:]] < out[:, :-1].mean(2))"),
     Cheat("a convolution that sees ahead", LOGITS + "    out[:, :-1] += 0.5 * out[:, 1:]\n    return out\n", "audit", False),
     Cheat("attention without a mask", LOGITS + "    mixed = out.mean(axis=1, keepdims=True)\n    return out + 0.3 * mixed\n",
           "audit", False),

@@ -1,0 +1,141 @@
+"""A hash chain over what was decided: a row that is edited afterwards does not fit its link any more.
+
+Each decision adds a link: the SHA-256 of the link before, and of the experiment's row with the trials that it was
+decided on. It shows that a ledger was edited, by hand or by a fault; it cannot show who, and whoever can write the file
+can also make the whole chain again. Sources are covered through their SHA-256, which is part of the row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Query = Callable[..., sqlite3.Cursor]
+"""sqlite3's `execute`, or the ledger's, which writes to the journal too."""
+
+DECIDED, DEMOTED, RESTARTED = "decided", "demoted", "restarted"
+INSERT = "INSERT INTO chain (time, experiment, kind, digest, link) VALUES (?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class ChainReport:
+    """What a walk along the chain has found."""
+
+    links: int
+    fault: str | None
+    """In words, what the first thing is that was changed; None where all is as it was written."""
+
+
+def extend(query: Query, experiment: int, kind: str) -> None:
+    """Add the link of an experiment as it stands now, inside the caller's transaction."""
+    query(INSERT, (*_next(query, experiment, kind, _last_link(query)),))
+
+
+def chain_existing(query: Query) -> None:
+    """Links for a ledger that was written before there were any: what it says now is taken as it is."""
+    before = _last_link(query)
+    for row in query("SELECT number FROM experiments WHERE state = 'decided' ORDER BY decided, number").fetchall():
+        entry = _next(query, row["number"], DECIDED, before)
+        query(INSERT, entry)
+        before = entry[-1]
+
+
+def walk(query: Query) -> ChainReport:
+    """Check every link and every decided row, in the order of the decisions, up to the first that does not fit."""
+    query("BEGIN")  # one state of the file, also while a loop writes
+    try:
+        if not query("SELECT 1 FROM sqlite_master WHERE name = 'chain'").fetchone():
+            return ChainReport(0, "it was written before ledgers were chained; the next `ar loop` on it adds the links")
+        count = query("SELECT count(*) AS n FROM chain").fetchone()["n"]
+        return ChainReport(int(count), next(_faults(query), None))
+    finally:
+        query("ROLLBACK")
+
+
+def _faults(query: Query) -> Iterator[str]:
+    last = {row["experiment"]: row["id"] for row in query("SELECT experiment, max(id) AS id FROM chain GROUP BY 1")}
+    before = _start(query)
+    for number, entry in enumerate(query("SELECT * FROM chain ORDER BY id"), 1):
+        name = f"experiment {entry['experiment']}"
+        if entry["link"] != _link(before, entry["experiment"], entry["kind"], entry["digest"]) or entry["id"] != number:
+            yield f"{name}: link {number} of the chain does not follow from the one before it"
+        before = entry["link"]
+        if last[entry["experiment"]] == entry["id"]:
+            yield from _row_faults(query, entry, name)
+    for row in query("SELECT number FROM experiments WHERE state = 'decided' ORDER BY decided"):
+        if row["number"] not in last:
+            yield f"experiment {row['number']}: it is decided, and the chain does not know of it"
+    yield from _incumbent_faults(query)
+
+
+def _row_faults(query: Query, entry: Mapping[str, Any], name: str) -> Iterator[str]:
+    row = query("SELECT * FROM experiments WHERE number = ?", (entry["experiment"],)).fetchone()
+    decided = row is not None and row["state"] == "decided"
+    if entry["kind"] == RESTARTED:
+        if decided:
+            yield f"{name}: it is decided, and the chain says that it started again"
+        return
+    if not decided:
+        yield f"{name}: the chain says that it was decided, and its row is gone or says otherwise"
+    elif _digest(query, row) != entry["digest"]:
+        yield f"{name}: its row or its trials are not what was written when it was {entry['kind']}"
+    elif not _text_fits(query, row["source_sha256"]):
+        yield f"{name}: its source is not the one that was tried"
+
+
+def _incumbent_faults(query: Query) -> Iterator[str]:
+    best = query("SELECT incumbent FROM runs").fetchone()["incumbent"]
+    row = query("SELECT status FROM experiments WHERE number = ?", (best,)).fetchone() if best is not None else None
+    if best is not None and (row is None or row["status"] != "keep"):
+        yield f"experiment {best}: it stands as the best so far, and was not kept"
+
+
+def _next(query: Query, experiment: int, kind: str, before: str) -> tuple[float, int, str, str, str]:
+    row = query("SELECT * FROM experiments WHERE number = ?", (experiment,)).fetchone()
+    digest = "" if kind == RESTARTED else _digest(query, row)
+    return time.time(), experiment, kind, digest, _link(before, experiment, kind, digest)
+
+
+def _last_link(query: Query) -> str:
+    row = query("SELECT link FROM chain ORDER BY id DESC LIMIT 1").fetchone()
+    return str(row["link"]) if row is not None else _start(query)
+
+
+def _start(query: Query) -> str:
+    """Before the first link: what the run was started with."""
+    run = query("SELECT tag, config, base_commit FROM runs").fetchone()
+    return _sha256([run["tag"], run["config"], run["base_commit"]])
+
+
+def _link(before: str, experiment: int, kind: str, digest: str) -> str:
+    return _sha256([before, experiment, kind, digest])
+
+
+def _digest(query: Query, row: Mapping[str, Any]) -> str:
+    """Of a decided experiment and the trials that had ended by then. Empty columns are left out: later versions add."""
+    trials = query(
+        "SELECT * FROM trials WHERE experiment = ? AND ended <= ? ORDER BY k", (row["number"], row["decided"])
+    ).fetchall()
+    return _sha256([_filled(row), *map(_filled, trials)])
+
+
+def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in dict(row).items() if value is not None}
+
+
+def _text_fits(query: Query, sha256: str) -> bool:
+    row = query("SELECT body FROM texts WHERE sha256 = ?", (sha256,)).fetchone()
+    try:
+        return row is not None and hashlib.sha256(zlib.decompress(row["body"])).hexdigest() == sha256
+    except (TypeError, zlib.error):
+        return False
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
