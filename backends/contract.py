@@ -6,7 +6,7 @@ researcher) owns the model. The **runtime** (frozen, one per backend) is the lit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,4 +190,11 @@ class Runtime(Protocol):
 
     def peak_memory_mb(self) -> float | None:
         """Peak device memory since the last reset in MiB, or None where the framework cannot say."""
+        ...
+
+    def products(self, size: int, precision: str) -> Callable[[int], None]:
+        """A function that takes n products of square matrices of that size, in "fp32" or "bf16", and waits for them.
+
+        Raises ValueError for a precision that the framework does not have.
+        """
         ...

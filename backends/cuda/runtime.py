@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -249,6 +249,23 @@ def peak_memory_mb() -> float | None:
     import torch
 
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+
+
+def products(size: int, precision: str) -> Callable[[int], None]:
+    """n products of (size, size) matrices, one after another."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+
+    def multiply(count: int) -> None:
+        for _ in range(count):
+            torch.mm(a, b, out=out)
+        synchronize()
+
+    return multiply
 
 
 def _cpu_name() -> str:

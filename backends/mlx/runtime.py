@@ -13,7 +13,7 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -225,3 +225,21 @@ def peak_memory_mb() -> float | None:
     import mlx.core as mx
 
     return mx.get_peak_memory() / 2**20
+
+
+def products(size: int, precision: str) -> Callable[[int], None]:
+    """n products of (size, size) matrices, each with the one before, so that none is left out."""
+    import mlx.core as mx
+
+    dtype = {"fp32": mx.float32, "bf16": mx.bfloat16}[precision]
+    # Of about this scale, products keep the size of their factors.
+    a, b = ((mx.random.normal((size, size)) * size**-0.5).astype(dtype) for _ in range(2))
+    mx.eval(a, b)
+
+    def multiply(count: int) -> None:
+        out = b
+        for _ in range(count):
+            out = a @ out
+        mx.eval(out)
+
+    return multiply

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,3 +110,8 @@ def reset_peak_memory() -> None:
 def peak_memory_mb() -> float | None:
     """None: numpy cannot say."""
     return None
+
+
+def products(size: int, precision: str) -> Callable[[int], None]:
+    """Raises ValueError: the bigram model multiplies nothing, so a product's speed would be no yardstick for it."""
+    raise ValueError(f"no products of {size} x {size} in {precision}: the null model is a table")

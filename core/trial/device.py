@@ -1,10 +1,12 @@
-"""What a backend computes on, asked in a child: the parent never imports a framework."""
+"""What a backend computes on and how fast it multiplies, asked in a child: the parent never imports a framework."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import PrerequisiteError
@@ -13,6 +15,8 @@ from autoresearch.core.trial.environment import load_runtime
 
 PROBE_SECONDS = 120.0
 """A cold import of a framework from a slow disk takes tens of seconds."""
+PEAK_SECONDS = 60.0
+"""For measuring the products, once the framework is there."""
 
 
 def probe_device(backend: str) -> Device:
@@ -20,33 +24,57 @@ def probe_device(backend: str) -> Device:
 
     Raises `PrerequisiteError` when the backend cannot run here.
     """
+    events = _ask(backend, {"role": "probe"}, PROBE_SECONDS)
+    return next(_device(event) for event in events if event["event"] == "device")
+
+
+def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
+    """The device, and its fastest square matrix products in FLOP/s by precision, "fp32" and "bf16".
+
+    Takes ten seconds or so. Raises `PrerequisiteError` when the backend cannot run here.
+    """
+    device, peak = None, {}
+    for event in _ask(backend, {"role": "peak"}, PROBE_SECONDS + PEAK_SECONDS):
+        if event["event"] == "device":
+            device = _device(event)
+        elif event["event"] == "peak":
+            peak[str(event["precision"])] = float(event["flops"])
+        elif event["event"] == "done" and device is not None:
+            return device, peak
+    raise PrerequisiteError(f"the {backend} backend did not say how fast it multiplies")
+
+
+def _device(event: Mapping[str, Any]) -> Device:
+    return Device(**{name: value for name, value in event.items() if name != "event"})
+
+
+def _ask(backend: str, job: Mapping[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
+    """The events of a child that runs no train file, until the caller has heard enough."""
     environment = dict(load_runtime(backend).launch_environment())
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "home").mkdir()
         (work / "tmp").mkdir()
-        job = {"role": "probe", "backend": backend}
-        child = Child(Launch("probe", worker_argv(), work, job, environment=environment))
+        child = Child(Launch("probe", worker_argv(), work, {**job, "backend": backend}, environment=environment))
         try:
-            return _answer(child, backend)
+            yield from _events(child, backend, seconds)
         finally:
             child.close()
 
 
-def _answer(child: Child, backend: str) -> Device:
-    deadline = time.monotonic() + PROBE_SECONDS
+def _events(child: Child, backend: str, seconds: float) -> Iterator[dict[str, Any]]:
+    deadline = time.monotonic() + seconds
     said = b""
     while time.monotonic() < deadline:
         ended = child.returncode() is not None
         said += child.read(child.log_fd) or b""
         for event in child.parse(child.read(child.events_fd) or b""):
-            if event["event"] == "device":
-                return Device(**{name: value for name, value in event.items() if name != "event"})
             if event["event"] == "error":
                 words = f"{event.get('type')}: {event.get('message')}"
                 raise PrerequisiteError(f"the {backend} backend does not start: {words}")
+            yield event
         if ended:
             last = said.decode(errors="replace").strip().splitlines()[-1:] or [died_how(child.returncode() or 0)]
             raise PrerequisiteError(f"the {backend} backend does not start: {last[0]}")
         time.sleep(0.01)
-    raise PrerequisiteError(f"the {backend} backend did not start within {PROBE_SECONDS:g} s")
+    raise PrerequisiteError(f"the {backend} backend did not answer within {seconds:g} s")

@@ -104,8 +104,16 @@ class TrialResult(BaseModel):
     tokens_per_second: float | None = None
     params: int | None = None
     peak_memory_mb: float | None = None
+    """Of the device where the framework can say, else of the host."""
+    peak_host_memory_mb: float | None = None
+    """Resident memory of the train child and all below it."""
+    flops_per_token: float | None = None
+    """Forward and backward, counted by the core from the shapes of the trained weights (see core.trial.weights)."""
+    claimed_flops_per_token: float | None = None
+    """What the train file itself says, attention included. A claim: nothing rests on it."""
     mfu: float | None = None
-    """Share of the device's data-sheet peak, 0..1."""
+    """`flops_per_token` times `tokens_per_second` over the device's peak, 0..1: the data sheet's, or what `ar bench`
+    measured here."""
     seed: int
     backend: str
     device: str | None = None

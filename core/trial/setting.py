@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.trial.child import Child, Launch, died_how, worker_argv
+from autoresearch.core.trial.peak import known_peak
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.result import AuditResult, TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox import Sandbox
@@ -37,7 +38,9 @@ class Measurements:
     steps: int | None = None
     params: int | None = None
     peak_memory_mb: float | None = None
+    peak_host_memory_mb: float | None = None
     flops_per_token: float | None = None
+    claimed_flops_per_token: float | None = None
     audit: AuditResult | None = None
 
     def result(
@@ -45,7 +48,7 @@ class Measurements:
     ) -> TrialResult:
         """The trial's result."""
         speed = self.tokens / self.train_seconds if self.tokens and self.train_seconds else None
-        peak = self.device.peak_flops if self.device else None
+        peak = known_peak(self.device) if self.device else None
         return TrialResult(
             status=status,
             reason=reason,
@@ -59,6 +62,9 @@ class Measurements:
             tokens_per_second=speed,
             params=self.params,
             peak_memory_mb=self.peak_memory_mb,
+            peak_host_memory_mb=self.peak_host_memory_mb,
+            flops_per_token=self.flops_per_token,
+            claimed_flops_per_token=self.claimed_flops_per_token,
             mfu=self.flops_per_token * speed / peak if self.flops_per_token and speed and peak else None,
             seed=request.seed,
             backend=request.backend,

@@ -17,7 +17,7 @@ from autoresearch.core.errors import DataError, TrialError
 from autoresearch.core.trial.child import Child, Launch
 from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.watch import TrialEnded
-from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, take_weights
+from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, flops_per_token, take_weights
 
 MAX_FIELDS = 40
 """Of an event from the train child."""
@@ -51,7 +51,8 @@ def train(setting: Setting) -> tuple[Path, str]:
         try:
             take_weights(work_fd, WEIGHTS, destination)
             limit = setting.request.weights_limit_mb * 2**20
-            check_weights(destination, sha256=str(announced.get("sha256")), limit_bytes=limit)
+            shapes = check_weights(destination, sha256=str(announced.get("sha256")), limit_bytes=limit)
+            setting.facts.flops_per_token = flops_per_token(shapes, setting.vocab_size)
         except WeightsFault as fault:
             raise TrialEnded("invalid", str(fault)) from fault
         destination.chmod(0o444)
@@ -144,7 +145,7 @@ def _hear_child(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> Map
     elif name == "weights":
         clock.weights = time.monotonic()
         facts.params, facts.peak_memory_mb = _count(event.get("params")), _amount(event.get("peak_memory_mb"))
-        facts.flops_per_token = _amount(event.get("flops_per_token"))
+        facts.claimed_flops_per_token = _amount(event.get("flops_per_token"))
         return event
     elif name == "error":
         raise failure(event)
@@ -183,11 +184,11 @@ def _too_slow(setting: Setting, clock: Clock, now: float) -> str:
 def _measure(setting: Setting, clock: Clock, feeder: Child, child: Child) -> None:
     """Kill the child, let the feeder say its last count, and note the times."""
     facts = setting.facts
-    if facts.peak_memory_mb is None:
-        child.measure_rss_mb()
+    child.measure_rss_mb()
     setting.watch.end(child)
+    facts.peak_host_memory_mb = child.peak_rss_mb or None
     if facts.peak_memory_mb is None:
-        facts.peak_memory_mb = child.peak_rss_mb or None
+        facts.peak_memory_mb = facts.peak_host_memory_mb
     deadline = time.monotonic() + FEEDER_SECONDS
     with contextlib.suppress(TrialError, DataError, TrialEnded):
         while not clock.feed_over and feeder.returncode() is None and time.monotonic() < deadline:

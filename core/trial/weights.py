@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HEADER_LIMIT_BYTES = 100 * 2**20
@@ -16,6 +17,8 @@ TYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
 }  # fmt: skip
+
+Shapes = Mapping[str, Sequence[int]]
 
 
 class WeightsFault(ValueError):  # noqa: N818
@@ -38,8 +41,11 @@ def take_weights(work_fd: int, name: str, destination: Path) -> None:
         raise WeightsFault(f"the weights were announced but are not there ({error.strerror})") from error
 
 
-def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> None:
-    """Regular file, not too large, well-formed safetensors, the announced SHA-256. Raises `WeightsFault`."""
+def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> Shapes:
+    """Regular file, not too large, well-formed safetensors, the announced SHA-256; the tensors' shapes by name.
+
+    Raises `WeightsFault`.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -56,16 +62,31 @@ def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> None:
         if len(start) < 8 or length > min(HEADER_LIMIT_BYTES, facts.st_size - 8):
             raise WeightsFault("the weights file is truncated: it ends within its header")
         header = file.read(length)
-        _check_header(header, facts.st_size - 8 - length)
+        shapes = _check_header(header, facts.st_size - 8 - length)
         digest = hashlib.sha256(start + header)
         while block := file.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != sha256:
         raise WeightsFault("the weights file changed after it was announced")
+    return shapes
 
 
-def _check_header(header: bytes, data_bytes: int) -> None:
-    """Every tensor's type, shape and place must agree, and together they must fill the file."""
+def flops_per_token(shapes: Shapes, vocab_size: int) -> float | None:
+    """FLOPs of forward and backward per training token, read off the shapes of what was trained: 6 per matrix weight.
+
+    Of the matrices with the vocabulary on one side only one counts, as the head: the others are tables to look up in.
+    What attention does between tokens is left out, and a weight that is not used on every token is counted as if it
+    were. None where there is no matrix.
+    """
+    matrices = [shape for shape in shapes.values() if len(shape) >= 2]
+    heads = [math.prod(shape) for shape in matrices if vocab_size in shape]
+    weights = sum(math.prod(shape) for shape in matrices if vocab_size not in shape) + max(heads, default=0)
+    return 6.0 * weights or None
+
+
+def _check_header(header: bytes, data_bytes: int) -> Shapes:
+    """Every tensor's type, shape and place must agree, and together they must fill the file; the shapes by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
     try:
         tensors = json.loads(header)
         spans = []
@@ -76,6 +97,7 @@ def _check_header(header: bytes, data_bytes: int) -> None:
             if end - start != math.prod(tensor["shape"]) * TYPE_BYTES[tensor["dtype"]]:
                 raise WeightsFault(f"the weights file is malformed: tensor {name!r} has the wrong size")
             spans.append((start, end))
+            shapes[name] = tuple(tensor["shape"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, WeightsFault):
             raise
@@ -87,3 +109,4 @@ def _check_header(header: bytes, data_bytes: int) -> None:
         reached = end
     if reached != data_bytes:
         raise WeightsFault(f"the weights file is truncated: {data_bytes} bytes of tensors where {reached} are named")
+    return shapes

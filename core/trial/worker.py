@@ -1,7 +1,7 @@
 """Entry of every child that runs a train file: `python -m autoresearch.core.trial.worker --job-fd J --events-fd E`.
 
-The job (JSON) names the role: `probe` asks for the device, `train` trains and writes the weights, `score` returns the
-negative log-likelihood of every token, `audit` the logits at chosen positions. Events go out as JSON lines on the
+The job (JSON) names the role: `probe` asks for the device, `peak` for the speed of its matrix products, `train` trains
+and writes the weights, `score` returns the negative log-likelihood of every token, `audit` the logits at chosen positions. Events go out as JSON lines on the
 events descriptor; output and errors go to run.log. The train file runs as a module that is on no search path.
 """
 
@@ -57,6 +57,10 @@ def run_role(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
         from autoresearch.core.trial.score_child import score
 
         score(job, runtime, device, channel, stage)
+    elif role == "peak":
+        from autoresearch.core.trial.peak_child import measure
+
+        measure(runtime, channel)
     elif role != "probe":
         raise ValueError(f"unknown role {role!r}")
 

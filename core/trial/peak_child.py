@@ -1,0 +1,57 @@
+"""The peak role: how fast this device multiplies square matrices. Runs no train file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from autoresearch.core.trial.channel import Channel
+
+SIZES = (512, 1024, 2048, 4096, 8192)
+PRECISIONS = ("fp32", "bf16")
+BLOCK_SECONDS = 0.1
+"""Of products between two looks at the clock, about."""
+SIZE_SECONDS = 0.5
+"""Of blocks of one size."""
+SLOW_SECONDS = 0.5
+"""A larger size is not tried where one product takes as long."""
+
+
+def measure(runtime: Any, channel: Channel) -> None:
+    """Send the best FLOP/s of every precision over all sizes."""
+    for precision in PRECISIONS:
+        try:
+            flops, size = best(runtime.products, precision)
+        except ValueError:  # a framework without this precision
+            continue
+        channel.send("peak", precision=precision, flops=flops, size=size)
+    channel.send("done")
+
+
+def best(products: Callable[[int, str], Callable[[int], None]], precision: str) -> tuple[float, int]:
+    """FLOP/s of the fastest block, and the size it was measured at. A product of size n takes 2 n^3 FLOP."""
+    found = (0.0, 0)
+    for size in SIZES:
+        multiply = products(size, precision)
+        multiply(1)  # the first one also sets things up
+        single = fastest(multiply, 1, 0.0)
+        count = max(1, round(BLOCK_SECONDS / single))
+        seconds = fastest(multiply, count, SIZE_SECONDS)
+        found = max(found, (2.0 * size**3 * count / seconds, size))
+        if single > SLOW_SECONDS:
+            break
+    return found
+
+
+def fastest(multiply: Callable[[int], None], count: int, duration: float) -> float:
+    """Seconds of the fastest block of `count` products; blocks are repeated for `duration` seconds."""
+    ended = time.perf_counter() + duration
+    shortest = float("inf")
+    while True:
+        started = time.perf_counter()
+        multiply(count)
+        now = time.perf_counter()
+        shortest = min(shortest, now - started)
+        if now >= ended:
+            return shortest
