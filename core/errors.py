@@ -43,6 +43,10 @@ class LedgerError(ArError):
     """The ledger cannot be opened, written or believed."""
 
 
+class IntegrityError(ArError):
+    """A file that decides scores or verdicts is not what it was when the run started."""
+
+
 class SourceError(ArError):
     """Git or the train file's source cannot be used."""
 

@@ -1,0 +1,82 @@
+"""The files that a run hangs on are hashed when it starts; one that changes stops it, by name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.errors import IntegrityError
+from autoresearch.core.store.integrity import Integrity
+from autoresearch.core.store.ledger import Ledger
+
+
+@pytest.fixture
+def corpus(prepared, tmp_path):
+    """A copy of the prepared corpus that a test may spoil."""
+    return Prepared.open(shutil.copytree(prepared.folder, tmp_path / "corpus"))
+
+
+def take(corpus):
+    return Integrity.of("null", corpus, (512,), 256)
+
+
+def test_it_covers_core_runtime_contract_tokenizer_rows_and_manifest_and_not_what_only_shows(corpus):
+    names = set(take(corpus).sha256)
+    assert {"core/trial/audit.py", "core/judge/decision.py", "core/loop.py", "core/store/integrity.py"} <= names
+    assert {"backends/contract.py", "backends/null/runtime.py", "manifest.json"} <= names
+    assert {"vocab-512/tokenizer.model", "vocab-512/val-T256.npz", "vocab-512/test-T256.npz"} <= names
+    assert not [name for name in names if name.startswith(("core/cli", "core/report", "backends/cuda"))]
+
+
+def test_nothing_changed_is_nothing_said_and_a_new_time_alone_is_no_change(corpus):
+    integrity = take(corpus)
+    os.utime(corpus.tokenizer_path(512), ns=(1, 1))
+    integrity.check()
+    integrity.check()
+
+
+@pytest.mark.parametrize("name", ["vocab-512/tokenizer.model", "vocab-512/val-T256.npz"])
+def test_a_changed_file_is_named_with_the_fix(corpus, name):
+    integrity = take(corpus)
+    path = corpus.folder / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=rf"{name} has changed while this run was going\. Fix: `ar prepare`"):
+        integrity.check()
+
+
+def test_a_file_that_is_gone_is_named(corpus):
+    integrity = take(corpus)
+    (corpus.folder / "vocab-512/val-T256.npz").unlink()
+    with pytest.raises(IntegrityError, match=r"val-T256\.npz has changed"):
+        integrity.check()
+
+
+def test_the_manifest_may_gain_a_vocabulary_and_may_not_change_its_own(corpus):
+    integrity, path = take(corpus), corpus.folder / "manifest.json"
+    manifest = corpus.manifest
+    (known,) = manifest.vocabularies
+    more = manifest.model_copy(update={"vocabularies": (known, known.model_copy(update={"size": 700}))})
+    path.write_text(more.model_dump_json())
+    integrity.check()
+    less = known.model_copy(update={"rows": tuple(row.model_copy(update={"total_bytes": 9}) for row in known.rows)})
+    path.write_text(manifest.model_copy(update={"vocabularies": (less,)}).model_dump_json())
+    with pytest.raises(IntegrityError, match=r"manifest\.json has changed"):
+        integrity.check()
+
+
+def test_a_run_keeps_the_hashes_that_it_was_started_with(tmp_path):
+    (tmp_path / "audit.py").write_text("honest = True\n")
+    files = {"core/trial/audit.py": tmp_path / "audit.py"}
+    with Ledger(tmp_path / "run") as ledger:
+        ledger.create("run", {"backend": "null"}, "base")
+        Integrity(files).begin(ledger)
+        Integrity(files).begin(ledger)
+        (tmp_path / "audit.py").write_text("honest = False\n")
+        with pytest.raises(IntegrityError, match=r"core/trial/audit\.py has changed since this run was started.*--tag"):
+            Integrity(files).begin(ledger)
+        assert len(ledger.events("integrity")) == 1
