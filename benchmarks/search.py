@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,24 +94,19 @@ def _distance(name: str, value: Number, start: Number) -> float:
     return math.log(value / start)
 
 
-def search(searcher: Searcher, seed: int, experiments: int) -> list[float]:
-    """Run one search under the greedy judge. Returns the incumbent's true score after each experiment."""
-    landscape, rng = Landscape(seed), np.random.default_rng(1000 + seed)
+def explore(
+    searcher: Searcher, source: str, measure: Callable[[int, str], float | None], history: History, experiments: int
+) -> list[Attempt]:
+    """The baseline and so many experiments under the greedy judge.
+
+    `measure` gives the bits per byte of an experiment's source, None where it crashes; `history` says what stays.
+    """
     attempts: list[Attempt] = []
     incumbent: Attempt | None = None
-    curve = []
     for experiment in range(experiments + 1):
-        if incumbent is None:
-            source = SOURCE
-        else:
-            source = searcher(
-                History(
-                    program="", backend="null", device="simulated", preset="simulated", budget_seconds=1.0, seed=seed,
-                    vocabularies=(), incumbent=incumbent, attempts=tuple(attempts),
-                )
-            )  # fmt: skip
-        true = landscape.score(source)
-        measured = None if true is None else true + NOISE * float(rng.normal())
+        if incumbent is not None:
+            source = searcher(replace(history, incumbent=incumbent, attempts=tuple(attempts)))
+        measured = measure(experiment, source)
         best = None if incumbent is None else incumbent.val_bpb
         kept = measured is not None and (best is None or measured < best)
         attempt = Attempt(
@@ -120,8 +116,33 @@ def search(searcher: Searcher, seed: int, experiments: int) -> list[float]:
         )  # fmt: skip
         attempts.append(attempt)
         incumbent = attempt if kept or incumbent is None else incumbent
-        curve.append(landscape.score(incumbent.source) or math.inf)
-    return curve[1:]
+    return attempts
+
+
+def start_of(source: str, seed: int, **more: Any) -> History:
+    """An empty history whose incumbent is a source that was never measured."""
+    unmeasured = Attempt(
+        experiment=0, source=source, status="keep", reason="", hypothesis="", category="shape", researcher="",
+        predicted_delta=None, val_bpb=None, estimate=None, delta=None, parent=0,
+    )  # fmt: skip
+    facts: dict[str, Any] = {"backend": "null", "device": "simulated", "preset": "simulated", "budget_seconds": 1.0}
+    return History(program="", seed=seed, vocabularies=(), incumbent=unmeasured, attempts=(), **{**facts, **more})
+
+
+def search(searcher: Searcher, seed: int, experiments: int) -> list[float]:
+    """One search on the landscape of that seed: the incumbent's true score after each experiment."""
+    landscape, rng = Landscape(seed), np.random.default_rng(1000 + seed)
+
+    def measure(experiment: int, source: str) -> float | None:
+        true, noise = landscape.score(source), NOISE * float(rng.normal())
+        return None if true is None else true + noise
+
+    attempts = explore(searcher, SOURCE, measure, start_of(SOURCE, seed), experiments)
+    curve: list[float] = []
+    for attempt in attempts[1:]:
+        true = landscape.score(attempt.source) if attempt.status == "keep" else None
+        curve.append(true if true is not None else curve[-1] if curve else landscape.score(SOURCE) or math.inf)
+    return curve
 
 
 def tuner(history: History) -> str:
@@ -149,7 +170,8 @@ def plain_tpe(history: History) -> str:
 
 
 def _space(history: History) -> tuple[Any, ...]:
-    return search_space(read_constants(history.incumbent.source), read_constants(SOURCE))
+    start = history.attempts[0].source if history.attempts else history.incumbent.source
+    return search_space(read_constants(history.incumbent.source), read_constants(start), history.vocabularies)
 
 
 def _size(history: History) -> int:

@@ -1,0 +1,204 @@
+"""How quickly the tuner finds good constants on a real task, against random search and plain TPE.
+
+The task: the `cuda` backend's demo preset on one core, three seconds of training a trial, scored on 40 kB of text;
+thirty experiments, three seeds. All search the same constants in the same box under the same greedy judge, and start from
+the same trial of the train file as it is. A trial is a forked process that trains on the real feed's rows and scores as
+`ar` does, but by a clock that counts the processor's time: 270 trials on a machine that others use would not compare
+by the wall's. It has no sandbox and no audit.
+
+    python -m benchmarks.search_task --minutes 10
+
+runs trials for that long and adds them to `search_task.jsonl`; the same command goes on where it stopped. The table and
+the picture are made from that file by `python -m benchmarks --only search_task`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoresearch import backends
+from autoresearch.agent.constants import read_constants
+from autoresearch.agent.observations import numbers
+from autoresearch.core.config import data_dir, load_presets
+from autoresearch.core.data.manifest import Prepared, PrepareOptions
+from autoresearch.core.data.prepare import prepare
+from autoresearch.core.store.constants import write_preset
+from benchmarks._one_core import SECONDS, trial
+from benchmarks.search import Searcher, experiments_to_reach, explore, plain_tpe, random, start_of, tuner
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+PICTURE = Path(__file__).with_suffix(".png")
+SEARCHERS: dict[str, Searcher] = {"random": random, "TPE": plain_tpe, "tuner": tuner}
+EXPERIMENTS, SEEDS = 30, 3
+OPTIONS = PrepareOptions(
+    corpus="stdlib", vocabularies=(2048,), seq_lens=(256,), val_bytes=40_000, test_bytes=20_000, shards=None
+)
+
+
+_MEASURED = ("status", "val_bpb", "tokens", "seconds")
+
+
+class Stopped(Exception):  # noqa: N818 - no error
+    """The time is up."""
+
+
+class Trials:
+    """Bits per byte of sources: from the file where it has them, from a trial otherwise."""
+
+    def __init__(self, source: str, path: Path, deadline: float) -> None:
+        """`source` is where the searches start; after `deadline`, by the monotonic clock, no trial is started."""
+        self.start, self._path, self._deadline = source, path, deadline
+        self._known = stored(path)
+        self._prepared: Prepared | None = None
+
+    def measure(self, searcher: str, seed: int, experiment: int, source: str) -> float | None:
+        """None where the trial failed. Raises `Stopped` when it would have to be run after the deadline."""
+        mark = hashlib.sha256(source.encode()).hexdigest()[:16]
+        row = self._known.get((searcher, seed), {}).get(experiment)
+        if row is None or row["source"] != mark:
+            row = {"searcher": searcher, "seed": seed, "experiment": experiment, "source": mark}
+            row |= self._same_start(seed, mark) if experiment == 0 else {}
+            if "status" not in row:
+                row |= self._run(source, seed)
+            _add(self._known, row)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"{searcher} {seed} {experiment}: {row['status']} {row['val_bpb']}", file=sys.stderr, flush=True)
+        value = row["val_bpb"]
+        return None if value is None else float(value)
+
+    def _same_start(self, seed: int, mark: str) -> dict[str, Any]:
+        """What another search has measured as its start: all of one seed begin with the same trial."""
+        for (_, other), rows in self._known.items():
+            if other == seed and 0 in rows and rows[0]["source"] == mark:
+                return {name: rows[0][name] for name in (*_MEASURED, "constants")}
+        return {}
+
+    def _run(self, source: str, seed: int) -> dict[str, Any]:
+        if time.monotonic() > self._deadline:
+            raise Stopped
+        if self._prepared is None:
+            self._prepared = prepare(OPTIONS, data_dir(), lambda line: print(f"  {line}", file=sys.stderr))
+        result = trial(source, self._prepared, seed)
+        start, now = (numbers(read_constants(text)) for text in (self.start, source))
+        changed = {name: value for name, value in now.items() if value != start[name]}
+        return {**result, "constants": changed}
+
+
+Stored = dict[tuple[str, int], dict[int, dict[str, Any]]]
+"""Rows by searcher and seed, then by experiment."""
+
+
+def stored(path: Path) -> Stored:
+    """Every trial of the file that still counts."""
+    known: Stored = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        _add(known, json.loads(line))
+    return known
+
+
+def _add(known: Stored, row: dict[str, Any]) -> None:
+    """A search that took another way at one experiment has not gone on from there yet."""
+    rows = known.setdefault((row["searcher"], row["seed"]), {})
+    for later in [experiment for experiment in rows if experiment >= row["experiment"]]:
+        del rows[later]
+    rows[row["experiment"]] = row
+
+
+def task_source() -> str:
+    """The backend's train file with the demo preset's constants."""
+    folder = Path(backends.__path__[0]) / "cuda"
+    return write_preset(
+        (folder / "train.py").read_text(encoding="utf-8"), load_presets(folder / "presets.toml")["demo"]
+    )
+
+
+def search(name: str, seed: int, trials: Trials) -> None:
+    """One search, as far as the trials go."""
+    start = start_of(trials.start, seed, backend="cuda", device="cpu", preset="demo", budget_seconds=SECONDS)
+
+    def measure(experiment: int, source: str) -> float | None:
+        return trials.measure(name, seed, experiment, source)
+
+    explore(SEARCHERS[name], trials.start, measure, start, EXPERIMENTS)
+
+
+def best_so_far(rows: dict[int, dict[str, Any]]) -> np.ndarray:
+    """After the baseline and each experiment."""
+    values = [rows[experiment]["val_bpb"] for experiment in range(EXPERIMENTS + 1)]
+    return np.minimum.accumulate([np.inf if value is None else value for value in values])
+
+
+def run() -> list[dict[str, Any]]:
+    """Median best-so-far of each searcher, from the stored trials; draws the picture."""
+    known = stored(RESULTS)
+    lacking = [name for name in SEARCHERS for seed in range(SEEDS) if len(known.get((name, seed), {})) <= EXPERIMENTS]
+    if lacking:
+        raise RuntimeError(
+            f"trials are lacking for {', '.join(lacking)}: python -m benchmarks.search_task --minutes 10"
+        )
+    curves = {name: np.array([best_so_far(known[name, seed]) for seed in range(SEEDS)]) for name in SEARCHERS}
+    medians = {name: np.median(curve, axis=0) for name, curve in curves.items()}
+    draw(curves)
+    note = f"{SEEDS} seeds, {EXPERIMENTS} experiments of {SECONDS:g} s, cuda demo on a CPU"
+    rows = [
+        {"name": f"search task: {name}, best after {at}", "median": float(median[at]), "unit": "bpb", "note": note}
+        for name, median in medians.items()
+        for at in (0, 5, 10, 15, 20, 30)
+    ]
+    for name in ("random", "TPE"):
+        reached = experiments_to_reach(medians["tuner"][1:], float(medians[name][-1]))
+        title = f"search task: tuner reaches what {name} has after {EXPERIMENTS}"
+        rows.append({"name": title, "median": reached, "unit": "experiments", "note": note})
+    return rows
+
+
+def draw(curves: dict[str, np.ndarray]) -> None:
+    """Median and range of the best so far."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name, curve in curves.items():
+        line = axes.step(range(curve.shape[1]), np.median(curve, axis=0), where="post", label=name)[0]
+        axes.fill_between(
+            range(curve.shape[1]), curve.min(0), curve.max(0), step="post", alpha=0.15, color=line.get_color()
+        )
+    axes.set(xlabel="experiments", ylabel="best val_bpb so far (median and range of three seeds)")
+    axes.legend()
+    figure.savefig(PICTURE, dpi=120)
+    pyplot.close(figure)
+
+
+def main() -> int:
+    """Run trials until the time is up or none is lacking."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_task", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="start no trial after so long")
+    parser.add_argument("--only", choices=list(SEARCHERS), action="append")
+    parser.add_argument("--train-file", type=Path, help="start from a copy, so that a run in pieces is not disturbed")
+    arguments = parser.parse_args()
+    source = arguments.train_file.read_text(encoding="utf-8") if arguments.train_file else task_source()
+    trials = Trials(source, RESULTS, deadline=time.monotonic() + 60 * arguments.minutes)
+    try:
+        for seed in range(SEEDS):
+            for name in arguments.only or SEARCHERS:
+                search(name, seed, trials)
+    except Stopped:
+        print("the time is up; give the same command again to go on", file=sys.stderr)
+        return 0
+    print("all trials are there", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
