@@ -9,6 +9,7 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.trial import evaluation, training
+from autoresearch.core.trial.copied import check_copied
 from autoresearch.core.trial.environment import load_runtime
 from autoresearch.core.trial.gate import check_gate
 from autoresearch.core.trial.record import Record
@@ -55,6 +56,7 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         vocab_size = check_source(request.source, prepared.vocabularies)
         if request.gate:
             check_gate(request.source)
+        check_copied(request.source, prepared, vocab_size)
     except SourceFault as fault:
         raise TrialEnded("invalid", str(fault)) from fault
     prepared.quick_check(vocab_size)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Layer = Literal["gate", "sandbox", "clock", "weights", "score", "audit", "limits", "crash", "ignored", "nothing"]
+Layer = Literal[
+    "gate", "text", "sandbox", "clock", "weights", "score", "audit", "limits", "crash", "ignored", "nothing"
+]
 """What stops it. "crash": Python itself refuses. "ignored": the trial is ok with an honest score, because what the
 cheat says or leaves behind is not believed. "nothing": it works; docs/trust.md says why."""
 

@@ -120,15 +120,17 @@ NUMBERS = [
     Cheat("weights that are not numbers", "def train(model, data, clock): return spoilt(model)\n",
           "score", False),
 ]  # fmt: skip
+FOLLOWS = (
+    "after = {tuple(smuggled[n - 3:n]): smuggled[n] for n in range(3, len(smuggled))}\n" + LOGITS
+    + "    for row in range(len(tokens)):\n        known = tokens[row].tolist()\n        for t in range(2, len(known)):\n"
+    "            if tuple(known[t - 2:t + 1]) in after: out[row, t, after[tuple(known[t - 2:t + 1])]] += 8.0\n    return out\n"
+)  # fmt: skip
+"""Continues the text `smuggled` wherever three tokens of it come up: from the past alone."""
 LITERALS = [
-    Cheat(
-        "the validation text as a literal",
-        "smuggled = np.frombuffer(bytes.fromhex('{@smuggled}'), np.uint16).tolist()\n"
-        "after = {tuple(smuggled[n - 3:n]): smuggled[n] for n in range(3, len(smuggled))}\n" + LOGITS
-        + "    for row in range(len(tokens)):\n        known = tokens[row].tolist()\n        for t in range(2, len(known)):\n"
-        "            if tuple(known[t - 2:t + 1]) in after: out[row, t, after[tuple(known[t - 2:t + 1])]] += 8.0\n    return out\n",
-        "nothing",
-    ),
+    Cheat("the validation text as a literal", "smuggled = np.frombuffer(bytes.fromhex('{@smuggled}'), np.uint16).tolist()\n" + FOLLOWS,
+          "text"),
+    Cheat("the validation text as a literal, enciphered",
+          "smuggled = (np.frombuffer(bytes.fromhex('{@enciphered}'), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "nothing"),
     Cheat("a table of weights as a literal", "table = [{@numbers}]\n", "ignored"),
 ]  # fmt: skip
 CHEATS = [*AHEAD, *REMEMBERS, *DETECTS, *FORGES, *NUMBERS, *LITERALS]

@@ -1,0 +1,116 @@
+"""Does a train file carry text that it is judged on? Its literals, plain or in the usual encodings, are looked up.
+
+It finds what was copied, not what was enciphered: a file of n bytes can hide n bytes of text in ways that nobody can
+look up, which is why the static gate limits literals (see docs/trust.md).
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import bz2
+import lzma
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from autoresearch.core.data.manifest import FileRecord, Prepared, Split
+from autoresearch.core.trial.source import SourceFault
+
+BLOCK = 32
+"""Bytes compared at a time: every shared run of 2 * BLOCK - 1 bytes is found."""
+ALLOWED_BYTES = 256
+"""Shared text that is no copy: a licence, a table that everybody writes alike."""
+DISTINCT = 8
+"""A block of fewer different bytes is indentation or padding."""
+UNPACKED_LIMIT = 2**20
+"""Bytes that all literals together may come to, in every way to read them."""
+
+
+def check_copied(source: str, prepared: Prepared, vocab: int) -> None:
+    """Raises `SourceFault` with the line of the literal that holds most of the val or test text. The source parses."""
+    literals = {place: blob for place, blob in _literals(ast.parse(source)) if len(blob) >= ALLOWED_BYTES}
+    if not literals:
+        return
+    if (total := sum(map(len, literals.values()))) > UNPACKED_LIMIT:
+        raise SourceFault(f"the literals of train.py unpack to {total} bytes or more; the limit is {UNPACKED_LIMIT}")
+    blocks = {place: {blob[i : i + BLOCK] for i in range(len(blob) - BLOCK + 1)} for place, blob in literals.items()}
+    every = set().union(*blocks.values())
+    for split, content in _held_out(prepared, vocab):
+        found = _shared(content, every)
+        line, _ = max(blocks, key=lambda place: len(found & blocks[place]))
+        size = len(found) * BLOCK
+        if size > ALLOWED_BYTES:
+            raise SourceFault(f"line {line} of train.py: literals hold {size} bytes of the held-out text ({split})")
+
+
+def _held_out(prepared: Prepared, vocab: int) -> Iterator[tuple[str, bytes]]:
+    """Text and tokens of val and test."""
+    record = prepared.vocabulary(vocab)
+    splits: tuple[tuple[Split, FileRecord], ...] = (("val", record.val), ("test", record.test))
+    for split, tokens in splits:
+        for path in (*(file.path for file in prepared.manifest.splits[split].files), tokens.path):
+            yield split, (prepared.folder / path).read_bytes()
+
+
+def _shared(content: bytes, blocks: set[bytes]) -> set[bytes]:
+    """Those of the blocks that stand in `content` at a multiple of BLOCK."""
+    starts = range(0, len(content) - BLOCK + 1, BLOCK)
+    found = {content[start : start + BLOCK] for start in starts} & blocks
+    return {block for block in found if len(set(block)) >= DISTINCT}
+
+
+def _literals(tree: ast.Module) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """((line, which), content) of every literal that may hold text, in every way to read it."""
+    for node in ast.walk(tree):
+        blobs: Iterable[bytes] = ()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            blobs = _readings(node.value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, int) and node.value > 2**64:
+            blobs = [node.value.to_bytes(node.value.bit_length() // 8 + 1, order) for order in ("big", "little")]
+        elif isinstance(node, ast.List | ast.Tuple | ast.Set) and len(node.elts) * 2 >= BLOCK:
+            blobs = _numbers(node.elts)
+        for index, blob in enumerate(blobs):
+            yield (node.lineno, index), blob  # type: ignore[attr-defined]  # every node here has a line
+
+
+def _numbers(elements: Sequence[ast.expr]) -> Iterator[bytes]:
+    """A list of small integers, as tokens and as bytes."""
+    values = [element.value for element in elements if isinstance(element, ast.Constant)]
+    whole = [value for value in values if type(value) is int and 0 <= value < 2**16]
+    yield struct.pack(f"<{len(whole)}H", *whole)
+    yield bytes(value for value in whole if value < 256)
+
+
+def _readings(value: str | bytes) -> Iterator[bytes]:
+    """The literal itself, and what comes of decoding and decompressing it."""
+    plain = value if isinstance(value, bytes) else value.encode("utf-8", errors="replace")
+    decoded = [plain, *_tried(_DECODERS, plain)]
+    if isinstance(value, str):
+        decoded += _tried([lambda text: text.decode().encode("latin-1")], plain)
+    yield from decoded
+    for blob in decoded:
+        yield from _tried(_UNPACKERS, blob)
+
+
+def _tried(readers: Iterable[Callable[[bytes], bytes]], blob: bytes) -> Iterator[bytes]:
+    for reader in readers:
+        try:
+            yield reader(blob)
+        except (ValueError, binascii.Error, zlib.error, lzma.LZMAError, OSError, EOFError):
+            continue
+
+
+_DECODERS: tuple[Callable[[bytes], bytes], ...] = (
+    lambda text: bytes.fromhex(text.decode("ascii")),
+    lambda text: base64.b64decode(text, validate=True),
+    lambda text: base64.urlsafe_b64decode(text),
+    base64.b85decode,
+    base64.b32decode,
+)
+_UNPACKERS: tuple[Callable[[bytes], bytes], ...] = (
+    lambda blob: zlib.decompressobj(47).decompress(blob, UNPACKED_LIMIT),  # zlib or gzip
+    lambda blob: lzma.LZMADecompressor(memlimit=2**28).decompress(blob, UNPACKED_LIMIT),
+    lambda blob: bz2.BZ2Decompressor().decompress(blob, UNPACKED_LIMIT),
+)

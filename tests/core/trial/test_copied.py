@@ -1,0 +1,70 @@
+"""A train file that carries held-out text in its literals is found, however it is written down."""
+
+from __future__ import annotations
+
+import base64
+import lzma
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoresearch import backends
+from autoresearch.backends import names
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.trial.copied import check_copied
+from autoresearch.core.trial.source import SourceFault
+
+
+@pytest.fixture(scope="module")
+def text(prepared: Prepared) -> bytes:
+    """A piece of the validation text."""
+    content = (prepared.folder / prepared.manifest.splits["val"].files[0].path).read_bytes()
+    return content[2000:5000]
+
+
+WAYS = {
+    "as it is": lambda text: repr(text.decode()),
+    "as bytes": repr,
+    "in hex": lambda text: repr(text.hex()),
+    "in base 64": lambda text: repr(base64.b64encode(text).decode()),
+    "in base 85, compressed": lambda text: repr(base64.b85encode(zlib.compress(text)).decode()),
+    "compressed by xz": lambda text: repr(lzma.compress(text)),
+    "as numbers": lambda text: repr(list(text)),
+    "as one number": lambda text: str(int.from_bytes(text[:1500], "big")),
+    "as characters of Latin-1": lambda text: repr(zlib.compress(text).decode("latin-1")),
+}
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_text_is_found(way: str, text: bytes, prepared: Prepared) -> None:
+    source = f'"""A train file."""\n\nsmuggled = {WAYS[way](text)}\n'
+    with pytest.raises(SourceFault, match=r"line 3 of train\.py: literals hold \d+ bytes of the held-out text \(val\)"):
+        check_copied(source, prepared, 512)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_tokens_are_found(split: str, prepared: Prepared) -> None:
+    rows = prepared.scored_rows(split, 512, 256).rows  # type: ignore[arg-type]
+    with pytest.raises(SourceFault, match="held-out text"):
+        check_copied(f"table = {rows[:4].ravel().tolist()}\n", prepared, 512)
+    with pytest.raises(SourceFault, match="held-out text"):
+        check_copied(f"table = bytes.fromhex('{np.ascontiguousarray(rows[:8]).tobytes().hex()}')\n", prepared, 512)
+
+
+@pytest.mark.parametrize("backend", names())
+def test_the_real_train_files_carry_none(backend: str, prepared: Prepared) -> None:
+    train_file = Path(next(iter(backends.__path__))) / backend / "train.py"
+    check_copied(train_file.read_text(encoding="utf-8"), prepared, 512)
+
+
+def test_a_short_quotation_and_long_indentation_are_no_copy(text: bytes, prepared: Prepared) -> None:
+    quotation, blanks = text[:200].decode(), " " * 4000
+    check_copied(f'"""{"x" * 400} ."""\nquoted = {quotation!r}\nblank = {blanks!r}\n', prepared, 512)
+
+
+def test_a_compressed_bomb_is_refused(prepared: Prepared) -> None:
+    bomb = zlib.compress(bytes(2**26), 9)
+    with pytest.raises(SourceFault, match=r"unpack to \d+ bytes or more; the limit is"):
+        check_copied(f"bomb = {bomb!r}\n", prepared, 512)
