@@ -27,7 +27,7 @@ AHEAD = [
     peek("the next token, where it is plausible anyway", "8.0 * (out[rows, columns, tokens[:, 1:]] > 0)"),
     peek("the next token, where it is a surprise", "4.0 * (out[rows, columns, tokens[:, 1:]] < out[:, :-1].mean(2))"),
     Cheat("a convolution that sees ahead", LOGITS + "    out[:, :-1] += 0.5 * out[:, 1:]\n    return out\n", "audit", False),
-    Cheat("attention without a mask", LOGITS + "    mixed = out.mean(axis=1, keepdims=True)\n    return out + 0.3 * mixed\n",
+    Cheat("attention without a mask", LOGITS + "    mixed = out.mean(axis=1, keepdims=True)\n    return out + 3.0 * mixed\n",
           "audit", False),
     Cheat("a sum from the right", LOGITS + "    return out + 0.01 * np.cumsum(out[:, ::-1], axis=1)[:, ::-1]\n", "audit",
           False),

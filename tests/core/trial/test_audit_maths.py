@@ -96,6 +96,19 @@ def test_scores_that_are_a_little_better_than_the_logits_everywhere_are_found(
     assert "mean" in wrong
 
 
+@pytest.mark.parametrize(("shift", "spread", "passes"), [(0.0, 0.01, True), (1e-3, 1e-7, False), (5e-4, 1e-5, False)])
+def test_rounding_to_both_sides_passes_in_bf16_and_a_shift_of_all_likelihoods_does_not(
+    shift: float, spread: float, passes: bool, rng: np.random.Generator
+) -> None:
+    difference = shift + spread * rng.standard_normal(459)
+    limit = audit.Tolerance(audit.REDUCED.max_abs / 4, audit.REDUCED.mean / 4)
+    assert (abs(difference.mean()) <= audit.mean_allowed(difference, limit)) == passes
+
+
+def test_noise_does_not_hide_more_than_the_tolerance_allows(rng: np.random.Generator) -> None:
+    assert audit.mean_allowed(5.0 * rng.standard_normal(459), audit.REDUCED) == audit.REDUCED.mean
+
+
 def test_logits_that_are_not_finite_are_found(rows: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
     probes = audit.draw_probes(rows, mask, committed(rows), 10, rng)
     logits = table_logits(probes.tokens)[np.arange(10), probes.positions]
