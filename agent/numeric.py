@@ -15,6 +15,7 @@ import numpy as np
 from autoresearch.agent.constants import read_constants, write_constants
 from autoresearch.agent.facts import fact_of
 from autoresearch.agent.observations import Observations, footprint_ceiling, numbers, observe
+from autoresearch.agent.samplers import cma_draws, parzen_draws
 from autoresearch.agent.space import Dimension, Number, footprint, repair, search_space
 from autoresearch.agent.surrogate import fit
 from autoresearch.agent.tried import tree_key
@@ -57,7 +58,8 @@ def propose_move(history: History, tried: frozenset[str], rng: np.random.Generat
         return None
     now = numbers(constants)
     seen = observe(history, dimensions)
-    draws = parzen_draws(seen, dimensions, seed=int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    draws = np.vstack([parzen_draws(seen, dimensions, seed, _DRAWS), cma_draws(seen, dimensions, seed, _DRAWS)])
     candidates = _candidates(seen, dimensions, draws, rng, widen)
     ceiling = min(_GROWTH * footprint(now), 0.99 * footprint_ceiling(history))
     settings = _settings(candidates, dimensions, now, ceiling)
@@ -73,22 +75,6 @@ def propose_move(history: History, tried: frozenset[str], rng: np.random.Generat
             known = float(delta[i]) if seen.measured >= 5 else None
             return Move(source, changes, fact_of(main).category or "optimizer", known, seen.measured)
     return None
-
-
-def parzen_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int, draws: int = _DRAWS) -> np.ndarray:
-    """Ask optuna's multivariate TPE, told every attempt. Returns coordinates, float64 (draws, D)."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    box = {dimension.name: optuna.distributions.FloatDistribution(0.0, 1.0) for dimension in dimensions}
-    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=False)
-    study = optuna.create_study(sampler=sampler)
-    create = optuna.trial.create_trial
-    for point, value in zip(seen.points, seen.values, strict=True):
-        params = dict(zip(box, map(float, point), strict=True))
-        study.add_trial(create(params=params, distributions=box, value=float(value)))
-    asked = [study.ask(box).params for _ in range(draws)]
-    return np.array([[params[name] for name in box] for params in asked])
 
 
 def _candidates(

@@ -85,7 +85,7 @@ def search_space(
     the incumbent. `widen` raises every span to that power.
     """
     dimensions = []
-    idle = _idle({name: constant.value for name, constant in constants.items()})
+    idle = idle_constants({name: constant.value for name, constant in constants.items()})
     for name, constant in constants.items():
         now = constant.value
         if name in idle:
@@ -100,7 +100,7 @@ def search_space(
     return tuple(dimensions)
 
 
-def _idle(values: Mapping[str, Value]) -> set[str]:
+def idle_constants(values: Mapping[str, Value]) -> set[str]:
     """Constants that nothing reads while others stand as they do."""
     idle = set()
     if "S" not in str(values.get("WINDOW_PATTERN", "S")):

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from autoresearch.agent.constants import read_constants, write_constants
-from autoresearch.agent.numeric import parzen_draws
 from autoresearch.agent.observations import numbers, observe
+from autoresearch.agent.samplers import parzen_draws
 from autoresearch.agent.space import Number, footprint, repair, search_space
 from autoresearch.agent.tuner import Tuner
 from autoresearch.core.proposal import Attempt, History

@@ -1,8 +1,8 @@
 """How quickly the tuner finds good constants on a real task, against random search and plain TPE.
 
 The task: the `cuda` backend's demo preset on one core, three seconds of training a trial, scored on 40 kB of text;
-thirty experiments, three seeds. All search the same constants in the same box under the same greedy judge, and start from
-the same trial of the train file as it is. A trial is a forked process that trains on the real feed's rows and scores as
+thirty experiments, three seeds. All search the same constants in the same box under the same greedy judge, and start
+from the same trial of the train file as it is. A trial is a forked process that trains on the real feed's rows and scores as
 `ar` does, but by a clock that counts the processor's time: 270 trials on a machine that others use would not compare
 by the wall's. It has no sandbox and no audit.
 
@@ -185,12 +185,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_task", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="start no trial after so long")
     parser.add_argument("--only", choices=list(SEARCHERS), action="append")
+    parser.add_argument("--seed", type=int, choices=range(SEEDS), action="append", help="several may run side by side")
     parser.add_argument("--train-file", type=Path, help="start from a copy, so that a run in pieces is not disturbed")
     arguments = parser.parse_args()
     source = arguments.train_file.read_text(encoding="utf-8") if arguments.train_file else task_source()
     trials = Trials(source, RESULTS, deadline=time.monotonic() + 60 * arguments.minutes)
     try:
-        for seed in range(SEEDS):
+        for seed in arguments.seed or range(SEEDS):
             for name in arguments.only or SEARCHERS:
                 search(name, seed, trials)
     except Stopped:
