@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class Command:
     """Implements `core.proposal.Researcher`."""
 
     name = "command"
+    thinks_ahead = True
 
     def __init__(self, command: str, *, timeout_seconds: float = 1200.0) -> None:
         """`command` is split as a shell would, and run without one; `{task}` in it becomes the task in one line."""
@@ -49,6 +51,11 @@ class Command:
             what = self._argv[0] if self._argv else "nothing"
             raise UsageError(f"--agent-command names no program: {what}.", fix="install it, or give its path")
         self._timeout = timeout_seconds
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """End every agent that runs, from another thread; returns when it is asked of them."""
+        self._cancelled.set()
 
     def propose(self, history: History) -> Proposal:
         """What the agent made of the train file. Raises `ProposalError` when that cannot be used."""
@@ -65,7 +72,7 @@ class Command:
             )
         source = source.replace("\r\n", "\n")
         try:
-            tried = tried_keys(attempt.source for attempt in (*history.attempts, history.incumbent))
+            tried = tried_keys((*history.sources, history.incumbent.source))
             check_source(source, history.incumbent.source, tried)
         except EditError as error:
             raise ProposalError(f"the agent's train.py cannot be used: {error}") from None
@@ -98,7 +105,7 @@ class Command:
                 raise ProposalError(f"the agent cannot be started: {error}.", fix="check --agent-command") from None
             deadline = time.monotonic() + self._timeout
             try:
-                while process.poll() is None and time.monotonic() < deadline:
+                while process.poll() is None and time.monotonic() < deadline and not self._cancelled.is_set():
                     time.sleep(_POLL_SECONDS)
                 hung = process.poll() is None
             finally:
@@ -106,6 +113,8 @@ class Command:
             size = output.seek(0, os.SEEK_END)
             output.seek(max(0, size - _OUTPUT_BYTES))
             text = output.read().decode("utf-8", errors="replace")
+        if self._cancelled.is_set():
+            raise ProposalError("the agent was stopped.")
         if hung:
             raise ProposalError(f"the agent did not end within {self._timeout:g} seconds.", fix="raise --agent-timeout")
         if process.returncode:

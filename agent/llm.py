@@ -69,6 +69,7 @@ class LLM:
     """Implements `core.proposal.Researcher`."""
 
     name = "llm"
+    thinks_ahead = True
 
     def __init__(
         self, models: Models, *, digest: Digest | None = None, ideas: Callable[[], Sequence[Idea]] = tuple
@@ -79,7 +80,7 @@ class LLM:
     def propose(self, history: History) -> Proposal:
         """The next edit. Raises `FailedProposalError`, with what was paid until then, when no model answers."""
         attempts = history.attempts
-        tried = tried_keys(attempt.source for attempt in (*attempts, history.incumbent))
+        tried = tried_keys((*history.sources, history.incumbent.source))
         talk = _Talk(history, choose_task(history), tried)
         names = self.models.order(attempts, history.seed)
         self._renew_digest(talk, names)

@@ -21,6 +21,7 @@ class Mix:
     """Implements `core.proposal.Researcher`. Both read the same history, so each builds on what the other found."""
 
     name = "mix"
+    thinks_ahead = True
 
     def __init__(self, researchers: Sequence[Researcher]) -> None:
         """The first has the first turn."""
@@ -41,6 +42,13 @@ class Mix:
             return replace(proposal, researcher=proposal.researcher or researcher.name, cost=cost)
         raise FailedProposalError("; ".join(errors), cost=total(paid))
 
+    def cancel(self) -> None:
+        """Nobody waits for a proposal any more."""
+        for researcher in self._researchers:
+            stop = getattr(researcher, "cancel", None)
+            if stop is not None:
+                stop()
+
     def _order(self, history: History) -> list[Researcher]:
         """Each once first; then drawn, with each one's chance as its share of the gains."""
         unused = [one for one in self._researchers if not _by(history.attempts, one.name)]
@@ -48,7 +56,7 @@ class Mix:
             first = unused[0]
         else:
             shares = split(history.attempts, [one.name for one in self._researchers])
-            rng = random.Random(f"{history.seed} {len(history.attempts)} mix")
+            rng = random.Random(f"{history.seed} {history.turn} mix")
             first = rng.choices(self._researchers, weights=shares)[0]
         return [first, *(one for one in self._researchers if one is not first)]
 

@@ -13,7 +13,7 @@ import numpy as np
 from autoresearch.agent.numeric import Move, propose_move
 from autoresearch.agent.tried import tree_key, tried_keys
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import Attempt, History, Proposal
+from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
 
 _WIDENINGS = (1.0, 2.0, 4.0)
 """Powers that the spans are raised to, one after another, when nothing new is left inside."""
@@ -32,8 +32,8 @@ class Tuner:
 
         Raises `ProposalError` when every edit that it knows was tried on this incumbent.
         """
-        rng = np.random.default_rng([abs(history.seed), len(history.attempts)])
-        tried = tried_keys(attempt.source for attempt in (*history.attempts, history.incumbent))
+        rng = np.random.default_rng([abs(history.seed), history.turn])
+        tried = tried_keys((*history.sources, history.incumbent.source))
         structural_first = self._structural and rng.random() < _structural_share(history.attempts)
         if structural_first:
             proposal = self._from_menu(history, tried, rng)
@@ -69,7 +69,7 @@ class Tuner:
     def _from_menu(self, history: History, tried: frozenset[str], rng: np.random.Generator) -> Proposal | None:
         from autoresearch.agent.structural import MENU  # imports libcst
 
-        times = _times_tried(history.attempts)
+        times = _times_tried((*history.attempts, *history.in_flight))
         weights = np.array([edit.weight / (1 + 4 * times.get(edit.name, 0)) for edit in MENU])
         order = rng.choice(len(MENU), size=len(MENU), replace=False, p=weights / weights.sum())
         for edit in (MENU[i] for i in order):
@@ -85,7 +85,7 @@ class Tuner:
         return None
 
 
-def _times_tried(attempts: tuple[Attempt, ...]) -> Mapping[str, int]:
+def _times_tried(attempts: tuple[Attempt | InFlight, ...]) -> Mapping[str, int]:
     times: dict[str, int] = {}
     for attempt in attempts:
         edit = attempt.parameters.get("edit")

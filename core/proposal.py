@@ -122,6 +122,11 @@ class History:
     """Other proposals that are being made at this moment."""
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source that was tried or is in flight, in order."""
+        return (*(one.source for one in self.attempts), *(one.source for one in self.in_flight))
+
+    @property
     def turn(self) -> int:
         """How many proposals came before this one, made or in the making: what draws at random should be seeded by."""
         return len(self.attempts) + len(self.in_flight) + self.thinking

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Cost, History, Proposal, Researcher
 from autoresearch.core.stopping import Stop
+
+CANCEL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,14 @@ class Thinkers:
         return taken
 
     def cancel(self) -> None:
-        """Nobody waits for what is in the making any more."""
+        """Nobody waits for what is in the making any more; a researcher that can end it gets a moment to do so."""
         stop = getattr(self.researcher, "cancel", None)
-        if self.busy and stop is not None:
-            stop()
+        if not self.busy or stop is None:
+            return
+        stop()
+        deadline = time.monotonic() + CANCEL_SECONDS
+        while self.busy and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def _work(self, history: History) -> None:
         thought = think(self.researcher, history)
