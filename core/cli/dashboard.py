@@ -1,48 +1,90 @@
-"""`ar dashboard`: a run as a local web page."""
+"""`ar dashboard`: the runs of a workspace as a local web page."""
 
 from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import UsageError
 
+if TYPE_CHECKING:
+    from autoresearch.core.store.rows import ExperimentRow
+
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
+@click.option("--tag", metavar="TAG", help="The run to show first.  [default: the one that was started last]")
 @click.option("--port", type=click.IntRange(0, 65535), default=8686, metavar="P", help="0 takes any free one.")
 @click.option(
     "--host", default="127.0.0.1", metavar="ADDRESS", help="Where to listen; beyond loopback it takes a token."
 )
 @pass_settings
 def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None:
-    """Serve a run as a web page that follows it, until Ctrl-C.
+    """Serve the runs as a web page that follows them, until Ctrl-C.
 
     The page only reads, and loads nothing from elsewhere. Prints its address.
     """
     from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.report.gather import yardsticks_of
-    from autoresearch.core.report.serve import Dashboard, is_loopback
+    from autoresearch.core.report.doors import is_loopback
+    from autoresearch.core.report.serve import Dashboard
 
     with open_reader(settings.workspace, tag) as reader:
         folder, run = reader.folder, reader.run()
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     try:
-        server = Dashboard((host, port), folder, yardsticks_of(run), token)
+        server = Dashboard((host, port), folder.parent, token=token, quotas=quotas)
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"cannot listen on {host}:{port}: {error}.", fix="choose another --port (0 takes any free one) or --host"
         ) from error
-    address = f"http://{host}:{server.server_address[1]}/" + (f"?token={token}" if token else "")
+    name = f"[{host}]" if ":" in host else host
+    address = f"http://{name}:{server.port}/" + (f"?token={token}" if token else "") + f"#/{quote(run.tag, safe='')}"
     click.echo(json.dumps({"url": address, "tag": run.tag}) if settings.json else address)
     settings.say(f"{run.tag}; Ctrl-C ends it")
     try:
-        server.serve_forever(poll_interval=0.2)
+        server.serve()
     except KeyboardInterrupt:
         pass
-    finally:
-        server.stopping.set()
-        server.server_close()
+
+
+def quotas(decided: Sequence[ExperimentRow]) -> dict[str, Any] | None:
+    """What the quotas for language models ask of the next proposal; None before the first of theirs."""
+    from autoresearch.agent.quotas import BOLD, STRUCTURAL, WINDOW, counted, next_demand
+    from autoresearch.core.proposal import Attempt
+
+    attempts = [
+        Attempt(
+            experiment=row.number,
+            source="",
+            status=row.status or "discard",
+            reason=row.reason or "",
+            hypothesis=row.hypothesis,
+            category=row.category,
+            researcher=row.researcher,
+            predicted_delta=row.predicted_delta,
+            val_bpb=row.val_bpb,
+            estimate=row.estimate,
+            delta=row.delta,
+            parent=row.parent,
+            parameters=row.parameters,
+        )
+        for row in decided
+    ]
+    own = counted(attempts)
+    if not own:
+        return None
+    demand = next_demand(attempts)
+    return {
+        "window": WINDOW,
+        "structural": STRUCTURAL,
+        "bold": BOLD,
+        "kinds": [str(one.parameters["kind"]) for one in own[-WINDOW:]],
+        "least": demand.least,
+        "closed": demand.closed,
+        "why": demand.why,
+    }

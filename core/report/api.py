@@ -1,123 +1,118 @@
-"""What the dashboard's page asks for, as data. Text is handed on as it is: the page shows it as text, never as HTML."""
+"""A run for the dashboard's page, as data: where it stands, its experiments, and several runs side by side.
+
+Words are a model's: they are put on one line here, without control characters, and shown by the page as text.
+"""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from autoresearch.core.report.curves import resample
-from autoresearch.core.report.follow import Snapshot
-from autoresearch.core.report.panel import best_words, current_words
-from autoresearch.core.report.trial_events import loss_curve
-from autoresearch.core.store.exports import trial_folder
-from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.report.follow import Running, Snapshot, is_alive
+from autoresearch.core.report.live import Progress
+from autoresearch.core.report.lookup import RunLookup
+from autoresearch.core.report.trial_events import is_number
+from autoresearch.core.report.wording import compact, one_line
 
 CURVE_POINTS = 300
-LOG_TAIL_BYTES = 16 * 2**10
-DIFF_LINES = 4000
 
 
 def state(snapshot: Snapshot, yardsticks: Mapping[str, float]) -> dict[str, Any]:
     """The run at one moment."""
-    config, totals, current = snapshot.run.config, snapshot.totals, snapshot.current
-    sigmas = [row.judged["sigma"] for row in snapshot.last if row.judged.get("sigma") is not None]
+    config, totals = snapshot.run.config, snapshot.totals
+    sigmas = [row.judged["sigma"] for row in snapshot.last if is_number(row.judged.get("sigma"))]
     return {
         "tag": snapshot.run.tag,
         "state": snapshot.state,
-        "setting": f"{config['backend']}/{config['preset']} on {config['device']}",
+        "ended": one_line(snapshot.run.ended or "", 300),
+        "backend": config["backend"],
+        "preset": config["preset"],
+        "device": one_line(str(config["device"]), 60),
         "isolation": snapshot.isolation,
         "judge": config["judge"],
         "experiments": totals.decided,
         "by_status": dict(totals.by_status),
         "usd": totals.usd,
-        "next": snapshot.decided,
+        "decided": snapshot.decided,
         "best": snapshot.best.number if snapshot.best else None,
-        "best_words": best_words(snapshot),
+        "best_estimate": snapshot.best.estimate if snapshot.best else None,
         "gain": snapshot.gain,
         "sigma": sigmas[-1] if sigmas else None,
         "keeps": snapshot.keeps,
         "yardsticks": dict(yardsticks),
-        "current": None if current is None else {"experiment": current.number, "hypothesis": current.hypothesis},
-        "doing": current_words(snapshot),
-        "losses": [round(loss, 5) for loss in resample(snapshot.losses, CURVE_POINTS)],
+        "memory_mb": snapshot.peak_memory_mb,
+        "running": [_running(one, snapshot.now) for one in snapshot.running],
     }
 
 
-def experiments(reader: LedgerReader, after: int) -> list[dict[str, Any]]:
-    """Every decided experiment with a number above `after`, in order."""
-    rows = reader.experiments() if after < 0 else reader.last(max(reader.next_number() - after - 1, 0))
-    return [_line(row) for row in rows if row.state == "decided" and row.number > after]
+def experiments(reader: RunLookup, since: float) -> list[dict[str, Any]]:
+    """Every experiment that was decided at `since` (seconds since the epoch) or later, by number."""
+    rows = reader.outcomes(since)
+    for row in rows:
+        for name in ("category", "researcher", "hypothesis"):
+            row[name] = one_line(row[name])
+    return rows
 
 
-def experiment(reader: LedgerReader, number: int) -> dict[str, Any]:
-    """Everything about one. Raises `LedgerError` when there is none of that number."""
-    row = reader.experiment(number)
+def side(reader: RunLookup, now: float) -> dict[str, Any]:
+    """A run in a line, with the steps of its best: to be laid beside others."""
+    run, totals = reader.run(), reader.totals()
+    steps, sigmas = reader.steps(), reader.sigmas()
+    alive = run.state != "running" or is_alive(run, now)
     return {
-        **_line(row),
-        "state": row.state,
-        "reason": row.reason,
-        "parent": row.parent,
-        "commit": row.commit,
-        "researcher": row.researcher,
-        "predicted_delta": row.predicted_delta,
-        "usd": row.usd,
-        "peak_memory_mb": row.peak_memory_mb,
-        "judged": {name: value for name, value in row.judged.items() if isinstance(value, int | float)},
-        "diff": _diff(reader, row),
-        "runs": [_trial(reader.folder, trial) for trial in reader.trials(experiment=number)],
-        "log": _log_tail(reader.folder, reader.trials(experiment=number)),
+        "tag": run.tag,
+        "state": run.state if alive else "died",
+        "backend": run.config["backend"],
+        "preset": run.config["preset"],
+        "device": one_line(str(run.config["device"]), 60),
+        "judge": run.config["judge"],
+        "budget": run.config["train_seconds"],
+        "corpus": one_line(str(run.config["corpus"]), 60),
+        "text": run.config["prepared_sha256"],
+        "experiments": totals.decided,
+        "kept": totals.by_status.get("keep", 0),
+        "usd": totals.usd,
+        "sigma": sigmas[-1][1] if sigmas else None,
+        "wall_seconds": reader.wall_seconds(),
+        "steps": [(n, estimate, round((at - run.created) / 3600, 5)) for n, estimate, at in steps],
     }
 
 
-def _line(row: ExperimentRow) -> dict[str, Any]:
+def _running(one: Running, now: float) -> dict[str, Any]:
+    progress, trial = one.progress, one.trial
     return {
-        "n": row.number,
-        "status": row.status,
-        "val_bpb": row.val_bpb,
-        "estimate": row.estimate,
-        "delta": row.delta if row.number else None,
-        "trials": row.trials,
-        "category": row.category,
-        "hypothesis": row.hypothesis,
+        "n": one.experiment.number,
+        "k": trial.k if trial else None,
+        "role": trial.role if trial else None,
+        "hypothesis": one_line(one.experiment.hypothesis, 300),
+        "words": progress_words(progress, now) if progress else _between(one),
+        "share": _share(progress, now) if progress else None,
+        "losses": [round(loss, 5) for loss in resample(one.losses, CURVE_POINTS)],
     }
 
 
-def _trial(folder: Path, trial: TrialRow) -> dict[str, Any]:
-    names = ("isolation", "tokens", "steps", "wall_seconds", "peak_memory_mb", "audit", "reason")
-    events = trial_folder(folder, trial.experiment, trial.k) / "events.jsonl"
-    curve = [loss for _, loss in loss_curve(events)]
-    return {
-        **{name: trial.result.get(name) for name in names},
-        "k": trial.k,
-        "role": trial.role,
-        "subject": trial.subject,
-        "seed": trial.seed,
-        "status": trial.status,
-        "val_bpb": trial.val_bpb,
-        "curve": [round(loss, 5) for loss in resample(curve, CURVE_POINTS)],
-    }
+def _between(one: Running) -> str:
+    return "waiting" if one.experiment.state == "proposed" else "deciding"
 
 
-def _diff(reader: LedgerReader, row: ExperimentRow) -> list[str]:
-    """What was edited, as lines of a unified diff; empty for the baseline."""
-    if row.parent == row.number:
-        return []
-    before = reader.text(reader.experiment(row.parent).source_sha256).splitlines()
-    after = reader.text(row.source_sha256).splitlines()
-    lines = difflib.unified_diff(before, after, f"experiment {row.parent}", f"experiment {row.number}", lineterm="")
-    return [line for line, _ in zip(lines, range(DIFF_LINES), strict=False)]
+def progress_words(progress: Progress, now: float) -> str:
+    """How far a trial is, for example "training, 3 s left, step 120, loss 2.31, 12k tokens/s"."""
+    elapsed = max(now - progress.since, 0.0)
+    if progress.phase != "training":
+        return progress.phase if progress.phase == "scoring" else f"{progress.phase} {elapsed:.0f} s"
+    parts = [f"training, {max(progress.budget_seconds - elapsed, 0.0):.0f} s left"]
+    if progress.step is not None:
+        parts.append(f"step {progress.step:.0f}")
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.3f}")
+    if progress.tokens and elapsed > 1.0:
+        parts.append(f"{compact(progress.tokens / elapsed)} tokens/s")
+    return ", ".join(parts)
 
 
-def _log_tail(folder: Path, trials: list[TrialRow]) -> str:
-    if not trials:
-        return ""
-    path = trial_folder(folder, trials[-1].experiment, trials[-1].k) / "run.log"
-    try:
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - LOG_TAIL_BYTES, 0))
-            return file.read(LOG_TAIL_BYTES).decode("utf-8", errors="replace")
-    except OSError:
-        return ""
+def _share(progress: Progress, now: float) -> float | None:
+    """Of the training or the scoring, 0..1."""
+    if progress.phase == "training":
+        return round(min(max(now - progress.since, 0.0) / max(progress.budget_seconds, 1e-9), 1.0), 3)
+    return progress.scored if progress.phase == "scoring" else None

@@ -1,199 +1,162 @@
-"""The dashboard's server: reads one run, changes nothing, and answers only whom it should.
+"""The dashboard's server: reads the runs of a workspace, and changes nothing.
 
-On a loopback address it answers requests that were made to a loopback name, so that a web page elsewhere cannot reach
-it under a name of its own. On any other address it asks for a token, once by the URL and then by a cookie.
+Starlette and uvicorn, not the standard library's http.server, whose own page says that it is not for production: this
+one may listen beyond loopback, and keeps a connection open for every page that follows a run. They bring two packages,
+for what they stand on comes with litellm's client.
 """
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
-import json
-import threading
+import asyncio
+import socket
 import time
-from collections.abc import Mapping
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from autoresearch.core.errors import LedgerError
-from autoresearch.core.report import api
-from autoresearch.core.report.follow import RunFollower
-from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.report import api, detail
+from autoresearch.core.report.doors import Doors
+from autoresearch.core.report.encoding import encode
+from autoresearch.core.report.lookup import RunLookup
+from autoresearch.core.report.overview import Quotas, overview
+from autoresearch.core.report.polling import LOOK_SECONDS, Polling
+from autoresearch.core.store.reader import LEDGER_NAME
 
 ASSETS = Path(__file__).with_name("assets")
-FILES = {
-    "/": ("index.html", "text/html"),
-    "/app.js": ("app.js", "text/javascript"),
-    "/style.css": ("style.css", "text/css"),
-}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-LOOK_SECONDS = 0.5
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 ALIVE_SECONDS = 10.0
-MAX_STREAMS = 32
-"""Pages that follow the run at once; each takes a thread."""
-COOKIE = "ar_token"
+MAX_CONNECTIONS = 200
+MAX_RUNS = 100
+"""Laid side by side: the latest ones."""
 
 
-class Dashboard(ThreadingHTTPServer):
-    """Serves one run until it is shut down. `token` is None on a loopback address."""
+class Dashboard:
+    """Serves the runs in a folder until it is stopped. `token` is None on a loopback address."""
 
-    daemon_threads = True
-
-    def __init__(
-        self, address: tuple[str, int], folder: Path, yardsticks: Mapping[str, float], token: str | None
-    ) -> None:
+    def __init__(self, address: tuple[str, int], runs: Path, *, token: str | None = None, quotas: Quotas) -> None:
         """Listens from now on. Raises `OSError` when the address cannot be had."""
-        super().__init__(address, Answer)
-        self.folder, self.yardsticks, self.token = folder, yardsticks, token
-        self.stopping = threading.Event()
-        self.streams = threading.BoundedSemaphore(MAX_STREAMS)
-
-    def shutdown(self) -> None:
-        """Stop serving; pages that follow the run are let go."""
-        self.stopping.set()
-        super().shutdown()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A page that has gone away in the middle of an answer is nothing to speak of."""
-
-
-class Answer(BaseHTTPRequestHandler):
-    """Answers one request."""
-
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "ar", ""
-    timeout = 60
-
-    @property
-    def dashboard(self) -> Dashboard:
-        """The server, as what it is."""
-        return cast(Dashboard, self.server)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        """A file of the page, data, or the stream."""
-        url = urlsplit(self.path)
-        query = parse_qs(url.query)
-        if not self._may_ask(query):
-            return
-        if url.path in FILES:
-            name, kind = FILES[url.path]
-            self._send(HTTPStatus.OK, (ASSETS / name).read_bytes(), f"{kind}; charset=utf-8")
-        elif url.path == "/api/events":
-            self._stream()
-        else:
-            self._data(url.path, query)
-
-    def _may_ask(self, query: Mapping[str, list[str]]) -> bool:
-        """Whether to answer at all; if not, that has been said."""
-        token = self.dashboard.token
-        if token is None:
-            if is_loopback(_hostname(self.headers.get("Host", ""))):
-                return True
-            self._send(HTTPStatus.FORBIDDEN, b"ask for it by a loopback name, such as 127.0.0.1\n", "text/plain")
-            return False
-        given = query.get("token", [""])[0]
-        if hmac.compare_digest(given.encode(), token.encode()):
-            self.send_response(HTTPStatus.SEE_OTHER)
-            self.send_header("Location", "/")
-            self.send_header("Set-Cookie", f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/")
-            self._end(b"")
-            return False
-        cookies = dict(part.strip().partition("=")[::2] for part in self.headers.get("Cookie", "").split(";"))
-        if hmac.compare_digest(cookies.get(COOKIE, "").encode(), token.encode()):
-            return True
-        self._send(
-            HTTPStatus.FORBIDDEN, b"open the address that `ar dashboard` printed, token included\n", "text/plain"
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._socket = socket.create_server(address, family=family)
+        self.port = int(self._socket.getsockname()[1])
+        self.runs, self._quotas, self._polling = runs, quotas, Polling()
+        config = uvicorn.Config(
+            Starlette(routes=self._routes(), middleware=[Middleware(Doors, token=token)]),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            http="h11",
+            loop="asyncio",
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=2,
         )
-        return False
+        self._server = uvicorn.Server(config)
 
-    def _data(self, path: str, query: Mapping[str, list[str]]) -> None:
-        number = path.removeprefix("/api/experiment/")
-        after = query.get("after", ["-1"])[0]
+    def serve(self) -> None:
+        """Until `stop`, or a signal, which is then raised again."""
         try:
-            with LedgerReader(self.dashboard.folder) as reader:
-                if path == "/api/state":
-                    found: Any = api.state(RunFollower(reader).look(), self.dashboard.yardsticks)
-                elif path == "/api/experiments" and after.removeprefix("-").isdecimal() and len(after) < 10:
-                    found = api.experiments(reader, int(after))
-                elif number != path and number.isdecimal() and len(number) < 10:
-                    found = api.experiment(reader, int(number))
-                else:
-                    found = None
-        except LedgerError as error:
-            self._send(HTTPStatus.NOT_FOUND, str(error).encode(), "text/plain; charset=utf-8")
-            return
-        if found is None:
-            self._send(HTTPStatus.NOT_FOUND, b"there is nothing here\n", "text/plain")
-        else:
-            self._send(HTTPStatus.OK, json.dumps(found).encode(), "application/json")
-
-    def _stream(self) -> None:
-        """The state as server-sent events, whenever it has changed, until the page or the server goes."""
-        if not self.dashboard.streams.acquire(blocking=False):
-            self._send(HTTPStatus.SERVICE_UNAVAILABLE, b"too many pages follow the run\n", "text/plain")
-            return
-        self.close_connection = True
-        try:
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", "text/event-stream")
-            self._add_headers()
-            with LedgerReader(self.dashboard.folder) as reader:
-                self._follow(RunFollower(reader))
-        except (LedgerError, OSError):
-            pass  # the page connects again, and is told then
+            self._server.run(sockets=[self._socket])
         finally:
-            self.dashboard.streams.release()
+            self._polling.close()
+            self._socket.close()
 
-    def _follow(self, follower: RunFollower) -> None:
+    def stop(self) -> None:
+        """Ends `serve`, from any thread; pages that follow a run are let go."""
+        self._server.should_exit = True
+
+    def _routes(self) -> list[Route]:
+        """Every address there is. All of them only read."""
+        return [
+            Route("/", _asset),
+            Route("/assets/{name}", _asset),
+            Route("/api/runs", self._answer(lambda request: self._side_by_side())),
+            Route("/api/runs/{tag}/state", self._state),
+            Route("/api/runs/{tag}/events", self._events),
+            Route("/api/runs/{tag}/experiments", self._answer(self._experiments)),
+            Route("/api/runs/{tag}/experiment/{number:int}", self._answer(self._experiment)),
+            Route("/api/runs/{tag}/overview", self._answer(self._overview)),
+        ]
+
+    def _answer(self, find: Callable[[Request], Any]) -> Callable[[Request], Response]:
+        """A handler, run in a thread, that gives data or says what is wrong with the ledger."""
+
+        def handle(request: Request) -> Response:
+            try:
+                return Response(encode(find(request)), media_type="application/json")
+            except LedgerError as error:
+                return PlainTextResponse(str(error), 404)
+
+        return handle
+
+    def _folder(self, request: Request) -> Path:
+        """The run that is asked about, only if it is one of those there are."""
+        tag = request.path_params["tag"]
+        found = next((folder for folder in self._folders() if folder.name == tag), None)
+        if found is None:
+            raise HTTPException(404, "there is no such run\n")
+        return found
+
+    def _folders(self) -> list[Path]:
+        ledgers = sorted(self.runs.glob(f"*/{LEDGER_NAME}"), key=lambda path: path.stat().st_mtime)
+        return [path.parent for path in ledgers]
+
+    def _experiments(self, request: Request) -> list[dict[str, Any]]:
+        try:
+            since = float(request.query_params.get("since", "0"))
+        except ValueError:
+            raise HTTPException(404, "`since` is a time in seconds\n") from None
+        with RunLookup(self._folder(request)) as reader:
+            return api.experiments(reader, since)
+
+    def _experiment(self, request: Request) -> dict[str, Any]:
+        with RunLookup(self._folder(request)) as reader:
+            return detail.experiment(reader, request.path_params["number"])
+
+    def _overview(self, request: Request) -> dict[str, Any]:
+        with RunLookup(self._folder(request)) as reader:
+            return overview(reader, self._quotas)
+
+    def _side_by_side(self) -> list[dict[str, Any]]:
+        found = []
+        for folder in self._folders()[-MAX_RUNS:]:
+            try:
+                with RunLookup(folder) as reader:
+                    found.append(api.side(reader, time.time()))
+            except LedgerError:
+                continue  # `ar status` says what is wrong with it; the others are still to be seen
+        return found
+
+    async def _state(self, request: Request) -> Response:
+        return Response(await self._polling.state(self._folder(request)), media_type="application/json")
+
+    async def _events(self, request: Request) -> Response:
+        return StreamingResponse(self._changes(self._folder(request)), media_type="text/event-stream")
+
+    async def _changes(self, folder: Path) -> AsyncIterator[str]:
+        """The state as server-sent events, whenever it has changed, until the page or the server goes."""
         last, said = "", 0.0
-        while not self.dashboard.stopping.is_set():
-            text = json.dumps(api.state(follower.look(), self.dashboard.yardsticks))
+        while not self._server.should_exit:
+            text = await self._polling.state(folder)
             if text != last or time.monotonic() - said > ALIVE_SECONDS:
-                self.wfile.write(f"data: {text}\n\n".encode() if text != last else b": alive\n\n")
-                self.wfile.flush()
+                yield f"data: {text}\n\n" if text != last else ": alive\n\n"
                 last, said = text, time.monotonic()
-            self.dashboard.stopping.wait(LOOK_SECONDS)
-
-    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self._end(body)
-
-    def _end(self, body: bytes) -> None:
-        self.send_header("Content-Length", str(len(body)))
-        self._add_headers()
-        self.wfile.write(body)
-
-    def _add_headers(self) -> None:
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
-        self.end_headers()
+            await asyncio.sleep(LOOK_SECONDS)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether the name or address is this machine's own."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _hostname(header: str) -> str:
-    """The host of a Host header, without its port."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
+def _asset(request: Request) -> Response:
+    """A file of the page, only if it is one of those there are."""
+    name = request.path_params.get("name", "index.html")
+    path = next((file for file in ASSETS.iterdir() if file.name == name and file.suffix in KINDS), None)
+    if path is None:
+        raise HTTPException(404)
+    return Response(path.read_bytes(), media_type=KINDS[path.suffix])

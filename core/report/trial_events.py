@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
+HUGE = 1e100
+"""A train file may log any number, and there are integers that no float can hold."""
 READ_BYTES = 4 * 2**20
 """At most this much at once: the file is written by whoever runs the train file, and may be long."""
 
@@ -56,8 +58,8 @@ def loss_curve(path: Path) -> list[tuple[float, float]]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether the value is a number, true and false not counted."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether the value is a number that can be drawn: finite, and neither true nor false."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < HUGE
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

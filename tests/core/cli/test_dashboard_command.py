@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import socket
@@ -10,11 +11,14 @@ import sys
 import urllib.request
 from pathlib import Path
 
+from autoresearch.core.cli.dashboard import quotas
 from autoresearch.core.cli.main import run as ar
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.loop import Limits, Loop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from loop_fixtures import make_workspace, open_run
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 
 def test_it_prints_its_address_serves_and_ends_with_ctrl_c(tmp_path):
@@ -30,10 +34,27 @@ def test_it_prints_its_address_serves_and_ends_with_ctrl_c(tmp_path):
         signal.signal(signal.SIGINT, before)
     with process:
         url = json.loads(process.stdout.readline())["url"]
-        with urllib.request.urlopen(f"{url}api/state", timeout=10) as answer:
+        root, _, fragment = url.partition("#")
+        assert fragment == "/first"
+        with urllib.request.urlopen(f"{root}api/runs/first/state", timeout=10) as answer:
             assert json.load(answer)["tag"] == "first"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
+
+
+def test_quotas_are_said_once_a_model_has_proposed(tmp_path):
+    class Model(Widths):
+        def propose(self, history):
+            return dataclasses.replace(super().propose(history), parameters={"kind": "knob"})
+
+    with open_run(make_workspace(tmp_path / "w"), "first") as run:
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1)).go()
+        assert quotas(list(run.ledger.experiments())) is None
+        Loop(run, Model(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
+        found = quotas(list(run.ledger.experiments()))
+    assert found["kinds"] == ["knob", "knob"]
+    assert found["least"] == "structural"
+    assert "structural change is due" in found["why"]
 
 
 def test_a_port_that_is_taken_is_one_line(tmp_path, capsys):

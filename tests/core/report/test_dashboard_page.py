@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,107 +12,158 @@ import pytest
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.proposal import Proposal
-from autoresearch.core.report.serve import Dashboard
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chromium import Page, find_chromium
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from served import served
 
-pytestmark = pytest.mark.skipif(
-    find_chromium() is None and not os.environ.get("CI"), reason="there is no chromium on this machine"
+VIEWS = {"first": "#space .row", "first/insight": ".lineage", "runs": "#sides table", "first/1": ".diff"}
+"""Addresses, and what is there when they are shown."""
+SCRIPT = "window.owned=1"
+HOSTILE = (
+    f"</script><script>{SCRIPT}</script><img src=x onerror='{SCRIPT}'><svg onload='{SCRIPT}'>"
+    f'" onmouseover="{SCRIPT}" x="<a href="javascript:{SCRIPT}">click</a> \x1b[31mred\x1b[2J\u202eesrever\u2066\u200b '
+    + "long"
+    * 500
 )
-HOSTILE = "<img src=x onerror='window.owned=1'><script>window.owned=1</script>"
 
 
 class Hostile(Widths):
     def propose(self, history):
         fair = super().propose(history)
-        return Proposal(fair.source + f"\n# {HOSTILE}\n", HOSTILE, HOSTILE, -0.01, fair.cost, HOSTILE)
+        source = fair.source + f"\n# {HOSTILE}\nX = {HOSTILE[:60]!r}\n"
+        return Proposal(source, HOSTILE, HOSTILE, -0.01, fair.cost, HOSTILE, {HOSTILE: HOSTILE})
 
 
-def go(workspace, researcher, count):
-    with open_run(workspace, "first") as run:
-        Loop(run, researcher, Greedy(), Scripted({3: "crash"}), limits=Limits(count)).go()
-
-
-@contextmanager
-def served(workspace):
-    server = Dashboard(("127.0.0.1", 0), workspace / "runs/first", {"gzip": 0.95}, None)
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def go(workspace, researcher, count, tag="first", during=None):
+    with open_run(workspace, tag) as run:
+        Loop(run, researcher, Greedy(), Scripted({3: "crash"}, during), limits=Limits(count)).go()
 
 
 @contextmanager
-def opened(workspace, profile):
-    with served(workspace) as address, Page(profile) as page:
-        page.call("Page.navigate", url=address)
-        page.wait("document.querySelectorAll('#space .row').length > 0")
+def opened(page, workspace, path="#/first", quotas=lambda decided: None):
+    with served(workspace, quotas=quotas) as port:
+        page.goto(f"http://127.0.0.1:{port}/{path}")
         yield page
+        page.goto("about:blank")
 
 
-def test_the_page_follows_the_run_filters_and_shows_one_experiment(tmp_path):
+def rows(page):
+    return page.locator("#space .row")
+
+
+def write_log(folder, text, *events):
+    (folder / "run.log").write_text(text)
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_the_page_follows_the_run_filters_sorts_and_shows_one_experiment(page, tmp_path):
     workspace = make_workspace(tmp_path / "w")
     go(workspace, Widths(9), 1)
-    with opened(workspace, tmp_path / "profile") as page:
-        page.run("window.before = true")
+    with opened(page, workspace):
+        rows(page).nth(1).wait_for()
+        page.evaluate("window.before = true")
         go(workspace, Widths(9, 12, 3, 8), 4)
-        page.wait("document.querySelectorAll('#space .row').length === 5")
-        assert page.run("window.before")  # without a reload
-        page.wait("document.getElementById('best').textContent.includes('experiment 4')")
-        assert page.run("document.querySelectorAll('#chart .step').length") == 1
+        rows(page).nth(4).wait_for()
+        assert page.evaluate("window.before")  # without a reload
+        page.get_by_text("0.8000 bpb").wait_for()
+        assert page.locator("#chart .step").count() == 1
+        assert page.locator("#chart .kept").count() == 1
 
-        page.run("(($) => {$.value = 'keep'; $.dispatchEvent(new Event('change'))})(document.getElementById('status'))")
-        assert page.run("document.getElementById('count').textContent") == "3 of 5"
-        page.run("(($) => {$.value = '12'; $.dispatchEvent(new Event('input'))})(document.getElementById('filter'))")
-        assert page.run("document.getElementById('count').textContent") == "0 of 5"
+        page.get_by_label("Status").select_option("keep")
+        assert page.locator("#count").inner_text() == "3 of 5"
+        page.get_by_label("Filter").fill("12")
+        assert page.locator("#count").inner_text() == "0 of 5"
+        page.get_by_label("Filter").fill("")
+        page.get_by_label("Status").select_option("")
+        page.get_by_role("button", name="bpb").click()
+        assert rows(page).first.inner_text().split()[0] == "4"
+        assert page.get_by_role("columnheader", name="bpb").get_attribute("aria-sort") == "ascending"
 
-        page.run("location.hash = '#2'")
-        page.wait("!document.getElementById('one').hidden")
-        text = page.text()
-        assert "Experiment 2: discard" in text
-        assert "+WIDTH = 12" in text
-        assert page.run("document.activeElement.textContent") == "← all experiments"
-        page.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}))")
-        page.wait("document.getElementById('one').hidden")
+        page.get_by_role("link", name="experiment 2", exact=True).click()
+        page.get_by_role("heading", name="Experiment 2: discard").wait_for()
+        assert "WIDTH = 12  # channels" in page.locator(".diff .add").inner_text()
+        assert page.locator(".diff .add .t-number").inner_text() == "12"
+        assert "−0.0100" in page.locator("#one").inner_text()
 
 
-def test_the_page_fits_a_phone_and_has_a_dark_side(tmp_path):
+def test_every_trial_in_flight_is_shown(page, tmp_path):
     workspace = make_workspace(tmp_path / "w")
-    go(workspace, Widths(9, 12), 2)
-    with opened(workspace, tmp_path / "profile") as page:
-        page.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
-        assert page.run("document.documentElement.scrollWidth") <= 360
+
+    def during(request):
+        if request.folder.name == "2-1":
+            first = {"t": 0.5, "event": "first_batch"}, {"t": 0.6, "event": "log", "loss": float("nan")}
+            write_log(request.folder, "", *first, *({"t": 1, "event": "log", "loss": 5 - k} for k in range(3)))
+            with served(workspace) as port:
+                beside(workspace)
+                page.goto(f"http://127.0.0.1:{port}/#/first")
+                page.locator("#now .now").nth(1).wait_for()
+                seen.append(page.locator("#now").inner_text())
+                assert page.locator("#now svg .loss").count() == 1
+                page.goto("about:blank")
+
+    seen = []
+    go(workspace, Widths(9, 12), 2, during=during)
+    assert "experiment 2: training" in seen[0]
+    assert "experiment 3: waiting" in seen[0]
+
+
+def beside(workspace):
+    """A third experiment, proposed while the second is tried."""
+    import sqlite3
+
+    with sqlite3.connect(workspace / "runs/first/ledger.sqlite") as ledger:
+        names = [
+            row[1] for row in ledger.execute("PRAGMA table_info(experiments)") if row[1] not in ("number", "state")
+        ]
+        columns = ", ".join(names)
+        ledger.execute(
+            f"INSERT INTO experiments (number, state, {columns}) SELECT 3, 'proposed', {columns} FROM experiments "
+            "WHERE number = 2"
+        )
+
+
+def test_the_page_fits_a_phone_and_has_a_dark_side(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Hostile(9, 12), 2)
+    page.set_viewport_size({"width": 360, "height": 740})
+    with opened(page, workspace):
+        for view, ready in VIEWS.items():
+            page.evaluate(f"location.hash = '#/{view}'")
+            page.locator(ready).first.wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
         backs = set()
         for scheme in ("light", "dark"):
-            page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-            backs.add(page.run("getComputedStyle(document.body).backgroundColor"))
+            page.emulate_media(color_scheme=scheme)
+            backs.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert backs == {"rgb(255, 255, 255)", "rgb(21, 24, 28)"}
-        urls = page.run("performance.getEntriesByType('resource').map((one) => new URL(one.name).origin)")
-        assert set(urls) == {page.run("location.origin")}
 
 
-def test_a_hostile_proposal_stays_text(tmp_path):
+def test_what_a_model_or_a_log_says_stays_text(page, tmp_path):
     workspace = make_workspace(tmp_path / "w")
-    go(workspace, Hostile(9), 1)
-    with opened(workspace, tmp_path / "profile") as page:
-        page.wait("document.querySelectorAll('#space .row').length === 2")
-        assert "<script>window.owned" in page.text()
-        page.run("location.hash = '#1'")
-        page.wait("!document.getElementById('one').hidden")
-        assert page.text().count("<script>window.owned") >= 3
-        assert page.run("document.querySelectorAll('img').length + document.querySelectorAll('script').length") == 1
-        assert page.run("window.owned === undefined")
+    values = 5.0, 1e999, 10**400, 4.0
+    losses = [{"t": 1, "event": "log", "progress": k / 4, "loss": value} for k, value in enumerate(values)]
+    go(workspace, Hostile(9), 1, during=lambda request: write_log(request.folder, HOSTILE, *losses))
+    with opened(page, workspace):
+        for view, ready in VIEWS.items():
+            page.evaluate(f"location.hash = '#/{view}'")
+            page.locator(ready).first.wait_for()
+            page.wait_for_timeout(50)
+            assert page.locator("img, iframe, object, body script, [onerror], [onload]").count() == 0
+            links = page.evaluate("[...document.links].map((one) => one.protocol)")
+            assert set(links) == {"http:"}
+        page.locator("summary").click()
+        text = page.locator("#one").inner_text()
+        assert text.count(f"<script>{SCRIPT}") >= 5  # hypothesis, category, researcher, edit, log
+        assert not set("\x1b\u202e\u2066\u200b") & set(page.content())
+        assert "⟨U+202E⟩" in page.locator(".diff").inner_text()
+        assert "␛[2J" in page.locator("details pre").inner_text()
+        assert page.evaluate("window.owned === undefined")
 
 
-def test_ten_thousand_experiments_are_shown_a_screen_at_a_time(tmp_path):
+def test_ten_thousand_experiments_are_shown_a_screen_at_a_time(page, tmp_path):
     workspace = make_workspace(tmp_path / "w")
     go(workspace, Widths(9, 12), 2)
     with open_run(workspace, "first") as run, run.ledger._transaction() as write:
@@ -123,11 +173,91 @@ def test_ten_thousand_experiments_are_shown_a_screen_at_a_time(tmp_path):
             "WITH RECURSIVE more(n) AS (SELECT 3 UNION ALL SELECT n + 1 FROM more WHERE n < 10000) INSERT INTO "
             f"experiments (number, {columns}) SELECT n, {columns} FROM more, experiments WHERE number = 2"
         )
-    with opened(workspace, tmp_path / "profile") as page:
-        page.wait("document.getElementById('count').textContent === '10001 of 10001'")
-        painted = page.run("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        assert painted < (5000 if os.environ.get("CI") else 2000)  # a second on a quiet machine
-        assert page.run("document.getElementsByTagName('*').length") < 1000
-        page.run("document.getElementById('scroll').scrollTop = 150000")
-        page.wait("[...document.querySelectorAll('#space a')].some((one) => one.textContent === '5000')")
-        assert page.run("document.querySelectorAll('#space .row').length") < 100
+    with opened(page, workspace):
+        page.get_by_text("10001 of 10001").wait_for()
+        assert page.evaluate("document.getElementsByTagName('*').length") < 1000
+        page.evaluate("document.getElementById('scroll').scrollTop = 160000")
+        page.get_by_role("link", name="experiment 5000", exact=True).wait_for()
+        assert rows(page).count() < 100
+
+
+def test_everything_is_reached_by_keyboard(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Widths(9, 12, 8), 3)
+    focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText"
+    with opened(page, workspace):
+        rows(page).nth(3).wait_for()
+        seen = []
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            seen.append(page.evaluate(focused))
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+            if seen[-1] == "experiment 3":
+                break
+        wanted = [
+            "Skip to the content",
+            "Run",
+            "Insight",
+            "All runs",
+            "Experiments in the progress chart",
+            "n ↓",
+            "status",
+        ]
+        assert [name for name in seen if name in wanted] == wanted
+
+        page.keyboard.press("ArrowDown")
+        assert page.evaluate(focused) == "experiment 2"
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Experiment 2: discard").wait_for()
+        page.keyboard.press("Escape")
+        rows(page).first.wait_for()
+        page.wait_for_function(f"({focused}) === 'experiment 2'")
+
+        page.locator("#chart-box").focus()
+        page.keyboard.press("End")
+        assert "experiment 3: keep" in page.locator("#point").inner_text()
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="Experiment 2: discard").wait_for()
+
+
+def test_runs_of_several_backends_lie_side_by_side(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Widths(9), 1)
+    go(workspace, Widths(8, 12), 2, "second")
+    with opened(page, workspace, "#/runs"):
+        page.get_by_role("link", name="second").wait_for()
+        assert page.locator("#side-chart .series").count() == 2
+        assert "−0.2000 (−20.0 %)" in page.locator("#sides").inner_text()
+        page.get_by_label("show first").uncheck()
+        assert page.locator("#side-chart .series").count() == 1
+        page.get_by_label("Up").select_option("percent")
+        page.get_by_label("Across").select_option("hours")
+        page.get_by_role("link", name="second").click()
+        page.get_by_role("heading", name="second").wait_for()
+
+
+def test_what_the_quotas_ask_for_is_shown(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Widths(9), 1)
+    asked = {
+        "window": 10,
+        "structural": 3,
+        "bold": 1,
+        "kinds": ["knob"],
+        "least": "bold",
+        "closed": ["init"],
+        "why": "due",
+    }
+    with opened(page, workspace, "#/first/insight", lambda decided: asked):
+        text = page.get_by_role("heading", name="Quotas").locator("..")
+        assert "bold" in text.inner_text()
+        assert "init" in text.inner_text()
+
+
+@pytest.mark.parametrize("path", ["#/first/99", "#/none", "#/%E0%A4%A"])
+def test_an_address_of_nothing_says_so(page, tmp_path, path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Widths(9), 1)
+    with opened(page, workspace, path):
+        page.wait_for_function("/no experiment|no run|no such|first/.test(document.body.innerText)")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import sys
-import threading
-from contextlib import contextmanager
+import time
 from pathlib import Path
 
 import pytest
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
-from autoresearch.core.report.serve import Dashboard, is_loopback
+from autoresearch.core.report.doors import is_loopback
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from served import served
+
+RUN = "/api/runs/first"
 
 
 @pytest.fixture
@@ -27,22 +31,9 @@ def workspace(tmp_path):
     return folder
 
 
-def go(workspace, count):
-    with open_run(workspace, "first") as run:
+def go(workspace, count, tag="first"):
+    with open_run(workspace, tag) as run:
         Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(count)).go()
-
-
-@contextmanager
-def served(workspace, token=None):
-    server = Dashboard(("127.0.0.1", 0), workspace / "runs/first", {}, token)
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,))
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def ask(port, path, method="GET", **headers):
@@ -54,24 +45,49 @@ def ask(port, path, method="GET", **headers):
     return answer.status, answer.headers, body
 
 
+def data(port, path):
+    return json.loads(ask(port, path)[2])
+
+
 def test_data_are_what_the_ledger_says(workspace):
     with served(workspace) as port:
-        state = json.loads(ask(port, "/api/state")[2])
-        assert (state["state"], state["best"], state["next"]) == ("finished", 1, 3)
-        assert [row["n"] for row in json.loads(ask(port, "/api/experiments")[2])] == [0, 1, 2]
-        assert [row["n"] for row in json.loads(ask(port, "/api/experiments?after=1")[2])] == [2]
-        one = json.loads(ask(port, "/api/experiment/2")[2])
-        assert (one["predicted_delta"], one["status"], len(one["runs"])) == (-0.01, "discard", 1)
-        assert "+WIDTH = 12  # channels" in one["diff"]
+        state = data(port, f"{RUN}/state")
+        assert (state["state"], state["best"], state["decided"]) == ("finished", 1, 3)
+        rows = data(port, f"{RUN}/experiments")
+        assert [row["n"] for row in rows] == [0, 1, 2]
+        assert [row["n"] for row in data(port, f"{RUN}/experiments?since={rows[1]['decided']}")] == [1, 2]
+        one = data(port, f"{RUN}/experiment/2")
+        assert (one["predicted_delta"], one["status"], len(one["trials"])) == (-0.01, "discard", 1)
+        added = ["".join(text for _, text in parts) for mark, _, parts in one["diff"] if mark == "+"]
+        assert added == ["WIDTH = 12  # channels"]
+        assert one["cost"] == {"calls": 1, "tokens_in": 10, "tokens_out": 2, "usd": 0.5, "models": None}
+
+
+def test_an_overview_holds_lineage_predictions_and_quotas(workspace):
+    with served(workspace, quotas=lambda decided: {"seen": len(decided)}) as port:
+        found = data(port, f"{RUN}/overview")
+    assert [(one["n"], one["now"]) for one in found["lineage"]] == [(0, True), (1, True)]
+    assert [one[0] for one in found["predictions"]] == [1, 2]
+    assert (found["scores"][0]["count"], found["scores"][0]["right_sign"]) == (2, 0.5)
+    assert found["quotas"] == {"seen": 3}
+
+
+def test_runs_lie_side_by_side(workspace):
+    go(workspace, 1, "second")
+    with served(workspace) as port:
+        runs = data(port, "/api/runs")
+        assert [run["tag"] for run in runs] == ["first", "second"]
+        assert [step[:2] for step in runs[0]["steps"]] == [[0, 1.0], [1, 0.9]]
+        assert data(port, "/api/runs/second/state")["decided"] == 2
 
 
 def test_the_stream_tells_what_has_changed(workspace):
     with served(workspace) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        connection.request("GET", "/api/events")
+        connection.request("GET", f"{RUN}/events")
         answer = connection.getresponse()
-        assert answer.headers["Content-Type"] == "text/event-stream"
-        assert json.loads(answer.readline().removeprefix(b"data: "))["next"] == 3
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        assert json.loads(answer.readline().removeprefix(b"data: "))["decided"] == 3
         go(workspace, 3)
         for line in answer:
             if line.startswith(b"data: ") and json.loads(line.removeprefix(b"data: "))["best"] == 3:
@@ -79,23 +95,47 @@ def test_the_stream_tells_what_has_changed(workspace):
         connection.close()
 
 
+def test_a_server_that_is_stopped_lets_its_followers_go(workspace):
+    with served(workspace) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("GET", f"{RUN}/events")
+        answer = connection.getresponse()
+        answer.readline()
+        asked = time.monotonic()
+    assert time.monotonic() - asked < 5
+    connection.close()
+
+
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/../ledger.sqlite", "/api/experiment/99", "/api/experiment/x", "/api/experiments?after=x"]
+    "path",
+    [
+        *("/nothing", "/../ledger.sqlite", "/assets/..%2fserve.py", "/assets/nothing.js", "/api/runs/none/state"),
+        *("/api/runs/..%2f..%2fx/state", f"{RUN}/experiment/99", f"{RUN}/experiment/x", f"{RUN}/experiments?since=x"),
+    ],
 )
 def test_what_is_not_there_is_not_found(workspace, path):
     with served(workspace) as port:
         assert ask(port, path)[0] == 404
 
 
+def test_a_damaged_ledger_is_said_and_the_other_runs_go_on(workspace):
+    go(workspace, 1, "second")
+    (workspace / "runs/first/ledger.sqlite").write_bytes(b"not a database" * 100)
+    with served(workspace) as port:
+        assert "cannot be used as a ledger" in data(port, f"{RUN}/state")["error"]
+        assert ask(port, f"{RUN}/experiments")[0] == 404
+        assert [run["tag"] for run in data(port, "/api/runs")] == ["second"]
+
+
 def test_it_only_reads(workspace):
     with served(workspace) as port:
-        for method in ("POST", "PUT", "DELETE"):
-            assert ask(port, "/api/state", method)[0] == 501
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            assert ask(port, f"{RUN}/state", method)[0] == 405
 
 
 def test_every_answer_forbids_what_the_page_does_not_need(workspace):
     with served(workspace) as port:
-        for path in ("/", "/app.js", "/api/state", "/nothing"):
+        for path in ("/", "/assets/app.js", f"{RUN}/state", "/nothing"):
             headers = ask(port, path)[1]
             assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; ")
             assert "unsafe" not in headers["Content-Security-Policy"]
@@ -104,17 +144,26 @@ def test_every_answer_forbids_what_the_page_does_not_need(workspace):
 
 def test_a_name_that_points_here_from_elsewhere_is_refused(workspace):
     with served(workspace) as port:
-        assert ask(port, "/api/state", Host="evil.example")[0] == 403
-        assert ask(port, "/api/state", Host=f"localhost:{port}")[0] == 200
+        assert ask(port, f"{RUN}/state", Host="evil.example")[0] == 403
+        assert ask(port, f"{RUN}/state", Host="[")[0] == 403
+        assert ask(port, f"{RUN}/state", Host=f"localhost:{port}")[0] == 200
     assert is_loopback("::1")
     assert not is_loopback("0.0.0.0")
 
 
 def test_beyond_loopback_a_token_is_needed(workspace):
     with served(workspace, token="secret") as port:
-        assert ask(port, "/api/state")[0] == 403
-        assert ask(port, "/?token=wrong")[0] == 403
+        for path in (f"{RUN}/state", "/assets/app.js", "/?token=wrong"):
+            assert ask(port, path)[0] == 403
         status, headers, _ = ask(port, "/?token=secret")
         assert (status, headers["Location"]) == (303, "/")
-        assert "HttpOnly; SameSite=Strict" in headers["Set-Cookie"]
-        assert ask(port, "/api/state", Cookie="a=b; ar_token=secret")[0] == 200
+        assert "HttpOnly; Path=/; SameSite=strict" in headers["Set-Cookie"]
+        assert ask(port, f"{RUN}/state", Cookie="a=b; ar_token=secret")[0] == 200
+
+
+def test_nonsense_on_the_wire_gets_an_answer_and_leaves_the_server_up(workspace):
+    with served(workspace) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
+            wire.sendall(b"\x00\xff nonsense\r\n\r\n")
+            assert wire.recv(100).startswith(b"HTTP/1.1 400")
+        assert ask(port, f"{RUN}/state")[0] == 200

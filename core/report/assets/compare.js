@@ -1,0 +1,67 @@
+// Several runs side by side, whatever backend they ran on.
+
+import { $, dollars, drawn, element, link, number, percent, signed, span, table } from "./dom.js";
+import { axes, plot, range, stairs } from "./plot.js";
+
+const SERIES = 6; // colours in style.css; then the same again, dashed
+const hidden = new Set();
+let runs = [];
+
+export function showRuns(newRuns) {
+  runs = newRuns;
+  const same = new Set(runs.map((run) => run.text)).size < 2;
+  $("same").textContent = same || runs.length < 2 ? "" : "These runs read different texts (see the last column): their bits per byte do not compare, their change in per cent does roughly.";
+  const focused = document.activeElement?.dataset.run;
+  $("sides").replaceChildren(table("Runs", [
+    ["show", shower],
+    ["run", (run) => link(run.tag, run.tag)],
+    ["state", (run) => run.state],
+    ["backend", (run) => `${run.backend}, ${run.preset}`],
+    ["device", (run) => run.device],
+    ["budget", (run) => span(run.budget), true],
+    ["experiments", (run) => `${run.experiments}, ${run.kept} kept`, true],
+    ["baseline", (run) => number(run.steps[0]?.[1]), true],
+    ["best", (run) => number(last(run)), true],
+    ["change", (run) => (run.steps.length ? `${signed(last(run) - run.steps[0][1])} (${percent(last(run) / run.steps[0][1] - 1, 1)})` : "–"), true],
+    ["sigma", (run) => number(run.sigma, 5), true],
+    ["device time", (run) => span(run.wall_seconds), true],
+    ["cost", (run) => dollars(run.usd), true],
+    ["text", (run) => `${run.corpus}, ${run.text.slice(0, 8)}`],
+  ], runs));
+  if (focused) [...$("sides").querySelectorAll("input")].find((one) => one.dataset.run === focused)?.focus();
+  plot($("side-chart"), draw);
+}
+
+const last = (run) => run.steps[run.steps.length - 1]?.[1];
+
+function shower(run) {
+  const label = element("label"), box = element("input"), index = runs.indexOf(run);
+  box.type = "checkbox";
+  box.checked = !hidden.has(run.tag);
+  box.dataset.run = run.tag;
+  box.setAttribute("aria-label", "show " + run.tag);
+  box.onchange = () => { if (box.checked) hidden.delete(run.tag); else hidden.add(run.tag); $("side-chart").redraw(); };
+  label.append(box, element("span", index % (2 * SERIES) < SERIES ? " ━━" : " ╌╌", `s${index % SERIES}`));
+  return label;
+}
+
+function draw(svg) {
+  const hours = $("side-x").value === "hours", share = $("side-y").value === "percent";
+  const lines = runs.map((run, index) => {
+    const points = run.steps.map(([n, value, at]) => [hours ? at : n, share ? 100 * (value / run.steps[0][1] - 1) : value]);
+    const end = hours ? Math.max(points[points.length - 1]?.[0] ?? 0, (run.wall_seconds ?? 0) / 3600) : run.experiments;
+    return { index, points, end, tag: run.tag };
+  }).filter((one) => one.points.length && !hidden.has(one.tag));
+  if (!lines.length) return;
+  const x = [0, Math.max(...lines.map((one) => one.end)) * 1.02 || 1], y = range(lines.flatMap((one) => one.points.map(([, value]) => value)), 0.1);
+  const at = axes(svg, { x, y, labelX: hours ? "hours" : "experiment", labelY: share ? "per cent of the run's own baseline" : "bits per byte", whole: !hours });
+  for (const { index, points, end } of lines) {
+    svg.append(drawn("path", { d: stairs(points, end, at), class: `series s${index % SERIES}` + (index % (2 * SERIES) < SERIES ? "" : " dashed") }));
+    const [endX, endY] = [at.X(end), at.Y(points[points.length - 1][1])];
+    svg.append(drawn("text", { x: endX - 4, y: endY - 6, "text-anchor": "end" }, runs[index].tag));
+  }
+}
+
+export function startRuns() {
+  $("side-x").onchange = $("side-y").onchange = () => $("side-chart").redraw();
+}

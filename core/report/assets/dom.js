@@ -1,0 +1,80 @@
+// Elements and words. Whatever comes from a run goes in as text or as a number, never as HTML, address or class.
+
+const SVG = "http://www.w3.org/2000/svg";
+const STATUSES = new Set(["keep", "discard", "crash", "invalid", "timeout"]);
+
+export const $ = (id) => document.getElementById(id);
+
+export function element(name, words, kind) {
+  const node = document.createElement(name);
+  if (words !== undefined && words !== null) node.textContent = words;
+  if (kind) node.className = kind;
+  return node;
+}
+
+export function drawn(name, attributes = {}, words) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  if (words !== undefined) node.textContent = words;
+  return node;
+}
+
+export function link(words, ...path) {
+  const node = element("a", words);
+  node.href = address(...path);
+  return node;
+}
+
+export const address = (...path) => "#/" + path.map((part) => encodeURIComponent(part)).join("/");
+export const statusClass = (status) => (STATUSES.has(status) ? status : "");
+
+const missing = (value) => value === null || value === undefined;
+export const number = (value, digits = 4) => (missing(value) ? "–" : value.toFixed(digits));
+export const signed = (value, digits = 4) => (missing(value) ? "–" : (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits));
+export const percent = (value, digits = 0) => (missing(value) ? "–" : `${(100 * value).toFixed(digits)} %`.replace("-", "−"));
+export const dollars = (usd) => (missing(usd) ? "not known" : usd === 0 ? "$0" : "$" + usd.toFixed(usd < 0.1 ? 4 : 2));
+export const compact = (value) => (missing(value) ? "–" : value >= 1e6 ? (value / 1e6).toFixed(1) + " M" : value >= 1e4 ? (value / 1e3).toFixed(0) + " k" : String(Math.round(value)));
+
+export function span(seconds) {
+  if (missing(seconds)) return "–";
+  if (seconds < 60) return seconds.toFixed(1) + " s";
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+export function facts(pairs, kind) {
+  const list = element("dl", null, kind);
+  for (const [name, value] of pairs) {
+    if (missing(value) || value === "") continue;
+    const detail = element("dd");
+    detail.append(...[value].flat());
+    list.append(element("dt", name), detail);
+  }
+  return list;
+}
+
+// A table of data. A column is [heading, what it shows of a row (text or a node), numeric?].
+export function table(label, columns, rows) {
+  const whole = element("table"), head = element("tr"), body = element("tbody"), box = element("div", null, "wide");
+  whole.append(element("caption", label), element("thead"), body);
+  whole.tHead.append(head);
+  for (const [name, , numeric] of columns) {
+    const cell = element("th", name, numeric ? "n" : "");
+    cell.scope = "col";
+    head.append(cell);
+  }
+  for (const row of rows) {
+    const line = element("tr");
+    for (const [, show, numeric] of columns) {
+      const cell = element("td", null, numeric ? "n" : "");
+      cell.append(show(row) ?? "–");
+      line.append(cell);
+    }
+    body.append(line);
+  }
+  box.append(whole);
+  box.tabIndex = 0; // it may scroll sideways, also for who has no pointer
+  box.setAttribute("role", "region");
+  box.setAttribute("aria-label", label);
+  return box;
+}

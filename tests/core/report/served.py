@@ -1,0 +1,24 @@
+"""The dashboard's server in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from autoresearch.core.report.overview import Quotas
+from autoresearch.core.report.serve import Dashboard
+
+
+@contextmanager
+def served(workspace: Path, token: str | None = None, quotas: Quotas = lambda decided: None) -> Iterator[int]:
+    """Serve the workspace's runs; gives the port."""
+    server = Dashboard(("127.0.0.1", 0), workspace / "runs", token=token, quotas=quotas)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield server.port
+    finally:
+        server.stop()
+        thread.join()
