@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -110,7 +111,7 @@ def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, pre
     from autoresearch.core.errors import LimitReachedError
     from autoresearch.core.fleet.local import LocalExecutor
     from autoresearch.core.loop import Loop, Stop
-    from autoresearch.core.report.live import live_view
+    from autoresearch.core.vigil import DeviceWatch, machine_moved
 
     stop, executor, limit = Stop(), LocalExecutor(), None
     calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
@@ -119,10 +120,13 @@ def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, pre
             f"the baseline is trained {run.config.calibrate} times ({run.config.train_seconds:g} s each) to learn the "
             "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
         )
+    moved = machine_moved(run.ledger.last_trial(), run.config.machine)
+    if moved is not None:
+        settings.say(moved)
     ending: Ending | None = None
     try:
         with (
-            live_view(run.config.train_seconds, verbosity=settings.verbosity) as view,
+            _view(settings, run, researcher, limits) as view,
             listen(stop, view.note),
             awake(),
         ):
@@ -137,6 +141,7 @@ def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, pre
                 stop=stop,
                 observer=_observer(view),
                 on_decided=_print_decided if settings.json else None,
+                device_watch=DeviceWatch(run.config.backend, run.config.machine),
             )
             ending = job.go()
     except LimitReachedError as error:
@@ -150,6 +155,26 @@ def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, pre
         click.get_current_context().exit(ending.exit_code)
 
 
+def _view(settings: Settings, run: Run, researcher: Researcher, limits: Limits) -> View:
+    from autoresearch.core.report.panel import Outlook
+    from autoresearch.core.report.runview import run_view
+    from autoresearch.core.trial.sandbox import best_level
+
+    outlook = Outlook(
+        researcher=researcher.name,
+        goal=limits.experiments,
+        ends=None if limits.hours is None else time.time() + 3600 * limits.hours,
+        isolation=best_level(),
+    )
+    return run_view(
+        run.folder,
+        run.config.train_seconds,
+        outlook,
+        verbosity=settings.verbosity,
+        data_on_stdout=settings.json,
+    )
+
+
 def _observer(view: View) -> Any:
     def observe(event: Any) -> None:
         if event.get("event") == "decided" and event["experiment"] == 0 and event.get("reason"):
@@ -158,6 +183,8 @@ def _observer(view: View) -> Any:
             view.note(f"experiment {event['experiment']}: the trial is run again, for {event['reason']}")
         if event.get("event") == "demoted":
             view.note(f"experiment {event['experiment']} {event['reason']}")
+        if event.get("event") == "withdrawn":
+            view.note(f"experiment {event['experiment']} is withdrawn: {event['reason']}")
         if event.get("event") == "proposal_refused":
             view.note(f"no usable proposal ({event['kind']}): {event['reason']}")
         view(event)

@@ -48,17 +48,21 @@ def watch(settings: Settings, tag: str | None) -> None:
 
 
 def _draw(follower: RunFollower, console: Console) -> None:
-    """The panel, drawn again in place until the run ends."""
-    from rich.live import Live
-
+    """The panel, drawn again in place until the run ends; its last state stays."""
     from autoresearch.core.report.panel import panel
+    from autoresearch.core.report.screen import Screen
 
-    snapshot = follower.look()
-    with Live(panel(snapshot, console.width), console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        while not snapshot.over:
-            time.sleep(LOOK_SECONDS)
+    screen, lines = Screen(console), []
+    try:
+        while True:
             snapshot = follower.look()
-            live.update(panel(snapshot, console.width), refresh=True)
+            lines = panel(snapshot, *screen.room())
+            screen.draw(lines)
+            if snapshot.over:
+                break
+            time.sleep(LOOK_SECONDS)
+    finally:
+        screen.close(lines)
 
 
 class Decisions:
@@ -83,7 +87,7 @@ def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float
     from autoresearch.core.report.wording import one_line
 
     snapshot = follower.look()
-    _say(head_words(snapshot))
+    _say(" · ".join(head_words(snapshot)))
     _say(best_words(snapshot))
     decisions, shown, said = Decisions(reader, snapshot.decided), set[int](), 0.0
     while True:

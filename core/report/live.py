@@ -57,6 +57,8 @@ class Progress:
     tokens: int | None = None
     scored: float | None = None
     """Share of the rows that are scored, 0..1."""
+    memory_mb: float | None = None
+    """Host memory that the training takes now."""
     last: str = ""
     """The last decision, in words."""
 
@@ -70,6 +72,7 @@ class Progress:
                 self.experiment, self.description, self.phase = event.get("experiment"), "", "proposing"
             case "spawned" if event.get("role", "train") == "train":
                 self.phase, self.step, self.loss, self.tokens, self.scored = "starting", None, None, None, None
+                self.memory_mb = None
             case "first_batch":
                 self.phase = "training"
             case "log":
@@ -78,6 +81,8 @@ class Progress:
                 self.loss = loss if is_number(loss := event.get("loss")) else self.loss
             case "progress":
                 self.tokens = event.get("tokens", self.tokens)
+            case "memory":
+                self.memory_mb = used if is_number(used := event.get("mb")) else self.memory_mb
             case "trained":
                 self.phase = "scoring"
             case "scoring":
@@ -92,23 +97,29 @@ class Progress:
             self.since = now
         return self.phase != before
 
+    def parts(self, now: float) -> list[str]:
+        """How far the trial is, each fact by itself."""
+        elapsed = now - self.since
+        if self.phase == "scoring" and self.scored is not None:
+            return [f"scoring {bar(self.scored)}"]
+        if self.phase != "training":
+            return [f"{self.phase} {elapsed:.0f} s"]
+        left = max(self.budget_seconds - elapsed, 0.0)
+        parts = [f"training {bar(elapsed / max(self.budget_seconds, 1e-9))} {left:.0f} s left"]
+        if self.step is not None:
+            parts.append(f"step {self.step:.0f}")
+        if self.loss is not None:
+            parts.append(f"loss {self.loss:.3f}")
+        if self.tokens and elapsed > 1.0:
+            parts.append(f"{compact(self.tokens / elapsed)} tok/s")
+        if self.memory_mb is not None:
+            parts.append(f"{self.memory_mb:.0f} MB")
+        return parts
+
     def words(self, now: float) -> str:
         """The present state in one line."""
         parts = [] if self.experiment is None else [f"experiment {self.experiment}"]
-        elapsed = now - self.since
-        if self.phase == "training":
-            left = max(self.budget_seconds - elapsed, 0.0)
-            parts.append(f"training {bar(elapsed / max(self.budget_seconds, 1e-9))} {left:.0f} s left")
-            if self.step is not None:
-                parts.append(f"step {self.step:.0f}")
-            if self.loss is not None:
-                parts.append(f"loss {self.loss:.3f}")
-            if self.tokens and elapsed > 1.0:
-                parts.append(f"{compact(self.tokens / elapsed)} tok/s")
-        elif self.phase == "scoring" and self.scored is not None:
-            parts.append(f"scoring {bar(self.scored)}")
-        else:
-            parts.append(f"{self.phase} {elapsed:.0f} s")
+        parts += self.parts(now)
         if self.last:
             parts.append(f"last: {self.last}")
         return " · ".join(parts)
@@ -138,38 +149,47 @@ class QuietView:
 
 
 class PlainView(QuietView):
-    """A line when the phase changes, and now and then while training goes on."""
+    """A line when a trial's phase changes, and now and then while it trains. Trials may run side by side."""
 
     def __init__(self, budget_seconds: float, stream: TextIO, *, interval: float = PLAIN_SECONDS) -> None:
-        self._progress = Progress(budget_seconds, since=time.monotonic())
-        self._stream, self._interval, self._said = stream, interval, time.monotonic()
+        self._budget, self._stream, self._interval = budget_seconds, stream, interval
+        self._trials: dict[Any, Progress] = {}
+        """By experiment; None where there is one trial and no run."""
+        self._said: dict[Any, float] = {}
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Say it if it is news."""
-        now = time.monotonic()
-        changed = self._progress.fold(event, now)
-        kind, phase = event.get("event"), self._progress.phase
+        now, number, kind = time.monotonic(), event.get("experiment"), event.get("event")
+        if kind in ("proposing", "thinking", "proposal_refused", "withdrawn"):
+            return  # of no trial; who listens for it notes it
+        progress = self._trials.setdefault(number, Progress(self._budget, since=now))
+        changed = progress.fold(event, now)
+        whose = "" if number is None else f"experiment {number}: "
         if kind == "experiment":
-            self.note(f"experiment {event.get('experiment')}: {one_line(self._progress.description)}")
+            self._say(number, f"{whose}{one_line(progress.description)}")
         elif kind == "device":
-            self.note(f"on {event.get('name')} with {event.get('framework')}, {event.get('precision')}")
-        elif changed and phase == "training":
-            self.note(f"training for {self._progress.budget_seconds:g} s")
-        elif changed and phase in ("scoring", "auditing"):
-            self.note(phase)
-        elif changed and phase == "decided":
-            self.note(f"experiment {event.get('experiment')}: {self._progress.last}")
-        elif phase == "training" and now - self._said >= self._interval:
-            self.note(self._progress.words(now))
+            self._say(number, f"{whose}on {event.get('name')} with {event.get('framework')}, {event.get('precision')}")
+        elif changed and progress.phase == "training":
+            self._say(number, f"{whose}training for {progress.budget_seconds:g} s")
+        elif changed and progress.phase in ("scoring", "auditing"):
+            self._say(number, f"{whose}{progress.phase}")
+        elif kind == "decided":
+            self._say(number, f"{whose}{progress.last}")
+            del self._trials[number], self._said[number]
+        elif progress.phase == "training" and now - self._said.get(number, now) >= self._interval:
+            self._say(number, f"{whose}{' · '.join(progress.parts(now))}")
 
     def note(self, message: str) -> None:
         """Write the line with the time of day."""
-        self._said = time.monotonic()
         try:
-            self._stream.write(f"{time.strftime('%H:%M:%S')} {message}\n")
+            self._stream.write(f"{time.strftime('%H:%M:%S')} {one_line(message)}\n")
             self._stream.flush()
         except (OSError, ValueError):
             pass  # nobody reads it any more; the work goes on
+
+    def _say(self, number: Any, message: str) -> None:
+        self._said[number] = time.monotonic()
+        self.note(message)
 
 
 class TerminalView(QuietView):
@@ -197,7 +217,7 @@ class TerminalView(QuietView):
 
     def note(self, message: str) -> None:
         """Write a line above the live one."""
-        self._console.print(Text(message), soft_wrap=True)
+        self._console.print(Text(one_line(message)), soft_wrap=True)
 
     def _render(self) -> Text:
         return Text(self._progress.words(time.monotonic()), style="cyan", overflow="ellipsis", no_wrap=True)

@@ -22,6 +22,7 @@ from autoresearch.core.trial.result import TrialStatus
 TICK_SECONDS = 0.1
 MEMORY_SECONDS = 0.2
 """Between two looks at the memory: a child that allocates at 5 GB/s overshoots by 1 GB."""
+SAY_MEMORY_SECONDS = 2.0
 DISK_SECONDS = 1.0
 """Between two looks at what a child has written."""
 PROCESS_LIMIT = 512
@@ -62,7 +63,7 @@ class Watch:
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
         self._events: list[Event] = []
-        self._next_memory = 0.0
+        self._next_memory = self._next_said = 0.0
 
     def __enter__(self) -> Watch:
         return self
@@ -131,6 +132,9 @@ class Watch:
     def _check_memory(self) -> None:
         for child in self._children:
             used = child.measure_rss_mb()
+            if child.role == "train" and time.monotonic() >= self._next_said:
+                self.record.event({"event": "memory", "mb": round(used)})
+                self._next_said = time.monotonic() + SAY_MEMORY_SECONDS
             if child.role != "feed" and used > self.memory_limit_mb:
                 raise TrialEnded(
                     "crash",

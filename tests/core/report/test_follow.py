@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
@@ -31,7 +31,7 @@ def write_events(folder, *events):
 
 def drawn(snapshot, width):
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None).print(panel(snapshot, width))
+    Console(file=stream, width=width, color_system=None).print(Group(*panel(snapshot, width)))
     return stream.getvalue()
 
 

@@ -1,0 +1,86 @@
+"""Lines at the foot of a terminal that change in place. Only what has changed is sent, so that nothing flickers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+UP, ERASE_LINE, ERASE_BELOW, HOME = "\x1b[{}A", "\x1b[K", "\x1b[J", "\x1b[H"
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
+"""Terminals that know them show all of an update at once; others pass them over."""
+
+
+class Screen:
+    """A block of lines, and lines that stay above it. The cursor waits below the block. Not for several threads."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        # Lines are made into bytes apart from the terminal, which may be gone.
+        self._ink = Console(
+            file=io.StringIO(),
+            force_terminal=True,
+            color_system=console.color_system,  # type: ignore[arg-type]  # the name that it would have found itself
+            no_color=console.no_color,
+        )
+        self._lines: list[str] = []
+        self._size = console.size
+        self._open = False
+
+    def room(self) -> tuple[int, int]:
+        """Columns and lines that a block may have now."""
+        width, height = self._console.size
+        # In the last column some terminals wrap already; the last line is the cursor's.
+        return max(width - 1, 10), max(height - 1, 1)
+
+    def draw(self, lines: Sequence[Text], above: Sequence[Text] = ()) -> None:
+        """Show this block instead of the last one, with new lines that stay above it."""
+        size, out = self._console.size, []
+        fresh = [self._rendered(line) for line in lines]
+        if size != self._size and self._lines:  # the terminal has wrapped the old block as it liked
+            out.append(HOME + ERASE_BELOW)
+            self._lines = []
+        elif above or len(fresh) < len(self._lines):
+            out.append(self._up() + ERASE_BELOW)
+            self._lines = []
+        out += [f"{self._rendered(line)}\r\n" for line in above]
+        out.append(self._changed(fresh))
+        self._lines, self._size = fresh, size
+        self._write("".join(out))
+
+    def close(self, above: Sequence[Text] = ()) -> None:
+        """Take the block away and leave the lines above it."""
+        self.draw((), above)
+        if self._open:
+            self._write(SHOW_CURSOR)
+            self._open = False
+
+    def _changed(self, fresh: Sequence[str]) -> str:
+        old = [*self._lines, *[None] * (len(fresh) - len(self._lines))]
+        if all(a == b for a, b in zip(fresh, old, strict=True)):
+            return ""
+        return self._up() + "".join(
+            "\n" if new == was else f"\r{new}{ERASE_LINE}\r\n" for new, was in zip(fresh, old, strict=True)
+        )
+
+    def _up(self) -> str:
+        return "\r" + (UP.format(len(self._lines)) if self._lines else "")
+
+    def _rendered(self, line: Text) -> str:
+        with self._ink.capture() as capture:
+            self._ink.print(line, end="", soft_wrap=True)
+        return capture.get()
+
+    def _write(self, text: str) -> None:
+        if not text:
+            return
+        if not self._open:
+            self._open, text = True, HIDE_CURSOR + text
+        try:
+            self._console.file.write(f"{BEGIN}{text}{END}")
+            self._console.file.flush()
+        except (OSError, ValueError):
+            pass  # nobody looks at it any more; the work goes on
