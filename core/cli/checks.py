@@ -118,18 +118,32 @@ def check_openblas(runtime: Runtime) -> Finding:
 
 
 def check_isolation() -> Finding:
-    """How far a train file is shut away from the rest of the machine."""
-    from autoresearch.core.trial.sandbox import best_level, levels
+    """How far a train file is shut away from the rest of the machine, and how to get the best level."""
+    from autoresearch.core.trial.sandbox import levels
 
-    level = best_level()
-    if level == "landlock":
-        why = next(str(other.why_not) for other in levels() if other.level == "bubblewrap")
-        return Finding("isolation", "pass", f"landlock: no files, no TCP; bubblewrap would hide more ({why})")
-    if level != "process":
-        return Finding("isolation", "pass", level)
-    why = "; ".join(f"{other.level}: {other.why_not}" for other in levels() if other.why_not)
-    detail = f"process: a train file can read what you can read{f' ({why})' if why else ''}"
-    return Finding("isolation", "warn", detail, "install bubblewrap" if sys.platform == "linux" else None)
+    found = levels()
+    best = next(status.level for status in found if status.available)
+    missing = {status.level: str(status.why_not) for status in found if not status.available}
+    if best == "bubblewrap":
+        return Finding("isolation", "pass", "bubblewrap: no files, no network, no other processes")
+    if best == "landlock":
+        detail = f"landlock: no files, no TCP; bubblewrap would hide more ({missing['bubblewrap']})"
+        return Finding("isolation", "pass", detail, _bubblewrap_fix())
+    if best == "seatbelt":
+        return Finding("isolation", "pass", "seatbelt: no users' files, no network, writing in its own folder alone")
+    why = "; ".join(f"{level}: {reason}" for level, reason in missing.items() if "only" not in reason)
+    detail = f"process: a train file can read what you can read ({why or 'this system has no walls'})"
+    return Finding("isolation", "warn", detail, _bubblewrap_fix() if sys.platform == "linux" else None)
+
+
+def _bubblewrap_fix() -> str:
+    """How to get the best level on Linux: the package, or the right to make namespaces."""
+    if shutil.which("bwrap") is None:
+        return "install bubblewrap (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap)"
+    return (
+        "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, on Ubuntu 24.04 also "
+        "kernel.apparmor_restrict_unprivileged_userns=0; in a container: --privileged"
+    )
 
 
 def check_compiler() -> Finding:

@@ -151,7 +151,7 @@ def require_isolation(function: AnyFunction) -> AnyFunction:
 
     return click.option(
         "--require-isolation",
-        type=click.Choice(("bubblewrap", "landlock", "process")),
+        type=click.Choice(("bubblewrap", "landlock", "seatbelt", "process")),
         expose_value=False,
         show_envvar=True,
         callback=check,

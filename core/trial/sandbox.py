@@ -2,7 +2,8 @@
 
 `bubblewrap` (Linux): own namespaces without network; it sees the system's folders, this Python, the installed packages
 and the GPU nodes, all read-only, and its own work folder. `landlock` (Linux without it): the same rules for files, no
-TCP; UDP and the list of processes stay open. `process`: separate process, scrubbed environment, limits; a child that
+TCP; UDP and the list of processes stay open. `seatbelt` (macOS): no user's files, no network, no writing elsewhere (see
+`seatbelt`). `process`: separate process, scrubbed environment, limits; a child that
 looks for the user's files finds them, so the level is recorded in every result.
 
 Neither protects against a fault in the kernel or in the GPU's driver, or against filling the disk with small files.
@@ -11,10 +12,8 @@ Neither protects against a fault in the kernel or in the GPU's driver, or agains
 from __future__ import annotations
 
 import functools
-import os
 import re
 import shutil
-import site
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,35 +21,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import autoresearch
-from autoresearch import backends, core
 from autoresearch.core.errors import PrerequisiteError
-from autoresearch.core.trial import landlock
+from autoresearch.core.trial import landlock, seatbelt
+from autoresearch.core.trial.reach import (
+    DEVICES_READ,
+    DEVICES_WRITE,
+    ETC,
+    PROC,
+    SYSTEM_FOLDERS,
+    LevelStatus,
+    gpu_binds,
+    gpu_nodes,
+    system_binds,
+    visible_roots,
+)
 from autoresearch.core.trial.result import IsolationLevel
 
-SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store")
-ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "OpenCL", "vulkan", "nvidia")
-GPU_NODES = ("nvidia*", "dri", "kfd", "dxg")
-PROC = ("self", "cpuinfo", "meminfo", "stat", "loadavg", "version", "filesystems", "uptime", "vmstat", "sys", "driver")
-"""What a framework may ask of /proc without seeing other processes: `self` is the child alone."""
-DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system/cpu")
-DEVICES_WRITE = ("/dev/null",)
 INSIDE = "/trial"
 """Where a child finds its work folder inside a namespace of its own."""
 LANDLOCK_ABI = 4
 """The first that denies TCP."""
 SHARED_MEMORY_BYTES = 2**28
 """Of /dev/shm: files there are memory that no process is charged for. What the frameworks share fits."""
+STRENGTH: dict[IsolationLevel, int] = {"process": 0, "seatbelt": 1, "landlock": 1, "bubblewrap": 2}
+"""`seatbelt` and `landlock` are what two systems have of the same kind."""
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
-
-
-@dataclass(frozen=True)
-class LevelStatus:
-    """Whether an isolation level can be used here."""
-
-    level: IsolationLevel
-    available: bool
-    why_not: str | None = None
 
 
 class Sandbox(Protocol):
@@ -102,7 +97,7 @@ class BubblewrapSandbox:
         """bwrap with read-only binds of what Python and the framework need, and the work folder."""
         roots = visible_roots()
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
-        command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *system_binds(), *gpu_binds()]
+        command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *system_binds(), *gpu_binds(gpu_nodes())]
         if takes_sizes(self.program):
             command += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
         # Before the roots: a checkout or an environment may itself lie below /tmp.
@@ -156,58 +151,23 @@ class LandlockSandbox:
         return str(work / name)
 
 
-def visible_roots() -> list[Path]:
-    """This Python, its environment and the packages of ar: folders (or single files) that a child must read."""
-    folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(os.__file__).parent]
-    folders += [Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()) if path in sys.path]
-    for package in (autoresearch, core, backends):
-        folders += [Path(path) for path in package.__path__]
-    roots: list[Path] = []
-    for folder in [*folders, *interpreter_links()]:
-        system = any(folder.is_relative_to(place) for place in SYSTEM_FOLDERS)
-        if folder.exists() and not system and not any(folder.is_relative_to(root) for root in roots):
-            roots.append(folder)
-    return roots
+@dataclass(frozen=True)
+class SeatbeltSandbox:
+    """A profile for macOS's `sandbox-exec`."""
 
+    hidden: tuple[Path, ...] = ()
+    level: IsolationLevel = "seatbelt"
 
-def interpreter_links() -> list[Path]:
-    """Every path on the way from `sys.executable` to the real interpreter: a virtual environment's is a link."""
-    link = Path(sys.executable)
-    found = []
-    while link.is_symlink():
-        link = Path(os.path.normpath(link.parent / link.readlink()))
-        found.append(link)
-    return found
+    def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
+        """The command behind its profile; read-only files are linked into the work folder."""
+        for path in read_only:
+            (work / path.name).symlink_to(path.resolve())
+        profile = seatbelt.profile(work, [*visible_roots(), *read_only], self.hidden)
+        return [seatbelt.PROGRAM, "-p", profile, *argv]
 
-
-def system_binds() -> list[str]:
-    """The system's folders as they are here, links kept as links, and the few files of /etc that the loader reads."""
-    binds: list[str] = []
-    for place in SYSTEM_FOLDERS:
-        path = Path(place)
-        if path.is_symlink():
-            binds += ["--symlink", str(path.readlink()), place]
-        elif path.is_dir():
-            binds += ["--ro-bind", place, place]
-    for name in ETC:
-        binds += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    return binds
-
-
-def gpu_nodes() -> list[str]:
-    """Device nodes of GPUs, where there are any."""
-    return sorted(str(node) for pattern in GPU_NODES for node in Path("/dev").glob(pattern))
-
-
-def gpu_binds() -> list[str]:
-    """Device nodes of GPUs where there are any; CPU topology always, and all of /sys for a GPU's driver."""
-    nodes = gpu_nodes()
-    binds = ["--ro-bind-try", "/sys", "/sys"] if nodes else []
-    if not nodes:
-        binds = ["--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu"]
-    for node in nodes:
-        binds += ["--dev-bind", node, node]
-    return binds
+    def inside(self, work: Path, name: str) -> str:
+        """The real path."""
+        return str(work / name)
 
 
 @functools.cache
@@ -249,14 +209,13 @@ def landlock_status() -> LevelStatus:
 
 def levels() -> list[LevelStatus]:
     """Every level this build knows, best first, and why one cannot be used."""
-    return [bubblewrap_status(), landlock_status(), LevelStatus("process", True)]
+    return [bubblewrap_status(), landlock_status(), seatbelt.status(), LevelStatus("process", True)]
 
 
 def require(level: IsolationLevel) -> None:
     """Raises `PrerequisiteError` when the best level here is weaker than `level`."""
-    order = [status.level for status in levels()]
     best = best_level()
-    if level not in order or order.index(best) > order.index(level):
+    if STRENGTH[best] < STRENGTH[level]:
         why = "; ".join(f"{status.level}: {status.why_not}" for status in levels() if status.why_not)
         raise PrerequisiteError(f"isolation level {level!r} is required, and {best!r} is the best here ({why}).")
 
@@ -269,10 +228,14 @@ def best_level() -> IsolationLevel:
 def open_sandbox(level: IsolationLevel | None, hidden: Sequence[Path] = ()) -> Sandbox:
     """The sandbox of that level, or of the best one for None. Raises `PrerequisiteError` when it cannot be used."""
     wanted = level or best_level()
-    status = next((status for status in levels() if status.level == wanted), None)
-    if status is None or not status.available:
-        why = "this version does not have it" if status is None else status.why_not
-        raise PrerequisiteError(f"isolation level {wanted!r} cannot be used: {why}.", fix=f"use {best_level()!r}.")
+    status = next(status for status in levels() if status.level == wanted)
+    if not status.available:
+        raise PrerequisiteError(
+            f"isolation level {wanted!r} cannot be used: {status.why_not}.", fix=f"use {best_level()!r}."
+        )
+    folders = tuple(hidden)
     if wanted == "bubblewrap":
-        return BubblewrapSandbox(str(shutil.which("bwrap")), tuple(hidden))
-    return LandlockSandbox(tuple(hidden)) if wanted == "landlock" else ProcessSandbox()
+        return BubblewrapSandbox(str(shutil.which("bwrap")), folders)
+    if wanted == "landlock":
+        return LandlockSandbox(folders)
+    return SeatbeltSandbox(folders) if wanted == "seatbelt" else ProcessSandbox()

@@ -88,7 +88,7 @@ class Dialect:
         return self.written(self.source(), code)
 
 
-SECOND = Budget(train_seconds=1.0, startup_seconds=120.0, grace_floor_seconds=2.0)
+SECOND = Budget(train_seconds=1.0, startup_seconds=600.0, grace_floor_seconds=2.0)
 DIALECTS = {
     "null": Dialect("null", NULL_BEFORE, "", {}, Budget(0.3, 20.0, 0.5), late=1.2, too_long=2.0, memory_limit_mb=400),
     "cuda": Dialect("cuda", TORCH_BEFORE, TORCH_AFTER, TINY, SECOND, late=3.5, too_long=9.0, memory_limit_mb=1500),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from autoresearch.core.cli import checks
 from autoresearch.core.cli.main import cli
 from autoresearch.core.trial import sandbox
 from autoresearch.core.trial.sandbox import LevelStatus
@@ -17,3 +18,45 @@ def test_a_level_that_is_not_reached_here_is_refused(monkeypatch: pytest.MonkeyP
     ended = CliRunner().invoke(cli, [command, "--require-isolation", "bubblewrap"])
     assert ended.exit_code == 3
     assert "bwrap is not installed" in ended.stderr
+
+
+def status(level: str, why_not: str | None = None) -> LevelStatus:
+    return LevelStatus(level, why_not is None, why_not)  # type: ignore[arg-type]  # the tests name real levels
+
+
+@pytest.mark.parametrize(
+    ("found", "finding", "detail", "fix"),
+    [
+        ([status("bubblewrap")], "pass", "bubblewrap", None),
+        (
+            [status("bubblewrap", "bwrap is not installed"), status("landlock")],
+            "pass",
+            "no TCP",
+            "apt install bubblewrap",
+        ),
+        ([status("bubblewrap", "it is Linux only"), status("seatbelt")], "pass", "no users' files", None),
+        (
+            [status("bubblewrap", "bwrap is not installed"), status("landlock", "it needs Linux 6.7")],
+            "warn",
+            "it needs Linux 6.7",
+            "apt install bubblewrap",
+        ),
+    ],
+)
+def test_doctor_says_which_level_there_is_and_how_to_get_the_best(
+    found: list[LevelStatus], finding: str, detail: str, fix: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "levels", lambda: [*found, status("process")])
+    monkeypatch.setattr(checks.shutil, "which", lambda _: None)
+    monkeypatch.setattr(checks.sys, "platform", "linux")
+    answer = checks.check_isolation()
+    assert answer.status == finding
+    assert detail in answer.detail
+    assert (fix is None and answer.fix is None) or fix in str(answer.fix)
+
+
+def test_doctor_tells_a_machine_with_bwrap_and_no_namespaces_what_to_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [status("bubblewrap", "bwrap may not make namespaces here"), status("landlock"), status("process")]
+    monkeypatch.setattr(sandbox, "levels", lambda: found)
+    monkeypatch.setattr(checks.shutil, "which", lambda _: "/usr/bin/bwrap")
+    assert "user namespaces" in str(checks.check_isolation().fix)

@@ -14,6 +14,7 @@ import pytest
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial import landlock
 from autoresearch.core.trial import sandbox as sandbox_module
+from autoresearch.core.trial.reach import gpu_nodes
 from autoresearch.core.trial.result import IsolationLevel
 from autoresearch.core.trial.sandbox import LevelStatus, best_level, levels, open_sandbox, require
 
@@ -125,8 +126,9 @@ def test_bubblewrap_without_namespaces_falls_back_and_says_why(monkeypatch: pyte
         open_sandbox("bubblewrap")
 
 
-def test_a_level_that_this_version_does_not_have_is_refused() -> None:
-    with pytest.raises(PrerequisiteError, match="does not have it"):
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has seatbelt")
+def test_a_level_of_another_system_is_refused() -> None:
+    with pytest.raises(PrerequisiteError, match="it is macOS only"):
         open_sandbox("seatbelt")
 
 
@@ -227,3 +229,31 @@ def test_an_old_bubblewrap_is_not_asked_for_what_it_does_not_know(tmp_path: Path
     assert sandbox_module.takes_sizes(str(program)) is takes
     argv = sandbox_module.BubblewrapSandbox(str(program)).wrap(["true"], tmp_path)
     assert ("--size" in argv) is takes
+
+
+def test_gpu_nodes_pass_through_every_wall_where_there_are_any(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = work / "dev"
+    for name in ("nvidia0", "nvidiactl", "nvidia-uvm", "nvidia-caps/nvidia-cap1", "dri/renderD128", "kfd", "sda"):
+        (devices / name).parent.mkdir(parents=True, exist_ok=True)
+        (devices / name).touch()
+    nodes = gpu_nodes(devices)
+    assert [Path(node).name for node in nodes] == ["dri", "kfd", "nvidia-caps", "nvidia-uvm", "nvidia0", "nvidiactl"]
+    monkeypatch.setattr(sandbox_module, "gpu_nodes", lambda: nodes)
+    argv = sandbox_module.BubblewrapSandbox("bwrap").wrap(["true"], work)
+    for node in nodes:
+        assert ["--dev-bind", node, node] in [argv[i : i + 3] for i in range(len(argv))]
+    assert ["--ro-bind-try", "/sys", "/sys"] in [argv[i : i + 3] for i in range(len(argv))]
+    argv = sandbox_module.LandlockSandbox().wrap(["true"], work)
+    assert set(nodes) <= {argv[i + 1] for i in range(len(argv) - 1) if argv[i] == "--write"}
+
+
+@NEEDS_BUBBLEWRAP
+@pytest.mark.parametrize("level", ["bubblewrap", "landlock"])
+def test_a_node_that_is_passed_through_can_be_used(
+    level: IsolationLevel, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not STATUS[level].available:
+        pytest.skip(str(STATUS[level].why_not))
+    monkeypatch.setattr(sandbox_module, "gpu_nodes", lambda: ["/dev/full"])  # a device that a child is not given else
+    code = "import os\nfd = os.open('/dev/full', os.O_RDWR)\nprint(os.read(fd, 2))"
+    assert say(code, work, level=level) == r"b'\x00\x00'"
