@@ -127,6 +127,10 @@ class Device:
     tier: str = "cpu"
     """The preset that fits this device best."""
 
+    def words(self) -> str:
+        """What a score depends on beside the train file: device, framework and driver."""
+        return ", ".join(part for part in (self.name, self.framework, self.driver and f"driver {self.driver}") if part)
+
 
 class Runtime(Protocol):
     """A backend's frozen part, as a module. Importing it must not import the framework: functions do, on first use."""

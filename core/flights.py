@@ -12,7 +12,7 @@ from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run import Run
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.trial.result import TrialResult
-from autoresearch.core.vigil import asleep_seconds, disk_is_full, spoiled
+from autoresearch.core.vigil import DeviceWatch, asleep_seconds, disk_is_full, spoiled
 
 Tell = Callable[[Mapping[str, Any]], None]
 
@@ -34,10 +34,22 @@ class Flight:
 class Flights:
     """At most one trial an experiment, and as many as the executor has devices."""
 
-    def __init__(self, run: Run, executor: Executor, tell: Tell, news: Callable[[], None]) -> None:
-        """`tell` hears every event of every trial, `news` is called when there is something to do; from any thread."""
+    def __init__(
+        self,
+        run: Run,
+        executor: Executor,
+        tell: Tell,
+        news: Callable[[], None],
+        watch: DeviceWatch | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`tell` hears every event of every trial, `news` is called when there is something to do; from any thread.
+
+        `watch` looks for the device after a failure; `stopped` says whether a person wants to stop meanwhile.
+        """
         self.run, self.executor = run, executor
         self._tell, self._news = tell, news
+        self._watch, self._stopped = watch, stopped
         self._flying: dict[int, Flight] = {}
         self._repeated: set[tuple[int, int]] = set()
 
@@ -94,12 +106,17 @@ class Flights:
     def _record(self, flight: Flight, result: TrialResult) -> None:
         trial, number = flight.trial, flight.trial.experiment
         self._check_disk(result)
-        spoilt = spoiled(
+        if self.run.config.machine:
+            # As the run knows it: a train file cannot pass for another machine's.
+            result = result.model_copy(update={"machine": self.run.config.machine})
+        again = (number, trial.k) in self._repeated
+        spoilt = self._watch.suspect(result, repeated=again, stopped=self._stopped) if self._watch else None
+        spoilt = spoilt or spoiled(
             result,
             slept=asleep_seconds() - flight.asleep,
             same=self.run.ended_trials(trial.subject),
             incumbent=self.run.ended_trials(self.run.incumbent_number()),
-            repeated=(number, trial.k) in self._repeated,
+            repeated=again,
         )
         if spoilt is None:
             self.run.ledger.score(number, trial.k, result)

@@ -25,6 +25,7 @@ from autoresearch.core.stopping import Ending, Limits, Stop
 from autoresearch.core.store.fingerprint import fingerprint
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.thinking import Thinkers, Thought
+from autoresearch.core.vigil import DeviceWatch
 
 MAX_FAILED_PROPOSALS = 3
 """In a row, then the loop ends: a researcher that has nothing to say will not have it next time either."""
@@ -58,12 +59,15 @@ class Loop:
         stop: Stop | None = None,
         observer: Observer | None = None,
         on_decided: Callable[[ExperimentRow], None] | None = None,
+        device_watch: DeviceWatch | None = None,
     ) -> None:
         self.run, self.judge, self.executor = run, judge, executor
         self.limits, self.stop = limits or Limits(), stop or Stop()
         self._observer, self._on_decided, self._speaking = observer, on_decided, threading.Lock()
         self._news = threading.Event()
-        self._flights = Flights(run, executor, self._tell, self._news.set)
+        self._flights = Flights(
+            run, executor, self._tell, self._news.set, device_watch, lambda: self.stop.wish != "go on"
+        )
         self._thinkers = Thinkers(researcher, self.stop, self._news.set)
         hours = self.limits.hours
         self._deadline = None if hours is None else time.monotonic() + hours * 3600

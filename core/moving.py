@@ -56,7 +56,8 @@ def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision
         return None
     parent = run.ledger.experiment(row.parent)
     if decision.status == "discard" and REBASED not in row.parameters:
-        evidence = replace(run.evidence(row), incumbent=side_of(run.ledger, parent), predecessor=None)
+        before = side_of(run.ledger, parent, run.config.machine)
+        evidence = replace(run.evidence(row), incumbent=before, predecessor=None)
         step = judge.consider(evidence)
         if isinstance(step, Decision) and step.status != "keep":
             return None

@@ -45,10 +45,15 @@ class RunConfig:
     ar_version: str
     calibrate: int = 1
     """Trials of the baseline before the first experiment."""
+    machine: str = ""
+    """Device, framework and driver, where this process runs. With `device` it may change; the judge then measures the
+    baseline again."""
 
     def check_same(self, stored: dict[str, Any], tag: str) -> None:
         """Raises `UsageError` naming the first field that differs from the run's."""
         for name, mine in _plain(self).items():
+            if name in ("device", "machine"):
+                continue
             if stored.get(name, 1 if name == "calibrate" else None) != mine:
                 raise UsageError(
                     f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
@@ -196,7 +201,7 @@ class Run:
 
     def evidence(self, row: ExperimentRow) -> Evidence:
         """What the judge looks at."""
-        return gather_evidence(self.ledger, row, self.config.seed)
+        return gather_evidence(self.ledger, row, self.config.seed, self.config.machine)
 
     def start_trial(self, row: ExperimentRow, trial: RunTrial) -> tuple[TrialRow, TrialRequest]:
         """Record that a trial starts, and say what is asked of it."""
@@ -223,7 +228,7 @@ class Run:
     def decide(self, row: ExperimentRow, decision: Decision) -> ExperimentRow:
         """Record the end of an experiment. What is written from the ledger follows with `tidy`."""
         before = self.ledger.run().incumbent
-        self.ledger.decide(row.number, decision, finished_trials(self.ledger, row)[0])
+        self.ledger.decide(row.number, decision, finished_trials(self.ledger, row, self.config.machine)[0])
         decided = self.ledger.experiment(row.number)
         self.attempts.append(self._attempt(decided))
         self._untidy.append(decided)
@@ -307,8 +312,8 @@ class Run:
         )
 
     def ended_trials(self, subject: int) -> list[TrialRow]:
-        """Of an experiment's source, whoever asked for them."""
-        return finished_trials(self.ledger, self.ledger.experiment(subject))
+        """Of an experiment's source on this machine, whoever asked for them."""
+        return finished_trials(self.ledger, self.ledger.experiment(subject), self.config.machine)
 
     def incumbent_number(self) -> int:
         """The best experiment so far; the baseline while there is none."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autoresearch.core.cli.context import Settings
 
 if TYPE_CHECKING:
+    from autoresearch.backends.contract import Device
     from autoresearch.core.config import Preset
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.run import RunConfig
@@ -64,7 +65,7 @@ def choose_run(
         settings.say(f"starting the run {tag}: {backend.name} ({backend.why}), preset {preset.name}, {device.name}")
         # Before minutes are spent on preparing text.
         starting_source(Repository.open(settings.workspace), backend.name, preset, allow_dirty=allow_dirty)
-    config, prepared = configure(settings, backend.name, preset, device.name, wishes, stored)
+    config, prepared = configure(settings, backend.name, preset, device, wishes, stored)
     return tag, config, preset, prepared
 
 
@@ -76,7 +77,7 @@ def _as_stored(settings: Settings, stored: RunRow) -> Settings:
 
 
 def configure(
-    settings: Settings, backend: str, preset: Preset, device: str, wishes: Wishes, stored: RunRow | None
+    settings: Settings, backend: str, preset: Preset, device: Device, wishes: Wishes, stored: RunRow | None
 ) -> tuple[RunConfig, Prepared]:
     """The run's configuration: what was asked for, else what the run was started with, else the preset's."""
     from autoresearch import __version__
@@ -103,7 +104,8 @@ def configure(
         seed=was.get("seed", 0) if wishes.seed is None else wishes.seed,
         judge=wishes.judge or was.get("judge", DEFAULT_JUDGE),
         calibrate=wishes.calibrate or was.get("calibrate", 1 if was else CALIBRATE),
-        device=device,
+        device=device.name,
+        machine=device.words(),
         ar_version=__version__,
     )
     return config, prepared

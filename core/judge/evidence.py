@@ -7,40 +7,49 @@ from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 
 
-def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int) -> Evidence:
-    """All that is measured of this candidate, of the incumbent and of the baseline. `seed` is the run's."""
+def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine: str = "") -> Evidence:
+    """All that is measured of this candidate, of the incumbent and of the baseline. `seed` is the run's.
+
+    `machine` is what trials run on now: those of another one are left out. "" takes all.
+    """
     incumbent = None if row.number == 0 else ledger.incumbent()
     before = None if incumbent is None else ledger.keep_before(incumbent.number)
     asked = [t for t in ledger.trials(experiment=row.number) if t.status is not None and t.started >= row.created]
     baseline = ledger.experiment(0)
     return Evidence(
-        candidate=side_of(ledger, row),
-        incumbent=None if incumbent is None else side_of(ledger, incumbent),
-        baseline=side_of(ledger, baseline),
+        candidate=side_of(ledger, row, machine),
+        incumbent=None if incumbent is None else side_of(ledger, incumbent, machine),
+        baseline=side_of(ledger, baseline, machine),
         seed=seed,
         decided=max(0, row.number - 1),
         asked=len(asked),
-        roles=tuple(trial.role for trial in asked),
-        predecessor=None if before is None else side_of(ledger, before),
-        repeats=gather_repeats(ledger),
+        roles=tuple(trial.role for trial in asked if ran_on(trial, machine)),
+        predecessor=None if before is None else side_of(ledger, before, machine),
+        repeats=gather_repeats(ledger, machine),
         extra=ledger.extra_trials(),
         facts=ledger.last_facts(),
     )
 
 
-def gather_repeats(ledger: LedgerReader) -> tuple[tuple[Measured, ...], ...]:
+def gather_repeats(ledger: LedgerReader, machine: str = "") -> tuple[tuple[Measured, ...], ...]:
     """Trials of one source each that were not chosen by their result, the baseline's first."""
-    groups = [group for group in ledger.repeats() if group[0].subject != 0]
+    groups = [_unchosen(group) for group in ledger.repeats() if group[0].subject != 0]
     return (
-        tuple(_measured(trial) for trial in finished_trials(ledger, ledger.experiment(0))),
-        *(tuple(_measured(trial) for trial in _unchosen(group)) for group in groups),
+        tuple(_measured(trial) for trial in finished_trials(ledger, ledger.experiment(0), machine)),
+        *(tuple(_measured(trial) for trial in group if ran_on(trial, machine)) for group in groups),
     )
 
 
-def finished_trials(ledger: LedgerReader, row: ExperimentRow) -> list[TrialRow]:
+def finished_trials(ledger: LedgerReader, row: ExperimentRow, machine: str = "") -> list[TrialRow]:
     """Ended trials of an experiment's source, but not those of a baseline that was started again since."""
     trials = ledger.trials(subject=row.number)
-    return [trial for trial in trials if trial.status is not None and trial.started >= row.created]
+    return [t for t in trials if t.status is not None and t.started >= row.created and ran_on(t, machine)]
+
+
+def ran_on(trial: TrialRow, machine: str) -> bool:
+    """Whether a trial compares with others of that machine. What was never recorded is no reason to think otherwise."""
+    there = trial.result.get("machine")
+    return not machine or not there or there == machine
 
 
 def _unchosen(group: list[TrialRow]) -> list[TrialRow]:
@@ -48,14 +57,17 @@ def _unchosen(group: list[TrialRow]) -> list[TrialRow]:
     return [trial for trial in group if trial.status is not None][1:]
 
 
-def side_of(ledger: LedgerReader, row: ExperimentRow) -> Side:
-    """An experiment's source and everything that is measured of it."""
+def side_of(ledger: LedgerReader, row: ExperimentRow, machine: str = "") -> Side:
+    """An experiment's source and everything that is measured of it on that machine."""
+    trials = finished_trials(ledger, row, machine)
+    # The estimate was made from its own trials. Without them here it is about another machine.
+    here = any(trial.experiment == row.number for trial in trials)
     return Side(
         row.number,
         ledger.text(row.source_sha256),
-        tuple(_measured(trial) for trial in finished_trials(ledger, row)),
+        tuple(_measured(trial) for trial in trials),
         row.category,
-        row.estimate,
+        row.estimate if here else None,
         float(row.judged.get("n", 1)),
     )
 

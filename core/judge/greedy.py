@@ -18,6 +18,8 @@ class Greedy:
         failed = failure(evidence)
         if failed is not None:
             return failed
+        if incumbent is not None and not incumbent.trials:
+            return RunTrial("incumbent", evidence.seed)  # on a machine that is new to the run
         measured = candidate.trials[0].val_bpb
         if incumbent is None:
             return Decision("keep", measured, None, "the baseline")

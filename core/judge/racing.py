@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge import race
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, failure
 from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
@@ -14,6 +16,10 @@ from autoresearch.core.judge.race import Match, Standing, Verdict
 CHECK_EVERY = 20
 """Experiments between two looks at the champion."""
 SEEDS_PER_EXPERIMENT = 1000
+STEADY = 0.6
+"""A trial that saw fewer tokens than this share of the most that its source has seen was on a hot or busy machine."""
+MAX_SPOILT = 3
+"""Trials of one source that may be left out, or fail, while the noise is measured."""
 
 
 class Racing:
@@ -32,6 +38,8 @@ class Racing:
             return Decision(failed.status, None, None, failed.reason, _carry(evidence))
         if evidence.incumbent is None:
             return self._baseline(evidence)
+        if (settling := self._settle_in(evidence, evidence.incumbent)) is not None:
+            return settling
         check = self._check(evidence, evidence.incumbent)
         if check is not None:
             return check
@@ -45,17 +53,33 @@ class Racing:
 
     def pool(self, repeats: Iterable[Iterable[Measured]], level: float) -> Noise:
         """From these groups of repeats, and the prior; `level` is a typical val_bpb."""
-        groups = [[Repeat(_bpb(one), one.tokens) for one in group if _good(one)] for group in repeats]
+        groups = [[Repeat(_bpb(one), one.tokens) for one in _steady(group)] for group in repeats]
         return estimate_noise(groups, self.prior, level)
 
     def _baseline(self, evidence: Evidence) -> RunTrial | Decision:
-        measured = len(evidence.candidate.trials)
-        if measured < self.calibrate:
+        measured, asked = len(_steady(evidence.candidate.trials)), len(evidence.candidate.trials)
+        if measured < self.calibrate and asked < self.calibrate + MAX_SPOILT:
             return RunTrial("baseline", _seed(evidence))
         mean, noise = _mean(evidence.candidate), self.noise(evidence)
-        reason = f"the baseline, mean of {measured} trials; {noise.words()}"
+        slow = f" ({asked - measured} far below the usual speed left out)" if asked > measured else ""
+        reason = f"the baseline, mean of {measured} trials{slow}; {noise.words()}"
         facts = {"n": measured, "wealth": race.FIRST_WEALTH, "sigma": noise.sigma, "dof": noise.dof}
         return Decision("keep", mean, None, reason, facts)
+
+    def _settle_in(self, evidence: Evidence, incumbent: Side) -> RunTrial | None:
+        """On a machine that is new to the run: baseline and incumbent are measured here before anything is judged."""
+        for role, side in (("baseline", evidence.baseline), ("incumbent", incumbent)):
+            if side.estimate is not None:
+                continue  # of trials on this machine
+            if len(side.trials) >= self.calibrate + MAX_SPOILT and not _steady(side.trials):
+                reason = side.trials[-1].reason or f"the trial ended as {side.trials[-1].status}"
+                raise PrerequisiteError(
+                    f"experiment {side.experiment} does not run on this machine: {reason}.",
+                    fix="go on where the run was started, or start another run with --tag",
+                )
+            if len(_steady(side.trials)) < self.calibrate and len(side.trials) < self.calibrate + MAX_SPOILT:
+                return RunTrial("baseline" if role == "baseline" else "incumbent", _seed(evidence))
+        return None
 
     def _check(self, evidence: Evidence, incumbent: Side) -> RunTrial | Demotion | None:
         """Every CHECK_EVERY experiments, before the candidate's first trial: does the champion hold?"""
@@ -86,17 +110,21 @@ class Racing:
         verdict = race.judge(match)
         if verdict.step in ("candidate", "incumbent"):
             return RunTrial("candidate" if verdict.step == "candidate" else "incumbent", _seed(evidence))
-        return _decision(verdict, match, noise, incumbent)
+        decision = _decision(verdict, match, noise, incumbent)
+        if evidence.baseline.estimate is not None:
+            return decision
+        # What a gain is measured against, where the baseline's own figures are another machine's.
+        return replace(decision, facts={**decision.facts, "baseline": _mean(evidence.baseline)})
 
 
 def standing(side: Side) -> Standing:
     """Its estimate and every later repeat, which nothing has chosen. Raises `ValueError` without any measurement."""
-    later = [_bpb(one) for one in side.trials if _good(one) and not one.own]
+    later = [_bpb(one) for one in _steady(side.trials) if not one.own]
     if side.estimate is None:
-        own = [_bpb(one) for one in side.trials if _good(one)]
-        if not own:
+        every = [_bpb(one) for one in _steady(side.trials)]
+        if not every:
             raise ValueError(f"experiment {side.experiment} has no measurement")
-        return Standing(sum(own) / len(own), len(own))
+        return Standing(sum(every) / len(every), len(every))
     trials = side.estimate_trials + len(later)
     return Standing((side.estimate * side.estimate_trials + sum(later)) / trials, trials)
 
@@ -151,5 +179,12 @@ def _bpb(one: Measured) -> float:
 
 
 def _mean(side: Side) -> float:
-    values = [_bpb(one) for one in side.trials if _good(one)]
+    values = [_bpb(one) for one in _steady(side.trials)]
     return sum(values) / len(values)
+
+
+def _steady(trials: Iterable[Measured]) -> list[Measured]:
+    """Those of one source that went well, at its usual speed."""
+    good = [one for one in trials if _good(one)]
+    most = max((one.tokens or 0 for one in good), default=0)
+    return [one for one in good if not one.tokens or one.tokens >= STEADY * most]

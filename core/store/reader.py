@@ -91,6 +91,11 @@ class LedgerReader:
         rows = self._rows(f"SELECT * FROM trials WHERE {column} = ? ORDER BY experiment, k", (value,))
         return [trial_row(row) for row in rows]
 
+    def last_trial(self) -> TrialRow | None:
+        """The one that ended last."""
+        rows = self._rows("SELECT * FROM trials WHERE status IS NOT NULL ORDER BY rowid DESC LIMIT 1")
+        return trial_row(rows[0]) if rows else None
+
     def keep_before(self, number: int) -> ExperimentRow | None:
         """The last keep before that experiment, the baseline included."""
         sql = "SELECT * FROM experiments WHERE status = 'keep' AND number < ? ORDER BY number DESC LIMIT 1"
@@ -109,8 +114,11 @@ class LedgerReader:
         return list(groups.values())
 
     def extra_trials(self) -> int:
-        """Ended trials beyond one an experiment, the baseline's left out."""
-        sql = "SELECT coalesce(sum(trials - 1), 0) AS n FROM experiments WHERE trials > 1 AND number > 0"
+        """Ended trials beyond one an experiment, the baseline's left out, on whatever machine."""
+        sql = (
+            "SELECT coalesce(sum(trials - 1), 0) - (SELECT count(*) FROM trials WHERE experiment > 0"
+            " AND role = 'baseline' AND status IS NOT NULL) AS n FROM experiments WHERE trials > 1 AND number > 0"
+        )
         return int(self._rows(sql)[0]["n"])
 
     def last_facts(self) -> Mapping[str, Any]:
@@ -126,6 +134,11 @@ class LedgerReader:
         """The payloads of every event of that kind, oldest first."""
         rows = self._rows("SELECT payload FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [json.loads(row["payload"]) for row in rows]
+
+    def numbers_of(self, kind: str) -> list[int]:
+        """The experiments that events of that kind are about, oldest first."""
+        rows = self._rows("SELECT experiment FROM events WHERE kind = ? ORDER BY id", (kind,))
+        return [int(row["experiment"]) for row in rows if row["experiment"] is not None]
 
     def has_commit(self, commit: str) -> bool:
         """Whether an experiment of this run has that commit."""

@@ -32,6 +32,8 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
     """The run as a whole. `experiments` leaves the baseline out; numbers are in bits per byte."""
     run, totals, best = reader.run(), reader.totals(), reader.incumbent()
     baseline = reader.experiment(0) if best is not None else None
+    # Where the machine has changed, the last keep says what the baseline reaches on the new one.
+    level = best.judged.get("baseline") if best is not None else None
     gain = baseline is not None and best is not None and None not in (baseline.val_bpb, best.val_bpb)
     estimated = baseline is not None and best is not None and None not in (baseline.estimate, best.estimate)
     return {
@@ -44,13 +46,13 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
         "experiments": totals.decided,
         "by_status": dict(totals.by_status),
         "failed_proposals": totals.failed_proposals,
-        "baseline_bpb": baseline.val_bpb if baseline else None,
+        "baseline_bpb": (level or baseline.val_bpb) if baseline else None,
         "best_experiment": best.number if best else None,
         "best_bpb": best.val_bpb if best else None,
         "best_estimate": best.estimate if best else None,
-        "delta": best.val_bpb - baseline.val_bpb if gain else None,  # type: ignore[union-attr, operator]
+        "delta": best.val_bpb - (level or baseline.val_bpb) if gain else None,  # type: ignore[union-attr, operator]
         # mypy cannot see that the two are there.
-        "estimated_delta": best.estimate - baseline.estimate if estimated else None,  # type: ignore[union-attr, operator]
+        "estimated_delta": best.estimate - (level or baseline.estimate) if estimated else None,  # type: ignore[union-attr, operator]
         "best_commit": best.commit if best else None,
         "tokens_in": totals.tokens_in,
         "tokens_out": totals.tokens_out,

@@ -117,6 +117,8 @@ class TrialResult(BaseModel):
     seed: int
     backend: str
     device: str | None = None
+    machine: str | None = None
+    """Device, framework and driver. Scores of trials on different machines are not compared."""
     preset: str
     isolation: str | None = None
     audit: AuditResult | None = None

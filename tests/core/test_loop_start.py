@@ -50,7 +50,7 @@ def test_other_dirty_files_do_not_matter_and_are_not_touched(workspace):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("seed", 8), ("train_seconds", 3.0), ("prepared_sha256", "f" * 64), ("device", "other"), ("vocabularies", (512,))],
+    [("seed", 8), ("train_seconds", 3.0), ("prepared_sha256", "f" * 64), ("vocabularies", (512,))],
 )
 def test_going_on_with_another_configuration_is_an_error_that_names_the_field(workspace, field, value):
     go(workspace, 9)

@@ -6,21 +6,23 @@ import os
 import re
 import stat
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from loop_fixtures import Scripted, Widths, make_workspace, open_run, width_of
+from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, width_of
 
 from autoresearch.core import flights
 from autoresearch.core.cli.awake import awake
-from autoresearch.core.errors import ArError
+from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.judge.racing import Racing
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository
 from autoresearch.core.trial.result import TrialResult
-from autoresearch.core.vigil import asleep_seconds, spoiled
+from autoresearch.core.vigil import DeviceWatch, asleep_seconds, machine_moved, spoiled
 
 
 @pytest.fixture
@@ -111,3 +113,97 @@ def test_on_macos_the_loop_keeps_the_machine_awake_and_lets_it_sleep_afterwards(
                 break
             __import__("time").sleep(0.01)
     assert said.read_text().split() == ["-i", "-m", "-w", str(os.getpid())]
+
+
+class Probe:
+    """A device that is there or not, as often as the list says; then as its last entry."""
+
+    def __init__(self, *there):
+        self.there, self.looks = list(there), 0
+
+    def __call__(self, backend):
+        self.looks += 1
+        if not (self.there.pop(0) if len(self.there) > 1 else self.there[0]):
+            raise PrerequisiteError("the null backend does not start: no device.")
+        return SimpleNamespace(words=lambda: "A")
+
+
+def crash(reason, status="crash"):
+    return TrialResult(status=status, seed=0, backend="null", preset="demo", reason=reason)
+
+
+def suspect(probe, result, repeated=False, stopped=lambda: False):
+    return DeviceWatch("null", "A", probe, pauses=(0.01, 0.01)).suspect(result, repeated=repeated, stopped=stopped)
+
+
+def test_a_device_that_comes_back_has_the_trial_run_again_and_one_that_stays_away_ends_the_loop():
+    assert suspect(Probe(True), crash("KeyError: 'x'")) is None
+    assert "is back" in suspect(Probe(False, False, True), crash("KeyError: 'x'"))
+    with pytest.raises(PrerequisiteError, match=r"the device is gone: .* Fix: bring it back") as gone:
+        suspect(Probe(False), crash("KeyError: 'x'"))
+    assert gone.value.exit_code == 3
+    other = DeviceWatch("null", "B", Probe(True), pauses=())
+    with pytest.raises(PrerequisiteError, match="found A in place of B"):
+        other.suspect(crash("anything", "timeout"), repeated=False, stopped=lambda: False)
+
+
+def test_a_failure_that_sounds_like_the_device_is_run_once_more_and_then_believed():
+    lost = crash("AcceleratorError: CUDA error: device lost")
+    assert "device's fault" in suspect(Probe(True), lost)
+    assert suspect(Probe(True), lost, repeated=True) is None
+    assert suspect(Probe(True), crash("OutOfMemoryError: CUDA error: out of memory")) is None
+    assert suspect(probe := Probe(True), crash("it looked ahead", "invalid")) is None
+    assert probe.looks == 0
+
+
+def test_a_person_who_stops_does_not_wait_for_a_device():
+    watch = DeviceWatch("null", "A", probe := Probe(False), pauses=(60.0,))
+    with pytest.raises(PrerequisiteError):
+        watch.suspect(crash("x"), repeated=False, stopped=lambda: True)
+    assert probe.looks == 1
+
+
+def test_a_device_that_is_lost_in_a_trial_costs_nothing(workspace):
+    watch = DeviceWatch("null", "A", Probe(False), pauses=())
+    with open_run(workspace) as run, pytest.raises(PrerequisiteError, match="the device is gone"):
+        Loop(run, Widths(9), Greedy(), Scripted({9: "crash"}), limits=Limits(1), device_watch=watch).go()
+    watch = DeviceWatch("null", "A", Probe(True), pauses=())
+    with open_run(workspace) as run:
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1), device_watch=watch).go()
+        assert run.ledger.experiment(1).status == "keep"
+        assert [(trial.k, trial.starts) for trial in run.ledger.trials(experiment=1)] == [(1, 2)]
+
+
+class Slower(Scripted):
+    """Another machine: everything scores 5 bits per byte higher there."""
+
+    def submit(self, request, observer=None):
+        handle = super().submit(request, observer)
+        result = handle.result
+
+        def worse(timeout=None):
+            found = result(timeout)
+            return found.model_copy(update={"val_bpb": found.val_bpb + 5.0})
+
+        handle.result = worse
+        return handle
+
+
+@pytest.mark.parametrize("judge", [Racing(), Greedy()])
+def test_on_another_machine_baseline_and_best_are_measured_again_and_nothing_is_compared_across(workspace, judge):
+    with open_run(workspace, config=replace(CONFIG, machine="A, torch 1")) as run:
+        Loop(run, Widths(5), judge, Scripted(), limits=Limits(1)).go()
+        assert run.incumbent_number() == 1
+    executor = Slower()
+    with open_run(workspace, config=replace(CONFIG, machine="A, torch 2", device="new")) as run:
+        assert "measured again here" in machine_moved(run.ledger.last_trial(), run.config.machine)
+        Loop(run, Widths(5, 2), judge, executor, limits=Limits(2)).go()
+        assert run.ledger.experiment(2).status == "keep"  # though 5.2 is above every score of the first machine
+        machines = [trial.result["machine"] for trial in run.ledger.trials(experiment=2)]
+        assert set(machines) == {"A, torch 2"}
+        assert machine_moved(run.ledger.last_trial(), run.config.machine) is None
+        if judge.name == "racing":
+            facts = run.ledger.experiment(2).judged
+            assert (facts["baseline"], facts["incumbent"]) == (pytest.approx(6.0), pytest.approx(5.5))
+    expected = [10, 10, 5, 5, 2] if judge.name == "racing" else [2, 5]
+    assert [width_of(request.source) for request in executor.requests][: len(expected)] == expected

@@ -1,0 +1,191 @@
+"""The judge on real trials of the cuda backend's demo preset: edits that change nothing, and edits that change much.
+
+`python -m benchmarks.real_judge aa FOLDER` runs 30 edits that add one unused name to the train file (an edit of
+comments alone is the same program to the loop, and is never trained). `ab` runs five edits whose effect is plain at
+this size. Both go through the loop itself, with a scripted researcher. The run lives in FOLDER and is taken up where it
+stopped, so that it may be run in pieces (`--hours`). What greedy would have kept is read off the same first trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.cli.start import Wishes, configure
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.fleet.local import LocalExecutor
+from autoresearch.core.judge.racing import Racing
+from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.run import Run
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.trial.device import probe_device
+
+BUDGET_SECONDS = 8.0
+EDITS = 30
+CALIBRATE = 2
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of constants, and what it is expected to do."""
+
+    name: str
+    constants: dict[str, object]
+    expected: str
+
+
+def numbered(n: int) -> Edit:
+    """An edit that does nothing."""
+    return Edit(f"unused name {n}", {"UNUSED": n}, "nothing")
+
+
+AA = tuple(numbered(n) for n in range(1, EDITS + 1))
+AB = (
+    Edit("matrix learning rate x 0.1", {"MUON_LR": 0.002}, "worse"),
+    Edit("one layer instead of three", {"DEPTH": 1}, "better"),
+    Edit("embedding learning rate x 0.1", {"EMBED_LR": 0.03, "VALUE_EMBED_LR": 0.03}, "worse"),
+    Edit("half the tokens a step", {"BATCH_TOKENS": 1024, "DEVICE_BATCH_ROWS": 4}, "better"),
+    Edit("four times the tokens a step", {"BATCH_TOKENS": 8192}, "worse"),
+)
+SCRIPTS = {"aa": AA, "ab": AB}
+
+
+class Scripted:
+    """Proposes the edits of a list, one an experiment, each on top of the incumbent."""
+
+    name = "scripted"
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self.edits = edits
+
+    def propose(self, history: History) -> Proposal:
+        """The next edit of the list."""
+        done = len(history.attempts) - 1
+        if done >= len(self.edits):
+            raise ProposalError("every edit of the list is tried.")
+        edit = self.edits[done]
+        source = history.incumbent.source
+        for name, value in edit.constants.items():
+            source = _assign(source, name, value)
+        return Proposal(source, edit.name, "shape")
+
+
+def _assign(source: str, name: str, value: object) -> str:
+    """Set a module-level name, or add it at the end."""
+    changed, count = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value!r}  ", source, count=1, flags=re.MULTILINE)
+    return changed if count else f"{source}\n{name} = {value!r}\n"
+
+
+def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, say: Callable[[str], None]) -> None:
+    """Start the run in `folder`, or go on with it."""
+    if not folder.exists() and ar(["init", str(folder)]) != 0:
+        raise RuntimeError(f"{folder} could not be made a workspace")
+    edits = SCRIPTS[script]
+    settings = Settings(backend="cuda", preset="demo", workspace=folder, json=False, verbosity=-1)
+    backend = resolve_backend(settings)
+    preset = resolve_preset(settings, backend)
+    device = probe_device(backend.name)
+    wishes = Wishes("racing", CALIBRATE, budget, None, None, None)
+    config, _ = configure(settings, backend.name, preset, device, wishes, None)
+    executor = LocalExecutor()
+
+    def observe(event: Any) -> None:
+        if event["event"] == "decided":
+            say(f"{event['experiment']}\t{event['status']}\t{event['reason']}")
+
+    try:
+        with Run(folder, script, config, preset) as run:
+            judge = Racing(preset=preset.name, calibrate=CALIBRATE)
+            limits = Limits(experiments=len(edits), hours=hours)
+            ending = Loop(run, Scripted(edits), judge, executor, limits=limits, observer=observe).go()
+    finally:
+        executor.close()
+    say(ending.reason)
+
+
+def greedy_keeps(rows: Sequence[ExperimentRow]) -> list[int]:
+    """What upstream's rule keeps of the same first trials: every new lowest number.
+
+    Right for edits that do nothing, whatever was kept meanwhile.
+    """
+    best, kept = rows[0].val_bpb, []
+    for row in rows[1:]:
+        if row.val_bpb is not None and best is not None and row.val_bpb < best:
+            best = row.val_bpb
+            kept.append(row.number)
+    return kept
+
+
+def summary(script: str, folder: Path) -> dict[str, Any]:
+    """What came of it."""
+    with LedgerReader(folder / "runs" / script) as reader:
+        rows = [row for row in reader.experiments() if row.state == "decided"]
+        firsts = {row.number: reader.trials(experiment=row.number)[0].val_bpb for row in rows}
+    edits = SCRIPTS[script]
+    return {
+        "experiments": len(rows) - 1,
+        "trials": sum(row.trials for row in rows),
+        "kept": [row.number for row in rows[1:] if row.status == "keep"],
+        "greedy_kept": greedy_keeps(rows),
+        "greedy_claims": None if script == "ab" else min(v for v in firsts.values() if v) - (rows[0].val_bpb or 0.0),
+        "claims": (min(row.estimate or 9.0 for row in rows if row.status == "keep")) - (rows[0].estimate or 0.0),
+        "noise": rows[-1].judged.get("sigma"),
+        "edits": [
+            {
+                "experiment": row.number,
+                "edit": edits[row.number - 1].name,
+                "expected": edits[row.number - 1].expected,
+                "status": row.status,
+                "trials": row.trials,
+                "first": row.val_bpb,
+                "reason": row.reason,
+            }
+            for row in rows[1:]
+        ],
+    }
+
+
+def run() -> list[dict[str, Any]]:
+    """name, median, unit, note of every measurement. Takes about twenty minutes the first time."""
+    results = []
+    for script in SCRIPTS:
+        folder = Path(__file__).parents[1] / ".build" / "real_judge" / script
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        carry_out(script, folder, budget=BUDGET_SECONDS, hours=None, say=lambda _: None)
+        found = summary(script, folder)
+        note = f"{found['experiments']} edits, {found['trials']} trials, noise {found['noise']:.4f} bpb"
+        results.append({"name": f"{script}: keeps", "median": len(found["kept"]), "unit": "", "note": note})
+        results.append({"name": f"{script}: greedy keeps", "median": len(found["greedy_kept"]), "unit": "", "note": ""})
+    return results
+
+
+def main() -> None:
+    """One script, in a folder of the caller's."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_judge", description=__doc__)
+    parser.add_argument("script", choices=list(SCRIPTS))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="seconds of training")
+    parser.add_argument("--hours", type=float, help="stop after this long; the same command goes on")
+    chosen = parser.parse_args()
+    carry_out(
+        chosen.script,
+        chosen.folder,
+        budget=chosen.budget,
+        hours=chosen.hours,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(json.dumps(summary(chosen.script, chosen.folder), indent=1))
+
+
+if __name__ == "__main__":
+    main()
