@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,18 +18,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import bending_time  # noqa: E402
-import breaking_out  # noqa: E402
-import frameworks  # noqa: E402
 import honest  # noqa: E402
-import looking_ahead  # noqa: E402
 from arena import Arena, Outcome  # noqa: E402
 from cheating import Cheat  # noqa: E402
 from conftest import small_corpus  # noqa: E402
+from corpus import cheats, sample  # noqa: E402
+from in_a_run import run_of  # noqa: E402
 
 from autoresearch.core.trial.sandbox import best_level  # noqa: E402
 
-GROUPS = {"breaking out": breaking_out, "bending time": bending_time, "looking ahead": looking_ahead}
 BACKENDS = ("null", "cuda", "mlx")
 REASON_CHARACTERS = 100
 
@@ -104,8 +102,7 @@ def run(arena: Arena, options: argparse.Namespace, level: str) -> list[Row]:
 
 def jobs(arena: Arena, options: argparse.Namespace, level: str) -> Iterator[tuple]:
     """(kind, name, what makes its row) of every trial."""
-    named = [cheat for module in GROUPS.values() for cheat in module.CHEATS] + frameworks.cheats(arena.dialect.backend)
-    for cheat in named:
+    for cheat in cheats(arena.dialect.backend):
         if options.only not in cheat.name:
             continue
         if cheat.gate:
@@ -116,6 +113,8 @@ def jobs(arena: Arena, options: argparse.Namespace, level: str) -> Iterator[tupl
             if options.only in variant.name:
                 make = lambda variant=variant, seed=seed: honest_row(arena, variant, level, seed)  # noqa: E731
                 yield f"honest {seed}", variant.name, make
+    if arena.dialect.backend == "null" and not options.only:
+        yield "a run", "one cheat after the other, and then honest work", lambda: run_row(arena, level)
 
 
 def cheat_row(arena: Arena, cheat: Cheat, level: str, *, gate: bool) -> Row:
@@ -140,6 +139,16 @@ def honest_row(arena: Arena, variant: honest.Variant, level: str, seed: int, *, 
     wrong = "" if result.status == "ok" and result.audit is not None else f"flagged: {result.reason}"
     wrong += f" left {', '.join(outcome.left)}" if outcome.left else ""
     return row_of(outcome, arena.dialect.backend, level, f"honest {seed}", wrong)
+
+
+def run_row(arena: Arena, level: str) -> Row:
+    """A loop whose researcher cheats: every proposal is decided, and the run goes on."""
+    started = time.monotonic()
+    after = run_of(arena, sample())
+    honest_again = after.last in ("keep", "discard") and len(after.layers) == len(sample())
+    wrong = "" if honest_again and after.fault is None and not after.left else after.words()
+    name = "one cheat after the other, and then honest work"
+    return Row("null", level, "a run", name, "decided", round(time.monotonic() - started, 1), after.words(), wrong)
 
 
 def row_of(outcome: Outcome, backend: str, level: str, kind: str, wrong: str, is_open: bool = False) -> Row:

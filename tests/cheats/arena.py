@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import socket
@@ -25,6 +26,8 @@ from autoresearch.core.trial.supervisor import run_trial
 
 HONEST_BPB = 2.0
 """What a model reaches within a second on the small corpus stays above it; a cheat that works goes below."""
+DAEMON_SECONDS = str(10_000_000 + os.getpid())
+"""What a daemon of ours sleeps: it tells ours from those of another arena."""
 LAYERS: tuple[tuple[Layer, str], ...] = (
     ("text", r"of the held-out text"),
     ("gate", r"^line \d+ of train.py: "),
@@ -82,6 +85,7 @@ class Arena:
         """The cheat's code with this arena's places in it."""
         dialect = self.dialect
         values = {"prepared": str(self.prepared.folder), "outside": str(self.outside), "backend": dialect.backend}
+        values["daemon"] = DAEMON_SECONDS
         values |= {"late": str(dialect.late), "too_long": str(dialect.too_long)}
         if "{@shard}" in code:
             values["shard"] = str(self.prepared.train_shards(512)[0])
@@ -159,7 +163,7 @@ def processes() -> list[str]:
     alive = []
     for process in psutil.process_iter(["cmdline", "status"]):
         command = process.info["cmdline"] or []
-        if "98765" in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if DAEMON_SECONDS in command and process.info["status"] != psutil.STATUS_ZOMBIE:
             alive.append(" ".join(command))
     below = psutil.Process().children(recursive=True)
     return alive + [f"process {process.pid}" for process in below]

@@ -72,7 +72,7 @@ WEIGHTS = [
     Cheat("truncated weights", saving("save(model, path); path.write_bytes(path.read_bytes()[:-8])"), "weights"),
     Cheat("weights with a tail", saving("save(model, path); path.write_bytes(path.read_bytes() + b'tail')"), "weights"),
     Cheat("too large weights", saving("path.write_bytes(bytes(3 * 2**20))"), "limits", weights_limit_mb=2),
-    Cheat("a link for weights", saving("save(model, path.with_name('w')); path.symlink_to('w')"), "weights"),
+    Cheat("a link for weights", saving("save(model, path.with_name('w.safetensors')); path.symlink_to('w.safetensors')"), "weights"),
     Cheat("a pipe for weights", RUNTIME + TRAIN + "    import os\n    os.mkfifo('weights.safetensors')\n"
           + TELL.format("{'event': 'weights', 'sha256': 'x'}") + "    import time\n    time.sleep(30)\n", "weights"),
     Cheat("a folder for weights", TRAIN + "    import os\n    os.mkdir('weights.safetensors')\n"

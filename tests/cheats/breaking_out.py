@@ -10,7 +10,7 @@ DAEMON = TRAIN + (
     "    import os, subprocess\n"
     "    if os.fork() == 0:\n"
     "        os.setsid()\n"
-    "        if os.fork() == 0: os.execvp('sleep', ['sleep', '98765'])\n"
+    "        if os.fork() == 0: os.execvp('sleep', ['sleep', '{@daemon}'])\n"
     "        os._exit(0)\n"
     "    return inner_train(model, data, clock)\n"
 )
@@ -103,12 +103,12 @@ OUTLIVES = [
     Cheat("a daemon", DAEMON, "ignored"),
     Cheat(
         "a process in its own session",
-        TRAIN + "    import subprocess\n    subprocess.Popen(['sleep', '98765'], start_new_session=True)\n"
+        TRAIN + "    import subprocess\n    subprocess.Popen(['sleep', '{@daemon}'], start_new_session=True)\n"
         "    return inner_train(model, data, clock)\n",
         "ignored",
     ),
     Cheat("a daemon that the score child leaves", LOGITS + "    import subprocess\n"
-          "    subprocess.Popen(['sleep', '98765'], start_new_session=True)\n    return out\n", "ignored"),
+          "    subprocess.Popen(['sleep', '{@daemon}'], start_new_session=True)\n    return out\n", "ignored"),
     Cheat(
         "a fork bomb",
         "import os, time\ndef build(spec):\n    for _ in range(1500):\n"

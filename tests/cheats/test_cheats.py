@@ -1,19 +1,17 @@
 """Each kind of cheat is stopped by the layer that is named for it, and leaves nothing; `make cheats` runs them all."""
 
-# ruff: noqa: E501
-
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import bending_time
-import breaking_out
+import frameworks
 import honest
-import looking_ahead
 import pytest
 from arena import Arena
 from cheating import Cheat
+from corpus import CHEATS, SAMPLE, sample
 from dialects import DIALECTS
+from in_a_run import run_of
 from prerequisites import lacking
 
 from autoresearch.core.data.manifest import Prepared
@@ -21,16 +19,6 @@ from autoresearch.core.trial.gate import check_gate
 from autoresearch.core.trial.sandbox import best_level
 from autoresearch.core.trial.source import SourceFault
 
-CHEATS = [*breaking_out.CHEATS, *bending_time.CHEATS, *looking_ahead.CHEATS]
-SAMPLE = {
-    "validation rows by their path", "the root of process 1", "write to the ledger", "a second model in the compile cache",
-    "a server of this machine", "the environments of other processes", "a daemon", "a full disk", "memory as files",
-    "a clock that runs slow", "hoarded batches, trained on after the deadline", "a forged score event", "forged weights",
-    "a pipe for weights", "the next token, a little", "a norm over the sequence", "the row below",
-    "a table of what was scored, in memory", "learns while it is scored", "only when a whole row looks natural",
-    "only in the process that is called score", "a thousandth of a nat less", "infinite logits",
-}  # fmt: skip
-"""One or two of each class."""
 HONEST = {"the baseline", "a cache of the row's past", "half precision", "its own packing"}
 
 
@@ -45,6 +33,7 @@ def test_every_name_is_used_once() -> None:
     assert len({cheat.name for cheat in CHEATS}) == len(CHEATS)
     assert len(honest.NULL) >= 30
     assert {cheat.name for cheat in CHEATS} >= SAMPLE
+    assert len({variant.name for variant in honest.variants("cuda")}) >= 30
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.name)
@@ -57,7 +46,7 @@ def test_the_gate_refuses_what_it_can_see(cheat: Cheat, arena: Arena) -> None:
         check_gate(source)
 
 
-@pytest.mark.parametrize("cheat", [cheat for cheat in CHEATS if cheat.name in SAMPLE], ids=lambda cheat: cheat.name)
+@pytest.mark.parametrize("cheat", sample(), ids=lambda cheat: cheat.name)
 def test_behind_the_gate_its_layer_stops_it(cheat: Cheat, arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     if cheat.layer == "sandbox" and best_level() != "bubblewrap":
         lacking("bubblewrap cannot be used here: no level hides files")
@@ -77,3 +66,21 @@ def test_honest_variants_pass(name: str, arena: Arena) -> None:
 @pytest.mark.parametrize("name", sorted(honest.NULL))
 def test_the_gate_lets_honest_variants_pass(name: str) -> None:
     check_gate(f"{DIALECTS['null'].source()}\n{honest.NULL[name]}")
+
+
+@pytest.mark.parametrize("backend", ["cuda", "mlx"])
+def test_the_gate_sees_the_same_in_a_framework_s_own_terms(backend: str) -> None:
+    dialect = DIALECTS[backend]
+    for variant in honest.variants(backend):
+        source = dialect.source(**variant.constants)
+        check_gate(f"{source}\n{variant.code}" if variant.native else dialect.written(source, variant.code))
+    for cheat in frameworks.cheats(backend):
+        if not cheat.gate:
+            check_gate(f"{dialect.source()}\n{cheat.code}")
+
+
+def test_after_cheats_a_run_goes_on_to_honest_work(arena: Arena) -> None:
+    names = {"a daemon", "forged weights", "the next token, a little"}
+    after = run_of(arena, [cheat for cheat in CHEATS if cheat.name in names])
+    assert after.layers == {"a daemon": "ignored", "forged weights": "weights", "the next token, a little": "audit"}
+    assert (after.last in ("keep", "discard"), after.left, after.fault) == (True, (), None)
