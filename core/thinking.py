@@ -33,19 +33,21 @@ class Thinkers:
         self.researcher = researcher
         self.ahead = bool(getattr(researcher, "thinks_ahead", False))
         self.busy = 0
-        """Proposals in the making."""
+        """Proposals that were asked for and not taken yet."""
+        self._working = 0
         self._stop, self._news = stop, news
         self._lock = threading.Lock()
         self._thoughts: list[Thought] = []
 
     def ask(self, history: History) -> None:
         """Have a proposal made, now or in a thread. Raises `KeyboardInterrupt` when a person wants to stop at once."""
+        self.busy += 1
         if not self.ahead:
             with self._stop.proposing():
                 self._thoughts.append(think(self.researcher, history))
             return
         with self._lock:
-            self.busy += 1
+            self._working += 1
         # A daemon: where a person stops the loop while a model is waited for, nobody waits for the thread.
         threading.Thread(target=self._work, args=(history,), name="researcher", daemon=True).start()
 
@@ -53,22 +55,23 @@ class Thinkers:
         """The answers since the last call, in the order in which they came."""
         with self._lock:
             taken, self._thoughts = self._thoughts, []
+        self.busy -= len(taken)
         return taken
 
     def cancel(self) -> None:
         """Nobody waits for what is in the making any more; a researcher that can end it gets a moment to do so."""
         stop = getattr(self.researcher, "cancel", None)
-        if not self.busy or stop is None:
+        if not self._working or stop is None:
             return
         stop()
         deadline = time.monotonic() + CANCEL_SECONDS
-        while self.busy and time.monotonic() < deadline:
+        while self._working and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def _work(self, history: History) -> None:
         thought = think(self.researcher, history)
         with self._lock:
-            self.busy -= 1
+            self._working -= 1
             self._thoughts.append(thought)
         self._news()
 
