@@ -10,12 +10,14 @@ from typing import Any
 
 from autoresearch.core.config import Preset, runs_dir, train_file
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
+from autoresearch.core.judge.bar import audit_bar
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
 from autoresearch.core.judge.evidence import finished_trials, gather_evidence
 from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
 from autoresearch.core.store.constants import write_preset
 from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results, trial_folder
 from autoresearch.core.store.fingerprint import fingerprint
+from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.store.source import Repository, branch_name, check_tag, experiment_ref
@@ -65,11 +67,22 @@ class Run:
     """A run that this process writes. `attempts` holds every decided experiment, as researchers see them."""
 
     def __init__(
-        self, workspace: Path, tag: str, config: RunConfig, preset: Preset, *, allow_dirty: bool = False
+        self,
+        workspace: Path,
+        tag: str,
+        config: RunConfig,
+        preset: Preset,
+        *,
+        allow_dirty: bool = False,
+        integrity: Integrity | None = None,
     ) -> None:
-        """Start the run, or take it up where it stopped. Starting needs a train file without uncommitted changes."""
+        """Start the run, or take it up where it stopped. Starting needs a train file without uncommitted changes.
+
+        `integrity` watches the files that its verdicts hang on; None watches nothing.
+        """
         self.tag, self.config, self._preset, self._allow_dirty = check_tag(tag), config, preset, allow_dirty
         self.workspace = workspace
+        self._integrity = integrity
         self._untidy: list[ExperimentRow] = []
         self._spent: list[int] = []
         self.repository = Repository.open(workspace)
@@ -104,6 +117,8 @@ class Run:
         else:
             self.config.check_same(dict(self.ledger.run().config), self.tag)
             self.ledger.heartbeat()
+        if self._integrity is not None:
+            self._integrity.begin(self.ledger)
         if self.repository.current_branch() == branch_name(self.tag):
             message = f"the branch {branch_name(self.tag)} is checked out, and the run moves it."
             raise PrerequisiteError(message, fix="git switch - (or git switch --detach)")
@@ -222,11 +237,17 @@ class Run:
             budget=Budget(self.config.train_seconds, self.config.startup_seconds),
             tolerances=self.folder / "tolerances.json",
             calibrate=started.subject == 0,
+            audit_below=audit_bar(self.ledger) if trial.role == "candidate" and row.number else None,
         )
         return started, request
 
     def decide(self, row: ExperimentRow, decision: Decision) -> ExperimentRow:
-        """Record the end of an experiment. What is written from the ledger follows with `tidy`."""
+        """Record the end of an experiment. What is written from the ledger follows with `tidy`.
+
+        Raises `IntegrityError` when a file that the verdict hangs on has changed meanwhile.
+        """
+        if self._integrity is not None:
+            self._integrity.check()
         before = self.ledger.run().incumbent
         self.ledger.decide(row.number, decision, finished_trials(self.ledger, row, self.config.machine)[0])
         decided = self.ledger.experiment(row.number)

@@ -12,6 +12,13 @@ TrialStatus = Literal["ok", "crash", "invalid", "timeout"]
 IsolationLevel = Literal["bubblewrap", "landlock", "seatbelt", "process"]
 
 
+FIRST_ANSWER_SECONDS = 60.0
+"""For the first batch that a process scores: what is compiled for it is compiled then."""
+SCORE_FLOOR_SECONDS = 10.0
+SCORE_SHARE = 3.0
+SCORE_SLACK = 4.0
+
+
 @dataclass(frozen=True)
 class Budget:
     """Seconds. The clock of `train_seconds` starts at the first real batch."""
@@ -34,8 +41,19 @@ class Budget:
 
     @property
     def score_seconds(self) -> float:
-        """The floor on a train file's speed at scoring: no free computation at test time."""
+        """The floor on a train file's speed at scoring, where nothing is known of its speed."""
         return max(60.0, 3.0 * self.train_seconds)
+
+    def scoring_allowance(self, tokens: int, tokens_per_second: float | None) -> float:
+        """How long the answers for so many tokens may take after the first batch's: no free computation at test time.
+
+        A forward pass costs a third of a training step, so the speed of training leaves a margin of twelve. It never
+        comes to more than `SCORE_SHARE` times the training time, however slowly a file chose to train.
+        """
+        most = SCORE_FLOOR_SECONDS + SCORE_SHARE * self.train_seconds
+        if not tokens_per_second:
+            return most
+        return min(most, SCORE_FLOOR_SECONDS + SCORE_SLACK * tokens / tokens_per_second)
 
 
 @dataclass(frozen=True)
@@ -122,5 +140,7 @@ class TrialResult(BaseModel):
     preset: str
     isolation: str | None = None
     audit: AuditResult | None = None
+    weights_sha256: str | None = None
+    """Of the frozen weights."""
     log: str | None = None
     """Path of run.log."""

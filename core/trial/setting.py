@@ -42,6 +42,7 @@ class Measurements:
     flops_per_token: float | None = None
     claimed_flops_per_token: float | None = None
     audit: AuditResult | None = None
+    weights_sha256: str | None = None
 
     def result(
         self, request: TrialRequest, status: TrialStatus, reason: str | None, wall_seconds: float, log: Path
@@ -73,6 +74,7 @@ class Measurements:
             preset=request.preset,
             isolation=self.isolation,
             audit=self.audit,
+            weights_sha256=self.weights_sha256,
             log=str(log),
         )
 
