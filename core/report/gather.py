@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from typing import Any
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
 from autoresearch.core.proposal import Status
-from autoresearch.core.report.trial_events import device_event
-from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.report.certainty import Certainty, certainty_of
+from autoresearch.core.report.predictions import PredictionScore, predictions_of, scores
+from autoresearch.core.report.reproduction import Reproduction, reproduction_of
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
-from autoresearch.core.store.source import branch_name
 
 FAILED: tuple[Status, ...] = ("crash", "invalid", "timeout")
 
@@ -49,24 +48,6 @@ class Category:
 
 
 @dataclass(frozen=True)
-class Reproduction:
-    """What another person needs to do it again."""
-
-    branch: str
-    commit: str | None
-    base_commit: str
-    run_command: str
-    trial_command: str
-    device: str
-    framework: str | None
-    precision: str | None
-    isolation: tuple[str, ...]
-    ar_version: str
-    corpus: str
-    prepared_sha256: str
-
-
-@dataclass(frozen=True)
 class RunReport:
     """A run as a report sees it. Deltas and estimates are bits per byte; negative deltas are better."""
 
@@ -82,8 +63,16 @@ class RunReport:
     totals: Totals
     spent: Spent
     categories: tuple[Category, ...]
+    certainty: Mapping[int, Certainty]
+    """How sure each keep is, by number, as far as the judge left it."""
+    demoted: Mapping[int, str]
+    """Keeps that did not hold when they were measured again, and why."""
+    predictions: tuple[PredictionScore, ...]
+    """How good every researcher's predictions were."""
     verified: Mapping[str, Any] | None
     """The last `ar verify`."""
+    ablated: Mapping[str, Any] | None
+    """The last `ar ablate`."""
     yardsticks: Mapping[str, float]
     reproduction: Reproduction
 
@@ -106,11 +95,13 @@ def gather(reader: LedgerReader) -> RunReport:
     by_number = {row.number: row for row in decided}
     best = None if run.incumbent is None else by_number.get(run.incumbent)
     sigmas = [row.judged["sigma"] for row in decided if row.judged.get("sigma") is not None]
-    looks = reader.events("verified")
+    keeps = tuple(row for row in decided if row.status == "keep" and row.number > 0)
+    looks, ablations = reader.events("verified"), reader.events("ablated")
+    fallen = [by_number[number] for number in reader.numbers_of("demoted") if number in by_number]
     return RunReport(
         run=run,
         decided=decided,
-        keeps=tuple(row for row in decided if row.status == "keep" and row.number > 0),
+        keeps=keeps,
         failures=tuple(row for row in decided if row.status in FAILED),
         baseline=by_number.get(0),
         best=best,
@@ -118,7 +109,11 @@ def gather(reader: LedgerReader) -> RunReport:
         totals=reader.totals(),
         spent=spent_on(trials),
         categories=by_category(decided),
+        certainty={row.number: found for row in keeps if (found := certainty_of(row.judged)) is not None},
+        demoted={row.number: row.reason or "" for row in fallen if row.status != "keep"},
+        predictions=tuple(scores(predictions_of(decided))),
         verified=looks[-1] if looks else None,
+        ablated=ablations[-1] if ablations else None,
         yardsticks=yardsticks_of(run),
         reproduction=reproduction_of(run, best, trials, reader.folder),
     )
@@ -163,30 +158,6 @@ def yardsticks_of(run: RunRow) -> dict[str, float]:
     return {"gzip": yardsticks.gzip_bpb, "xz": yardsticks.xz_bpb}
 
 
-def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[TrialRow], folder: Path) -> Reproduction:
-    """Commands, commits and versions, from the run's settings and the best experiment's first trial."""
-    config = run.config
-    common = ["ar", "--backend", config["backend"], "--preset", config["preset"]]
-    text = ["--corpus", config["corpus"], "--budget", f"{config['train_seconds']:g}", "--seed", str(config["seed"])]
-    loop = [*common, "loop", *text, "--judge", config["judge"], "--calibrate", str(config.get("calibrate", 1))]
-    device = device_event(trial_folder(folder, best.number if best else 0, 1) / "events.jsonl")
-    levels = sorted({str(trial.result["isolation"]) for trial in trials if trial.result.get("isolation")})
-    return Reproduction(
-        branch=branch_name(run.tag),
-        commit=best.commit if best else None,
-        base_commit=run.base_commit,
-        run_command=shlex.join(loop),
-        trial_command=shlex.join([*common, "train", *text]),
-        device=str(config["device"]),
-        framework=_words(device.get("framework")),
-        precision=_words(device.get("precision")),
-        isolation=tuple(levels),
-        ar_version=config["ar_version"],
-        corpus=config["corpus"],
-        prepared_sha256=config["prepared_sha256"],
-    )
-
-
 def _sum(results: Sequence[Mapping[str, Any]], name: str) -> float | None:
     known = [result[name] for result in results if result.get(name) is not None]
     return sum(known) if known else None
@@ -195,7 +166,3 @@ def _sum(results: Sequence[Mapping[str, Any]], name: str) -> float | None:
 def _pair(first: ExperimentRow | None, then: ExperimentRow | None, name: str) -> tuple[float, float, float] | None:
     before, after = getattr(first, name, None), getattr(then, name, None)
     return None if before is None or after is None else (before, after, after - before)
-
-
-def _words(value: Any) -> str | None:
-    return None if value is None else str(value)

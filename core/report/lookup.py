@@ -29,10 +29,6 @@ class RunLookup(LedgerReader):
         rows = self._rows("SELECT number, estimate, decided FROM experiments WHERE status = 'keep' ORDER BY number")
         return [(row["number"], row["estimate"], row["decided"]) for row in rows if row["estimate"] is not None]
 
-    def demoted(self) -> set[int]:
-        """Experiments that were the best once, and did not hold when they were measured again."""
-        return {row["experiment"] for row in self._rows("SELECT experiment FROM events WHERE kind = 'demoted'")}
-
     def sigmas(self) -> list[tuple[int, float]]:
         """The judge's idea of the noise at every decision that left one."""
         sql = (

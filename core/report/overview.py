@@ -37,7 +37,7 @@ def lineage(reader: RunLookup, decided: Sequence[ExperimentRow]) -> list[dict[st
     `now` says whether the best file of today descends from it.
     """
     by_number = {row.number: row for row in decided}
-    demoted = reader.demoted()
+    demoted = set(reader.numbers_of("demoted"))
     path, number = set[int](), reader.run().incumbent
     while number is not None and number not in path and number in by_number:
         path.add(number)

@@ -14,6 +14,13 @@ from autoresearch.core.report.wording import compact, dollars, one_line, span
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_FAILURES = 50
 """Shown in full; the table of categories counts the others."""
+VERDICTS = {
+    "idle": "not missed",
+    "earns": "worse: it earns its place",
+    "conflict": "not possible: later changes were built on it",
+    "gone": "the same file: later changes replaced it",
+}
+"""Of `ar ablate` about the best file without a change."""
 
 
 def html_page(report: RunReport, picture: bytes | None) -> str:
@@ -59,6 +66,7 @@ def _render(name: str, report: RunReport, **more: Any) -> str:
         "dollars": dollars,
         "line": one_line,
         "code": code_span,
+        "verdict": lambda value: VERDICTS.get(value, one_line(str(value), 60)),
         "day": lambda value: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(value)),
     }
     return environment.get_template(name).render(report=report, max_failures=MAX_FAILURES, **more)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.judge.racing import Racing
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.proposal import Proposal
+from autoresearch.core.report.figures import draw_progress
 from autoresearch.core.report.gather import gather
 from autoresearch.core.report.page import code_span, html_page, markdown
 from autoresearch.core.report.wording import dollars, span
@@ -93,6 +96,55 @@ def test_a_hostile_proposal_stays_code_in_markdown(hostile):
     assert "evil.example" in text
     for words in ("evil.example", "<script", "@someone", "<b>"):
         assert words not in outside
+
+
+@pytest.fixture
+def raced(tmp_path):
+    """Racing keeps, an ablation, a look at the test text, and a keep that was given up."""
+    with open_run(make_workspace(tmp_path / "w"), "first") as run:
+        Loop(run, Widths(7, 12, 5), Racing(), Scripted(), limits=Limits(3)).go()
+        changes = [
+            {"experiment": 1, "description": HOSTILE, "verdict": "idle", "delta": -0.001, "probability": 0.8},
+            {"experiment": 3, "description": "y", "verdict": "conflict", "delta": None, "probability": None},
+        ]
+        run.ledger.note("ablated", 3, {"final_val_bpb": [0.5, 0.5], "sigma": 0.1, "changes": changes, "removed": [1]})
+        look = {"experiment": 3, "seeds": 3, "delta": -0.3, "low": -0.4, "high": -0.2, "look": 1, "verdict": "better"}
+        run.ledger.note("verified", 3, look)
+        run.demote(Demotion(3, "demoted: measured again it stands at 1.0"))
+        return gather(run.ledger)
+
+
+def test_the_page_says_how_sure_each_keep_is_and_which_still_count(raced):
+    page, text = html_page(raced, None), markdown(raced)
+    assert [row.number for row in raced.keeps] == [1]
+    sure = raced.certainty[1]
+    assert sure.raw.low < sure.raw.value < sure.shrunken.value < 0
+    for words in (f"{sure.raw.low:.4f}", f"{sure.shrunken.high:.4f}", "not missed", "later changes were built on it"):
+        assert words.replace("-", "−") in page
+    assert "The file without 1 is as good, and is proposed." in page
+    assert "Experiment 3 was kept and later given up: demoted: measured again" in page
+    assert "−0.3000 (95 % −0.4000 to −0.2000)" in page
+    assert f"95 % {sure.shrunken.low:.4f}".replace("-", "−") in text
+    assert "| 1 | not missed | −0.0010 |" in text
+    assert "<script" not in page.replace("&lt;script", "")
+
+
+def test_the_page_scores_the_predictions(reported):
+    (one,) = reported.predictions
+    assert (one.researcher, one.count, one.right_sign) == ("widths", 3, pytest.approx(2 / 3))
+    assert 'widths</td><td class="n">3</td><td class="n">66.7 %' in html_page(reported, None)
+    assert "`widths`: 3 predictions, 66.7 % of the right sign" in markdown(reported)
+
+
+def test_a_browser_opens_the_report_without_asking_anybody(page, hostile, tmp_path):
+    draw_progress(hostile.decided, tmp_path / "progress.png")
+    (tmp_path / "report.html").write_text(html_page(hostile, (tmp_path / "progress.png").read_bytes()), "utf-8")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.evaluate("document.images[0].naturalWidth") == 1600
+    assert "<script>alert(1)" in page.inner_text("body")
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
 
 
 def test_a_run_without_a_keep_or_a_baseline_has_a_report_too(tmp_path):

@@ -1,11 +1,16 @@
 import io
 import struct
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from autoresearch.core.report.figures import draw_progress, value_range
+from autoresearch.core.report.labels import Labels, corners
 from autoresearch.core.report.table import COLUMNS, write_table
 from autoresearch.core.store.rows import ExperimentRow
 
@@ -94,6 +99,29 @@ def test_the_picture_is_drawn_whatever_there_is(tmp_path, rows):
     width, height, shades = read_png(path)
     assert (width, height) == (1600, 900)
     assert shades > 50
+
+
+def test_words_in_the_picture_cover_neither_the_line_nor_a_dot_nor_each_other():
+    figure = Figure(figsize=(8, 4), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, 30), ylim=(2.0, 3.0))
+    figure.draw_without_rendering()
+    steps = [(0.0, 2.9), (3.0, 2.8), (4.0, 2.79), (15.0, 2.5), (27.0, 2.2)]
+    dots = [(n, 2.95 - 0.025 * n) for n in range(30)]
+    line = corners(steps, 30.0)
+    labels = Labels(axes, line, dots)
+    placed = [labels.add("some words about a change", step, "black") for step in steps]
+    assert 2 <= sum(placed) <= len(steps)
+    assert sum(placed) == len(axes.texts)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    for box in boxes:
+        assert sum(box.overlaps(other) for other in boxes) == 1
+        for here, there in pairwise(axes.transData.transform(line)):
+            assert not box.overlaps(Bbox([here, there]))
+        for dot in axes.transData.transform(dots):
+            assert not box.contains(*dot)
+        assert axes.get_window_extent().containsx(box.x1)
 
 
 def test_one_terrible_result_does_not_flatten_the_picture():

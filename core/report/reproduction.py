@@ -1,0 +1,60 @@
+"""What another person needs to do a run again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.report.trial_events import device_event
+from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.store.rows import ExperimentRow, RunRow, TrialRow
+from autoresearch.core.store.source import branch_name
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Commands, commits and versions."""
+
+    branch: str
+    commit: str | None
+    base_commit: str
+    run_command: str
+    trial_command: str
+    device: str
+    framework: str | None
+    precision: str | None
+    isolation: tuple[str, ...]
+    ar_version: str
+    corpus: str
+    prepared_sha256: str
+
+
+def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[TrialRow], folder: Path) -> Reproduction:
+    """Commands, commits and versions, from the run's settings and the best experiment's first trial."""
+    config = run.config
+    common = ["ar", "--backend", config["backend"], "--preset", config["preset"]]
+    text = ["--corpus", config["corpus"], "--budget", f"{config['train_seconds']:g}", "--seed", str(config["seed"])]
+    loop = [*common, "loop", *text, "--judge", config["judge"], "--calibrate", str(config.get("calibrate", 1))]
+    device = device_event(trial_folder(folder, best.number if best else 0, 1) / "events.jsonl")
+    levels = sorted({str(trial.result["isolation"]) for trial in trials if trial.result.get("isolation")})
+    return Reproduction(
+        branch=branch_name(run.tag),
+        commit=best.commit if best else None,
+        base_commit=run.base_commit,
+        run_command=shlex.join(loop),
+        trial_command=shlex.join([*common, "train", *text]),
+        device=str(config["device"]),
+        framework=_words(device.get("framework")),
+        precision=_words(device.get("precision")),
+        isolation=tuple(levels),
+        ar_version=config["ar_version"],
+        corpus=config["corpus"],
+        prepared_sha256=config["prepared_sha256"],
+    )
+
+
+def _words(value: Any) -> str | None:
+    return None if value is None else str(value)
