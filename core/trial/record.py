@@ -78,11 +78,23 @@ class Record:
             shutil.rmtree(work, ignore_errors=True)
             (work / "home").mkdir(parents=True)
             (work / "tmp").mkdir()
-            # From memory: at a weak isolation level an earlier child could have changed the copy on disk.
-            (work / "train.py").write_text(self._source, encoding="utf-8", newline="")
         except OSError as error:
             raise self._trouble(error) from error
+        self.renew_source(work)
         return work
+
+    def renew_source(self, work: Path) -> None:
+        """Put the train file into a child's work folder, whatever lies there.
+
+        From memory: at a weak isolation level another child could have changed the copy on disk.
+        """
+        path = work / "train.py"
+        try:
+            path.unlink(missing_ok=True)
+            with path.open("x", encoding="utf-8", newline="") as file:
+                file.write(self._source)
+        except OSError as error:
+            raise self._trouble(error) from error
 
     def finish(self, result: TrialResult) -> None:
         """Write result.json whole or not at all, and say that the trial is over."""

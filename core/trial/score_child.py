@@ -2,32 +2,40 @@
 
 score: uint16 (B, T + 1) in, float32 (B, T) out: the negative log-likelihood of every token.
 audit: uint16 (B, T) and int32 (B,) positions in, float32 (B, V) out: the logits at those positions.
+
+First of all comes the number of batches; before it the child only imports.
 """
 
 from __future__ import annotations
 
+import importlib
 import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autoresearch.backends.contract import Device
 from autoresearch.core.trial.channel import Channel, Stage
+from autoresearch.core.trial.early import import_early
 from autoresearch.core.trial.train_module import build_model
 
 
-def score(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
-    """Build the model, load the frozen weights, answer every batch."""
-    module, model = build_model(job, runtime, device, stage)
-    stage.name = "loading the weights"
-    runtime.load_weights(model, Path(job["weights"]))
-    stage.name = "logits"
-    answer = _audit_batch if job["role"] == "audit" else _score_batch
-    channel.send("ready")
-    with socket.socket(fileno=job["rows_fd"]) as rows, runtime.inference(model):
-        for _ in range(job["batches"]):
-            rows.sendall(answer(job, runtime, module, model, rows))
+def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
+    """Import, wait for the parent's word, build the model, load the frozen weights, answer every batch."""
+    with socket.socket(fileno=job["rows_fd"]) as rows:
+        imports = import_early(job["backend"], job["source"])
+        (batches,) = _receive(rows, np.uint64, (1,))
+        imports.join()
+        runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")
+        module, model = build_model(job, runtime, runtime.detect(), stage)
+        stage.name = "loading the weights"
+        runtime.load_weights(model, Path(job["weights"]))
+        stage.name = "logits"
+        answer = _audit_batch if job["role"] == "audit" else _score_batch
+        channel.send("ready")
+        with runtime.inference(model):
+            for _ in range(int(batches)):
+                rows.sendall(answer(job, runtime, module, model, rows))
 
 
 def _score_batch(job: dict[str, Any], runtime: Any, module: Any, model: Any, rows: socket.socket) -> bytes:

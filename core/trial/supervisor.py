@@ -8,9 +8,10 @@ import time
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
-from autoresearch.core.trial import evaluation, training
+from autoresearch.core.trial import training
 from autoresearch.core.trial.copied import check_copied
 from autoresearch.core.trial.environment import load_runtime
+from autoresearch.core.trial.evaluation import Evaluation
 from autoresearch.core.trial.gate import check_gate
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.result import TrialRequest, TrialResult, TrialStatus
@@ -67,5 +68,9 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     with Watch(record, memory_limit_mb=request.memory_limit_mb, disk_limit_mb=disk_limit_mb, cancel=cancel) as watch:
         environment = dict(runtime.launch_environment())
         setting = Setting(request, vocab_size, prepared, environment, sandbox, record, watch, facts)
-        weights, sha256 = training.train(setting)
-        evaluation.score(setting, weights, sha256)
+        evaluation = Evaluation(setting)
+        try:
+            weights, sha256 = training.train(setting, evaluation.get_ready, evaluation.lead_seconds)
+            evaluation.score(weights, sha256)
+        finally:
+            evaluation.close()

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,16 @@ class Clock:
     """Whether the feeder has said its last count."""
 
 
-def train(setting: Setting) -> tuple[Path, str]:
-    """Train, and return the frozen weights file and its SHA-256. Raises `TrialEnded` for any other outcome."""
+def train(setting: Setting, near_end: Callable[[], None], lead_seconds: float) -> tuple[Path, str]:
+    """Train, and return the frozen weights file and its SHA-256. Raises `TrialEnded` for any other outcome.
+
+    `near_end` is called once, `lead_seconds` before the deadline, if training lasts as long.
+    """
     with contextlib.ExitStack() as stack:
         work_fd, feeder, child = _start(setting, stack)
         clock = Clock(spawned=child.started)
         try:
-            announced = _wait_for_weights(setting, clock, feeder, child)
+            announced = _wait_for_weights(setting, clock, feeder, child, near_end, lead_seconds)
         finally:
             _measure(setting, clock, feeder, child)
         destination = setting.record.folder / WEIGHTS
@@ -56,6 +59,8 @@ def train(setting: Setting) -> tuple[Path, str]:
         except WeightsFault as fault:
             raise TrialEnded("invalid", str(fault)) from fault
         destination.chmod(0o444)
+    setting.facts.weights_sha256 = str(announced["sha256"])
+    setting.record.event({"event": "frozen"})
     return destination, str(announced["sha256"])
 
 
@@ -84,9 +89,12 @@ def _feeder(setting: Setting, socket_fd: int) -> Launch:
     return Launch("feed", argv, setting.record.work_folder("feed"), descriptors=(socket_fd,))
 
 
-def _wait_for_weights(setting: Setting, clock: Clock, feeder: Child, child: Child) -> Mapping[str, Any]:
+def _wait_for_weights(
+    setting: Setting, clock: Clock, feeder: Child, child: Child, near_end: Callable[[], None], lead_seconds: float
+) -> Mapping[str, Any]:
     """The event that announces the weights, if it comes in time."""
     budget = setting.request.budget
+    warned, early = False, budget.train_seconds - lead_seconds
     while True:
         limit = clock.spawned + budget.startup_seconds
         if clock.first_batch is not None:
@@ -94,6 +102,9 @@ def _wait_for_weights(setting: Setting, clock: Clock, feeder: Child, child: Chil
         if announced := _hear(setting, clock, feeder, child, limit):
             return announced
         now = time.monotonic()
+        if not warned and clock.first_batch is not None and now >= clock.first_batch + early:
+            warned = True
+            near_end()
         if now > limit:
             raise TrialEnded("timeout", _too_slow(setting, clock, now))
         if child.returncode() is not None:

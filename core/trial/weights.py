@@ -41,6 +41,21 @@ def take_weights(work_fd: int, name: str, destination: Path) -> None:
         raise WeightsFault(f"the weights were announced but are not there ({error.strerror})") from error
 
 
+def copy_weights(path: Path, destination: Path, *, sha256: str) -> None:
+    """Copy frozen weights into a child's work folder. Raises `WeightsFault` when they are not what was frozen."""
+    digest = hashlib.sha256()
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(fd, "rb") as file, destination.open("xb") as copy:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                copy.write(block)
+    except OSError as error:
+        raise WeightsFault(f"the frozen weights cannot be read again ({error.strerror})") from error
+    if digest.hexdigest() != sha256:
+        raise WeightsFault("the weights file changed after it was frozen")
+
+
 def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> Shapes:
     """Regular file, not too large, well-formed safetensors, the announced SHA-256; the tensors' shapes by name.
 

@@ -1,8 +1,9 @@
 """Entry of every child that runs a train file: `python -m autoresearch.core.trial.worker --job-fd J --events-fd E`.
 
 The job (JSON) names the role: `probe` asks for the device, `peak` for the speed of its matrix products, `train` trains
-and writes the weights, `score` returns the negative log-likelihood of every token, `audit` the logits at chosen positions. Events go out as JSON lines on the
-events descriptor; output and errors go to run.log. The train file runs as a module that is on no search path.
+and writes the weights, `score` returns the negative log-likelihood of every token, `audit` the logits at chosen
+positions. Events go out as JSON lines on the events descriptor; output and errors go to run.log. The train file runs as
+a module that is on no search path.
 """
 
 from __future__ import annotations
@@ -44,19 +45,20 @@ def main() -> int:
 
 def run_role(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
     """Dispatch; each role imports only what it needs."""
+    role = job["role"]
+    if role in ("score", "audit"):
+        from autoresearch.core.trial.score_child import score
+
+        score(job, channel, stage)
+        return
     runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")
     device = runtime.detect()
     # Sent before the train file is read: the parent believes only this first one.
     channel.send("device", **vars(device))
-    role = job["role"]
     if role == "train":
         from autoresearch.core.trial.train_child import train
 
         train(job, runtime, device, channel, stage)
-    elif role in ("score", "audit"):
-        from autoresearch.core.trial.score_child import score
-
-        score(job, runtime, device, channel, stage)
     elif role == "peak":
         from autoresearch.core.trial.peak_child import measure
 
