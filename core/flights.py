@@ -9,6 +9,7 @@ from typing import Any
 from autoresearch.core.errors import ArError
 from autoresearch.core.fleet.executor import Executor, Handle
 from autoresearch.core.judge.decision import RunTrial
+from autoresearch.core.judge.seeds import ignores_seed
 from autoresearch.core.run import Run
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.trial.result import TrialResult
@@ -119,6 +120,9 @@ class Flights:
             repeated=again,
         )
         if spoilt is None:
+            if (reason := ignores_seed(result, self.run.ended_trials(trial.subject))) is not None:
+                self.run.ledger.note("seed ignored", number, {"k": trial.k, "reason": reason})
+                self._tell({"event": "seed_ignored", "experiment": number, "reason": reason})
             self.run.ledger.score(number, trial.k, result)
             return
         # It stays unfinished: the judge asks for it again, and it is started again under its own number.
