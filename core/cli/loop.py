@@ -181,6 +181,8 @@ def _observer(view: View) -> Any:
             view.note(str(event["reason"]))
         if event.get("event") == "repeated":
             view.note(f"experiment {event['experiment']}: the trial is run again, for {event['reason']}")
+        if event.get("event") == "seed_ignored":
+            view.note(f"experiment {event['experiment']}: {event['reason']}")
         if event.get("event") == "demoted":
             view.note(f"experiment {event['experiment']} {event['reason']}")
         if event.get("event") == "withdrawn":
