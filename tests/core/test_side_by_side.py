@@ -231,7 +231,8 @@ def test_a_kill_ends_the_loop_at_once_while_a_model_is_waited_for(workspace):
 def test_a_researcher_with_nothing_to_say_ends_the_loop_when_the_last_trial_has_landed(workspace):
     with pytest.raises(LimitReachedError, match=r"had no usable proposal \d times in a row: no edit is left"):
         go(workspace, Edits({"WIDTH": 9}, {"DEPTH": 9}, ahead=True), Field(2), 9)
-    assert sorted(story(workspace)[1]) == [0, 1, 2]
+    rows, decisions = story(workspace)
+    assert sorted(decisions) == [row[0] for row in rows] and len(rows) >= 3
 
 
 def test_proposals_of_several_threads_are_all_recorded(workspace):
