@@ -39,11 +39,6 @@ class Budget:
         """After the first batch: when a child without weights is killed."""
         return self.train_seconds + 3.0 * self.grace_seconds
 
-    @property
-    def score_seconds(self) -> float:
-        """The floor on a train file's speed at scoring, where nothing is known of its speed."""
-        return max(60.0, 3.0 * self.train_seconds)
-
     def scoring_allowance(self, tokens: int, tokens_per_second: float | None) -> float:
         """How long the answers for so many tokens may take after the first batch's: no free computation at test time.
 

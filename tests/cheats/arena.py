@@ -32,7 +32,11 @@ LAYERS: tuple[tuple[Layer, str], ...] = (
     ("text", r"of the held-out text"),
     ("gate", r"^line \d+ of train.py: "),
     ("audit", r"^audit: "),
-    ("clock", r"^overtime|did not return from train|did not write its weights|start-up took longer"),
+    (
+        "clock",
+        r"^overtime|took longer than [\d.]+ s: |did not return from train|did not write its weights"
+        r"|start-up took longer",
+    ),
     ("limits", r"^out of memory|others; the limit is|filled the disk|File too large|too large|the limit is \d+"),
     ("weights", r"the weights (file|are|were|take)"),
     ("score", r"^the loss is|^logits has the shape"),
