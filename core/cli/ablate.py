@@ -10,25 +10,42 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.researchers import (
+    RESEARCHERS,
+    ResearcherOptions,
+    check_researcher,
+    make_researcher,
+    researcher_options,
+)
 
 if TYPE_CHECKING:
-    from autoresearch.core.ablate import Change
+    from autoresearch.core.ablate import Change, Repair
     from autoresearch.core.judge.noise import Noise
+    from autoresearch.core.proposal import History
     from autoresearch.core.remeasure import Bench
+    from autoresearch.core.store.ledger import Ledger
+    from autoresearch.core.store.rows import ExperimentRow, RunRow
 
 SEED_OFFSET, SEEDS_PER_CALL = 1_500_000_000, 1000
 PROPOSED = "ablated_train.py"
+REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix"))
+"""Who can follow instructions in words."""
 
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
 @click.option("--seeds", type=click.IntRange(min=1), default=2, metavar="N", help="Trials of each file.")
+@click.option(
+    "--researcher", type=click.Choice(REPAIRERS), help="Who takes out what a merge cannot.  [default: nobody; it stays]"
+)
+@researcher_options
 @pass_settings
-def ablate(settings: Settings, tag: str | None, seeds: int) -> None:
+def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | None, options: ResearcherOptions) -> None:
     """Take each kept change out of a run's best file in turn, and measure what is left.
 
     Changes that are not missed by more than half a sigma are then taken out together. When that file is as good as the
-    best one, it is written beside the ledger and proposed. A change that others were built on conflicts, and stays.
+    best one, it is written beside the ledger and proposed. A change that others were built on conflicts: a --researcher
+    that follows instructions can take it out all the same, or else it stays.
     """
     from autoresearch.core.ablate import kept_changes
     from autoresearch.core.cli.runs import open_reader
@@ -38,6 +55,8 @@ def ablate(settings: Settings, tag: str | None, seeds: int) -> None:
     from autoresearch.core.report.live import live_view
     from autoresearch.core.store.ledger import Ledger
 
+    if researcher is not None:
+        check_researcher(researcher, options)
     with open_reader(settings.workspace, tag) as reader:
         folder = reader.folder
     with Ledger(folder) as ledger:
@@ -50,8 +69,11 @@ def ablate(settings: Settings, tag: str | None, seeds: int) -> None:
         settings.say(f"{run.tag}: {len(changes)} kept changes, at most {most} trials; {noise.words()}")
         with cancel_on_signal() as cancel, live_view(run.config["train_seconds"], verbosity=settings.verbosity) as view:
             bench = Bench(run.config, folder / "ablate" / str(call), "val", view, cancel)
-            study = Study(bench, run.config["seed"] + SEED_OFFSET + SEEDS_PER_CALL * call, seeds, noise)
-            record = {"tag": run.tag, **study.go(final, changes)}
+            costs: list[Any] = []
+            repair = None if researcher is None else _repair(settings, researcher, options, ledger, costs)
+            first = run.config["seed"] + SEED_OFFSET + SEEDS_PER_CALL * call
+            study = Study(bench, first, seeds, noise, repair)
+            record = {"tag": run.tag, **study.go(final, changes), "repairs": [vars(cost) for cost in costs]}
         source = record.pop("source")
         record["path"] = _propose(folder / PROPOSED, source)
         ledger.note("ablated", best.number, record)
@@ -64,8 +86,8 @@ def ablate(settings: Settings, tag: str | None, seeds: int) -> None:
 class Study:
     """Measures files that lack one change, or several."""
 
-    def __init__(self, bench: Bench, seed: int, seeds: int, noise: Noise) -> None:
-        self.bench, self.seed, self.seeds, self.noise = bench, seed, seeds, noise
+    def __init__(self, bench: Bench, seed: int, seeds: int, noise: Noise, repair: Repair | None = None) -> None:
+        self.bench, self.seed, self.seeds, self.noise, self.repair = bench, seed, seeds, noise, repair
 
     def go(self, final: str, changes: Sequence[Change]) -> dict[str, Any]:
         """`source` is the proposed file, None when the final one is the smallest that is as good."""
@@ -74,8 +96,9 @@ class Study:
         reference = self._measure("final", final)
         rows, removable = [], []
         for change in changes:
-            attempt = without(final, change)
+            attempt = without(final, change, self.repair)
             row: dict[str, Any] = {"experiment": change.experiment, "description": change.description}
+            row["repaired"] = attempt.repaired
             if attempt.source is None:
                 rows.append({**row, "verdict": attempt.state, "delta": None, "probability": None})
                 continue
@@ -85,7 +108,7 @@ class Study:
                 removable.append(change)
             delta = sum(values) / len(values) - sum(reference) / len(reference)
             rows.append({**row, "verdict": "idle" if fine else "earns", "delta": delta, "probability": probability})
-        source, gone = smallest(final, removable)
+        source, gone = smallest(final, removable, self.repair)
         proposed = bool(gone) and (
             len(removable) == 1 or as_good(self._measure("small", source), reference, self.noise)[0]
         )
@@ -111,6 +134,7 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
     }
     for row in record["changes"]:
         delta = "" if row["delta"] is None else f" ({row['delta']:+.6f} bpb without it)"
+        delta += ", taken out by the researcher" if row["repaired"] else ""
         what = " ".join(row["description"].split())
         click.echo(f"{row['experiment']}\t{words[row['verdict']]}{delta}\t{what}")
     if record["path"]:
@@ -134,3 +158,37 @@ def _propose(path: Path, source: str | None) -> str | None:
         return None
     write_text(path, source)
     return str(path)
+
+
+def _repair(
+    settings: Settings, researcher: str, options: ResearcherOptions, ledger: Ledger, costs: list[Any]
+) -> Repair:
+    from autoresearch.core.ablate import repair_by
+
+    made = make_researcher(researcher, options, run_folder=ledger.folder, workspace=settings.workspace)
+    best = ledger.incumbent()
+    if best is None:
+        raise ValueError("a run without a best file has nothing to repair")
+    return repair_by(made, _context(ledger.run(), best, ledger.text(best.source_sha256)), costs.append)
+
+
+def _context(run: RunRow, best: ExperimentRow, source: str) -> History:
+    """What a researcher may know of the run when it takes a change out."""
+    from autoresearch.core.proposal import Attempt, History
+
+    config = run.config
+    names = ("reason", "hypothesis", "category", "researcher", "predicted_delta", "val_bpb", "estimate", "delta")
+    told = {name: getattr(best, name) for name in (*names, "parent", "parameters", "metrics")}
+    told["reason"] = best.reason or ""
+    incumbent = Attempt(experiment=best.number, source=source, status="keep", **told)
+    return History(
+        program="",
+        backend=config["backend"],
+        device=config["device"],
+        preset=config["preset"],
+        budget_seconds=config["train_seconds"],
+        seed=config["seed"],
+        vocabularies=tuple(config["vocabularies"]),
+        incumbent=incumbent,
+        attempts=(incumbent,),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -24,6 +25,15 @@ def test_a_change_is_taken_out_of_a_file_that_went_on_or_conflicts_or_is_gone():
     assert without(after.replace("b = 20", "b = 20 + 1"), change).state == "conflict"
     assert without(BEFORE, change).state == "gone"
     assert merge("x\n", "x\n", "y\n") == "y\n"
+
+
+def test_what_conflicts_is_put_to_whoever_repairs_and_only_a_file_that_parses_is_taken():
+    after = BEFORE.replace("b = 2", "b = 20")
+    change, final = Change(1, "b", BEFORE, after), after.replace("b = 20", "b = 20 + 1")
+    fixed = without(final, change, lambda source, _: source.replace("b = 20 + 1", "b = 2 + 1"))
+    assert (fixed.state, fixed.repaired, fixed.source) == ("removed", True, BEFORE.replace("b = 2", "b = 2 + 1"))
+    for useless in ("b = (", final, None):
+        assert without(final, change, lambda _source, _change, useless=useless: useless).state == "conflict"
 
 
 def test_welchs_interval_is_that_of_the_textbook():
@@ -48,6 +58,7 @@ def workspace(tmp_path, prepared, monkeypatch):
     source = source.replace("VOCAB_SIZE = 256", "VOCAB_SIZE = 512")
     config = {"backend": "null", "preset": "demo", "prepared": str(prepared.folder), "eval_seq_len": 256}
     config |= {"score_rows": 32, "train_seconds": 0.5, "startup_seconds": 60.0, "seed": 0, "device": "cpu"}
+    config |= {"vocabularies": [512]}
     with Ledger(folder / "runs/t") as ledger:
         ledger.create("t", config, "0" * 40)
         for number, text in enumerate((source, source + "\nUNUSED = 1\n")):
@@ -82,6 +93,29 @@ def test_ablate_proposes_the_file_without_what_is_not_missed(workspace, capsys):
         assert "UNUSED" not in (workspace / "runs/t/ablated_train.py").read_text()
     else:
         assert (change["verdict"], record["path"]) == ("earns", None)
+
+
+def test_a_change_that_others_were_built_on_is_taken_out_by_the_researcher(workspace, tmp_path, capsys):
+    with Ledger(workspace / "runs/t") as ledger:
+        first = ledger.text(ledger.experiment(1).source_sha256)
+        proposal = Proposal(first.replace("UNUSED = 1", "UNUSED = 1 + 1"), "change 2", "shape")
+        common = {"commit": "0" * 40, "fingerprint": "2", "program": "", "created": 0.0}
+        ledger.propose(2, proposal, parent=1, **common)
+        with ledger._transaction() as write:
+            write("UPDATE experiments SET state = 'decided', status = 'keep' WHERE number = 2")
+            write("UPDATE runs SET incumbent = 2")
+    arguments = ["--workspace", str(workspace), "-q", "ablate", "--seeds", "1", "--json"]
+    agent = tmp_path / "agent.py"
+    agent.write_text(
+        "lines = [line for line in open('train.py') if not line.startswith('UNUSED')]\n"
+        "assert '+UNUSED = 1' in open('program.md').read()\n"
+        "open('train.py', 'w').writelines(lines)\n"
+    )
+    assert ar([*arguments, "--researcher", "command", "--agent-command", f"{sys.executable} {agent}"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [(row["experiment"], row["repaired"]) for row in record["changes"]] == [(1, True), (2, False)]
+    assert {row["verdict"] for row in record["changes"]} <= {"idle", "earns"}
+    assert len(record["repairs"]) >= 1
 
 
 def test_a_run_without_a_keep_has_nothing_to_verify(workspace, capsys):

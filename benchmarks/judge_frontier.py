@@ -1,0 +1,125 @@
+"""What false keeps buy: the race's true gain against greedy's at equal device time, for larger and smaller budgets.
+
+The same simulation as in `benchmarks/judge.py`. Beside it a judge that no run can have: it knows the noise and the
+distribution of the effects exactly, makes no repeats, and keeps what is better in expectation and passes a test of the
+given level. Its false keeps in a run where nothing helps are the level times the number of experiments.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoresearch.core.judge import race
+from benchmarks import judge
+from benchmarks.judge import GAINS, LARGEST, LOSSES, SMALLEST, UNPUBLISHED, Ours, greedy, no_effect, public_effect
+
+RUNS = 500
+FIRST_SEED = 200_000
+BUDGETS = (0.3, 0.6, 0.9, 1.5, 2.4, 4.8)
+"""FIRST_WEALTH."""
+LEVELS = (0.5, 0.1, 0.05, 0.02, 0.01)
+SIGMAS = (0.0007, 0.002)
+PICTURE = Path(__file__).with_name("judge_frontier.png")
+
+
+def run() -> list[dict[str, Any]]:
+    """name, median, unit, note of every measurement."""
+    rows, points = [], {}
+    with ProcessPoolExecutor() as pool:
+        for sigma in SIGMAS:
+            ours = list(pool.map(at_budget, BUDGETS, [sigma] * len(BUDGETS)))
+            for budget, (false, ratio, claimed) in zip(BUDGETS, ours, strict=True):
+                note = f"{false:.2f} false keeps where nothing helps; claims {claimed:+.1%} of the true gain"
+                rows.append(_row(f"sigma {sigma:g}, budget {budget:g}: gain over greedy's", ratio, note))
+            best = [(level * (judge.EXPERIMENTS + 10), all_knowing(sigma, level)) for level in LEVELS]
+            for level, (false, ratio) in zip(LEVELS, best, strict=True):
+                note = f"{false:.1f} false keeps where nothing helps"
+                rows.append(_row(f"sigma {sigma:g}, all-knowing at level {level:g}: gain over greedy's", ratio, note))
+            points[sigma] = ([one[:2] for one in ours], best)
+    draw(points)
+    return rows
+
+
+def _row(name: str, ratio: float, note: str) -> dict[str, Any]:
+    return {"name": name, "median": 100.0 * (ratio - 1.0), "unit": "%", "note": note}
+
+
+def at_budget(budget: float, sigma: float, runs: int = RUNS) -> tuple[float, float, float]:
+    """False keeps where nothing helps; true gain as a share of greedy's; claimed gain over the true one, less 1."""
+    race.FIRST_WEALTH = budget
+    seeds = range(FIRST_SEED, FIRST_SEED + runs)
+    false = statistics.fmean(Ours(seed, no_effect, sigma).go(judge.EXPERIMENTS).false_keeps for seed in seeds)
+    ours = [Ours(seed, public_effect, sigma).go(judge.EXPERIMENTS) for seed in seeds]
+    equal = [greedy(seed, public_effect, sigma, one.trials) for seed, one in zip(seeds, ours, strict=True)]
+    true = judge.mean(ours, "true")
+    return false, true / judge.mean(equal, "true"), judge.mean(ours, "claimed") / true - 1.0
+
+
+def all_knowing(sigma: float, level: float, runs: int = 4000, trials: int = 111) -> float:
+    """The all-knowing judge's true gain as a share of greedy's, with equally many trials. Updates as Kalman's."""
+    rng = np.random.default_rng(FIRST_SEED)
+    atoms, weights = _distribution()
+    effects = rng.choice(atoms, size=(runs, trials), p=weights)
+    noise = rng.normal(0.0, sigma, (runs, trials))
+    mean, variance = noise[:, :2].mean(axis=1), np.full(runs, sigma**2 / 2.0)
+    truth = np.zeros(runs)
+    bar = -statistics.NormalDist().inv_cdf(1.0 - level)
+    for n in range(trials - 2):
+        seen = truth + effects[:, n] + noise[:, n + 2] - mean
+        total = sigma**2 + variance
+        logs = np.log(weights) - 0.5 * (seen[:, None] - atoms) ** 2 / total[:, None]
+        share = np.exp(logs - logs.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        expected = share @ atoms
+        spread = np.maximum(share @ atoms**2 - expected**2, 0.0)
+        keep = (expected < 0.0) & (seen / np.sqrt(total) < bar)
+        pull = variance / total
+        mean = mean + np.where(keep, pull * seen + (1.0 - pull) * expected, pull * (seen - expected))
+        variance = pull * sigma**2 + np.where(keep, (1.0 - pull) ** 2, pull**2) * spread
+        truth = np.where(keep, truth + effects[:, n], truth)
+    return float(-truth.mean()) / _greedy_gain(effects, noise)
+
+
+def _greedy_gain(effects: np.ndarray, noise: np.ndarray) -> float:
+    best, truth = noise[:, 0], np.zeros(len(noise))
+    for n in range(noise.shape[1] - 1):
+        seen = truth + effects[:, n] + noise[:, n + 1]
+        keep = seen < best
+        best, truth = np.where(keep, seen, best), np.where(keep, truth + effects[:, n], truth)
+    return float(-truth.mean())
+
+
+def _distribution() -> tuple[np.ndarray, np.ndarray]:
+    """The public effects as points and their weights; losses of unpublished size on a fine grid."""
+    count = len(GAINS) + len(LOSSES) + UNPUBLISHED
+    grid = np.exp(np.linspace(math.log(SMALLEST), math.log(LARGEST), 40))
+    atoms = np.concatenate([-np.array(GAINS), np.array(LOSSES), grid])
+    weights = np.concatenate([np.ones(len(GAINS) + len(LOSSES)), np.full(len(grid), UNPUBLISHED / len(grid))])
+    return atoms, weights / count
+
+
+def draw(points: dict[float, tuple[list[tuple[float, float]], list[tuple[float, float]]]]) -> None:
+    """False keeps against gain, a panel a noise."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(points), figsize=(9, 3.4), sharey=True, layout="constrained")
+    for panel, (sigma, (ours, best)) in zip(panels, points.items(), strict=True):
+        for label, color, found in (("racing", "#1f77b4", ours), ("all-knowing, no repeats", "#7f7f7f", best)):
+            found = [point for point in found if point[0] <= 6.0]
+            panel.plot(*zip(*found, strict=True), "o-", color=color, label=label)
+        panel.axhline(1.0, color="#d62728", linewidth=1, label="greedy (4.3 false keeps)")
+        panel.axvline(1.0, color="black", linestyle=":", linewidth=1)
+        panel.set(title=f"noise {sigma:g} bpb", xlabel="false keeps in a run where nothing helps")
+    panels[0].set_ylabel("true gain over greedy's, equal time")
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.savefig(PICTURE, dpi=80)
+    pyplot.close(figure)
