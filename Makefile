@@ -13,7 +13,8 @@ TAG ?= demo-$(shell date +%Y%m%d-%H%M%S)
 help:
 	@echo "make demo    install, then a small real research run (about 5 minutes)"
 	@echo "make test    install, then the whole test suite"
-	@echo "make cheats  every known cheat against its layer, and honest variants beside them (about 6 minutes)"
+	@echo "make cheats  every known cheat on every backend, with what stopped it, and honest variants (about 40 minutes;"
+	@echo "             make cheats BACKEND=null: 6)"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the CPU-sized benchmarks; writes benchmarks/RESULTS.md"
 	@echo "make clean   remove what make made, runs/ excepted"
@@ -40,7 +41,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests
 
 cheats: $(STAMP)
-	$(BIN)/python tests/cheats
+	$(BIN)/python tests/cheats $(if $(BACKEND),--backend $(BACKEND)) $(if $(SEEDS),--seeds $(SEEDS))
 
 check: $(STAMP) tree
 	$(BIN)/ruff check .

@@ -1,0 +1,132 @@
+"""What audit and sandbox cost: the audit's answers beside the scoring's, and a process's start at every level.
+
+The demo and cpu presets on both frameworks, a short training, the real train files. The audit is measured with all its
+positions: in a run only trials that could become a keep pay for it (`core.judge.bar`).
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from autoresearch import backends
+from autoresearch.core.config import load_presets
+from autoresearch.core.store.constants import write_preset
+from autoresearch.core.trial.environment import load_runtime
+from autoresearch.core.trial.result import Budget, TrialRequest
+from autoresearch.core.trial.sandbox import levels, open_sandbox
+from autoresearch.core.trial.scorer import Scorer
+from autoresearch.core.trial.supervisor import run_trial
+from benchmarks.trial_overhead import prepared_for
+
+PRESETS = ("demo", "cpu")
+TRAIN_SECONDS = 6.0
+REPEATS = 3
+STARTS = 7
+
+
+def run() -> list[dict[str, Any]]:
+    """Rows of every framework that runs here, then the starts."""
+    rows = []
+    for backend in ("cuda", "mlx"):
+        try:
+            load_runtime(backend)
+        except Exception as error:
+            print(f"  {backend} left out: {error}", file=sys.stderr)
+            continue
+        for preset in PRESETS:
+            rows += measure(backend, preset)
+    return rows + starts()
+
+
+def measure(backend: str, name: str) -> list[dict[str, Any]]:
+    """Seconds of scoring, of the audit's process until it is ready, and of its answers; the medians of some trials."""
+    folder = Path(next(iter(backends.__path__))) / backend
+    preset = load_presets(folder / "presets.toml")[name]
+    prepared = prepared_for(preset)
+    source = write_preset((folder / "train.py").read_text(encoding="utf-8"), preset)
+    samples = []
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as place, timed() as spent:
+            request = TrialRequest(
+                source=source,
+                backend=backend,
+                preset=name,
+                prepared=prepared.folder,
+                eval_seq_len=preset.data.eval_seq_len,
+                score_rows=preset.score_rows,
+                folder=Path(place),
+                budget=Budget(TRAIN_SECONDS, preset.startup_seconds),
+            )
+            result = run_trial(request)
+        if result.status != "ok" or result.audit is None:
+            raise RuntimeError(f"{backend} {name}: {result.reason}")
+        samples.append(spent)
+    vocabulary = preset.data.vocabularies[0]
+    rows = len(prepared.scored_rows("val", vocabulary, preset.data.eval_seq_len).rows)
+    median = {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
+    title, positions = f"{backend} {name}", result.audit.positions
+    share = 100 * median["audit answer"] / median["score answer"]
+    note = f"{REPEATS} trials"
+    return [
+        _row(f"{title}: scoring, the answers", median["score answer"], "s", f"{rows} rows, {note}"),
+        _row(f"{title}: audit, its process ready", median["audit load"], "s", note),
+        _row(f"{title}: audit, the answers", median["audit answer"], "s", f"{positions} rows, {note}"),
+        _row(f"{title}: audit's answers by scoring's", share, "%", note),
+    ]
+
+
+@contextmanager
+def timed() -> Iterator[dict[str, float]]:
+    """Seconds by role and step of every `Scorer` that works meanwhile."""
+    spent: dict[str, float] = {}
+    real = {"load": Scorer.load, "answer": Scorer.answer}
+
+    def timing(step: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: Any, *arguments: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return work(self, *arguments)
+            finally:
+                spent[f"{self._child.role} {step}"] = time.perf_counter() - started
+
+        return call
+
+    try:
+        for step, work in real.items():
+            setattr(Scorer, step, timing(step, work))
+        yield spent
+    finally:
+        for step, work in real.items():
+            setattr(Scorer, step, work)
+
+
+def starts() -> list[dict[str, Any]]:
+    """A Python that does nothing, at every level that works here."""
+    rows = []
+    for status in levels():
+        if not status.available:
+            continue
+        seconds = []
+        for _ in range(STARTS):
+            with tempfile.TemporaryDirectory() as place:
+                work = Path(place)
+                (work / "home").mkdir()
+                (work / "tmp").mkdir()
+                argv = open_sandbox(status.level).wrap([sys.executable, "-I", "-S", "-c", "pass"], work)
+                started = time.perf_counter()
+                subprocess.run(argv, cwd=work, check=True)
+                seconds.append(1000 * (time.perf_counter() - started))
+        rows.append(_row(f"a process at level {status.level}", statistics.median(seconds), "ms", f"{STARTS} starts"))
+    return rows
+
+
+def _row(name: str, median: float, unit: str, note: str) -> dict[str, Any]:
+    return {"name": name, "median": median, "unit": unit, "note": note}
