@@ -29,7 +29,7 @@ _BOLDNESS = 1.0
 """Standard deviations that a candidate is given the benefit of; less than that stays too close to what is known."""
 _REMEMBERED = 80
 """The process is fitted to this many best and as many latest attempts: its cost grows with their cube."""
-_PACE = ((6, 1, 0.17), (10, 2, 0.25), (30, 3, 0.3), (math.inf, 4, 0.3))
+_PACE = ((4, 1, 0.2), (8, 2, 0.25), (15, 4, 0.3), (math.inf, 6, 0.3))
 """Below so many scores: at most so many constants at once, and so far in coordinates. 0.17 doubles a learning rate."""
 _GROWTH = 2.0
 """The largest growth of the footprint, and of any one size, in one proposal."""

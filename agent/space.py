@@ -120,6 +120,8 @@ def _dimension(name: str, now: Number, origin: Number, vocabularies: Sequence[in
             Dimension(name, fact.category, "choice", 0, 1, choices=choices, weight=fact.weight) if choices[1:] else None
         )
     scale = fact.scale or _natural_scale(now, fact)
+    if origin == 0 and fact.low == 0.0 and isinstance(now, float):
+        scale = "linear"  # the box is drawn around the start, and around nothing there is no other
     if scale == "linear" and not (isinstance(now, float) and fact.low <= now <= fact.high):
         scale = _natural_scale(now, fact)
     if scale == "complement" and not (isinstance(now, float) and 0 < now < 1 and 0 < origin < 1):

@@ -74,7 +74,7 @@ def _edits(source: str, rng: np.random.Generator, most: int) -> Iterator[tuple[s
 
     With `most` above 1 they pile up, one of each category, until there are so many.
     """
-    from autoresearch.agent.structural import MENU  # imports libcst
+    from autoresearch.agent.structural import MENU
 
     now, words = source, ""
     categories: list[str] = []

@@ -67,7 +67,7 @@ class Tuner:
         )
 
     def _from_menu(self, history: History, tried: frozenset[str], rng: np.random.Generator) -> Proposal | None:
-        from autoresearch.agent.structural import MENU  # imports libcst
+        from autoresearch.agent.structural import MENU
 
         times = _times_tried((*history.attempts, *history.in_flight))
         weights = np.array([edit.weight / (1 + 4 * times.get(edit.name, 0)) for edit in MENU])

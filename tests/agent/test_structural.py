@@ -10,6 +10,7 @@ import pytest
 from simulated_runs import ROOT
 
 from autoresearch.agent.constants import read_constants, write_constants
+from autoresearch.agent.space import search_space
 from autoresearch.agent.structural import MENU
 from autoresearch.agent.tried import tree_key
 from autoresearch.backends.contract import BatchInfo, Spec
@@ -25,11 +26,23 @@ BEFORE = {
     "softcap on": "softcap off",
     "batch ramp off": "batch ramp",
     "windows full": "windows short",
+    "rotary all": "rotary half",
+    "mlp ungated": "mlp gated",
+    "x0 on": "x0 off",
+    "block sequential": "block parallel",
+    "head from noise": "head from zero",
+    "momentum warm-up": "momentum constant",
+    "decay linear": "decay constant",
+    "polar five": "polar three",
+    "data packed": "data in order",
+    "precision of the device": "precision full",
 }
 """Edits that lead back -> what they lead back from."""
+SIZES = ("mlp wider", "mlp narrower", "shape wider", "shape deeper", "sequences halved", "sequences doubled")
+"""Edits that may be made again."""
 TINY = {
-    "VOCAB_SIZE": 64, "DEPTH": 2, "DIM": 64, "HEAD_DIM": 32, "SEQ_LEN": 32, "SHORT_WINDOW": 32, "GATE_CHANNELS": 16,
-    "BATCH_TOKENS": 128, "DEVICE_BATCH_ROWS": 2, "LOSS_CHUNK_TOKENS": 64, "WARMUP_STEPS": 1, "PRECISION": "fp32",
+    "VOCAB_SIZE": 64, "DEPTH": 2, "DIM": 96, "HEAD_DIM": 32, "SEQ_LEN": 64, "SHORT_WINDOW": 32, "GATE_CHANNELS": 16,
+    "BATCH_TOKENS": 128, "DEVICE_BATCH_ROWS": 2, "LOSS_CHUNK_TOKENS": 64, "WARMUP_STEPS": 1, "WEIGHT_DECAY": 0.1,
     "COMPILE": "off", "LOG_EVERY": 1,
 }  # fmt: skip
 
@@ -66,6 +79,7 @@ class FewBatches:
             yield self.pair(batch, seq)
 
     def batches(self, batch, seq, packing="best_fit"):
+        assert packing in ("best_fit", "stream")
         for i in range(6):
             self.clock.progress = i / 6
             yield *self.pair(batch, seq), BatchInfo(epoch=0, tokens=(i + 1) * batch * seq)
@@ -126,15 +140,28 @@ def test_an_edit_changes_the_program_keeps_the_contract_and_never_applies_twice(
         assert tree_key(result) != tree_key(source) or name in BEFORE
         compile(result, "train.py", "exec")
         assert all(f"\ndef {function}(" in result for function in ("build", "train", "logits"))
-        if not name.startswith("mlp"):
+        if name not in SIZES:
             assert edit.apply(result) is None
 
 
-def test_ten_families_fit_both_frameworks():
-    families = {"windows", "activation", "value", "norm", "head", "qk", "mlp", "schedule", "softcap", "batch"}
+def test_the_menu_is_long_and_fits_both_frameworks():
+    assert len(MENU) == len(EDITS) >= 50
     for backend in BACKENDS:
-        fitting = {name.split()[0] for name in EDITS if edited(train_source(backend), name) is not None}
-        assert fitting == families
+        source = train_source(backend)
+        assert sum(edit.apply(source) is not None for edit in MENU) >= 30
+        assert {edit.category for edit in MENU if edited(source, edit.name) is not None} >= {
+            "attention", "mlp", "norm_residual", "embeddings_head", "optimizer", "schedule", "batch_sequence",
+            "data_order", "init", "loss", "precision_kernels", "shape", "simplification",
+        }  # fmt: skip
+
+
+def test_an_edit_may_bring_a_constant_which_is_searched_from_then_on():
+    source = train_source("cuda")
+    before, after = (
+        search_space(read_constants(text), read_constants(source))
+        for text in (source, EDITS["schedule warm-up"].apply(source))
+    )
+    assert {one.name for one in after} - {one.name for one in before} == {"WARMUP"}
 
 
 def test_the_schedule_of_the_null_backend_can_be_bent_in_the_same_way():
