@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.judge.decision import RunTrial
+from autoresearch.core.judge.decision import Decision, RunTrial
+from autoresearch.core.store import chain
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.summary import summarise
+from autoresearch.core.trial.result import TrialResult
 
 SIZES = (10_000, 100_000)
 REPEATS = 15
-CONFIG = {"backend": "null", "preset": "demo", "device": "benchmark"}
+_TEXT = "x = 1  # a train file\n" * 1000
+SOURCE, SOURCE_SHA256 = zlib.compress(_TEXT.encode()), hashlib.sha256(_TEXT.encode()).hexdigest()
+"""One source for all: 22 KB, as long as a real one."""
+CONFIG = {
+    "backend": "null",
+    "preset": "demo",
+    "device": "benchmark",
+    "judge": "greedy",
+    "train_seconds": 2.0,
+    "corpus": "none",
+    "prepared": "/nowhere",
+    "prepared_sha256": "0" * 64,
+}
 
 
 def run() -> list[dict[str, Any]]:
@@ -32,6 +48,10 @@ def run() -> list[dict[str, Any]]:
             results.append(_row("ledger: status", lambda folder=folder: _summary(folder), note))
             results.append(_row("ledger: last 20", lambda folder=folder: _last(folder), note))
             results.append(_transition(folder, note))
+            results.append(_decision(folder, size, note))
+            results.append(
+                _row("ledger: walk the chain (status --verify)", lambda folder=folder: _verify(folder), note, 3)
+            )
     return results
 
 
@@ -52,7 +72,7 @@ def fill(folder: Path, size: int) -> None:
                     (
                         number,
                         f"{number:040x}",
-                        f"{number:064x}",
+                        SOURCE_SHA256,
                         f"{number:064d}",
                         "x" * 120,
                         status,
@@ -72,11 +92,13 @@ def fill(folder: Path, size: int) -> None:
                     (number,),
                 )
             write("UPDATE runs SET incumbent = ?", ((size - 1) // 50 * 50,))
+            write("INSERT INTO texts (sha256, body, first_used) VALUES (?, ?, 1.0)", (SOURCE_SHA256, SOURCE))
+            chain.chain_existing(write)
             # An experiment in flight, for the transition that is measured.
             write(
                 "INSERT INTO experiments (number, state, parent, source_sha256, hypothesis, category, researcher,"
-                " parameters, created, trials) VALUES (?, 'proposed', 0, '', 'h', 'shape', 'tuner', '{}', 0.0, 0)",
-                (size,),
+                " parameters, created, trials) VALUES (?, 'proposed', 0, ?, 'h', 'shape', 'tuner', '{}', 0.0, 0)",
+                (size, SOURCE_SHA256),
             )
 
 
@@ -102,9 +124,32 @@ def _transition(folder: Path, note: str) -> dict[str, Any]:
         return _row("ledger: one durable transition", lambda: ledger.start_trial(number, trial, subject=number), note)
 
 
-def _row(name: str, work: Callable[[], object], note: str) -> dict[str, Any]:
+def _decision(folder: Path, number: int, note: str) -> dict[str, Any]:
+    """The decision of the experiment in flight, its link included; taken back after each time."""
+    decision = Decision("discard", 2.0, None, "r")
+    with Ledger(folder) as ledger:
+        result = TrialResult(status="ok", val_bpb=2.0, seed=number, backend="null", preset="demo")
+        ledger.score(number, 1, result)
+        (first,) = ledger.trials(experiment=number)
+
+        def decide() -> None:
+            with ledger._transaction(journal=False) as write:
+                write("UPDATE experiments SET state = 'scored' WHERE number = ?", (number,))
+            ledger.decide(number, decision, first)
+
+        return _row("ledger: one decision, and a transaction to take it back", decide, note)
+
+
+def _verify(folder: Path) -> None:
+    with LedgerReader(folder) as reader:
+        report = reader.verify()
+    if report.fault is not None:
+        raise RuntimeError(report.fault)
+
+
+def _row(name: str, work: Callable[[], object], note: str, repeats: int = REPEATS) -> dict[str, Any]:
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -106,3 +107,16 @@ def test_apply_does_not_overwrite_what_is_not_committed_unless_forced(workspace,
     assert train.read_text() == "mine = 1\n"
     assert call(workspace, "apply", "--force") == 0
     assert train.read_text() == (workspace / "runs/first/best_train.py").read_text()
+
+
+def test_status_verify_names_the_first_row_that_was_edited(workspace, capsys):
+    assert call(workspace, "status", "--tag", "first", "--verify") == 0
+    assert "every decided row fits" in capsys.readouterr().out
+    connection = sqlite3.connect(workspace / "runs/first/ledger.sqlite")
+    with connection:
+        connection.execute("UPDATE experiments SET val_bpb = 0.1 WHERE number = 2")
+    connection.close()
+    assert call(workspace, "status", "--verify") == 1
+    assert "NOT as it was written: experiment 2:" in capsys.readouterr().out
+    assert call(workspace, "status", "--tag", "first", "--verify", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["verified"]["fault"].startswith("experiment 2:")

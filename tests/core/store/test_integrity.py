@@ -6,11 +6,16 @@ import os
 import shutil
 
 import pytest
+from loop_fixtures import CONFIG, PRESET, Scripted, Widths, make_workspace, width_of
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import IntegrityError
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run import Run
 from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.reader import LedgerReader
 
 
 @pytest.fixture
@@ -80,3 +85,30 @@ def test_a_run_keeps_the_hashes_that_it_was_started_with(tmp_path):
         with pytest.raises(IntegrityError, match=r"core/trial/audit\.py has changed since this run was started.*--tag"):
             Integrity(files).begin(ledger)
         assert len(ledger.events("integrity")) == 1
+
+
+def test_a_loop_stops_before_the_verdict_and_goes_on_once_the_file_is_back(tmp_path):
+    workspace, watched = make_workspace(tmp_path / "w"), tmp_path / "audit.py"
+    watched.write_text("honest = True\n")
+
+    def spoil(request):
+        if width_of(request.source) == 12:
+            watched.write_text("honest = False\n")
+
+    def go(executor):
+        integrity = Integrity({"core/trial/audit.py": watched})
+        with Run(workspace, "t", CONFIG, PRESET, integrity=integrity) as run:
+            Loop(run, Widths(9, 12, 8), Greedy(), executor, limits=Limits(3)).go()
+
+    def status():
+        with LedgerReader(workspace / "runs/t") as reader:
+            return reader.run().state, [row.status for row in reader.experiments()]
+
+    with pytest.raises(IntegrityError, match=r"core/trial/audit\.py has changed while this run was going"):
+        go(Scripted(during=spoil))
+    assert status() == ("failed", ["keep", "keep", None])
+    with pytest.raises(IntegrityError, match="since this run was started"):
+        go(Scripted())
+    watched.write_text("honest = True\n")
+    go(Scripted())
+    assert status() == ("finished", ["keep", "keep", "discard", "keep"])
