@@ -7,9 +7,11 @@ const SPARE = 8;
 const COLUMNS = [["n", "n"], ["status", "status"], ["val_bpb", "bpb"], ["delta", "delta"], ["trials", "trials"], ["category", "category"], ["hypothesis", "change"]];
 const NUMERIC = new Set(["n", "val_bpb", "delta", "trials"]);
 
+const drawn = new Map(); // the rows in the document, with their elements
 let rows = [], shown = [], tag = "", sort = { by: "n", down: true };
 
 export function showTable(newRows, newTag) {
+  if (newTag !== tag) $("scroll").scrollTop = 0;
   rows = newRows;
   tag = newTag;
   for (const row of rows) row.text ??= `${row.n} ${row.status} ${row.category} ${row.researcher} ${row.hypothesis}`.toLowerCase();
@@ -34,11 +36,26 @@ function choose() {
 }
 
 export function place() {
-  const box = $("scroll"), focused = document.activeElement?.dataset.n;
+  const box = $("scroll"), space = $("space"), wanted = new Map();
   const first = Math.max(0, Math.floor(box.scrollTop / ROW) - SPARE);
   const last = Math.min(shown.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW) + SPARE);
-  $("space").replaceChildren(...shown.slice(first, last).map((row, i) => line(row, first + i)));
-  if (focused) $("space").querySelector(`a[data-n="${Number(focused)}"]`)?.focus({ preventScroll: true });
+  for (let index = first; index < last; index++) wanted.set(shown[index], index);
+  for (const [row, node] of drawn) if (!wanted.has(row)) { node.remove(); drawn.delete(row); }
+  // A row that stays in view stays in the document, and with it the focus.
+  let next = space.firstChild;
+  for (const [row, index] of wanted) {
+    let node = drawn.get(row);
+    if (!node) drawn.set(row, (node = line(row)));
+    put(node, index);
+    if (node === next) next = next.nextSibling; else space.insertBefore(node, next);
+  }
+}
+
+function put(node, index) {
+  if (node.dataset.index === String(index)) return;
+  node.dataset.index = index;
+  node.setAttribute("aria-rowindex", index + 2);
+  node.style.top = index * ROW + "px";
 }
 
 // The row that a person came from gets the focus back.
@@ -52,14 +69,12 @@ function reach(index) {
   if (index * ROW < box.scrollTop) box.scrollTop = index * ROW;
   if ((index + 1) * ROW > box.scrollTop + box.clientHeight) box.scrollTop = (index + 1) * ROW - box.clientHeight;
   place();
-  $("space").querySelector(`a[data-index="${index}"]`)?.focus({ preventScroll: true });
+  drawn.get(shown[index])?.querySelector("a").focus({ preventScroll: true });
 }
 
-function line(row, index) {
+function line(row) {
   const node = element("div", null, "row");
   node.setAttribute("role", "row");
-  node.setAttribute("aria-rowindex", index + 2);
-  node.style.top = index * ROW + "px";
   for (const [name] of COLUMNS) {
     const value = name === "delta" ? signed(row.delta) : name === "val_bpb" ? number(row.val_bpb) : row[name];
     const cell = element("div", name === "n" ? null : value, NUMERIC.has(name) ? "n" : name === "status" ? statusClass(row.status) : "words");
@@ -67,8 +82,6 @@ function line(row, index) {
     if (name === "n") {
       const link = element("a", row.n);
       link.href = address(tag, row.n);
-      link.dataset.n = row.n;
-      link.dataset.index = index;
       link.setAttribute("aria-label", "experiment " + row.n);
       cell.append(link);
     }
@@ -95,7 +108,7 @@ function heads() {
 }
 
 function move(event) {
-  const at = event.target.dataset?.index, by = { ArrowDown: 1, ArrowUp: -1, PageDown: 12, PageUp: -12, Home: -shown.length, End: shown.length }[event.key];
+  const at = event.target.closest(".row")?.dataset.index, by = { ArrowDown: 1, ArrowUp: -1, PageDown: 12, PageUp: -12, Home: -shown.length, End: shown.length }[event.key];
   if (at === undefined || !by) return;
   event.preventDefault();
   reach(Math.min(Math.max(Number(at) + by, 0), shown.length - 1));

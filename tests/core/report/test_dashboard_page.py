@@ -211,7 +211,7 @@ def test_everything_is_reached_by_keyboard(page, tmp_path):
         page.get_by_role("heading", name="Experiment 2: discard").wait_for()
         page.keyboard.press("Escape")
         rows(page).first.wait_for()
-        page.wait_for_function(f"({focused}) === 'experiment 2'")
+        page.wait_for_function(f"() => ({focused}) === 'experiment 2'")
 
         page.locator("#chart-box").focus()
         page.keyboard.press("End")
@@ -260,4 +260,4 @@ def test_an_address_of_nothing_says_so(page, tmp_path, path):
     workspace = make_workspace(tmp_path / "w")
     go(workspace, Widths(9), 1)
     with opened(page, workspace, path):
-        page.wait_for_function("/no experiment|no run|no such|first/.test(document.body.innerText)")
+        page.wait_for_function("() => /no experiment|no run|no such|first/.test(document.body.innerText)")
