@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TREE := .build/tree/autoresearch
+# What is installed besides the product; CI adds the trackers, which are large.
+EXTRAS ?= dev
 TAG ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test cheats check bench clean tree
+.PHONY: help demo test cheats check bench docs clean tree
 .DEFAULT_GOAL := help
 
 help:
@@ -25,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); PyTorch is large, so the first time takes some minutes ..."
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		-c constraints.txt -e ".[dev]" | { grep --line-buffered -E '^ *(Downloading .* (MB|GB)|Installing collected)' | cut -c1-100 || true; }
+		-c constraints.txt -e ".[$(EXTRAS)]" | { grep --line-buffered -E '^ *(Downloading .* (MB|GB)|Installing collected)' | cut -c1-100 || true; }
 	@$(BIN)/ar --version
 	@touch $@
 

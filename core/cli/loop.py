@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from autoresearch.core.cli.beside import Beside, BesideOptions, beside_options, check_beside
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
 from autoresearch.core.cli.params import Corpus, Vocabularies
 from autoresearch.core.cli.researchers import (
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 @click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Text to train on.  [default: the preset's]")
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Prepared vocabularies.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seeds models and data order.  [default: 0]")
+@beside_options
 @click.option("--allow-dirty", is_flag=True, help="Start from a train file with changes that are not committed.")
 @require_isolation
 @pass_settings
@@ -77,6 +80,7 @@ def loop(
     seed: int | None,
     allow_dirty: bool,
     options: ResearcherOptions,
+    beside: BesideOptions,
 ) -> None:
     """The main job: propose, train, score, keep or discard; repeat.
 
@@ -89,11 +93,12 @@ def loop(
 
     options = without_models(options) if researcher not in WITH_MODELS and not _flagged("model", "max_usd") else options
     check_researcher(researcher, options)
+    check_beside(beside)
     wishes = Wishes(judge, calibrate, budget, corpus, vocab, seed)
     tag, config, preset, prepared = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
-        go(settings, run, proposer, Limits(experiments, hours), prepared)
+        go(settings, run, proposer, Limits(experiments, hours), prepared, beside)
 
 
 def _flagged(*names: str) -> bool:
@@ -102,7 +107,14 @@ def _flagged(*names: str) -> bool:
     return any(ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in names)
 
 
-def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, prepared: Prepared) -> None:
+def go(
+    settings: Settings,
+    run: Run,
+    researcher: Researcher,
+    limits: Limits,
+    prepared: Prepared,
+    options: BesideOptions | None = None,
+) -> None:
     """Run the loop and show what comes of it. Leaves with the loop's exit code."""
     from autoresearch.core.cli.awake import awake
     from autoresearch.core.cli.ending import show_end
@@ -127,6 +139,7 @@ def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, pre
     try:
         with (
             _view(settings, run, researcher, limits) as view,
+            Beside(options or BesideOptions(), run, view.note) as beside,
             listen(stop, view.note),
             awake(),
         ):
@@ -140,7 +153,7 @@ def go(settings: Settings, run: Run, researcher: Researcher, limits: Limits, pre
                 limits=limits,
                 stop=stop,
                 observer=_observer(view),
-                on_decided=_print_decided if settings.json else None,
+                on_decided=_on_decided(beside, settings),
                 device_watch=DeviceWatch(run.config.backend, run.config.machine),
             )
             ending = job.go()
@@ -192,6 +205,15 @@ def _observer(view: View) -> Any:
         view(event)
 
     return observe
+
+
+def _on_decided(beside: Beside, settings: Settings) -> Callable[[ExperimentRow], None]:
+    def decided(row: ExperimentRow) -> None:
+        if settings.json:
+            _print_decided(row)
+        beside.decided(row)
+
+    return decided
 
 
 def _print_decided(row: ExperimentRow) -> None:

@@ -1,0 +1,171 @@
+"""The loop's side of a tracker: it writes to a process that nobody waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.track.tracker import TrackedRun
+
+FOLDER = "tracking"
+"""In the run's folder: what the library printed, and how many decisions it was told."""
+PATIENCE_SECONDS = 30.0
+"""For what is still to be told when the loop ends."""
+METRICS = ("tokens_per_second", "peak_memory_mb", "train_seconds", "wall_seconds", "tokens", "params", "mfu")
+
+
+def check_library(name: str) -> None:
+    """Raises `PrerequisiteError` when the tracker's library is not installed."""
+    if importlib.util.find_spec(name) is None:
+        raise PrerequisiteError(
+            f"--track {name} needs the library {name}.", fix=f'pip install -c constraints.txt -e ".[{name}]"'
+        )
+
+
+class Telling:
+    """One tracker that is told of one run, from the first decision that it has not heard of."""
+
+    def __init__(self, name: str, reader: LedgerReader, say: Callable[[str], None]) -> None:
+        """`say` is called from another thread."""
+        self.name, self._say = name, say
+        self._folder = reader.folder / FOLDER
+        self._folder.mkdir(exist_ok=True)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._failed = False
+        self._best: float | None = None
+        self._step = 0
+        known, run = self._told(), reader.run()
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "autoresearch.core.track.child", name, str(self._folder / f"{name}.log")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=self._folder,  # what lies in the folder one stands in must not be imported for a library
+            start_new_session=True,  # Ctrl-C is the loop's
+        )
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._listen)]
+        for thread in self._threads:
+            thread.start()
+        tracked = TrackedRun(run.tag, f"{run.tag}-{int(run.created):x}", reader.folder, _flat(run.config))
+        self._put({"start": {**asdict(tracked), "folder": str(reader.folder)}})
+        for number in reader.decisions():
+            self.decided(reader.experiment(number), tell=self._step >= known)
+
+    def decided(self, row: ExperimentRow, *, tell: bool = True) -> None:
+        """A decision; never waits."""
+        if row.status == "keep" and row.estimate is not None:
+            self._best = row.estimate
+        if tell:
+            self._put({"log": {"step": self._step, "numbers": numbers(row, self._best), "texts": texts(row)}})
+        self._step += 1
+
+    def close(self, state: str, ended: str) -> None:
+        """The loop ends. Waits a little for what is still to be told, then ends the process with all below it."""
+        self._put({"end": {"state": state, "texts": {"ended": ended}}})
+        self._lines.put(None)
+        end = time.monotonic() + PATIENCE_SECONDS
+        try:
+            self._child.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._fail(f"it has not taken everything in {PATIENCE_SECONDS:g} s")
+        with contextlib.suppress(OSError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        for thread in self._threads:
+            thread.join(max(end - time.monotonic(), 1.0))
+
+    def _put(self, message: Mapping[str, Any]) -> None:
+        self._lines.put(json.dumps(message))
+
+    def _write(self) -> None:
+        stdin = self._child.stdin
+        assert stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            while (line := self._lines.get()) is not None:
+                stdin.write(line + "\n")
+                stdin.flush()
+        with contextlib.suppress(OSError, ValueError):
+            stdin.close()
+
+    def _listen(self) -> None:
+        assert self._child.stdout is not None
+        ended = False
+        for line in self._child.stdout:
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                continue
+            if "place" in answer:
+                self._say(f"{self.name}: {answer['place']}")
+            elif "told" in answer:
+                self._mark(int(answer["told"]) + 1)
+            elif "failed" in answer:
+                ended = True
+                self._fail(str(answer["failed"]))
+        if self._child.wait() not in (0, -signal.SIGKILL) and not ended:
+            self._fail(f"its process ended with {self._child.returncode}")
+
+    def _fail(self, why: str) -> None:
+        if not self._failed:
+            self._failed = True
+            self._say(f"{self.name} fails, the run goes on without it: {why}. Its log: {self._folder / self.name}.log")
+
+    def _told(self) -> int:
+        try:
+            return int((self._folder / f"{self.name}.told").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _mark(self, count: int) -> None:
+        with contextlib.suppress(OSError):
+            (self._folder / f"{self.name}.told").write_text(str(count))
+
+
+def numbers(row: ExperimentRow, best: float | None) -> dict[str, float]:
+    """What is known of a decision in numbers; `decided` is seconds since the epoch."""
+    known = {
+        "experiment": row.number,
+        "decided": row.decided,
+        "val_bpb": row.val_bpb,
+        "estimate": row.estimate,
+        "delta": row.delta,
+        "best_estimate": best,
+        "kept": row.status == "keep",
+        "trials": row.trials,
+        "usd": row.usd,
+        **{name: row.metrics.get(name) for name in METRICS},
+    }
+    return {name: float(value) for name, value in known.items() if isinstance(value, int | float)}
+
+
+def texts(row: ExperimentRow) -> dict[str, str]:
+    """What is known of it in words."""
+    known = {
+        "status": row.status,
+        "hypothesis": row.hypothesis,
+        "category": row.category,
+        "researcher": row.researcher,
+        "reason": row.reason,
+        "commit": row.commit,
+    }
+    return {name: str(value) for name, value in known.items() if value is not None}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value if isinstance(value, int | float | str) else json.dumps(value) for name, value in config.items()
+    }
