@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -103,9 +104,28 @@ LOG_EVERY = 10  # steps between two points of the live curve; each one waits for
 # ---- model
 
 
+class RMSNorm(torch.autograd.Function):
+    """`norm` with its gradient written out: where nothing is compiled, autograd's own takes twice as long."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        """x (..., D) of any dtype; the mean square is taken in float32."""
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square() / x.size(-1)
+        scale = torch.rsqrt(mean_square + NORM_EPS).to(x.dtype)
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        """What of grad lies along y is taken away: stretching x does not change y."""
+        y, scale = ctx.saved_tensors
+        return (grad - y * (grad * y).mean(-1, keepdim=True)) * scale
+
+
 def norm(x: Tensor) -> Tensor:
     """RMS norm over the last axis, without weights."""
-    return F.rms_norm(x, (x.size(-1),), eps=NORM_EPS)
+    return RMSNorm.apply(x)
 
 
 def activation(x: Tensor) -> Tensor:
@@ -145,7 +165,7 @@ def rotary_angles(seq_len: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel pairs of x (B, H, T, HEAD_DIM) by their position (RoFormer, arXiv:2104.09864)."""
+    """Turn channel pairs of x (..., T, HEAD_DIM) by their position (RoFormer, arXiv:2104.09864)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
@@ -157,13 +177,73 @@ def in_window(seq_len: int, window: int, device: torch.device) -> Tensor:
     return (distance >= 0) & (distance < window)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
-    """Causal attention on (B, H, T, HEAD_DIM); `mask` is None where everything before is seen."""
-    if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    if isinstance(mask, Tensor):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return flex_attention(q, k, v, block_mask=mask)
+Attend = Callable[..., Tensor]
+"""q, k, v (B, H, T, HEAD_DIM), q scaled already, and `window=` -> (B, H, T, HEAD_DIM). Causal."""
+
+
+def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, block: int = 128) -> Tensor:
+    """In plain products, `block` queries at a time against the keys that one of them sees: the fastest on a CPU."""
+    T, parts = q.size(2), []
+    position = torch.arange(T, device=q.device)
+    for start in range(0, T, block):
+        first, end = max(0, start - window + 1), min(start + block, T)
+        distance = position[start:end, None] - position[first:end]
+        hidden = torch.zeros(distance.shape, dtype=q.dtype, device=q.device)
+        hidden.masked_fill_((distance < 0) | (distance >= window), -torch.inf)
+        scores = q[:, :, start:end] @ k[:, :, first:end].mT + hidden
+        parts.append(scores.softmax(-1) @ v[:, :, first:end])
+    return torch.cat(parts, dim=2)
+
+
+def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """By PyTorch's own kernels; a short window costs as much as a full one."""
+    mask = in_window(q.size(2), window, q.device) if window < q.size(2) else None
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
+
+
+def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int, masks: dict[int, BlockMask]) -> Tensor:
+    """By FlexAttention in short windows: it skips blocks of keys that no query sees. Fast only when compiled."""
+    if window not in masks:
+        return attend_sdpa(q, k, v, window)
+    return flex_attention(q, k, v, block_mask=masks[window], scale=1.0)
+
+
+def attend_flash(q: Tensor, k: Tensor, v: Tensor, window: int, flash: Callable[..., Tensor]) -> Tensor:
+    """By FlashAttention-3, which keeps heads after positions and counts a window without the token itself."""
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    out = flash(q, k, v, softmax_scale=1.0, causal=True, window_size=(window - 1, 0))
+    return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)  # some versions add the log-sums
+
+
+def flex_masks(seq_len: int, device: torch.device) -> dict[int, BlockMask]:
+    """FlexAttention's masks of the short windows, by window."""
+
+    def seen(window: int) -> BlockMask:
+        def rule(batch: Tensor, head: Tensor, t: Tensor, s: Tensor) -> Tensor:
+            return (t >= s) & (t - s < window)
+
+        return create_block_mask(rule, None, None, seq_len, seq_len, device=device)
+
+    windows = {window_of(layer, seq_len) for layer in range(DEPTH)}
+    return {window: seen(window) for window in windows if window < seq_len}
+
+
+def fastest_attention(device: torch.device, dtype: torch.dtype, compiled: bool) -> tuple[Attend, str]:
+    """The best that is there for training, and its name: FlashAttention-3, FlexAttention, SDPA; on a CPU, products."""
+    if device.type != "cuda":
+        return attend_by_blocks, "attention by blocks"
+    why_not = "it needs a Hopper GPU and bf16"
+    if torch.cuda.get_device_capability(device) == (9, 0) and dtype == torch.bfloat16:
+        try:
+            from kernels import get_kernel
+
+            flash = get_kernel("kernels-community/flash-attn3").flash_attn_func
+            return partial(attend_flash, flash=flash), "FlashAttention-3"
+        except Exception as error:  # not installed, not downloaded, no build for this PyTorch: all leave the next best
+            why_not = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+    name = "FlexAttention in short windows" if compiled else "SDPA"
+    attend = partial(attend_flex, masks=flex_masks(SEQ_LEN, device)) if compiled else attend_sdpa
+    return attend, f"{name} (no FlashAttention-3: {why_not})"
 
 
 class Linear(nn.Linear):
@@ -187,18 +267,18 @@ class Attention(nn.Module):
         self.value_embed = nn.Embedding(VOCAB_SIZE, DIM) if has_value_embedding(layer) else None
         self.value_gate = Linear(GATE_CHANNELS, DIM // HEAD_DIM) if has_value_embedding(layer) else None
 
-    def forward(
-        self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | BlockMask | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
         B, T, _ = x.shape
-        q, k, v = (linear(x).view(B, T, -1, HEAD_DIM) for linear in (self.q, self.k, self.v))
+        weights = torch.cat([linear.weight for linear in (self.q, self.k, self.v)])  # one product instead of three
+        qk, v = F.linear(x, weights.to(x.dtype)).view(B, T, 3, -1, HEAD_DIM).split((2, 1), dim=2)
+        q, k = norm(rotary(qk.permute(2, 0, 3, 1, 4), *angles))
+        v = v.squeeze(2)
         if self.value_embed is not None:
             looked_up = self.value_embed(tokens).to(x.dtype).view_as(v)
             v = v + 2 * torch.sigmoid(self.value_gate(x[..., :GATE_CHANNELS])).unsqueeze(-1) * looked_up
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        q, k = (QK_GAIN * norm(rotary(part, *angles)) for part in (q, k))
-        return self.proj(attend(q, k, v, mask).transpose(1, 2).reshape(B, T, DIM))
+        y = attend(q * (QK_GAIN**2 * HEAD_DIM**-0.5), k, v.transpose(1, 2))
+        return self.proj(y.transpose(1, 2).reshape(B, T, DIM))
 
 
 class MLP(nn.Module):
@@ -220,11 +300,9 @@ class Block(nn.Module):
         super().__init__()
         self.attn, self.mlp = Attention(layer), MLP()
 
-    def forward(
-        self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], mask: Tensor | BlockMask | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
-        x = residual(x, lambda h: self.attn(h, tokens, angles, mask))
+        x = residual(x, lambda h: self.attn(h, tokens, angles, attend))
         return residual(x, self.mlp)
 
 
@@ -239,18 +317,16 @@ class GPT(nn.Module):
         self.x0_scale = nn.Parameter(torch.full((DEPTH,), X0_INIT))
         self.head = None if TIE_HEAD else Linear(DIM, VOCAB_SIZE)
         self.dtype = torch.float32
-        self.flex_masks: dict[int, BlockMask] = {}  # by window; only there while a compiled training step runs
+        self.attend: Attend = attend_sdpa
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> (B, T, D) of the model's dtype: what the head multiplies."""
         T = tokens.size(1)
         angles = tuple(part.to(self.dtype) for part in rotary_angles(T, tokens.device))
-        windows = [window_of(layer, T) for layer in range(DEPTH)]
-        masks = {w: self.flex_masks.get(w, in_window(T, w, tokens.device)) if w < T else None for w in set(windows)}
         x = x0 = norm(self.wte(tokens).to(self.dtype))
         for i, block in enumerate(self.blocks):
             x = self.resid_scale[i].to(x.dtype) * x + self.x0_scale[i].to(x.dtype) * x0
-            x = block(x, tokens, angles, masks[windows[i]])
+            x = block(x, tokens, angles, partial(self.attend, window=window_of(i, T)))
         return norm(x)
 
     def head_weight(self) -> Tensor:
@@ -301,14 +377,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dx, dw = [], torch.zeros_like(weight)
         for start in range(0, x.size(0), LOSS_CHUNK_TOKENS):
             rows = slice(start, start + LOSS_CHUNK_TOKENS)
-            z = softcap(F.linear(x[rows], w).float())
-            log_sum = z.logsumexp(1, keepdim=True)
-            target = targets[rows, None]
-            total = total + (log_sum - z.gather(1, target)).sum()
-            dz = (z - log_sum).exp_().scatter_add_(1, target, torch.full_like(log_sum, -1.0))
+            z, target = softcap(F.linear(x[rows], w).float()), targets[rows, None]
+            highest = SOFTCAP or z.amax(1, keepdim=True)  # the cap bounds the exponentials, so no search for a maximum
+            dz = (z - highest).exp_()
+            partition = dz.sum(1, keepdim=True)
+            total = total + (partition.log() + highest - z.gather(1, target)).sum()
+            dz.div_(partition * x.size(0)).scatter_add_(1, target, torch.full_like(partition, -1 / x.size(0)))
             if SOFTCAP:
-                dz *= 1 - (z / SOFTCAP).square()  # the slope of softcap, from its value
-            dz = (dz / x.size(0)).to(x.dtype)
+                dz = torch.addcmul(dz, dz, z.square_(), value=-(SOFTCAP**-2))  # the slope of softcap, from its value
+            dz = dz.to(x.dtype)
             dx.append(dz @ w)
             dw += dz.T @ x[rows]
         ctx.save_for_backward(torch.cat(dx), dw)
@@ -485,19 +562,6 @@ def compiles(device: str, budget: float) -> bool:
     return COMPILE == "on" or (COMPILE == "auto" and (device == "cuda" or budget >= 1800))
 
 
-def block_masks(seq_len: int, device: torch.device) -> dict[int, BlockMask]:
-    """FlexAttention's masks of the short windows, by window: it skips blocks of keys that no query sees."""
-
-    def seen(window: int) -> BlockMask:
-        def rule(batch: Tensor, head: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            return (t >= s) & (t - s < window)
-
-        return create_block_mask(rule, None, None, seq_len, seq_len, device=device)
-
-    windows = {window_of(layer, seq_len) for layer in range(DEPTH)}
-    return {window: seen(window) for window in windows if window < seq_len}
-
-
 def warm_up(model: GPT, loss_of: Callable[..., Tensor], update: Callable[..., Tensor], data: Data) -> None:
     """Run whole steps on synthetic batches, so that graphs and buffers exist before the clock starts; then undo them."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -527,6 +591,7 @@ def build(spec: Spec) -> GPT:
     model = GPT()
     initialise(model, spec.seed)
     model.dtype = compute_dtype(spec.device)
+    model.attend = attend_sdpa if spec.device == "cuda" else attend_by_blocks
     return model.to(spec.device)
 
 
@@ -536,9 +601,10 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     compiled = compiles(device.type, clock.budget)
     if compiled:
         loss_of, update = torch.compile(loss_of, dynamic=False), torch.compile(update, dynamic=False)
-        model.flex_masks = block_masks(SEQ_LEN, device) if device.type == "cuda" else {}
+    scoring_attend = model.attend
+    model.attend, attention = fastest_attention(device, model.dtype, compiled)
     mode = "compiled" if compiled else "eager"
-    print(f"cuda: {device.type}, {model.dtype}, {mode}, {torch.get_num_threads()} threads")  # noqa: T201
+    print(f"cuda: {device.type}, {model.dtype}, {mode}, {attention}, {torch.get_num_threads()} threads")  # noqa: T201
     warm_up(model, loss_of, update, data)
 
     optimizer, step, micro_step, total, mean_loss = Optimizer(model, update), 0, 0, 0.0, None
@@ -559,7 +625,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         show(clock, step, mean_loss, progress)
 
     model.zero_grad(set_to_none=True)
-    model.flex_masks = {}
+    model.attend = scoring_attend
     return model
 
 

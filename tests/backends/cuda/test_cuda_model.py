@@ -1,4 +1,4 @@
-"""The model's function: attention windows, rotary positions, causality, precision, the chunked loss."""
+"""The model's function: windows by layer, rotary positions, causality, precision, the chunked loss."""
 
 import pytest
 import torch
@@ -7,32 +7,6 @@ import torch.nn.functional as F
 
 def tokens_of(rows=2, seq=32, vocab=64):
     return torch.randint(0, vocab, (rows, seq), generator=torch.Generator().manual_seed(1))
-
-
-def attention_by_hand(q, k, v, window):
-    scores = q @ k.mT / q.size(-1) ** 0.5
-    for t in range(q.size(2)):
-        for s in range(k.size(2)):
-            if s > t or t - s >= window:
-                scores[:, :, t, s] = -torch.inf
-    return scores.softmax(-1) @ v
-
-
-@pytest.mark.parametrize("window", [1, 5, 12])
-def test_a_window_sees_that_many_tokens_and_no_more(load_train, window):
-    train = load_train()
-    q, k, v = torch.randn(3, 2, 2, 12, 16, generator=torch.Generator().manual_seed(0))
-    mask = None if window == 12 else train.in_window(12, window, q.device)
-    torch.testing.assert_close(train.attend(q, k, v, mask), attention_by_hand(q, k, v, window))
-
-
-def test_flex_masks_hide_what_plain_masks_hide(load_train):
-    train = load_train(SEQ_LEN=256, SHORT_WINDOW=40)
-    (window, mask), *others = train.block_masks(256, torch.device("cpu")).items()
-    position = torch.arange(256)
-    seen = mask.mask_mod(None, None, position[:, None], position[None, :])
-    assert window == 40 and not others
-    assert torch.equal(seen, train.in_window(256, 40, torch.device("cpu")))
 
 
 def test_the_pattern_repeats_over_the_layers_and_the_last_layer_is_full(load_train):
@@ -93,6 +67,17 @@ def test_logits_stay_under_the_cap_and_no_cap_lets_them_out(load_train, spec):
         model = train.build(spec)
         model.head.weight.data.mul_(1e6)
         assert (train.logits(model, tokens_of()).abs().max() > 15.0).item() is out
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_the_written_out_gradient_of_the_norm_is_autograds(load_train, scale):
+    x = (scale * torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    y, expected = load_train().norm(x), F.rms_norm(x, (16,), eps=1e-6)
+    grad = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(y, expected)
+    wanted = torch.autograd.grad(expected, x, grad)[0]
+    tolerance = (wanted.abs().max() * 1e-4).item()
+    torch.testing.assert_close(torch.autograd.grad(y, x, grad)[0], wanted, atol=tolerance, rtol=1e-3)
 
 
 @pytest.mark.parametrize("cap", [15.0, 0])

@@ -1,0 +1,139 @@
+"""Every way to attend is the same function: softmax by hand, in value and gradient; and the best one is chosen."""
+
+import sys
+from functools import partial
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+T = 40
+
+
+def by_hand(q, k, v, window):
+    scores = q @ k.mT
+    for t in range(T):
+        for s in range(T):
+            if s > t or t - s >= window:
+                scores[:, :, t, s] = -torch.inf
+    return scores.softmax(-1) @ v
+
+
+def flash_stand_in(q, k, v, softmax_scale=None, causal=False, window_size=(-1, -1)):
+    """FlashAttention-3's signature and conventions, by hand: (B, T, H, D), windows without the token itself."""
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    distance = torch.arange(q.size(2))[:, None] - torch.arange(k.size(2))
+    left, right = window_size
+    hidden = (distance > left) | (distance < -right)
+    if causal:
+        hidden |= distance < 0
+    scores = (softmax_scale * q @ k.mT).masked_fill(hidden, -torch.inf)
+    return (scores.softmax(-1) @ v).transpose(1, 2)
+
+
+def ways(train):
+    """Name -> the way to attend."""
+    return {
+        "blocks of 16": partial(train.attend_by_blocks, block=16),
+        "one block": train.attend_by_blocks,
+        "sdpa": train.attend_sdpa,
+        "flash": partial(train.attend_flash, flash=flash_stand_in),
+        "flash with log-sums": partial(train.attend_flash, flash=lambda *a, **k: (flash_stand_in(*a, **k), None)),
+    }
+
+
+def parts(seq=T):
+    return torch.randn(3, 2, 2, seq, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+
+@pytest.mark.parametrize("window", [1, 7, 16, 39, T])
+@pytest.mark.parametrize("way", ["blocks of 16", "one block", "sdpa", "flash", "flash with log-sums"])
+def test_a_window_sees_that_many_tokens_and_no_more(load_train, way, window):
+    qkv = parts()
+    expected = by_hand(*qkv, window)
+    found = ways(load_train())[way](*qkv, window=window)
+    grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    wanted = torch.autograd.grad(expected, qkv, grad)[0]
+    torch.testing.assert_close(torch.autograd.grad(found, qkv, grad)[0], wanted, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_sees_what_the_others_see(load_train):
+    train = load_train(SHORT_WINDOW=40)
+    masks = train.flex_masks(256, torch.device("cpu"))
+    q, k, v = parts(256).detach()
+    assert list(masks) == [40]
+    for window in (40, 256):
+        found = train.attend_flex(q, k, v, window, masks)
+        torch.testing.assert_close(found, train.attend_sdpa(q, k, v, window), atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """A GPU of that capability, as far as the choice of a kernel can tell."""
+
+    def make(capability=(9, 0), kernels=None):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+        monkeypatch.setitem(sys.modules, "kernels", kernels)
+
+    return make
+
+
+def kernels_package(get_kernel):
+    package = ModuleType("kernels")
+    package.get_kernel = get_kernel
+    return package
+
+
+def test_on_a_hopper_gpu_flash_attention_3_comes_first(load_train, hopper):
+    asked = []
+    kernel = SimpleNamespace(flash_attn_func=flash_stand_in)
+    hopper(kernels=kernels_package(lambda name: asked.append(name) or kernel))
+    attend, name = load_train().fastest_attention(torch.device("cuda"), torch.bfloat16, True)
+    assert (name, asked) == ("FlashAttention-3", ["kernels-community/flash-attn3"])
+    q, k, v = parts()
+    torch.testing.assert_close(attend(q, k, v, window=5), by_hand(q, k, v, 5), atol=1e-5, rtol=1e-4)
+
+
+def unreachable(name):
+    raise FileNotFoundError("not in the cache\nand no network")
+
+
+@pytest.mark.parametrize(
+    "capability, dtype, package, reason",
+    [
+        ((9, 0), torch.bfloat16, kernels_package(unreachable), "FileNotFoundError: not in the cache)"),
+        ((9, 0), torch.bfloat16, None, "ModuleNotFoundError"),
+        ((9, 0), torch.float32, None, "Hopper"),
+        ((8, 9), torch.bfloat16, None, "Hopper"),
+    ],
+)
+@pytest.mark.parametrize("compiled, expected", [(True, "FlexAttention in short windows"), (False, "SDPA")])
+def test_without_it_the_next_best_is_taken_and_the_reason_said(
+    load_train, hopper, monkeypatch, capability, dtype, package, reason, compiled, expected
+):
+    hopper(capability, package)
+    train = load_train()
+    monkeypatch.setattr(train, "flex_masks", lambda seq_len, device: {})
+    attend, name = train.fastest_attention(torch.device("cuda"), dtype, compiled)
+    assert name.startswith(f"{expected} (no FlashAttention-3:")
+    assert reason in name
+    q, k, v = parts()
+    torch.testing.assert_close(attend(q, k, v, window=T), by_hand(q, k, v, T), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["sdpa", "flash"])
+def test_a_gpus_path_can_be_traced_forward_and_backward_without_memory(load_train, spec, way):
+    train = load_train(PRECISION="bf16", WINDOW_PATTERN="SL", SHORT_WINDOW=8)
+    model = train.build(spec).to("meta")
+    model.attend = train.attend_sdpa if way == "sdpa" else partial(train.attend_flash, flash=like_its_query)
+    tokens = torch.zeros(4, 32, dtype=torch.int64, device="meta")
+    model.loss(tokens, tokens).backward()
+    assert {(p.grad.device.type, p.grad.dtype) for p in model.parameters()} == {("meta", torch.float32)}
+    logits = train.logits(model, tokens)
+    assert (logits.dtype, logits.shape) == (torch.float32, (4, 32, 64))
+
+
+def like_its_query(q, k, v, softmax_scale=None, causal=False, window_size=(-1, -1)):
+    return q + k + v
