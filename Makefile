@@ -43,7 +43,8 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests
 
 cheats: $(STAMP)
-	$(BIN)/python tests/cheats $(if $(BACKEND),--backend $(BACKEND)) $(if $(SEEDS),--seeds $(SEEDS))
+	$(BIN)/python tests/cheats $(if $(BACKEND),--backend $(BACKEND)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(KEEP),--keep $(KEEP)) $(if $(PAGE),--page $(PAGE))
 
 check: $(STAMP) tree
 	$(BIN)/ruff check .

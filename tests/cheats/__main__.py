@@ -1,6 +1,6 @@
 """`make cheats`: every cheat with the gate on and off, every honest variant; exit status 1 when one goes wrong.
 
-python tests/cheats [--backend null|cuda|mlx|all] [--seeds N] [--only WORDS] [--isolation LEVEL] [--keep FILE]
+python tests/cheats [--backend NAME|all] [--seeds N] [--only WORDS] [--isolation LEVEL] [--keep FILE] [--page FILE]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from cheating import Cheat  # noqa: E402
 from conftest import small_corpus  # noqa: E402
 from corpus import cheats, sample  # noqa: E402
 from in_a_run import run_of  # noqa: E402
+from page import page  # noqa: E402
 
 from autoresearch.core.trial.sandbox import best_level  # noqa: E402
 
@@ -65,7 +66,10 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, help="add the rows to this file as JSON lines; those in it are not run again"
     )
+    parser.add_argument("--page", type=Path, help="write all rows of --keep as a page of Markdown")
     options = parser.parse_args()
+    if options.page is not None and options.keep is None:
+        parser.error("--page needs --keep")
     os.environ["SOME_API_KEY"] = "sk-very-secret"
     level = options.isolation or best_level()
     rows: list[Row] = []
@@ -78,6 +82,8 @@ def main() -> int:
                 rows += run(arena, options, level)
             finally:
                 arena.close()
+    if options.page is not None:
+        options.page.write_text(page(list(kept(options.keep).values())), encoding="utf-8")
     return summarise(rows)
 
 
