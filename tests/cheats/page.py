@@ -9,11 +9,11 @@ from typing import Protocol
 BACKENDS = ("null", "cuda", "mlx")
 HEAD = """# Every cheat, and what stopped it
 
-Written by `make cheats KEEP=rows.jsonl PAGE=docs/cheats.md`. Each cheat is added to the backend's real train file (tiny
-constants, a second of training; `cuda` and `mlx` on a CPU), and runs with the static gate off; the column *gate* says whether
-the gate would have refused it before anything ran. After each trial no process was left and no file outside its folder had
-changed. What the layers are is said in [trust.md](trust.md); *crash*: Python itself refused; *ignored*: what the cheat says
-or leaves behind was not believed, and the score is honest.
+Written by `make cheats KEEP=rows.jsonl PAGE=docs/cheats.md`. Each cheat is added to the backend's real train file
+(tiny constants, a second of training; `cuda` and `mlx` on a CPU), and runs with the static gate off; the column *gate*
+says whether the gate would have refused it before anything ran. After each trial no process was left and no file
+outside its folder had changed. What the layers are is said in [trust.md](trust.md); *crash*: Python itself refused;
+*ignored*: what the cheat says or leaves behind was not believed, and the score is honest.
 """
 
 
