@@ -18,6 +18,8 @@ ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
 GPU_NODES = ("nvidia*", "dri", "kfd", "dxg")
 PROC = ("self", "cpuinfo", "meminfo", "stat", "loadavg", "version", "filesystems", "uptime", "vmstat", "sys", "driver")
 """What a framework may ask of /proc without seeing other processes: `self` is the child alone."""
+GPU_READ = ("/sys", "/proc/devices", "/proc/modules")
+"""What a GPU's driver library asks for besides its nodes."""
 DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system/cpu")
 DEVICES_WRITE = ("/dev/null",)
 

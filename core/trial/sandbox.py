@@ -27,6 +27,7 @@ from autoresearch.core.trial.reach import (
     DEVICES_READ,
     DEVICES_WRITE,
     ETC,
+    GPU_READ,
     PROC,
     SYSTEM_FOLDERS,
     LevelStatus,
@@ -141,7 +142,9 @@ class LandlockSandbox:
             (work / path.name).symlink_to(path.resolve())
         read = [*map(str, readable), *(f"/etc/{name}" for name in ETC), *DEVICES_READ]
         read += [*(f"/proc/{name}" for name in PROC), *map(str, read_only)]
-        write = [str(work), *DEVICES_WRITE, *map(str, gpu_nodes())]
+        nodes = gpu_nodes()
+        read += GPU_READ if nodes else ()
+        write = [str(work), *DEVICES_WRITE, *nodes]
         rules = [word for path in read for word in ("--read", path)]
         rules += [word for path in write for word in ("--write", path)]
         return [sys.executable, "-I", "-S", landlock.__file__, *rules, "--", *argv]

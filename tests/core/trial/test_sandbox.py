@@ -245,6 +245,9 @@ def test_gpu_nodes_pass_through_every_wall_where_there_are_any(work: Path, monke
     assert ["--ro-bind-try", "/sys", "/sys"] in [argv[i : i + 3] for i in range(len(argv))]
     argv = sandbox_module.LandlockSandbox().wrap(["true"], work)
     assert set(nodes) <= {argv[i + 1] for i in range(len(argv) - 1) if argv[i] == "--write"}
+    assert "/sys" in argv
+    monkeypatch.setattr(sandbox_module, "gpu_nodes", list)
+    assert "/sys" not in sandbox_module.LandlockSandbox().wrap(["true"], work)
 
 
 @NEEDS_BUBBLEWRAP
