@@ -237,7 +237,7 @@ class Run:
             budget=Budget(self.config.train_seconds, self.config.startup_seconds),
             tolerances=self.folder / "tolerances.json",
             calibrate=started.subject == 0,
-            audit_below=audit_bar(self.ledger) if trial.role == "candidate" and row.number else None,
+            audit_below=audit_bar(self.ledger, row.number) if trial.role == "candidate" and row.number else None,
         )
         return started, request
 
