@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 
-SIGMAS = 3.0
-"""Above everything that the incumbent, or the keep before it, has measured: room for a simplification, for noise and
-for a demotion while the trial runs."""
 
+def audit_bar(ledger: LedgerReader, experiment: int) -> float | None:
+    """The val_bpb from which on a trial of this experiment is not audited; None while there is nothing to compare with.
 
-def audit_bar(ledger: LedgerReader) -> float | None:
-    """The val_bpb from which on a candidate's trial is not audited; None while there is nothing to compare with.
-
-    A keep needs trials below its incumbent, and those are all audited: a trial above the bar only speaks against it.
+    A keep needs a mean below its incumbent's, or for less code within `SAME_MARGIN` sigmas of it (`race.judge`). So it
+    rests on trials below the bar, which are all audited; one above it only speaks against its source. While other
+    experiments have trials, the incumbent may be demoted, so the keep before it counts as well.
     """
     best = ledger.incumbent()
     if best is None:
         return None
-    rows = [best, *filter(None, [ledger.keep_before(best.number)])]
-    levels = [level for row in rows for level in _levels(ledger, row)]
+    others = [row for row in ledger.undecided() if row.number != experiment and row.state != "proposed"]
+    before = ledger.keep_before(best.number) if others else None
+    levels = [level for row in (best, before) if row is not None for level in _levels(ledger, row)]
     sigmas = [float(facts["sigma"]) for facts in (ledger.experiment(0).judged, ledger.last_facts()) if "sigma" in facts]
-    return max(levels) + SIGMAS * max(sigmas, default=0.0) if levels else None
+    return max(levels) + SAME_MARGIN * max(sigmas, default=0.0) if levels else None
 
 
 def _levels(ledger: LedgerReader, row: ExperimentRow) -> list[float]:
-    """The estimate, and every val_bpb that its source was measured at."""
-    measured = [trial.val_bpb for trial in ledger.trials(subject=row.number)]
-    return [float(level) for level in (row.estimate, row.val_bpb, *measured) if level is not None]
+    """The estimate, the mean of every trial of its source, and the last one, which may be another machine's."""
+    measured = [trial.val_bpb for trial in ledger.trials(subject=row.number) if trial.val_bpb is not None]
+    if not measured:
+        return [] if row.estimate is None else [row.estimate]
+    return [sum(measured) / len(measured), measured[-1], *([] if row.estimate is None else [row.estimate])]

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.core.judge.bar import SIGMAS, audit_bar
-from autoresearch.core.judge.decision import Decision, Demotion, RunTrial
+from autoresearch.core.judge import race
+from autoresearch.core.judge.bar import audit_bar
+from autoresearch.core.judge.decision import Decision, RunTrial
+from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.trial.result import TrialResult
@@ -20,10 +22,14 @@ def ledger(tmp_path: Path):
         yield ledger
 
 
-def keep(ledger: Ledger, number: int, *values: float, **facts: float) -> None:
-    """An experiment that is kept after these trials."""
+def propose(ledger: Ledger, number: int) -> None:
     names = {"parent": 0, "commit": f"c{number}", "fingerprint": f"f{number}", "program": "p", "created": float(number)}
     ledger.propose(number, Proposal(f"x = {number}", "try", "shape"), **names)  # type: ignore[arg-type]
+
+
+def keep(ledger: Ledger, number: int, *values: float, **facts: float) -> None:
+    """An experiment that is kept after these trials."""
+    propose(ledger, number)
     for seed, value in enumerate(values):
         trial = ledger.start_trial(number, RunTrial("candidate", seed), subject=number)
         ledger.score(number, trial.k, TrialResult(status="ok", val_bpb=value, seed=seed, backend="null", preset="demo"))
@@ -32,24 +38,38 @@ def keep(ledger: Ledger, number: int, *values: float, **facts: float) -> None:
 
 
 def test_before_there_is_an_incumbent_everything_is_audited(ledger: Ledger) -> None:
-    assert audit_bar(ledger) is None
+    assert audit_bar(ledger, 0) is None
 
 
-def test_the_bar_lies_some_sigmas_above_the_worst_that_the_incumbent_measured(ledger: Ledger) -> None:
-    keep(ledger, 0, 2.00, 2.04, sigma=0.02)
-    assert audit_bar(ledger) == pytest.approx(2.04 + SIGMAS * 0.02)
+def test_the_bar_lies_half_a_sigma_above_the_incumbent(ledger: Ledger) -> None:
+    keep(ledger, 0, 2.00, 2.02, sigma=0.02)
+    assert audit_bar(ledger, 1) == pytest.approx(2.02 + SAME_MARGIN * 0.02)  # its last trial, which is above the mean
+    keep(ledger, 1, 1.92, 1.90, sigma=0.03)
+    assert audit_bar(ledger, 2) == pytest.approx(1.91 + SAME_MARGIN * 0.03)
 
 
-def test_after_a_keep_the_one_before_it_still_counts_for_it_may_become_the_incumbent_again(ledger: Ledger) -> None:
+def test_while_another_experiment_has_trials_the_keep_before_counts_for_it_may_be_the_incumbent_again(
+    ledger: Ledger,
+) -> None:
     keep(ledger, 0, 2.5, sigma=0.02)
-    keep(ledger, 1, 2.0, sigma=0.03)
-    assert audit_bar(ledger) == pytest.approx(2.5 + SIGMAS * 0.03)
-    keep(ledger, 2, 1.5, sigma=0.03)
-    assert audit_bar(ledger) == pytest.approx(2.0 + SIGMAS * 0.03)
-    ledger.demote(Demotion(2, "it did not hold"), 1)
-    assert audit_bar(ledger) == pytest.approx(2.5 + SIGMAS * 0.03)
+    keep(ledger, 1, 2.0, sigma=0.02)
+    propose(ledger, 2)
+    propose(ledger, 3)
+    assert audit_bar(ledger, 3) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
+    ledger.start_trial(2, RunTrial("candidate", 1), subject=2)
+    assert audit_bar(ledger, 3) == pytest.approx(2.5 + SAME_MARGIN * 0.02)
+    assert audit_bar(ledger, 2) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
 
 
 def test_without_noise_the_bar_is_the_number_itself(ledger: Ledger) -> None:
     keep(ledger, 0, 2.0)
-    assert audit_bar(ledger) == 2.0
+    assert audit_bar(ledger, 1) == 2.0
+
+
+def test_what_the_judge_would_keep_or_race_lies_below_the_bar(ledger: Ledger) -> None:
+    keep(ledger, 0, 2.00, 2.00, sigma=0.02)
+    bar = audit_bar(ledger, 1)
+    assert bar is not None
+    for removes_code in (False, True):
+        match = race.Match(bar, [], race.Standing(2.0, 2), 0.02, 10, race.FIRST_WEALTH, 0, 0, removes_code)
+        assert race.judge(match).step == "discard"
