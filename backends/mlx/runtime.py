@@ -25,6 +25,9 @@ from autoresearch.backends.contract import Array, Device, Model
 NAME = "mlx"
 
 _INSTALL = "pip install 'autoresearch-dual[mlx]'"
+NLL_ROWS = 256
+"""Rows of logits that `nll` takes at a time on a CPU: they stay in its cache."""
+
 _MAX_BLAS_THREADS = 16
 """Matrices of a model that fits a CPU are small: more threads cost more in waiting than they save."""
 
@@ -163,9 +166,24 @@ def nll(logits: Array, targets: Array) -> np.ndarray:
     """-log softmax(logits)[target] in nats. logits (B, T, V), targets (B, T) -> float32 (B, T)."""
     import mlx.core as mx
 
+    if mx.default_device().type == mx.DeviceType.cpu:
+        return _host_nll(to_numpy(logits.astype(mx.float32)), to_numpy(targets))
     chosen = mx.take_along_axis(logits, targets[..., None].astype(mx.int32), axis=-1).squeeze(-1)
     total = mx.logsumexp(logits.astype(mx.float32), axis=-1)
     return np.array(total - chosen.astype(mx.float32))
+
+
+def _host_nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The same in numpy, some rows at a time: on a CPU, MLX takes its exponentials one by one."""
+    scores, wanted = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1, 1).astype(np.int64)
+    out = np.empty(len(scores), np.float32)
+    for start in range(0, len(scores), NLL_ROWS):
+        part = scores[start : start + NLL_ROWS]
+        peak = part.max(axis=1, keepdims=True)
+        total = np.log(np.exp(part - peak).sum(axis=1, keepdims=True)) + peak
+        chosen = np.take_along_axis(part, wanted[start : start + NLL_ROWS], axis=1)
+        out[start : start + NLL_ROWS] = (total - chosen)[:, 0]
+    return out.reshape(targets.shape)
 
 
 def save_weights(model: Model, path: Path) -> None:

@@ -48,6 +48,10 @@ COMMANDS = {
     "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
     "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the hidden test text."),
     "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
+    "bench": Entry(
+        "autoresearch.core.cli.bench", "bench", "Measure one backend: speed, MFU, memory, what is not training."
+    ),
+    "compare": Entry("autoresearch.core.cli.compare", "compare", "Both backends side by side on the same work."),
     "ideas": Entry("autoresearch.core.cli.ideas", "ideas", "The idea bank: what helped others, and what hurt."),
     "config": Entry("autoresearch.core.cli.config", "config", "Every option's value, and where it comes from."),
     "completion": Entry("autoresearch.core.cli.completion", "completion", "Print the shell's completion script."),

@@ -89,12 +89,13 @@ def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> Shapes:
 def flops_per_token(shapes: Shapes, vocab_size: int) -> float | None:
     """FLOPs of forward and backward per training token, read off the shapes of what was trained: 6 per matrix weight.
 
-    Of the matrices with the vocabulary on one side only one counts, as the head: the others are tables to look up in.
+    Of the matrices with the vocabulary on one side only one counts, as the head: the others, and those with it on both
+    sides, are tables to look up in.
     What attention does between tokens is left out, and a weight that is not used on every token is counted as if it
     were. None where there is no matrix.
     """
     matrices = [shape for shape in shapes.values() if len(shape) >= 2]
-    heads = [math.prod(shape) for shape in matrices if vocab_size in shape]
+    heads = [math.prod(shape) for shape in matrices if list(shape).count(vocab_size) == 1]
     weights = sum(math.prod(shape) for shape in matrices if vocab_size not in shape) + max(heads, default=0)
     return 6.0 * weights or None
 

@@ -1,0 +1,77 @@
+"""Two backends on the same work, in turn, so that a machine that slows down slows both."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoresearch.core.bench.measure import Bench, Measured, Tell, describe, find_peak
+from autoresearch.core.bench.parity import logits_apart
+from autoresearch.core.bench.work import Work
+from autoresearch.core.data.manifest import Prepared
+
+TAIL = 5
+"""Points of a curve's end that are averaged where two losses are compared."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both sides, and what they have in common."""
+
+    sides: tuple[Measured, Measured]
+    logits_apart: float
+    """The largest difference of two logits in float32, on the same weights and rows."""
+    equal_tokens: float
+    """As many as the slower side saw in its shortest trial."""
+    losses: tuple[float, float]
+    """Mean training loss of each side there. The schedules follow the time that is left, not the tokens."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        names = [side.backend for side in self.sides]
+        return {
+            "backends": {side.backend: side.as_json() for side in self.sides},
+            "parity": {"logits_max_abs": self.logits_apart, "precision": "fp32"},
+            "at_equal_tokens": {"tokens": self.equal_tokens, "loss": dict(zip(names, self.losses, strict=True))},
+        }
+
+
+def compare(
+    works: tuple[Work, Work],
+    prepared: Prepared,
+    bench: Bench,
+    seconds: float,
+    seeds: list[int],
+    tell: Tell,
+    cancel: threading.Event,
+) -> Comparison:
+    """Measure both. Raises `TrialError` when a trial does not end well."""
+    tell("parity: the same weights and rows through both")
+    apart = logits_apart(works, prepared, cancel)
+    peaks = []
+    for work in works:
+        tell(f"{work.backend}: measuring matrix products")
+        peaks.append(find_peak(work.backend))
+    done: list[list[Any]] = [[], []]
+    for seed in seeds:
+        for work, (device, peak), mine in zip(works, peaks, done, strict=True):
+            tell(f"{work.backend}: training for {seconds:g} s, seed {seed}")
+            mine.append(bench.trial(work, seconds, seed, device, peak))
+    first, second = (
+        Measured(work.backend, device, describe(device), peak, [row for row, _ in mine], [curve for _, curve in mine])
+        for work, (device, peak), mine in zip(works, peaks, done, strict=True)
+    )
+    tokens = min((curve.tokens[-1] for side in (first, second) for curve in side.curves if curve.tokens), default=0.0)
+    return Comparison((first, second), apart, tokens, (loss_at(first, tokens), loss_at(second, tokens)))
+
+
+def loss_at(side: Measured, tokens: float) -> float:
+    """The mean over the side's trials of the last few points up to so many tokens; NaN without points."""
+    ends = []
+    for curve in side.curves:
+        losses = [loss for seen, loss in zip(curve.tokens, curve.loss, strict=True) if seen <= tokens]
+        ends.append(float(np.mean(losses[-TAIL:])) if losses else float("nan"))
+    return float(np.mean(ends)) if ends else float("nan")

@@ -1,0 +1,247 @@
+"""One backend measured: the peak of its products, and real trials set against it."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from autoresearch.backends.contract import Device
+from autoresearch.core.bench.anatomy import Curve, curve_of, read_events, take_apart
+from autoresearch.core.bench.work import Work
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.errors import TrialError
+from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.fleet.local import LocalExecutor
+from autoresearch.core.store.constants import read_constants
+from autoresearch.core.trial.device import measure_peak
+from autoresearch.core.trial.peak import cores, write_peaks
+from autoresearch.core.trial.result import Budget, TrialRequest, TrialResult
+from autoresearch.core.trial.watch import TrialCancelled
+
+WAIT_SECONDS = 0.2
+LABELS = ("backend", "preset", "seed", "hardware", "isolation")
+"""Fields of a row that are no figures."""
+
+
+class Hardware(BaseModel):
+    """What a figure was measured on: it means nothing without."""
+
+    model_config = ConfigDict(frozen=True)
+    device: str
+    kind: str
+    memory_mb: float | None
+    precision: str
+    framework: str
+    driver: str | None
+    cores: int
+    system: str
+    python: str
+
+
+class Row(BaseModel):
+    """One trial of one backend. What does not exist is None. Times are seconds."""
+
+    model_config = ConfigDict(frozen=True)
+    backend: str
+    preset: str
+    seed: int
+    hardware: Hardware
+    isolation: str | None
+    budget: float
+    val_bpb: float | None
+    tokens: int | None
+    tokens_per_second: float | None
+    steps: int | None
+    step_seconds: float | None
+    """Training time over the steps that the train file counts."""
+    flops_per_token: float | None
+    claimed_flops_per_token: float | None
+    mfu: float | None
+    """`flops_per_token` as the core counts them, against the measured products."""
+    claimed_mfu: float | None
+    """The same with the train file's own count, which adds attention."""
+    peak_memory_mb: float | None
+    peak_host_memory_mb: float | None
+    start_up: float
+    freezing: float
+    scoring: float
+    audit: float
+    ending: float
+    outside: float
+    """All that is not training."""
+    outside_share: float
+    """Of the training budget."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A backend's rows and what they have in common."""
+
+    backend: str
+    device: Device
+    hardware: Hardware
+    peak: dict[str, float]
+    """FLOP/s of the fastest square products, by precision, measured just before."""
+    rows: list[Row]
+    curves: list[Curve]
+
+    def median(self, name: str) -> float | None:
+        """Of a figure over all rows; None where one is missing."""
+        values = [getattr(row, name) for row in self.rows]
+        return None if None in values else statistics.median(values)
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json and RESULTS."""
+        names = [name for name in Row.model_fields if name not in LABELS]
+        return {
+            "backend": self.backend,
+            "hardware": self.hardware.model_dump(),
+            "peak_flops": self.peak,
+            "data_sheet_flops": self.device.peak_flops,
+            "median": {name: self.median(name) for name in names},
+            "rows": [row.model_dump() for row in self.rows],
+            "curves": [asdict(curve) for curve in self.curves],
+        }
+
+
+def describe(device: Device) -> Hardware:
+    """The hardware fields of every row."""
+    return Hardware(
+        device=device.name,
+        kind=device.kind,
+        memory_mb=device.memory_mb,
+        precision=device.precision,
+        framework=device.framework,
+        driver=device.driver,
+        cores=cores(),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+    )
+
+
+def find_peak(backend: str) -> tuple[Device, dict[str, float]]:
+    """Measure the products and remember them for `mfu` in later trials; empty for a backend that multiplies nothing."""
+    device, peak = measure_peak(backend)
+    if peak:
+        write_peaks(device, peak)
+    return device, peak
+
+
+class Bench:
+    """Runs trials of any backend through the executor that `ar loop` uses."""
+
+    def __init__(self, folder: Path, prepared: Prepared, observer: Observer | None, cancel: threading.Event) -> None:
+        self._folder, self._prepared, self._observer, self._cancel = folder, prepared, observer, cancel
+
+    def trial(self, work: Work, seconds: float, seed: int, device: Device, peak: dict[str, float]) -> tuple[Row, Curve]:
+        """One trial. Raises `TrialError` when it does not end well, `TrialCancelled` when it was stopped."""
+        folder = self._folder / f"{work.backend}-{seed}"
+        request = TrialRequest(
+            source=work.source,
+            backend=work.backend,
+            preset=work.preset,
+            prepared=self._prepared.folder,
+            eval_seq_len=work.data.eval_seq_len,
+            score_rows=work.score_rows,
+            folder=folder,
+            seed=seed,
+            budget=Budget(seconds, work.startup_seconds),
+        )
+        result = self._run(request)
+        if result.status != "ok":
+            raise TrialError(
+                f"the {work.backend} trial with seed {seed} ended as {result.status}: {result.reason}.",
+                fix=f"see {result.log}.",
+            )
+        events = read_events(folder)
+        try:
+            return row_of(result, events, work, seconds, device, peak), curve_of(events)
+        except ValueError as error:
+            raise TrialError(f"the {work.backend} trial with seed {seed} cannot be measured: {error}.") from error
+
+    def _run(self, request: TrialRequest) -> TrialResult:
+        executor = LocalExecutor()
+        try:
+            handle = executor.submit(request, self._observer)
+            while True:
+                if self._cancel.is_set():
+                    raise TrialCancelled("the measurement was stopped.")
+                try:
+                    return handle.result(WAIT_SECONDS)
+                except TimeoutError:
+                    continue
+        finally:
+            executor.close()
+
+
+def row_of(
+    result: TrialResult,
+    events: list[dict[str, Any]],
+    work: Work,
+    seconds: float,
+    device: Device,
+    peak: dict[str, float],
+) -> Row:
+    """A trial's row. Raises `ValueError` when an event is missing."""
+    parts = take_apart(events)
+    yardstick = peak.get(precision_of(work, device))
+    speed = result.tokens_per_second
+
+    def share(flops: float | None) -> float | None:
+        return flops * speed / yardstick if flops and speed and yardstick else None
+
+    return Row(
+        backend=work.backend,
+        preset=work.preset,
+        seed=result.seed,
+        hardware=describe(device),
+        isolation=result.isolation,
+        budget=seconds,
+        val_bpb=result.val_bpb,
+        tokens=result.tokens,
+        tokens_per_second=speed,
+        steps=result.steps,
+        step_seconds=parts.training / result.steps if result.steps else None,
+        flops_per_token=result.flops_per_token,
+        claimed_flops_per_token=result.claimed_flops_per_token,
+        mfu=share(result.flops_per_token),
+        claimed_mfu=share(result.claimed_flops_per_token),
+        peak_memory_mb=result.peak_memory_mb,
+        peak_host_memory_mb=result.peak_host_memory_mb,
+        start_up=parts.start_up,
+        freezing=parts.freezing,
+        scoring=parts.scoring,
+        audit=parts.audit,
+        ending=parts.ending,
+        outside=parts.outside,
+        outside_share=parts.outside / seconds,
+    )
+
+
+def precision_of(work: Work, device: Device) -> str:
+    """What the train file computes in: its constant PRECISION, or the device's own where that says "auto"."""
+    asked = read_constants(work.source).get("PRECISION", "auto")
+    return str(asked) if asked in ("fp32", "bf16") else device.precision
+
+
+Tell = Callable[[str], None]
+
+
+def measure(work: Work, bench: Bench, seconds: float, seeds: list[int], tell: Tell) -> Measured:
+    """The peak, then one trial per seed."""
+    tell(f"{work.backend}: measuring matrix products")
+    device, peak = find_peak(work.backend)
+    done = []
+    for seed in seeds:
+        tell(f"{work.backend}: training for {seconds:g} s, seed {seed}")
+        done.append(bench.trial(work, seconds, seed, device, peak))
+    return Measured(
+        work.backend, device, describe(device), peak, [row for row, _ in done], [curve for _, curve in done]
+    )

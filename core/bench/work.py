@@ -1,0 +1,81 @@
+"""What is measured: one amount of work that every backend can do, or a preset's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.core.config import Constant, DataPreset, Preset
+from autoresearch.core.errors import SourceError
+from autoresearch.core.store.constants import read_constants, write_constants, write_preset
+
+COMMON: Mapping[str, Constant] = {
+    "VOCAB_SIZE": 2048,
+    "DEPTH": 4,
+    "DIM": 256,
+    "HEAD_DIM": 64,
+    "MLP_RATIO": 4,
+    "SEQ_LEN": 256,
+    "WINDOW_PATTERN": "L",
+    "VALUE_EMBEDS": "alternate",
+    "TIE_HEAD": False,
+    "BATCH_TOKENS": 8192,
+    "DEVICE_BATCH_ROWS": 32,
+}
+"""A small model that a laptop's processor trains in a minute and a GPU in a second."""
+SHARED = (
+    *("ROPE_BASE", "QK_GAIN", "SOFTCAP", "GATE_CHANNELS", "NORM_EPS", "INIT_SCALE", "HEAD_INIT", "X0_INIT"),
+    *("EMBED_LR", "VALUE_EMBED_LR", "HEAD_LR", "RESID_LR", "X0_LR", "ADAM_BETA1", "ADAM_BETA2", "ADAM_EPS"),
+    *("MUON_LR", "MUON_MOMENTUM", "MOMENTUM_START", "MOMENTUM_WARMUP_STEPS", "MUON_BETA2", "WEIGHT_DECAY"),
+    *("WARMDOWN", "FINAL_LR", "SHORT_WINDOW"),
+)
+"""Constants that change what is learned, not how it is computed. `ar compare` gives both backends the same ones."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One train file, its sizes written into it, and the text it is trained and scored on."""
+
+    backend: str
+    preset: str
+    source: str
+    data: DataPreset
+    score_rows: int
+    startup_seconds: float
+
+
+def of_preset(backend: str, source: str, preset: Preset) -> Work:
+    """The preset's own sizes, as a run would start from."""
+    return Work(
+        backend, preset.name, write_preset(source, preset), preset.data, preset.score_rows, preset.startup_seconds
+    )
+
+
+def common(backend: str, source: str, preset: Preset) -> Work:
+    """The common work: COMMON's sizes, the rest from the `cpu` preset, which every backend has.
+
+    Raises `SourceError` when the file lacks one of the sizes.
+    """
+    sized = write_constants(write_preset(source, preset), COMMON)
+    return Work(backend, preset.name, sized, preset.data, preset.score_rows, preset.startup_seconds)
+
+
+def alike(work: Work, other: Work) -> Work:
+    """`work` with what `other` learns by: every size and every constant of SHARED that both files have."""
+    mine, theirs = read_constants(work.source), read_constants(other.source)
+    wanted = {name: theirs[name] for name in (*COMMON, *SHARED) if name in mine and name in theirs}
+    if not wanted:
+        raise SourceError("the two train files have no constant in common, so they cannot be given the same work.")
+    source = write_constants(work.source, wanted)
+    return Work(work.backend, other.preset, source, other.data, other.score_rows, work.startup_seconds)
+
+
+def train_source(path: Path) -> str:
+    """A train file's text. Raises `SourceError` when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"{path} cannot be read as a train file: {error}.", fix="name a --workspace that has one"
+        ) from error

@@ -1,0 +1,54 @@
+"""`ar bench`: how fast one backend is on this machine."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from autoresearch.core.cli.context import (
+    Settings,
+    ensure_prepared,
+    pass_settings,
+    require_isolation,
+    resolve_backend,
+    resolve_preset,
+)
+from autoresearch.core.cli.params import Corpus
+
+
+@click.command()
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, metavar="S", help="Of training, each trial."
+)
+@click.option("--trials", type=click.IntRange(min=1), default=1, metavar="N", help="Medians are over so many.")
+@click.option("--common", is_flag=True, help="The work of `ar compare` instead of the preset's own.")
+@click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@require_isolation
+@pass_settings
+def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus: str | None) -> None:
+    """Measure one backend: its matrix products, then real trials.
+
+    Speed, step time, share of the measured peak (MFU), memory, start-up, scoring and audit. What is measured of the
+    products is remembered, and later trials show their `mfu` by it where there is no data sheet.
+    """
+    from autoresearch.core.bench import work
+    from autoresearch.core.bench.measure import Bench, measure
+    from autoresearch.core.bench.table import table
+    from autoresearch.core.cli.train import cancel_on_signal, new_folder
+    from autoresearch.core.config import choose_preset, load_presets
+    from autoresearch.core.report.live import live_view
+
+    backend = resolve_backend(settings)
+    source = work.train_source(backend.train_file)
+    if common:
+        wanted = work.common(backend.name, source, choose_preset(load_presets(backend.presets_file), "cpu"))
+    else:
+        wanted = work.of_preset(backend.name, source, resolve_preset(settings, backend))
+    presets = load_presets(backend.presets_file)
+    prepared = ensure_prepared(settings, choose_preset(presets, wanted.preset), corpus=corpus)
+    folder = new_folder(settings.workspace, f"{backend.name}-bench")
+    with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
+        room = Bench(folder, prepared, view, cancel)
+        measured = measure(wanted, room, seconds, list(range(trials)), view.note)
+    click.echo(json.dumps(measured.as_json()) if settings.json else table([measured]))

@@ -1,0 +1,84 @@
+"""`ar compare`: two backends side by side on the same work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autoresearch.core.cli.context import Settings, ensure_prepared, load_runtime, pass_settings, require_isolation
+from autoresearch.core.cli.params import Corpus
+
+if TYPE_CHECKING:
+    from autoresearch.core.bench.work import Work
+    from autoresearch.core.config import Preset
+
+
+@click.command()
+@click.option("--first", default="cuda", metavar="BACKEND", help="Its constants are given to both.")
+@click.option("--second", default="mlx", metavar="BACKEND")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, metavar="S", help="Of training, each trial."
+)
+@click.option("--trials", type=click.IntRange(min=1), default=1, metavar="N", help="Of each, with as many seeds.")
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG", help="[default: in the trials' folder]"
+)
+@click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@require_isolation
+@pass_settings
+def compare(
+    settings: Settings, first: str, second: str, seconds: float, trials: int, picture: Path | None, corpus: str | None
+) -> None:
+    """Train both backends on the same work: the same text in the same order, sizes, seeds and learning rates.
+
+    Speed, memory, loss against tokens and against seconds, val_bpb at an equal budget, and whether the same weights
+    give the same logits. The sizes are one small model's, or with --preset those of the first backend's preset.
+    """
+    from autoresearch.core.bench.compare import compare as run
+    from autoresearch.core.bench.measure import Bench
+    from autoresearch.core.bench.picture import draw
+    from autoresearch.core.bench.table import table
+    from autoresearch.core.cli.train import cancel_on_signal, new_folder
+    from autoresearch.core.report.live import live_view
+
+    works, preset = choose_work(settings, first, second)
+    prepared = ensure_prepared(settings, preset, corpus=corpus)
+    folder = new_folder(settings.workspace, f"{first}-{second}")
+    with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
+        room = Bench(folder, prepared, view, cancel)
+        found = run(works, prepared, room, seconds, list(range(trials)), view.note, cancel)
+    path = picture or folder / "compare.png"
+    draw(found, path)
+    if settings.json:
+        click.echo(json.dumps({**found.as_json(), "picture": str(path)}))
+        return
+    losses = " and ".join(f"{loss:.4f} ({side.backend})" for loss, side in zip(found.losses, found.sides, strict=True))
+    click.echo(table(found.sides))
+    click.echo(f"float32 logits of the same weights: at most {found.logits_apart:.2e} apart")
+    click.echo(f"training loss after {found.equal_tokens:,.0f} tokens: {losses}")
+    click.echo(f"picture: {path}")
+
+
+def choose_work(settings: Settings, first: str, second: str) -> tuple[tuple[Work, Work], Preset]:
+    """The two works, and the preset whose text they are trained on. Raises `UsageError`, `PrerequisiteError`."""
+    from autoresearch.backends import folder, names
+    from autoresearch.core.bench import work
+    from autoresearch.core.config import choose_preset, load_presets, train_file
+    from autoresearch.core.errors import PrerequisiteError, UsageError
+
+    for name in (first, second):
+        if name not in names() or first == second:
+            raise UsageError(f"{first!r} and {second!r} are not two backends.", fix=f"two of {', '.join(names())}")
+        if (missing := load_runtime(name).unavailable()) is not None:
+            raise PrerequisiteError(f"the {name} backend cannot run here: {missing}")
+    sources = [work.train_source(train_file(settings.workspace, name)) for name in (first, second)]
+    presets = [load_presets(folder(name) / "presets.toml") for name in (first, second)]
+    asked = "cpu" if settings.preset == "auto" else settings.preset
+    preset = choose_preset(presets[0], asked)
+    make = work.common if settings.preset == "auto" else work.of_preset
+    leader = make(first, sources[0], preset)
+    follower = work.of_preset(second, sources[1], presets[1].get(asked) or presets[1]["cpu"])
+    return (leader, work.alike(follower, leader)), preset

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from autoresearch.core.cli import main
+
+ROW = (
+    "val_bpb",
+    "tokens_per_second",
+    "step_seconds",
+    "start_up",
+    "scoring",
+    "audit",
+    "peak_host_memory_mb",
+    "hardware",
+)
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("AR_DATA_DIR", str(tmp_path / "data"))
+    assert main.run(["-q", "init", str(tmp_path / "work")]) == 0
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("argparse", "datetime", "inspect", "typing"):
+        shutil.copy(Path(json.__file__).parent.parent / f"{name}.py", texts / f"{name}.txt")
+    monkeypatch.setenv("AR_BENCH_CORPUS", str(texts))
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def test_bench_measures_one_backend(workspace, capsys):
+    capsys.readouterr()
+    assert (
+        main.run(["--backend", "null", "--preset", "demo", "bench", "--seconds", "0.3", "--trials", "2", "--json"]) == 0
+    )
+    shown = json.loads(capsys.readouterr().out)
+    assert [row["seed"] for row in shown["rows"]] == [0, 1]
+    assert all(row[name] is not None for row in shown["rows"] for name in ROW)
+    assert shown["peak_flops"] == {}, "the null model multiplies nothing"
+    assert shown["median"]["mfu"] is None
+    assert not (workspace.parent / "data" / "peaks.json").exists()
+    assert main.run(["-q", "--backend", "null", "--preset", "demo", "bench", "--seconds", "0.3"]) == 0
+    assert "all outside training" in capsys.readouterr().out
+
+
+def test_compare_wants_two_backends_that_can_do_the_same_work(workspace, capsys):
+    assert main.run(["compare", "--first", "null", "--second", "null"]) == 2
+    assert main.run(["compare", "--first", "null", "--second", "abacus"]) == 2
+    assert "are not two backends" in capsys.readouterr().err
