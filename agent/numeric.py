@@ -25,12 +25,15 @@ _STEPS = 192
 """Candidates from steps around the incumbent."""
 _DRAWS = 8
 """Draws from the Parzen estimator; each gives candidates on several subsets of the constants."""
-_BOLDNESS = 1.0
+_BOLDNESS = 1.4
 """Standard deviations that a candidate is given the benefit of; less than that stays too close to what is known."""
 _REMEMBERED = 80
 """The process is fitted to this many best and as many latest attempts: its cost grows with their cube."""
-_PACE = ((4, 1, 0.2), (8, 2, 0.25), (15, 4, 0.3), (math.inf, 6, 0.3))
-"""Below so many scores: at most so many constants at once, and so far in coordinates. 0.17 doubles a learning rate."""
+_PACE = ((3, 4, 0.25), (8, 6, 0.3), (math.inf, 8, 0.35))
+"""Below so many scores: at most so many constants at once, and so far in coordinates. 0.17 doubles a learning rate.
+
+Several from the start: far from the best most constants can be improved, and the process tells their shares apart.
+"""
 _GROWTH = 2.0
 """The largest growth of the footprint, and of any one size, in one proposal."""
 
@@ -80,13 +83,11 @@ def propose_move(history: History, tried: frozenset[str], rng: np.random.Generat
 def _candidates(
     seen: Observations, dimensions: Sequence[Dimension], draws: np.ndarray, rng: np.random.Generator, widen: float
 ) -> list[dict[int, float]]:
-    """Coordinates by dimension: one at first, a new one each time, so that trials can be read; up to four later."""
+    """Coordinates by dimension, on subsets of the dimensions: the heavier ones more often."""
     weights = np.array([dimension.weight for dimension in dimensions])
     towards = np.array([dimension.towards for dimension in dimensions])
     known = np.ptp(seen.points, axis=0) > 0
     most, reach = next((most, reach) for below, most, reach in _PACE if seen.measured < below)
-    if most == 1 and widen == 1.0 and not known.all():
-        weights = np.where(known, 0.0, weights)
     most, reach = min(len(dimensions), most), min(1.0, reach * widen)
     found = []
     for i in range(_STEPS + 8 * len(draws)):
