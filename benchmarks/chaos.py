@@ -1,11 +1,14 @@
-"""SIGKILL at random moments: the loop, and everything that it started, again and again, on the null backend.
+"""Signals, a damaged ledger and a full disk at random moments, again and again, on the null backend.
 
-`python -m benchmarks.chaos 200` kills 200 times. Trials here have a fixed number of steps, so that the decisions of an
+`python -m benchmarks.chaos 200` sends SIGKILL 200 times to the loop and to what it started. `--term` sends SIGTERM,
+`--truncate` also cuts the ledger off at a random byte after every second signal, and `--full-disk` runs on a small
+tmpfs that is filled up to a random rest instead. Trials here have a fixed number of steps, so that the decisions of an
 undisturbed run can be compared one by one.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import shutil
@@ -29,8 +32,13 @@ KILLS = 20
 EXPERIMENTS_PER_KILL = 0.15
 STEPS = 12
 CORPUS_BYTES = 1_200_000
-TIMEOUT_SECONDS = 180
+TIMEOUT_SECONDS = 600
+"""For a whole run to its end, on a busy machine."""
 TAG = "chaos"
+DISK_BYTES, MOST_LEFT_BYTES = 96 * 2**20, 2**20
+"""Of the small tmpfs, and what is left on it at most."""
+FULL_SECONDS = 20.0
+"""How long a loop may go on with what is left before it is killed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,10 @@ class Outcome:
     disagreements: tuple[str, ...]
     """Where ledger, journal, git, results.tsv and best_train.py do not agree."""
     seconds: float
+    refusals: int = 0
+    """Times that the loop ended by itself with one line about the full disk."""
+    unclear: int = 0
+    """Times that it ended by itself in any other way, such as a traceback."""
 
 
 def run() -> list[dict[str, Any]]:
@@ -57,10 +69,10 @@ def run() -> list[dict[str, Any]]:
     return [{"name": n, "median": count, "unit": "", "note": note} for n, count in zip(names, counts, strict=True)]
 
 
-def disturb(folder: Path, kills: int, *, seed: int, truncate: bool = False) -> Outcome:
-    """Kill a run that many times, let it finish, and compare it with one that is left alone.
+def disturb(folder: Path, kills: int, *, seed: int, number: int = signal.SIGKILL, truncate: bool = False) -> Outcome:
+    """Signal a run that many times, let it finish, and compare it with one that is left alone.
 
-    `truncate` also cuts the ledger off at a random byte after every second kill.
+    `truncate` also cuts the ledger off at a random byte after every second signal.
     """
     started, rng = time.monotonic(), random.Random(seed)
     experiments = max(3, round(kills * EXPERIMENTS_PER_KILL))
@@ -68,16 +80,43 @@ def disturb(folder: Path, kills: int, *, seed: int, truncate: bool = False) -> O
     calm.finish()
     orphans = 0
     for kill in range(kills):
-        orphans += wild.kill_after(rng.uniform(0.2, 2.5), signal.SIGKILL)
+        orphans += wild.kill_after(rng.uniform(0.2, 2.5), number)
         ledger = wild.run_folder / "ledger.sqlite"
         if truncate and kill % 2 and ledger.is_file() and ledger.stat().st_size:
             os.truncate(ledger, rng.randrange(ledger.stat().st_size))
     wild.finish()
-    expected, found = calm.story(), wild.story()
-    differences = sum(one != other for one, other in zip(expected, found, strict=False))
-    differences += abs(len(expected) - len(found))
     seconds = time.monotonic() - started
-    return Outcome(kills, experiments, differences, orphans, tuple(wild.disagreements()), seconds)
+    return Outcome(kills, experiments, differences(calm, wild), orphans, tuple(wild.disagreements()), seconds)
+
+
+def differences(calm: Arena, wild: Arena) -> int:
+    """Experiments of one run that are not the same in the other."""
+    expected, found = calm.story(), wild.story()
+    return sum(one != other for one, other in zip(expected, found, strict=False)) + abs(len(expected) - len(found))
+
+
+def fill_up(folder: Path, times: int, *, seed: int) -> Outcome:
+    """Run that many times on a disk with a random rest of room, then to the end. Needs a namespace of its own.
+
+    `namespace` gives one: this mounts the small disk.
+    """
+    started, rng = time.monotonic(), random.Random(seed)
+    experiments = max(3, round(times * EXPERIMENTS_PER_KILL))
+    calm, wild = (Arena(folder / name, folder, experiments) for name in ("calm", "wild"))
+    calm.finish()
+    runs = wild.run_folder.parent
+    runs.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(runs)], check=True)
+    said = [wild.run_full(runs / "filler", int(MOST_LEFT_BYTES ** rng.uniform(0.0, 1.0))) for _ in range(times)]
+    wild.finish()
+    seconds = time.monotonic() - started
+    counts = {"refusals": said.count("refused"), "unclear": said.count("unclear")}
+    return Outcome(times, experiments, differences(calm, wild), 0, tuple(wild.disagreements()), seconds, **counts)
+
+
+def namespace(arguments: list[str]) -> list[str]:
+    """A command with mounts of its own, and the right to make them."""
+    return ["unshare", "-Urm", *arguments]
 
 
 class Arena:
@@ -114,7 +153,9 @@ class Arena:
     def command(self) -> list[str]:
         """The same one every time."""
         options = ["--backend", "null", "--preset", "demo", "--workspace", str(self.workspace), "-q"]
-        return [*_ar(), *options, "loop", "--tag", TAG, "-n", str(self.experiments), "--corpus", str(self.text)]
+        # Time enough for the fixed steps on the busiest machine: they end the training, not the clock.
+        options += ["loop", "--tag", TAG, "--budget", "60", "--corpus", str(self.text)]
+        return [*_ar(), *options, "-n", str(self.experiments)]
 
     def start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self.command(), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -139,8 +180,8 @@ class Arena:
             tree = []
         process.send_signal(number)
         for child in tree:
-            if number == signal.SIGKILL and random.Random(child.pid).random() < 0.5:
-                # Half of them are killed, the others must notice by themselves.
+            if random.Random(child.pid).random() < 0.5:
+                # Half of them get it too, the others must notice by themselves.
                 try:
                     child.send_signal(number)
                 except psutil.NoSuchProcess:
@@ -150,6 +191,27 @@ class Arena:
         for orphan in alive:
             orphan.kill()
         return len(alive)
+
+    def run_full(self, filler: Path, left: int) -> str:
+        """Run it with that many bytes left: "refused", "unclear", or "went on" when it had to be killed or was done."""
+        with filler.open("wb") as file:
+            file.write(bytes(max(0, shutil.disk_usage(filler.parent).free - left)))
+        process = self.start()
+        try:
+            _, said = process.communicate(timeout=FULL_SECONDS)
+        except subprocess.TimeoutExpired:
+            tree = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.communicate()
+            psutil.wait_procs(tree, timeout=15)
+            return "went on"
+        finally:
+            filler.unlink()
+        complaints = [line for line in said.decode().splitlines() if line.startswith("ar: ")]
+        if process.returncode == 0:
+            return "went on"
+        full = len(complaints) == 1 and any(word in complaints[0] for word in ("full", "No space"))
+        return "refused" if full and b"Traceback" not in said and process.returncode == 1 else "unclear"
 
     def story(self) -> list[tuple[Any, ...]]:
         """What was decided, without times and commits."""
@@ -197,10 +259,27 @@ def _corpus(folder: Path) -> Path:
     return folder
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """One kind of trouble, as often as asked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser.add_argument("times", type=int, nargs="?", default=KILLS)
+    parser.add_argument("--seed", type=int, default=1)
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--term", action="store_true", help="SIGTERM in place of SIGKILL")
+    kind.add_argument("--truncate", action="store_true", help="cut the ledger off as well")
+    kind.add_argument("--full-disk", action="store_true", help="fill the disk instead")
+    kind.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as where:
-        print(
-            disturb(
-                Path(where), int(sys.argv[1]) if len(sys.argv) > 1 else KILLS, seed=1, truncate="--truncate" in sys.argv
-            )
-        )
+        if chosen.full_disk:
+            again = [sys.executable, "-m", "benchmarks.chaos", str(chosen.times), "--seed", str(chosen.seed)]
+            sys.exit(subprocess.run(namespace([*again, "--inside", where]), check=False).returncode)
+        if chosen.inside:
+            print(fill_up(chosen.inside, chosen.times, seed=chosen.seed))
+            return
+        number = signal.SIGTERM if chosen.term else signal.SIGKILL
+        print(disturb(Path(where), chosen.times, seed=chosen.seed, number=number, truncate=chosen.truncate))
+
+
+if __name__ == "__main__":
+    main()

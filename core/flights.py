@@ -106,6 +106,8 @@ class Flights:
 
     def _record(self, flight: Flight, result: TrialResult) -> None:
         trial, number = flight.trial, flight.trial.experiment
+        if result.status == "crash" and self._stopped():
+            return  # who ends the loop may have ended the trial's processes too: it is run again
         self._check_disk(result)
         if self.run.config.machine:
             # As the run knows it: a train file cannot pass for another machine's.

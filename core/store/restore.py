@@ -19,8 +19,10 @@ def damage(folder: Path) -> str | None:
     line = last_line(journal)
     if line is None and not (journal.is_file() and journal.stat().st_size == 0):
         return None
-    if not path.is_file() or path.stat().st_size == 0:
+    if not path.is_file():
         return None if line is None else "it is missing"
+    if path.stat().st_size == 0:  # made, and then there was no room to write
+        return "it is empty"
     try:
         connection = schema.connect(path, write=False)
     except LedgerError as error:
@@ -77,6 +79,8 @@ def _set_aside(folder: Path) -> Path | None:
         if beside.exists():
             beside.replace(folder / f"damaged-{stamp}.sqlite{suffix}")
     ledger = folder / LEDGER_NAME
+    if ledger.exists() and ledger.stat().st_size == 0:
+        ledger.unlink()
     return ledger.replace(folder / f"damaged-{stamp}.sqlite") if ledger.exists() else None
 
 

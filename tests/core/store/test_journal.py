@@ -165,7 +165,7 @@ def test_a_ledger_that_died_while_it_was_made_is_put_aside_and_made_anew(tmp_pat
     folder = tmp_path / "run"
     Ledger(folder).close()
     (folder / LEDGER_NAME).write_bytes(left)
-    assert mend(folder, lambda _: None) == bool(left)
+    assert mend(folder, lambda _: None)
     with Ledger(folder) as ledger:
         ledger.create("run", {}, "0" * 40)
     with LedgerReader(folder) as reader:
