@@ -71,7 +71,9 @@ class Verdict:
     why: str
     belief: Belief
     bar: float | None = None
-    """The probability of being better that was needed."""
+    """The probability of being better that was needed,"""
+    goal: str = "keep it"
+    """for this."""
     paid: float = 0.0
     """Of the wealth, at the end."""
 
@@ -85,11 +87,12 @@ def judge(match: Match) -> Verdict:
     screen = _against(match, match.screen, 1)
     level, at_once = min(MAX_SCREEN, SCREEN * match.wealth), at_once_of(match.wealth)
     if screen.better >= 1.0 - at_once:
-        return Verdict("keep", "its first trial alone is clear", screen, 1.0 - at_once, at_once)
+        return Verdict("keep", "its first trial alone is clear", screen, 1.0 - at_once, paid=at_once)
     if screen.better < 1.0 - level:
-        return Verdict("discard", "its first trial does not stand out of the noise", screen, 1.0 - level, at_once)
+        why = "its first trial does not stand out of the noise"
+        return Verdict("discard", why, screen, 1.0 - level, "try it again", at_once)
     if match.allowance <= 0 or match.spent >= MAX_RACE:
-        return Verdict("discard", "not clear, and there is no repeat left for it", screen, 1.0 - at_once, at_once)
+        return Verdict("discard", "not clear, and there is no repeat left for it", screen, 1.0 - at_once, paid=at_once)
     return Verdict("candidate", "worth a fresh seed", screen)
 
 
@@ -100,11 +103,11 @@ def _raced(match: Match) -> Verdict:
     bar = 1.0 - bid * LOOKS[min(max(match.spent, 1), MAX_RACE) - 1]
     paid = at_once_of(match.wealth) + bid
     if belief.better >= bar:
-        return Verdict("keep", "it holds with fresh seeds", belief, bar, paid)
+        return Verdict("keep", "it holds with fresh seeds", belief, bar, paid=paid)
     if belief.better < HOPELESS:
-        return Verdict("discard", "it does not hold with fresh seeds", belief, bar, paid)
+        return Verdict("discard", "it does not hold with fresh seeds", belief, bar, paid=paid)
     if match.spent >= MAX_RACE or match.allowance <= 0:
-        return Verdict("discard", "still not certain after its race", belief, bar, paid)
+        return Verdict("discard", "still not certain after its race", belief, bar, paid=paid)
     if match.incumbent.trials < len(match.fresh):
         return Verdict("incumbent", "not clear yet", belief)
     return Verdict("candidate", "not clear yet", belief)

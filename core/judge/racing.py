@@ -145,19 +145,24 @@ def _decision(verdict: Verdict, match: Match, noise: Noise, incumbent: Side) -> 
     measured = sum(counted) / len(counted) - match.incumbent.mean
     fresh = "fresh " if match.fresh and not match.removes_code else ""
     reason = (
-        f"{verdict.why}: {measured:+.5f} (standard error {belief.standard_error:.5f}) over {len(counted)} "
-        f"{fresh}trial{'' if len(counted) == 1 else 's'} against experiment {incumbent.experiment}, "
-        f"better with probability {belief.better:.3f}"
+        f"{verdict.why}: over {len(counted)} {fresh}trial{'' if len(counted) == 1 else 's'} {abs(measured):.5f} bpb "
+        f"{'lower' if measured < 0 else 'higher'} than experiment {incumbent.experiment}, give or take "
+        f"{belief.standard_error:.5f}: better with probability {_chance(belief.better)}"
     )
     if verdict.bar is not None and not match.removes_code:
-        reason += f" (needed {verdict.bar:.3f})"
-    reason += f"; shrunken {belief.shrunken:+.5f}; sigma {noise.sigma:.5f}"
+        reason += f", where {_chance(verdict.bar)} is needed to {verdict.goal}"
+    reason += f"; best guess of the change {belief.shrunken:+.5f}; noise (1 sigma) {noise.sigma:.5f}"
     facts: dict[str, Any] = {"n": len(counted), "wealth": wealth, "paid": verdict.paid, "better": belief.better}
     facts |= {"bar": verdict.bar, "measured": measured, "error": belief.standard_error}
     facts |= {"incumbent": match.incumbent.mean}
     facts |= {"sigma": noise.sigma, "dof": noise.dof, "training": noise.training, "throughput": noise.throughput}
     estimate = match.incumbent.mean + belief.shrunken
     return Decision("keep" if kept else "discard", estimate, belief.shrunken, reason, facts)
+
+
+def _chance(probability: float) -> str:
+    """Digits enough to tell it from 0 and 1."""
+    return f"{probability:.2f}" if 0.02 <= probability <= 0.98 else f"{probability:.4f}"
 
 
 def _carry(evidence: Evidence) -> Mapping[str, Any]:
