@@ -21,8 +21,10 @@ from autoresearch.core.trial.result import AuditResult
 
 POSITIONS = math.ceil(math.log(0.01) / math.log(0.99))
 """459: finds a file that cheats on 1 % of the tokens with a probability of 99 %."""
-COST_SHARE = 2.0
-"""The audit may cost this many times the rows of the scoring: the usual splits have rows enough for all positions."""
+COST_SHARE = 0.15
+"""The audit may take this share of the scoring's rows: splits of 3000 rows have enough for all positions."""
+EARLY_SHARE = 0.3
+"""Where its process was started while training went on: what its start would have taken goes into positions."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ def tolerance(precision: str) -> Tolerance:
 
 
 def position_count(rows: int, tokens: int, batch: int, share: float = COST_SHARE) -> int:
-    """K: enough to find a cheat on 1 %, at most `share` of the scored rows (but one batch), at most every token."""
+    """K: enough to find a cheat on 1 %, at most `share` of the scored rows (but one batch), at most every token.
+
+    A keep rests on several trials, each with a draw of its own, and their positions add up.
+    """
     return min(POSITIONS, tokens, max(batch, int(share * rows)))
 
 

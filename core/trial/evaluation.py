@@ -83,7 +83,8 @@ class Evaluation:
     def _audit(self, scored: ScoredRows, nll: np.ndarray, weights: Path, sha256: str) -> None:
         """Draw, ask the other process, compare."""
         setting, request = self._setting, self._setting.request
-        count = audit.position_count(len(scored.rows), int(scored.mask.sum()), request.score_rows)
+        share = request.audit_share or (audit.EARLY_SHARE if "audit" in self._ready else audit.COST_SHARE)
+        count = audit.position_count(len(scored.rows), int(scored.mask.sum()), request.score_rows, share)
         rng = audit.entropy()
         probes = audit.draw_probes(scored.rows, scored.mask, nll, count, rng)
         batches = audit.schedule(probes, request.score_rows, rng)

@@ -77,6 +77,8 @@ class TrialRequest:
     audit: bool = True
     audit_below: float | None = None
     """With `audit`: only a val_bpb below this is audited, because only that could become a keep. None audits all."""
+    audit_share: float | None = None
+    """Rows of the audit, as a share of the scored ones; None takes what `core.trial.audit` allows."""
     weights_limit_mb: int = 8192
     """The largest file that the child may write."""
     tolerances: Path | None = None

@@ -139,6 +139,7 @@ class Arena:
             "prepared": self.prepared.folder,
             "eval_seq_len": 256,
             "score_rows": 16,
+            "audit_share": 2.0,  # a split of 40 rows is too small for the usual one
             "folder": self.folder / "trial",
             "budget": self.dialect.budget,
             "tolerances": self.folder / "tolerances.json",  # as a run has them, once one trial has calibrated

@@ -121,8 +121,14 @@ def test_logits_that_are_not_finite_are_found(rows: np.ndarray, mask: np.ndarray
     ("rows_scored", "tokens", "batch", "expected"),
     [(5000, 10**7, 64, 459), (200, 45_000, 16, 400), (3, 600, 16, 16), (3, 5, 16, 5)],
 )
-def test_the_audit_costs_at_most_twice_the_scoring(rows_scored: int, tokens: int, batch: int, expected: int) -> None:
+def test_the_audit_costs_at_most_its_share_of_the_scoring(
+    rows_scored: int, tokens: int, batch: int, expected: int
+) -> None:
     assert audit.position_count(rows_scored, tokens, batch) == expected
+
+
+def test_where_its_process_was_started_in_time_it_asks_for_more() -> None:
+    assert audit.position_count(1000, 10**6, 16, audit.EARLY_SHARE) == 300
 
 
 def test_no_probe_shows_what_another_one_still_asks_for(
