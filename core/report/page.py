@@ -60,7 +60,7 @@ def _render(name: str, report: RunReport, **more: Any) -> str:
     environment.filters |= {
         "bpb": lambda value: "–" if value is None else f"{value:.4f}",
         "delta": lambda value: "–" if value is None else f"{value:+.4f}".replace("-", "−"),
-        "percent": lambda value: "–" if value is None else f"{100 * value:.1f} %".replace("-", "−"),
+        "percent": lambda value: "–" if value is None else f"{100 * value:.1f}\u00a0%".replace("-", "−"),
         "span": lambda value: "not known" if value is None else span(value),
         "compact": lambda value: "not known" if value is None else compact(value),
         "dollars": dollars,

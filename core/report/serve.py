@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from autoresearch.core.errors import LedgerError
+from autoresearch.core.errors import ArError
 from autoresearch.core.report import api, detail
 from autoresearch.core.report.doors import Doors
 from autoresearch.core.report.encoding import encode
@@ -51,6 +51,7 @@ class Dashboard:
         config = uvicorn.Config(
             Starlette(routes=self._routes(), middleware=[Middleware(Doors, token=token)]),
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             lifespan="off",
@@ -88,12 +89,12 @@ class Dashboard:
         ]
 
     def _answer(self, find: Callable[[Request], Any]) -> Callable[[Request], Response]:
-        """A handler, run in a thread, that gives data or says what is wrong with the ledger."""
+        """A handler, run in a thread, that gives data or says what is wrong with the run."""
 
         def handle(request: Request) -> Response:
             try:
                 return Response(encode(find(request)), media_type="application/json")
-            except LedgerError as error:
+            except (ArError, OSError) as error:
                 return PlainTextResponse(str(error), 404)
 
         return handle
@@ -132,7 +133,7 @@ class Dashboard:
             try:
                 with RunLookup(folder) as reader:
                     found.append(api.side(reader, time.time()))
-            except LedgerError:
+            except (ArError, OSError):
                 continue  # `ar status` says what is wrong with it; the others are still to be seen
         return found
 

@@ -4,6 +4,7 @@ import { $, dollars, drawn, element, link, number, percent, signed, span, table 
 import { axes, plot, range, stairs } from "./plot.js";
 
 const SERIES = 6; // colours in style.css; then the same again, dashed
+const NARROW = 560; // pixels: names would cover each other
 const hidden = new Set();
 let runs = [];
 
@@ -57,6 +58,7 @@ function draw(svg) {
   const at = axes(svg, { x, y, labelX: hours ? "hours" : "experiment", labelY: share ? "per cent of the run's own baseline" : "bits per byte", whole: !hours });
   for (const { index, points, end } of lines) {
     svg.append(drawn("path", { d: stairs(points, end, at), class: `series s${index % SERIES}` + (index % (2 * SERIES) < SERIES ? "" : " dashed") }));
+    if (svg.clientWidth < NARROW) continue; // the table says whose line it is
     const [endX, endY] = [at.X(end), at.Y(points[points.length - 1][1])];
     svg.append(drawn("text", { x: endX - 4, y: endY - 6, "text-anchor": "end" }, runs[index].tag));
   }

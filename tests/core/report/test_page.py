@@ -132,8 +132,8 @@ def test_the_page_says_how_sure_each_keep_is_and_which_still_count(raced):
 def test_the_page_scores_the_predictions(reported):
     (one,) = reported.predictions
     assert (one.researcher, one.count, one.right_sign) == ("widths", 3, pytest.approx(2 / 3))
-    assert 'widths</td><td class="n">3</td><td class="n">66.7 %' in html_page(reported, None)
-    assert "`widths`: 3 predictions, 66.7 % of the right sign" in markdown(reported)
+    assert 'widths</td><td class="n">3</td><td class="n">66.7\u00a0%' in html_page(reported, None)
+    assert "`widths`: 3 predictions, 66.7\u00a0% of the right sign" in markdown(reported)
 
 
 def test_a_browser_opens_the_report_without_asking_anybody(page, hostile, tmp_path):
