@@ -25,6 +25,7 @@ def request(prepared: Prepared, folder: Path, addition: str = "", **changes: Any
         "prepared": prepared.folder,
         "eval_seq_len": 256,
         "score_rows": 16,
+        "audit_share": 2.0,  # a split of 40 rows is too small for the usual one
         "folder": folder,
         "budget": BUDGET,
         "gate": False,

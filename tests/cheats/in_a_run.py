@@ -72,7 +72,7 @@ class WithoutGate(LocalExecutor):
 
     def __init__(self, arena: Arena) -> None:
         super().__init__()
-        self._changes = {"gate": False, "budget": arena.dialect.budget, "weights_limit_mb": 64}
+        self._changes = {"gate": False, "budget": arena.dialect.budget, "weights_limit_mb": 64, "audit_share": 2.0}
 
     def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
         """As the loop asks, but for the gate and the limits."""
