@@ -21,7 +21,7 @@ from benchmarks.judge import GAINS, LARGEST, LOSSES, SMALLEST, UNPUBLISHED, Ours
 
 RUNS = 500
 FIRST_SEED = 200_000
-BUDGETS = (0.3, 0.6, 0.9, 1.5, 2.4, 4.8)
+BUDGETS = (0.3, 0.75, 1.5, 2.4, 4.8)
 """FIRST_WEALTH."""
 LEVELS = (0.5, 0.1, 0.05, 0.02, 0.01)
 SIGMAS = (0.0007, 0.002)

@@ -18,7 +18,7 @@ from typing import Literal
 
 from autoresearch.core.judge.posterior import Belief, believe, better_than
 
-FIRST_WEALTH = 0.9
+FIRST_WEALTH = 0.75
 PAYOUT = 0.5
 AT_ONCE, MAX_AT_ONCE = 0.005, 0.2
 """Share of the wealth bid on a first trial being enough to keep, and the limit of that bid."""
