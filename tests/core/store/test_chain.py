@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 
 import pytest
@@ -17,13 +18,19 @@ from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.restore import mend
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
     """A finished run of a baseline and three experiments."""
-    workspace = make_workspace(tmp_path / "w")
+    workspace = make_workspace(tmp_path_factory.mktemp("chain") / "w")
     with open_run(workspace) as run:
         Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
     return workspace / "runs/t"
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    """A copy of it that a test may spoil."""
+    return shutil.copytree(finished, tmp_path / "t")
 
 
 def verify(folder):
