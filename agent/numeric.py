@@ -17,7 +17,7 @@ from autoresearch.agent.facts import fact_of
 from autoresearch.agent.observations import Observations, footprint_ceiling, numbers, observe
 from autoresearch.agent.samplers import cma_draws, parzen_draws
 from autoresearch.agent.space import Dimension, Number, footprint, repair, search_space
-from autoresearch.agent.surrogate import fit
+from autoresearch.agent.surrogate import Surrogate, fit
 from autoresearch.agent.tried import tree_key
 from autoresearch.core.proposal import History
 
@@ -129,12 +129,17 @@ def _settings(
     return list(found.values())
 
 
-def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
-    """Merit and predicted change of each point (M, D), both (M,), in bpb. Merit is minus the lower confidence bound."""
+def fit_surrogate(seen: Observations, dimensions: Sequence[Dimension]) -> Surrogate:
+    """A process of what was measured; predictions for the incumbent's structure are those for group 0."""
     weights = np.array([dimension.weight for dimension in dimensions])
     best = np.argsort(seen.values, kind="stable")[:_REMEMBERED]
     chosen = np.union1d(best, np.arange(len(seen.values))[-_REMEMBERED:])
     scale = 0.01 * abs(float(np.median(seen.values)))
-    model = fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)
+    return fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)
+
+
+def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
+    """Merit and predicted change of each point (M, D), both (M,), in bpb. Merit is minus the lower confidence bound."""
+    model = fit_surrogate(seen, dimensions)
     mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
     return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1]

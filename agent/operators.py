@@ -13,6 +13,8 @@ from autoresearch.core.proposal import Attempt, History
 Operator = Literal["improve", "debug", "combine", "ablate", "simplify", "bold", "follow_up"]
 MAX_REPAIRS = 3
 """Of one crash."""
+REPAIR_SHARE = 0.2
+"""Of the experiments so far may have been repairs, and MAX_REPAIRS more: crashes do not take a night."""
 FOLLOW_UPS = 2
 """Tuning steps that a bold change gets before it is dropped."""
 _SHARES = {"combine": 0.12, "ablate": 0.08, "simplify": 0.1}
@@ -74,8 +76,10 @@ def _to_repair(attempts: Sequence[Attempt]) -> Attempt | None:
     if last.parameters["kind"] == "knob":
         return None  # a number that is too large: there is no bug to look for
     root = last.parameters.get("root", last.experiment)
-    repairs = sum(one.parameters.get("root") == root for one in attempts)
-    return last if repairs < MAX_REPAIRS else None
+    repairs = [one for one in attempts if one.parameters.get("operator") == "debug"]
+    if len(repairs) >= MAX_REPAIRS + REPAIR_SHARE * len(attempts):
+        return None
+    return last if sum(one.parameters.get("root") == root for one in repairs) < MAX_REPAIRS else None
 
 
 def _to_follow_up(attempts: Sequence[Attempt]) -> Attempt | None:

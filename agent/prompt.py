@@ -13,6 +13,7 @@ from autoresearch.agent.ideas import Idea, nearest_ideas
 from autoresearch.agent.memory import Card, card_of, diff_of, score_predictions
 from autoresearch.agent.operators import Task
 from autoresearch.agent.providers import Message, tokens_in
+from autoresearch.agent.surface import surface
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import CATEGORIES, Attempt, History
 
@@ -21,6 +22,7 @@ _DIFFS = 6
 """Of the latest cards, so many are shown with what they changed."""
 _CARDS = 60
 _IDEAS = 8
+_SURFACE = 8
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,19 @@ class Detail:
     cards: int = _CARDS
     diffs: int = _DIFFS
     ideas: int = _IDEAS
+    surface: int = _SURFACE
     digest: bool = True
 
     def less(self) -> Detail | None:
-        """One step shorter: first without diffs, then old experiments, ideas, the digest, the rest."""
+        """One step shorter: diffs go first, then old cards, ideas, what is known of the constants, the digest, the rest."""
         if self.diffs:
             return replace(self, diffs=self.diffs - 1)
         if self.cards > 5:
             return replace(self, cards=max(5, self.cards * 3 // 4))
         if self.ideas:
             return replace(self, ideas=self.ideas // 2)
+        if self.surface:
+            return replace(self, surface=self.surface // 2)
         if self.digest:
             return replace(self, digest=False)
         return replace(self, cards=self.cards - 1) if self.cards else None
@@ -117,6 +122,8 @@ def task_text(history: History, task: Task, detail: Detail, digest: str, ideas: 
         vocabularies=", ".join(map(str, history.vocabularies)),
         best=f"experiment {best.experiment}, val_bpb {_bpb(best)}",
         profile=_profile(best.metrics),
+        curve=best.metrics.get("loss_curve") or "",
+        surface=[str(one) for one in surface(history)[: detail.surface]] if detail.surface else [],
         predictions=str(predictions) if predictions else "",
         digest=digest if detail.digest else "",
         cards=shown,

@@ -6,6 +6,7 @@ measured: Nomura et al. 2021, arXiv:2012.06932.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,10 @@ def parzen_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int,
     """
     import optuna
 
-    study = _study(optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=False))
+    with warnings.catch_warnings():  # that groups are young is nothing for the person who watches the loop
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=False)
+    study = _study(sampler)
     study.add_trials(_told(seen, dimensions))
     return _ask(study, dimensions, draws)
 

@@ -79,7 +79,10 @@ class Attempt:
     """The experiment whose source it edited."""
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
     metrics: Mapping[str, float | int | str | None] = field(default_factory=dict)
-    """tokens, steps, params, peak_memory_mb, tokens_per_second, startup_seconds ... of its first trial."""
+    """tokens, steps, params, peak_memory_mb, tokens_per_second, startup_seconds ... of its first trial.
+
+    The incumbent's have its `loss_curve` as well, in words.
+    """
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from autoresearch.core.store.exports import append_results, drop_weights, export
 from autoresearch.core.store.fingerprint import fingerprint
 from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.losses import loss_curve
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.store.source import Repository, branch_name, check_tag, experiment_ref
 from autoresearch.core.trial.result import Budget, TrialRequest
@@ -168,11 +169,16 @@ class Run:
             budget_seconds=self.config.train_seconds,
             seed=self.config.seed,
             vocabularies=self.config.vocabularies,
-            incumbent=next(attempt for attempt in reversed(attempts) if attempt.experiment == incumbent),
+            incumbent=self._with_curve(next(one for one in reversed(attempts) if one.experiment == incumbent)),
             attempts=tuple(attempts),
             in_flight=tuple(self._in_flight(row) for row in self.ledger.undecided() if row.number),
             thinking=thinking,
         )
+
+    def _with_curve(self, attempt: Attempt) -> Attempt:
+        """With the training loss of its first trial, for whoever wants to improve on it."""
+        curve = loss_curve(trial_folder(self.folder, attempt.experiment, 1), self.config.train_seconds)
+        return replace(attempt, metrics={**attempt.metrics, "loss_curve": curve}) if curve else attempt
 
     def propose(self, proposal: Proposal, program: str, parent: int | None = None) -> ExperimentRow:
         """Record a proposal as the next experiment: its commit, its row, its ref.
