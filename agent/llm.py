@@ -45,6 +45,20 @@ class Header:
     risk: str
 
 
+@dataclass(frozen=True)
+class Preview:
+    """The next call to a model, before it is made. Dollars are None where they are not known."""
+
+    model: str
+    messages: list[Message]
+    tokens: int
+    """Of the messages, about."""
+    most_usd: float | None
+    """With the longest reply that is allowed."""
+    usual_usd: float | None
+    """What the run's calls to this model have cost on average."""
+
+
 @dataclass
 class _Talk:
     """One proposal in the making."""
@@ -104,6 +118,17 @@ class LLM:
             fix="check the key in the environment, --model and --api-base; or go on with --researcher tuner",
         )
 
+    def preview(self, history: History) -> Preview:
+        """Which model would be asked next, and what it would be told; nothing is sent."""
+        name = self.models.order(history.attempts, history.seed)[0]
+        messages = self._messages(name, history, choose_task(history), self.models.context_tokens(name))
+        most, count = self.models.most_usd(name, messages), tokens_in(messages)
+        return Preview(name, messages, count, most, self.models.spending.usd_per_call(name))
+
+    def _messages(self, name: str, history: History, task: Task, limit: int) -> list[Message]:
+        more = {"digest": self.digest.read(), "ideas": self._ideas()}
+        return build_messages(history, task, form=self.best_format(name), limit=limit, **more)  # type: ignore[arg-type]
+
     def _within_context(self, name: str, talk: _Talk) -> Proposal | None:
         """This model's proposal; told less where the server finds the prompt too long."""
         limit = self.models.context_tokens(name)
@@ -119,8 +144,7 @@ class LLM:
     def _from_model(self, name: str, talk: _Talk, limit: int) -> Proposal | None:
         """This model's proposal, mended by it where need be; None when it could not be mended."""
         form = self.best_format(name)
-        more = {"digest": self.digest.read(), "ideas": self._ideas()}
-        messages = build_messages(talk.history, talk.task, form=form, limit=limit, **more)  # type: ignore[arg-type]
+        messages = self._messages(name, talk.history, talk.task, limit)
         for turn in range(MAX_REPAIRS + 2):
             reply = self.models.ask(name, messages)
             talk.costs.append(reply.cost)

@@ -49,6 +49,10 @@ class Mix:
             if stop is not None:
                 stop()
 
+    def next(self, history: History) -> Researcher:
+        """Whose turn it is."""
+        return self._order(history)[0]
+
     def _order(self, history: History) -> list[Researcher]:
         """Each once first; then drawn, with each one's chance as its share of the gains."""
         unused = [one for one in self._researchers if not _by(history.attempts, one.name)]

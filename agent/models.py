@@ -57,6 +57,14 @@ class Models:
         whole = self.provider.context_tokens(model)
         return max(1024, whole - min(self.max_output_tokens, whole // 3))
 
+    def most_usd(self, model: str, messages: Sequence[Message]) -> float | None:
+        """The most that a call can cost; None where the price is not known."""
+        price = self.provider.price(model)
+        return None if price is None else price.of(tokens_in(messages), self._longest_reply(model))
+
+    def _longest_reply(self, model: str) -> int:
+        return min(self.max_output_tokens, self.provider.context_tokens(model) // 3)
+
     def ask(self, model: str, messages: Sequence[Message]) -> Reply:
         """One model's reply, with retries where they may help; its cost has all that was billed.
 
@@ -84,12 +92,9 @@ class Models:
                 self._sleep(max(pause, error.wait_seconds or 0.0))
 
     def _call(self, model: str, messages: Sequence[Message]) -> Reply:
-        whole = self.provider.context_tokens(model)
-        most = min(self.max_output_tokens, whole // 3)
-        price = self.provider.price(model)
-        name = self.spending.start(model, None if price is None else price.of(tokens_in(messages), most))
+        name = self.spending.start(model, self.most_usd(model, messages))
         try:
-            reply = self.provider.complete(model, messages, most)
+            reply = self.provider.complete(model, messages, self._longest_reply(model))
         except CallError as error:
             self.spending.end(name, error.kind, error.cost, doubtful=error.maybe_billed)
             raise

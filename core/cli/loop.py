@@ -22,6 +22,7 @@ from autoresearch.core.cli.researchers import (
     researcher_options,
     without_models,
 )
+from autoresearch.core.errors import PrerequisiteError
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Prepared vocabularies.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seeds models and data order.  [default: 0]")
 @beside_options
+@click.option("--dry-run", is_flag=True, help="Show the next edit or prompt and the cost; run, send and write nothing.")
 @click.option("--allow-dirty", is_flag=True, help="Start from a train file with changes that are not committed.")
 @require_isolation
 @pass_settings
@@ -78,6 +80,7 @@ def loop(
     corpus: str | None,
     vocab: tuple[int, ...] | None,
     seed: int | None,
+    dry_run: bool,
     allow_dirty: bool,
     options: ResearcherOptions,
     beside: BesideOptions,
@@ -92,13 +95,23 @@ def loop(
     from autoresearch.core.run import Run
 
     options = without_models(options) if researcher not in WITH_MODELS and not _flagged("model", "max_usd") else options
-    check_researcher(researcher, options)
-    check_beside(beside)
-    wishes = Wishes(judge, calibrate, budget, corpus, vocab, seed)
+    try:
+        check_researcher(researcher, options)
+        check_beside(beside)
+    except PrerequisiteError as error:
+        if not dry_run:  # which needs neither keys nor trackers
+            raise
+        settings.say(str(error))
+    wishes, limits = Wishes(judge, calibrate, budget, corpus, vocab, seed), Limits(experiments, hours)
+    if dry_run:
+        from autoresearch.core.cli.dry import dry_run as show_next
+
+        show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty)
+        return
     tag, config, preset, prepared = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
-        go(settings, run, proposer, Limits(experiments, hours), prepared, beside)
+        go(settings, run, proposer, limits, prepared, beside)
 
 
 def _flagged(*names: str) -> bool:

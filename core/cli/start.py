@@ -12,6 +12,7 @@ from autoresearch.core.cli.context import Settings
 
 if TYPE_CHECKING:
     from autoresearch.backends.contract import Device
+    from autoresearch.core.cli.context import Backend
     from autoresearch.core.config import Preset
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.run import RunConfig
@@ -32,21 +33,53 @@ class Wishes:
     seed: int | None
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which run it is about, and on what it runs."""
+
+    tag: str
+    stored: RunRow | None
+    """None for a new run."""
+    settings: Settings
+    """With the run's own backend and preset where `auto` was asked for."""
+    backend: Backend
+    device: Device
+    preset: Preset
+
+
 def choose_run(
     settings: Settings, tag: str | None, wishes: Wishes, *, allow_dirty: bool
 ) -> tuple[str, RunConfig, Preset, Prepared]:
-    """The run to start or to go on with, said on stderr, and its configuration."""
-    from autoresearch.core.cli.context import resolve_backend, resolve_preset
-    from autoresearch.core.cli.runs import fresh_tag, named_run, run_rows, unfinished_run
+    """The run to start or to go on with, said on stderr, and its configuration. Mends ledgers that a crash has left."""
     from autoresearch.core.config import runs_dir
     from autoresearch.core.run import starting_source
     from autoresearch.core.store.restore import mend
     from autoresearch.core.store.source import Repository, check_tag
-    from autoresearch.core.trial.device import probe_device
 
     runs = runs_dir(settings.workspace)
     for folder in runs.glob("*") if tag is None else [runs / check_tag(tag)]:
         mend(folder, settings.say)
+    choice = pick_run(settings, tag)
+    tag, backend, preset = choice.tag, choice.backend, choice.preset
+    if choice.stored is not None:
+        settings.say(f"going on with the run {tag} (another --tag starts a new one)")
+    else:
+        settings.say(
+            f"starting the run {tag}: {backend.name} ({backend.why}), preset {preset.name}, {choice.device.name}"
+        )
+        # Before minutes are spent on preparing text.
+        starting_source(Repository.open(settings.workspace), backend.name, preset, allow_dirty=allow_dirty)
+    config, prepared = configure(choice.settings, backend.name, preset, choice.device, wishes, choice.stored)
+    return tag, config, preset, prepared
+
+
+def pick_run(settings: Settings, tag: str | None) -> Choice:
+    """The run of that tag; without one the unfinished run of this backend and preset, or a new one. Writes nothing."""
+    from autoresearch.core.cli.context import resolve_backend, resolve_preset
+    from autoresearch.core.cli.runs import fresh_tag, named_run, run_rows, unfinished_run
+    from autoresearch.core.store.source import Repository
+    from autoresearch.core.trial.device import probe_device
+
     stored = named_run(settings.workspace, tag) if tag is not None else None
     Repository.open(settings.workspace)  # before seconds are spent on devices and data
     if stored is not None:
@@ -59,14 +92,7 @@ def choose_run(
     if tag is None:
         stored = unfinished_run(run_rows(settings.workspace, settings.say), backend.name, preset.name)
         tag = stored.tag if stored is not None else fresh_tag(settings.workspace, backend.name)
-    if stored is not None:
-        settings.say(f"going on with the run {tag} (another --tag starts a new one)")
-    else:
-        settings.say(f"starting the run {tag}: {backend.name} ({backend.why}), preset {preset.name}, {device.name}")
-        # Before minutes are spent on preparing text.
-        starting_source(Repository.open(settings.workspace), backend.name, preset, allow_dirty=allow_dirty)
-    config, prepared = configure(settings, backend.name, preset, device, wishes, stored)
-    return tag, config, preset, prepared
+    return Choice(tag, stored, settings, backend, device, preset)
 
 
 def _as_stored(settings: Settings, stored: RunRow) -> Settings:
@@ -85,7 +111,7 @@ def configure(
     from autoresearch.core.run import RunConfig
 
     was = dict(stored.config) if stored is not None else {}
-    corpus = _absolute(wishes.corpus) if wishes.corpus else was.get("corpus", _absolute(preset.data.corpus))
+    corpus = absolute(wishes.corpus) if wishes.corpus else was.get("corpus", absolute(preset.data.corpus))
     vocabularies = wishes.vocab or tuple(was.get("vocabularies", preset.data.vocabularies))
     prepared = _prepared_for(was, corpus, vocabularies)
     if prepared is None:
@@ -111,7 +137,7 @@ def configure(
     return config, prepared
 
 
-def _absolute(corpus: str) -> str:
+def absolute(corpus: str) -> str:
     """A corpus that is a path, so that a run can be taken up from another folder; names stay."""
     path = Path(corpus).expanduser()
     return str(path.resolve()) if path.exists() else corpus

@@ -1,0 +1,224 @@
+"""`ar loop --dry-run`: what would come next. Runs no trial, asks no model, writes nothing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import statistics
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.core.cli.context import Settings
+from autoresearch.core.cli.start import Choice, Wishes, absolute, pick_run
+from autoresearch.core.errors import ProposalError
+
+if TYPE_CHECKING:
+    from autoresearch.core.cli.researchers import ResearcherOptions
+    from autoresearch.core.loop import Limits
+    from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
+    from autoresearch.core.store.reader import LedgerReader
+
+STYLES = {"+": "green", "-": "red", "@": "cyan"}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the rest of the run would take. None is not known."""
+
+    experiments: int | None
+    """That are still to come, where a number was asked for."""
+    trial_seconds: float
+    measured: bool
+    """Of this run's trials; else the training time alone, to which start-up, scoring and audit are added."""
+    hours: float | None
+    usd_per_proposal: float | None
+    usd_at_most: float | None
+    """Of one proposal that needs no repair."""
+    max_usd: float | None
+
+
+def dry_run(
+    settings: Settings,
+    tag: str | None,
+    wishes: Wishes,
+    researcher: str,
+    options: Any,
+    limits: Limits,
+    allow_dirty: bool,
+) -> None:
+    """Say what the same command without --dry-run would do."""
+    from autoresearch.core.cli.researchers import make_researcher
+    from autoresearch.core.cli.runs import open_reader
+
+    choice = pick_run(settings, tag)
+    if choice.stored is None:
+        history, folder = first_history(choice, wishes, allow_dirty), None
+    else:
+        with open_reader(settings.workspace, choice.tag) as reader:
+            history, folder = stored_history(settings, reader), reader.folder
+    proposer = make_researcher(researcher, options, run_folder=folder, workspace=settings.workspace)
+    record: dict[str, Any] = {
+        "tag": choice.tag,
+        "new": choice.stored is None,
+        "backend": choice.backend.name,
+        "preset": choice.preset.name,
+        "device": choice.device.name,
+        "corpus": wishes.corpus or (choice.stored.config["corpus"] if choice.stored else choice.preset.data.corpus),
+        "train_seconds": history.budget_seconds,
+        "experiments": len(history.attempts) - 1,
+        **next_step(proposer, history, options),
+    }
+    record["estimate"] = asdict(estimate(history, limits, record, options.max_usd))
+    if settings.json:
+        click.echo(json.dumps(record))
+    else:
+        show(record)
+
+
+def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool) -> History:
+    """What a researcher would know of a new run after its baseline, but for the baseline's score."""
+    from autoresearch.core.proposal import Attempt
+    from autoresearch.core.run import starting_source
+    from autoresearch.core.store.source import Repository
+
+    workspace, preset = choice.settings.workspace, choice.preset
+    source = starting_source(Repository.open(workspace), choice.backend.name, preset, allow_dirty=allow_dirty)
+    facts: dict[str, Any] = {"reason": "not measured yet", "hypothesis": "baseline", "category": "baseline"}
+    facts |= {"predicted_delta": None, "val_bpb": None, "estimate": None, "delta": None, "researcher": ""}
+    baseline = Attempt(experiment=0, source=source, status="keep", parent=0, **facts)
+    config = {
+        "backend": choice.backend.name,
+        "device": choice.device.name,
+        "preset": preset.name,
+        "train_seconds": wishes.budget or preset.train_seconds,
+        "seed": wishes.seed or 0,
+        "vocabularies": wishes.vocab or preset.data.vocabularies,
+    }
+    return history_of(choice.settings, config, [baseline], baseline)
+
+
+def stored_history(settings: Settings, reader: LedgerReader) -> History:
+    """What a researcher would know of a run as it is now."""
+    from autoresearch.core.proposal import Attempt
+
+    def attempt(number: int) -> Attempt:
+        row = reader.experiment(number)
+        same = {one.name for one in fields(row)} & {one.name for one in fields(Attempt)}
+        facts = {
+            **{name: getattr(row, name) for name in same},
+            "status": row.status or "keep",
+            "reason": row.reason or "",
+        }
+        return Attempt(experiment=number, source=reader.text(row.source_sha256), **facts)
+
+    attempts = [attempt(number) for number in reader.decisions()] or [attempt(0)]
+    best = reader.run().incumbent or 0
+    incumbent = next(one for one in reversed(attempts) if one.experiment == best)
+    return history_of(settings, reader.run().config, attempts, incumbent)
+
+
+def history_of(settings: Settings, config: Any, attempts: list[Attempt], incumbent: Attempt) -> History:
+    """With the workspace's program.md as it is now."""
+    from autoresearch.core.proposal import History
+
+    return History(
+        program=(settings.workspace / "program.md").read_text(encoding="utf-8"),
+        backend=config["backend"],
+        device=config["device"],
+        preset=config["preset"],
+        budget_seconds=config["train_seconds"],
+        seed=config["seed"],
+        vocabularies=tuple(config["vocabularies"]),
+        incumbent=incumbent,
+        attempts=tuple(attempts),
+    )
+
+
+def next_step(proposer: Researcher, history: History, options: ResearcherOptions) -> dict[str, Any]:
+    """The edit that comes next, or what would be sent to find it."""
+    turn = getattr(proposer, "next", None)
+    if turn is not None:
+        proposer = turn(history)
+    found: dict[str, Any] = {"researcher": proposer.name, "diff": None, "hypothesis": None, "messages": None}
+    preview = getattr(proposer, "preview", None)
+    if preview is not None:
+        call = preview(history)
+        costs = {"usd_at_most": call.most_usd, "usd_per_proposal": call.usual_usd}
+        return {**found, "model": call.model, "tokens": call.tokens, "messages": call.messages, **costs}
+    if proposer.name == "command":
+        return {**found, "command": options.agent_command, "usd_at_most": None, "usd_per_proposal": None}
+    free = {"usd_at_most": 0.0, "usd_per_proposal": 0.0}
+    try:
+        proposal = proposer.propose(history)
+    except ProposalError as error:
+        return {**found, "hypothesis": f"nothing: {error.message}", **free}
+    return {**found, "hypothesis": proposal.hypothesis, "diff": diff_of(proposal, history), **free}
+
+
+def diff_of(proposal: Proposal, history: History) -> str:
+    """Against the best file so far."""
+    before, after = (text.splitlines(keepends=True) for text in (history.incumbent.source, proposal.source))
+    return "".join(difflib.unified_diff(before, after, "train.py (best so far)", "train.py (proposed)"))
+
+
+def estimate(history: History, limits: Limits, record: dict[str, Any], max_usd: float | None) -> Estimate:
+    """Time from this run's own trials where there are some, dollars from its own calls."""
+    walls = [float(wall) for one in history.attempts if (wall := one.metrics.get("wall_seconds")) is not None]
+    to_come = None if limits.experiments is None else max(limits.experiments - (len(history.attempts) - 1), 0)
+    return Estimate(
+        experiments=to_come,
+        trial_seconds=statistics.median(walls) if walls else history.budget_seconds,
+        measured=bool(walls),
+        hours=limits.hours,
+        usd_per_proposal=record.pop("usd_per_proposal"),
+        usd_at_most=record.pop("usd_at_most"),
+        max_usd=max_usd,
+    )
+
+
+def show(record: dict[str, Any]) -> None:
+    """For a person: the run, what comes next, what it would cost."""
+    state = "a new run" if record["new"] else f"a run of {record['experiments']} experiments, to be gone on with"
+    click.echo(f"{record['tag']}: {state}; {record['backend']}/{record['preset']} on {record['device']}")
+    click.echo(f"text {absolute(record['corpus'])}; {record['train_seconds']:g} s of training a trial")
+    if record["messages"] is not None:
+        click.echo(f"\nnext: {record['model']} would be sent {record['tokens']:,} tokens:")
+        for message in record["messages"]:
+            click.echo(click.style(f"\n[{message['role']}]", bold=True))
+            click.echo(message["content"])
+    elif record.get("command"):
+        click.echo(f"\nnext: an agent is started in a folder of its own: {record['command']}")
+    else:
+        click.echo(f"\nnext, by {record['researcher']}: {record['hypothesis']}")
+        for line in (record["diff"] or "").splitlines():
+            click.echo(click.style(line, fg=STYLES.get(line[:1])))
+    click.echo(f"\n{estimate_words(record['estimate'])}\nnothing was run, sent or written")
+
+
+def estimate_words(facts: dict[str, Any]) -> str:
+    """Time and dollars."""
+    from autoresearch.core.report.wording import dollars, span
+
+    trial = span(facts["trial_seconds"])
+    parts = [f"about {trial} a trial" if facts["measured"] else f"{trial} a trial, and start-up, scoring and audit"]
+    if facts["experiments"] is not None:
+        whole = span(facts["trial_seconds"] * facts["experiments"])
+        parts.append(f"{facts['experiments']} experiments: {whole} or more (promising ones are trained again)")
+    if facts["hours"] is not None:
+        parts.append(f"at most {facts['hours']:g} h")
+    usual, most = facts["usd_per_proposal"], facts["usd_at_most"]
+    if most == 0:
+        parts.append("$0: no model is asked")
+    elif most is None and usual is None:
+        parts.append("dollars not known")
+    else:
+        parts.append(
+            f"a proposal: {dollars(usual)} so far" if usual is not None else f"a proposal: at most {dollars(most)}"
+        )
+        if facts["experiments"] is not None:
+            parts.append(f"{dollars((usual if usual is not None else most) * facts['experiments'])} for all")
+    if facts["max_usd"] is not None:
+        parts.append(f"never more than {dollars(facts['max_usd'])}")
+    return "; ".join(parts)
