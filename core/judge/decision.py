@@ -62,7 +62,7 @@ class Evidence:
     repeats: tuple[tuple[Measured, ...], ...] = ()
     """Trials of one source each that were not chosen by their result: what noise is estimated from."""
     extra: int = 0
-    """Trials of the run beyond one an experiment, the baseline's left out."""
+    """Trials of the run that races have asked for: those after each candidate's first."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What this judge left with its last decision."""
 

@@ -103,7 +103,7 @@ class Racing:
         noise, champion = self.noise(evidence), standing(incumbent)
         wealth = float(evidence.facts.get("wealth", race.FIRST_WEALTH))
         allowance = int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided)
-        allowance += evidence.decided // CHECK_EVERY - evidence.extra  # looks at the champion are not its to spend
+        allowance -= evidence.extra
         spent = len(evidence.roles) - evidence.roles.index("candidate") - 1
         less = evidence.candidate.category == "simplification" and removes_code(evidence.candidate, incumbent)
         match = Match(first, fresh, champion, noise.sigma, noise.dof, wealth, spent, allowance, less)

@@ -114,10 +114,11 @@ class LedgerReader:
         return list(groups.values())
 
     def extra_trials(self) -> int:
-        """Ended trials beyond one an experiment, the baseline's left out, on whatever machine."""
+        """Ended trials that races have asked for: those after an experiment's first of its own source."""
         sql = (
-            "SELECT coalesce(sum(trials - 1), 0) - (SELECT count(*) FROM trials WHERE experiment > 0"
-            " AND role = 'baseline' AND status IS NOT NULL) AS n FROM experiments WHERE trials > 1 AND number > 0"
+            "SELECT count(*) AS n FROM experiments AS e JOIN trials AS t ON t.experiment = e.number WHERE e.number > 0"
+            " AND e.trials > 1 AND t.status IS NOT NULL AND t.k > (SELECT min(k) FROM trials AS own"
+            " WHERE own.experiment = e.number AND own.subject = e.number)"
         )
         return int(self._rows(sql)[0]["n"])
 
