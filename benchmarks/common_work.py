@@ -1,0 +1,151 @@
+"""A training step of the `cuda` backend on the work of `ar bench --common`, as a share of the measured peak.
+
+One process, no feed and no scoring: what the train file itself can do. The peak is the best that square products of the
+same precision reach in the same process, on the same threads, by the same clock. FLOPs are those that the model needs,
+by the train file's `flops_per_token`: 6 for every weight of a matrix that is multiplied (2 forward, 4 backward; embeddings
+are looked up and free) and 12 per channel for every key that a query sees (the causal half alone). The optimizer's own
+products, norms, activations and the loss count as nothing. `--processor` counts the processor's time instead of the
+wall's: on one thread it tells two versions apart on a busy machine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from autoresearch import backends
+from autoresearch.backends.contract import Spec
+from autoresearch.backends.cuda import runtime
+from autoresearch.core.bench.work import COMMON
+from autoresearch.core.config import choose_preset, load_presets
+from autoresearch.core.store.constants import write_constants, write_preset
+
+BACKEND = Path(backends.__path__[0]) / "cuda"
+SECONDS = 10.0
+"""Of steps, for one way to run them."""
+SIZES = (1024, 2048, 4096)
+"""Of the square products."""
+
+
+def train_file(path: Path, compiled: bool) -> ModuleType:
+    """The train file at the common sizes, the rest from the `cpu` preset."""
+    preset = choose_preset(load_presets(BACKEND / "presets.toml"), "cpu")
+    source = write_preset(path.read_text(encoding="utf-8"), preset)
+    source = write_constants(source, {**COMMON, "COMPILE": "on" if compiled else "off"})
+    module = ModuleType("common_work_train_file")
+    sys.modules[module.__name__] = module
+    exec(compile(source, str(path), "exec"), module.__dict__)
+    return module
+
+
+class Batches:
+    """Implements `contract.Data` and `contract.Clock`: random tokens, and the time that each batch took."""
+
+    budget = SECONDS
+
+    def __init__(self, seconds: float, now: Callable[[], float]) -> None:
+        self._seconds, self._now, self._rng = seconds, now, np.random.default_rng(0)
+        self._asked: list[float] = []
+
+    def warmup(self, batch: int, seq: int) -> Any:
+        """Endless."""
+        while True:
+            rows = self._rng.integers(0, COMMON["VOCAB_SIZE"], (batch, seq + 1)).astype(np.uint16)
+            yield runtime.to_device(rows[:, :-1].copy()), runtime.to_device(rows[:, 1:].copy())
+
+    def batches(self, batch: int, seq: int, packing: str = "best_fit") -> Any:
+        """Until the time is over; at least four."""
+        for pair in self.warmup(batch, seq):
+            runtime.synchronize()
+            self._asked.append(self._now())
+            if len(self._asked) > 4 and self._asked[-1] - self._asked[0] > self._seconds:
+                return
+            yield *pair, None
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """Between one batch and the next: a step each, since the common work does not accumulate."""
+        return [float(after - before) for before, after in zip(self._asked, self._asked[1:], strict=False)]
+
+    @property
+    def progress(self) -> float:
+        """0..1."""
+        return min(1.0, (self._now() - self._asked[0]) / self._seconds) if self._asked else 0.0
+
+    def log(self, **scalars: float) -> None:
+        """The live curve is not looked at."""
+
+
+def measure(path: Path, compiled: bool, seconds: float, now: Callable[[], float]) -> dict[str, Any]:
+    """Step time, tokens a second, and seconds of build and warm-up."""
+    module, began = train_file(path, compiled), time.perf_counter()
+    model = module.build(Spec(2048, 256, seed=0, device=runtime.detect().kind, tier="cpu"))
+    data = Batches(seconds, now)
+    flops = module.flops_per_token(model)
+    module.train(model, data, data)
+    step = statistics.median(data.step_seconds)
+    wall = time.perf_counter() - began
+    return {
+        "mode": "compiled" if compiled else "eager",
+        "step_seconds": step,
+        "steps": len(data.step_seconds),
+        "tokens_per_second": float(COMMON["BATCH_TOKENS"]) / step,
+        "start_up_seconds": wall - (seconds if now is time.perf_counter else sum(data.step_seconds)),
+        "flops_per_token": flops,
+    }
+
+
+def peak_flops(precision: str, now: Callable[[], float]) -> float:
+    """FLOP/s of the fastest of some blocks of products over all sizes. A product of size n takes 2 n^3 FLOP."""
+    fastest = 0.0
+    for size in SIZES:
+        multiply, count = runtime.products(size, precision), max(1, 4 * (2048 // size) ** 3)
+        multiply(1)  # the first one also sets things up
+        for _ in range(4):
+            began = now()
+            multiply(count)
+            fastest = max(fastest, 2.0 * size**3 * count / (now() - began))
+    return fastest
+
+
+def measured(path: Path, modes: list[bool], seconds: float, now: Callable[[], float]) -> list[dict[str, Any]]:
+    """One object per way to run the step, each with its share of the peak."""
+    precision = runtime.detect().precision
+    peak = peak_flops(precision, now)
+    found = [measure(path, compiled, seconds, now) for compiled in modes]
+    for row in found:
+        row |= {"precision": precision, "peak_flops": peak}
+        row["share_of_peak"] = row["tokens_per_second"] * row["flops_per_token"] / peak
+    return found
+
+
+def run(quick: bool = False) -> list[dict[str, Any]]:
+    """Uncompiled, as short trials on a processor run."""
+    row = measured(BACKEND / "train.py", [False], SECONDS / 3 if quick else SECONDS, time.perf_counter)[0]
+    note = f"{row['mode']}, {row['precision']}, median of {row['steps']} steps of {COMMON['BATCH_TOKENS']} tokens"
+    return [
+        {"name": "training step", "median": row["tokens_per_second"], "unit": "tokens/s", "note": note},
+        {"name": "of the peak", "median": 100 * row["share_of_peak"], "unit": "%", "note": ""},
+        {"name": "peak of products", "median": row["peak_flops"] / 1e9, "unit": "GFLOP/s", "note": row["precision"]},
+    ]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.common_work", description=__doc__)
+    parser.add_argument("--file", type=Path, default=BACKEND / "train.py", help="another train file")
+    parser.add_argument("--compiled", action="store_true", help="measure the compiled step too")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--processor", action="store_true", help="count the processor's time")
+    chosen = parser.parse_args()
+    clock = time.process_time if chosen.processor else time.perf_counter
+    for figures in measured(chosen.file, [False, True][: 1 + chosen.compiled], chosen.seconds, clock):
+        print(json.dumps(figures))
