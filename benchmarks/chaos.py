@@ -77,10 +77,13 @@ def disturb(folder: Path, kills: int, *, seed: int, number: int = signal.SIGKILL
     started, rng = time.monotonic(), random.Random(seed)
     experiments = max(3, round(kills * EXPERIMENTS_PER_KILL))
     calm, wild = (Arena(folder / name, folder, experiments) for name in ("calm", "wild"))
+    calm_since = time.monotonic()
     calm.finish()
+    # Up to a whole experiment and the start before it, so that every moment is met on a slow machine too.
+    reach = max(2.5, 1.5 * (time.monotonic() - calm_since) / experiments)
     orphans = 0
     for kill in range(kills):
-        orphans += wild.kill_after(rng.uniform(0.2, 2.5), number)
+        orphans += wild.kill_after(rng.uniform(0.2, reach), number)
         ledger = wild.run_folder / "ledger.sqlite"
         if truncate and kill % 2 and ledger.is_file() and ledger.stat().st_size:
             os.truncate(ledger, rng.randrange(ledger.stat().st_size))
