@@ -54,7 +54,7 @@ WRITES = [
         LOGITS + "    import os\n    os.chmod('weights.safetensors', 0o666)\n"
         "    open('weights.safetensors', 'r+b').write(b'x')\n    return out\n",
         "sandbox",
-        below="weights",
+        below="ignored",
     ),
     Cheat(
         "another source for the next process",
