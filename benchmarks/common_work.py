@@ -2,10 +2,10 @@
 
 One process, no feed and no scoring: what the train file itself can do. The peak is the best that square products of the
 same precision reach in the same process, on the same threads, by the same clock. FLOPs are those that the model needs,
-by the train file's `flops_per_token`: 6 for every weight of a matrix that is multiplied (2 forward, 4 backward; embeddings
-are looked up and free) and 12 per channel for every key that a query sees (the causal half alone). The optimizer's own
-products, norms, activations and the loss count as nothing. `--processor` counts the processor's time instead of the
-wall's: on one thread it tells two versions apart on a busy machine too.
+by the train file's `flops_per_token`: 6 for every weight of a matrix that is multiplied (2 forward, 4 backward;
+embeddings are looked up and free) and 12 per channel for every key that a query sees (the causal half alone). The
+optimizer's own products, norms, activations and the loss count as nothing. `--processor` counts the processor's time
+instead of the wall's: on one thread it tells two versions apart on a busy machine too.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Batches:
     def warmup(self, batch: int, seq: int) -> Any:
         """Endless."""
         while True:
-            rows = self._rng.integers(0, COMMON["VOCAB_SIZE"], (batch, seq + 1)).astype(np.uint16)
+            rows = self._rng.integers(0, int(COMMON["VOCAB_SIZE"]), (batch, seq + 1)).astype(np.uint16)
             yield runtime.to_device(rows[:, :-1].copy()), runtime.to_device(rows[:, 1:].copy())
 
     def batches(self, batch: int, seq: int, packing: str = "best_fit") -> Any:
