@@ -19,6 +19,7 @@ help:
 	@echo "             make cheats BACKEND=null: 6)"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   the CPU-sized benchmarks; writes benchmarks/RESULTS.md"
+	@echo "make docs    write docs/commands.md from the commands' help"
 	@echo "make clean   remove what make made, runs/ excepted"
 
 # Versions that work together are pinned in constraints.txt.
@@ -56,6 +57,10 @@ check: $(STAMP) tree
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# What is written from the program itself; a test says when it is stale.
+docs: $(STAMP)
+	$(BIN)/python -m autoresearch.core.cli.reference > docs/commands.md
 
 clean:
 	rm -rf $(VENV) .build *.egg-info

@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from autoresearch import __version__
-from autoresearch.core.cli import archiver, configfile
+from autoresearch.core.cli import archiver, configfile, examples
 from autoresearch.core.cli.context import Settings, find_workspace, global_options
 from autoresearch.core.errors import ArError
 
@@ -91,7 +91,8 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(entry.module), entry.attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{entry.module}.{entry.attribute} is not a click command")
-        command.epilog = command.epilog or "The options of `ar --help` may be given here too."
+        if not (command.epilog or "").startswith("\b"):
+            command.epilog = examples.epilog(name, command.epilog)
         return command
 
     def resolve_command(

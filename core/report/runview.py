@@ -50,7 +50,7 @@ class RunView(QuietView):
                 self._outlook = dataclasses.replace(self._outlook, thinking=None)
 
     def note(self, message: str) -> None:
-        """Write a line above the panel at its next look. Safe in a signal handler."""
+        """Write a line above the panel, at its next look. Safe in a signal handler."""
         self._notes.append(Text(one_line(message)))
 
     def __enter__(self) -> RunView:

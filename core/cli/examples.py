@@ -1,0 +1,66 @@
+"""Examples of every command, shown by its --help and in the documentation."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "doctor": (("ar doctor", "is everything there?"), ("ar doctor -q", "only what is not well")),
+    "init": (("ar init ~/night", "a workspace in a new folder"),),
+    "prepare": (
+        ("ar prepare", "what the preset needs"),
+        ("ar prepare --corpus ~/texts --vocab 1024,2048", "your own text, with two vocabularies"),
+        ("ar prepare --corpus climbmix --shards 8", "eight shards from the hub"),
+    ),
+    "train": (
+        ("ar --preset demo train", "one trial of the workspace's train file"),
+        ("ar train --file other.py --budget 60 --seed 1 --json", "another file, a minute, as JSON"),
+    ),
+    "loop": (
+        ("ar loop --hours 8", "a night's work; the same command goes on with it"),
+        ("ar --preset demo loop -n 6", "a small run: six experiments"),
+        ("ar loop --dry-run", "what would come next, and its cost; nothing is run"),
+        ("ar loop --researcher mix --model anthropic/claude-sonnet-4-5 --max-usd 5", "with a language model"),
+        ("ar loop --hours 8 --track wandb --on-keep 'notify-send \"$AR_EVENT_DESCRIPTION\"'", "told to others"),
+    ),
+    "status": (("ar status", "every run of the workspace"), ("ar status --tag night --json", "one of them, as JSON")),
+    "results": (
+        ("ar results", "the last run's table"),
+        ("ar results --why 17", "why experiment 17 was decided so"),
+        ("ar results --tsv > results.tsv", "five columns for other programs"),
+    ),
+    "watch": (("ar watch", "the run that goes on now"), ("ar watch --json", "every decision as an object")),
+    "dashboard": (
+        ("ar dashboard", "a page at http://127.0.0.1:8686/"),
+        ("ar dashboard --host 0.0.0.0", "for other machines; the address then has a token"),
+    ),
+    "report": (
+        ("ar report", "report.html and progress.png in the run's folder"),
+        ("ar report --markdown > report.md", "for a pull request"),
+    ),
+    "apply": (("ar apply", "take the best train file over"), ("ar apply --tag night --force", "over changes of mine")),
+    "verify": (("ar verify", "three fresh seeds of each file"), ("ar verify --seeds 6", "a narrower interval")),
+    "ablate": (("ar ablate", "each kept change taken out in turn"),),
+    "bench": (("ar bench", "measure this machine's backend"), ("ar --backend mlx bench --json", "the other one")),
+    "compare": (("ar --preset demo compare", "both backends on the same work"),),
+    "ideas": (
+        ("ar ideas --platform h100 --verdict helps", "what has helped on an H100"),
+        ("ar ideas --example > ideas.toml", "a start for your own"),
+    ),
+    "config": (
+        ("ar config show", "every option"),
+        ("ar config show loop", "those of `ar loop`"),
+        ("ar config show --set --json", "only what somebody has set, as JSON"),
+    ),
+    "completion": (('eval "$(ar completion bash)"', "for this shell"),),
+}
+"""A call and what it is for."""
+
+
+def epilog(name: str, before: str | None = None) -> str:
+    """What a command's help ends with. \b keeps click from filling the lines."""
+    calls = EXAMPLES.get(name, ())
+    width = max((len(call) for call, _ in calls if len(call) < 50), default=0)
+    lines = []
+    for call, what in calls:
+        lines += [f"  {call:<{width}}  {what}"] if len(call) <= width else [f"  {call}", f"  {'':<{width}}  {what}"]
+    paragraphs = ["\b\nExamples:\n" + "\n".join(lines)] if lines else []
+    return "\n\n".join([*paragraphs, before or "The options of `ar --help` may be given here too."])
