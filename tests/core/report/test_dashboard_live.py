@@ -1,0 +1,49 @@
+"""The dashboard in a real browser beside `ar loop` in another process: real trials, sandbox, audit and all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from served import served
+
+CORPUS_BYTES = 1_200_000
+AR = [sys.executable, "-m", "autoresearch.core.cli.main"]
+
+
+def test_the_page_follows_a_real_run_from_its_first_trial_to_its_end(page, tmp_path):
+    corpus, workspace, taken = tmp_path / "text", tmp_path / "w", 0
+    corpus.mkdir()
+    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        if taken < CORPUS_BYTES:
+            shutil.copy(file, corpus / f"{file.stem}.txt")
+            taken += file.stat().st_size
+    environment = {**os.environ, "AR_DATA_DIR": str(tmp_path / "data")}
+    subprocess.run([*AR, "init", str(workspace)], check=True, capture_output=True, env=environment)
+    run = ["--backend", "null", "--preset", "demo", "--workspace", str(workspace), "loop", "--tag", "t", "-n", "1"]
+    setting = ["--corpus", str(corpus), "--budget", "1", "--judge", "greedy"]
+    with subprocess.Popen([*AR, *run, *setting], env=environment, stderr=subprocess.PIPE, text=True) as loop:
+        until = time.monotonic() + 60
+        while not (workspace / "runs/t/ledger.sqlite").is_file() and loop.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        with served(workspace) as port:
+            page.set_default_timeout(90_000)
+            page.goto(f"http://127.0.0.1:{port}/#/t")
+            page.locator("#now").get_by_role("link", name="experiment 0").wait_for()
+            page.locator("#now .loss").wait_for()
+            page.get_by_text("2 of 2", exact=True).wait_for()
+            page.get_by_text("finished: 1 experiments are decided").wait_for()
+            page.get_by_role("link", name="experiment 1", exact=True).click()
+            page.get_by_text("passed: ").wait_for()
+            assert page.locator("#one .plot path.series").count() == 1
+            assert page.locator(".diff .add").count() > 0
+            page.goto("about:blank")
+        _, said = loop.communicate(timeout=30)
+        assert loop.returncode == 0, said
