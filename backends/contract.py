@@ -6,7 +6,7 @@ researcher) owns the model. The **runtime** (frozen, one per backend) is the lit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +132,52 @@ class Device:
         return ", ".join(part for part in (self.name, self.framework, self.driver and f"driver {self.driver}") if part)
 
 
+@dataclass(frozen=True)
+class Operation:
+    """One kind of work in a trace."""
+
+    name: str
+    seconds: float
+    """Its own time, without what it called: on the device where the framework can say, else on the host."""
+    calls: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a trace says."""
+
+    sections: Mapping[str, float]
+    """Seconds by part of a step, in the order of a step; one after another, not overlapping."""
+    operations: Sequence[Operation]
+    """The longest first."""
+    note: str
+    """How to read it, in one sentence."""
+
+
+class Trace(Protocol):
+    """Records what a framework does between `start` and `stop`."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    def waiting(self) -> AbstractContextManager[Any]:
+        """Marks the time that the training loop waits for a batch."""
+        ...
+
+    def stop(self) -> None:
+        """End; the device has been waited for."""
+        ...
+
+    def profile(self) -> Profile:
+        """Sum up."""
+        ...
+
+    def write(self, path: Path) -> None:
+        """Write all of it in the format of Chrome's tracing, gzipped."""
+        ...
+
+
 class Runtime(Protocol):
     """A backend's frozen part, as a module. Importing it must not import the framework: functions do, on first use."""
 
@@ -201,4 +247,8 @@ class Runtime(Protocol):
 
         Raises ValueError for a precision that the framework does not have.
         """
+        ...
+
+    def trace(self) -> Trace | None:
+        """A recorder by the framework's own profiler, or None where it has none."""
         ...

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.backends.contract import Array, Device, Model
+from autoresearch.backends.contract import Array, Device, Model, Trace
 
 NAME = "cuda"
 
@@ -53,8 +54,9 @@ def unavailable() -> str | None:
 
 
 def launch_environment() -> Mapping[str, str]:
-    """Threads for the CPU, an allocator that does not fragment for CUDA.
+    """Threads for the CPU, an allocator that does not fragment for CUDA, where downloaded kernels are found.
 
+    The kernels lie in this Python's environment, which a child may read: it has no network and no home of yours.
     Waiting threads sleep instead of spinning: on a busy machine a spinning pair takes the time of the one it waits for.
     """
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -62,6 +64,8 @@ def launch_environment() -> Mapping[str, str]:
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "KERNELS_CACHE": str(Path(sys.prefix, "share", "kernels")),
+        "HF_HUB_OFFLINE": "1",
     }
 
 
@@ -266,6 +270,13 @@ def products(size: int, precision: str) -> Callable[[int], None]:
         synchronize()
 
     return multiply
+
+
+def trace() -> Trace:
+    """PyTorch's profiler."""
+    from autoresearch.backends.cuda.trace import TorchTrace
+
+    return TorchTrace()
 
 
 def _cpu_name() -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.backends.contract import Array, Device, Model
+from autoresearch.backends.contract import Array, Device, Model, Trace
 
 NAME = "mlx"
 
@@ -261,3 +261,8 @@ def products(size: int, precision: str) -> Callable[[int], None]:
         mx.eval(out)
 
     return multiply
+
+
+def trace() -> Trace | None:
+    """None: MLX has no profiler of its own that runs everywhere; the core times the host."""
+    return None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoresearch.backends.contract import Device
+from autoresearch.backends.contract import Device, Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,3 +115,8 @@ def peak_memory_mb() -> float | None:
 def products(size: int, precision: str) -> Callable[[int], None]:
     """Raises ValueError: the bigram model multiplies nothing, so a product's speed would be no yardstick for it."""
     raise ValueError(f"no products of {size} x {size} in {precision}: the null model is a table")
+
+
+def trace() -> Trace | None:
+    """None: the core times the host."""
+    return None

@@ -46,10 +46,16 @@ EXIT_FAILED = 1
     "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seeds the model and the order of the data."
 )
 @click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@click.option("--profile", is_flag=True, help="Trace a few batches; write profile.md and the trace.")
 @require_isolation
 @pass_settings
-def train(settings: Settings, file: Path | None, budget: float | None, seed: int, corpus: str | None) -> None:
+def train(
+    settings: Settings, file: Path | None, budget: float | None, seed: int, corpus: str | None, profile: bool
+) -> None:
     """Run one trial of a train file: train it, score it, audit it. Touches no git.
+
+    With --profile the trial's folder also holds a page on where the time goes (profile.md) and the whole trace
+    (trace.json.gz, for a browser's tracing page). Tracing takes a little of the training time.
 
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
@@ -72,6 +78,7 @@ def train(settings: Settings, file: Path | None, budget: float | None, seed: int
         folder=new_folder(settings.workspace, backend.name),
         seed=seed,
         budget=Budget(budget or preset.train_seconds, preset.startup_seconds),
+        profile=profile,
     )
     settings.say(f"backend {backend.name} ({backend.why}), preset {preset.name}, corpus {prepared.folder.name}")
     with cancel_on_signal() as cancel, live_view(request.budget.train_seconds, verbosity=settings.verbosity) as view:
@@ -177,6 +184,7 @@ def summary(result: TrialResult) -> str:
         "audit": audit is not None and f"{'passed' if audit.ok else 'failed'} at {audit.positions} positions",
         "device": result.device,
         "isolation": result.isolation,
+        "profile": result.profile is not None and result.log and str(Path(result.log).with_name("profile.md")),
         "log": result.log,
     }
     return "\n".join([head, *(f"  {name:<12} {value}" for name, value in facts.items() if value)])

@@ -6,7 +6,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,6 +56,18 @@ class FeedClock:
             pass
 
 
+class Watcher(Protocol):
+    """Sees the pace of a training loop from outside."""
+
+    def asked(self) -> None:
+        """The loop wants a batch."""
+        ...
+
+    def given(self) -> None:
+        """It has one, or there are no more."""
+        ...
+
+
 class FeedClient:
     """Asks for batches, one ahead, and puts them on the device."""
 
@@ -66,6 +78,7 @@ class FeedClient:
         self._vocab_size = vocab_size
         self._seed = seed
         self._clock: FeedClock | None = None
+        self._watcher: Watcher | None = None
         self._deadline: float | None = None
         self._asked: Request | None = None
         self._kept: dict[Request, tuple[Header, np.ndarray]] = {}
@@ -77,6 +90,10 @@ class FeedClient:
     def attach(self, clock: FeedClock) -> None:
         """Start this clock with the first batch."""
         self._clock = clock
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell this one when a batch is asked for and when it is there."""
+        self._watcher = watcher
 
     def warmup(self, batch: int, seq: int) -> Iterator[tuple[Array, Array]]:
         """Endless random `(inputs, targets)`, each (batch, seq). Does not start the clock."""
@@ -123,6 +140,15 @@ class FeedClient:
 
     def _next(self, request: Request) -> tuple[Header, np.ndarray] | None:
         """The next frame of this shape, having asked for the one after it; None at the end."""
+        if self._watcher is None:
+            return self._take(request)
+        self._watcher.asked()
+        try:
+            return self._take(request)
+        finally:
+            self._watcher.given()
+
+    def _take(self, request: Request) -> tuple[Header, np.ndarray] | None:
         self._time(request)
         if not self._over and self._remaining() < self._expected(request):
             self._over = True

@@ -85,6 +85,8 @@ class TrialRequest:
     """The run's calibrated tolerances of the audit (see core.trial.calibration); None takes the defaults."""
     calibrate: bool = False
     """Whether this is the honest baseline, whose audit widens what `tolerances` holds for later trials."""
+    profile: bool = False
+    """Whether a few batches are traced: the trial then trains on a little less."""
     gate: bool = True
     """Whether the static gate reads the train file first. Without it the sandbox and the audit stand alone."""
 
@@ -97,6 +99,19 @@ class AuditResult(BaseModel):
     max_abs: float
     mean_diff: float
     ok: bool
+
+
+class ProfileResult(BaseModel):
+    """Where a profiled train child's time went, over a few batches in the middle of its training."""
+
+    model_config = ConfigDict(frozen=True)
+    seconds: float
+    batches: int
+    sections: dict[str, float]
+    """Seconds by part of a step."""
+    operations: list[tuple[str, float, int]]
+    """Name, seconds of its own, calls; the longest first."""
+    note: str
 
 
 class TrialResult(BaseModel):
@@ -139,5 +154,7 @@ class TrialResult(BaseModel):
     audit: AuditResult | None = None
     weights_sha256: str | None = None
     """Of the frozen weights."""
+    profile: ProfileResult | None = None
+    """With `ar train --profile`; the trial's folder then holds profile.md and, whole, trace.json.gz."""
     log: str | None = None
     """Path of run.log."""

@@ -11,7 +11,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.trial.child import Child, Launch, died_how, worker_argv
 from autoresearch.core.trial.peak import known_peak
 from autoresearch.core.trial.record import Record
-from autoresearch.core.trial.result import AuditResult, TrialRequest, TrialResult, TrialStatus
+from autoresearch.core.trial.result import AuditResult, ProfileResult, TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox import Sandbox
 from autoresearch.core.trial.watch import TrialEnded, Watch
 
@@ -42,6 +42,7 @@ class Measurements:
     flops_per_token: float | None = None
     claimed_flops_per_token: float | None = None
     audit: AuditResult | None = None
+    profile: ProfileResult | None = None
     weights_sha256: str | None = None
 
     def result(
@@ -75,6 +76,7 @@ class Measurements:
             isolation=self.isolation,
             audit=self.audit,
             weights_sha256=self.weights_sha256,
+            profile=self.profile,
             log=str(log),
         )
 
@@ -91,6 +93,10 @@ class Setting:
     record: Record
     watch: Watch
     facts: Measurements = field(default_factory=Measurements)
+
+    def inside(self, role: str, name: str) -> str:
+        """The path by which the child of that role knows a file in its work folder."""
+        return self.sandbox.inside(self.record.folder / "work" / role, name)
 
     def launch(
         self, role: str, job: Mapping[str, Any], descriptors: tuple[int, ...], read_only: tuple[Path, ...] = ()

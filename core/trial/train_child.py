@@ -12,6 +12,7 @@ from typing import Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.client import FeedClient, FeedClock
 from autoresearch.core.trial.channel import Channel, Stage
+from autoresearch.core.trial.profiling import Profiler
 from autoresearch.core.trial.train_module import build_model
 
 LOG_SECONDS = 0.05
@@ -52,11 +53,16 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
         socket.socket(fileno=job["feed_fd"]), runtime=runtime, vocab_size=job["vocab_size"], seed=job["seed"]
     )
     data.attach(clock)
+    profiler = Profiler(runtime, clock, Path(job["trace"]), channel) if job["trace"] else None
+    if profiler is not None:
+        data.watch(profiler)
     runtime.reset_peak_memory()
     model = module.train(model, data, clock)
     if model is None:
         raise TypeError("train returned None; it must return the model to score")
     runtime.synchronize()
+    if profiler is not None:
+        profiler.close()
     curve.flush()
     channel.send("trained")
     stage.name = "saving the weights"

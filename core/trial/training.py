@@ -15,6 +15,7 @@ from typing import Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError, TrialError
 from autoresearch.core.trial.child import Child, Launch
+from autoresearch.core.trial.profile import TRACE, keep, read
 from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.watch import TrialEnded
 from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, flops_per_token, take_weights
@@ -59,6 +60,8 @@ def train(setting: Setting, near_end: Callable[[], None], lead_seconds: float) -
         except WeightsFault as fault:
             raise TrialEnded("invalid", str(fault)) from fault
         destination.chmod(0o444)
+        if setting.request.profile:
+            keep(setting.facts.profile, setting.record.folder, work_fd)
     setting.facts.weights_sha256 = str(announced["sha256"])
     setting.record.event({"event": "frozen"})
     return destination, str(announced["sha256"])
@@ -71,7 +74,8 @@ def _start(setting: Setting, stack: contextlib.ExitStack) -> tuple[int, Child, C
         near, far = socket.socketpair()
         ours.callback(near.close)
         ours.callback(far.close)
-        job = {"budget_seconds": request.budget.train_seconds, "feed_fd": far.fileno()}
+        trace = setting.inside("train", TRACE) if request.profile else None
+        job = {"budget_seconds": request.budget.train_seconds, "feed_fd": far.fileno(), "trace": trace}
         launch = setting.launch("train", job, (far.fileno(),))
         work_fd = os.open(launch.work, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, work_fd)
@@ -158,6 +162,8 @@ def _hear_child(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> Map
         facts.params, facts.peak_memory_mb = _count(event.get("params")), _amount(event.get("peak_memory_mb"))
         facts.claimed_flops_per_token = _amount(event.get("flops_per_token"))
         return event
+    elif name == "profile" and setting.request.profile:
+        facts.profile = read(event)
     elif name == "error":
         raise failure(event)
     if name in ("device", "startup", "log", "trained"):

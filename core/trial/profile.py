@@ -1,0 +1,85 @@
+"""What a profiled train child says about its time: read with distrust, kept as a page for people and researchers."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.trial.result import ProfileResult
+
+TRACE = "trace.json.gz"
+PAGE = "profile.md"
+TRACE_LIMIT_BYTES = 256 * 2**20
+MAX_SECTIONS, MAX_OPERATIONS, NAME_LIMIT, NOTE_LIMIT = 10, 20, 80, 400
+
+
+def read(event: Mapping[str, Any]) -> ProfileResult | None:
+    """A child's profile event, cut to a few plain values; None when it is not one. It ends up on a person's screen."""
+    try:
+        sections = {_plain(name): _seconds(value) for name, value in [*event["sections"].items()][:MAX_SECTIONS]}
+        operations = [
+            (_plain(name), _seconds(seconds), int(calls))
+            for name, seconds, calls in event["operations"][:MAX_OPERATIONS]
+        ]
+        return ProfileResult(
+            seconds=_seconds(event["seconds"]),
+            batches=int(event["batches"]),
+            sections=sections,
+            operations=operations,
+            note=_plain(event["note"], NOTE_LIMIT),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
+def keep(profile: ProfileResult | None, folder: Path, work_fd: int) -> None:
+    """Write the page into the trial's folder and move the trace there, if it is a regular file of a sensible size."""
+    for name in (PAGE, TRACE):
+        (folder / name).unlink(missing_ok=True)
+    if profile is None:
+        return
+    (folder / PAGE).write_text(page(profile), encoding="utf-8")
+    with contextlib.suppress(OSError):
+        facts = os.stat(TRACE, dir_fd=work_fd, follow_symlinks=False)
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and facts.st_size <= TRACE_LIMIT_BYTES:
+            os.rename(TRACE, folder / TRACE, src_dir_fd=work_fd)
+
+
+def page(profile: ProfileResult) -> str:
+    """One page of Markdown."""
+    total = sum(profile.sections.values()) or 1.0
+    each = 1000 / max(1, profile.batches)
+    lines = [
+        f"# Where the time goes: {profile.batches} batches in {profile.seconds:.2f} s",
+        "",
+        "| part of a step | ms a batch | share |",
+        "|---|---:|---:|",
+        *(f"| {name} | {each * s:.2f} | {s / total:.1%} |" for name, s in profile.sections.items()),
+        "",
+        "| longest operations | ms a batch | share | calls a batch |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {name} | {each * s:.2f} | {s / total:.1%} | {calls / max(1, profile.batches):.1f} |"
+            for name, s, calls in profile.operations
+        ),
+        "",
+        profile.note,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError("no duration")
+    return seconds
+
+
+def _plain(text: Any, limit: int = NAME_LIMIT) -> str:
+    """One printable line; no sign that ends a table's cell."""
+    return "".join(c if c.isprintable() and c not in "|`<>" else " " for c in str(text)[:limit])
