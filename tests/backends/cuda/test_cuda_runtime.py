@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from autoresearch.backends.cuda import runtime
+from autoresearch.core.trial.reach import SYSTEM_FOLDERS, visible_roots
 
 
 def card(name, major, gigabytes):
@@ -56,6 +58,12 @@ def test_importing_the_runtime_and_asking_for_it_imports_no_torch():
         "r.unavailable(); r.launch_environment(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_trial_is_told_of_a_folder_of_kernels_that_it_may_read():
+    folder = Path(runtime.launch_environment()["KERNELS_CACHE"])
+    readable = [*visible_roots(), *map(Path, SYSTEM_FOLDERS)]
+    assert any(folder.is_relative_to(place) for place in readable)
 
 
 def test_a_missing_torch_is_named_with_its_fix(monkeypatch):
