@@ -18,8 +18,14 @@ def results_tsv(rows: Iterable[ExperimentRow], *, header: bool = True) -> str:
         bpb = "nan" if row.val_bpb is None else f"{row.val_bpb:.6f}"
         memory = "nan" if row.peak_memory_mb is None else f"{row.peak_memory_mb / 1024:.1f}"
         commit = (row.commit or "")[:7]
-        lines.append("\t".join((commit, bpb, memory, row.status or row.state, " ".join(row.hypothesis.split()))))
+        lines.append("\t".join((commit, bpb, memory, row.status or row.state, _field(row.hypothesis))))
     return "".join(f"{line}\n" for line in lines)
+
+
+def _field(text: str) -> str:
+    """In one line. One that begins with a quote would open a quoted field for most readers, pandas among them."""
+    words = " ".join(text.split())
+    return '"' + words.replace('"', '""') + '"' if words.startswith('"') else words
 
 
 def write_text(path: Path, text: str) -> None:
