@@ -9,6 +9,7 @@ undisturbed run can be compared one by one.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import shutil
@@ -69,27 +70,39 @@ def run() -> list[dict[str, Any]]:
     return [{"name": n, "median": count, "unit": "", "note": note} for n, count in zip(names, counts, strict=True)]
 
 
-def disturb(folder: Path, kills: int, *, seed: int, number: int = signal.SIGKILL, truncate: bool = False) -> Outcome:
+def disturb(
+    folder: Path,
+    kills: int,
+    *,
+    seed: int,
+    number: int = signal.SIGKILL,
+    truncate: bool = False,
+    experiments: int | None = None,
+    minutes: float = math.inf,
+) -> Outcome:
     """Signal a run that many times, let it finish, and compare it with one that is left alone.
 
-    `truncate` also cuts the ledger off at a random byte after every second signal.
+    `truncate` also cuts the ledger off at a random byte after every second signal. After `minutes` no more are sent.
     """
     started, rng = time.monotonic(), random.Random(seed)
-    experiments = max(3, round(kills * EXPERIMENTS_PER_KILL))
+    experiments = experiments or max(3, round(kills * EXPERIMENTS_PER_KILL))
     calm, wild = (Arena(folder / name, folder, experiments) for name in ("calm", "wild"))
     calm_since = time.monotonic()
     calm.finish()
     # Up to a whole experiment and the start before it, so that every moment is met on a slow machine too.
     reach = max(2.5, 1.5 * (time.monotonic() - calm_since) / experiments)
-    orphans = 0
+    orphans = sent = 0
     for kill in range(kills):
+        if time.monotonic() - started > 60 * minutes:
+            break
+        sent += 1
         orphans += wild.kill_after(rng.uniform(0.2, reach), number)
         ledger = wild.run_folder / "ledger.sqlite"
         if truncate and kill % 2 and ledger.is_file() and ledger.stat().st_size:
             os.truncate(ledger, rng.randrange(ledger.stat().st_size))
     wild.finish()
     seconds = time.monotonic() - started
-    return Outcome(kills, experiments, differences(calm, wild), orphans, tuple(wild.disagreements()), seconds)
+    return Outcome(sent, experiments, differences(calm, wild), orphans, tuple(wild.disagreements()), seconds)
 
 
 def differences(calm: Arena, wild: Arena) -> int:
@@ -267,6 +280,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("times", type=int, nargs="?", default=KILLS)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--experiments", type=int, help="in the run  [default: one for about seven signals]")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="send no more signals after that")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--term", action="store_true", help="SIGTERM in place of SIGKILL")
     kind.add_argument("--truncate", action="store_true", help="cut the ledger off as well")
@@ -281,7 +296,8 @@ def main() -> None:
             print(fill_up(chosen.inside, chosen.times, seed=chosen.seed))
             return
         number = signal.SIGTERM if chosen.term else signal.SIGKILL
-        print(disturb(Path(where), chosen.times, seed=chosen.seed, number=number, truncate=chosen.truncate))
+        limits = {"experiments": chosen.experiments, "minutes": chosen.minutes}
+        print(disturb(Path(where), chosen.times, seed=chosen.seed, number=number, truncate=chosen.truncate, **limits))
 
 
 if __name__ == "__main__":
