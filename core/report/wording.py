@@ -10,7 +10,9 @@ _COLOURS = re.compile("\x1b\\[[0-9;:]*m")
 
 def one_line(text: str, limit: int | None = None) -> str:
     """The text on one line, without control characters (a researcher's words may carry a terminal's escapes)."""
-    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    words = " ".join(text.split())
     return words if limit is None or len(words) <= limit else words[: limit - 1].rstrip() + "…"
 
 
