@@ -69,6 +69,19 @@ def test_flex_attention_sees_what_the_others_see(load_train):
         torch.testing.assert_close(found, train.attend_sdpa(q, k, v, window), atol=1e-5, rtol=1e-4)
 
 
+def test_flex_attention_is_compiled_into_the_forward_pass_as_one_graph(load_train, spec):
+    train = load_train(SEQ_LEN=256, SHORT_WINDOW=40)
+    model = train.build(spec)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, 64, (2, 256), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(tokens)
+        model.attend = partial(train.attend_flex, masks=train.flex_masks(256, torch.device("cpu")))
+        found = torch.compile(model.forward, backend="aot_eager", fullgraph=True)(tokens)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.fixture
 def hopper(monkeypatch):
     """A GPU of that capability, as far as the choice of a kernel can tell."""
