@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +46,15 @@ def child_environment(home: str, temp: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def child_variables(backends: Mapping[str, str], slots: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What the backend asks for, and what the slot says; of two numbers of threads the smaller one."""
+    found = dict(backends)
+    for name, value in slots:
+        mine = found.get(name, "")
+        found[name] = str(min(int(mine), int(value))) if mine.isdigit() and value.isdigit() else value
+    return found
 
 
 def load_runtime(backend: str) -> Any:

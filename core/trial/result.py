@@ -87,6 +87,8 @@ class TrialRequest:
     """Whether this is the honest baseline, whose audit widens what `tolerances` holds for later trials."""
     profile: bool = False
     """Whether a few batches are traced: the trial then trains on a little less."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables for every child, beside the backend's own: which device of several it may see, how many threads."""
     gate: bool = True
     """Whether the static gate reads the train file first. Without it the sandbox and the audit stand alone."""
 

@@ -10,7 +10,7 @@ from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.trial import training
 from autoresearch.core.trial.copied import check_copied
-from autoresearch.core.trial.environment import load_runtime
+from autoresearch.core.trial.environment import child_variables, load_runtime
 from autoresearch.core.trial.evaluation import Evaluation
 from autoresearch.core.trial.gate import check_gate
 from autoresearch.core.trial.record import Record
@@ -66,7 +66,7 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     facts.isolation = sandbox.level
     disk_limit_mb = DISK_SHARE * request.weights_limit_mb
     with Watch(record, memory_limit_mb=request.memory_limit_mb, disk_limit_mb=disk_limit_mb, cancel=cancel) as watch:
-        environment = dict(runtime.launch_environment())
+        environment = child_variables(runtime.launch_environment(), request.environment)
         setting = Setting(request, vocab_size, prepared, environment, sandbox, record, watch, facts)
         evaluation = Evaluation(setting)
         try:
