@@ -90,7 +90,9 @@ def greedy(seed: int, effect: Effect, sigma: float, trials: int) -> Outcome:
 class Ours:
     """The race over one run, with the noise pooled as the judge does it."""
 
-    def __init__(self, seed: int, effect: Effect, sigma: float) -> None:
+    def __init__(self, seed: int, effect: Effect, sigma: float, expected: float = PUBLIC.relative * BASELINE) -> None:
+        """`expected` is the noise that the judge's prior expects."""
+        self.expected = expected
         self.rng, self.effects = random.Random(seed), random.Random(seed + APART)
         self.effect, self.noise = effect, sigma
         self.out = Outcome()
@@ -114,8 +116,7 @@ class Ours:
 
     @property
     def sigma(self) -> float:
-        expected = PUBLIC.relative * BASELINE
-        return math.sqrt((PRIOR_DOF * expected**2 + self.squares) / (PRIOR_DOF + self.own))
+        return math.sqrt((PRIOR_DOF * self.expected**2 + self.squares) / (PRIOR_DOF + self.own))
 
     def again(self) -> None:
         value = self.measure(self.truth)
