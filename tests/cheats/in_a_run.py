@@ -22,7 +22,7 @@ from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run import Run, RunConfig
 from autoresearch.core.store.rows import TrialRow
-from autoresearch.core.trial.result import TrialRequest, TrialResult
+from autoresearch.core.trial.result import Budget, TrialRequest, TrialResult
 
 HONEST = "SEQ_LEN = 128\n"
 """What is proposed last, and is as good as any."""
@@ -70,16 +70,16 @@ class Cheater:
 class WithoutGate(LocalExecutor):
     """Runs trials with the static gate off, so that the other layers stand alone."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, budget: Budget) -> None:
         super().__init__()
-        self._changes = {"gate": False, "budget": arena.dialect.budget, "weights_limit_mb": 64, "audit_share": 2.0}
+        self._changes = {"gate": False, "budget": budget, "weights_limit_mb": 64, "audit_share": 2.0}
 
     def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
         """As the loop asks, but for the gate and the limits."""
         return super().submit(replace(request, **self._changes), observer)  # type: ignore[arg-type]
 
 
-def run_of(arena: Arena, cheats: Sequence[Cheat]) -> Aftermath:
+def run_of(arena: Arena, cheats: Sequence[Cheat], budget: Budget | None = None) -> Aftermath:
     """One run on the null backend, in a workspace of its own."""
     workspace = arena.folder / "workspace"
     _make_workspace(workspace, arena.dialect.source())
@@ -101,7 +101,7 @@ def run_of(arena: Arena, cheats: Sequence[Cheat]) -> Aftermath:
         device="any",
         ar_version="0",
     )
-    executor = WithoutGate(arena)
+    executor = WithoutGate(budget or arena.dialect.budget)
     try:
         with Run(workspace, "cheats", config, preset) as run:
             Loop(run, Cheater(arena, cheats), Greedy(), executor, limits=Limits(len(cheats) + 1)).go()
