@@ -114,6 +114,7 @@ class Arena:
             self.cheated(cheat),
             gate=gate,
             isolation=isolation,
+            budget=self.dialect.budget if cheat.layer == "clock" else self.dialect.patient,
             score_rows=cheat.score_rows,
             weights_limit_mb=cheat.weights_limit_mb,
             memory_limit_mb=self.dialect.memory_limit_mb if cheat.small_memory else None,
@@ -128,7 +129,7 @@ class Arena:
         """One trial of an honest variant, before the gate."""
         source = self.dialect.source(**variant.constants)
         source = f"{source}\n{variant.code}" if variant.native else self.dialect.written(source, variant.code)
-        return self.trial(variant.name, source, seed=seed, **changes)
+        return self.trial(variant.name, source, seed=seed, budget=self.dialect.patient, **changes)
 
     def trial(self, name: str, source: str, **changes: Any) -> Outcome:
         """One trial, and what it left."""

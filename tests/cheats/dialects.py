@@ -7,7 +7,7 @@ is the framework's own model, trained and scored for real.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoresearch import backends
@@ -73,6 +73,11 @@ class Dialect:
     """Seconds after the first batch that are past the hard limit."""
     memory_limit_mb: int
     """A limit that the framework itself stays below."""
+
+    @property
+    def patient(self) -> Budget:
+        """For trials that are not about time: a busy machine must not decide them."""
+        return replace(self.budget, grace_floor_seconds=20.0)
 
     def source(self, **constants: object) -> str:
         """The real train file with its tiny constants and these."""

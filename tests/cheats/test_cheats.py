@@ -16,7 +16,6 @@ from prerequisites import lacking
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.gate import check_gate
-from autoresearch.core.trial.result import Budget
 from autoresearch.core.trial.sandbox import best_level
 from autoresearch.core.trial.source import SourceFault
 
@@ -82,7 +81,6 @@ def test_the_gate_sees_the_same_in_a_framework_s_own_terms(backend: str) -> None
 
 def test_after_cheats_a_run_goes_on_to_honest_work(arena: Arena) -> None:
     names = {"a daemon", "forged weights", "the next token, a little"}
-    patient = Budget(train_seconds=0.3, startup_seconds=60.0, grace_floor_seconds=10.0)  # none of these is about time
-    after = run_of(arena, [cheat for cheat in CHEATS if cheat.name in names], patient)
+    after = run_of(arena, [cheat for cheat in CHEATS if cheat.name in names], arena.dialect.patient)
     assert after.layers == {"a daemon": "ignored", "forged weights": "weights", "the next token, a little": "audit"}
     assert (after.last in ("keep", "discard"), after.left, after.fault) == (True, (), None)
