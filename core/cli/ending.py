@@ -30,12 +30,14 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
         return
     write_table(rows)
     settings.say(f"{run.tag}: {reason}" if reason else run.tag)
-    if summary["delta"] is not None and summary["estimated_delta"] is not None and run.config.judge == "racing":
-        settings.say(
-            f"estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the baseline "
-            f"(shrunken; the raw figures below flatter the best)"
-        )
-    if summary["delta"] is not None:
+    if summary["best_experiment"] == 0:
+        settings.say("nothing was kept: the baseline is the best file so far")
+    elif summary["delta"] is not None:
+        if summary["estimated_delta"] is not None and run.config.judge == "racing":
+            settings.say(
+                f"estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the baseline "
+                f"(shrunken; the raw figures below flatter the best)"
+            )
         settings.say(
             f"best: experiment {summary['best_experiment']}, {summary['best_bpb']:.6f} bpb, "
             f"{summary['delta']:+.6f} against the baseline's {summary['baseline_bpb']:.6f}"

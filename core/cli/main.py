@@ -186,8 +186,9 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "ar"
-        message = error.format_message()
+        named = next((f"ar {word}" for word in arguments if word in COMMANDS), "ar")
+        where = error.ctx.command_path if error.ctx else named
+        message = " ".join(error.format_message().split())
         if message:
             message = f"{message[0].lower()}{message[1:]}"
             message += "" if message.endswith((".", "?")) else "."

@@ -62,6 +62,14 @@ def test_a_mistyped_option_is_answered_with_the_nearest_one(capsys):
     assert "ar train --help" in err
 
 
+@pytest.mark.parametrize(("arguments", "command"), [(["loop", "-n"], "ar loop"), (["completion"], "ar completion")])
+def test_a_call_that_is_cut_short_is_one_line_that_names_the_right_help(capsys, arguments, command):
+    assert main.run(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.endswith(f"Try '{command} --help'.\n")
+    assert err.count("\n") == 1
+
+
 def test_an_option_in_the_wrong_place_is_answered_with_the_right_one(capsys):
     assert main.run(["--hours", "3", "loop"]) == 2
     assert "an option of 'loop': ar loop --hours" in capsys.readouterr().err
