@@ -1,8 +1,9 @@
-"""`python -m benchmarks [--only NAME]`: run every benchmark and write benchmarks/RESULTS.md."""
+"""`python -m benchmarks [--only NAME]`: run the CPU-sized benchmarks, or those named; write benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import datetime
 import importlib
 import os
@@ -10,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,30 +20,72 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "RESULTS.md"
 PACKAGES = ("torch", "mlx", "numpy", "sentencepiece", "optuna")
 
+BY_HAND = {
+    "audit": "2 minutes",
+    "audit_cost": "10 minutes",
+    "chaos": "a minute for ten kills",
+    "common_work": "4 minutes, a GPU or quiet cores",
+    "idle": "5 minutes",
+    "judge": "an hour",
+    "judge_frontier": "an hour",
+    "page": "2 minutes, a headless Chromium",
+    "real_judge": "hours",
+    "search": "20 minutes",
+    "search_task": "hours",
+}
+"""Benchmarks that `make bench` leaves out, and about how long they take: `python -m benchmarks --only NAME`."""
+BUSY_LOAD = 1.5
+"""Per core. A benchmark just before leaves about one."""
+
 
 def main() -> int:
     """Run, show, write. Exit code 1 when a benchmark failed."""
     found = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=found, action="append", help="this one; may be repeated")
-    chosen = parser.parse_args().only or found
+    chosen = parser.parse_args().only or [name for name in found if name not in BY_HAND]
     sections, failed = read_sections(), []
     for name in chosen:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        started = time.monotonic()
+        started, before = time.monotonic(), load_before()
         try:
             rows = importlib.import_module(f"benchmarks.{name}").run()
         except Exception as error:  # one that cannot run here must not hide the others
             failed.append(name)
             print(f"  failed: {type(error).__name__}: {error}", file=sys.stderr)
             continue
-        sections[name] = section(name, rows, time.monotonic() - started)
+        sections[name] = section(name, rows, time.monotonic() - started, before)
         print("\n".join(f"  {row['name']}: {figure(row['median'])} {row['unit']}" for row in rows))
-    known = [sections[name] for name in sorted(sections) if name in found]
-    RESULTS.write_text("# Benchmarks\n\nWritten by `make bench`.\n\n" + "\n".join(known), encoding="utf-8")
+        # After each: what was measured is not lost when a later one is stopped.
+        known = [sections[other] for other in sorted(sections) if other in found]
+        RESULTS.write_text("\n".join([index(found, sections), *known]), encoding="utf-8")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def index(found: list[str], measured: Mapping[str, str]) -> str:
+    """What there is, who runs it, and whether its figures are below."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`, and by `python -m benchmarks --only NAME` for what takes long. Medians; the machine",
+        "stands with each. What was measured while others used the machine says so: there, only ratios mean something.",
+        "",
+        "| benchmark | measures | run by |",
+        "|---|---|---|",
+    ]
+    for name in found:
+        title = f"[{name}](#{name})" if name in measured else name
+        who = f"hand, {BY_HAND[name]}" if name in BY_HAND else "`make bench`"
+        lines.append(f"| {title} | {first_sentence(name)} | {who} |")
+    return "\n".join(lines) + "\n"
+
+
+def first_sentence(name: str) -> str:
+    """Of the benchmark's own description, read without importing it."""
+    words = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    return " ".join(words.split("\n\n")[0].split()).split(". ")[0].rstrip(".")
 
 
 def read_sections() -> dict[str, str]:
@@ -52,13 +96,19 @@ def read_sections() -> dict[str, str]:
     return {part.split("\n", 1)[0].strip(): f"## {part.rstrip()}\n" for part in parts}
 
 
-def section(name: str, rows: list[dict[str, Any]], seconds: float) -> str:
+def section(name: str, rows: list[dict[str, Any]], seconds: float, load: float) -> str:
     """One benchmark as Markdown."""
     module = importlib.import_module(f"benchmarks.{name}")
     lines = ["| what | median | unit | note |", "|---|---:|---|---|"]
     lines += [f"| {row['name']} | {figure(row['median'])} | {row['unit']} | {row.get('note', '')} |" for row in rows]
-    when = f"{datetime.date.today():%Y-%m-%d}, {commit()}, {machine()}; took {seconds:.0f} s."
+    busy = f" Others wanted the machine too (load {load:.0f})." if load > BUSY_LOAD else ""
+    when = f"{datetime.date.today():%Y-%m-%d}, {commit()}, {machine()}; took {seconds:.0f} s.{busy}"
     return f"## {name}\n\n{(module.__doc__ or '').strip()}\n\n{when}\n\n" + "\n".join(lines) + "\n"
+
+
+def load_before() -> float:
+    """Processes that want a core, over the last minute and per core, before the benchmark adds its own."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def figure(value: float) -> str:
