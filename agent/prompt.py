@@ -36,7 +36,7 @@ class Detail:
     digest: bool = True
 
     def less(self) -> Detail | None:
-        """One step shorter: diffs go first, then old cards, ideas, what is known of the constants, the digest, the rest."""
+        """One step shorter: first go diffs, then old cards, ideas, what the constants do, the digest, the rest."""
         if self.diffs:
             return replace(self, diffs=self.diffs - 1)
         if self.cards > 5:

@@ -26,7 +26,7 @@ def parzen_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int,
     """
     import optuna
 
-    with warnings.catch_warnings():  # that groups are young is nothing for the person who watches the loop
+    with warnings.catch_warnings():  # what is young in optuna is nothing for the person who watches
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=False)
     study = _study(sampler)
@@ -41,9 +41,11 @@ def cma_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int, dr
     whole = [trial for trial in _told(seen, dimensions) if len(trial.params) == len(dimensions)]
     if len(whole) < CMA_FROM or len(dimensions) < 2:
         return np.empty((0, len(dimensions)))
-    sampler = optuna.samplers.CmaEsSampler(
-        seed=seed, n_startup_trials=0, source_trials=whole, warn_independent_sampling=False
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.CmaEsSampler(
+            seed=seed, n_startup_trials=0, source_trials=whole, warn_independent_sampling=False
+        )
     return _ask(_study(sampler), dimensions, draws)
 
 
