@@ -88,8 +88,8 @@ def repair_by(researcher: Researcher, context: History, paid: Callable[[Cost], N
 
 def repair_task(change: Change) -> str:
     """The instructions for taking one change out, in place of program.md."""
-    lines = (text.splitlines() for text in (change.before, change.after))
-    diff = "\n".join(difflib.unified_diff(*lines, "before", "after", lineterm=""))
+    before, after = change.before.splitlines(), change.after.splitlines()
+    diff = "\n".join(difflib.unified_diff(before, after, "before", "after", lineterm=""))
     return (
         "# Take one change out again\n\n"
         "For this one edit the goal is not a lower score. The train file holds the change below, and later changes "
