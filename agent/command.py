@@ -19,11 +19,12 @@ import threading
 import time
 from pathlib import Path
 
-from autoresearch.agent.edits import EditError, check_source
+from autoresearch.agent.edits import check_source
 from autoresearch.agent.llm import read_header
 from autoresearch.agent.operators import Task
 from autoresearch.agent.prompt import Detail, cards_of, fill, task_text
 from autoresearch.agent.quotas import Demand
+from autoresearch.agent.replies import EditError
 from autoresearch.agent.taxonomy import classify
 from autoresearch.agent.tried import tried_keys
 from autoresearch.core.errors import ProposalError, UsageError

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from autoresearch.agent.edits import Edited, EditError, Format, apply_reply
+from autoresearch.agent.edits import Edited, Format, apply_reply
 from autoresearch.agent.ideas import Idea
 from autoresearch.agent.memory import Digest
 from autoresearch.agent.models import Models, total
@@ -17,6 +17,7 @@ from autoresearch.agent.operators import Task, choose_task
 from autoresearch.agent.prompt import build_messages, cards_of, fill
 from autoresearch.agent.providers import CallError, Message, Reply, tokens_in
 from autoresearch.agent.quotas import next_demand
+from autoresearch.agent.replies import EditError
 from autoresearch.agent.spending import FailedProposalError, OverBudgetError
 from autoresearch.agent.stand_in import stand_in
 from autoresearch.agent.taxonomy import Change, classify

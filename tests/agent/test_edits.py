@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.agent.edits import EditError, apply_reply
+from autoresearch.agent.edits import apply_reply
+from autoresearch.agent.replies import EditError
 from autoresearch.agent.tried import tree_key
 
 if sys.version_info >= (3, 11):
