@@ -93,6 +93,7 @@ def loop(
     from autoresearch.core.cli.start import Wishes, choose_run
     from autoresearch.core.loop import Limits
     from autoresearch.core.run import Run
+    from autoresearch.core.store.integrity import Integrity
 
     options = without_models(options) if researcher not in WITH_MODELS and not _flagged("model", "max_usd") else options
     try:
@@ -109,7 +110,8 @@ def loop(
         show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty)
         return
     tag, config, preset, prepared = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
-    with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty) as run:
+    integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
+    with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
         go(settings, run, proposer, limits, prepared, beside)
 
