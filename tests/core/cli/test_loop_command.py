@@ -119,6 +119,9 @@ def test_json_is_one_object_a_decided_experiment_and_then_a_summary(command):
     assert last["summary"]["best_bpb"] == min(r["val_bpb"] for r in records if r["status"] == "keep")
     assert Path(last["summary"]["picture"]).read_bytes().startswith(b"\x89PNG")
     assert_agree(command)
+    with LedgerReader(command.folder / "runs/t") as reader:
+        assert {"core/trial/audit.py", "backends/null/runtime.py", "manifest.json"} <= reader.events("integrity")[0].keys()
+        assert reader.verify().fault is None
 
 
 def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(command):
