@@ -120,7 +120,8 @@ def test_json_is_one_object_a_decided_experiment_and_then_a_summary(command):
     assert Path(last["summary"]["picture"]).read_bytes().startswith(b"\x89PNG")
     assert_agree(command)
     with LedgerReader(command.folder / "runs/t") as reader:
-        assert {"core/trial/audit.py", "backends/null/runtime.py", "manifest.json"} <= reader.events("integrity")[0].keys()
+        watched = reader.events("integrity")[0]
+        assert {"core/trial/audit.py", "backends/null/runtime.py", "manifest.json"} <= watched.keys()
         assert reader.verify().fault is None
 
 
