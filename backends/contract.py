@@ -91,7 +91,7 @@ class Clock(Protocol):
 
 
 class TrainFile(Protocol):
-    """A train file, as a module. It may also define `flops_per_token(model) -> float`, for the MFU that is shown."""
+    """A train file, as a module. It may also define `flops_per_token(model) -> float`, which is shown as its claim."""
 
     VOCAB_SIZE: int
 

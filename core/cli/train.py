@@ -83,6 +83,8 @@ def train(
     settings.say(f"backend {backend.name} ({backend.why}), preset {preset.name}, corpus {prepared.folder.name}")
     with cancel_on_signal() as cancel, live_view(request.budget.train_seconds, verbosity=settings.verbosity) as view:
         result = run_trial(request, observer=view, cancel=cancel)
+    if profile and result.profile is None:
+        settings.say("nothing was traced: the training was over, or failed, before it had enough batches")
     click.echo(result.model_dump_json() if settings.json else summary(result))
     if result.status != "ok":
         raise click.exceptions.Exit(EXIT_FAILED)

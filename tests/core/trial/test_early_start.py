@@ -1,0 +1,91 @@
+"""Score and audit processes start while training goes on, and run nothing of the train file until it is over."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from null_trials import request
+
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.trial.early import import_early, named_packages
+from autoresearch.core.trial.evaluation import SEPARATE
+from autoresearch.core.trial.result import Budget, TrialResult
+from autoresearch.core.trial.sandbox import levels
+from autoresearch.core.trial.supervisor import run_trial
+from autoresearch.core.trial.weights import WeightsFault, copy_weights
+
+BUDGET = Budget(train_seconds=1.5, startup_seconds=30.0)
+AVAILABLE = [status.level for status in levels() if status.available]
+
+
+def trial(prepared: Prepared, folder: Path, addition: str = "", **changes: Any) -> tuple[TrialResult, list[str], float]:
+    """The result, the events in order with the processes' roles, and when the weights were frozen (seconds)."""
+    names: list[str] = []
+    frozen: list[float] = []
+
+    def observe(event: Mapping[str, Any]) -> None:
+        names.append(f"{event['event']} {event['role']}" if event["event"] == "spawned" else str(event["event"]))
+        if event["event"] == "frozen":
+            frozen.append(time.time())
+
+    result = run_trial(request(prepared, folder, addition, budget=BUDGET, **changes), observer=observe)
+    return result, names, frozen[0]
+
+
+@pytest.mark.parametrize("level", [level for level in SEPARATE if level in AVAILABLE])
+def test_where_processes_are_kept_apart_they_start_before_training_ends(
+    prepared: Prepared, tmp_path: Path, level: str
+) -> None:
+    told = "import time\nprint('loaded at', time.time())\n"
+    result, names, frozen = trial(prepared, tmp_path / "trial", told, isolation=level)
+    assert (result.status, result.reason) == ("ok", None)
+    assert names.index("spawned score") < names.index("trained")
+    assert names.index("spawned audit") < names.index("trained")
+    loaded = re.findall(r"loaded at ([\d.]+)", (tmp_path / "trial" / "run.log").read_text())
+    train, score, audit = (float(when) for when in loaded)
+    assert train < frozen < score < audit, (
+        "the file is run by one process at a time, and not before its weights are frozen"
+    )
+
+
+def test_where_they_are_not_they_start_one_after_the_other(prepared: Prepared, tmp_path: Path) -> None:
+    result, names, _ = trial(prepared, tmp_path / "trial", isolation="process")
+    assert (result.status, result.reason) == ("ok", None)
+    assert names.index("frozen") < names.index("spawned score") < names.index("scored") < names.index("spawned audit")
+
+
+def test_an_audit_that_nobody_needs_leaves_no_process(prepared: Prepared, tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    def observe(event: Mapping[str, Any]) -> None:
+        pids.extend(event["pids"] if event["event"] == "spawned" else ())
+
+    result = run_trial(request(prepared, tmp_path / "trial", budget=BUDGET, audit_below=0.0), observer=observe)
+    assert (result.status, result.audit) == ("ok", None)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_only_what_a_train_file_may_import_is_imported_early(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text("import fractions, wave\nfrom statistics import mean\nimport subprocess\nraise SystemExit\n")
+    assert named_packages(str(path)) == ["fractions", "statistics"]
+    sys.modules.pop("fractions", None)
+    import_early("null", str(path)).join()
+    assert "fractions" in sys.modules
+    path.write_text("import this is no python")
+    assert named_packages(str(path)) == []
+
+
+def test_weights_that_changed_after_they_were_frozen_are_not_scored(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"frozen")
+    with pytest.raises(WeightsFault, match="changed after it was frozen"):
+        copy_weights(tmp_path / "weights", tmp_path / "copy", sha256="0" * 64)
