@@ -39,8 +39,13 @@ def test_chunked_loss_and_its_gradients_equal_the_plain_ones(train_file, tokens,
         np.testing.assert_allclose(np.array(got), np.array(wanted), atol=2e-6, rtol=2e-4, err_msg=name)
 
 
-def test_attention_sees_exactly_its_window(train_file) -> None:
+@pytest.mark.parametrize("on_cpu", [True, False])
+@pytest.mark.parametrize("block", [3, 128])
+def test_attention_sees_exactly_its_window(train_file, monkeypatch, on_cpu: bool, block: int) -> None:
     module = train_file()
+    if on_cpu:  # several blocks of queries, and one
+        monkeypatch.setattr(module.attend_by_blocks, "__defaults__", (block,))
+    monkeypatch.setattr(module, "on_cpu", lambda: on_cpu)
     draw = np.random.default_rng(0)
     q, k, v = (draw.normal(size=(2, 3, 10, 16)) for _ in range(3))
     for window in (1, 4, 10):
@@ -48,9 +53,42 @@ def test_attention_sees_exactly_its_window(train_file) -> None:
         distance = np.arange(10)[:, None] - np.arange(10)[None, :]
         score[..., (distance < 0) | (distance >= window)] = -np.inf
         expected = np.exp(log_softmax(score)) @ v
-        mask = None if window == 10 else module.in_window(10, window)
-        got = module.attend(*(mx.array(part.astype(np.float32)) for part in (q, k, v)), mask)
-        np.testing.assert_allclose(np.array(got), expected, atol=1e-5)
+        got = module.attend(*(mx.array(part.astype(np.float32)) for part in (q, k, v)), window)
+        np.testing.assert_allclose(np.array(got), expected, atol=2e-5)
+
+
+def test_attention_by_blocks_has_the_gradients_of_the_kernel(train_file) -> None:
+    module = train_file()
+    q, k, v = (mx.random.normal((2, 3, 10, module.HEAD_DIM), key=mx.random.key(n)) for n in range(3))
+    up = mx.random.normal(v.shape, key=mx.random.key(3))
+
+    def by_blocks(q, k, v) -> mx.array:
+        return (module.attend_by_blocks(q, k, v, 10, block=4) * up).sum()
+
+    def by_kernel(q, k, v) -> mx.array:
+        scale = module.HEAD_DIM**-0.5
+        return (mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask="causal") * up).sum()
+
+    for got, expected in zip(*(mx.grad(f, argnums=(0, 1, 2))(q, k, v) for f in (by_blocks, by_kernel)), strict=True):
+        np.testing.assert_allclose(np.array(got), np.array(expected), atol=2e-5)
+
+
+def test_a_later_key_leaves_no_trace_in_attention_by_blocks(train_file) -> None:
+    module = train_file()
+    q, k, v = (mx.random.normal((1, 2, 10, module.HEAD_DIM), key=mx.random.key(n)) for n in range(3))
+    louder = mx.concatenate([k[:, :, :6], 100 * k[:, :, 6:]], axis=2)
+    before, after = (module.attend_by_blocks(q, keys, v, 10)[:, :, :6] for keys in (k, louder))
+    np.testing.assert_array_equal(np.array(before), np.array(after))
+
+
+def test_exponentials_by_products_are_those_of_the_library(train_file) -> None:
+    module = train_file()
+    x = np.linspace(-32, 32, 4001)
+    np.testing.assert_allclose(np.array(module.exp(mx.array(x.astype(np.float32)))), np.exp(x), rtol=3e-5)
+    assert np.array(module.exp(mx.array([-1e9])))[0] == pytest.approx(np.exp(-32), rel=3e-5)
+    z = mx.linspace(-400, 400, 4001)
+    cap = module.SOFTCAP
+    np.testing.assert_allclose(np.array(module.softcap(z)), cap * np.tanh(np.array(z) / cap), atol=1e-4)
 
 
 def test_the_last_layer_sees_everything_and_the_pattern_repeats(train_file) -> None:
