@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from autoresearch.core.trial.result import TrialResult
 
 EXIT_FAILED = 1
+PROFILE_GRACE = {"grace_floor_seconds": 60.0}
+"""A trace that is summed up near the deadline is no reason to refuse the weights."""
 
 
 @click.command()
@@ -77,7 +79,7 @@ def train(
         score_rows=preset.score_rows,
         folder=new_folder(settings.workspace, backend.name),
         seed=seed,
-        budget=Budget(budget or preset.train_seconds, preset.startup_seconds),
+        budget=Budget(budget or preset.train_seconds, preset.startup_seconds, **(PROFILE_GRACE if profile else {})),
         profile=profile,
     )
     settings.say(f"backend {backend.name} ({backend.why}), preset {preset.name}, corpus {prepared.folder.name}")

@@ -72,10 +72,6 @@ class Profiler:
         self._trace.write(self._path)
 
 
-DEVICE_CALLS = ("eval", "async_eval", "synchronize", "item", "tolist")
-"""Built-in functions in which a lazy framework computes what it was asked for before."""
-
-
 class HostTrace:
     """For a framework without a profiler: the host's functions, and when the loop waited for data."""
 
@@ -104,20 +100,17 @@ class HostTrace:
         self._ended = time.perf_counter()
 
     def profile(self) -> Profile:
-        """Waiting for data, waiting for the device, and the rest on the host; functions by their own time."""
+        """Waiting for data and the rest; the host's functions by their own time."""
         operations = sorted(
             (Operation(_name(entry.code), entry.inlinetime, entry.callcount) for entry in self._profiler.getstats()),
             key=lambda one: -one.seconds,
         )
         total = self._ended - self._began
         data = sum(end - start for start, end in self._marks)
-        device = sum(
-            one.seconds for one in operations if one.name.startswith("built-in") and one.name.endswith(DEVICE_CALLS)
-        )
-        sections = {"data wait": data, "device computes, host waits": device, "host": max(0.0, total - data - device)}
+        sections = {"data wait": data, "training step": max(0.0, total - data)}
         note = (
-            "This framework has no profiler of its own here: these are the host's functions. A lazy framework does its "
-            "work inside eval, forward, backward and optimizer step together."
+            "This framework has no profiler here: these are the host's functions. What the framework does counts for the "
+            "function that calls it, and a lazy framework does all of it, forward, backward and step, where it is evaluated."
         )
         return Profile(sections, operations, note)
 
