@@ -109,8 +109,8 @@ class HostTrace:
         data = sum(end - start for start, end in self._marks)
         sections = {"data wait": data, "training step": max(0.0, total - data)}
         note = (
-            "This framework has no profiler here: these are the host's functions. What the framework does counts for the "
-            "function that calls it, and a lazy framework does all of it, forward, backward and step, where it is evaluated."
+            "This framework has no profiler here: these are the host's functions. What the framework does counts for "
+            "the function that calls it; a lazy one does all of it, forward, backward and step, where it is evaluated."
         )
         return Profile(sections, operations, note)
 
