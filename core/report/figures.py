@@ -13,6 +13,7 @@ from autoresearch.core.store.rows import ExperimentRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BEST, DISCARD, FAILED, INK, GRID = "#1b7f4d", "#a9b2bd", "#c8502f", "#2b2f36", "#e6e9ed"
 MAX_LABELS, MAX_DOTS = 12, 400
@@ -42,7 +43,7 @@ def draw_progress(rows: Sequence[ExperimentRow], path: Path, yardsticks: Mapping
     draw_others(axes, decided, low, high)
     dress(axes, decided, keeps)
     draw_best(axes, keeps, last, sigma_of(decided))
-    add_legend(axes)
+    add_legend(figure, axes)
     figure.draw_without_rendering()  # settles the layout, so that labels can be measured
     label_keeps(axes, keeps, decided)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,19 +163,17 @@ def dress(axes: Axes, decided: Sequence[ExperimentRow], keeps: Sequence[Experime
         axes.spines[side].set_visible(False)
 
 
-def add_legend(axes: Axes) -> None:
-    """One line above the picture, at the right of the title."""
+def add_legend(figure: Figure, axes: Axes) -> None:
+    """One line below the picture."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(
+        figure.legend(
             handles,
             labels,
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.005),
+            loc="outside lower right",
             ncols=len(handles),
             frameon=False,
             fontsize=8,
-            handletextpad=0.2,
-            columnspacing=1.2,
-            borderaxespad=0.2,
+            handletextpad=0.4,
+            columnspacing=1.4,
         )
