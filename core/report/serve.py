@@ -59,7 +59,7 @@ class Dashboard:
             http="h11",
             loop="asyncio",
             limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=5,
         )
         self._server = uvicorn.Server(config)
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import socket
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -95,14 +94,13 @@ def test_the_stream_tells_what_has_changed(workspace):
         connection.close()
 
 
-def test_a_server_that_is_stopped_lets_its_followers_go(workspace):
+def test_a_server_that_is_stopped_ends_its_streams_in_good_order(workspace):
     with served(workspace) as port:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         connection.request("GET", f"{RUN}/events")
         answer = connection.getresponse()
         answer.readline()
-        asked = time.monotonic()
-    assert time.monotonic() - asked < 5
+    answer.read()  # raises `IncompleteRead` when the stream was cut off
     connection.close()
 
 
