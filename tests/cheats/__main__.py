@@ -132,7 +132,7 @@ def cheat_row(arena: Arena, cheat: Cheat, level: str, *, gate: bool) -> Row:
     if not gate and level != "bubblewrap":  # what walls stop there may be stopped by another layer, or by none
         reached = outcome.layer == "nothing" or (expected == "sandbox" and outcome.layer == "ignored")
         reached = reached or "came along" in str(outcome.result.reason)
-        is_open = reached and outcome.layer != expected and cheat.below != "ignored"
+        is_open = reached and outcome.layer != expected
     elif outcome.layer != expected:
         wrong = f"{outcome.layer} instead of {expected}"
     if outcome.left and level == "bubblewrap":

@@ -53,8 +53,7 @@ WRITES = [
         "write into the frozen weights",
         LOGITS + "    import os\n    os.chmod('weights.safetensors', 0o666)\n"
         "    open('weights.safetensors', 'r+b').write(b'x')\n    return out\n",
-        "sandbox",
-        below="ignored",
+        "ignored",
     ),
     Cheat(
         "another source for the next process",

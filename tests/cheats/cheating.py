@@ -25,8 +25,6 @@ class Cheat:
     """With the static gate off, at level bubblewrap."""
     gate: bool = True
     """Whether the static gate refuses it."""
-    below: Layer = "nothing"
-    """What stops it at level `process`; only stated where the layer is the sandbox."""
     score_rows: int = 16
     weights_limit_mb: int = 64
     native: bool = False

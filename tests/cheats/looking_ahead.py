@@ -114,7 +114,7 @@ NUMBERS = [
     Cheat("one row too many", LOGITS + "    return np.concatenate([out, out[:1]])\n", "score", False),
     Cheat("logits as objects", LOGITS + "    return out.astype(object)\n", "ignored", False,
           layer_on={"cuda": "crash", "mlx": "crash"}),
-    Cheat("logits as text", LOGITS + "    return out.astype(str)\n", "ignored", False,
+    Cheat("logits as text", LOGITS + "    return np.full(out.shape, '0')\n", "ignored", False,
           layer_on={"cuda": "crash", "mlx": "crash"}),
     Cheat("logits that are not normalised", LOGITS + "    return 100.0 + out\n", "ignored", False),
     Cheat("weights that are not numbers", "def train(model, data, clock): return spoilt(model)\n",
