@@ -14,7 +14,7 @@ IsolationLevel = Literal["bubblewrap", "landlock", "seatbelt", "process"]
 
 FIRST_ANSWER_SECONDS = 60.0
 """For the first batch that a process scores: what is compiled for it is compiled then."""
-SCORE_FLOOR_SECONDS = 10.0
+SCORE_FLOOR_SECONDS = 30.0
 SCORE_SHARE = 3.0
 SCORE_SLACK = 4.0
 

@@ -47,7 +47,7 @@ CLOCK = [
     Cheat("work in a thread after returning", TRAIN + "    import threading, time\n"
           "    threading.Thread(target=time.sleep, args=(60,)).start()\n" + BACK, "ignored"),
     Cheat("late weights", saving("import time; time.sleep({@late}); save(model, path)"), "clock"),
-    Cheat("thinking while it is scored", "import time\n" + LOGITS + "    end = time.monotonic() + 8.0\n"
+    Cheat("thinking while it is scored", "import time\n" + LOGITS + "    end = time.monotonic() + 20.0\n"
           "    while time.monotonic() < end: out = out + 0 * out.mean()\n    return out\n", "clock", gate=False),
     Cheat(
         "a clock that is told to be longer",
