@@ -20,13 +20,14 @@ LAZY = {
 }
 """Work that is asked for within the budget, and done after it."""
 UNCAUSAL = {
-    "cuda": "def attend(q, k, v, mask): return F.scaled_dot_product_attention(q, k, v)\n",
+    "cuda": "def attend_sdpa(q, k, v, window, block=0): return F.scaled_dot_product_attention(q, k, v, scale=1.0)\n"
+    "attend_by_blocks = attend_sdpa\n",
     "mlx": "def attend(q, k, v, mask): return mx.fast.scaled_dot_product_attention(q, k, v, scale=HEAD_DIM**-0.5)\n",
 }
 ONE_AHEAD = {
-    "cuda": "def in_window(seq_len, window, device):\n    t = torch.arange(seq_len, device=device)\n"
-    "    return (t[:, None] - t[None, :] >= -1) & (t[:, None] - t[None, :] < window)\n"
-    "def window_of(layer, seq_len): return seq_len - 1\n",
+    "cuda": "def attend_sdpa(q, k, v, window, block=0):\n    t = torch.arange(q.size(2), device=q.device)\n"
+    "    return F.scaled_dot_product_attention(q, k, v, attn_mask=t[:, None] - t[None, :] >= -1, scale=1.0)\n"
+    "attend_by_blocks = attend_sdpa\n",
     "mlx": "def in_window(seq_len, window):\n    t = mx.arange(seq_len)\n"
     "    return (t[:, None] - t[None, :] >= -1) & (t[:, None] - t[None, :] < window)\n"
     "def window_of(layer, seq_len): return seq_len - 1\n",
