@@ -68,7 +68,7 @@ def test_a_trial_is_held_to_the_stored_tolerance(prepared: Prepared, tmp_path: P
     write_tolerance(path, tolerance_key("null", probe_device("null")), audit.Tolerance(1e-9, 1e-9))
     addition = (
         "import sys\nruntime = sys.modules['autoresearch.backends.null.runtime']\nnll = runtime.nll\n"
-        "runtime.nll = lambda logits, targets: nll(logits, targets) - np.float32(1e-4)\n"
+        "runtime.nll = lambda logits, targets: nll(logits, targets) - np.float32(1e-5)\n"
     )
     assert run_trial(request(prepared, tmp_path / "default", addition)).status == "ok"
     result = run_trial(request(prepared, tmp_path / "stored", addition, tolerances=path))
