@@ -13,7 +13,8 @@ Written by `make cheats KEEP=rows.jsonl PAGE=docs/cheats.md`. Each cheat is adde
 (tiny constants, a second of training; `cuda` and `mlx` on a CPU), and runs with the static gate off; the column *gate*
 says whether the gate would have refused it before anything ran. After each trial no process was left and no file
 outside its folder had changed. What the layers are is said in [trust.md](trust.md); *crash*: Python itself refused;
-*ignored*: what the cheat says or leaves behind was not believed, and the score is honest.
+*ignored*: what the cheat says or leaves behind was not believed, and the score is honest. The rows were run in pieces
+on two CPU cores that were busy with other work for many of them, so the seconds are orders of size.
 """
 
 
@@ -100,5 +101,5 @@ def _weaker(rows: Sequence[Row]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Without the temporary folder of that run."""
-    return re.sub(r"/tmp/tmp\w+/", ".../", text).replace("|", "\\|")
+    """Without the folders of the machine that it ran on."""
+    return re.sub(r"'/[^' ]*/", "'.../", text).replace("|", "\\|")
