@@ -1,7 +1,7 @@
 """What audit and sandbox cost: the audit's answers beside the scoring's, and a process's start at every level.
 
-The demo and cpu presets on both frameworks, a short training, the real train files, as many positions as the audit takes
-by itself. In a run only trials that could become a keep pay for it (`core.judge.bar`).
+The demo and cpu presets on both frameworks, a short training, the real train files, as many positions as the audit
+takes by itself. In a run only trials that could become a keep pay for it (`core.judge.bar`).
 """
 
 from __future__ import annotations

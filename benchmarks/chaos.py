@@ -50,7 +50,8 @@ class Outcome:
     experiments: int
     differences: int
     """Experiments that differ from the undisturbed run's in source, status, result or number of trials."""
-    orphans: int
+    orphans: int | None
+    """Processes that outlived the loop; None where nobody counted."""
     disagreements: tuple[str, ...]
     """Where ledger, journal, git, results.tsv and best_train.py do not agree."""
     seconds: float
@@ -127,7 +128,7 @@ def fill_up(folder: Path, times: int, *, seed: int) -> Outcome:
     wild.finish()
     seconds = time.monotonic() - started
     counts = {"refusals": said.count("refused"), "unclear": said.count("unclear")}
-    return Outcome(times, experiments, differences(calm, wild), 0, tuple(wild.disagreements()), seconds, **counts)
+    return Outcome(times, experiments, differences(calm, wild), None, tuple(wild.disagreements()), seconds, **counts)
 
 
 def namespace(arguments: list[str]) -> list[str]:

@@ -2,9 +2,9 @@
 
 The task: the `cuda` backend's demo preset on one core, three seconds of training a trial, scored on 40 kB of text;
 thirty experiments, three seeds. All search the same constants in the same box under the same greedy judge, and start
-from the same trial of the train file as it is. A trial is a forked process that trains on the real feed's rows and scores as
-`ar` does, but by a clock that counts the processor's time: 270 trials on a machine that others use would not compare
-by the wall's. It has no sandbox and no audit.
+from the same trial of the train file as it is. A trial is a forked process that trains on the real feed's rows and
+scores as `ar` does, but by a clock that counts the processor's time: 270 trials on a machine that others use would not
+compare by the wall's. It has no sandbox and no audit.
 
     python -m benchmarks.search_task --minutes 10
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from autoresearch.core.cli.beside import Beside, BesideOptions, beside_options, check_beside
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
+from autoresearch.core.cli.devices import local_executor, machine_words, slots_option, whole_machine
 from autoresearch.core.cli.params import Corpus, Vocabularies
 from autoresearch.core.cli.researchers import (
     JUDGES,
@@ -26,6 +28,7 @@ from autoresearch.core.errors import PrerequisiteError
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.fleet.local import LocalExecutor
     from autoresearch.core.loop import Ending, Limits
     from autoresearch.core.proposal import Researcher
     from autoresearch.core.report.live import View
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
 @click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Text to train on.  [default: the preset's]")
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Prepared vocabularies.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seeds models and data order.  [default: 0]")
+@slots_option
 @beside_options
 @click.option("--dry-run", is_flag=True, help="Show the next edit or prompt and the cost; run, send and write nothing.")
 @click.option("--allow-dirty", is_flag=True, help="Start from a train file with changes that are not committed.")
@@ -80,6 +84,7 @@ def loop(
     corpus: str | None,
     vocab: tuple[int, ...] | None,
     seed: int | None,
+    slots: int | str | None,
     dry_run: bool,
     allow_dirty: bool,
     options: ResearcherOptions,
@@ -109,11 +114,13 @@ def loop(
 
         show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty)
         return
-    tag, config, preset, prepared = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
+    tag, config, preset, prepared, device = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
+    executor = local_executor(slots, device.kind, settings.say)
+    config = replace(config, machine=machine_words(config.machine, device.kind, executor))
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
-        go(settings, run, proposer, limits, prepared, beside)
+        go(settings, run, proposer, limits, prepared, beside, executor)
 
 
 def _flagged(*names: str) -> bool:
@@ -129,8 +136,9 @@ def go(
     limits: Limits,
     prepared: Prepared,
     options: BesideOptions | None = None,
+    executor: LocalExecutor | None = None,
 ) -> None:
-    """Run the loop and show what comes of it. Leaves with the loop's exit code."""
+    """Run the loop and show what comes of it. Leaves with the loop's exit code, the executor closed."""
     from autoresearch.core.cli.awake import awake
     from autoresearch.core.cli.ending import show_end
     from autoresearch.core.cli.researchers import make_judge
@@ -140,7 +148,8 @@ def go(
     from autoresearch.core.loop import Loop, Stop
     from autoresearch.core.vigil import DeviceWatch, machine_moved
 
-    stop, executor, limit = Stop(), LocalExecutor(), None
+    stop, limit = Stop(), None
+    executor = executor or LocalExecutor()
     calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
     if calibrating:
         settings.say(
@@ -169,7 +178,7 @@ def go(
                 stop=stop,
                 observer=_observer(view),
                 on_decided=_on_decided(beside, settings),
-                device_watch=DeviceWatch(run.config.backend, run.config.machine),
+                device_watch=DeviceWatch(run.config.backend, whole_machine(run.config.machine)),
             )
             ending = job.go()
     except LimitReachedError as error:

@@ -49,8 +49,11 @@ class Choice:
 
 def choose_run(
     settings: Settings, tag: str | None, wishes: Wishes, *, allow_dirty: bool
-) -> tuple[str, RunConfig, Preset, Prepared]:
-    """The run to start or to go on with, said on stderr, and its configuration. Mends ledgers that a crash has left."""
+) -> tuple[str, RunConfig, Preset, Prepared, Device]:
+    """The run to start or to go on with, said on stderr, its configuration, and the device.
+
+    Mends ledgers that a crash has left.
+    """
     from autoresearch.core.config import runs_dir
     from autoresearch.core.run import starting_source
     from autoresearch.core.store.restore import mend
@@ -70,7 +73,7 @@ def choose_run(
         # Before minutes are spent on preparing text.
         starting_source(Repository.open(settings.workspace), backend.name, preset, allow_dirty=allow_dirty)
     config, prepared = configure(choice.settings, backend.name, preset, choice.device, wishes, choice.stored)
-    return tag, config, preset, prepared
+    return tag, config, preset, prepared, choice.device
 
 
 def pick_run(settings: Settings, tag: str | None) -> Choice:
