@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from time import monotonic  # bound here, before a train file could put its own clock in the module's place
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +41,7 @@ class FeedClock:
         """Seconds until the deadline."""
         if self._deadline is None:
             return self._budget
-        return min(self._budget, max(0.0, self._deadline - time.monotonic()))
+        return min(self._budget, max(0.0, self._deadline - monotonic()))
 
     @property
     def budget(self) -> float:
@@ -157,7 +157,7 @@ class FeedClient:
             self._end()
             return None
         self._ask(request)
-        self._last = (request, time.monotonic())
+        self._last = (request, monotonic())
         return frame
 
     def _fetch(self, request: Request) -> tuple[Header, np.ndarray] | None:
@@ -226,7 +226,7 @@ class FeedClient:
 
     def _time(self, request: Request) -> None:
         if self._last is not None and self._last[0] == request:
-            self._intervals.setdefault(request, deque(maxlen=INTERVALS)).append(time.monotonic() - self._last[1])
+            self._intervals.setdefault(request, deque(maxlen=INTERVALS)).append(monotonic() - self._last[1])
 
     def _expected(self, request: Request) -> float:
         """Seconds that the next batch of this shape will take."""
@@ -236,4 +236,4 @@ class FeedClient:
         return min(intervals) if len(intervals) < ENOUGH_INTERVALS else max(intervals)
 
     def _remaining(self) -> float:
-        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        return float("inf") if self._deadline is None else self._deadline - monotonic()
