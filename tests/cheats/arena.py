@@ -8,7 +8,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import psutil
 from cheating import Cheat, Layer
 from dialects import DIALECTS, Dialect
 from honest import Variant
+from offspring import offspring
 
 from autoresearch import core
 from autoresearch.core.data.manifest import Prepared
@@ -146,10 +147,10 @@ class Arena:
             "tolerances": self.folder / "tolerances.json",  # as a run has them, once one trial has calibrated
             **changes,
         }
-        before, started = self.snapshot(), time.monotonic()
+        before, known, started = self.snapshot(), offspring(), time.monotonic()
         result = run_trial(TrialRequest(**settings))
         seconds = time.monotonic() - started
-        left = (*differences(before, self.snapshot()), *processes())
+        left = (*differences(before, self.snapshot()), *processes(known))
         shutil.rmtree(self.folder / "trial")
         return Outcome(name, result, layer_of(result), seconds, left)
 
@@ -164,12 +165,11 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
     return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
 
 
-def processes() -> list[str]:
-    """What still runs below this process, and the daemons that the corpus starts."""
+def processes(known: Collection[psutil.Process]) -> list[str]:
+    """What runs below this process and was not known before, and the daemons that the corpus starts."""
     alive = []
     for process in psutil.process_iter(["cmdline", "status"]):
         command = process.info["cmdline"] or []
         if DAEMON_SECONDS in command and process.info["status"] != psutil.STATUS_ZOMBIE:
             alive.append(" ".join(command))
-    below = psutil.Process().children(recursive=True)
-    return alive + [f"process {process.pid}" for process in below]
+    return alive + [f"process {process.pid}" for process in offspring(known)]

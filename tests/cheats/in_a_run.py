@@ -11,6 +11,7 @@ from pathlib import Path
 
 from arena import Arena, differences, layer_of, processes
 from cheating import Cheat
+from offspring import offspring
 
 from autoresearch import backends
 from autoresearch.core.config import load_presets
@@ -83,7 +84,7 @@ def run_of(arena: Arena, cheats: Sequence[Cheat], budget: Budget | None = None) 
     """One run on the null backend, in a workspace of its own."""
     workspace = arena.folder / "workspace"
     _make_workspace(workspace, arena.dialect.source())
-    before = arena.snapshot()
+    before, known = arena.snapshot(), offspring()
     preset = load_presets(Path(next(iter(backends.__path__))) / "null" / "presets.toml")["demo"]
     config = RunConfig(
         backend="null",
@@ -110,7 +111,7 @@ def run_of(arena: Arena, cheats: Sequence[Cheat], budget: Budget | None = None) 
             fault = run.ledger.verify().fault
     finally:
         executor.close()
-    left = (*differences(before, arena.snapshot()), *processes())
+    left = (*differences(before, arena.snapshot()), *processes(known))
     shutil.rmtree(workspace)
     return Aftermath(layers, str(rows[-1].status), left, fault)
 

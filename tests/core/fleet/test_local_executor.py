@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from null_trials import request
+from offspring import offspring
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
@@ -45,12 +45,12 @@ def test_a_result_that_takes_too_long_is_a_timeout_error(prepared: Prepared, tmp
 
 
 def test_cancel_returns_when_nothing_is_left(prepared: Prepared, tmp_path: Path) -> None:
-    executor = LocalExecutor()
+    known, executor = offspring(), LocalExecutor()
     first = executor.submit(request(prepared, tmp_path / "a", ENDLESS, budget=Budget(60.0)))
     second = executor.submit(request(prepared, tmp_path / "b"))
     second.cancel()
     first.cancel()
-    assert psutil.Process().children(recursive=True) == []
+    assert offspring(known) == []
     for handle in (first, second):
         with pytest.raises(TrialCancelled):
             handle.result()

@@ -42,6 +42,7 @@ def test_the_page_follows_a_real_run_from_its_first_trial_to_its_end(page, tmp_p
             page.get_by_text("finished: 1 experiments are decided").wait_for()
             page.get_by_role("link", name="experiment 1", exact=True).click()
             page.get_by_text("passed: ").wait_for()
+            page.locator("#one .plot path.series").first.wait_for()  # drawn once the browser knows its width
             assert page.locator("#one .plot path.series").count() == 1
             assert page.locator(".diff .add").count() > 0
             page.goto("about:blank")

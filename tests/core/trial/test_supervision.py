@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from null_trials import request
+from offspring import offspring
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.result import Budget, IsolationLevel
@@ -84,37 +85,32 @@ def test_no_process_is_left_when_the_supervisor_is_killed(
     wait_until(lambda: not any(process.is_running() for process in family))
 
 
-def still_there(family: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are alive; the system may take a moment to bury one that was killed."""
-    return psutil.wait_procs(family, timeout=2)[1]
-
-
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_cancelled_trial_leaves_nothing(prepared: Prepared, tmp_path: Path, level: IsolationLevel) -> None:
     cancel = threading.Event()
-    family: list[psutil.Process] = []
+    known, family = offspring(), list[psutil.Process]()
 
     def observe(event: object) -> None:
         if isinstance(event, dict) and event["event"] == "first_batch":
-            family.extend(psutil.Process().children(recursive=True))
+            family.extend(offspring(known))
             cancel.set()
 
     asked = request(prepared, tmp_path, ENDLESS, isolation=level, budget=Budget(60.0))
     with pytest.raises(TrialCancelled):
         run_trial(asked, observer=observe, cancel=cancel)
     assert len(family) >= 4
-    assert not still_there(family)
+    assert not any(process.is_running() for process in family)
 
 
 def test_an_exception_in_the_supervisor_leaves_nothing(prepared: Prepared, tmp_path: Path) -> None:
-    family: list[psutil.Process] = []
+    known, family = offspring(), list[psutil.Process]()
 
     def observe(event: object) -> None:
         if isinstance(event, dict) and event["event"] == "first_batch":
-            family.extend(psutil.Process().children(recursive=True))
+            family.extend(offspring(known))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_trial(request(prepared, tmp_path, ENDLESS, budget=Budget(60.0)), observer=observe)
     assert family
-    assert not still_there(family)
+    assert not any(process.is_running() for process in family)
