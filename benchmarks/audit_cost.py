@@ -19,11 +19,11 @@ from typing import Any
 from autoresearch import backends
 from autoresearch.core.config import load_presets
 from autoresearch.core.store.constants import write_preset
-from autoresearch.core.trial.environment import load_runtime
 from autoresearch.core.trial.result import Budget, TrialRequest
 from autoresearch.core.trial.sandbox import levels, open_sandbox
 from autoresearch.core.trial.scorer import Scorer
 from autoresearch.core.trial.supervisor import run_trial
+from benchmarks._backends import loadable
 from benchmarks.trial_overhead import prepared_for
 
 PRESETS = ("demo", "cpu")
@@ -35,12 +35,7 @@ STARTS = 7
 def run() -> list[dict[str, Any]]:
     """Rows of every framework that runs here, then the starts."""
     rows = []
-    for backend in ("cuda", "mlx"):
-        try:
-            load_runtime(backend)
-        except Exception as error:
-            print(f"  {backend} left out: {error}", file=sys.stderr)
-            continue
+    for backend, _ in loadable(("cuda", "mlx")):
         for preset in PRESETS:
             rows += measure(backend, preset)
     return rows + starts()

@@ -15,7 +15,7 @@ from autoresearch import backends
 from autoresearch.core.bench import work
 from autoresearch.core.bench.measure import Bench, Measured, measure
 from autoresearch.core.config import load_presets
-from autoresearch.core.trial.environment import load_runtime
+from benchmarks._backends import loadable
 from benchmarks.trial_overhead import prepared_for
 
 SECONDS = 20.0
@@ -32,14 +32,7 @@ FIGURES = (
 
 def run() -> list[dict[str, Any]]:
     """One trial of each backend that runs here, and the ratio of their speeds."""
-    measured = []
-    for name in ("cuda", "mlx"):
-        try:
-            load_runtime(name)
-        except Exception as error:
-            print(f"  {name} left out: {error}", file=sys.stderr)
-            continue
-        measured.append(measure_one(name))
+    measured = [measure_one(name) for name, _ in loadable(("cuda", "mlx"))]
     rows = [row for one in measured for row in rows_of(one)]
     if len(measured) == 2:
         speeds = [one.median("tokens_per_second") or float("nan") for one in measured]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from autoresearch import backends
-from autoresearch.core.trial.environment import load_runtime
 from autoresearch.core.trial.scoring import bits_per_byte
+from benchmarks._backends import loadable
 
 B, T, V = 32, 256, 2048
 RUNS = 7
@@ -29,12 +28,7 @@ def run() -> list[dict[str, Any]]:
     logits = rng.standard_normal((B, T, V), dtype=np.float32)
     targets = rng.integers(0, V, (B, T)).astype(np.uint16)
     rows = []
-    for name in backends.names():
-        try:
-            runtime = load_runtime(name)
-        except Exception as error:
-            print(f"  {name} left out: {error}", file=sys.stderr)
-            continue
+    for name, runtime in loadable(backends.names()):
         on_device, wanted = array_of(name, logits), runtime.to_device(targets)
         rows.append(row(f"{name}: likelihoods of {B * T} tokens", lambda r=runtime, x=on_device, y=wanted: r.nll(x, y)))
     nll = rng.random((SPLIT_ROWS, T), dtype=np.float32)

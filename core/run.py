@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from autoresearch.core.config import Preset, runs_dir, train_file
-from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
+from autoresearch.core.errors import PrerequisiteError, SourceError
 from autoresearch.core.judge.bar import audit_bar
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
 from autoresearch.core.judge.evidence import finished_trials, gather_evidence
 from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
+from autoresearch.core.runconfig import RunConfig
+from autoresearch.core.store.attempts import attempt_of
 from autoresearch.core.store.constants import write_preset
 from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results, trial_folder
 from autoresearch.core.store.fingerprint import fingerprint
@@ -23,45 +24,6 @@ from autoresearch.core.store.losses import loss_curve
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.store.source import Repository, branch_name, check_tag, experiment_ref
 from autoresearch.core.trial.result import Budget, TrialRequest
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What every trial of a run has in common. Fixed at its start: results under another one would not compare."""
-
-    backend: str
-    preset: str
-    corpus: str
-    """As it was asked for."""
-    prepared: str
-    """Folder of the prepared corpus."""
-    prepared_sha256: str
-    """Of everything that its trials read (see `data_sha256` in core.cli.start)."""
-    vocabularies: tuple[int, ...]
-    eval_seq_len: int
-    score_rows: int
-    train_seconds: float
-    startup_seconds: float
-    seed: int
-    judge: str
-    device: str
-    ar_version: str
-    calibrate: int = 1
-    """Trials of the baseline before the first experiment."""
-    machine: str = ""
-    """Device, framework and driver, where this process runs. With `device` it may change; the judge then measures the
-    baseline again."""
-
-    def check_same(self, stored: dict[str, Any], tag: str) -> None:
-        """Raises `UsageError` naming the first field that differs from the run's."""
-        for name, mine in _plain(self).items():
-            if name in ("device", "machine"):
-                continue
-            if stored.get(name, 1 if name == "calibrate" else None) != mine:
-                raise UsageError(
-                    f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
-                    fix="continue it with what it was started with, or start another run with --tag",
-                )
 
 
 class Run:
@@ -114,7 +76,7 @@ class Run:
 
     def _open(self) -> None:
         if not self.ledger.created:
-            self.ledger.create(self.tag, _plain(self.config), self.repository.head())
+            self.ledger.create(self.tag, self.config.plain(), self.repository.head())
         else:
             self.config.check_same(dict(self.ledger.run().config), self.tag)
             self.ledger.heartbeat()
@@ -321,22 +283,7 @@ class Run:
         return InFlight(experiment=row.number, source=source, **told)
 
     def _attempt(self, row: ExperimentRow) -> Attempt:
-        return Attempt(
-            experiment=row.number,
-            source=self.ledger.text(row.source_sha256),
-            status=row.status or "discard",
-            reason=row.reason or "",
-            hypothesis=row.hypothesis,
-            category=row.category,
-            researcher=row.researcher,
-            predicted_delta=row.predicted_delta,
-            val_bpb=row.val_bpb,
-            estimate=row.estimate,
-            delta=row.delta,
-            parent=row.parent,
-            parameters=row.parameters,
-            metrics=row.metrics,
-        )
+        return attempt_of(row, self.ledger.text(row.source_sha256))
 
     def ended_trials(self, subject: int) -> list[TrialRow]:
         """Of an experiment's source on this machine, whoever asked for them."""
@@ -375,11 +322,6 @@ def starting_source(repository: Repository, backend: str, preset: Preset, *, all
         fix = f"git add {path} && git commit, or --allow-dirty to start from it as it is"
         raise PrerequisiteError(f"{file} has changes that are not committed.", fix=fix)
     return write_preset(source, preset)
-
-
-def _plain(config: RunConfig) -> dict[str, Any]:
-    """As JSON gives it back."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
 
 
 def _message(proposal: Proposal) -> str:

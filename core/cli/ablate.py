@@ -174,21 +174,7 @@ def _repair(
 
 def _context(run: RunRow, best: ExperimentRow, source: str) -> History:
     """What a researcher may know of the run when it takes a change out."""
-    from autoresearch.core.proposal import Attempt, History
+    from autoresearch.core.store.attempts import attempt_of, history_of
 
-    config = run.config
-    names = ("reason", "hypothesis", "category", "researcher", "predicted_delta", "val_bpb", "estimate", "delta")
-    told = {name: getattr(best, name) for name in (*names, "parent", "parameters", "metrics")}
-    told["reason"] = best.reason or ""
-    incumbent = Attempt(experiment=best.number, source=source, status="keep", **told)
-    return History(
-        program="",
-        backend=config["backend"],
-        device=config["device"],
-        preset=config["preset"],
-        budget_seconds=config["train_seconds"],
-        seed=config["seed"],
-        vocabularies=tuple(config["vocabularies"]),
-        incumbent=incumbent,
-        attempts=(incumbent,),
-    )
+    incumbent = attempt_of(best, source)
+    return history_of(run.config, "", [incumbent], incumbent)

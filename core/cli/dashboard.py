@@ -55,26 +55,9 @@ def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None
 def quotas(decided: Sequence[ExperimentRow]) -> dict[str, Any] | None:
     """What the quotas for language models ask of the next proposal; None before the first of theirs."""
     from autoresearch.agent.quotas import BOLD, STRUCTURAL, WINDOW, counted, next_demand
-    from autoresearch.core.proposal import Attempt
+    from autoresearch.core.store.attempts import attempt_of
 
-    attempts = [
-        Attempt(
-            experiment=row.number,
-            source="",
-            status=row.status or "discard",
-            reason=row.reason or "",
-            hypothesis=row.hypothesis,
-            category=row.category,
-            researcher=row.researcher,
-            predicted_delta=row.predicted_delta,
-            val_bpb=row.val_bpb,
-            estimate=row.estimate,
-            delta=row.delta,
-            parent=row.parent,
-            parameters=row.parameters,
-        )
-        for row in decided
-    ]
+    attempts = [attempt_of(row, "") for row in decided]
     own = counted(attempts)
     if not own:
         return None

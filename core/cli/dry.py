@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import statistics
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,6 +81,7 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool) -> History:
     """What a researcher would know of a new run after its baseline, but for the baseline's score."""
     from autoresearch.core.proposal import Attempt
     from autoresearch.core.run import starting_source
+    from autoresearch.core.store.attempts import history_of
     from autoresearch.core.store.source import Repository
 
     workspace, preset = choice.settings.workspace, choice.preset
@@ -96,44 +97,26 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool) -> History:
         "seed": wishes.seed or 0,
         "vocabularies": wishes.vocab or preset.data.vocabularies,
     }
-    return history_of(choice.settings, config, [baseline], baseline)
+    return history_of(config, program_of(choice.settings), [baseline], baseline)
 
 
 def stored_history(settings: Settings, reader: LedgerReader) -> History:
     """What a researcher would know of a run as it is now."""
-    from autoresearch.core.proposal import Attempt
+    from autoresearch.core.store.attempts import attempt_of, history_of
 
     def attempt(number: int) -> Attempt:
         row = reader.experiment(number)
-        same = {one.name for one in fields(row)} & {one.name for one in fields(Attempt)}
-        facts = {
-            **{name: getattr(row, name) for name in same},
-            "status": row.status or "keep",
-            "reason": row.reason or "",
-        }
-        return Attempt(experiment=number, source=reader.text(row.source_sha256), **facts)
+        return attempt_of(row, reader.text(row.source_sha256))
 
-    attempts = [attempt(number) for number in reader.decisions()] or [attempt(0)]
+    attempts = [attempt(number) for number in reader.decisions()] or [replace(attempt(0), status="keep")]
     best = reader.run().incumbent or 0
     incumbent = next(one for one in reversed(attempts) if one.experiment == best)
-    return history_of(settings, reader.run().config, attempts, incumbent)
+    return history_of(reader.run().config, program_of(settings), attempts, incumbent)
 
 
-def history_of(settings: Settings, config: Any, attempts: list[Attempt], incumbent: Attempt) -> History:
-    """With the workspace's program.md as it is now."""
-    from autoresearch.core.proposal import History
-
-    return History(
-        program=(settings.workspace / "program.md").read_text(encoding="utf-8"),
-        backend=config["backend"],
-        device=config["device"],
-        preset=config["preset"],
-        budget_seconds=config["train_seconds"],
-        seed=config["seed"],
-        vocabularies=tuple(config["vocabularies"]),
-        incumbent=incumbent,
-        attempts=tuple(attempts),
-    )
+def program_of(settings: Settings) -> str:
+    """The workspace's program.md as it is now."""
+    return (settings.workspace / "program.md").read_text(encoding="utf-8")
 
 
 def next_step(proposer: Researcher, history: History, options: ResearcherOptions) -> dict[str, Any]:

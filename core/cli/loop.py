@@ -135,8 +135,8 @@ def go(
     researcher: Researcher,
     limits: Limits,
     prepared: Prepared,
-    options: BesideOptions | None = None,
-    executor: LocalExecutor | None = None,
+    options: BesideOptions,
+    executor: LocalExecutor,
 ) -> None:
     """Run the loop and show what comes of it. Leaves with the loop's exit code, the executor closed."""
     from autoresearch.core.cli.awake import awake
@@ -144,12 +144,10 @@ def go(
     from autoresearch.core.cli.researchers import make_judge
     from autoresearch.core.cli.signals import listen
     from autoresearch.core.errors import LimitReachedError
-    from autoresearch.core.fleet.local import LocalExecutor
     from autoresearch.core.loop import Loop, Stop
     from autoresearch.core.vigil import DeviceWatch, machine_moved
 
     stop, limit = Stop(), None
-    executor = executor or LocalExecutor()
     calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
     if calibrating:
         settings.say(
@@ -163,17 +161,16 @@ def go(
     try:
         with (
             _view(settings, run, researcher, limits) as view,
-            Beside(options or BesideOptions(), run, view.note) as beside,
+            Beside(options, run, view.note) as beside,
             listen(stop, view.note),
             awake(),
         ):
+            judge = make_judge(run.config.judge, preset=run.config.preset, calibrate=run.config.calibrate)
             job = Loop(
-                *(
-                    run,
-                    researcher,
-                    make_judge(run.config.judge, preset=run.config.preset, calibrate=run.config.calibrate),
-                    executor,
-                ),
+                run,
+                researcher,
+                judge,
+                executor,
                 limits=limits,
                 stop=stop,
                 observer=_observer(view),

@@ -24,7 +24,7 @@ class RunRow:
     """Why it is not running any more, in words."""
     created: float
     config: Mapping[str, Any]
-    """What every trial of the run has in common (see core.run.RunConfig)."""
+    """What every trial of the run has in common (see core.runconfig.RunConfig)."""
     base_commit: str
     """HEAD when the run was started."""
     incumbent: int | None

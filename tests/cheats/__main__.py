@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,36 +24,11 @@ from cheating import Cheat  # noqa: E402
 from conftest import small_corpus  # noqa: E402
 from corpus import cheats, sample  # noqa: E402
 from in_a_run import run_of  # noqa: E402
-from page import page  # noqa: E402
+from page import BACKENDS, Row, page  # noqa: E402
 
 from autoresearch.core.trial.sandbox import best_level  # noqa: E402
 
-BACKENDS = ("null", "cuda", "mlx")
 REASON_CHARACTERS = 100
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    backend: str
-    level: str
-    kind: str
-    """"gate on", "gate off" or "honest 0", by its seed."""
-    name: str
-    layer: str
-    seconds: float
-    reason: str
-    wrong: str = ""
-    """In words, where it is not as it should be."""
-    open: bool = False
-    """Whether a level weaker than bubblewrap did not stop it."""
-
-    def shown(self) -> str:
-        """As a line of text."""
-        layer = "passed" if self.kind.startswith("honest") and not self.wrong else self.layer
-        layer = "OPEN" if self.open else layer
-        return f"{self.kind:9} {layer:8} {self.seconds:5.1f} s  {self.name:58} {self.reason}"
 
 
 def main() -> int:

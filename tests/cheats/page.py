@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 BACKENDS = ("null", "cuda", "mlx")
 HEAD = """# Every cheat, and what stopped it
@@ -18,18 +18,28 @@ on two CPU cores that were busy with other work for many of them, so the seconds
 """
 
 
-class Row(Protocol):
-    """What a row of the table says (see `__main__.Row`)."""
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
 
     backend: str
     level: str
     kind: str
+    """"gate on", "gate off" or "honest 0", by its seed."""
     name: str
     layer: str
     seconds: float
     reason: str
-    wrong: str
-    open: bool
+    wrong: str = ""
+    """In words, where it is not as it should be."""
+    open: bool = False
+    """Whether a level weaker than bubblewrap did not stop it."""
+
+    def shown(self) -> str:
+        """As a line of text."""
+        layer = "passed" if self.kind.startswith("honest") and not self.wrong else self.layer
+        layer = "OPEN" if self.open else layer
+        return f"{self.kind:9} {layer:8} {self.seconds:5.1f} s  {self.name:58} {self.reason}"
 
 
 def page(rows: Sequence[Row]) -> str:

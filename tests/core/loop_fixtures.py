@@ -12,7 +12,8 @@ from autoresearch.core.config import Preset
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.proposal import Cost, History, Proposal
-from autoresearch.core.run import Run, RunConfig
+from autoresearch.core.run import Run
+from autoresearch.core.runconfig import RunConfig
 from autoresearch.core.trial.result import TrialRequest, TrialResult
 
 TRAIN = '''"""A train file."""

@@ -10,6 +10,17 @@ from pathlib import Path
 from autoresearch.core.report.overview import Quotas
 from autoresearch.core.report.serve import Dashboard
 
+QUOTAS = {
+    "window": 10,
+    "structural": 3,
+    "bold": 1,
+    "kinds": ["knob"],
+    "least": "bold",
+    "closed": ["init"],
+    "why": "due",
+}
+"""What the quotas ask, as the dashboard is told."""
+
 
 @contextmanager
 def served(workspace: Path, token: str | None = None, quotas: Quotas = lambda decided: None) -> Iterator[int]:

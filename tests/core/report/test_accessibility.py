@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
-from served import served
+from served import QUOTAS, served
 
 VIEWS = {
     "first": "#space .row",
@@ -29,15 +29,6 @@ VIEWS = {
 """Addresses, and what is there when they are shown."""
 SERIOUS = ("serious", "critical")
 AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-QUOTAS = {
-    "window": 10,
-    "structural": 3,
-    "bold": 1,
-    "kinds": ["knob"],
-    "least": "bold",
-    "closed": ["init"],
-    "why": "due",
-}
 
 
 def findings(page):

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
-from served import served
+from served import QUOTAS, served
 
 VIEWS = {"first": "#space .row", "first/insight": ".lineage", "runs": "#sides table", "first/1": ".diff"}
 """Addresses, and what is there when they are shown."""
@@ -240,16 +240,7 @@ def test_runs_of_several_backends_lie_side_by_side(page, tmp_path):
 def test_what_the_quotas_ask_for_is_shown(page, tmp_path):
     workspace = make_workspace(tmp_path / "w")
     go(workspace, Widths(9), 1)
-    asked = {
-        "window": 10,
-        "structural": 3,
-        "bold": 1,
-        "kinds": ["knob"],
-        "least": "bold",
-        "closed": ["init"],
-        "why": "due",
-    }
-    with opened(page, workspace, "#/first/insight", lambda decided: asked):
+    with opened(page, workspace, "#/first/insight", lambda decided: QUOTAS):
         text = page.get_by_role("heading", name="Quotas").locator("..")
         assert "bold" in text.inner_text()
         assert "init" in text.inner_text()
