@@ -256,7 +256,8 @@ class Loop:
             return self._stopped().ending
         goal, decided = self.limits.experiments, len(self.run.attempts) - 1
         if goal is not None and decided >= max(0, goal):
-            return Ending("finished", f"{decided} experiments are decided", 0)
+            count = "1 experiment is" if decided == 1 else f"{decided} experiments are"
+            return Ending("finished", f"{count} decided", 0)
         if self._deadline is None:
             return None
         late = time.monotonic() + self._typical_seconds() - self._deadline
