@@ -13,7 +13,7 @@ from autoresearch.core.judge.seeds import ignores_seed
 from autoresearch.core.run import Run
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.trial.result import TrialResult
-from autoresearch.core.vigil import DeviceWatch, asleep_seconds, disk_is_full, spoiled
+from autoresearch.core.vigil import DeviceWatch, asleep_seconds, disk_is_full, speeds, spoiled
 
 Tell = Callable[[Mapping[str, Any]], None]
 
@@ -117,8 +117,8 @@ class Flights:
         spoilt = spoilt or spoiled(
             result,
             slept=asleep_seconds() - flight.asleep,
-            same=self.run.ended_trials(trial.subject),
-            incumbent=self.run.ended_trials(self.run.incumbent_number()),
+            same=speeds(self.run.ended_trials(trial.subject)),
+            incumbent=speeds(self.run.ended_trials(self.run.incumbent_number())),
             repeated=again,
         )
         if spoilt is None:

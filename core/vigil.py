@@ -6,7 +6,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from autoresearch.backends.contract import Device
@@ -32,19 +32,24 @@ def asleep_seconds() -> float:
     return time.time() - time.monotonic()
 
 
+def speeds(trials: Iterable[TrialRow]) -> list[float]:
+    """Tokens/s of those that have any."""
+    return [float(speed) for trial in trials if (speed := trial.result.get("tokens_per_second"))]
+
+
 def spoiled(
-    result: TrialResult, *, slept: float, same: Sequence[TrialRow], incumbent: Sequence[TrialRow], repeated: bool
+    result: TrialResult, *, slept: float, same: Sequence[float], incumbent: Sequence[float], repeated: bool
 ) -> str | None:
     """Why a trial must be run again, unjudged; None when its result counts.
 
-    `same` are earlier trials of the same source. Slowness is believed the second time (`repeated`).
+    `same` are the tokens/s of earlier trials of its source, `incumbent` those of the best. Slowness is believed the
+    second time (`repeated`).
     """
     if slept > SLEEP_SECONDS:
         return f"the machine slept for {slept:.0f} s during the trial"
     if repeated or result.status != "ok" or not result.tokens_per_second:
         return None
-    for trials, share in ((same, SLOW_AGAIN), (() if same else incumbent, SLOW_FIRST)):
-        usual = [float(speed) for trial in trials if (speed := trial.result.get("tokens_per_second"))]
+    for usual, share in ((same, SLOW_AGAIN), (() if same else incumbent, SLOW_FIRST)):
         if usual and result.tokens_per_second < share * statistics.median(usual):
             return (
                 f"{result.tokens_per_second:,.0f} tokens/s, where {statistics.median(usual):,.0f} are usual: "

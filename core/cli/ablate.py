@@ -51,7 +51,7 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.cli.train import cancel_on_signal
     from autoresearch.core.errors import PrerequisiteError
-    from autoresearch.core.remeasure import Bench
+    from autoresearch.core.remeasure import Bench, usual_speeds
     from autoresearch.core.report.live import live_view
     from autoresearch.core.store.ledger import Ledger
 
@@ -68,7 +68,8 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
         most = seeds * (len(changes) + 2)
         settings.say(f"{run.tag}: {len(changes)} kept changes, at most {most} trials; {noise.words()}")
         with cancel_on_signal() as cancel, live_view(run.config["train_seconds"], verbosity=settings.verbosity) as view:
-            bench = Bench(run.config, folder / "ablate" / str(call), "val", view, cancel)
+            usual = {final: usual_speeds(ledger, best.number)}
+            bench = Bench(run.config, folder / "ablate" / str(call), "val", view, cancel, usual, settings.say)
             costs: list[Any] = []
             repair = None if researcher is None else _repair(settings, researcher, options, ledger, costs)
             first = run.config["seed"] + SEED_OFFSET + SEEDS_PER_CALL * call

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+
+if TYPE_CHECKING:
+    from autoresearch.core.remeasure import Bench
 
 SEED_OFFSET, SEEDS_PER_LOOK = 1_000_000_000, 1000
 """Seeds that no loop reaches, and other ones at every look."""
@@ -25,6 +29,7 @@ def verify(settings: Settings, tag: str | None, seeds: int) -> None:
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.remeasure import Bench, usual_speeds
     from autoresearch.core.store.ledger import Ledger
 
     with open_reader(settings.workspace, tag) as reader:
@@ -41,23 +46,22 @@ def verify(settings: Settings, tag: str | None, seeds: int) -> None:
         )
         # Before the first trial: a look that is broken off has still been one.
         ledger.note("verify started", best.number, {"look": look, "seeds": seeds})
-        record = {"tag": run.tag, "look": look, **_measure(settings, run.config, folder, look, seeds, sources)}
+        bench = Bench(run.config, folder / "verify", "test", say=settings.say)
+        bench.usual.update({source: usual_speeds(ledger, number) for number, source in sources.items()})
+        record = {"tag": run.tag, "look": look, **_measure(settings, bench, look, seeds, sources)}
         ledger.note("verified", best.number, record)
     click.echo(json.dumps(record) if settings.json else _words(record))
 
 
-def _measure(
-    settings: Settings, config: Any, folder: Any, look: int, seeds: int, sources: dict[int, str]
-) -> dict[str, Any]:
+def _measure(settings: Settings, bench: Bench, look: int, seeds: int, sources: dict[int, str]) -> dict[str, Any]:
     from autoresearch.core.cli.train import cancel_on_signal
     from autoresearch.core.judge.welch import welch
-    from autoresearch.core.remeasure import Bench
     from autoresearch.core.report.live import live_view
 
     values: dict[int, list[float]] = {number: [] for number in sources}
-    with cancel_on_signal() as cancel, live_view(config["train_seconds"], verbosity=settings.verbosity) as view:
-        bench = Bench(config, folder / "verify", "test", view, cancel)
-        first = config["seed"] + SEED_OFFSET + SEEDS_PER_LOOK * look
+    seconds, first = bench.config["train_seconds"], bench.config["seed"] + SEED_OFFSET + SEEDS_PER_LOOK * look
+    with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
+        bench = replace(bench, observer=view, cancel=cancel)
         for k in range(seeds):  # in turn, so that a machine that slows down slows both
             for number, source in sources.items():
                 values[number].append(bench.measure(f"{look}-{number}-{k + 1}", source, first + k))

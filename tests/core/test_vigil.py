@@ -22,7 +22,7 @@ from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository
 from autoresearch.core.trial.result import TrialResult
-from autoresearch.core.vigil import DeviceWatch, asleep_seconds, machine_moved, spoiled
+from autoresearch.core.vigil import DeviceWatch, asleep_seconds, machine_moved, speeds, spoiled
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def result(speed, status="ok"):
     return TrialResult(status=status, seed=0, backend="null", preset="demo", tokens_per_second=speed)
 
 
-def trials(*speeds):
-    return [SimpleNamespace(result={"tokens_per_second": speed}) for speed in speeds]
+def trials(*values):
+    return speeds(SimpleNamespace(result={"tokens_per_second": value}) for value in (*values, None))
 
 
 def test_a_trial_far_below_the_runs_usual_speed_is_run_once_more_and_then_believed():

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from autoresearch.core import remeasure
 from autoresearch.core.ablate import Change, without
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.welch import welch
@@ -14,6 +15,7 @@ from autoresearch.core.merge import merge
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.trial.result import TrialResult
 
 BEFORE = "a = 1\n\n\nb = 2\n\n\nc = 3\n"
 
@@ -125,3 +127,34 @@ def test_a_run_without_a_keep_has_nothing_to_verify(workspace, capsys):
     for command in ("verify", "ablate"):
         assert ar(["--workspace", str(workspace), command]) == 3
         assert "let `ar loop` find one first" in capsys.readouterr().err
+
+
+def test_a_trial_far_slower_than_its_sources_others_is_run_once_more_and_only_then_believed(tmp_path, monkeypatch):
+    told, ran = [], []
+
+    def trial(request, **_):
+        ran.append(request.source)
+        speed = 20.0 if len(ran) in (2, 4, 5) else 100.0
+        return TrialResult(
+            status="ok",
+            seed=request.seed,
+            backend="null",
+            preset="demo",
+            val_bpb=float(len(ran)),
+            tokens_per_second=speed,
+        )
+
+    monkeypatch.setattr(remeasure, "run_trial", trial)
+    config = {"backend": "null", "preset": "demo", "prepared": "", "eval_seq_len": 256, "score_rows": 32}
+    bench = remeasure.Bench(
+        {**config, "train_seconds": 1.0, "startup_seconds": 1.0},
+        tmp_path,
+        "test",
+        say=told.append,
+        usual={"a": [100.0]},
+    )
+    assert bench.measure("1-0-1", "a", 0) == 1.0
+    assert bench.measure("1-0-2", "a", 1) == 3.0  # the second trial was slow, so there was a third
+    assert bench.measure("1-1-1", "b", 0) == 5.0  # slow twice: a slow file, not a slow machine
+    assert [line.split(":")[0] for line in told] == ["1-0-2 is run once more", "1-1-1 is run once more"]
+    assert ran == ["a", "a", "a", "b", "b"]
