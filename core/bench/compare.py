@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch.core.bench.measure import Bench, Measured, Tell, describe, find_peak
-from autoresearch.core.bench.parity import logits_apart
+from autoresearch.core.bench.parity import Parity, find_parity
 from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
 
@@ -22,8 +22,7 @@ class Comparison:
     """Both sides, and what they have in common."""
 
     sides: tuple[Measured, Measured]
-    logits_apart: float
-    """The largest difference of two logits in float32, on the same weights and rows."""
+    parity: Parity
     equal_tokens: float
     """As many as the slower side saw in its shortest trial."""
     losses: tuple[float, float]
@@ -34,7 +33,13 @@ class Comparison:
         names = [side.backend for side in self.sides]
         return {
             "backends": {side.backend: side.as_json() for side in self.sides},
-            "parity": {"logits_max_abs": self.logits_apart, "precision": "fp32"},
+            "parity": {
+                "precision": "fp32",
+                "logits_max_abs": self.parity.logits,
+                "losses_max_relative": self.parity.losses_apart,
+                "steps": self.parity.steps,
+                "losses": dict(zip(names, self.parity.losses, strict=True)),
+            },
             "at_equal_tokens": {"tokens": self.equal_tokens, "loss": dict(zip(names, self.losses, strict=True))},
         }
 
@@ -49,8 +54,8 @@ def compare(
     cancel: threading.Event,
 ) -> Comparison:
     """Measure both. Raises `TrialError` when a trial does not end well."""
-    tell("parity: the same weights and rows through both")
-    apart = logits_apart(works, prepared, cancel)
+    tell("parity: the same weights and batches through both")
+    parity = find_parity(works, prepared, cancel)
     peaks = []
     for work in works:
         tell(f"{work.backend}: measuring matrix products")
@@ -65,7 +70,7 @@ def compare(
         for work, (device, peak), mine in zip(works, peaks, done, strict=True)
     )
     tokens = min((curve.tokens[-1] for side in (first, second) for curve in side.curves if curve.tokens), default=0.0)
-    return Comparison((first, second), apart, tokens, (loss_at(first, tokens), loss_at(second, tokens)))
+    return Comparison((first, second), parity, tokens, (loss_at(first, tokens), loss_at(second, tokens)))
 
 
 def loss_at(side: Measured, tokens: float) -> float:

@@ -1,72 +1,103 @@
-"""Do two backends compute the same function? One file's weights, the same rows, both files' logits in float32."""
+"""Do two backends compute the same? One file's weights through both, in float32: logits, and a few optimizer steps."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import threading
-from dataclasses import replace
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.errors import SourceError, TrialError
-from autoresearch.core.store.constants import write_constants
+from autoresearch.core.data.shards import open_shard
+from autoresearch.core.errors import TrialError
+from autoresearch.core.store.constants import read_constants, write_constants
 from autoresearch.core.trial import training
 from autoresearch.core.trial.environment import load_runtime
 from autoresearch.core.trial.evaluation import Evaluation
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.result import Budget, TrialRequest
 from autoresearch.core.trial.sandbox import open_sandbox
-from autoresearch.core.trial.setting import WEIGHTS, Setting
+from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.source import vocab_size_of
 from autoresearch.core.trial.supervisor import DISK_SHARE
 from autoresearch.core.trial.watch import TrialEnded, Watch
+from autoresearch.core.trial.weights import copy_weights
 
 TRAIN_SECONDS = 2.0
 """A little, so that no weight is what it was drawn as: where both heads are nearly zero, all logits agree."""
 ROWS = 16
 """Compared at one position each, drawn from the whole row."""
+STEPS = 20
+STEP_TOKENS = 2048
+"""Of each step, in two micro-batches: enough to tell two optimizers apart, and seconds on a processor."""
+STEPS_SECONDS = 600.0
+TOKENS = "tokens.u16"
+
+Weights = tuple[Path, str]
+"""A file and its SHA-256."""
 
 
-def logits_apart(works: tuple[Work, Work], prepared: Prepared, cancel: threading.Event) -> float:
-    """The largest difference of two logits, weights trained by the first file.
+@dataclass(frozen=True)
+class Parity:
+    """How far two backends are apart where they should agree. All in float32, on the same weights."""
+
+    logits: float
+    """The largest difference of two logits on the same rows."""
+    steps: list[int]
+    """Optimizer steps after which both files said their loss."""
+    losses: tuple[list[float], list[float]]
+    """Of those steps, on the same batches."""
+
+    @property
+    def losses_apart(self) -> float:
+        """The largest difference of two losses, relative to the first's."""
+        first, second = (np.array(side) for side in self.losses)
+        return float((np.abs(second - first) / np.abs(first)).max())
+
+
+def find_parity(works: tuple[Work, Work], prepared: Prepared, cancel: threading.Event) -> Parity:
+    """Train the first file a little and give its weights to both.
 
     Raises `TrialError` when one of the two cannot do the other's work.
     """
-    first, second = (in_float32(work) for work in works)
-    with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / WEIGHTS
+    first, second = (changed(work, PRECISION="fp32") for work in works)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         try:
-            sha256 = _trained(first, prepared, Path(folder) / "train", kept, cancel)
-            answers = [
-                _logits(work, prepared, Path(folder) / work.backend, (kept, sha256), cancel) for work in (first, second)
-            ]
+            weights = _trained(first, prepared, folder, cancel)
+            answers = [_logits(work, prepared, folder / work.backend, weights, cancel) for work in (first, second)]
+            losses = [_losses(work, prepared, folder / f"{work.backend}-steps", weights, cancel) for work in works]
         except TrialEnded as end:
-            raise TrialError(f"the logits of the two backends cannot be compared: {end.reason}.") from end
-    return float(np.abs(answers[0] - answers[1]).max())
+            raise TrialError(f"the two backends cannot be compared: {end.reason}.") from end
+    steps = sorted(losses[0].keys() & losses[1].keys())
+    if not steps:
+        raise TrialError("the two backends cannot be compared: they log the loss of no step in common.")
+    apart = float(np.abs(answers[0] - answers[1]).max())
+    return Parity(apart, steps, ([losses[0][step] for step in steps], [losses[1][step] for step in steps]))
 
 
-def in_float32(work: Work) -> Work:
-    """The same work, computed in float32."""
-    try:
-        return replace(work, source=write_constants(work.source, {"PRECISION": "fp32"}))
-    except SourceError:
-        return work
+def changed(work: Work, **constants: str | int) -> Work:
+    """The same work with other constants, as far as the file has them."""
+    known = read_constants(work.source)
+    wanted = {name: value for name, value in constants.items() if name in known}
+    return replace(work, source=write_constants(work.source, wanted)) if wanted else work
 
 
-def _trained(work: Work, prepared: Prepared, folder: Path, kept: Path, cancel: threading.Event) -> str:
-    with Record(folder, work.source) as record, _watch(record, cancel) as watch:
+def _trained(work: Work, prepared: Prepared, folder: Path, cancel: threading.Event) -> Weights:
+    """Weights that have left their start, out of reach of any child."""
+    with Record(folder / "train", work.source) as record, _watch(record, cancel) as watch:
         weights, sha256 = training.train(_setting(work, prepared, record, watch), lambda: None, 0.0)
-        shutil.copyfile(weights, kept)
-    return sha256
+        return Path(shutil.copyfile(weights, folder / WEIGHTS)), sha256
 
 
-def _logits(
-    work: Work, prepared: Prepared, folder: Path, weights: tuple[Path, str], cancel: threading.Event
-) -> np.ndarray:
+def _logits(work: Work, prepared: Prepared, folder: Path, weights: Weights, cancel: threading.Event) -> np.ndarray:
     """float32 (ROWS, V), the same rows and positions for every backend."""
     scored = prepared.scored_rows("val", vocab_size_of(work.source), work.data.eval_seq_len)
     rng = np.random.default_rng(0)
@@ -76,6 +107,44 @@ def _logits(
     with Record(folder, work.source) as record, _watch(record, cancel) as watch:
         evaluation = Evaluation(_setting(work, prepared, record, watch))
         return evaluation.logits(tokens, positions, [np.arange(ROWS)], *weights)
+
+
+def _losses(
+    work: Work, prepared: Prepared, folder: Path, weights: Weights, cancel: threading.Event
+) -> Mapping[int, float]:
+    """Loss by step, of the file's own training on the first shard's text."""
+    seq_len = read_constants(work.source).get("SEQ_LEN")
+    rows = max(1, STEP_TOKENS // 2 // seq_len) if isinstance(seq_len, int) else 1
+    step_tokens = 2 * rows * seq_len if isinstance(seq_len, int) else STEP_TOKENS
+    sizes = {"DEVICE_BATCH_ROWS": rows, "BATCH_TOKENS": step_tokens}
+    work = changed(work, PRECISION="fp32", LOG_EVERY=1, **sizes)
+    known = set(sizes) <= read_constants(work.source).keys()
+    text = open_shard(prepared.train_shards(vocab_size_of(work.source))[0]).values[: STEPS * step_tokens + 1]
+    with Record(folder, work.source) as record, _watch(record, cancel) as watch:
+        setting = _setting(work, prepared, record, watch)
+        job = {
+            "tokens": setting.inside("steps", TOKENS),
+            "steps": STEPS,
+            "step_tokens": step_tokens if known else None,
+        }
+        launch = setting.launch("steps", job, ())
+        copy_weights(weights[0], launch.work / WEIGHTS, sha256=weights[1])
+        np.asarray(text, np.uint16).tofile(launch.work / TOKENS)
+        return _answer(watch, launch, time.monotonic() + work.startup_seconds + STEPS_SECONDS)
+
+
+def _answer(watch: Watch, launch: Any, limit: float) -> Mapping[int, float]:
+    child = watch.start(launch)
+    while time.monotonic() < limit:
+        ended = child.returncode() is not None
+        for _, event in watch.step(limit):
+            if event["event"] == "error":
+                raise failure(event)
+            if event["event"] == "steps":
+                return {int(step): float(loss) for step, loss in event["losses"].items()}
+        if ended:
+            raise gone(child)
+    raise TrialEnded("timeout", f"{STEPS} optimizer steps took too long")
 
 
 def _watch(record: Record, cancel: threading.Event) -> Watch:

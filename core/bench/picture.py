@@ -40,7 +40,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     first, second = comparison.sides
     figure.suptitle(
         f"{first.backend} and {second.backend} on {first.hardware.device}, {first.hardware.cores} cores; "
-        f"float32 logits at most {comparison.logits_apart:.1e} apart",
+        f"in float32 logits at most {comparison.parity.logits:.1e} apart",
         fontsize=9,
         color=INK,
     )

@@ -35,7 +35,8 @@ def compare(
     """Train both backends on the same work: the same text in the same order, sizes, seeds and learning rates.
 
     Speed, memory, loss against tokens and against seconds, val_bpb at an equal budget, and whether the same weights
-    give the same logits. The sizes are one small model's, or with --preset those of the first backend's preset.
+    give the same logits, and the same losses over 20 optimizer steps. The sizes are one small model's, or with --preset
+    those of the first backend's preset.
     """
     from autoresearch.core.bench.compare import compare as run
     from autoresearch.core.bench.measure import Bench
@@ -57,7 +58,11 @@ def compare(
         return
     losses = " and ".join(f"{loss:.4f} ({side.backend})" for loss, side in zip(found.losses, found.sides, strict=True))
     click.echo(table(found.sides))
-    click.echo(f"float32 logits of the same weights: at most {found.logits_apart:.2e} apart")
+    click.echo(f"float32 logits of the same weights: at most {found.parity.logits:.2e} apart")
+    click.echo(
+        f"losses of {len(found.parity.steps)} optimizer steps in float32, from the same weights on the same batches: "
+        f"at most {found.parity.losses_apart:.2e} apart, relative"
+    )
     click.echo(f"training loss after {found.equal_tokens:,.0f} tokens: {losses}")
     click.echo(f"picture: {path}")
 

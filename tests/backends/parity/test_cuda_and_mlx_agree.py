@@ -12,6 +12,8 @@ import torch
 from mlx.utils import tree_flatten, tree_unflatten
 from safetensors.numpy import load_file
 
+from autoresearch.core.trial.steps_child import GivenText
+
 SHARED_BY_NATURE = (
     "norm",
     "activation",
@@ -154,3 +156,18 @@ def test_an_optimizer_step_moves_the_weights_alike(sides, batch, tmp_path, sourc
         update = largest(after["cuda"][name] - start)
         assert update > 0, name
         assert largest(after["cuda"][name] - after["mlx"][name]) < 1e-3 * update, name
+
+
+@pytest.mark.parametrize("variant", [{}, {"WINDOW_PATTERN": "L", "VALUE_EMBEDS": "all", "WEIGHT_DECAY": 0.2}])
+def test_twenty_steps_from_the_same_weights_on_the_same_batches_have_the_same_losses(sides, tmp_path, variant) -> None:
+    pair = sides(**variant, BATCH_TOKENS=8 * 48, DEVICE_BATCH_ROWS=4, LOG_EVERY=1, EMBED_LR=0.1, VALUE_EMBED_LR=0.1)
+    models = same_weights(pair, "cuda", "mlx", tmp_path)
+    words = np.random.default_rng(2).integers(0, 97, 12)
+    text = words[np.random.default_rng(3).integers(0, 12, 8000)].astype(np.uint16)
+    losses = {}
+    for name, side in pair.items():
+        given = GivenText(text, side.runtime, vocab_size=97, steps=20, step_tokens=8 * 48)
+        side.train_file.train(models[name], given, given)
+        losses[name] = np.array([given.losses[step] for step in range(1, 21)])
+    assert losses["cuda"][-1] < 0.8 * losses["cuda"][0], "it learns"
+    assert largest(losses["mlx"] / losses["cuda"] - 1) < 1e-2

@@ -15,7 +15,7 @@ from autoresearch.core.bench import work as works
 from autoresearch.core.bench.anatomy import curve_of, take_apart
 from autoresearch.core.bench.compare import Comparison, loss_at
 from autoresearch.core.bench.measure import Bench, Measured, describe
-from autoresearch.core.bench.parity import logits_apart
+from autoresearch.core.bench.parity import STEPS, Parity, find_parity
 from autoresearch.core.bench.picture import draw
 from autoresearch.core.bench.table import table
 from autoresearch.core.bench.work import Work
@@ -55,25 +55,36 @@ def test_a_backend_is_measured_and_two_are_compared(prepared: Prepared, tmp_path
     assert curve.tokens == sorted(curve.tokens)
     assert curve.loss[-1] < curve.loss[0]
     tokens = curve.tokens[-1]
-    comparison = Comparison((measured, measured), 0.0, tokens, (loss_at(measured, tokens),) * 2)
+    parity = Parity(0.0, [1, 2], ([2.0, 1.0], [2.0, 0.9]))
+    comparison = Comparison((measured, measured), parity, tokens, (loss_at(measured, tokens),) * 2)
     assert "tokens/s" in table(comparison.sides)
     assert table(comparison.sides).splitlines()[0].split() == ["null", "null", "ratio"]
     draw(comparison, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
     assert comparison.as_json()["at_equal_tokens"]["loss"]["null"] < curve.loss[0]
+    assert comparison.as_json()["parity"]["losses_max_relative"] == pytest.approx(0.1)
 
 
-def test_the_same_weights_give_the_same_logits_unless_the_files_differ(prepared: Prepared, tmp_path: Path) -> None:
+def test_the_same_weights_give_the_same_logits_and_losses_unless_the_files_differ(
+    prepared: Prepared, tmp_path: Path
+) -> None:
     cancel = threading.Event()
-    assert logits_apart((NULL, NULL), prepared, cancel) == 0.0
-    other = replace(NULL, source=NULL_SOURCE.replace('(model["table"]', '(1.5 * model["table"]'))
-    assert other.source != NULL.source
-    assert logits_apart((NULL, other), prepared, cancel) > 0.1
+    same = find_parity((NULL, NULL), prepared, cancel)
+    assert (same.logits, same.losses_apart) == (0.0, 0.0)
+    assert same.steps == list(range(1, STEPS + 1))
+    assert same.losses[0][-1] < same.losses[0][0], "it has been trained on given text"
+    warmer = replace(NULL, source=NULL_SOURCE.replace('(model["table"]', '(1.5 * model["table"]'))
+    slower = replace(NULL, source=NULL_SOURCE.replace("scale = lr *", "scale = 0.5 * lr *"))
+    assert NULL.source not in (warmer.source, slower.source)
+    assert find_parity((NULL, warmer), prepared, cancel).logits > 0.1
+    other = find_parity((NULL, slower), prepared, cancel)
+    assert other.losses[0][0] == other.losses[1][0], "the first loss comes before the first step"
+    assert other.losses_apart > 1e-3
     unlike = replace(
         NULL, source=NULL_SOURCE.replace('"bias": np.zeros(V', '"offset": np.zeros(1), "bias": np.zeros(V')
     )
     with pytest.raises(TrialError, match="cannot be compared"):
-        logits_apart((NULL, unlike), prepared, cancel)
+        find_parity((NULL, unlike), prepared, cancel)
 
 
 def test_a_trial_that_fails_is_no_measurement(prepared: Prepared, tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The steps role: the train file's own `train` on given text, from given weights. Its losses are sent back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoresearch.backends.contract import Array, BatchInfo, Device
+from autoresearch.core.trial.channel import Channel, Stage
+from autoresearch.core.trial.train_module import build_model
+
+BUDGET_SECONDS = 20.0
+"""What the train file is told. Time is counted in steps, so only what it chooses by its budget depends on this."""
+
+
+class GivenText:
+    """Implements `contract.Data` and `contract.Clock`: rows cut from one text in its order; steps are the time."""
+
+    budget = BUDGET_SECONDS
+
+    def __init__(self, tokens: np.ndarray, runtime: Any, vocab_size: int, steps: int, step_tokens: int | None) -> None:
+        """tokens uint16 (n,). A step takes `step_tokens`, or one batch for None."""
+        self._tokens, self._runtime, self._vocab_size = tokens, runtime, vocab_size
+        self._steps, self._step_tokens = steps, step_tokens
+        self._given, self._total = 0, 1
+        self.losses: dict[int, float] = {}
+        """By the number of steps that were done."""
+
+    @property
+    def progress(self) -> float:
+        """Share of all batches that were given."""
+        return self._given / self._total
+
+    @property
+    def remaining(self) -> float:
+        """Seconds of the budget, by the same count."""
+        return self.budget * (1 - self.progress)
+
+    def log(self, *, step: int, loss: float, **scalars: float) -> None:
+        """Keep a loss that is a number."""
+        if math.isfinite(loss := float(loss)):
+            self.losses[int(step)] = loss
+
+    def warmup(self, batch: int, seq: int) -> Iterator[tuple[Array, Array]]:
+        """Random tokens."""
+        draw = np.random.default_rng(0)
+        while True:
+            yield self._pair(draw.integers(0, self._vocab_size, (batch, seq + 1)).astype(np.uint16))
+
+    def batches(self, batch: int, seq: int, packing: str = "best_fit") -> Iterator[tuple[Array, Array, BatchInfo]]:
+        """As many as make up the steps. The text starts again when it is over."""
+        self._total = self._steps * max(1, (self._step_tokens or 0) // (batch * seq))
+        for index in range(self._total):
+            self._given = index + 1
+            places = np.arange(index * batch * seq, (index + 1) * batch * seq).reshape(batch, seq)
+            rows = self._tokens.take(np.column_stack([places, places[:, -1] + 1]), mode="wrap")
+            yield *self._pair(rows), BatchInfo(epoch=0, tokens=self._given * batch * seq)
+
+    def documents(self) -> Iterator[np.ndarray]:
+        """The text as one document, once for every step."""
+        self._total = self._steps
+        for index in range(self._steps):
+            self._given = index + 1
+            yield self._tokens
+
+    def _pair(self, rows: np.ndarray) -> tuple[Array, Array]:
+        return tuple(self._runtime.to_device(np.ascontiguousarray(part)) for part in (rows[:, :-1], rows[:, 1:]))
+
+
+def take_steps(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
+    """Build, load the weights, train, and say the losses."""
+    module, model = build_model(job, runtime, device, stage)
+    stage.name = "loading the weights"
+    runtime.load_weights(model, Path(job["weights"]))
+    tokens = np.fromfile(job["tokens"], dtype=np.uint16)
+    given = GivenText(tokens, runtime, job["vocab_size"], job["steps"], job["step_tokens"])
+    stage.name = "train"
+    module.train(model, given, given)
+    runtime.synchronize()
+    channel.send("steps", losses=given.losses)
