@@ -13,8 +13,8 @@ from autoresearch.core.bench.parity import Parity, find_parity
 from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
 
-TAIL = 5
-"""Points of a curve's end that are averaged where two losses are compared."""
+TAIL = 0.1
+"""Of a curve's tokens, at its end: the loss is averaged over them where two are compared."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Comparison:
     equal_tokens: float
     """As many as the slower side saw in its shortest trial."""
     losses: tuple[float, float]
-    """Mean training loss of each side there. The schedules follow the time that is left, not the tokens."""
+    """Training loss of each side there. The schedules follow the time that is left, not the tokens: where the faster
+    side has seen as many, its learning rates are still high."""
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
@@ -74,9 +75,10 @@ def compare(
 
 
 def loss_at(side: Measured, tokens: float) -> float:
-    """The mean over the side's trials of the last few points up to so many tokens; NaN without points."""
-    ends = []
-    for curve in side.curves:
-        losses = [loss for seen, loss in zip(curve.tokens, curve.loss, strict=True) if seen <= tokens]
-        ends.append(float(np.mean(losses[-TAIL:])) if losses else float("nan"))
-    return float(np.mean(ends)) if ends else float("nan")
+    """The mean over the side's trials of the loss just before so many tokens, between points on a straight line.
+
+    NaN without points.
+    """
+    places = np.linspace((1 - TAIL) * tokens, tokens, 11)
+    curves = [curve for curve in side.curves if curve.tokens]
+    return float(np.mean([np.interp(places, curve.tokens, curve.loss) for curve in curves])) if curves else float("nan")

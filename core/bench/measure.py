@@ -26,7 +26,7 @@ from autoresearch.core.trial.result import Budget, TrialRequest, TrialResult
 from autoresearch.core.trial.watch import TrialCancelled
 
 WAIT_SECONDS = 0.2
-LABELS = ("backend", "preset", "seed", "hardware", "isolation")
+LABELS = ("backend", "preset", "seed", "precision", "hardware", "isolation")
 """Fields of a row that are no figures."""
 
 
@@ -44,6 +44,10 @@ class Hardware(BaseModel):
     system: str
     python: str
 
+    def place(self) -> str:
+        """The device and how much of the host, in words."""
+        return f"{self.device}, {self.cores} core{'s' if self.cores > 1 else ''}"
+
 
 class Row(BaseModel):
     """One trial of one backend. What does not exist is None. Times are seconds."""
@@ -52,6 +56,8 @@ class Row(BaseModel):
     backend: str
     preset: str
     seed: int
+    precision: str
+    """What the train file computes in: "fp32" or "bf16"."""
     hardware: Hardware
     isolation: str | None
     budget: float
@@ -91,6 +97,11 @@ class Measured:
     """FLOP/s of the fastest square products, by precision, measured just before."""
     rows: list[Row]
     curves: list[Curve]
+
+    @property
+    def precision(self) -> str:
+        """What its train file computes in; "" without a row."""
+        return self.rows[0].precision if self.rows else ""
 
     def median(self, name: str) -> float | None:
         """Of a figure over all rows; None where one is missing."""
@@ -191,7 +202,8 @@ def row_of(
 ) -> Row:
     """A trial's row. Raises `ValueError` when an event is missing."""
     parts = take_apart(events)
-    yardstick = peak.get(precision_of(work, device))
+    precision = precision_of(work, device)
+    yardstick = peak.get(precision)
     speed = result.tokens_per_second
 
     def share(flops: float | None) -> float | None:
@@ -201,6 +213,7 @@ def row_of(
         backend=work.backend,
         preset=work.preset,
         seed=result.seed,
+        precision=precision,
         hardware=describe(device),
         isolation=result.isolation,
         budget=seconds,

@@ -32,8 +32,9 @@ LINES = (
 def table(measured: Sequence[Measured]) -> str:
     """Medians over the trials. With two backends, the last column is the first's figure over the second's."""
     rows: list[list[str]] = [["", *(one.backend for one in measured), *(["ratio"] if len(measured) == 2 else [])]]
-    rows += [line("device", [f"{one.hardware.device}, {one.hardware.cores} cores" for one in measured])]
+    rows += [line("device", [one.hardware.place() for one in measured])]
     rows += [line("framework", [one.hardware.framework for one in measured])]
+    rows += [line("computes in", [one.precision for one in measured])]
     for precision in ("fp32", "bf16"):
         rows.append(figures(f"products, {precision}", [one.peak.get(precision) for one in measured], 1e-9, "GFLOP/s"))
     for title, name, unit in LINES:

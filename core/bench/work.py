@@ -22,6 +22,7 @@ COMMON: Mapping[str, Constant] = {
     "TIE_HEAD": False,
     "BATCH_TOKENS": 8192,
     "DEVICE_BATCH_ROWS": 32,
+    "LOG_EVERY": 4,
 }
 """A small model that a laptop's processor trains in a minute and a GPU in a second."""
 SHARED = (
