@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from autoresearch.agent.numeric import Move, propose_move
+from autoresearch.agent.opening import Opening, propose_opening
+from autoresearch.agent.space import Number
 from autoresearch.agent.tried import tree_key, tried_keys
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
@@ -28,12 +30,15 @@ class Tuner:
         self._structural = structural
 
     def propose(self, history: History) -> Proposal:
-        """The next edit: numeric or from the menu, whichever has paid more, never a source that was tried.
+        """The next edit: a first move, then numeric or from the menu, whichever has paid more; never what was tried.
 
         Raises `ProposalError` when every edit that it knows was tried on this incumbent.
         """
         rng = np.random.default_rng([abs(history.seed), history.turn])
         tried = tried_keys((*history.sources, history.incumbent.source))
+        opening = propose_opening(history, tried)
+        if opening is not None:
+            return self._from_opening(opening)
         structural_first = self._structural and rng.random() < _structural_share(history.attempts)
         if structural_first:
             proposal = self._from_menu(history, tried, rng)
@@ -42,7 +47,7 @@ class Tuner:
         for widen in _WIDENINGS:
             move = propose_move(history, tried, rng, widen)
             if move is not None:
-                return self._from_move(move, history)
+                return self._from_move(move)
         proposal = self._from_menu(history, tried, rng) if self._structural and not structural_first else None
         if proposal is None:
             raise ProposalError(
@@ -51,15 +56,23 @@ class Tuner:
             )
         return proposal
 
-    def _from_move(self, move: Move, history: History) -> Proposal:
-        changes = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in move.changes.items())
+    def _from_opening(self, opening: Opening) -> Proposal:
+        return Proposal(
+            source=opening.source,
+            hypothesis=f"{_in_words(opening.changes)}: {opening.reason}.",
+            category=opening.category,
+            researcher=self.name,
+            parameters={"lever": opening.lever, **{name: after for name, (_, after) in opening.changes.items()}},
+        )
+
+    def _from_move(self, move: Move) -> Proposal:
         if move.predicted_delta is None:
             reason = "a step large enough to show what it does"
         else:
             reason = f"{move.measured} trials so far place it at {move.predicted_delta:+.4f} bpb"
         return Proposal(
             source=move.source,
-            hypothesis=f"{changes}: {reason}.",
+            hypothesis=f"{_in_words(move.changes)}: {reason}.",
             category=move.category,
             predicted_delta=move.predicted_delta,
             researcher=self.name,
@@ -83,6 +96,10 @@ class Tuner:
                     parameters={"edit": edit.name},
                 )
         return None
+
+
+def _in_words(changes: Mapping[str, tuple[Number, Number]]) -> str:
+    return ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changes.items())
 
 
 def _times_tried(attempts: tuple[Attempt | InFlight, ...]) -> Mapping[str, int]:

@@ -39,7 +39,7 @@ class OneCore:
         shards = [open_shard(path) for path in prepared.train_shards(VOCABULARY)]
         self._mixer, self._rng = Mixer(Packer(shards, seed), seed), np.random.default_rng(seed)
         self._started: float | None = None
-        self.tokens = 0
+        self.tokens = self.steps = 0
         self.budget = SECONDS
 
     @property
@@ -57,8 +57,9 @@ class OneCore:
         """Seconds."""
         return max(0.0, SECONDS - self.elapsed)
 
-    def log(self, **scalars: float) -> None:
-        """The live curve is not looked at."""
+    def log(self, *, step: int, **scalars: float) -> None:
+        """Of the live curve only the number of steps is looked at."""
+        self.steps = int(step)
 
     def warmup(self, batch: int, seq: int) -> Iterator[tuple[Any, Any]]:
         """Random tokens."""
@@ -84,7 +85,7 @@ def _pair(rows: np.ndarray) -> tuple[Any, Any]:
 
 
 def trial(source: str, prepared: Prepared, seed: int) -> dict[str, Any]:
-    """`status`, `val_bpb` (None unless it is "ok"), `tokens` and `seconds` of a train file."""
+    """`status`, `val_bpb` (None unless it is "ok"), `tokens`, `steps`, `params` and `seconds` of a train file."""
     import torch
 
     torch.set_num_threads(1)  # before the fork: threads do not survive one
@@ -96,7 +97,7 @@ def trial(source: str, prepared: Prepared, seed: int) -> dict[str, Any]:
     try:
         return dict(near.recv())
     except EOFError:
-        return {"status": "crash", "val_bpb": None, "tokens": None, "seconds": None}
+        return {"status": "crash", **dict.fromkeys(("val_bpb", "tokens", "steps", "params", "seconds"))}
     finally:
         process.join()
 
@@ -117,7 +118,8 @@ def _child(source: str, prepared: Prepared, seed: int, answer: Connection) -> No
             losses.append(runtime.nll(train_file.logits(model, inputs), targets))
     nll = np.concatenate(losses).reshape(-1, SEQ_LEN)[: len(scored.rows)]
     bpb = bits_per_byte(nll, scored.mask, scored.total_bytes)
-    answer.send({"status": "ok", "val_bpb": bpb, "tokens": data.tokens, "seconds": round(seconds, 3)})
+    figures = {"tokens": data.tokens, "steps": data.steps, "params": runtime.parameter_count(model)}
+    answer.send({"status": "ok", "val_bpb": bpb, **figures, "seconds": round(seconds, 3)})
 
 
 def _load(source: str) -> ModuleType:

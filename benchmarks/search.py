@@ -13,7 +13,7 @@ the harder opponent. `TPE` is optuna's multivariate sampler on all constants at 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -55,6 +55,8 @@ EXPERIMENTS = 60
 SEEDS = 12
 
 Searcher = Callable[[History], str]
+Measured = tuple[float | None, Mapping[str, float | int | str | None]]
+"""Bits per byte, None where the trial failed, and what else the trial's record has of it, such as `tokens`."""
 
 
 class Landscape:
@@ -95,24 +97,25 @@ def _distance(name: str, value: Number, start: Number) -> float:
 
 
 def explore(
-    searcher: Searcher, source: str, measure: Callable[[int, str], float | None], history: History, experiments: int
+    searcher: Searcher, source: str, measure: Callable[[int, str], Measured], history: History, experiments: int
 ) -> list[Attempt]:
     """The baseline and so many experiments under the greedy judge.
 
-    `measure` gives the bits per byte of an experiment's source, None where it crashes; `history` says what stays.
+    `measure` is given an experiment's number and source; `history` says what stays.
     """
     attempts: list[Attempt] = []
     incumbent: Attempt | None = None
     for experiment in range(experiments + 1):
         if incumbent is not None:
             source = searcher(replace(history, incumbent=incumbent, attempts=tuple(attempts)))
-        measured = measure(experiment, source)
+        measured, metrics = measure(experiment, source)
         best = None if incumbent is None else incumbent.val_bpb
         kept = measured is not None and (best is None or measured < best)
         attempt = Attempt(
             experiment=experiment, source=source, reason="", hypothesis="", category="optimizer", researcher="tuner",
             status="crash" if measured is None else "keep" if kept else "discard", predicted_delta=None,
             val_bpb=measured, estimate=None, delta=None, parent=0 if incumbent is None else incumbent.experiment,
+            metrics=metrics,
         )  # fmt: skip
         attempts.append(attempt)
         incumbent = attempt if kept or incumbent is None else incumbent
@@ -133,9 +136,9 @@ def search(searcher: Searcher, seed: int, experiments: int) -> list[float]:
     """One search on the landscape of that seed: the incumbent's true score after each experiment."""
     landscape, rng = Landscape(seed), np.random.default_rng(1000 + seed)
 
-    def measure(experiment: int, source: str) -> float | None:
+    def measure(experiment: int, source: str) -> Measured:
         true, noise = landscape.score(source), NOISE * float(rng.normal())
-        return None if true is None else true + noise
+        return None if true is None else true + noise, {}
 
     attempts = explore(searcher, SOURCE, measure, start_of(SOURCE, seed), experiments)
     curve: list[float] = []

@@ -32,18 +32,19 @@ from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
 from autoresearch.core.store.constants import write_preset
 from benchmarks._one_core import SECONDS, trial
-from benchmarks.search import Searcher, experiments_to_reach, explore, plain_tpe, random, start_of, tuner
+from benchmarks.search import Measured, Searcher, experiments_to_reach, explore, plain_tpe, random, start_of, tuner
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PICTURE = Path(__file__).with_suffix(".png")
 SEARCHERS: dict[str, Searcher] = {"random": random, "TPE": plain_tpe, "tuner": tuner}
-EXPERIMENTS, SEEDS = 30, 3
+EXPERIMENTS, SEEDS = 30, (10, 11, 12)
 OPTIONS = PrepareOptions(
     corpus="stdlib", vocabularies=(2048,), seq_lens=(256,), val_bytes=40_000, test_bytes=20_000, shards=None
 )
 
 
-_MEASURED = ("status", "val_bpb", "tokens", "seconds")
+_METRICS = ("tokens", "steps", "params")
+_MEASURED = ("status", "val_bpb", *_METRICS, "seconds")
 
 
 class Stopped(Exception):  # noqa: N818 - no error
@@ -59,8 +60,8 @@ class Trials:
         self._known = stored(path)
         self._prepared: Prepared | None = None
 
-    def measure(self, searcher: str, seed: int, experiment: int, source: str) -> float | None:
-        """None where the trial failed. Raises `Stopped` when it would have to be run after the deadline."""
+    def measure(self, searcher: str, seed: int, experiment: int, source: str) -> Measured:
+        """From the file or from a trial. Raises `Stopped` when it would have to be run after the deadline."""
         mark = hashlib.sha256(source.encode()).hexdigest()[:16]
         row = self._known.get((searcher, seed), {}).get(experiment)
         if row is None or row["source"] != mark:
@@ -72,8 +73,7 @@ class Trials:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{searcher} {seed} {experiment}: {row['status']} {row['val_bpb']}", file=sys.stderr, flush=True)
-        value = row["val_bpb"]
-        return None if value is None else float(value)
+        return row["val_bpb"], {name: row[name] for name in _METRICS}
 
     def _same_start(self, seed: int, mark: str) -> dict[str, Any]:
         """What another search has measured as its start: all of one seed begin with the same trial."""
@@ -125,7 +125,7 @@ def search(name: str, seed: int, trials: Trials) -> None:
     """One search, as far as the trials go."""
     start = start_of(trials.start, seed, backend="cuda", device="cpu", preset="demo", budget_seconds=SECONDS)
 
-    def measure(experiment: int, source: str) -> float | None:
+    def measure(experiment: int, source: str) -> Measured:
         return trials.measure(name, seed, experiment, source)
 
     explore(SEARCHERS[name], trials.start, measure, start, EXPERIMENTS)
@@ -140,15 +140,15 @@ def best_so_far(rows: dict[int, dict[str, Any]]) -> np.ndarray:
 def run() -> list[dict[str, Any]]:
     """Median best-so-far of each searcher, from the stored trials; draws the picture."""
     known = stored(RESULTS)
-    lacking = [name for name in SEARCHERS for seed in range(SEEDS) if len(known.get((name, seed), {})) <= EXPERIMENTS]
+    lacking = [name for name in SEARCHERS for seed in SEEDS if len(known.get((name, seed), {})) <= EXPERIMENTS]
     if lacking:
         raise RuntimeError(
             f"trials are lacking for {', '.join(lacking)}: python -m benchmarks.search_task --minutes 10"
         )
-    curves = {name: np.array([best_so_far(known[name, seed]) for seed in range(SEEDS)]) for name in SEARCHERS}
+    curves = {name: np.array([best_so_far(known[name, seed]) for seed in SEEDS]) for name in SEARCHERS}
     medians = {name: np.median(curve, axis=0) for name, curve in curves.items()}
     draw(curves)
-    note = f"{SEEDS} seeds, {EXPERIMENTS} experiments of {SECONDS:g} s, cuda demo on a CPU"
+    note = f"{len(SEEDS)} seeds, {EXPERIMENTS} experiments of {SECONDS:g} s, cuda demo on a CPU"
     rows = [
         {"name": f"search task: {name}, best after {at}", "median": float(median[at]), "unit": "bpb", "note": note}
         for name, median in medians.items()
@@ -185,13 +185,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_task", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="start no trial after so long")
     parser.add_argument("--only", choices=list(SEARCHERS), action="append")
-    parser.add_argument("--seed", type=int, choices=range(SEEDS), action="append", help="several may run side by side")
+    parser.add_argument("--seed", type=int, choices=SEEDS, action="append", help="several may run side by side")
     parser.add_argument("--train-file", type=Path, help="start from a copy, so that a run in pieces is not disturbed")
     arguments = parser.parse_args()
     source = arguments.train_file.read_text(encoding="utf-8") if arguments.train_file else task_source()
     trials = Trials(source, RESULTS, deadline=time.monotonic() + 60 * arguments.minutes)
     try:
-        for seed in arguments.seed or range(SEEDS):
+        for seed in arguments.seed or SEEDS:
             for name in arguments.only or SEARCHERS:
                 search(name, seed, trials)
     except Stopped:
