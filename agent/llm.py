@@ -187,7 +187,7 @@ class LLM:
     def _without_model(self, talk: _Talk) -> Proposal:
         """What stands in for a model that gave nothing usable."""
         why = talk.problems[-1].split("\n")[0] if talk.problems else "it gave nothing usable"
-        found = stand_in(talk.history, next_demand(talk.history.attempts), talk.tried)
+        found = stand_in(talk.history, next_demand(talk.history.attempts, talk.history.in_flight), talk.tried)
         if found is None:
             message = f"the model's replies could not be used: {why}"
             raise FailedProposalError(message.rstrip(".") + ".", cost=talk.cost, fix="try another --model")

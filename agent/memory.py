@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch.core.proposal import Attempt
+from autoresearch.core.proposal import Attempt, InFlight
 
 DIGEST_EVERY = 10
 """Decided experiments between two digests."""
@@ -39,18 +39,31 @@ def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
     """The card of one experiment; `sources` holds the train files by experiment."""
     if attempt.experiment == 0:
         return Card(f"#0 baseline: {_number(attempt.val_bpb)} bpb", "")
-    facts = [
-        attempt.category,
-        *[str(attempt.parameters[key]) for key in ("kind", "operator") if key in attempt.parameters],
-    ]
     delta = f"{attempt.delta:+.4f}" if attempt.delta is not None else "no score"
     expected = f", {attempt.predicted_delta:+.4f} was expected" if attempt.predicted_delta is not None else ""
-    words = " ".join(attempt.hypothesis.split())[:300]
     why = " ".join(verdict(attempt).split())[:300]
-    line = f"#{attempt.experiment} [{', '.join(facts)}] {delta}{expected}. {words} -> {why}"
-    base = attempt.parameters.get("base", attempt.parent)
-    before = sources.get(base if isinstance(base, int) else attempt.parent, "")
-    return Card(line, diff_of(before, attempt.source) if before else "")
+    return Card(f"{_title(attempt)} {delta}{expected}. {_words(attempt)} -> {why}", _diff(attempt, sources))
+
+
+def card_in_flight(flight: InFlight, sources: Mapping[int, str]) -> Card:
+    """The card of one that is not decided yet."""
+    expected = f" {flight.predicted_delta:+.4f} is expected." if flight.predicted_delta is not None else ""
+    return Card(f"{_title(flight)}{expected} {_words(flight)}", _diff(flight, sources))
+
+
+def _title(one: Attempt | InFlight) -> str:
+    facts = [one.category, *[str(one.parameters[key]) for key in ("kind", "operator") if key in one.parameters]]
+    return f"#{one.experiment} [{', '.join(facts)}]"
+
+
+def _words(one: Attempt | InFlight) -> str:
+    return " ".join(one.hypothesis.split())[:300]
+
+
+def _diff(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:
+    base = one.parameters.get("base", one.parent)
+    before = sources.get(base if isinstance(base, int) else one.parent, "")
+    return diff_of(before, one.source) if before else ""
 
 
 def diff_of(before: str, after: str, lines: int = _DIFF_LINES) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from autoresearch.agent.edits import Format
 from autoresearch.agent.ideas import Idea, nearest_ideas
-from autoresearch.agent.memory import Card, card_of, diff_of, score_predictions
+from autoresearch.agent.memory import Card, card_in_flight, card_of, diff_of, score_predictions
 from autoresearch.agent.operators import Task
 from autoresearch.agent.providers import Message, tokens_in
 from autoresearch.agent.surface import surface
@@ -128,6 +128,7 @@ def task_text(history: History, task: Task, detail: Detail, digest: str, ideas: 
         digest=digest if detail.digest else "",
         cards=shown,
         forgotten=len(cards) - len(shown),
+        flying=_in_flight(history, detail),
         ideas=[str(idea) for idea in near],
         source="```python\n" + task.base.source.rstrip("\n") + "\n```",
         task=_operator_text(history, task),
@@ -139,6 +140,13 @@ def cards_of(attempts: Sequence[Attempt]) -> list[Card]:
     """Of every experiment, the oldest first."""
     sources = {attempt.experiment: attempt.source for attempt in attempts}
     return [card_of(attempt, sources) for attempt in attempts]
+
+
+def _in_flight(history: History, detail: Detail) -> list[Card]:
+    """Of what waits for a device or runs: short, and always told, so that nobody is asked for the same again."""
+    sources = {attempt.experiment: attempt.source for attempt in history.attempts}
+    cards = [card_in_flight(one, sources) for one in history.in_flight]
+    return cards if detail.diffs else [replace(card, diff="") for card in cards]
 
 
 def _operator_text(history: History, task: Task) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from autoresearch.agent.taxonomy import KINDS, Change, Kind
-from autoresearch.core.proposal import CATEGORIES, Attempt
+from autoresearch.core.proposal import CATEGORIES, Attempt, InFlight
 
 WINDOW = 10
 STRUCTURAL, BOLD = 3, 1
@@ -42,14 +43,17 @@ class Demand:
         return None
 
 
-def counted(attempts: Sequence[Attempt]) -> list[Attempt]:
+Proposed = TypeVar("Proposed", Attempt, InFlight)
+
+
+def counted(proposals: Sequence[Proposed]) -> list[Proposed]:
     """The proposals that the quotas are about: a language model's and what stood in for it, repairs left out."""
-    return [one for one in attempts if "kind" in one.parameters and one.parameters.get("operator") != "debug"]
+    return [one for one in proposals if "kind" in one.parameters and one.parameters.get("operator") != "debug"]
 
 
-def next_demand(attempts: Sequence[Attempt]) -> Demand:
-    """From the run so far."""
-    own = counted(attempts)
+def next_demand(attempts: Sequence[Attempt], in_flight: Sequence[InFlight] = ()) -> Demand:
+    """From the run so far; what is in flight counts as proposed, and as neither kept nor missed."""
+    own = [*counted(attempts), *counted(in_flight)]
     kinds = [str(one.parameters["kind"]) for one in own]
     least: Kind = "knob"
     reasons = []
@@ -67,16 +71,20 @@ def next_demand(attempts: Sequence[Attempt]) -> Demand:
     return Demand(least, closed, "; ".join(reasons) + "." if reasons else "")
 
 
-def _closed(own: Sequence[Attempt]) -> tuple[str, ...]:
+def _closed(own: Sequence[Attempt | InFlight]) -> tuple[str, ...]:
     """Categories that had their turn: three in a row, or five misses."""
     last = {one.category for one in own[-IN_A_ROW:]}
     in_a_row = last if len(own) >= IN_A_ROW and len(last) == 1 else set()
     resting = set()
     for category in {one.category for one in own}:
         at = [i for i, one in enumerate(own) if one.category == category]
-        missed = all(own[i].status != "keep" for i in at[-MISSES:])
+        missed = all(_missed(own[i]) for i in at[-MISSES:])
         if len(at) >= MISSES and missed and len(own) - 1 - at[-1] < REST:
             resting.add(category)
     # Something must stay open.
     open_ones = set(CATEGORIES) - resting - in_a_row
     return tuple(sorted(in_a_row | (resting if len(open_ones) >= 4 else set())))
+
+
+def _missed(one: Attempt | InFlight) -> bool:
+    return isinstance(one, Attempt) and one.status != "keep"

@@ -59,7 +59,7 @@ def _from_tuner(history: History, demand: Demand, tried: frozenset[str]) -> Stan
 
 
 def _from_menu(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
-    rng = np.random.default_rng([abs(history.seed), len(history.attempts), 1])
+    rng = np.random.default_rng([abs(history.seed), history.turn, 1])
     for most in (1,) * (demand.least != "bold") + (_TOGETHER,) * _COMBINATIONS:
         for source, hypothesis, category in _edits(history.incumbent.source, rng, most):
             proposal = Proposal(source=source, hypothesis=hypothesis, category=category)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
@@ -13,6 +14,7 @@ from autoresearch.agent.memory import Digest
 from autoresearch.agent.models import Models
 from autoresearch.agent.providers import Price, Provider, without_keys
 from autoresearch.agent.spending import FailedProposalError, Spending
+from autoresearch.core.proposal import Attempt, InFlight
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
 MODEL = "openai/test-model"
@@ -213,8 +215,6 @@ def test_a_short_context_drops_old_detail_and_keeps_the_rules():
 
 
 def _discard(number):
-    from autoresearch.core.proposal import Attempt
-
     source = NULL.replace("0.25", f"0.{number + 300}")
     return Attempt(
         experiment=number, source=source, status="discard", reason="worse by 0.01", hypothesis=f"Try {number}.",
@@ -247,8 +247,6 @@ def test_every_ten_experiments_the_model_writes_a_page_that_a_person_may_edit(tm
 
 
 def test_predictions_are_scored_and_shown_and_bugs_are_told_from_refuted_ideas():
-    from dataclasses import replace
-
     crash = replace(_discard(2), status="crash", reason="IndexError", val_bpb=None, delta=None)
     with ModelServer(scripted({"text": GOOD})) as server:
         researcher(server).propose(history_of([baseline(NULL), _discard(1), crash]))
@@ -257,6 +255,17 @@ def test_predictions_are_scored_and_shown_and_bugs_are_told_from_refuted_ideas()
     assert (
         "idea refuted: worse by 0.01" in text and "bug, which says nothing about the idea (crash): IndexError" in text
     )
+
+
+def test_the_model_sees_what_is_in_flight_even_in_a_short_context():
+    source = NULL.replace(LINE, LINE.replace("0.25", "0.75"))
+    flight = InFlight(1, source, "Faster still.", "optimizer", "llm", -0.02, 0, {"kind": "knob"})
+    with ModelServer(scripted({"text": GOOD})) as server:
+        for context in (32_000, 5_000):
+            researcher(server, context=context).propose(replace(history(), in_flight=(flight,)))
+        long, short = (request["messages"][1]["content"] for request in server.requests)
+    assert "#1 [optimizer, knob] -0.0200 is expected. Faster still." in long and "+LEARNING_RATE = 0.75" in long
+    assert "Faster still." in short
 
 
 def test_a_header_is_read_however_it_is_decorated():

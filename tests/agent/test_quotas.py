@@ -9,12 +9,13 @@ from simulated_runs import ROOT, baseline, history_of
 
 from autoresearch.agent.llm import LLM
 from autoresearch.agent.models import Models
-from autoresearch.agent.operators import choose_task
+from autoresearch.agent.operators import Task, choose_task
+from autoresearch.agent.prompt import Detail, task_text
 from autoresearch.agent.providers import Price, Reply
-from autoresearch.agent.quotas import IN_A_ROW, MISSES, next_demand
+from autoresearch.agent.quotas import IN_A_ROW, MISSES, Demand, next_demand
 from autoresearch.agent.spending import Spending
 from autoresearch.agent.taxonomy import classify
-from autoresearch.core.proposal import Attempt, Cost
+from autoresearch.core.proposal import Attempt, Cost, InFlight
 
 CUDA = (ROOT / "backends" / "cuda" / "train.py").read_text(encoding="utf-8")
 
@@ -154,6 +155,33 @@ def test_a_bold_change_gets_two_follow_ups_before_it_is_dropped():
     assert choose_task(history_of(attempts)).operator != "follow_up"
 
 
+def flying(number, kind, category, **parameters):
+    parameters = {"kind": kind, "operator": "improve", **parameters}
+    return InFlight(number, f"{CUDA}\nX = {number}\n", "h", category, "llm", None, 0, parameters)
+
+
+def test_what_is_in_flight_counts_as_proposed_and_not_as_missed():
+    attempts = run_of(("knob", "optimizer", "keep"))
+    assert next_demand(attempts, [flying(2, "knob", "schedule")]).least == "structural"
+    four = run_of(*[("structural", name, "discard") for name in ("mlp", "mlp", "init", "mlp", "loss", "mlp")])
+    assert "mlp" not in next_demand(four, [flying(7, "structural", "mlp")]).closed
+    crashed = run_of(("structural", "mlp", "crash"))
+    repair = replace(history_of(crashed), in_flight=(flying(2, "structural", "mlp", operator="debug", root=1),))
+    assert choose_task(history_of(crashed)).operator == "debug" != choose_task(repair).operator
+
+
+def test_keeps_of_different_branches_are_combined_before_near_misses():
+    steps = [("structural", "mlp", "keep"), ("structural", "init", "keep"), ("structural", "loss", "discard")]
+    thrown_out = run_of(*steps)  # both 1 and 2 edit the first file, and 2 is the incumbent
+    misses = [*run_of(steps[1], steps[2], ("structural", "shape", "discard"))]
+    misses[2:] = [replace(one, parent=1) for one in misses[2:]]
+    filler = [replace(thrown_out[3], experiment=number, delta=None) for number in (10, 11)]
+    for attempts, pair in ((thrown_out, (1, 2)), (misses, (2, 3))):
+        tasks = [choose_task(history_of([*attempts, *filler], seed=seed)) for seed in range(60)]
+        found = {tuple(one.experiment for one in task.material) for task in tasks if task.operator == "combine"}
+        assert found == {pair}
+
+
 def test_every_operator_comes_up_when_there_is_occasion_for_it():
     steps = [("structural", name, "keep") for name in ("mlp", "init", "loss")]
     steps += [("bold", "attention", "keep"), ("structural", "shape", "discard"), ("structural", "init", "discard")]
@@ -161,3 +189,24 @@ def test_every_operator_comes_up_when_there_is_occasion_for_it():
     attempts[5:] = [replace(one, parent=4) for one in attempts[5:]]
     seen = {choose_task(history_of(attempts, seed=seed)).operator for seed in range(60)}
     assert seen == {"improve", "combine", "ablate", "simplify"}
+
+
+def test_every_operator_says_what_it_is_about():
+    attempts = run_of(*[("structural", name, "keep") for name in ("mlp", "init", "loss", "shape")])
+    one, two = attempts[1], attempts[2]
+    crash = replace(one, status="crash", reason="IndexError: list index out of range")
+    diff = "+X = 1"
+    cases = {
+        "improve": ((), attempts[-1], ["Propose the one change"]),
+        "debug": ((crash,), crash, ["IndexError: list index out of range", diff, "X = 1\n```"]),
+        "combine": ((one, two), attempts[-1], [diff, "+X = 2", "adapted to"]),
+        "ablate": ((one, two), attempts[-1], [diff, "+X = 2", "Take out"]),
+        "simplify": ((attempts[-1],), attempts[-1], ["shorter without making it worse"]),
+        "bold": ((), attempts[-1], ["Propose a bold change", "a bold change is due"]),
+        "follow_up": ((one,), one, [diff, "holds a bold change", "X = 1\n```"]),
+    }
+    for operator, (material, base, told) in cases.items():
+        demand = Demand("bold", (), "a bold change is due") if operator == "bold" else Demand("knob", (), "")
+        text = task_text(history_of(attempts), Task(operator, base, material, demand), Detail(cards=0), "", ())
+        task = text.partition("# The train file")[2]
+        assert all(words in task for words in told), operator
