@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autoresearch.agent.quotas import Demand, counted, next_demand
-from autoresearch.core.proposal import Attempt, History
+from autoresearch.core.proposal import Attempt, History, InFlight
 
 Operator = Literal["improve", "debug", "combine", "ablate", "simplify", "bold", "follow_up"]
 MAX_REPAIRS = 3
@@ -85,7 +85,7 @@ def _to_repair(history: History) -> Attempt | None:
 
 def _to_follow_up(history: History) -> Attempt | None:
     """The newest bold change that ran, was not kept, and has not had its follow-ups."""
-    proposed = (*history.attempts, *history.in_flight)
+    proposed: tuple[Attempt | InFlight, ...] = (*history.attempts, *history.in_flight)
     for one in reversed(counted(history.attempts)[-_REMEMBERED:]):
         if one.parameters.get("kind") != "bold" or one.parameters.get("operator") == "follow_up":
             continue

@@ -53,7 +53,7 @@ def counted(proposals: Sequence[Proposed]) -> list[Proposed]:
 
 def next_demand(attempts: Sequence[Attempt], in_flight: Sequence[InFlight] = ()) -> Demand:
     """From the run so far; what is in flight counts as proposed, and as neither kept nor missed."""
-    own = [*counted(attempts), *counted(in_flight)]
+    own: list[Attempt | InFlight] = [*counted(attempts), *counted(in_flight)]
     kinds = [str(one.parameters["kind"]) for one in own]
     least: Kind = "knob"
     reasons = []
