@@ -25,6 +25,7 @@ BY_HAND = {
     "audit_cost": "10 minutes",
     "chaos": "a minute for ten kills",
     "common_work": "4 minutes, a GPU or quiet cores",
+    "faults": "20 minutes",
     "idle": "5 minutes",
     "judge": "an hour",
     "judge_frontier": "an hour",

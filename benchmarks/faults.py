@@ -2,17 +2,20 @@
 
     python -m benchmarks.faults [null] [cuda]
 
-runs `ar loop --researcher llm` against a local server in a workspace of its own, and prints what came of every fault.
+runs `ar loop --researcher llm` against a local server in a workspace of its own, and says what came of every fault, and
+whether the loop's account, its ledger and the server's bill agree.
 The model's good replies are edits of the tuner's menu, several where a bold change is asked for. Two more models are
 named, one that the server does not know and one whose key it refuses.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -113,7 +116,23 @@ def loop(backend: str) -> dict[str, Any]:
         leaked = sum(b"sk-a-key" in path.read_bytes() for path in run.rglob("*") if path.is_file())
         outcomes = _outcomes(model.sent, [one["outcome"] for one in calls if one["event"] == "ended"], server.requests)
         billed = server.billed * (TOKENS_IN * USD[0] + TOKENS_OUT * USD[1]) / 1e6
-        return {"summary": lines[-1]["summary"], "billed": billed, "outcomes": outcomes, "leaked": leaked}
+        result = {"summary": lines[-1]["summary"], "billed": billed, "outcomes": outcomes, "leaked": leaked}
+        return {**result, **_ledger(run), "tokens_billed": server.billed * TOKENS_IN}
+
+
+def _ledger(run: Path) -> dict[str, Any]:
+    """What the ledger has of proposals: how many of each outcome, and the tokens and dollars of all."""
+    with contextlib.closing(sqlite3.connect(run / "ledger.sqlite")) as ledger:
+        proposals = ledger.execute("SELECT outcome, error, tokens_in, usd FROM proposals").fetchall()
+        decided = ledger.execute("SELECT count(*) FROM experiments WHERE state = 'decided' AND number > 0").fetchone()[
+            0
+        ]
+    for outcome, error, _, _ in proposals:
+        if outcome != "accepted":
+            print(f"  {outcome}: {error}", file=sys.stderr)
+    kinds = dict(Counter(outcome for outcome, *_ in proposals if outcome != "accepted"))
+    sums = {"ledger_tokens": sum(row[2] for row in proposals), "ledger_usd": sum(row[3] for row in proposals)}
+    return {"decided": decided, "withdrawn": kinds, **sums}
 
 
 def _outcomes(sent: list[str], ended: list[str], requests: list[dict[str, Any]]) -> dict[str, Counter[str]]:
@@ -130,27 +149,37 @@ def _outcomes(sent: list[str], ended: list[str], requests: list[dict[str, Any]])
     return found
 
 
-def run(backends: tuple[str, ...] = ("null",)) -> list[dict[str, Any]]:
-    """Experiments, dollars and leaks of each backend's loop; the table goes to stderr."""
+def run(backends: tuple[str, ...] = ("null", "cuda")) -> list[dict[str, Any]]:
+    """Each backend's loop: what came of every fault, and what does not agree."""
     rows = []
     for backend in backends:
         result = loop(backend)
-        summary = result["summary"]
-        print(f"\n{backend}: {json.dumps(summary)}\n\n| fault | times | outcome |\n|---|---|---|", file=sys.stderr)
-        for fault, outcomes in result["outcomes"].items():
-            words = "; ".join(f"{outcome} ({times})" for outcome, times in outcomes.items())
-            print(f"| {fault} | {sum(outcomes.values())} | {words} |", file=sys.stderr)
-        note = f"{sum(sum(one.values()) for one in result['outcomes'].values())} faults"
-        off = abs(float(summary["usd"]) - result["billed"])
-        for name, value, unit in (
-            ("experiments", summary["experiments"], "of 30"),
-            ("dollars off the server's bill", round(off, 6), "$"),
-            ("files with the key in them", result["leaked"], "files"),
+        summary, billed = result["summary"], result["billed"]
+        print(f"{backend}: {json.dumps(summary)}", file=sys.stderr)
+        faults = sum(sum(one.values()) for one in result["outcomes"].values())
+        withdrawn = ", ".join(f"{times} {outcome}" for outcome, times in result["withdrawn"].items()) or "none"
+        lost = result["tokens_billed"] - result["ledger_tokens"]
+        for name, value, unit, note in (
+            ("experiments decided", result["decided"], f"of {EXPERIMENTS}", f"{faults} faults"),
+            ("billed by the server", billed, "$", f"{result['tokens_billed']:,} tokens in"),
+            (
+                "the loop's account is off by",
+                round(abs(float(summary["usd"]) - billed), 9),
+                "$",
+                "--max-usd goes by it",
+            ),
+            ("the ledger is off by", round(abs(result["ledger_usd"] - billed), 9), "$", f"{lost:,} tokens lost"),
+            ("proposals that became no experiment", summary["failed_proposals"], "", withdrawn),
+            ("files with the key in them", result["leaked"], "files", ""),
         ):
             rows.append({"name": f"faults, {backend}: {name}", "median": value, "unit": unit, "note": note})
+        for fault, outcomes in result["outcomes"].items():
+            words = "; ".join(f"{outcome} ({times})" for outcome, times in outcomes.items())
+            times = sum(outcomes.values())
+            rows.append({"name": f"faults, {backend}: {fault}", "median": times, "unit": "times", "note": words})
     return rows
 
 
 if __name__ == "__main__":
-    for row in run(tuple(sys.argv[1:]) or ("null",)):
+    for row in run(tuple(sys.argv[1:]) or ("null", "cuda")):
         print(row)
