@@ -191,6 +191,13 @@ class Runtime(Protocol):
         """Environment that a child needs before it starts (preloads, thread counts). Must not import the framework."""
         ...
 
+    def compile_caches(self) -> Sequence[str]:
+        """Folders where the framework keeps what it compiles, relative to a child's folder that holds `home` and `tmp`.
+
+        Must not import the framework.
+        """
+        ...
+
     def detect(self) -> Device:
         """The device in use. May take seconds: it imports the framework."""
         ...

@@ -23,7 +23,8 @@ from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.losses import loss_curve
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.store.source import Repository, branch_name, check_tag, experiment_ref
-from autoresearch.core.trial.result import Budget, TrialRequest
+from autoresearch.core.trial.compiled import worth_carrying
+from autoresearch.core.trial.result import Budget, Carried, TrialRequest
 
 
 class Run:
@@ -206,8 +207,16 @@ class Run:
             tolerances=self.folder / "tolerances.json",
             calibrate=started.subject == 0,
             audit_below=audit_bar(self.ledger, row.number) if trial.role == "candidate" and row.number else None,
+            carried=self._carried(),
         )
         return started, request
+
+    def _carried(self) -> Carried | None:
+        """The incumbent, where what it compiles is worth giving to the next trial."""
+        number, folder = self.incumbent_number(), self.folder / "compiled"
+        if not worth_carrying(folder, (trial.result for trial in self.ended_trials(number))):
+            return None
+        return Carried(self.ledger.text(self.ledger.experiment(number).source_sha256), folder)
 
     def decide(self, row: ExperimentRow, decision: Decision) -> ExperimentRow:
         """Record the end of an experiment. What is written from the ledger follows with `tidy`.

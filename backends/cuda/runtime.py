@@ -10,7 +10,7 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -67,6 +67,11 @@ def launch_environment() -> Mapping[str, str]:
         "KERNELS_CACHE": str(Path(sys.prefix, "share", "kernels")),
         "HF_HUB_OFFLINE": "1",
     }
+
+
+def compile_caches() -> Sequence[str]:
+    """Of Inductor, which also keeps Triton's; the user's name in a child is "trial"."""
+    return ("tmp/torchinductor_trial",)
 
 
 def detect() -> Device:

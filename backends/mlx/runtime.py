@@ -13,7 +13,7 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ def openblas_in_use() -> bool:
     Looked up in the global scope, where the private OpenBLAS of numpy's wheel is not.
     """
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "openblas_get_config")
+
+
+def compile_caches() -> Sequence[str]:
+    """Of the CPU build, which calls a C++ compiler for every fused kernel; Metal keeps its own."""
+    return ("tmp/mlx",)
 
 
 def detect() -> Device:

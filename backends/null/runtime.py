@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,11 @@ def unavailable() -> str | None:
 def launch_environment() -> Mapping[str, str]:
     """One BLAS thread: the arrays are too small to share out."""
     return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def compile_caches() -> Sequence[str]:
+    """numpy compiles nothing."""
+    return ()
 
 
 def detect() -> Device:

@@ -34,7 +34,7 @@ class Launch:
     """What to start."""
 
     role: str
-    """"feed", "train", "steps", "score", "audit" or "probe"."""
+    """"feed", "compile", "train", "steps", "score", "audit" or "probe"."""
     argv: Sequence[str]
     """The command; "{events}" and "{job}" are replaced by the numbers of the inherited descriptors."""
     work: Path

@@ -52,6 +52,16 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """Whose compile caches a trial is given (see core.trial.compiled)."""
+
+    source: str
+    """The incumbent's train file."""
+    folder: Path
+    """Where the caches of the run lie; made if missing."""
+
+
+@dataclass(frozen=True)
 class TrialRequest:
     """Everything that a trial depends on. Two equal requests differ only by the machine's noise."""
 
@@ -89,6 +99,8 @@ class TrialRequest:
     """Whether a few batches are traced: the trial then trains on a little less."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables for every child, beside the backend's own: which device of several it may see, how many threads."""
+    carried: Carried | None = None
+    """Compile caches for the train child; None gives it none."""
     gate: bool = True
     """Whether the static gate reads the train file first. Without it the sandbox and the audit stand alone."""
 

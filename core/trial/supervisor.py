@@ -9,6 +9,7 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.trial import training
+from autoresearch.core.trial.compiled import incumbents_cache
 from autoresearch.core.trial.copied import check_copied
 from autoresearch.core.trial.environment import child_variables, load_runtime
 from autoresearch.core.trial.evaluation import Evaluation
@@ -68,9 +69,10 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     with Watch(record, memory_limit_mb=request.memory_limit_mb, disk_limit_mb=disk_limit_mb, cancel=cancel) as watch:
         environment = child_variables(runtime.launch_environment(), request.environment)
         setting = Setting(request, vocab_size, prepared, environment, sandbox, record, watch, facts)
+        cache = incumbents_cache(setting, runtime.compile_caches())
         evaluation = Evaluation(setting)
         try:
-            weights, sha256 = training.train(setting, evaluation.get_ready, evaluation.lead_seconds)
+            weights, sha256 = training.train(setting, evaluation.get_ready, evaluation.lead_seconds, cache)
             evaluation.score(weights, sha256)
         finally:
             evaluation.close()

@@ -15,6 +15,7 @@ from typing import Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError, TrialError
 from autoresearch.core.trial.child import Child, Launch
+from autoresearch.core.trial.compiled import Found
 from autoresearch.core.trial.profile import TRACE, keep, read
 from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.watch import TrialEnded
@@ -38,13 +39,16 @@ class Clock:
     """Whether the feeder has said its last count."""
 
 
-def train(setting: Setting, near_end: Callable[[], None], lead_seconds: float) -> tuple[Path, str]:
+def train(
+    setting: Setting, near_end: Callable[[], None], lead_seconds: float, cache: Found | None = None
+) -> tuple[Path, str]:
     """Train, and return the frozen weights file and its SHA-256. Raises `TrialEnded` for any other outcome.
 
-    `near_end` is called once, `lead_seconds` before the deadline, if training lasts as long.
+    `near_end` is called once, `lead_seconds` before the deadline, if training lasts as long. `cache` is copied for the
+    train child alone.
     """
     with contextlib.ExitStack() as stack:
-        work_fd, feeder, child = _start(setting, stack)
+        work_fd, feeder, child = _start(setting, stack, cache)
         clock = Clock(spawned=child.started)
         try:
             announced = _wait_for_weights(setting, clock, feeder, child, near_end, lead_seconds)
@@ -67,7 +71,7 @@ def train(setting: Setting, near_end: Callable[[], None], lead_seconds: float) -
     return destination, str(announced["sha256"])
 
 
-def _start(setting: Setting, stack: contextlib.ExitStack) -> tuple[int, Child, Child]:
+def _start(setting: Setting, stack: contextlib.ExitStack, cache: Found | None) -> tuple[int, Child, Child]:
     """The work folder's descriptor, the feeder and the train child, joined by a socket that nobody else holds."""
     request = setting.request
     with contextlib.ExitStack() as ours:
@@ -77,6 +81,8 @@ def _start(setting: Setting, stack: contextlib.ExitStack) -> tuple[int, Child, C
         trace = setting.inside("train", TRACE) if request.profile else None
         job = {"budget_seconds": request.budget.train_seconds, "feed_fd": far.fileno(), "trace": trace}
         launch = setting.launch("train", job, (far.fileno(),))
+        if cache is not None:
+            cache.copy_to(launch.work)
         work_fd = os.open(launch.work, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, work_fd)
         child = setting.watch.start(launch)

@@ -1,9 +1,10 @@
 """Entry of every child that runs a train file: `python -m autoresearch.core.trial.worker --job-fd J --events-fd E`.
 
 The job (JSON) names the role: `probe` asks for the device, `peak` for the speed of its matrix products, `train` trains
-and writes the weights, `steps` trains on given text and tells its losses, `score` returns the negative log-likelihood
-of every token, `audit` the logits at chosen positions. Events go out as JSON lines on the events descriptor; output and
-errors go to run.log. The train file runs as a module that is on no search path.
+and writes the weights, `compile` trains without a batch for the caches that this leaves, `steps` trains on given text
+and tells its losses, `score` returns the negative log-likelihood of every token, `audit` the logits at chosen
+positions. Events go out as JSON lines on the events descriptor; output and errors go to run.log. The train file runs as
+a module that is on no search path.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ def run_role(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
         from autoresearch.core.trial.train_child import train
 
         train(job, runtime, device, channel, stage)
+    elif role == "compile":
+        from autoresearch.core.trial.compile_child import compile_only
+
+        compile_only(job, runtime, device, channel, stage)
     elif role == "steps":
         from autoresearch.core.trial.steps_child import take_steps
 

@@ -162,10 +162,18 @@ class ContractSuite:
     def test_the_runtime_is_imported_without_its_framework(self, backend: Backend) -> None:
         code = (
             f"import sys, json, autoresearch.backends.{backend.name}.runtime as r; r.unavailable(); "
-            f"r.launch_environment(); print(json.dumps([m for m in {FRAMEWORKS} if m in sys.modules]))"
+            "r.launch_environment(); r.compile_caches(); "
+            f"print(json.dumps([m for m in {FRAMEWORKS} if m in sys.modules]))"
         )
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
         assert json.loads(said.stdout) == []
+
+    def test_compile_caches_lie_in_a_childs_own_folders(self, backend: Backend) -> None:
+        for place in backend.runtime.compile_caches():
+            first, *deeper = Path(place).parts
+            assert first in ("tmp", "home")
+            assert deeper
+            assert ".." not in deeper
 
     def test_the_train_file_does_nothing_when_it_is_imported(self, backend: Backend, tmp_path: Path) -> None:
         code = (

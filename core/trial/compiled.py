@@ -1,0 +1,136 @@
+"""Compile caches: what compiling the incumbent leaves is given to later train children, so that they need not wait.
+
+A process of its own makes it: in the sandbox, from the incumbent's source, on random tokens. It never sees real text,
+so nothing learned can travel in a cache from one trial to the next. Every train child gets a copy of its own and what
+it does to the copy ends with it; score and audit children get none. A source that was kept can still fill its cache
+with what it likes, and this code may then run in the train child of a later trial, behind the same walls as that
+trial's own file. It can spoil or slow that training. It has no way to a score.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from autoresearch.core.trial.evaluation import SEPARATE
+from autoresearch.core.trial.setting import Setting
+from autoresearch.core.trial.watch import TrialEnded
+
+CACHE_LIMIT_BYTES = 512 * 2**20
+FILES_LIMIT = 20_000
+SLOW_SECONDS = 15.0
+"""A start-up that takes as long has most likely compiled something."""
+
+
+def worth_carrying(folder: Path, results: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a run should carry caches: it does so already, or a trial of its incumbent was slow to start.
+
+    `results` are that one's trials, as recorded. A keep that was given a cache itself has no slow start to show.
+    """
+    return folder.is_dir() or any((result.get("startup_seconds") or 0.0) >= SLOW_SECONDS for result in results)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A compile cache that may be copied."""
+
+    folder: Path
+    places: Sequence[str]
+    """Folders in it, relative, as they lie in a child's work folder."""
+
+    def copy_to(self, work: Path) -> None:
+        """A child's own copy. What cannot be copied is compiled again."""
+        for place in self.places:
+            with contextlib.suppress(OSError, TooMuch):
+                copy_files(self.folder / place, work / place)
+
+
+def incumbents_cache(setting: Setting, places: Sequence[str]) -> Found | None:
+    """The cache of the source that the request names, made now if it is not there; None where nothing is carried.
+
+    `places` are the folders, relative to a child's work folder, in which the backend's framework keeps its caches.
+    """
+    carried, seconds = setting.request.carried, setting.request.budget.train_seconds
+    if not places or carried is None or setting.sandbox.level not in SEPARATE:
+        return None
+    mark = hashlib.sha256(f"{seconds} {carried.source}".encode()).hexdigest()[:16]
+    folder = carried.folder / mark
+    carried.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(carried.folder / "lock"):  # of several trials at once, one makes it
+        if not folder.is_dir():
+            _make(setting, carried.source, folder, places)
+    return Found(folder, places)
+
+
+def _make(setting: Setting, source: str, folder: Path, places: Sequence[str]) -> None:
+    """Compile in a child and keep what it leaves; an empty folder when it fails, so that it is not tried again."""
+    setting.record.event({"event": "compiling"})
+    setting.record.log(b"compiling the incumbent's train file on random tokens\n")
+    launch = setting.launch("compile", {"budget_seconds": setting.request.budget.train_seconds}, ())
+    (launch.work / "train.py").write_text(source, encoding="utf-8")
+    child = setting.watch.start(launch)
+    limit = time.monotonic() + setting.request.budget.startup_seconds
+    events: list[dict[str, Any]] = []
+    try:
+        while not events and child.returncode() is None and time.monotonic() < limit:
+            events += [event for _, event in setting.watch.step(limit) if event["event"] == "compiled"]
+    except TrialEnded:
+        pass  # it took more than a child may; the trial itself has not begun
+    finally:
+        events += setting.watch.end(child)
+    temporary = folder.with_suffix(".new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    if any(event["event"] == "compiled" for event in events):
+        _keep(launch.work, temporary, places)
+    for old in folder.parent.iterdir():  # of earlier incumbents
+        if old.is_dir() and old != temporary:
+            shutil.rmtree(old, ignore_errors=True)
+    temporary.rename(folder)
+    shutil.rmtree(launch.work, ignore_errors=True)
+
+
+def _keep(work: Path, folder: Path, places: Sequence[str]) -> None:
+    """All of it, or nothing where it is too much."""
+    for place in places:
+        try:
+            copy_files(work / place, folder / place)
+        except (OSError, TooMuch):
+            shutil.rmtree(folder / place, ignore_errors=True)
+
+
+class TooMuch(Exception):  # noqa: N818
+    """A cache beyond the limits."""
+
+
+def copy_files(source: Path, destination: Path) -> None:
+    """Copy plain files of a folder whose owner is gone, with their times; links and devices stay behind.
+
+    Raises `TooMuch` beyond the limits, in which case part of it is there.
+    """
+    files = size = 0
+    waiting = [source] if source.is_dir() and not source.is_symlink() else []
+    while waiting:
+        folder = waiting.pop()
+        target = destination / folder.relative_to(source)
+        target.mkdir(parents=True, exist_ok=True)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                facts = entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False):
+                    files, size = files + 1, size + facts.st_size
+                    if files > FILES_LIMIT or size > CACHE_LIMIT_BYTES:
+                        raise TooMuch(f"more than {FILES_LIMIT} files or {CACHE_LIMIT_BYTES >> 20} MiB")
+                    shutil.copyfile(entry.path, target / entry.name, follow_symlinks=False)
+                    os.utime(target / entry.name, ns=(facts.st_mtime_ns, facts.st_mtime_ns))
