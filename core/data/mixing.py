@@ -2,7 +2,9 @@
 
 A long document fills many rows in a row. Left in that order, a small batch would be a single document, and its gradient
 says little about the rest: on Python source, batches of 8 rows of 256 tokens, mixing was worth 0.3 bits per byte after
-300,000 tokens.
+300,000 tokens. A pool of few rows is few documents, and what the last pool of a short run happens to hold decides its
+score: with 1,024 rows the same file scored 1.82 bits per byte with a standard deviation of 0.065 over 29 seeds, and
+with 8,192 rows the five worst of those seeds fell from 1.94 to 1.83 on average.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import numpy as np
 
 from autoresearch.core.data.packing import Packer
 
-POOL_ROWS = 1024
+POOL_ROWS = 2**14
 POOL_TOKENS = 2**22
-"""The pool is smaller where rows are very long, to bound memory and the time to the first batch."""
+"""At most, to bound memory and the time to the first batch: 4 million tokens are packed in about 0.02 s. A pool is never
+larger than the text, so that nothing comes often before the rest has come once."""
 POOLS = 4
 """Shapes that keep a pool. A train file that alternates between shapes loses none of its text."""
 
@@ -25,11 +28,12 @@ class Mixer:
         self._packer = packer
         self._random = np.random.default_rng([seed % 2**63, 1])
         self._pools: dict[tuple[str, int], np.ndarray] = {}
+        self._epoch = 0
 
     @property
     def epoch(self) -> int:
-        """Passes over the text that are complete, the rows in the pool counted as read."""
-        return self._packer.epoch
+        """Passes over the text that were complete when the newest pool was filled."""
+        return self._epoch
 
     def rows(self, packing: str, batch: int, seq: int) -> np.ndarray:
         """The next rows, uint16 (batch, seq + 1); `packing` as in the contract."""
@@ -45,10 +49,13 @@ class Mixer:
 
     def documents(self, tokens: int) -> list[np.ndarray]:
         """The next whole documents; their order is random already."""
-        return self._packer.documents(tokens)
+        drawn = self._packer.documents(tokens)
+        self._epoch = self._packer.epoch
+        return drawn
 
     def _fresh(self, packing: str, seq: int) -> np.ndarray:
-        count = min(POOL_ROWS, max(1, POOL_TOKENS // seq))
+        count = min(POOL_ROWS, max(1, min(POOL_TOKENS, self._packer.epoch_tokens) // seq))
+        self._epoch = self._packer.epoch
         draw = self._packer.best_fit if packing == "best_fit" else self._packer.stream
         rows = draw(count, seq)
         return rows[self._random.permutation(count)]

@@ -35,6 +35,8 @@ class Packer:
         self._seed = seed % 2**63
         self._starts = np.concatenate([shard.offsets[:-1] for shard in shards])
         self._stops = np.concatenate([shard.offsets[1:] for shard in shards])
+        self.epoch_tokens = sum(len(shard.values) for shard in shards)
+        """In all documents together, BOS included."""
         self._order = self._documents_of(0)
         self._exhausted = False
         self._tail: Piece | None = None
