@@ -15,7 +15,7 @@ from autoresearch.core.data.packing import Packer
 
 POOL_ROWS = 2**14
 POOL_TOKENS = 2**22
-"""At most, to bound memory and the time to the first batch: 4 million tokens are packed in about 0.02 s. A pool is never
+"""At most, to bound memory and the time to the first batch: 4 million tokens are packed in about 0.02 s. No pool is
 larger than the text, so that nothing comes often before the rest has come once."""
 POOLS = 4
 """Shapes that keep a pool. A train file that alternates between shapes loses none of its text."""
