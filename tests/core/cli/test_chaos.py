@@ -12,7 +12,8 @@ from prerequisites import lacking
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from benchmarks.chaos import Arena, disturb
+from benchmarks._chaos_arena import Arena
+from benchmarks.chaos import disturb
 
 
 @pytest.mark.slow

@@ -1,0 +1,166 @@
+"""A workspace with a run of the null backend that can be killed, starved of disk and compared with another one."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.restore import damage
+from autoresearch.core.store.source import Repository
+
+STEPS = 12
+CORPUS_BYTES = 1_200_000
+TIMEOUT_SECONDS = 600
+"""For a whole run to its end, on a busy machine."""
+TAG = "chaos"
+FULL_SECONDS = 20.0
+"""How long a loop may go on with what is left before it is killed."""
+
+
+class Arena:
+    """A workspace and a run in it."""
+
+    def __init__(self, workspace: Path, shared: Path, experiments: int) -> None:
+        self.workspace, self.experiments = workspace, experiments
+        self.run_folder = workspace / "runs" / TAG
+        self.environment = {**os.environ, "AR_DATA_DIR": str(shared / "data")}
+        self.text = _corpus(shared / "text")
+        subprocess.run([*_ar(), "init", str(workspace)], check=True, capture_output=True, env=self.environment)
+        self._fix_steps()
+
+    def _fix_steps(self) -> None:
+        """The same steps whatever the machine's speed, so that a seed fixes the result."""
+        train = self.workspace / "backends/null/train.py"
+        source = train.read_text(encoding="utf-8")
+        for old, new in (
+            ("learning_rate(clock.progress)", f"learning_rate(step / {STEPS})"),
+            ("        clock.log(", f"        if step + 1 == {STEPS}:\n            break\n        clock.log("),
+        ):
+            if old not in source:
+                raise ValueError(f"the null train file has no {old!r} any more")
+            source = source.replace(old, new)
+        train.write_text(source, encoding="utf-8")
+        who = ["-c", "user.name=chaos", "-c", "user.email=chaos@example.org"]
+        subprocess.run(
+            ["git", *who, "commit", "-q", "-a", "-m", "fixed steps"],
+            cwd=self.workspace,
+            check=True,
+            capture_output=True,
+        )
+
+    def command(self) -> list[str]:
+        """The same one every time."""
+        options = ["--backend", "null", "--preset", "demo", "--workspace", str(self.workspace), "-q"]
+        # Time enough for the fixed steps on the busiest machine: they end the training, not the clock.
+        options += ["loop", "--tag", TAG, "--budget", "60", "--corpus", str(self.text)]
+        return [*_ar(), *options, "-n", str(self.experiments)]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.command(), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def finish(self) -> None:
+        """Run it to its end, undisturbed. Raises `RuntimeError` with what it said when it fails."""
+        process = self.start()
+        _, said = process.communicate(timeout=TIMEOUT_SECONDS)
+        if process.returncode != 0:
+            raise RuntimeError(f"the loop ended with {process.returncode}: {said.decode()}")
+
+    def kill_after(self, seconds: float, number: int) -> int:
+        """Signal the loop and all its descendants after a while; the number of processes that outlive it."""
+        process = self.start()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            tree = psutil.Process(process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            tree = []
+        process.send_signal(number)
+        for child in tree:
+            if random.Random(child.pid).random() < 0.5:
+                # Half of them get it too, the others must notice by themselves.
+                try:
+                    child.send_signal(number)
+                except psutil.NoSuchProcess:
+                    pass
+        process.communicate(timeout=TIMEOUT_SECONDS)
+        _, alive = psutil.wait_procs(tree, timeout=15)
+        for orphan in alive:
+            orphan.kill()
+        return len(alive)
+
+    def run_full(self, filler: Path, left: int) -> str:
+        """Run it with that many bytes left: "refused", "unclear", or "went on" when it had to be killed or was done."""
+        with filler.open("wb") as file:
+            file.write(bytes(max(0, shutil.disk_usage(filler.parent).free - left)))
+        process = self.start()
+        try:
+            _, said = process.communicate(timeout=FULL_SECONDS)
+        except subprocess.TimeoutExpired:
+            tree = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.communicate()
+            psutil.wait_procs(tree, timeout=15)
+            return "went on"
+        finally:
+            filler.unlink()
+        complaints = [line for line in said.decode().splitlines() if line.startswith("ar: ")]
+        if process.returncode == 0:
+            return "went on"
+        full = len(complaints) == 1 and any(word in complaints[0] for word in ("full", "No space"))
+        return "refused" if full and b"Traceback" not in said and process.returncode == 1 else "unclear"
+
+    def story(self) -> list[tuple[Any, ...]]:
+        """What was decided, without times and commits."""
+        with LedgerReader(self.run_folder) as reader:
+            return [
+                (row.number, row.state, row.status, row.val_bpb, row.trials, row.source_sha256, row.parent)
+                for row in reader.experiments()
+            ]
+
+    def disagreements(self) -> list[str]:
+        """Every pair of records that tells two stories."""
+        found = []
+        repository = Repository.open(self.workspace)
+        with LedgerReader(self.run_folder) as reader:
+            rows, best = list(reader.experiments()), reader.incumbent()
+            source = reader.text(best.source_sha256) if best else ""
+        if repository.refs(TAG) != {row.number: row.commit for row in rows}:
+            found.append("refs")
+        if best is None or repository.ref(f"refs/heads/autoresearch/{TAG}") != best.commit:
+            found.append("branch")
+        table = (self.run_folder / "results.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        if [line.split("\t")[0] for line in table] != [str(row.commit)[:7] for row in rows]:
+            found.append("results.tsv")
+        if (self.run_folder / "best_train.py").read_text(encoding="utf-8") != source:
+            found.append("best_train.py")
+        if damage(self.run_folder) is not None:
+            found.append("journal")
+        return found
+
+
+def _ar() -> list[str]:
+    return [sys.executable, "-m", "autoresearch.core.cli.main"]
+
+
+def _corpus(folder: Path) -> Path:
+    """Some of Python's own source."""
+    if folder.exists():
+        return folder
+    folder.mkdir(parents=True)
+    taken = 0
+    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        if taken < CORPUS_BYTES:
+            shutil.copy(file, folder / f"{file.stem}.txt")
+            taken += file.stat().st_size
+    return folder
