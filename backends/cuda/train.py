@@ -120,7 +120,8 @@ class RMSNorm(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         """What of grad lies along y is taken away: stretching x does not change y."""
         y, scale = ctx.saved_tensors
-        return (grad - y * (grad * y).mean(-1, keepdim=True)) * scale
+        along = torch.linalg.vecdot(grad, y).unsqueeze(-1) / y.size(-1)
+        return torch.addcmul(grad, y, along, value=-1).mul_(scale)
 
 
 def norm(x: Tensor) -> Tensor:
