@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from autoresearch.core.config import Preset, runs_dir, train_file
@@ -23,12 +24,16 @@ from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.losses import loss_curve
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.store.source import Repository, branch_name, check_tag, experiment_ref
+from autoresearch.core.store.texts import Texts
 from autoresearch.core.trial.compiled import worth_carrying
 from autoresearch.core.trial.result import Budget, Carried, TrialRequest
 
 
 class Run:
-    """A run that this process writes. `attempts` holds every decided experiment, as researchers see them."""
+    """A run that this process writes.
+
+    `attempts` holds every decided experiment as researchers see it; sources are read from the ledger when asked for.
+    """
 
     def __init__(
         self,
@@ -55,16 +60,18 @@ class Run:
         if not (self.folder / "ledger.sqlite").is_file():
             self._check_start()
         self.ledger = Ledger(self.folder)
+        self._texts = Texts(self.folder)
         try:
             self._open()
         except BaseException:
-            self.ledger.close()
+            self.__exit__()
             raise
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._texts.close()
         self.ledger.close()
 
     def _check_start(self) -> None:
@@ -141,7 +148,7 @@ class Run:
     def _with_curve(self, attempt: Attempt) -> Attempt:
         """With the training loss of its first trial, for whoever wants to improve on it."""
         curve = loss_curve(trial_folder(self.folder, attempt.experiment, 1), self.config.train_seconds)
-        return replace(attempt, metrics={**attempt.metrics, "loss_curve": curve}) if curve else attempt
+        return replace(attempt, metrics={**attempt.metrics, **({"loss_curve": curve} if curve else {})})
 
     def propose(self, proposal: Proposal, program: str, parent: int | None = None) -> ExperimentRow:
         """Record a proposal as the next experiment: its commit, its row, its ref.
@@ -292,7 +299,7 @@ class Run:
         return InFlight(experiment=row.number, source=source, **told)
 
     def _attempt(self, row: ExperimentRow) -> Attempt:
-        return attempt_of(row, self.ledger.text(row.source_sha256))
+        return attempt_of(row, partial(self._texts.read, row.source_sha256))
 
     def ended_trials(self, subject: int) -> list[TrialRow]:
         """Of an experiment's source on this machine, whoever asked for them."""

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autoresearch.core.proposal import Attempt, History
 from autoresearch.core.store.rows import ExperimentRow
 
 
-def attempt_of(row: ExperimentRow, source: str) -> Attempt:
-    """A decided experiment and its source."""
-    return Attempt(
+class _Read:
+    """A field that holds a text, or what reads it whenever it is asked for; to others it is always a text."""
+
+    def __get__(self, one: StoredAttempt | None, owner: type) -> Any:
+        if one is None:
+            return self
+        held: str | Callable[[], str] = one.__dict__["_source"]
+        return held if isinstance(held, str) else held()
+
+    def __set__(self, one: StoredAttempt, value: str | Callable[[], str]) -> None:
+        one.__dict__["_source"] = value
+
+
+class StoredAttempt(Attempt):
+    """An attempt whose source lies in the ledger: those of thousands of experiments are too much for memory."""
+
+    source = _Read()
+
+
+def attempt_of(row: ExperimentRow, source: str | Callable[[], str]) -> Attempt:
+    """A decided experiment and its source, or what reads it when it is asked for."""
+    return StoredAttempt(
         experiment=row.number,
-        source=source,
+        source=source,  # type: ignore[arg-type]
         status=row.status or "discard",
         reason=row.reason or "",
         hypothesis=row.hypothesis,

@@ -163,11 +163,7 @@ class LedgerReader:
 
     def text(self, sha256: str) -> str:
         """A train file or a program.md by its SHA-256."""
-        rows = self._rows("SELECT body FROM texts WHERE sha256 = ?", (sha256,))
-        try:
-            return zlib.decompress(rows[0]["body"]).decode("utf-8", errors="surrogatepass")
-        except (IndexError, TypeError, zlib.error, UnicodeDecodeError) as error:
-            raise schema.unreadable(self.path, error) from error
+        return text_of(self._connection, self.path, sha256)
 
     def totals(self) -> Totals:
         """Sums over the run."""
@@ -194,3 +190,12 @@ class LedgerReader:
                 yield dict(row)
         except sqlite3.Error as error:
             raise schema.unreadable(self.path, error) from error
+
+
+def text_of(connection: sqlite3.Connection, path: Path, sha256: str) -> str:
+    """A text of the ledger that `connection` reads. Raises `LedgerError` when it is not there, or damaged."""
+    try:
+        row = connection.execute("SELECT body FROM texts WHERE sha256 = ?", (sha256,)).fetchone()
+        return zlib.decompress(row["body"]).decode("utf-8", errors="surrogatepass")
+    except (TypeError, zlib.error, UnicodeDecodeError, sqlite3.Error) as error:
+        raise schema.unreadable(path, error) from error

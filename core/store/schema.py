@@ -128,14 +128,20 @@ def _create(connection: sqlite3.Connection, tables: Collection[str]) -> None:
             database[name].create_index(indexed)
 
 
-def connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Open a ledger file. Raises `LedgerError` when it is missing, is no ledger, or is too new for this version."""
+def connect(path: Path, *, write: bool, shared: bool = False) -> sqlite3.Connection:
+    """Open a ledger file; a `shared` connection may be used by any thread, one at a time.
+
+    Raises `LedgerError` when it is missing, is no ledger, or is too new for this version."""
     if not path.is_file() and not write:
         raise LedgerError(f"there is no ledger at {path}.", fix="name a run that exists (`ar status` lists them)")
     try:
         mode = "rwc" if write else "ro"
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            timeout=30,
+            check_same_thread=not shared,
         )
         connection.row_factory = sqlite3.Row
         if write:
