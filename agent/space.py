@@ -106,7 +106,7 @@ def idle_constants(values: Mapping[str, Value]) -> set[str]:
     if "S" not in str(values.get("WINDOW_PATTERN", "S")):
         idle.add("SHORT_WINDOW")
     if values.get("VALUE_EMBEDS") == "none":
-        idle.add("VALUE_EMBED_LR")
+        idle |= {"VALUE_EMBED_LR", "VALUE_EMBED_DECAY"}
     if values.get("TIE_HEAD") is True:
         idle |= {"HEAD_LR", "HEAD_INIT"}
     return idle

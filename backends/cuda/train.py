@@ -77,6 +77,7 @@ BATCH_TOKENS = 262144  # tokens per optimizer step: more, smaller steps win unde
 DEVICE_BATCH_ROWS = 64  # rows per forward pass; the rest is gradient accumulation
 EMBED_LR = 0.9  # AdamW, token embedding: rows are touched rarely, so they move fast
 VALUE_EMBED_LR = 0.9  # AdamW, value embeddings
+VALUE_EMBED_DECAY = 0.003  # of value embeddings, times their rate: most of their rows are rarely seen
 HEAD_LR = 0.005  # AdamW, output head
 RESID_LR = 0.005  # AdamW, resid_scale: multiplies through all layers, so it moves slowly
 X0_LR = 0.5  # AdamW, x0_scale
@@ -506,20 +507,22 @@ class Optimizer:
     """Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars. Masters and moments are float32."""
 
     def __init__(self, model: GPT, update: Callable[..., Tensor] = muon_update) -> None:
-        groups: dict[float, list[nn.Parameter]] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         stacks: dict[torch.Size, list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             lr = adamw_lr(name)
             if lr is None:
                 stacks.setdefault(parameter.shape, []).append(parameter)
             else:
-                groups.setdefault(lr, []).append(parameter)
+                groups.setdefault((lr, adamw_decay(name)), []).append(parameter)
         self.muon = [Muon(matrices, update, model.dtype) for matrices in stacks.values()]
         self.adamw = torch.optim.AdamW(
-            [{"params": parameters, "lr": lr, "base_lr": lr} for lr, parameters in groups.items()],
+            [
+                {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+                for (lr, decay), parameters in groups.items()
+            ],
             betas=(ADAM_BETA1, ADAM_BETA2),
             eps=ADAM_EPS,
-            weight_decay=0.0,
             fused=True,
         )
 
@@ -533,6 +536,11 @@ class Optimizer:
             for matrix in stack.matrices:
                 matrix.grad = None
         self.adamw.zero_grad(set_to_none=True)
+
+
+def adamw_decay(name: str) -> float:
+    """AdamW's weight decay for the parameter of that name."""
+    return VALUE_EMBED_DECAY if name.endswith("value_embed.weight") else 0.0
 
 
 def adamw_lr(name: str) -> float | None:

@@ -76,6 +76,7 @@ BATCH_TOKENS = 8192  # tokens per optimizer step: more, smaller steps win under 
 DEVICE_BATCH_ROWS = 16  # rows per forward pass; the rest is gradient accumulation
 EMBED_LR = 0.6  # AdamW, token embedding: rows are touched rarely, so they move fast
 VALUE_EMBED_LR = 0.6  # AdamW, value embeddings
+VALUE_EMBED_DECAY = 0.0  # of value embeddings, times their rate: most of their rows are rarely seen
 HEAD_LR = 0.004  # AdamW, output head
 RESID_LR = 0.005  # AdamW, resid_scale: multiplies through all layers, so it moves slowly
 X0_LR = 0.5  # AdamW, x0_scale
@@ -462,9 +463,10 @@ def muon_update(
 
 
 def adamw_update(
-    W: mx.array, G: mx.array, first: mx.array, second: mx.array, lr: mx.array, count: mx.array
+    W: mx.array, G: mx.array, first: mx.array, second: mx.array, lr: mx.array, count: mx.array, decay: float = 0.0
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """New weights and moments (Loshchilov and Hutter, arXiv:1711.05101), without decay; `count` is 1 at the first step."""
+    """New weights and moments (Loshchilov and Hutter, arXiv:1711.05101); `count` is 1 at the first step."""
+    W = W * (1 - lr * decay) if decay else W
     first = ADAM_BETA1 * first + (1 - ADAM_BETA1) * G
     second = ADAM_BETA2 * second + (1 - ADAM_BETA2) * mx.square(G)
     root = mx.sqrt(second) / mx.sqrt(1 - ADAM_BETA2**count)
@@ -498,7 +500,7 @@ class Optimizer:
         for name, (first, second) in state["moments"].items():
             lr = adamw_lr(name) * lr_share
             weights[name], *state["moments"][name] = adamw_update(
-                weights[name], gradients[name], first, second, lr, count
+                weights[name], gradients[name], first, second, lr, count, adamw_decay(name)
             )
         for shape, names in self.stacks.items():
             W, state["momentum"][shape], state["variance"][shape] = muon_update(
@@ -513,6 +515,11 @@ class Optimizer:
             )
             weights.update(zip(names, W, strict=True))
         self.model.update(tree_unflatten(list(weights.items())))
+
+
+def adamw_decay(name: str) -> float:
+    """AdamW's weight decay for the parameter of that name."""
+    return VALUE_EMBED_DECAY if name.endswith("value_embed.weight") else 0.0
 
 
 def adamw_lr(name: str) -> float | None:

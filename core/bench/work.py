@@ -27,7 +27,8 @@ COMMON: Mapping[str, Constant] = {
 """A small model that a laptop's processor trains in a minute and a GPU in a second."""
 SHARED = (
     *("ROPE_BASE", "QK_GAIN", "SOFTCAP", "GATE_CHANNELS", "NORM_EPS", "INIT_SCALE", "HEAD_INIT", "X0_INIT"),
-    *("EMBED_LR", "VALUE_EMBED_LR", "HEAD_LR", "RESID_LR", "X0_LR", "ADAM_BETA1", "ADAM_BETA2", "ADAM_EPS"),
+    *("EMBED_LR", "VALUE_EMBED_LR", "VALUE_EMBED_DECAY", "HEAD_LR", "RESID_LR", "X0_LR"),
+    *("ADAM_BETA1", "ADAM_BETA2", "ADAM_EPS"),
     *("MUON_LR", "MUON_MOMENTUM", "MOMENTUM_START", "MOMENTUM_WARMUP_STEPS", "MUON_BETA2", "WEIGHT_DECAY"),
     *("WARMDOWN", "FINAL_LR", "SHORT_WINDOW"),
 )

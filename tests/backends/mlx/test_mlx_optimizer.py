@@ -87,7 +87,8 @@ def test_decay_is_cautious(train_file) -> None:
     assert 0 < towards_zero.sum() < 64
 
 
-def test_adamw_equals_a_reference_in_float64(train_file) -> None:
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adamw_equals_a_reference_in_float64(train_file, decay) -> None:
     module = train_file()
     draw = np.random.default_rng(0)
     W, gradients = draw.normal(size=(5, 3)), draw.normal(size=(6, 5, 3))
@@ -95,9 +96,10 @@ def test_adamw_equals_a_reference_in_float64(train_file) -> None:
     first = second = np.zeros((5, 3))
     b1, b2 = module.ADAM_BETA1, module.ADAM_BETA2
     for t, G in enumerate(gradients, start=1):
-        got = module.adamw_update(got[0], mx.array(G.astype(np.float32)), *got[1:], mx.array(0.1), mx.array(t))
+        given = mx.array(G.astype(np.float32))
+        got = module.adamw_update(got[0], given, *got[1:], mx.array(0.1), mx.array(t), decay)
         first, second = b1 * first + (1 - b1) * G, b2 * second + (1 - b2) * G**2
-        W = W - 0.1 * (first / (1 - b1**t)) / (np.sqrt(second / (1 - b2**t)) + module.ADAM_EPS)
+        W = W * (1 - 0.1 * decay) - 0.1 * (first / (1 - b1**t)) / (np.sqrt(second / (1 - b2**t)) + module.ADAM_EPS)
     np.testing.assert_allclose(np.array(got[0]), W, atol=1e-5)
 
 

@@ -144,7 +144,7 @@ def test_moved_weights_give_the_same_gradients(sides, batch, tmp_path, source, t
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize(("source", "target"), DIRECTIONS)
 def test_an_optimizer_step_moves_the_weights_alike(sides, batch, tmp_path, source, target, steps) -> None:
-    pair = sides(WEIGHT_DECAY=0.2)
+    pair = sides(WEIGHT_DECAY=0.2, VALUE_EMBED_DECAY=0.1)
     models = same_weights(pair, source, target, tmp_path)
     before = weights_of(pair[source], models[source], tmp_path)
     _, gradients = gradients_of(pair[source], models[source], batch)
