@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from autoresearch.core.errors import ArError
-from autoresearch.core.fleet.executor import Executor, Handle
+from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.judge.seeds import ignores_seed
 from autoresearch.core.run import Run
@@ -16,6 +17,8 @@ from autoresearch.core.trial.result import TrialResult
 from autoresearch.core.vigil import DeviceWatch, asleep_seconds, disk_is_full, speeds, spoiled
 
 Tell = Callable[[Mapping[str, Any]], None]
+MAX_LOSSES = 5
+"""How often one trial may lose its machine: then the fleet is ill, or the train file brings machines down."""
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Flights:
         self._watch, self._stopped = watch, stopped
         self._flying: dict[int, Flight] = {}
         self._repeated: set[tuple[int, int]] = set()
+        self._losses: Counter[tuple[int, int]] = Counter()
 
     @property
     def experiments(self) -> frozenset[int]:
@@ -88,9 +92,12 @@ class Flights:
         landed = []
         for number, flight in list(self._flying.items()):
             if flight.handle is not None and flight.handle.done():
-                result = flight.handle.result(0)
+                handle = flight.handle
                 del self._flying[number]
-                self._record(flight, result)
+                try:
+                    self._record(flight, handle.result(0))
+                except TrialLost as lost:
+                    self._again(flight, lost)
                 landed.append(number)
             elif flight.trained and not flight.recorded:
                 self.run.ledger.trained(number)
@@ -103,6 +110,16 @@ class Flights:
             _, flight = self._flying.popitem()
             if flight.handle is not None:
                 flight.handle.cancel()
+
+    def _again(self, flight: Flight, lost: TrialLost) -> None:
+        """It stays unfinished: the judge asks for it again, and it is started again under its own number."""
+        trial, number = flight.trial, flight.trial.experiment
+        self._losses[number, trial.k] += 1
+        if self._losses[number, trial.k] >= MAX_LOSSES:
+            message = f"experiment {number} has lost its machine {MAX_LOSSES} times: at last, {lost.message}."
+            raise ArError(message, fix="look at the fleet, then give the same command again; nothing is lost") from lost
+        self.run.ledger.note("trial lost", number, {"k": trial.k, "reason": lost.message})
+        self._tell({"event": "repeated", "experiment": number, "reason": lost.message})
 
     def _record(self, flight: Flight, result: TrialResult) -> None:
         trial, number = flight.trial, flight.trial.experiment

@@ -140,14 +140,19 @@ def global_options(*, hidden: bool) -> Callable[[AnyFunction], AnyFunction]:
     return decorate
 
 
+REQUIRED_ISOLATION = "autoresearch.required_isolation"
+"""Where the context keeps the level that was asked for, if one was."""
+
+
 def require_isolation(function: AnyFunction) -> AnyFunction:
     """Give a command that runs trials `--require-isolation`: below that level it does not start."""
 
-    def check(_context: click.Context, _parameter: click.Parameter, level: Any) -> None:
+    def check(context: click.Context, _parameter: click.Parameter, level: Any) -> None:
         if level is not None:
             from autoresearch.core.trial.sandbox import require
 
             require(level)
+            context.meta[REQUIRED_ISOLATION] = level
 
     return click.option(
         "--require-isolation",
@@ -196,10 +201,10 @@ def _with_defaults_of_workspace(root: click.Context, settings: Settings) -> Sett
     return settings
 
 
-def resolve_backend(settings: Settings) -> Backend:
+def resolve_backend(settings: Settings, *, elsewhere: bool = False) -> Backend:
     """The backend to use. `auto` takes mlx on Apple silicon and cuda elsewhere, or else the one that can run.
 
-    Raises `PrerequisiteError` naming what is missing.
+    Raises `PrerequisiteError` naming what is missing, unless its trials run `elsewhere`.
     """
     from autoresearch.core.config import train_file
 
@@ -208,7 +213,7 @@ def resolve_backend(settings: Settings) -> Backend:
         name, why = _choose_backend()
     runtime = load_runtime(name)
     missing = runtime.unavailable()
-    if missing is not None:
+    if missing is not None and not elsewhere:
         raise PrerequisiteError(f"the {name} backend cannot run here: {missing}")
     presets_file = Path(str(runtime.__file__)).with_name("presets.toml")  # type: ignore[attr-defined]
     return Backend(name, runtime, train_file(settings.workspace, name), presets_file, why)

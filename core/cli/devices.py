@@ -1,14 +1,23 @@
-"""On which devices of this machine the loop's trials run."""
+"""On which devices the loop's trials run: this machine's, or a fleet's."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from autoresearch.core.errors import UsageError
+
 if TYPE_CHECKING:
+    from autoresearch.backends.contract import Device
+    from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.fleet.local import LocalExecutor
+    from autoresearch.core.fleet.remote import Survey
+    from autoresearch.core.runconfig import RunConfig
 
 
 class Slots(click.ParamType):
@@ -25,13 +34,100 @@ class Slots(click.ParamType):
         return int(value)
 
 
-slots_option = click.option(
-    "--slots",
-    type=Slots(),
-    default=None,
-    metavar="N|auto",
-    help="Trials at once: one a GPU, or the CPU's cores shared out.  [default: one trial at a time]",
-)
+@dataclass(frozen=True)
+class FleetOptions:
+    """Where trials run."""
+
+    slots: int | str | None
+    fleet: str
+    address: str | None
+    device: str | None
+
+
+def fleet_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `FleetOptions`, as its argument `where`."""
+
+    @functools.wraps(function)
+    def with_options(*args: Any, **kwargs: Any) -> Any:
+        where = FleetOptions(*(kwargs.pop(name) for name in ("slots", "fleet", "address", "device")))
+        return function(*args, where=where, **kwargs)
+
+    options = [
+        click.option(
+            "--slots",
+            type=Slots(),
+            default=None,
+            metavar="N|auto",
+            help="Trials at once: one a GPU, or the CPU's cores shared out.  [default: one trial at a time]",
+        ),
+        click.option(
+            "--fleet",
+            type=click.Choice(("local", "ray")),
+            default="local",
+            help="Where trials run: on this machine, or on every fitting device of a Ray cluster.",
+        ),
+        click.option(
+            "--address",
+            metavar="HOST:PORT",
+            help="The Ray cluster's.  [default: the one this machine is in, or a new one of it alone]",
+        ),
+        click.option(
+            "--device",
+            metavar="WORDS",
+            help="Of a Ray cluster's devices those with these words in their names.  [default: the most frequent kind]",
+        ),
+    ]
+    for option in reversed(options):
+        with_options = option(with_options)
+    return with_options
+
+
+class Where:
+    """The devices of one invocation: first what they are, then an executor on them."""
+
+    def __init__(self, options: FleetOptions, say: Callable[[str], None]) -> None:
+        """Connect to the cluster, if it is one. Raises `UsageError` for options that do not go together."""
+        from autoresearch.core.fleet.ray import RayCluster
+
+        self._options, self._say = options, say
+        self._cluster: RayCluster | None = None
+        self._found: Survey = {}
+        if options.fleet == "local":
+            for name in ("address", "device"):
+                if getattr(options, name) is not None:
+                    raise UsageError(f"--{name} is about a Ray cluster.", fix="add --fleet ray, or leave it out")
+            return
+        if options.slots is not None:
+            raise UsageError("--slots is about this machine.", fix="leave it out: a Ray cluster's devices are all used")
+        self._cluster = RayCluster(options.address)
+
+    @property
+    def find_device(self) -> Callable[[str, str], Device] | None:
+        """What to ask for the device; None to ask this machine."""
+        return None if self._cluster is None else self._find
+
+    def _find(self, backend: str, before: str) -> Device:
+        from autoresearch.core.fleet.remote import choose_device, survey
+
+        assert self._cluster is not None
+        self._found = survey(self._cluster, backend)
+        return choose_device(self._found, like=self._options.device, before=before)
+
+    def executor(self, config: RunConfig, kind: str, prepared: Prepared) -> Executor:
+        """The executor of a run."""
+        if self._cluster is None:
+            return local_executor(self._options.slots, kind, self._say)
+        from autoresearch.core.cli.context import REQUIRED_ISOLATION
+        from autoresearch.core.fleet.remote import FleetExecutor, Wanted
+        from autoresearch.core.fleet.shipping import corpus_of
+        from autoresearch.core.store.integrity import code_sha256
+
+        required = click.get_current_context().meta.get(REQUIRED_ISOLATION, "process")
+        wanted = Wanted(config.backend, config.machine, code_sha256(config.backend), required)
+        executor = FleetExecutor(self._cluster, wanted, corpus_of(prepared.folder), say=self._say)
+        plural = "s" if executor.capacity() > 1 else ""
+        self._say(f"{executor.capacity()} trial{plural} at a time on the fleet: {config.machine}")
+        return executor
 
 
 def local_executor(slots: int | str | None, kind: str, say: Callable[[str], None]) -> LocalExecutor:
@@ -60,10 +156,13 @@ def local_executor(slots: int | str | None, kind: str, say: Callable[[str], None
 _SHARED = " (1 of "
 
 
-def machine_words(words: str, kind: str, executor: LocalExecutor) -> str:
+def machine_words(words: str, kind: str, executor: Executor) -> str:
     """What scores depend on beside the train file: a share of a CPU is another machine than all of it."""
+    from autoresearch.core.fleet.local import LocalExecutor
+
     count = executor.capacity()
-    return f"{words}{_SHARED}{count} slots)" if kind in ("cpu", "numpy") and count > 1 else words
+    shared = isinstance(executor, LocalExecutor) and kind in ("cpu", "numpy") and count > 1
+    return f"{words}{_SHARED}{count} slots)" if shared else words
 
 
 def whole_machine(words: str) -> str:

@@ -12,7 +12,7 @@ import click
 
 from autoresearch.core.cli.beside import Beside, BesideOptions, beside_options, check_beside
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.devices import local_executor, machine_words, slots_option, whole_machine
+from autoresearch.core.cli.devices import FleetOptions, Where, fleet_options, machine_words, whole_machine
 from autoresearch.core.cli.params import Corpus, Vocabularies
 from autoresearch.core.cli.researchers import (
     JUDGES,
@@ -28,12 +28,13 @@ from autoresearch.core.errors import PrerequisiteError
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
-    from autoresearch.core.fleet.local import LocalExecutor
+    from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.loop import Ending, Limits
     from autoresearch.core.proposal import Researcher
     from autoresearch.core.report.live import View
     from autoresearch.core.run import Run
     from autoresearch.core.store.rows import ExperimentRow
+    from autoresearch.core.trial.result import IsolationLevel
 
 
 @click.command()
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 @click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Text to train on.  [default: the preset's]")
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Prepared vocabularies.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seeds models and data order.  [default: 0]")
-@slots_option
+@fleet_options
 @beside_options
 @click.option("--dry-run", is_flag=True, help="Show the next edit or prompt and the cost; run, send and write nothing.")
 @click.option("--allow-dirty", is_flag=True, help="Start from a train file with changes that are not committed.")
@@ -84,11 +85,11 @@ def loop(
     corpus: str | None,
     vocab: tuple[int, ...] | None,
     seed: int | None,
-    slots: int | str | None,
     dry_run: bool,
     allow_dirty: bool,
     options: ResearcherOptions,
     beside: BesideOptions,
+    where: FleetOptions,
 ) -> None:
     """The main job: propose, train, score, keep or discard; repeat.
 
@@ -114,9 +115,12 @@ def loop(
 
         show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty)
         return
-    tag, config, preset, prepared, device = choose_run(settings, tag, wishes, allow_dirty=allow_dirty)
+    places = Where(where, settings.say)
+    tag, config, preset, prepared, device = choose_run(
+        settings, tag, wishes, allow_dirty=allow_dirty, find_device=places.find_device
+    )
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
-    executor = local_executor(slots, device.kind, settings.say)
+    executor = places.executor(config, device.kind, prepared)
     config = replace(config, machine=machine_words(config.machine, device.kind, executor))
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
@@ -136,7 +140,7 @@ def go(
     limits: Limits,
     prepared: Prepared,
     options: BesideOptions,
-    executor: LocalExecutor,
+    executor: Executor,
 ) -> None:
     """Run the loop and show what comes of it. Leaves with the loop's exit code, the executor closed."""
     from autoresearch.core.cli.awake import awake
@@ -157,10 +161,11 @@ def go(
     moved = machine_moved(run.ledger.last_trial(), run.config.machine)
     if moved is not None:
         settings.say(moved)
+    level = getattr(executor, "isolation", None)  # a fleet's, which also looks at its devices itself
     ending: Ending | None = None
     try:
         with (
-            _view(settings, run, researcher, limits) as view,
+            _view(settings, run, researcher, limits, level) as view,
             Beside(options, run, view.note) as beside,
             listen(stop, view.note),
             awake(),
@@ -175,7 +180,7 @@ def go(
                 stop=stop,
                 observer=_observer(view),
                 on_decided=_on_decided(beside, settings),
-                device_watch=DeviceWatch(run.config.backend, whole_machine(run.config.machine)),
+                device_watch=None if level else DeviceWatch(run.config.backend, whole_machine(run.config.machine)),
             )
             ending = job.go()
     except LimitReachedError as error:
@@ -189,7 +194,9 @@ def go(
         click.get_current_context().exit(ending.exit_code)
 
 
-def _view(settings: Settings, run: Run, researcher: Researcher, limits: Limits) -> View:
+def _view(
+    settings: Settings, run: Run, researcher: Researcher, limits: Limits, isolation: IsolationLevel | None = None
+) -> View:
     from autoresearch.core.report.panel import Outlook
     from autoresearch.core.report.runview import run_view
     from autoresearch.core.trial.sandbox import best_level
@@ -198,7 +205,7 @@ def _view(settings: Settings, run: Run, researcher: Researcher, limits: Limits) 
         researcher=researcher.name,
         goal=limits.experiments,
         ends=None if limits.hours is None else time.time() + 3600 * limits.hours,
-        isolation=best_level(),
+        isolation=isolation or best_level(),
     )
     return run_view(
         run.folder,

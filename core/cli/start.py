@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autoresearch.core.runconfig import RunConfig
     from autoresearch.core.store.rows import RunRow
 
+FindDevice = Callable[[str, str], "Device"]
 DEFAULT_JUDGE, CALIBRATE = "racing", 2
 
 
@@ -48,7 +49,7 @@ class Choice:
 
 
 def choose_run(
-    settings: Settings, tag: str | None, wishes: Wishes, *, allow_dirty: bool
+    settings: Settings, tag: str | None, wishes: Wishes, *, allow_dirty: bool, find_device: FindDevice | None = None
 ) -> tuple[str, RunConfig, Preset, Prepared, Device]:
     """The run to start or to go on with, said on stderr, its configuration, and the device.
 
@@ -62,7 +63,7 @@ def choose_run(
     runs = runs_dir(settings.workspace)
     for folder in runs.glob("*") if tag is None else [runs / check_tag(tag)]:
         mend(folder, settings.say)
-    choice = pick_run(settings, tag)
+    choice = pick_run(settings, tag, find_device)
     tag, backend, preset = choice.tag, choice.backend, choice.preset
     if choice.stored is not None:
         settings.say(f"going on with the run {tag} (another --tag starts a new one)")
@@ -76,8 +77,11 @@ def choose_run(
     return tag, config, preset, prepared, choice.device
 
 
-def pick_run(settings: Settings, tag: str | None) -> Choice:
-    """The run of that tag; without one the unfinished run of this backend and preset, or a new one. Writes nothing."""
+def pick_run(settings: Settings, tag: str | None, find_device: FindDevice | None = None) -> Choice:
+    """The run of that tag; without one the unfinished run of this backend and preset, or a new one. Writes nothing.
+
+    `find_device` says what trials run on where that is not this machine; it is told the run's last machine.
+    """
     from autoresearch.core.cli.context import resolve_backend, resolve_preset
     from autoresearch.core.cli.runs import fresh_tag, named_run, run_rows, unfinished_run
     from autoresearch.core.store.source import Repository
@@ -87,8 +91,9 @@ def pick_run(settings: Settings, tag: str | None) -> Choice:
     Repository.open(settings.workspace)  # before seconds are spent on devices and data
     if stored is not None:
         settings = _as_stored(settings, stored)
-    backend = resolve_backend(settings)
-    device = probe_device(backend.name)
+    backend = resolve_backend(settings, elsewhere=find_device is not None)
+    machine = str(stored.config.get("machine", "")) if stored is not None else ""
+    device = probe_device(backend.name) if find_device is None else find_device(backend.name, machine)
     if settings.preset == "auto":
         settings = replace(settings, preset=device.tier)
     preset = resolve_preset(settings, backend)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from autoresearch.core.errors import TrialError
 from autoresearch.core.trial.result import TrialRequest, TrialResult
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens while it happens: {"event": "spawned" | "log" | ..., ...}. Must be cheap, must not raise."""
+
+
+class TrialLost(TrialError):  # noqa: N818 - named as what happened, like TrialCancelled
+    """The machine went away during a trial: it says nothing about the train file, and is run again."""
 
 
 class Handle(Protocol):
@@ -19,7 +24,10 @@ class Handle(Protocol):
         ...
 
     def result(self, timeout: float | None = None) -> TrialResult:
-        """Wait for the result. Raises `TimeoutError` after `timeout` seconds, `TrialError` if it never started."""
+        """Wait for the result. Raises `TimeoutError` after `timeout` seconds, `TrialError` if it never started.
+
+        Raises `TrialLost` when its machine went away.
+        """
         ...
 
     def on_done(self, call: Callable[[], None]) -> None:

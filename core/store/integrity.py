@@ -115,6 +115,14 @@ class Integrity:
         return digest.hexdigest()
 
 
+def code_sha256(backend: str) -> str:
+    """Of everything here that decides scores, but for the data: what two machines must have in common."""
+    digest = hashlib.sha256()
+    for name, path in (*_core_files(), *_backend_files(backend)):
+        digest.update(f"{name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def _core_files() -> Iterator[tuple[str, Path]]:
     home = Path(next(iter(core.__path__)))
     for path in sorted(home.rglob("*.py")):

@@ -1,0 +1,171 @@
+"""Ray as the engine of a fleet: it starts processes on nodes, moves bytes, and notices dead nodes.
+
+Ray is imported when a cluster is connected to, and only here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from autoresearch.core.errors import PrerequisiteError, TrialError, UsageError
+from autoresearch.core.fleet.node import Job, Node, is_last, look, trial
+from autoresearch.core.fleet.remote import NodeLost, Place, Room
+from autoresearch.core.fleet.shipping import Corpus
+
+LOOK_SECONDS = 180.0
+"""For a first look at a node: Ray starts a process there, which imports a framework."""
+WAIT_SECONDS = 0.2
+CANCEL_SECONDS = 30.0
+"""For a cancelled trial to say that nothing is left; then its process is killed, and the trial's dies with it."""
+CLOSE_SECONDS = 10.0
+
+
+class RayCluster:
+    """Implements `Cluster` on Ray."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """Connect to the cluster at `address`; without one to that of this machine, or to a new one of it alone.
+
+        Raises `PrerequisiteError` when there is no Ray, or no cluster there.
+        """
+        if address is not None and address.startswith("ray://"):
+            raise UsageError(
+                f"--address {address}: the loop must run on a machine of the cluster.",
+                fix="`ray start --address=HEAD:6379 --num-cpus=0` here, then --fleet ray without --address",
+            )
+        # Before the import: nobody is told over the network that this runs.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError as error:
+            fix = "pip install 'autoresearch-dual[fleet]'"
+            raise PrerequisiteError(f"Ray is not installed ({error}).", fix=fix) from None
+        self._ray = ray
+        self._mine = not ray.is_initialized()
+        if self._mine:
+            self._connect(address)
+        self._look = ray.remote(max_retries=0, num_cpus=0)(look)
+        self._trial = ray.remote(max_retries=0)(_on_node)
+        self._sent: dict[str, Any] = {}
+        self._sending = threading.Lock()
+
+    def _connect(self, address: str | None) -> None:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            try:
+                self._ray.init(address=address or "auto", **quiet)
+            except ConnectionError:
+                if address is not None:
+                    raise
+                self._ray.init(address="local", include_dashboard=False, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = address or "this machine"
+            message = f"there is no Ray cluster at {where}: {' '.join(str(error).split())[:300]}"
+            raise PrerequisiteError(message, fix="`ray start --head` on its first machine") from None
+
+    def nodes(self) -> Mapping[str, Room]:
+        """Those that live."""
+        if not self._ray.is_initialized():
+            raise ConnectionError("Ray was shut down")  # asked now, it would start a cluster of its own
+        alive = (node for node in self._ray.nodes() if node["Alive"])
+        return {node["NodeID"]: _room(node["Resources"]) for node in alive}
+
+    def look(self, node: str, backend: str, corpus: Corpus | None = None) -> Node:
+        """What a node is, and whether it has the corpus."""
+        try:
+            asked = self._look.options(scheduling_strategy=_only(node)).remote(backend, corpus)
+            found: Node = self._ray.get(asked, timeout=LOOK_SECONDS)
+            return found
+        except self._ray.exceptions.RayTaskError as error:
+            raise PrerequisiteError(f"ar does not run there: {_last_line(error)}") from error
+        except self._ray.exceptions.RayError as error:
+            raise NodeLost(_last_line(error)) from error
+
+    def run(self, place: Place, job: Job, ship: bool, cancel: threading.Event) -> Iterator[Mapping[str, Any]]:
+        """One trial as a task that has the device for itself."""
+        asked = {"num_cpus": place.cpus, "num_gpus": place.gpus, "memory": place.memory_bytes}
+        task = self._trial.options(scheduling_strategy=_only(place.node), num_returns="streaming", **asked)
+        stream = task.remote(job, self._files(job.corpus) if ship else {})
+        errors, ended = self._ray.exceptions, False
+        try:
+            while not cancel.is_set() and not ended:
+                ready, _ = self._ray.wait([stream], timeout=WAIT_SECONDS)
+                word = self._ray.get(next(stream)) if ready else {}
+                ended = is_last(word)
+                yield word
+            if not ended:
+                self._stop(stream)
+        except StopIteration:
+            return
+        except errors.RayTaskError as error:
+            raise TrialError(f"a node could not run the trial: {_last_line(error)}") from error
+        except errors.RayError as error:
+            raise NodeLost(_last_line(error)) from error
+        finally:
+            if not ended:  # for a caller that has lost interest; nothing happens to what has stopped
+                with suppress(Exception):
+                    self._ray.cancel(stream)
+
+    def _stop(self, stream: Any) -> None:
+        """Cancel a trial; returns when nothing of it is left."""
+        self._ray.cancel(stream)
+        deadline, forced = time.monotonic() + CANCEL_SECONDS, False
+        with suppress(self._ray.exceptions.RayError, StopIteration):
+            while True:
+                ready, _ = self._ray.wait([stream], timeout=WAIT_SECONDS)
+                if ready:
+                    self._ray.get(next(stream))
+                elif time.monotonic() > deadline:
+                    if forced:
+                        return
+                    self._ray.cancel(stream, force=True)
+                    deadline, forced = time.monotonic() + CANCEL_SECONDS, True
+
+    def _files(self, corpus: Corpus) -> dict[str, Any]:
+        """References to its files in the object store, where they are put once, when the first node lacks them."""
+        with self._sending:
+            for name in corpus.files:
+                if name not in self._sent:
+                    self._sent[name] = self._ray.put((corpus.folder / name).read_bytes())
+            return dict(self._sent)
+
+    def close(self) -> None:
+        """Let go of the cluster; one that was started here ends."""
+        self._sent.clear()
+        if self._mine:
+            # A cluster whose head is gone may never answer; the process that ends takes the connection with it.
+            ending = threading.Thread(target=self._ray.shutdown, daemon=True)
+            ending.start()
+            ending.join(CLOSE_SECONDS)
+
+
+def _room(resources: Mapping[str, float]) -> Room:
+    return Room(resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
+
+
+def _only(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _on_node(job: Job, files: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The remote task."""
+    import ray
+
+    words = trial(job, lambda name: ray.get(files[name]))
+    try:
+        yield from words
+    finally:
+        words.close()  # type: ignore[attr-defined]
+
+
+def _last_line(error: BaseException) -> str:
+    """What an error says in the end, without Ray's traceback and colours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

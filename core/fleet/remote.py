@@ -1,0 +1,349 @@
+"""Trials on the nodes of a cluster, whatever engine starts their processes there (see ray.py).
+
+Which node runs which trial is decided here: every device of a node is a place for one trial, and only nodes with the
+run's own device, framework, driver and code have any, because bits per byte are compared within one kind of device.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from autoresearch.backends.contract import Device
+from autoresearch.core.errors import ArError, PrerequisiteError, TrialError
+from autoresearch.core.fleet.executor import Observer, TrialLost
+from autoresearch.core.fleet.local import LocalHandle
+from autoresearch.core.fleet.node import Job, Node
+from autoresearch.core.fleet.shipping import Corpus
+from autoresearch.core.store.tsv import write_text
+from autoresearch.core.trial.result import IsolationLevel, TrialRequest, TrialResult
+from autoresearch.core.trial.sandbox import STRENGTH
+from autoresearch.core.trial.supervisor import TrialCancelled
+
+LOOK_SECONDS = 3.0
+"""Between two looks at which nodes there are."""
+GONE_SECONDS = 30.0
+"""Without an answer from the cluster, then it is given up."""
+WAIT_SECONDS = 0.2
+LOOKS_AT_ONCE = 16
+
+
+class NodeLost(Exception):  # noqa: N818 - what an engine says of a node, told to people as `TrialLost`
+    """The node, or what ran there, is gone."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a node has to give, as the engine counts it."""
+
+    cpus: float
+    gpus: float
+    memory_bytes: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """One device of a node."""
+
+    node: str
+    index: int
+    cpus: float
+    gpus: float
+    memory_bytes: float
+
+
+class Cluster(Protocol):
+    """What an engine offers. Every method may be called from any thread."""
+
+    def nodes(self) -> Mapping[str, Room]:
+        """Those that live. Any exception: the cluster does not answer."""
+        ...
+
+    def look(self, node: str, backend: str, corpus: Corpus | None = None) -> Node:
+        """What a node is, and whether it has the corpus. Raises `NodeLost`, or `ArError` when ar does not run there."""
+        ...
+
+    def run(self, place: Place, job: Job, ship: bool, cancel: threading.Event) -> Iterator[Mapping[str, Any]]:
+        """The words of `core.fleet.node.trial`, and {} now and then. `ship` says that the node lacks the corpus.
+
+        Ends before the last word when `cancel` is set, and then nothing of the trial is left. Raises `NodeLost`,
+        or `ArError` when the trial could not be run.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a node must be."""
+
+    backend: str
+    machine: str
+    """As `Device.words` has it."""
+    code: str
+    isolation: IsolationLevel = "process"
+    """At least."""
+
+    def why_not(self, node: Node) -> str | None:
+        """In words why trials of this run cannot run there."""
+        if node.device is None:
+            return node.trouble
+        if node.device.words() != self.machine:
+            return f"it has {node.device.words()}, and this run's trials are on {self.machine}"
+        if node.code != self.code:
+            return "its ar is not the same as here (install the same version on both)"
+        if STRENGTH[node.isolation] < STRENGTH[self.isolation]:
+            return f"its best isolation level is {node.isolation}, and {self.isolation} is required"
+        return None
+
+
+def places_of(node: str, room: Room, kind: str) -> tuple[Place, ...]:
+    """One a GPU, or one a node: two trials on one CPU would disturb each other."""
+    if kind == "cuda":
+        count = int(room.gpus)
+    else:
+        count = 1 if room.cpus >= 1 else 0
+    if not count:
+        return ()
+    gpus = 1.0 if kind == "cuda" else 0.0
+    # Whole numbers: an engine may not take 2.5 cores. A tenth of the memory is left to the node itself.
+    cpus, memory = float(int(room.cpus) // count), 0.9 * room.memory_bytes // count
+    return tuple(Place(node, index, cpus, gpus, memory) for index in range(count))
+
+
+Survey = Mapping[str, tuple[Room, "Node | str"]]
+"""Every node by name: what it has to give, and what it is, or in words why ar does not run there."""
+
+
+def survey(cluster: Cluster, backend: str, corpus: Corpus | None = None, known: Collection[str] = ()) -> Survey:
+    """Look at every node that is not known. One that is lost meanwhile is left out: it may be there the next time."""
+    rooms = {name: room for name, room in cluster.nodes().items() if name not in known}
+
+    def ask(name: str) -> Node | str | None:
+        if rooms[name].cpus < 1:
+            return "it offers no core"  # a machine that takes part only to start loops
+        try:
+            return cluster.look(name, backend, corpus)
+        except NodeLost:
+            return None
+        except ArError as error:
+            return error.message
+
+    with ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
+        answers = dict(zip(rooms, pool.map(ask, rooms), strict=True))
+    return {name: (rooms[name], answer) for name, answer in answers.items() if answer is not None}
+
+
+def choose_device(found: Survey, *, like: str | None = None, before: str = "") -> Device:
+    """The kind of device with the most places, among those whose words contain `like`; that of `before` if it is there.
+
+    Raises `PrerequisiteError` when there is none.
+    """
+    places: Counter[str] = Counter()
+    devices: dict[str, Device] = {}
+    for name, (room, node) in sorted(found.items()):
+        device = None if isinstance(node, str) else node.device
+        if device is not None and (like is None or like.lower() in device.words().lower()):
+            devices.setdefault(device.words(), device)
+            places[device.words()] += len(places_of(name, room, device.kind))
+    if not +places:
+        words = sorted({what_of(node) for _, node in found.values()})
+        raise PrerequisiteError(
+            f"no node of the fleet runs trials{f' on {like!r}' if like else ''}. Its nodes: {'; '.join(words)}.",
+            fix="start a node that has the device, ar and the backend",
+        )
+    return devices[max(sorted(+places), key=lambda words: (words == before, places[words]))]
+
+
+def what_of(node: Node | str) -> str:
+    """A node in a few words."""
+    if isinstance(node, str):
+        return node
+    return node.device.words() if node.device is not None else str(node.trouble)
+
+
+class FleetExecutor:
+    """Implements `Executor` on the nodes of a cluster. A trial whose node goes away ends in `TrialLost`."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        wanted: Wanted,
+        corpus: Corpus,
+        found: Survey | None = None,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`found` is what is known of the nodes; None looks at them. Raises `PrerequisiteError` when none fits."""
+        self._cluster, self._wanted, self._corpus, self._say = cluster, wanted, corpus, say
+        self._changed = threading.Condition()
+        self._known: dict[str, tuple[Place, ...]] = {}
+        self._used: set[Place] = set()
+        self._lacking: set[str] = set()
+        self._levels: set[IsolationLevel] = set()
+        self._handles: list[LocalHandle] = []
+        self._closing = threading.Event()
+        self._seen = time.monotonic()
+        self._greeting: threading.Thread | None = None
+        self._welcome(survey(cluster, wanted.backend, corpus) if found is None else found)
+        if not self._places():
+            raise PrerequisiteError("no node of the fleet can run this run's trials.", fix="see what was said of each")
+        self.isolation: IsolationLevel = min(self._levels, key=lambda level: STRENGTH[level])
+        """The weakest of the nodes that are used."""
+        threading.Thread(target=self._watch, name="fleet", daemon=True).start()
+
+    def capacity(self) -> int:
+        """One trial a device of every node that lives and fits. Raises `TrialError` when the cluster is gone."""
+        if self._gone():
+            raise _gone()
+        return len(self._places())
+
+    def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
+        """Start the trial when a device is free."""
+        cancel, future = threading.Event(), Future[TrialResult]()
+        handle = LocalHandle(future, cancel)
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=self._run, args=(request, observer, cancel, future), name="trial", daemon=True).start()
+        self._handles = [known for known in self._handles if not known.done()] + [handle]
+        return handle
+
+    def close(self) -> None:
+        """Cancel what is in flight and let go of the cluster."""
+        self._closing.set()
+        for handle in self._handles:
+            handle.cancel()
+        self._cluster.close()
+
+    def refresh(self) -> None:
+        """Look which nodes there are; at new ones, what they are, in a thread of its own, for that takes a while."""
+        alive = self._cluster.nodes().keys()
+        self._seen = time.monotonic()
+        for gone in self._known.keys() - alive:
+            with self._changed:
+                lost = self._known.pop(gone, ())
+            if lost:
+                self._say(f"node {gone[:8]} is gone; a trial that ran there is run again")
+        if alive - self._known.keys() and (self._greeting is None or not self._greeting.is_alive()):
+            self._greeting = threading.Thread(target=self._greet, name="look", daemon=True)
+            self._greeting.start()
+
+    def _greet(self) -> None:
+        with suppress(Exception):  # as in `_watch`
+            self._welcome(survey(self._cluster, self._wanted.backend, self._corpus, tuple(self._known)))
+
+    def _welcome(self, found: Survey) -> None:
+        for name, (room, node) in found.items():
+            places = self._admit(name, room, node)
+            with self._changed:
+                self._known[name] = places
+                self._changed.notify_all()
+
+    def _admit(self, name: str, room: Room, node: Node | str) -> tuple[Place, ...]:
+        """The places on a node; none where it does not fit, which is said."""
+        reason = node if isinstance(node, str) else self._wanted.why_not(node)
+        if isinstance(node, str) or node.device is None or reason is not None:
+            if room.cpus >= 1:
+                self._say(f"node {name[:8]} is not used: {reason}")
+            return ()
+        self._levels.add(node.isolation)
+        if not node.has_corpus:
+            self._lacking.add(name)
+        return places_of(name, room, node.device.kind)
+
+    def _watch(self) -> None:
+        while not self._closing.wait(LOOK_SECONDS):
+            with suppress(Exception):  # a cluster that does not answer now is asked again, until it counts as gone
+                self.refresh()
+
+    def _gone(self) -> bool:
+        return time.monotonic() - self._seen > GONE_SECONDS
+
+    def _places(self) -> list[Place]:
+        with self._changed:
+            return [place for places in self._known.values() for place in places]
+
+    def _run(
+        self, request: TrialRequest, observer: Observer | None, cancel: threading.Event, future: Future[TrialResult]
+    ) -> None:
+        try:
+            place = self._take(cancel)
+            try:
+                result = self._attempt(request, observer, cancel, place)
+            finally:
+                self._give(place)
+            future.set_result(result)
+        except BaseException as error:
+            future.set_exception(error)
+
+    def _take(self, cancel: threading.Event) -> Place:
+        """A free device; waits for one."""
+        while True:
+            if cancel.is_set():
+                raise TrialCancelled("the trial was cancelled before it started.")
+            if self._gone():
+                raise _gone()
+            free = [place for place in self._places() if place not in self._used]
+            with self._changed:
+                if free and free[0] not in self._used:
+                    self._used.add(free[0])
+                    return free[0]
+                self._changed.wait(WAIT_SECONDS)
+
+    def _give(self, place: Place) -> None:
+        with self._changed:
+            self._used.discard(place)
+            self._changed.notify_all()
+
+    def _attempt(
+        self, request: TrialRequest, observer: Observer | None, cancel: threading.Event, place: Place
+    ) -> TrialResult:
+        """Run it on that device."""
+        known = request.tolerances
+        job = Job(request, self._corpus, known.read_bytes() if known and known.is_file() else None)
+        try:
+            for word in self._cluster.run(place, job, place.node in self._lacking, cancel):
+                if "files" in word:
+                    return self._take_over(request, word)
+                if "fix" in word:
+                    raise TrialError(f"on node {place.node[:8]}: {word['error']}", fix=word["fix"])
+                if self._gone():
+                    raise _gone()
+                if word and observer is not None:
+                    observer(word)
+        except NodeLost as error:
+            with self._changed:
+                self._known.pop(place.node, None)  # used again when a look at it says that it is well
+            if cancel.is_set():
+                raise TrialCancelled("the trial was cancelled.") from None
+            raise TrialLost(f"its node {place.node[:8]} was lost: {error}") from error
+        if cancel.is_set():
+            raise TrialCancelled("the trial was cancelled.")
+        raise TrialLost(f"node {place.node[:8]} said no last word")
+
+    def _take_over(self, request: TrialRequest, word: Mapping[str, Any]) -> TrialResult:
+        """What the node sent, where a trial of this machine would have left it."""
+        result = TrialResult.model_validate(word["result"])
+        if result.machine is not None and result.machine != self._wanted.machine:
+            raise TrialLost(f"it ran on {result.machine}, and this run's trials are on {self._wanted.machine}")
+        request.folder.mkdir(parents=True, exist_ok=True)
+        for name, body in word["files"].items():
+            (request.folder / name).write_bytes(body)
+        if request.calibrate and request.tolerances and word["tolerances"] is not None:
+            write_text(request.tolerances, word["tolerances"].decode())
+        return result.model_copy(update={"log": str(request.folder / "run.log")})
+
+
+def _gone() -> TrialError:
+    return TrialError(
+        f"the fleet has not answered for {GONE_SECONDS:g} s.",
+        fix="start its head again, then give the same command again: what was in flight is run again, nothing is lost",
+    )

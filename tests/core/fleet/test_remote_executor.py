@@ -1,0 +1,214 @@
+"""A fleet's executor on a played cluster: which nodes it uses, and what becomes of a trial whose node is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from null_trials import request
+
+from autoresearch.backends.contract import Device
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
+from autoresearch.core.fleet import remote
+from autoresearch.core.fleet.executor import TrialLost
+from autoresearch.core.fleet.node import Job, Node
+from autoresearch.core.fleet.remote import FleetExecutor, NodeLost, Place, Room, Wanted, choose_device, survey
+from autoresearch.core.fleet.shipping import Corpus, corpus_of, find_corpus, receive
+from autoresearch.core.trial.supervisor import TrialCancelled
+
+CPU = Device("numpy", "A CPU", 1000.0, "fp32", "numpy 2")
+H100 = Device("cuda", "NVIDIA H100", 80000.0, "bf16", "torch 2")
+A100 = Device("cuda", "NVIDIA A100", 40000.0, "bf16", "torch 2")
+WANTED = Wanted("null", CPU.words(), "same")
+OK = {"status": "ok", "seed": 0, "backend": "null", "preset": "demo", "machine": CPU.words()}
+
+
+def node(device: Device | None = CPU, **changes: Any) -> Node:
+    said: dict[str, Any] = {"trouble": None, "isolation": "bubblewrap", "code": "same", "host": "h", "has_corpus": True}
+    return Node(device, **{**said, **changes})
+
+
+@dataclass
+class Played:
+    """A cluster whose nodes are given, and whose trials end when the test says so."""
+
+    there: Mapping[str, Node | Exception]
+    gpus: float = 0.0
+    lost: set[str] = field(default_factory=set)
+    silent: bool = False
+    go: threading.Event = field(default_factory=threading.Event)
+    jobs: list[tuple[Place, bool]] = field(default_factory=list)
+    result: Mapping[str, Any] = field(default_factory=lambda: OK)
+
+    def nodes(self) -> Mapping[str, Room]:
+        if self.silent:
+            raise ConnectionError("no head")
+        return {name: Room(8.0, self.gpus, 1e9) for name in self.there if name not in self.lost}
+
+    def look(self, name: str, backend: str, corpus: Corpus | None = None) -> Node:
+        found = self.there[name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def run(self, place: Place, job: Job, ship: bool, cancel: threading.Event) -> Iterator[Mapping[str, Any]]:
+        self.jobs.append((place, ship))
+        yield {"event": "trained"}
+        while not self.go.wait(0.01):
+            if cancel.is_set():
+                return
+            if place.node in self.lost:
+                raise NodeLost("died")
+            yield {}
+        yield {"result": dict(self.result), "files": {"run.log": b"said\n"}, "tolerances": b"{}\n"}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def corpus(prepared: Prepared) -> Corpus:
+    return corpus_of(prepared.folder)
+
+
+def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_place(corpus: Corpus) -> None:
+    said: list[str] = []
+    there = {
+        "a": node(),
+        "b": node(H100),
+        "c": node(code="other"),
+        "d": node(isolation="process"),
+        "e": node(None, trouble="no numpy"),
+        "f": PrerequisiteError("ar is not installed"),
+        "g": node(has_corpus=False),
+    }
+    wanted = Wanted("null", CPU.words(), "same", "landlock")
+    executor = FleetExecutor(Played(there), wanted, corpus, say=said.append)
+    assert executor.capacity() == 2
+    assert executor.isolation == "bubblewrap"
+    why = "\n".join(said)
+    for words in ("NVIDIA H100", "not the same as here", "landlock is required", "no numpy", "ar is not installed"):
+        assert words in why
+    executor.close()
+    with pytest.raises(PrerequisiteError, match="no node of the fleet can run"):
+        FleetExecutor(Played({"b": node(H100)}), wanted, corpus)
+
+
+def test_a_place_is_a_gpu_or_a_whole_cpu() -> None:
+    four = remote.places_of("n", Room(32.0, 4.0, 1e9), "cuda")
+    assert [(place.cpus, place.gpus) for place in four] == [(8.0, 1.0)] * 4
+    assert [place.cpus for place in remote.places_of("n", Room(32.0, 4.0, 1e9), "cpu")] == [32.0]
+    assert remote.places_of("n", Room(32.0, 0.0, 1e9), "cuda") == ()
+
+
+def test_the_device_of_a_run_is_the_kind_with_the_most_places_or_the_one_it_had() -> None:
+    cluster = Played({"a": node(A100), "b": node(H100), "c": node(H100)}, gpus=1.0)
+    found = survey(cluster, "cuda")
+    assert choose_device(found) == H100
+    assert choose_device(found, like="a100") == A100
+    assert choose_device(found, before=A100.words()) == A100
+    with pytest.raises(PrerequisiteError, match=r"on 'B200'.*NVIDIA A100, torch 2; NVIDIA H100"):
+        choose_device(found, like="B200")
+
+
+def test_a_result_comes_home_with_its_files(corpus: Corpus, prepared: Prepared, tmp_path: Path) -> None:
+    cluster = Played({"a": node(has_corpus=False)})
+    executor, asked = FleetExecutor(cluster, WANTED, corpus), request(prepared, tmp_path / "t")
+    cluster.go.set()
+    result = executor.submit(asked).result(10)
+    assert (result.status, result.log) == ("ok", str(tmp_path / "t/run.log"))
+    assert (tmp_path / "t/run.log").read_text() == "said\n"
+    assert [ship for _, ship in cluster.jobs] == [True]
+    cluster.result = {**OK, "machine": "another CPU"}
+    with pytest.raises(TrialLost, match="it ran on another CPU"):
+        executor.submit(asked).result(10)
+    executor.close()
+
+
+def test_a_lost_node_ends_its_trial_and_takes_its_place_away(
+    corpus: Corpus, prepared: Prepared, tmp_path: Path
+) -> None:
+    cluster, said = Played({"a": node(), "b": node()}), list[str]()
+    executor = FleetExecutor(cluster, WANTED, corpus, say=said.append)
+    handles = [executor.submit(request(prepared, tmp_path / name)) for name in "ab"]
+    wait_for(lambda: len(cluster.jobs) == 2)
+    cluster.lost = {cluster.jobs[0][0].node}
+    lost = next(handle for handle in handles if ended(handle))
+    with pytest.raises(TrialLost, match=r"its node . was lost: died"):
+        lost.result(0)
+    assert executor.capacity() == 1
+    cluster.lost = set()
+    executor.refresh()
+    wait_for(lambda: executor.capacity() == 2)
+    other = next(handle for handle in handles if handle is not lost)
+    cluster.lost = {"a", "b"} - {cluster.jobs[1][0].node}
+    executor.refresh()
+    assert executor.capacity() == 1
+    assert "is gone" in said[-1]
+    other.cancel()
+    with pytest.raises(TrialCancelled):
+        other.result(0)
+    executor.close()
+
+
+def test_a_cluster_that_does_not_answer_any_more_is_given_up(
+    corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "LOOK_SECONDS", 0.05)
+    cluster = Played({"a": node()})
+    executor = FleetExecutor(cluster, WANTED, corpus)
+    handle = executor.submit(request(prepared, tmp_path / "t"))
+    monkeypatch.setattr(remote, "GONE_SECONDS", 0.3)
+    cluster.silent = True
+    for ask in (lambda: handle.result(10), executor.capacity):
+        with pytest.raises(TrialError, match="has not answered"):
+            ask()
+    executor.close()
+
+
+def test_a_corpus_is_found_by_its_manifest_or_received_whole(
+    corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AR_DATA_DIR", str(tmp_path / "data"))
+    assert find_corpus(corpus) == prepared.folder
+    away = Corpus(tmp_path / "nowhere", corpus.sha256, corpus.files)
+    assert find_corpus(away) is None
+
+    def fetch(name: str) -> bytes:
+        return (prepared.folder / name).read_bytes()
+
+    def spoilt(name: str) -> bytes:
+        return fetch(name)[:-1] + b"x" if name.endswith(".tokens") else fetch(name)
+
+    with pytest.raises(DataError):
+        receive(away, spoilt)
+    assert find_corpus(away) is None
+    place = receive(away, fetch)
+    assert find_corpus(away) == place == receive(away, spoilt)
+    Prepared.open(place).verify()
+    with pytest.raises(DataError, match="outside its folder"):
+        receive(Corpus(tmp_path / "evil", "0" * 64, ("../../x",)), lambda name: b"x")
+
+
+def ended(handle: Any) -> bool:
+    """Whether it ends within a moment."""
+    try:
+        handle.result(2)
+    except TimeoutError:
+        return False
+    except TrialError:
+        return True
+    return True
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
