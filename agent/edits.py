@@ -12,6 +12,7 @@ import difflib
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from autoresearch.agent.constants import split_source
@@ -25,6 +26,7 @@ from autoresearch.agent.replies import (
     read_whole,
     without_thoughts,
 )
+from autoresearch.agent.trees import statements
 from autoresearch.agent.tried import tree_key
 
 Format = Literal["blocks", "whole"]
@@ -65,14 +67,9 @@ def check_source(new: str, old: str, tried: Collection[str] = ()) -> None:
     """Refuse what is no train file, changes nothing, or was tried. Raises `EditError`."""
     if len(new.encode("utf-8", errors="surrogatepass")) > MAX_BYTES:
         raise EditError("too large", f"The edited file has more than {MAX_BYTES // 1024} KB.")
-    try:
-        tree = ast.parse(new)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        raise EditError(
-            "syntax", f"The edited file is no valid Python{where}: {getattr(error, 'msg', error)}."
-        ) from None
-    missing = sorted(_offered(ast.parse(old)) - _offered(tree))
+    if statements(new) is None:
+        raise EditError("syntax", f"The edited file is no valid Python{_flaw(new)}.")
+    missing = sorted(_offered(old) - _offered(new))
     if missing:
         raise EditError("contract", f"The edited file lacks {', '.join(missing)} at its top level; keep them.")
     if split_source(old) is not None and split_source(new) is None:
@@ -84,15 +81,35 @@ def check_source(new: str, old: str, tried: Collection[str] = ()) -> None:
         raise EditError("tried", "This very program was tried before in this run. Propose another change.")
 
 
-def _offered(tree: ast.Module) -> set[str]:
+def _flaw(source: str) -> str:
+    """Where it is no Python, and why."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        return f" (line {error.lineno}): {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f": {error}"
+    return ""
+
+
+def _offered(source: str) -> set[str]:
     """Which of the contract's names a module offers."""
-    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    for node in tree.body:
+    names = {name for statement in statements(source) or () for name in _names(statement)}
+    return names & {"build", "train", "logits", "VOCAB_SIZE"}
+
+
+@lru_cache(maxsize=4096)
+def _names(statement: str) -> frozenset[str]:
+    """What a top-level statement defines."""
+    names: set[str] = set()
+    for node in ast.parse(statement).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
         names |= {target.id for target in targets if isinstance(target, ast.Name)}
-    return names & {"build", "train", "logits", "VOCAB_SIZE"}
+    return frozenset(names)
 
 
 def apply_blocks(blocks: Sequence[Block], source: str) -> tuple[str, tuple[Rung, ...]]:

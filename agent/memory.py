@@ -36,7 +36,7 @@ def verdict(attempt: Attempt) -> str:
 
 
 def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
-    """The card of one experiment; `sources` holds the train files by experiment."""
+    """The card of one experiment; `sources` holds the train files by experiment, none where no diff is wanted."""
     if attempt.experiment == 0:
         return Card(f"#0 baseline: {_number(attempt.val_bpb)} bpb", "")
     delta = f"{attempt.delta:+.4f}" if attempt.delta is not None else "no score"

@@ -13,7 +13,7 @@ from autoresearch.agent.ideas import Idea, nearest_ideas
 from autoresearch.agent.memory import Card, card_in_flight, card_of, diff_of, score_predictions
 from autoresearch.agent.operators import Task
 from autoresearch.agent.providers import Message, tokens_in
-from autoresearch.agent.surface import surface
+from autoresearch.agent.surface import Known, surface
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import CATEGORIES, Attempt, History
 
@@ -82,8 +82,9 @@ def build_messages(
     """System and user message of at most `limit` tokens. Raises `ProposalError` when the rules alone are longer."""
     detail: Detail | None = Detail()
     system = {"role": "system", "content": system_text(history, form)}
+    known = surface(history)
     while detail is not None:
-        user = {"role": "user", "content": task_text(history, task, detail, digest, ideas)}
+        user = {"role": "user", "content": task_text(history, task, detail, digest, ideas, known)}
         if tokens_in([system, user]) <= limit:
             return [system, user]
         detail = detail.less()
@@ -105,12 +106,19 @@ def system_text(history: History, form: Format) -> str:
     )
 
 
-def task_text(history: History, task: Task, detail: Detail, digest: str, ideas: Sequence[Idea]) -> str:
-    """Where the run stands, and what is asked."""
-    cards = cards_of(history.attempts)
+def task_text(
+    history: History,
+    task: Task,
+    detail: Detail,
+    digest: str,
+    ideas: Sequence[Idea],
+    known: Sequence[Known] | None = None,
+) -> str:
+    """Where the run stands, and what is asked; `known` is the surface, where it was fitted already."""
+    if known is None:
+        known = surface(history) if detail.surface else ()
+    cards = cards_of(history.attempts, detail.diffs)
     shown = cards[max(0, len(cards) - detail.cards) :] if detail.cards else []
-    # Only the latest cards keep their diffs.
-    shown = [card if at >= len(shown) - detail.diffs else replace(card, diff="") for at, card in enumerate(shown)]
     best, predictions = history.incumbent, score_predictions(history.attempts)
     near = nearest_ideas(ideas, history, task.demand.closed, detail.ideas) if detail.ideas else []
     return fill(
@@ -123,7 +131,7 @@ def task_text(history: History, task: Task, detail: Detail, digest: str, ideas: 
         best=f"experiment {best.experiment}, val_bpb {_bpb(best)}",
         profile=_profile(best.metrics),
         curve=best.metrics.get("loss_curve") or "",
-        surface=[str(one) for one in surface(history)[: detail.surface]] if detail.surface else [],
+        surface=[str(one) for one in known[: detail.surface]],
         predictions=str(predictions) if predictions else "",
         digest=digest if detail.digest else "",
         cards=shown,
@@ -136,10 +144,11 @@ def task_text(history: History, task: Task, detail: Detail, digest: str, ideas: 
     )
 
 
-def cards_of(attempts: Sequence[Attempt]) -> list[Card]:
-    """Of every experiment, the oldest first."""
-    sources = {attempt.experiment: attempt.source for attempt in attempts}
-    return [card_of(attempt, sources) for attempt in attempts]
+def cards_of(attempts: Sequence[Attempt], diffs: int = 0) -> list[Card]:
+    """Of every experiment, the oldest first; the latest with what they changed."""
+    sources = {attempt.experiment: attempt.source for attempt in attempts} if diffs else {}
+    first = len(attempts) - diffs
+    return [card_of(attempt, sources if at >= first else {}) for at, attempt in enumerate(attempts)]
 
 
 def _in_flight(history: History, detail: Detail) -> list[Card]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from autoresearch.agent.constants import literal, read_constants
 from autoresearch.agent.facts import fact_of
+from autoresearch.agent.trees import statements
 from autoresearch.core.proposal import CATEGORIES
 
 Kind = Literal["knob", "structural", "bold"]
@@ -91,25 +92,35 @@ def classify(before: str, after: str, claimed: str) -> Change:
 @lru_cache(maxsize=256)
 def _units(source: str) -> dict[str, list[str]]:
     """Top-level statements and methods by name, as lines without numbers, comments and docstrings."""
-    tree = ast.parse(source)
-    _WithoutNumbers().visit(tree)  # in place: the module itself stays
+    found = statements(source)
+    if found is None:
+        ast.parse(source)  # raises what is wrong with it
     units: dict[str, list[str]] = {}
+    for statement in found or ():
+        for name, lines in _named(statement):
+            units[name] = [*units.get(name, ()), *lines]
+    return units
 
-    def add(name: str, node: ast.AST) -> None:
-        units[name] = units.get(name, []) + ast.unparse(node).split("\n")
 
+@lru_cache(maxsize=4096)
+def _named(statement: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The units of one statement, or of several on a line."""
+    tree = ast.parse(statement)
+    _WithoutNumbers().visit(tree)  # in place: the module itself stays
+    nodes: list[tuple[str, ast.AST]] = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             for inner in node.body:
                 inner_name = f"{node.name}.{inner.name}()" if isinstance(inner, ast.FunctionDef) else node.name
-                add(inner_name, inner)
+                nodes.append((inner_name, inner))
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            add(f"{node.name}()", node)
+            nodes.append((f"{node.name}()", node))
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            add(ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target), node)
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            nodes.append((ast.unparse(target), node))
         else:
-            add("", node)
-    return units
+            nodes.append(("", node))
+    return tuple((name, tuple(ast.unparse(node).split("\n"))) for name, node in nodes)
 
 
 def _moved_constants(before: str, after: str) -> list[str]:

@@ -8,23 +8,14 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 
 from autoresearch.agent.constants import Value, read_constants, split_source, write_constants
+from autoresearch.agent.trees import parsed
 
 Transform = Callable[[str], str | None]
 """Source -> edited source, or None where it does not fit."""
 Body = tuple[str, tuple[str, ...], str]
 """Name of a function, its parameters' names, and its new body, docstring included."""
-
-
-@lru_cache(maxsize=64)  # the menu tries every edit on the same few sources, again and again
-def parsed(source: str) -> ast.Module | None:
-    """The tree, not to be changed; None when the source is no Python."""
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return None
 
 
 def with_constants(source: str, values: Mapping[str, Value]) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from autoresearch.agent.constants import literal, read_constants, split_source
+from autoresearch.agent.trees import statements
 
 
 class _Normaliser(ast.NodeTransformer):
@@ -30,13 +31,21 @@ def _is_bare_string(statement: ast.stmt) -> bool:
     return isinstance(statement.value.value, str)
 
 
+@lru_cache(maxsize=4096)
+def _statement_key(text: str) -> str:
+    tree = ast.parse(text)
+    _Normaliser().visit(tree)  # in place: the module itself stays
+    return "\n".join(ast.dump(node) for node in tree.body)
+
+
 @lru_cache(maxsize=2048)
 def _part_key(text: str) -> str | None:
-    try:
-        tree = _Normaliser().visit(ast.parse(text))
-    except (SyntaxError, ValueError, RecursionError):
+    """Of its statements, each of which is read once however many sources have it."""
+    found = statements(text)
+    if found is None:
         return None
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    keys = [key for statement in found if (key := _statement_key(statement))]
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
 def tree_key(source: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autoresearch.agent.constants import Value, read_constants
-from autoresearch.agent.transforms import Transform, imported_names, parsed, with_constants
+from autoresearch.agent.transforms import Transform, imported_names, with_constants
+from autoresearch.agent.trees import parsed, statements
 from autoresearch.agent.tried import tree_key
 
 
@@ -25,7 +26,7 @@ class Edit:
     def apply(self, source: str) -> str | None:
         """The edited source: it parses and is another program. None when the edit does not fit."""
         edited = self.transform(source) if parsed(source) is not None else None
-        if edited is None or parsed(edited) is None or tree_key(edited) == tree_key(source):
+        if edited is None or statements(edited) is None or tree_key(edited) == tree_key(source):
             return None
         return edited
 

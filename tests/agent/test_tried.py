@@ -1,5 +1,6 @@
 from simulated_runs import SOURCE
 
+from autoresearch.agent.trees import statements
 from autoresearch.agent.tried import structure_key, tree_key
 
 
@@ -24,3 +25,13 @@ def test_a_structure_is_what_is_left_when_numbers_are_taken_out():
     assert structure_key(SOURCE.replace("0.02", "0.5")) == structure_key(SOURCE)
     assert structure_key(SOURCE.replace('"demo"', '"mac"')) != structure_key(SOURCE)
     assert structure_key(SOURCE + "x = 1\n") != structure_key(SOURCE)
+
+
+def test_statements_are_read_one_by_one_wherever_they_stand():
+    spread = "x = 1\n@decorated\ndef f():\n    pass\n"
+    assert statements(spread) == ("x = 1", "@decorated\ndef f():\n    pass")
+    assert statements("a = 1; b = 2\n") == ("a = 1; b = 2",)
+    shared = "a = (1,\n 2); b = (3,\n 4)\n"
+    assert statements(shared) == (shared,)
+    assert statements(SOURCE + "def (") is None
+    assert tree_key("a = 1; b = 2\n") == tree_key("a = 1\n\n\nb = 2") != tree_key("b = 2\na = 1")
