@@ -1,9 +1,9 @@
 """How quickly the tuner finds good constants on a real task, against random search and plain TPE.
 
 The task: the `cuda` backend's demo preset on one core, three seconds of training a trial, scored on 40 kB of text;
-thirty experiments, three seeds. All search the same constants in the same box under the same greedy judge, and start
+thirty experiments, three seeds that nothing was developed on. All search the same constants in the same box under the same greedy judge, and start
 from the same trial of the train file as it is. A trial is a forked process that trains on the real feed's rows and
-scores as `ar` does, but by a clock that counts the processor's time: 270 trials on a machine that others use would not
+scores as `ar` does, but by a clock that counts the processor's time: 360 trials on a machine that others use would not
 compare by the wall's. It has no sandbox and no audit.
 
     python -m benchmarks.search_task --minutes 10
@@ -32,11 +32,26 @@ from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
 from autoresearch.core.store.constants import write_preset
 from benchmarks._one_core import SECONDS, trial
-from benchmarks.search import Measured, Searcher, experiments_to_reach, explore, plain_tpe, random, start_of, tuner
+from benchmarks.search import (
+    Measured,
+    Searcher,
+    experiments_to_reach,
+    explore,
+    plain_tpe,
+    random,
+    random_steps,
+    start_of,
+    tuner,
+)
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PICTURE = Path(__file__).with_suffix(".png")
-SEARCHERS: dict[str, Searcher] = {"random": random, "TPE": plain_tpe, "tuner": tuner}
+SEARCHERS: dict[str, Searcher] = {
+    "random": random,
+    "random steps": random_steps,
+    "TPE": plain_tpe,
+    "tuner": tuner,
+}
 EXPERIMENTS, SEEDS = 30, (10, 11, 12)
 OPTIONS = PrepareOptions(
     corpus="stdlib", vocabularies=(2048,), seq_lens=(256,), val_bytes=40_000, test_bytes=20_000, shards=None
@@ -154,7 +169,7 @@ def run() -> list[dict[str, Any]]:
         for name, median in medians.items()
         for at in (0, 5, 10, 15, 20, 30)
     ]
-    for name in ("random", "TPE"):
+    for name in ("random", "random steps", "TPE"):
         reached = experiments_to_reach(medians["tuner"][1:], float(medians[name][-1]))
         title = f"search task: tuner reaches what {name} has after {EXPERIMENTS}"
         rows.append({"name": title, "median": reached, "unit": "experiments", "note": note})
