@@ -9,6 +9,7 @@ stopped, so that it may be run in pieces (`--hours`). What greedy would have kep
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import re
@@ -57,7 +58,7 @@ def numbered(n: int) -> Edit:
 AA = tuple(numbered(n) for n in range(1, EDITS + 1))
 AB = (
     Edit("matrix learning rate x 0.1", {"MUON_LR": 0.002}, "worse"),
-    Edit("one layer instead of three", {"DEPTH": 1}, "better"),
+    Edit("one layer instead of two", {"DEPTH": 1}, "better"),
     Edit("embedding learning rate x 0.1", {"EMBED_LR": 0.03, "VALUE_EMBED_LR": 0.03}, "worse"),
     Edit("half the tokens a step", {"BATCH_TOKENS": 1024, "DEVICE_BATCH_ROWS": 4}, "better"),
     Edit("four times the tokens a step", {"BATCH_TOKENS": 8192}, "worse"),
@@ -93,8 +94,10 @@ def _assign(source: str, name: str, value: object) -> str:
 
 def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, say: Callable[[str], None]) -> None:
     """Start the run in `folder`, or go on with it."""
-    if not folder.exists() and ar(["init", str(folder)]) != 0:
-        raise RuntimeError(f"{folder} could not be made a workspace")
+    if not folder.exists():
+        with contextlib.redirect_stdout(sys.stderr):
+            if ar(["init", str(folder)]) != 0:
+                raise RuntimeError(f"{folder} could not be made a workspace")
     edits = SCRIPTS[script]
     settings = Settings(backend="cuda", preset="demo", workspace=folder, json=False, verbosity=-1)
     backend = resolve_backend(settings)
