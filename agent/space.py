@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from autoresearch.agent.constants import Constant, Value
 from autoresearch.agent.facts import Fact, Scale, fact_of
@@ -42,7 +43,7 @@ class Dimension:
         if self.scale == "choice":
             nearest = min(range(len(self.choices)), key=lambda i: abs(self.choices[i] - value))
             return nearest / (len(self.choices) - 1)
-        low, high = self._warp(self.low), self._warp(self.high)
+        low, high = self._ends
         return min(1.0, max(0.0, (self._warp(-value if self.negative else value) - low) / (high - low)))
 
     def value(self, coordinate: float) -> Number:
@@ -50,7 +51,7 @@ class Dimension:
         coordinate = min(1.0, max(0.0, coordinate))
         if self.scale == "choice":
             return self.choices[round(coordinate * (len(self.choices) - 1))]
-        low, high = self._warp(self.low), self._warp(self.high)
+        low, high = self._ends
         position = low + coordinate * (high - low)
         magnitude: Number
         if self.scale == "power_of_two":
@@ -62,6 +63,11 @@ class Dimension:
         else:
             magnitude = float(f"{math.exp(position) if self.scale == 'log' else position:.3g}")
         return -magnitude if self.negative else magnitude
+
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        """Of the box, on the scale."""
+        return self._warp(self.low), self._warp(self.high)
 
     def _warp(self, value: Number) -> float:
         if self.scale == "log":
