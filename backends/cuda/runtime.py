@@ -22,8 +22,8 @@ from autoresearch.backends.contract import Array, Device, Model, Trace
 
 NAME = "cuda"
 
-NLL_BYTES = 256 * 2**20
-"""Float32 logits that `nll` holds at a time."""
+NLL_BYTES = {"cuda": 256 * 2**20, "cpu": 4 * 2**20}
+"""Float32 logits that `nll` holds at a time: on a processor, what stays near it."""
 
 PEAK_FLOPS: tuple[tuple[str, float], ...] = (
     # (part of the device's name, dense bfloat16 FLOP/s), from NVIDIA's data sheets; the first match counts.
@@ -189,7 +189,7 @@ def nll(logits: Array, targets: Array) -> np.ndarray:
     import torch
 
     scores, wanted = logits.flatten(0, 1), targets.flatten().long()
-    rows = max(1, NLL_BYTES // (4 * scores.size(1)))
+    rows = max(1, NLL_BYTES[scores.device.type] // (4 * scores.size(1)))
     with torch.inference_mode():
         parts = [
             torch.nn.functional.cross_entropy(scores[i : i + rows].float(), wanted[i : i + rows], reduction="none")

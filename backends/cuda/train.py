@@ -342,8 +342,10 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> float32 logits (B, T, V)."""
-        x = self.hidden(tokens)
-        return softcap(F.linear(x, self.head_weight().to(x.dtype)).float())
+        x = self.hidden(tokens).flatten(0, 1)
+        weight = self.head_weight().to(x.dtype)
+        parts = [softcap(F.linear(part, weight).float()) for part in x.split(LOSS_CHUNK_TOKENS)]
+        return torch.cat(parts).view(*tokens.shape, -1)
 
 
 def initialise(model: GPT, seed: int) -> None:
