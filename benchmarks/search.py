@@ -24,7 +24,7 @@ from autoresearch.agent.observations import numbers, observe
 from autoresearch.agent.samplers import parzen_draws
 from autoresearch.agent.space import Number, footprint, repair, search_space
 from autoresearch.agent.tuner import Tuner
-from autoresearch.core.proposal import Attempt, History
+from autoresearch.core.proposal import Attempt, History, Proposal
 
 SOURCE = '''"""A simulated train file."""
 
@@ -54,7 +54,7 @@ FLOOR = 1.2
 EXPERIMENTS = 60
 SEEDS = 12
 
-Searcher = Callable[[History], str]
+Searcher = Callable[[History], Proposal]
 Measured = tuple[float | None, Mapping[str, float | int | str | None]]
 """Bits per byte, None where the trial failed, and what else the trial's record has of it, such as `tokens`."""
 
@@ -105,17 +105,18 @@ def explore(
     """
     attempts: list[Attempt] = []
     incumbent: Attempt | None = None
+    proposal = Proposal(source=source, hypothesis="", category="optimizer")
     for experiment in range(experiments + 1):
         if incumbent is not None:
-            source = searcher(replace(history, incumbent=incumbent, attempts=tuple(attempts)))
-        measured, metrics = measure(experiment, source)
+            proposal = searcher(replace(history, incumbent=incumbent, attempts=tuple(attempts)))
+        measured, metrics = measure(experiment, proposal.source)
         best = None if incumbent is None else incumbent.val_bpb
         kept = measured is not None and (best is None or measured < best)
         attempt = Attempt(
-            experiment=experiment, source=source, reason="", hypothesis="", category="optimizer", researcher="tuner",
+            experiment=experiment, source=proposal.source, reason="", hypothesis=proposal.hypothesis,
+            category=proposal.category, researcher=proposal.researcher, parameters=proposal.parameters, metrics=metrics,
             status="crash" if measured is None else "keep" if kept else "discard", predicted_delta=None,
             val_bpb=measured, estimate=None, delta=None, parent=0 if incumbent is None else incumbent.experiment,
-            metrics=metrics,
         )  # fmt: skip
         attempts.append(attempt)
         incumbent = attempt if kept or incumbent is None else incumbent
@@ -148,16 +149,16 @@ def search(searcher: Searcher, seed: int, experiments: int) -> list[float]:
     return curve
 
 
-def tuner(history: History) -> str:
-    return Tuner(structural=False).propose(history).source
+def tuner(history: History) -> Proposal:
+    return Tuner(structural=False).propose(history)
 
 
-def random(history: History) -> str:
+def random(history: History) -> Proposal:
     rng = np.random.default_rng([history.seed, len(history.attempts)])
     return _with(history, rng.random(_size(history)))
 
 
-def random_steps(history: History) -> str:
+def random_steps(history: History) -> Proposal:
     rng = np.random.default_rng([history.seed, len(history.attempts)])
     dimensions = _space(history)
     point = observe(history, dimensions).incumbent
@@ -166,7 +167,7 @@ def random_steps(history: History) -> str:
     return _with(history, point)
 
 
-def plain_tpe(history: History) -> str:
+def plain_tpe(history: History) -> Proposal:
     seed = history.seed * 10_000 + len(history.attempts)
     dimensions = _space(history)
     return _with(history, parzen_draws(observe(history, dimensions), dimensions, seed, draws=1)[0])
@@ -181,10 +182,11 @@ def _size(history: History) -> int:
     return len(_space(history))
 
 
-def _with(history: History, point: np.ndarray) -> str:
+def _with(history: History, point: np.ndarray) -> Proposal:
     constants = read_constants(history.incumbent.source)
     values = {d.name: d.value(float(u)) for d, u in zip(_space(history), point, strict=True)}
-    return write_constants(history.incumbent.source, repair({**numbers(constants), **values}))
+    source = write_constants(history.incumbent.source, repair({**numbers(constants), **values}))
+    return Proposal(source=source, hypothesis="", category="optimizer")
 
 
 def curves(searcher: Searcher, seeds: int = SEEDS, experiments: int = EXPERIMENTS) -> np.ndarray:
