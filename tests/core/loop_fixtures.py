@@ -110,6 +110,7 @@ class Scripted:
         self, script: dict[int, str] | None = None, during: Callable[[TrialRequest], None] | None = None
     ) -> None:
         self.script, self.during = script or {}, during
+        self.startup_seconds = 3.0
         self.requests: list[TrialRequest] = []
         self.cancelled = 0
 
@@ -155,6 +156,7 @@ class ScriptedHandle:
         if status != "ok":
             return TrialResult.model_validate({**common, "reason": f"scripted {status}"})
         measured = {"val_bpb": width / 10, "peak_memory_mb": 512.0, "tokens": 1000, "wall_seconds": 3.0}
+        measured["startup_seconds"] = self.executor.startup_seconds
         return TrialResult.model_validate({**common, **measured})
 
     def cancel(self) -> None:

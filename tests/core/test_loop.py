@@ -48,6 +48,19 @@ def test_the_baseline_runs_first_with_the_presets_constants_and_lower_scores_are
     assert all(request.seed == 7 for request in executor.requests)
 
 
+def test_where_the_incumbent_was_slow_to_start_later_trials_are_given_its_compile_caches(workspace):
+    quick = Scripted()
+    go(workspace, Widths(9), quick, n=1)
+    assert [request.carried for request in quick.requests] == [None, None]
+    slow = Scripted()
+    slow.startup_seconds = 40.0
+    go(workspace, Widths(9, 12, 8), slow, n=3, tag="slow")
+    first, *later = slow.requests
+    assert first.carried is None
+    assert [width_of(request.carried.source) for request in later] == [10, 9, 9], "the best one when each started"
+    assert {request.carried.folder for request in later} == {workspace / "runs" / "slow" / "compiled"}
+
+
 def test_ledger_refs_branch_table_and_best_file_agree(workspace):
     go(workspace, Widths(9, 12, 3, 8), Scripted({3: "crash"}), n=4)
     experiments = rows(workspace)
