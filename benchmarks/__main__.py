@@ -26,6 +26,8 @@ BY_HAND = {
     "chaos": "a minute for ten kills",
     "common_work": "4 minutes, a GPU or quiet cores",
     "faults": "20 minutes",
+    "fleet": "10 minutes",
+    "fleet_ray": "15 minutes, Ray",
     "idle": "5 minutes",
     "judge": "an hour",
     "judge_frontier": "an hour",

@@ -38,8 +38,10 @@ class RayCluster:
                 f"--address {address}: the loop must run on a machine of the cluster.",
                 fix="`ray start --address=HEAD:6379 --num-cpus=0` here, then --fleet ray without --address",
             )
-        # Before the import: nobody is told over the network that this runs.
+        # Before the import, for a cluster that is started here: nobody is told over the network that it runs, and
+        # trials are not put behind everything else on the machine, as Ray does with its workers (niceness 15).
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             import ray
         except ImportError as error:

@@ -12,7 +12,7 @@ set -euo pipefail
 
 WORKSPACE=${WORKSPACE:-$HOME/night}
 export AR_DATA_DIR=${AR_DATA_DIR:-$HOME/autoresearch-data}
-export RAY_USAGE_STATS_ENABLED=0
+export RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=6379

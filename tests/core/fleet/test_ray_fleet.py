@@ -42,7 +42,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         from ray.cluster_utils import Cluster
     except ImportError:
         lacking("Ray is not installed (pip install 'autoresearch-dual[fleet]')")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
     os.environ["AR_DATA_DIR"] = str(tmp_path_factory.mktemp("node-data"))
     made, second = start_two_nodes(Cluster)
     del os.environ["AR_DATA_DIR"]

@@ -1,0 +1,280 @@
+"""Real trials of the null backend on a Ray cluster on this machine.
+
+`python -m benchmarks.fleet_ray throughput [SECONDS]`: decided experiments an hour with one node and with two, at a
+fixed training time; the train file sleeps between its steps, so that two trials do not share what one has.
+
+`python -m benchmarks.fleet_ray chaos`: `ar loop --fleet ray` on a cluster of one node with trials, whose worker, node,
+head and loop are killed in the middle of trials. What is decided is compared with `ar loop` on this machine alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autoresearch import backends
+from autoresearch.core.config import load_presets
+from autoresearch.core.errors import LedgerError
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run import Run
+from autoresearch.core.runconfig import RunConfig
+from autoresearch.core.store.reader import LedgerReader
+from benchmarks._chaos_arena import TIMEOUT_SECONDS, Arena
+from benchmarks.idle import SlowModel, _prepared
+
+STORE_BYTES = 80 * 2**20
+TRIAL_SECONDS = 30.0
+STEP_SECONDS = 0.25
+EXPERIMENTS, CHAOS_EXPERIMENTS = 4, 3
+MOMENTS = ("worker", "node", "head", "loop")
+
+
+def run() -> list[dict[str, Any]]:
+    """name, median, unit, note of every measurement."""
+    with tempfile.TemporaryDirectory() as name:
+        return [*throughput(Path(name) / "speed", TRIAL_SECONDS), *chaos(Path(name) / "chaos")]
+
+
+class Nodes:
+    """A Ray cluster whose head runs no trial, and nodes that run one each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
+        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def add(self) -> Any:
+        return self.cluster.add_node(num_cpus=os.cpu_count() or 1, object_store_memory=STORE_BYTES)
+
+    def kill(self, node: Any) -> None:
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def kill_head(self) -> None:
+        """The head first; what is left of the cluster goes with it."""
+        self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
+        for node in list(self.cluster.worker_nodes):
+            self.kill(node)
+
+    def close(self) -> None:
+        self.cluster.shutdown()
+
+
+@contextmanager
+def nodes() -> Iterator[Nodes]:
+    """A cluster for as long as the block."""
+    made = Nodes()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+class Sleepy(Arena):
+    """The null train file with a pause after every step."""
+
+    def _fix_steps(self) -> None:
+        train = self.workspace / "backends/null/train.py"
+        source = train.read_text(encoding="utf-8")
+        source = source.replace("import numpy as np\n", "import time\n\nimport numpy as np\n", 1)
+        slow = source.replace("        clock.log(", f"        time.sleep({STEP_SECONDS})\n        clock.log(")
+        train.write_text(slow, encoding="utf-8")
+        commit = ["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-q", "-a", "-m", "slow steps"]
+        subprocess.run(commit, cwd=self.workspace, check=True)
+
+
+def throughput(folder: Path, seconds: float) -> list[dict[str, Any]]:
+    """Experiments an hour with one node and with two."""
+    os.environ["AR_DATA_DIR"] = str(folder / "data")
+    rates = []
+    with nodes() as made:
+        for count in (1, 2):
+            made.add()
+            rates.append(rate(folder, made.address, count, seconds))
+    note = f"{EXPERIMENTS} experiments after the baseline, {seconds:g} s of training each"
+    names = ("experiments an hour, 1 node", "experiments an hour, 2 nodes")
+    found = [{"name": n, "median": r, "unit": "1/h", "note": note} for n, r in zip(names, rates, strict=True)]
+    return [*found, {"name": "2 nodes over 1", "median": rates[1] / rates[0], "unit": "x", "note": note}]
+
+
+def rate(folder: Path, address: str, count: int, seconds: float) -> float:
+    """Experiments an hour, from the baseline's decision on."""
+    from autoresearch.core.fleet.ray import RayCluster
+    from autoresearch.core.fleet.remote import FleetExecutor, Wanted, choose_device, survey
+    from autoresearch.core.fleet.shipping import corpus_of
+    from autoresearch.core.store.integrity import code_sha256
+
+    arena = Sleepy(folder / f"nodes-{count}", folder, EXPERIMENTS)
+    prepared = _prepared(arena, folder)
+    cluster, corpus = RayCluster(address), corpus_of(prepared.folder)
+    found = survey(cluster, "null", corpus)
+    machine = choose_device(found).words()
+    executor: Any = FleetExecutor(cluster, Wanted("null", machine, code_sha256("null")), corpus, found)
+    executor.spans = [[0.0, 0.0]]  # what the model of the idle benchmark looks at: it answers at once
+    preset = load_presets(Path(backends.__path__[0]) / "null" / "presets.toml")["demo"]
+    config = RunConfig(
+        backend="null",
+        preset="demo",
+        corpus="stdlib",
+        prepared=str(prepared.folder),
+        prepared_sha256="",
+        vocabularies=prepared.vocabularies,
+        eval_seq_len=256,
+        score_rows=16,
+        train_seconds=seconds,
+        startup_seconds=120.0,
+        seed=0,
+        judge="greedy",
+        device="benchmark",
+        machine=machine,
+        ar_version="0",
+    )
+    with Run(arena.workspace, "speed", config, preset) as job:
+        loop = Loop(job, SlowModel(executor, thinks_ahead=False), Greedy(), executor, limits=Limits(EXPERIMENTS))
+        if executor.capacity() != count or loop.go().exit_code:
+            raise RuntimeError(f"the run on {count} nodes did not end well")
+        rows = list(job.ledger.experiments())
+    executor.close()
+    begun, ended = rows[0].decided, max(row.decided or 0.0 for row in rows)
+    return 3600 * EXPERIMENTS / (ended - (begun or 0.0))
+
+
+class OnRay(Arena):
+    """The same run, on a Ray cluster."""
+
+    address = ""
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--fleet", "ray", "--address", self.address]
+
+
+def chaos(folder: Path) -> list[dict[str, Any]]:
+    """Kill everything once, and count what differs from an undisturbed run on this machine."""
+    os.environ["AR_DATA_DIR"] = str(folder / "data")
+    started = time.monotonic()
+    calm, wild = Arena(folder / "calm", folder, CHAOS_EXPERIMENTS), OnRay(folder / "wild", folder, CHAOS_EXPERIMENTS)
+    calm.finish()
+    tell(f"undisturbed, on this machine: {time.monotonic() - started:.0f} s")
+    made = Nodes()
+    try:
+        made = break_everything(wild, made)
+    finally:
+        made.close()
+    story, expected = wild.story(), calm.story()
+    with LedgerReader(wild.run_folder) as reader:
+        lost = len(reader.events("trial lost"))
+        trials = [trial for row in reader.experiments() for trial in reader.trials(experiment=row.number)]
+    counts = {
+        "experiments that differ from a run on this machine": sum(a != b for a, b in zip(story, expected, strict=False))
+        + abs(len(story) - len(expected)),
+        "records that disagree": len(wild.disagreements()),
+        "trials without a result": sum(trial.status is None for trial in trials),
+        "trials that lost their machine and were run again": lost,
+        "starts of trials beyond the first": sum(trial.starts - 1 for trial in trials),
+    }
+    note = f"{', '.join(MOMENTS)} killed once each; {len(trials)} trials, {time.monotonic() - started:.0f} s"
+    return [{"name": name, "median": count, "unit": "", "note": note} for name, count in counts.items()]
+
+
+def break_everything(wild: OnRay, made: Nodes) -> Nodes:
+    """Kill the worker, the node, the head and the loop, each while a trial trains; then let the run end."""
+    wild.address, node = made.address, made.add()
+    loop = wild.start()
+    for moment in MOMENTS:
+        known = starts(wild)
+        until(lambda known=known: starts(wild) > known and training(), f"a trial before the {moment} is killed")
+        tell(f"killing the {moment}")
+        if moment == "worker":
+            for one in ray_workers():
+                one.kill()
+        elif moment == "node":
+            made.kill(node)
+            node = made.add()
+        elif moment == "head":
+            made.kill_head()
+            _, said = loop.communicate(timeout=TIMEOUT_SECONDS)
+            tell(f"the loop ended with {loop.returncode}: {said.decode().strip()[-300:]}")
+            made.close()
+            made = Nodes()
+            made.add()
+            wild.address = made.address
+            loop = wild.start()
+        else:
+            loop.send_signal(signal.SIGKILL)
+            loop.communicate()
+            until(lambda: not training(), "the dead loop's trial to end")
+    wild.finish()
+    return made
+
+
+def starts(arena: Arena) -> int:
+    """How often a trial was started."""
+    try:
+        with LedgerReader(arena.run_folder) as reader:
+            rows = list(reader.experiments())
+            return sum(trial.starts for row in rows for trial in reader.trials(experiment=row.number))
+    except LedgerError:
+        return 0
+
+
+def training() -> bool:
+    """Whether a process of a trial runs on any node: they are all below this process."""
+    return any("autoresearch.core.trial.worker" in line for _, line in offspring())
+
+
+def ray_workers() -> list[psutil.Process]:
+    """The processes in which Ray runs trials."""
+    return [process for process, line in offspring() if line.startswith("ray::_on_node")]
+
+
+def offspring() -> list[tuple[psutil.Process, str]]:
+    """Every process below this one, and its command."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            found.append((process, " ".join(process.cmdline())))
+        except psutil.Error:
+            continue  # it has ended meanwhile
+    return found
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for it. Raises `TimeoutError`."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited too long for {what}")
+        time.sleep(0.2)
+
+
+def tell(words: str) -> None:
+    print(f"  {words}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as where:
+        kind = sys.argv[1] if len(sys.argv) > 1 else ""
+        if kind == "throughput":
+            rows = throughput(Path(where), float(sys.argv[2]) if len(sys.argv) > 2 else TRIAL_SECONDS)
+        elif kind == "chaos":
+            rows = chaos(Path(where))
+        else:
+            sys.exit(__doc__)
+        for row in rows:
+            print(f"{row['name']}: {row['median']:.4g} {row['unit']} ({row['note']})")
