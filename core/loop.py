@@ -31,6 +31,8 @@ MAX_FAILED_PROPOSALS = 3
 """In a row, then the loop ends: a researcher that has nothing to say will not have it next time either."""
 MAX_REPEATED_PROPOSALS = 10
 """In a row, of sources that were tried already. A language model may still hit on a new one, so more than above."""
+SPARE = 4
+"""One proposal ahead of every device, and one more for so many devices."""
 HEARTBEAT_SECONDS = 10.0
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0
@@ -206,8 +208,14 @@ class Loop:
         goal = self.limits.experiments
         if goal is not None and len(self.run.attempts) - 1 + len(begun) + thinkers.busy >= goal:
             return False
-        waiting = sum(row.number not in flying for row in begun)
-        return waiting + thinkers.busy < (self.executor.capacity() if thinkers.ahead else self._flights.free)
+        waiting, free = sum(row.number not in flying for row in begun), self._flights.free
+        if not thinkers.ahead:
+            return waiting + thinkers.busy < free
+        if not self.run.attempts:
+            return waiting + thinkers.busy < self.executor.capacity()
+        # Of many devices some more: every keep outdates a part of what waits, and idle ones cannot wait for a thought.
+        more = 0 if self.executor.capacity() == 1 else max(free, self.executor.capacity() // SPARE)
+        return waiting + thinkers.busy < self.executor.capacity() + more
 
     def _accept(self, thought: Thought) -> None:
         """A proposal becomes an experiment, unless its source was tried already."""
