@@ -23,7 +23,7 @@ from benchmarks._simulated_fleet import FLOOR_BPB, simulate, true_bpb
 
 PICTURE = Path(__file__).with_name("fleet.png")
 DEVICES, BUSY_EXPERIMENTS, THINK_SECONDS = 64, 640, 240.0
-PRICE_DEVICES, PRICE_EXPERIMENTS, SEEDS = (1, 8, 64), 192, (1, 2, 3)
+PRICE_DEVICES, PRICE_EXPERIMENTS, SEEDS = (1, 8, 64), 128, (1, 2, 3)
 LONG_DEVICES, LONG_EXPERIMENTS, LOOK_EVERY = 10, 10_000, 250
 
 
@@ -33,7 +33,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def judge() -> Racing:
-    return Racing(preset="demo", calibrate=2)
+    return Racing(preset="h100", calibrate=2)
 
 
 def busy() -> list[dict[str, Any]]:
