@@ -120,8 +120,13 @@ def _here(job: Job, folder: Path, fetch: Callable[[str], bytes]) -> TrialRequest
     if carried is not None:  # the run's compile caches, which every node makes for itself
         run = hashlib.sha256(str(carried.folder).encode()).hexdigest()[:12]
         carried = replace(carried, folder=data_dir() / "compiled" / run)
-    here = {"folder": folder / job.request.folder.name, "prepared": prepared, "tolerances": tolerances}
-    return replace(job.request, carried=carried, **here)
+    return replace(
+        job.request,
+        folder=folder / job.request.folder.name,
+        prepared=prepared,
+        tolerances=tolerances,
+        carried=carried,
+    )
 
 
 def _last_word(request: TrialRequest, result: dict[str, Any]) -> dict[str, Any]:
