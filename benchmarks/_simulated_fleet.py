@@ -242,8 +242,8 @@ class Simulated:
     devices: Devices
     began: float
     """When the baseline was decided."""
-    last_begun: float
-    """When the last experiment was begun; behind it the fleet only empties."""
+    emptying: float
+    """Until when there were experiments left for every device."""
     incumbents: tuple[str, ...]
     """After each decision, the best source."""
 
@@ -268,10 +268,10 @@ def simulate(
 
         def observe(event: Mapping[str, Any]) -> None:
             clock.changes += 1
-            if event["event"] == "experiment":
-                marks["last"] = clock.now
             if event["event"] == "decided":
                 marks.setdefault("first", clock.now)
+                if len(incumbents) < max(1, experiments - count):
+                    marks["last"] = clock.now
                 incumbents.append(run.ledger.text(run.ledger.experiment(run.incumbent_number()).source_sha256))
                 at_decision(len(incumbents), run)
 

@@ -44,7 +44,7 @@ def busy() -> list[dict[str, Any]]:
             done = simulate(Path(name) / "w", DEVICES, BUSY_EXPERIMENTS, judge(), think_seconds=seconds)
         end = max(end for _, end in done.devices.spans)
         whole = 100 * done.devices.utilisation(0.0, end)
-        share = 100 * done.devices.utilisation(done.began, done.last_begun)
+        share = 100 * done.devices.utilisation(done.began, done.emptying)
         note = (
             f"{DEVICES} devices, {BUSY_EXPERIMENTS} experiments, {len(done.devices.spans)} trials of 340 s in the "
             f"median; {whole:.1f} % with the baseline, which all wait for, and the end"
