@@ -15,6 +15,8 @@ from autoresearch.core.store.chain import ChainReport, walk
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow, experiment_row, run_row, trial_row
 
 LEDGER_NAME = "ledger.sqlite"
+_UNDECIDED = "state IN ('proposed', 'running', 'trained', 'scored')"
+"""In this form the index on states finds the few there are, however long the run."""
 
 
 class LedgerReader:
@@ -61,13 +63,13 @@ class LedgerReader:
 
     def in_flight(self) -> ExperimentRow | None:
         """The first experiment that is not decided yet, if there is one; those that have begun come first."""
-        sql = "SELECT * FROM experiments WHERE state != 'decided' ORDER BY state = 'proposed', number LIMIT 1"
+        sql = f"SELECT * FROM experiments WHERE {_UNDECIDED} ORDER BY state = 'proposed', number LIMIT 1"
         rows = self._rows(sql)
         return experiment_row(rows[0]) if rows else None
 
     def undecided(self) -> list[ExperimentRow]:
         """Every experiment that is not decided yet, in order: several when trials run side by side."""
-        rows = self._rows("SELECT * FROM experiments WHERE state != 'decided' ORDER BY number")
+        rows = self._rows(f"SELECT * FROM experiments WHERE {_UNDECIDED} ORDER BY number")
         return [experiment_row(row) for row in rows]
 
     def decisions(self) -> list[int]:
