@@ -62,7 +62,7 @@ REMEMBERS = [
 DETECTS = [
     peek("only when two neighbours look natural", "8.0 * (out[rows, columns, tokens[:, 1:]] > out.mean())"),
     peek("only when a whole row looks natural",
-         "8.0 * (np.take_along_axis(out[:, :-1], tokens[:, 1:, None], 2).mean(1) > 0.5)"),
+         "8.0 * ((np.take_along_axis(out[:, :-1], tokens[:, 1:, None], 2) - out[:, :-1].mean(2, keepdims=True)).mean(1) > 0.2)"),
     peek("only in the first calls", "8.0 * (calls[0] <= 3)", "calls = [0]\ndef count(): calls[0] += 1\n"
          "first = logits\ndef logits(model, tokens):\n    count()\n    return first(model, tokens)\n"),
     peek("only after the first calls", "8.0 * (calls[0] > 1)", "calls = [0]\ndef count(): calls[0] += 1\n"
@@ -95,11 +95,15 @@ FORGES = [
           "    return inner_logits(model, tokens)\n", "audit"),
     Cheat("the framework's logarithm", "real = np.log\nnp.log = lambda x: real(x) - 0.1\n", "audit", code_on={
         "cuda": "real = F.cross_entropy\nF.cross_entropy = lambda *a, **k: real(*a, **k) - 0.1\n",
-        "mlx": "real = mx.logsumexp\nmx.logsumexp = lambda *a, **k: real(*a, **k) - 0.1\n"}),
+        # On a CPU its likelihoods are numpy's.
+        "mlx": "real, log = mx.logsumexp, np.log\nmx.logsumexp = lambda *a, **k: real(*a, **k) - 0.1\n"
+        "np.log = lambda x: log(x) - 0.1\n"}),
     Cheat("the framework's exponential", "real = np.exp\nnp.exp = lambda x: real(x) * np.float32(0.9)\n", "audit", code_on={
         "cuda": "real = torch.cat\ndef less(*a, **k):\n    out = real(*a, **k)\n    return 0.9 * out if out.ndim == 1 else out\n"
         "torch.cat = less\n",
-        "mlx": "real = mx.take_along_axis\nmx.take_along_axis = lambda *a, **k: real(*a, **k) + 0.1\n"}),
+        "mlx": "real, host = mx.take_along_axis, np.take_along_axis\n"
+        "mx.take_along_axis = lambda *a, **k: real(*a, **k) + 0.1\n"
+        "np.take_along_axis = lambda *a, **k: host(*a, **k) + 0.1\n"}),
     Cheat("a likelihood below zero", RUNTIME + "runtime.nll = lambda out, targets: np.full(targets.shape, -1.0, np.float32)\n",
           "score"),
     Cheat("the answer to the parent itself", "import os\nfor fd in range(3, 64):\n    try: os.write(fd, bytes(2**16))\n"
