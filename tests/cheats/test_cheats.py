@@ -80,7 +80,8 @@ def test_the_gate_sees_the_same_in_a_framework_s_own_terms(backend: str) -> None
 
 
 def test_after_cheats_a_run_goes_on_to_honest_work(arena: Arena) -> None:
-    names = {"a daemon", "forged weights", "the next token, a little"}
+    # In a run only what would win is audited, so the one that looks ahead must win by it.
+    names = {"a daemon", "forged weights", "the next token, everywhere"}
     after = run_of(arena, [cheat for cheat in CHEATS if cheat.name in names], arena.dialect.patient)
-    assert after.layers == {"a daemon": "ignored", "forged weights": "weights", "the next token, a little": "audit"}
+    assert after.layers == {"a daemon": "ignored", "forged weights": "weights", "the next token, everywhere": "audit"}
     assert (after.last in ("keep", "discard"), after.left, after.fault) == (True, (), None)
