@@ -71,9 +71,12 @@ class ModelServer:
                     self.close_connection = True
                     self.connection.close()
                     return
-                self.wfile.write(data)
+                self.wfile.write(data[:-1])
+                # Before the client can have the whole of it, and so look at the bill.
                 if status == 200 and not act.get("sleep") and "raw" not in act:
-                    server.billed += 1
+                    with lock:
+                        server.billed += 1
+                self.wfile.write(data[-1:])
 
             def log_message(self, *_: object) -> None:
                 pass
