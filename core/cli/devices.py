@@ -14,9 +14,10 @@ from autoresearch.core.errors import UsageError
 if TYPE_CHECKING:
     from autoresearch.backends.contract import Device
     from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.fleet.cluster import Survey
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.fleet.local import LocalExecutor
-    from autoresearch.core.fleet.remote import Survey
+    from autoresearch.core.fleet.ray import RayCluster
     from autoresearch.core.runconfig import RunConfig
 
 
@@ -87,8 +88,6 @@ class Where:
 
     def __init__(self, options: FleetOptions, say: Callable[[str], None]) -> None:
         """Connect to the cluster, if it is one. Raises `UsageError` for options that do not go together."""
-        from autoresearch.core.fleet.ray import RayCluster
-
         self._options, self._say = options, say
         self._cluster: RayCluster | None = None
         self._found: Survey = {}
@@ -99,6 +98,8 @@ class Where:
             return
         if options.slots is not None:
             raise UsageError("--slots is about this machine.", fix="leave it out: a Ray cluster's devices are all used")
+        from autoresearch.core.fleet.ray import RayCluster
+
         self._cluster = RayCluster(options.address)
 
     @property
@@ -107,7 +108,7 @@ class Where:
         return None if self._cluster is None else self._find
 
     def _find(self, backend: str, before: str) -> Device:
-        from autoresearch.core.fleet.remote import choose_device, survey
+        from autoresearch.core.fleet.cluster import choose_device, survey
 
         assert self._cluster is not None
         self._found = survey(self._cluster, backend)
@@ -118,7 +119,8 @@ class Where:
         if self._cluster is None:
             return local_executor(self._options.slots, kind, self._say)
         from autoresearch.core.cli.context import REQUIRED_ISOLATION
-        from autoresearch.core.fleet.remote import FleetExecutor, Wanted
+        from autoresearch.core.fleet.cluster import Wanted
+        from autoresearch.core.fleet.remote import FleetExecutor
         from autoresearch.core.fleet.shipping import corpus_of
         from autoresearch.core.store.integrity import code_sha256
 

@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import Any
 
 from autoresearch.core.errors import PrerequisiteError, TrialError, UsageError
+from autoresearch.core.fleet.cluster import NodeLost, Place, Room
 from autoresearch.core.fleet.node import Job, Node, is_last, look, trial
-from autoresearch.core.fleet.remote import NodeLost, Place, Room
 from autoresearch.core.fleet.shipping import Corpus
 
 LOOK_SECONDS = 180.0

@@ -16,9 +16,10 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
 from autoresearch.core.fleet import remote
+from autoresearch.core.fleet.cluster import NodeLost, Place, Room, Wanted, choose_device, survey
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.node import Job, Node
-from autoresearch.core.fleet.remote import FleetExecutor, NodeLost, Place, Room, Wanted, choose_device, survey
+from autoresearch.core.fleet.remote import FleetExecutor
 from autoresearch.core.fleet.shipping import Corpus, corpus_of, find_corpus, receive
 from autoresearch.core.trial.supervisor import TrialCancelled
 
