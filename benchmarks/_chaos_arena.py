@@ -7,7 +7,6 @@ import random
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,9 @@ import psutil
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import damage
 from autoresearch.core.store.source import Repository
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from library_text import copy_library
 
 STEPS = 12
 CORPUS_BYTES = 1_200_000
@@ -154,13 +156,5 @@ def _ar() -> list[str]:
 
 
 def _corpus(folder: Path) -> Path:
-    """Some of Python's own source."""
-    if folder.exists():
-        return folder
-    folder.mkdir(parents=True)
-    taken = 0
-    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        if taken < CORPUS_BYTES:
-            shutil.copy(file, folder / f"{file.stem}.txt")
-            taken += file.stat().st_size
-    return folder
+    """Some of Python's own source, copied once."""
+    return folder if folder.exists() else copy_library(folder, CORPUS_BYTES)

@@ -28,10 +28,9 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.run import Run
-from autoresearch.core.runconfig import RunConfig
 from autoresearch.core.store.reader import LedgerReader
 from benchmarks._chaos_arena import TIMEOUT_SECONDS, Arena
-from benchmarks.idle import SlowModel, _prepared
+from benchmarks.idle import SlowModel, _prepared, null_config
 
 STORE_BYTES = 80 * 2**20
 TRIAL_SECONDS = 30.0
@@ -115,8 +114,9 @@ def throughput(folder: Path, seconds: float) -> list[dict[str, Any]]:
 
 def rate(folder: Path, address: str, count: int, seconds: float) -> float:
     """Experiments an hour, from the baseline's decision on."""
+    from autoresearch.core.fleet.cluster import Wanted, choose_device, survey
     from autoresearch.core.fleet.ray import RayCluster
-    from autoresearch.core.fleet.remote import FleetExecutor, Wanted, choose_device, survey
+    from autoresearch.core.fleet.remote import FleetExecutor
     from autoresearch.core.fleet.shipping import corpus_of
     from autoresearch.core.store.integrity import code_sha256
 
@@ -128,23 +128,7 @@ def rate(folder: Path, address: str, count: int, seconds: float) -> float:
     executor: Any = FleetExecutor(cluster, Wanted("null", machine, code_sha256("null")), corpus, found)
     executor.spans = [[0.0, 0.0]]  # what the model of the idle benchmark looks at: it answers at once
     preset = load_presets(Path(backends.__path__[0]) / "null" / "presets.toml")["demo"]
-    config = RunConfig(
-        backend="null",
-        preset="demo",
-        corpus="stdlib",
-        prepared=str(prepared.folder),
-        prepared_sha256="",
-        vocabularies=prepared.vocabularies,
-        eval_seq_len=256,
-        score_rows=16,
-        train_seconds=seconds,
-        startup_seconds=120.0,
-        seed=0,
-        judge="greedy",
-        device="benchmark",
-        machine=machine,
-        ar_version="0",
-    )
+    config = null_config(prepared, seconds, startup_seconds=120.0, judge="greedy", machine=machine)
     with Run(arena.workspace, "speed", config, preset) as job:
         loop = Loop(job, SlowModel(executor, thinks_ahead=False), Greedy(), executor, limits=Limits(EXPERIMENTS))
         if executor.capacity() != count or loop.go().exit_code:

@@ -78,6 +78,25 @@ class SlowModel:
         return Proposal(write_constants(source, {name: value}), f"{name} {value}", "optimizer")
 
 
+def null_config(prepared: Prepared, seconds: float, **more: Any) -> RunConfig:
+    """A run of the null backend with trials of that many seconds."""
+    common: dict[str, Any] = {
+        "backend": "null",
+        "preset": "demo",
+        "corpus": "stdlib",
+        "prepared": str(prepared.folder),
+        "prepared_sha256": "",
+        "vocabularies": prepared.vocabularies,
+        "eval_seq_len": 256,
+        "score_rows": 16,
+        "train_seconds": seconds,
+        "seed": 0,
+        "device": "benchmark",
+        "ar_version": "0",
+    }
+    return RunConfig(**{**common, **more})
+
+
 def idle_share(
     folder: Path, *, thinks_ahead: bool, seconds: float, experiments: int
 ) -> tuple[float, float, float, int]:
@@ -85,23 +104,7 @@ def idle_share(
     arena = Workspace(folder / f"ahead-{thinks_ahead}", folder, experiments)
     prepared = _prepared(arena, folder)
     preset = load_presets(Path(backends.__path__[0]) / "null" / "presets.toml")["demo"]
-    config = RunConfig(
-        backend="null",
-        preset="demo",
-        corpus="stdlib",
-        prepared=str(prepared.folder),
-        prepared_sha256="",
-        vocabularies=prepared.vocabularies,
-        eval_seq_len=256,
-        score_rows=16,
-        train_seconds=seconds,
-        startup_seconds=30.0,
-        seed=0,
-        judge="racing",
-        device="benchmark",
-        ar_version="0",
-        calibrate=2,
-    )
+    config = null_config(prepared, seconds, startup_seconds=30.0, judge="racing", calibrate=2)
     executor = Timed()
     with Run(arena.workspace, "idle", config, preset) as run:
         researcher = SlowModel(executor, thinks_ahead=thinks_ahead)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sqlite3
 import subprocess
 import sys
-import sysconfig
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from library_text import copy_library
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
 
 from autoresearch.agent.providers import Price
@@ -28,12 +26,7 @@ PRICED = ("--model", "openai/test-model", "--price", "openai/test-model=2/10")
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    folder, taken = tmp_path_factory.mktemp("text"), 0
-    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        if taken < 1_200_000:
-            shutil.copy(file, folder / f"{file.stem}.txt")
-            taken += file.stat().st_size
-    return folder
+    return copy_library(tmp_path_factory.mktemp("text"), 1_200_000)
 
 
 @pytest.fixture(scope="module")

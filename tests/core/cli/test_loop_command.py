@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from library_text import copy_library
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store.reader import LedgerReader
@@ -26,13 +26,7 @@ TIMEOUT_SECONDS = 120
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     """Some of Python's own source, as a corpus that is prepared once for this file."""
-    folder = tmp_path_factory.mktemp("text")
-    taken = 0
-    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        if taken < CORPUS_BYTES:
-            shutil.copy(file, folder / f"{file.stem}.txt")
-            taken += file.stat().st_size
-    return folder
+    return copy_library(tmp_path_factory.mktemp("text"), CORPUS_BYTES)
 
 
 @pytest.fixture(scope="module")

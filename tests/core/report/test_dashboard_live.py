@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from library_text import copy_library
 from served import served
 
 CORPUS_BYTES = 1_200_000
@@ -19,12 +18,7 @@ AR = [sys.executable, "-m", "autoresearch.core.cli.main"]
 
 
 def test_the_page_follows_a_real_run_from_its_first_trial_to_its_end(page, tmp_path):
-    corpus, workspace, taken = tmp_path / "text", tmp_path / "w", 0
-    corpus.mkdir()
-    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
-        if taken < CORPUS_BYTES:
-            shutil.copy(file, corpus / f"{file.stem}.txt")
-            taken += file.stat().st_size
+    corpus, workspace = copy_library(tmp_path / "text", CORPUS_BYTES), tmp_path / "w"
     environment = {**os.environ, "AR_DATA_DIR": str(tmp_path / "data")}
     subprocess.run([*AR, "init", str(workspace)], check=True, capture_output=True, env=environment)
     run = ["--backend", "null", "--preset", "demo", "--workspace", str(workspace), "loop", "--tag", "t", "-n", "1"]
