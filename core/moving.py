@@ -76,6 +76,7 @@ def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision
         predicted_delta=edit.predicted_delta,
         researcher=edit.researcher,
         parameters={**edit.parameters, REBASED: edit.number},
+        origin=edit.origin,
     )
     return Offer(proposal, onto)
 

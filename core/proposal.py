@@ -27,6 +27,9 @@ CATEGORIES = (
 Status = Literal["keep", "discard", "crash", "invalid", "timeout"]
 """How an experiment ended."""
 
+Outcome = Literal["untried", "in flight", "keep", "discard", "crash", "invalid", "timeout"]
+"""What became here of what another run has found."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -36,6 +39,22 @@ class Cost:
     tokens_out: int = 0
     usd: float | None = 0.0
     model: str | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a proposal comes from: a change that another run, on another device, has kept."""
+
+    run: str
+    """That run's tag."""
+    experiment: int
+    backend: str
+    device: str
+    delta: float | None = field(default=None, compare=False)
+    """What it gained there. Bits per byte there and here do not compare."""
+
+    def __str__(self) -> str:
+        return f"{self.run}#{self.experiment}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,8 @@ class Proposal:
     researcher: str = ""
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
     """What the researcher wants back with the outcome (the tuner's own coordinates)."""
+    origin: Origin | None = None
+    """The finding of another run that it tries here."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +104,7 @@ class Attempt:
 
     The incumbent's have its `loss_curve` as well, in words.
     """
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +120,31 @@ class InFlight:
     parent: int
     """The experiment whose source it edited."""
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A change that another run of this workspace, on another device, has kept and still keeps.
+
+    It says nothing about this device: a researcher chooses whether it is worth a trial here, the judge what came of it.
+    """
+
+    origin: Origin
+    hypothesis: str
+    category: str
+    before: str
+    """The train file that it edited, of that run's backend."""
+    after: str
+    """The train file that was kept."""
+    parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    """What its researcher left with it; "edit" is the name of an edit of the tuner's menu."""
+    outcome: Outcome = "untried"
+    """What became of it here."""
+    experiment: int | None = None
+    """Of this run, that tried it or tries it."""
+    delta: float | None = None
+    """Of that experiment."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +170,8 @@ class History:
     """Every experiment that is not decided yet, the baseline left out."""
     thinking: int = 0
     """Other proposals that are being made at this moment."""
+    findings: tuple[Finding, ...] = ()
+    """What runs on other devices have kept, the largest gain first."""
 
     @property
     def sources(self) -> tuple[str, ...]:

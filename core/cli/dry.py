@@ -80,7 +80,7 @@ def dry_run(
 def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool) -> History:
     """What a researcher would know of a new run after its baseline, but for the baseline's score."""
     from autoresearch.core.proposal import Attempt
-    from autoresearch.core.run import starting_source
+    from autoresearch.core.runfiles import starting_source
     from autoresearch.core.store.attempts import history_of
     from autoresearch.core.store.source import Repository
 

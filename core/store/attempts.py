@@ -45,6 +45,7 @@ def attempt_of(row: ExperimentRow, source: str | Callable[[], str]) -> Attempt:
         parent=row.parent,
         parameters=row.parameters,
         metrics=row.metrics,
+        origin=row.origin,
     )
 
 

@@ -10,6 +10,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from autoresearch.core.errors import LedgerError
@@ -64,12 +65,13 @@ class Ledger(LedgerFile):
             source = _keep_text(write, proposal.source)
             write(
                 "INSERT INTO experiments (number, state, parent, commit_id, source_sha256, fingerprint, hypothesis,"
-                " category, researcher, predicted_delta, parameters, created, trials, usd)"
-                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
+                " category, researcher, predicted_delta, parameters, created, trials, usd, origin)"
+                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
                 (
                     *(number, parent, commit, source, fingerprint, proposal.hypothesis, proposal.category),
                     *(proposal.researcher, proposal.predicted_delta, json.dumps(dict(proposal.parameters)), created),
                     proposal.cost.usd,
+                    None if proposal.origin is None else json.dumps(asdict(proposal.origin)),
                 ),
             )
             _proposal(write, number, "accepted", None, proposal.researcher, proposal.cost, program)

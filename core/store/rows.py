@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from autoresearch.core.judge.decision import Role
-from autoresearch.core.proposal import Status
+from autoresearch.core.proposal import Origin, Status
 
 ExperimentState = Literal["proposed", "running", "trained", "scored", "decided"]
 RunState = Literal["running", "interrupted", "finished", "failed"]
@@ -64,6 +64,8 @@ class ExperimentRow:
     usd: float | None = None
     judged: Mapping[str, Any] = field(default_factory=dict)
     """The numbers behind `reason` (see core.judge.decision.Decision.facts)."""
+    origin: Origin | None = None
+    """The finding of another run that it tries."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,15 @@ def run_row(row: Mapping[str, Any]) -> RunRow:
 
 def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
     """From a row of the table `experiments`."""
-    plain = {k: v for k, v in row.items() if k not in ("commit_id", "parameters", "metrics", "fingerprint", "judged")}
+    apart = ("commit_id", "parameters", "metrics", "fingerprint", "judged", "origin")
+    plain = {k: v for k, v in row.items() if k not in apart}
+    origin = row.get("origin")  # neither this nor `judged` is there in an older ledger
     return ExperimentRow(
         commit=row["commit_id"],
         parameters=json.loads(row["parameters"]),
         metrics=json.loads(row["metrics"] or "{}"),
         judged=json.loads(row.get("judged") or "{}"),
+        origin=Origin(**json.loads(origin)) if origin else None,
         **plain,
     )
 

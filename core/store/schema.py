@@ -9,7 +9,7 @@ from pathlib import Path
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import chain
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 APPLICATION_ID = 0x61724C67  # "arLg": tells the ledger from any other sqlite file
 
 _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
@@ -56,6 +56,7 @@ _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
             "metrics": str,
             "usd": float,
             "judged": str,
+            "origin": str,
         },
         "number",
     ),
@@ -195,5 +196,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
             chain.chain_existing(connection.execute)
         # A step that no line of the journal has, so that whoever opens it writes the journal anew, with the links.
         connection.execute("UPDATE runs SET journal = coalesce(journal, 0) + 1")
+    if version < 4:  # before runs tried what others had found
+        connection.execute("ALTER TABLE experiments ADD COLUMN origin TEXT")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")

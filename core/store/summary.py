@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from autoresearch.core.store.exports import BEST_TRAIN, RESULTS
@@ -25,6 +26,7 @@ def decided_record(row: ExperimentRow) -> dict[str, Any]:
         "researcher": row.researcher,
         "usd": row.usd,
         "reason": row.reason,
+        "origin": None if row.origin is None else asdict(row.origin),
     }
 
 

@@ -98,7 +98,7 @@ def test_a_demotion_is_a_link_of_its_own(folder):
 
 
 def test_an_older_ledger_is_chained_when_it_is_opened_and_its_journal_is_written_anew(folder):
-    edit(folder, "DROP TABLE chain", "PRAGMA user_version = 2")
+    edit(folder, "DROP TABLE chain", "ALTER TABLE experiments DROP COLUMN origin", "PRAGMA user_version = 2")
     assert "before ledgers were chained" in verify(folder).fault
     with Ledger(folder):
         pass
@@ -110,11 +110,27 @@ def test_an_older_ledger_is_chained_when_it_is_opened_and_its_journal_is_written
     assert (verify(folder).links, verify(folder).fault) == (4, None)
 
 
+def test_a_ledger_from_before_origins_keeps_its_chain_and_its_journal(folder):
+    edit(folder, "ALTER TABLE experiments DROP COLUMN origin", "PRAGMA user_version = 3")
+    with LedgerReader(folder) as reader:
+        assert [row.origin for row in reader.experiments()] == [None] * 4
+    lines = len(list(read_lines(folder / JOURNAL_NAME)))
+    with Ledger(folder) as ledger:
+        assert ledger._rows("PRAGMA user_version")[0]["user_version"] == schema.SCHEMA_VERSION
+    assert (verify(folder).links, verify(folder).fault) == (4, None)
+    assert len(list(read_lines(folder / JOURNAL_NAME))) == lines
+    with (folder / LEDGER_NAME).open("r+b") as file:
+        file.truncate(5000)
+    assert mend(folder, lambda _: None)
+    assert (verify(folder).links, verify(folder).fault) == (4, None)
+
+
 def test_a_ledger_of_the_first_version_is_brought_up_too(folder):
     edit(
         folder,
         "DROP TABLE chain",
         "ALTER TABLE experiments DROP COLUMN judged",
+        "ALTER TABLE experiments DROP COLUMN origin",
         "ALTER TABLE runs DROP COLUMN journal",
         "PRAGMA user_version = 1",
     )

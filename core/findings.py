@@ -1,0 +1,94 @@
+"""What runs on other devices have found, as a run knows it, and what became of it here.
+
+Bits per byte compare on one kind of device only, so a change that held on one is no fact on another. It is a finding:
+an edit that deserves a trial of its own there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from autoresearch.core.otherruns import Kept, OtherRuns, Whose
+from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin
+from autoresearch.core.store.ledger import Ledger
+
+KNOWN, GONE = "finding", "finding gone"
+"""Events of the ledger: a finding was seen for the first time, and its run has given it up."""
+
+
+class Findings:
+    """Of one run. The ledger notes which it knows: a report needs no other run, and resuming says nothing twice."""
+
+    def __init__(self, ledger: Ledger, others: OtherRuns) -> None:
+        self._ledger, self._others = ledger, others
+        run = ledger.run()
+        self._own: Whose = (run.tag, run.config["backend"], run.config["device"])
+        self._known = {origin_of(event) for event in ledger.events(KNOWN)}
+        self._gone = {origin_of(event) for event in ledger.events(GONE)}
+
+    def look(self, device: str, attempts: Sequence[Attempt], in_flight: Sequence[InFlight]) -> tuple[Finding, ...]:
+        """All there are now, the largest gain first, those that were tried here among them.
+
+        `device` is what trials run on today, which may be another than the run was started on.
+        """
+        kept = self._others.look(self._ledger.folder, self._own[1], device)
+        found = offered(kept, self._own)
+        self._note(kept, found)
+        return with_outcomes(found, attempts, in_flight)
+
+    def _note(self, kept: Sequence[Kept], findings: Sequence[Finding]) -> None:
+        """Write down what is new, and what its run has given up since."""
+        news = [finding for finding in findings if finding.origin not in self._known]
+        for finding in news:
+            about = {"hypothesis": finding.hypothesis, "category": finding.category}
+            self._ledger.note(KNOWN, None, {**asdict(finding.origin), **about})
+            self._known.add(finding.origin)
+        for (run, device), count in Counter((one.origin.run, one.origin.device) for one in news).items():
+            changes = "a change" if count == 1 else f"{count} changes"
+            self._others.say(f"{run} has kept {changes} on {device}: offered here as proposals")
+        standing = frozenset[Origin]().union(*(one.standing for one in kept))
+        read = {one.whose for one in kept}
+        for origin in sorted(self._known - standing - self._gone, key=str):
+            if (origin.run, origin.backend, origin.device) in read:
+                self._ledger.note(GONE, None, asdict(origin))
+                self._gone.add(origin)
+
+
+def offered(kept: Sequence[Kept], own: Whose) -> list[Finding]:
+    """What is new to a run, the largest gain first: neither its own come back, nor one finding by two ways."""
+    standing = frozenset[Origin]().union(*(one.standing for one in kept))
+    found = []
+    for one in kept:
+        for finding in one.findings:
+            root = one.roots.get(finding.origin)
+            if root is None or ((root.run, root.backend, root.device) != own and root not in standing):
+                found.append(finding)
+    return sorted(found, key=lambda one: (one.origin.delta or 0.0, str(one.origin), one.origin.device))
+
+
+def with_outcomes(
+    findings: Iterable[Finding], attempts: Sequence[Attempt], in_flight: Sequence[InFlight]
+) -> tuple[Finding, ...]:
+    """Each finding with what became of it here. Where it was tried more than once, a keep counts, else the last."""
+    tries: dict[Origin, Attempt] = {}
+    for attempt in attempts:
+        if attempt.origin is not None and (attempt.origin not in tries or tries[attempt.origin].status != "keep"):
+            tries[attempt.origin] = attempt
+    flying = {one.origin: one.experiment for one in in_flight if one.origin is not None}
+    told = []
+    for finding in findings:
+        tried = tries.get(finding.origin)
+        if finding.origin in flying:
+            finding = replace(finding, outcome="in flight", experiment=flying[finding.origin])
+        elif tried is not None:
+            finding = replace(finding, outcome=tried.status, experiment=tried.experiment, delta=tried.delta)
+        told.append(finding)
+    return tuple(told)
+
+
+def origin_of(event: Mapping[str, Any]) -> Origin:
+    """From an event's payload."""
+    return Origin(event["run"], event["experiment"], event["backend"], event["device"], event.get("delta"))

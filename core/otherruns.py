@@ -1,0 +1,122 @@
+"""The runs beside one: what they keep, read from their ledgers. Nothing is written there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.core.config import runs_dir
+from autoresearch.core.errors import LedgerError
+from autoresearch.core.proposal import Finding, Origin
+from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
+
+MOST = 100
+"""Findings of one run that are offered: those with the largest gains."""
+Whose = tuple[str, str, str]
+"""Tag, backend and device of a run."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What another run keeps at the moment."""
+
+    whose: Whose
+    findings: tuple[Finding, ...]
+    """The largest gains first."""
+    roots: Mapping[Origin, Origin]
+    """Its own keep -> the finding of another run that it came from."""
+    standing: frozenset[Origin]
+    """Every keep of it, however many."""
+
+
+class OtherRuns:
+    """The runs beside one. One that cannot be read is said once; what was read of it before stays."""
+
+    def __init__(self, folders: Callable[[], Iterable[Path]], say: Callable[[str], None]) -> None:
+        """`folders` gives the run folders whenever they are looked at; some may not be there yet."""
+        self._folders, self.say = folders, say
+        self._seen: dict[Path, tuple[object, Kept | None]] = {}
+        self._complained: set[Path] = set()
+
+    def look(self, own: Path, backend: str, device: str) -> list[Kept]:
+        """What runs of other backends or devices keep now; `own` is the folder of the run that asks."""
+        found: dict[Whose, Kept] = {}
+        for folder in sorted({folder.resolve() for folder in self._folders()} - {own.resolve()}):
+            kept = self._read(folder)
+            if kept is None or kept.whose[1:] == (backend, device):
+                continue
+            if kept.whose in found:
+                self._complain(folder, f"another folder holds a run {kept.whose[0]!r} of the same device as well")
+                continue
+            found[kept.whose] = kept
+        return list(found.values())
+
+    def _read(self, folder: Path) -> Kept | None:
+        state = _state(folder)
+        before = self._seen.get(folder)
+        if before is not None and before[0] == state:
+            return before[1]
+        kept = before[1] if before is not None else None
+        try:
+            kept = read_kept(folder)
+            self._complained.discard(folder)
+        except LedgerError as error:
+            self._complain(folder, error.message)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            self._complain(folder, f"its ledger cannot be understood ({type(error).__name__}: {error})")
+        self._seen[folder] = state, kept
+        return kept
+
+    def _complain(self, folder: Path, why: str) -> None:
+        if folder not in self._complained:
+            self._complained.add(folder)
+            self.say(f"no findings are taken from {folder}: {why.rstrip('.')}")
+
+
+def folders_of(workspace: Path, wanted: Sequence[str]) -> Callable[[], Iterable[Path]]:
+    """The run folders that `wanted` names: "auto" for every run of the workspace, "none", or paths."""
+
+    def folders() -> Iterable[Path]:
+        for name in wanted:
+            if name == "auto":
+                yield from (ledger.parent for ledger in runs_dir(workspace).glob(f"*/{LEDGER_NAME}"))
+            elif name != "none":
+                yield Path(name)
+
+    return folders
+
+
+def read_kept(folder: Path) -> Kept:
+    """What the run in that folder keeps. Raises `LedgerError` when its ledger cannot be read."""
+    with LedgerReader(folder) as reader:
+        run = reader.run()
+        whose = (run.tag, str(run.config["backend"]), str(run.config["device"]))
+        rows = [row for row in reader.keeps() if row.number]
+        origins = {row.number: Origin(run.tag, row.number, *whose[1:], row.delta) for row in rows}
+        findings = []
+        for row in sorted(rows, key=lambda row: (row.delta or 0.0, row.number))[:MOST]:
+            findings.append(
+                Finding(
+                    origin=origins[row.number],
+                    hypothesis=row.hypothesis,
+                    category=row.category,
+                    before=reader.text(reader.experiment(row.parent).source_sha256),
+                    after=reader.text(row.source_sha256),
+                    parameters=row.parameters,
+                )
+            )
+        roots = {origins[row.number]: row.origin for row in rows if row.origin is not None}
+    return Kept(whose, tuple(findings), roots, frozenset(origins.values()))
+
+
+def _state(folder: Path) -> object:
+    """Changes whenever the ledger is written."""
+    stamps = []
+    for name in (LEDGER_NAME, f"{LEDGER_NAME}-wal"):
+        try:
+            stat = (folder / name).stat()
+            stamps.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        except OSError:
+            stamps.append((0, 0, 0))
+    return tuple(stamps)
