@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 from autoresearch.agent.edits import check_source
-from autoresearch.agent.llm import read_header
+from autoresearch.agent.findings import named_finding
+from autoresearch.agent.header import read_header
 from autoresearch.agent.operators import Task
 from autoresearch.agent.prompt import Detail, cards_of, fill, task_text
 from autoresearch.agent.quotas import Demand
@@ -87,6 +88,7 @@ class Command:
             cost=Cost(usd=None, model=self._argv[0]),
             researcher=self.name,
             parameters={"change": change.kind},
+            origin=named_finding(history, header.finding),
         )
 
     def _run(self, folder: Path) -> str:

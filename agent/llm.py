@@ -5,11 +5,12 @@ All that it keeps between proposals is in the history, in the run's account and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autoresearch.agent.edits import Edited, Format, apply_reply
+from autoresearch.agent.findings import named_finding
+from autoresearch.agent.header import Header, read_header
 from autoresearch.agent.ideas import Idea
 from autoresearch.agent.memory import Digest
 from autoresearch.agent.models import Models, total
@@ -24,7 +25,7 @@ from autoresearch.agent.taxonomy import Change, classify
 from autoresearch.agent.tried import tried_keys
 from autoresearch.agent.tuner import Tuner
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import CATEGORIES, Cost, History, Proposal
+from autoresearch.core.proposal import Cost, History, Proposal
 
 MAX_REPAIRS = 3
 """Turns that a model gets to mend its edit; then it is asked for the whole file, once."""
@@ -34,16 +35,6 @@ _MALFORMED = {"no edit", "broken block", "not found", "ambiguous", "overlap", "e
 """Failures that the format may be to blame for."""
 _QUOTED = 12_000
 """Characters of a bad reply that are shown to the model again."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a reply says about its edit. Fields that are missing are empty or None."""
-
-    hypothesis: str
-    category: str
-    predicted_delta: float | None
-    risk: str
 
 
 @dataclass(frozen=True)
@@ -270,34 +261,10 @@ def _proposal(edited: Edited, change: Change, header: Header, talk: _Talk, model
         cost=talk.cost,
         researcher=LLM.name,
         parameters=parameters,
+        origin=named_finding(talk.history, header.finding),
     )
 
 
 def _model_of(talk: _Talk) -> Mapping[str, str]:
     model = talk.cost.model
     return {"model": model.split(", ")[-1]} if model else {}
-
-
-_FIELD = r"^[ \t>*#_-]*{name}[ \t*_]*:[ \t*_]*(.+)$"
-_NUMBER = re.compile(r"[-+\u2212]?\d*\.?\d+(?:[eE][-+]?\d+)?")
-
-
-def read_header(text: str) -> Header:
-    """The lines before the edit, however they are decorated."""
-    before = re.split(
-        r"^[ \t]*<{5,9}|^[ \t]*```", re.sub(r"(?is)<think(?:ing)?>.*?</think(?:ing)?>", "", text), flags=re.M
-    )[0]
-
-    def of(name: str) -> str:
-        found = re.search(_FIELD.format(name=name), before, re.M | re.I)
-        return found.group(1).strip(" \t*_`") if found else ""
-
-    category = re.sub(r"[^a-z]+", "_", of("category").lower()).strip("_")
-    delta = _NUMBER.search(of("predicted[ _-]?delta"))
-    value = float(delta.group().replace("\u2212", "-")) if delta else None
-    return Header(
-        hypothesis=" ".join(of("hypothesis").split())[:500],
-        category=category if category in CATEGORIES else "",
-        predicted_delta=value if value is not None and abs(value) < 100 else None,
-        risk=of("risk"),
-    )

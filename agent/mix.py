@@ -6,8 +6,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from autoresearch.agent.findings import own, propose_finding
 from autoresearch.agent.models import total
 from autoresearch.agent.spending import FailedProposalError
+from autoresearch.agent.tried import tried_keys
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, Cost, History, Proposal, Researcher
 
@@ -28,7 +30,10 @@ class Mix:
         self._researchers = tuple(researchers)
 
     def propose(self, history: History) -> Proposal:
-        """The next edit, by whoever's turn it is; by another where that one has nothing to propose."""
+        """What another device has kept, at times; else the edit of whoever's turn it is, or of one who has any."""
+        found = _finding(history)
+        if found is not None:
+            return replace(found, researcher=self.name)
         paid: list[Cost] = []
         errors = []
         for researcher in self._order(history):
@@ -50,8 +55,8 @@ class Mix:
                 stop()
 
     def next(self, history: History) -> Researcher:
-        """Whose turn it is."""
-        return self._order(history)[0]
+        """Whose turn it is; its own where that needs neither."""
+        return self if _finding(history) is not None else self._order(history)[0]
 
     def _order(self, history: History) -> list[Researcher]:
         """Each once first; then drawn, with each one's chance as its share of the gains."""
@@ -65,6 +70,10 @@ class Mix:
         return [first, *(one for one in self._researchers if one is not first)]
 
 
+def _finding(history: History) -> Proposal | None:
+    return propose_finding(history, tried_keys((*history.sources, history.incumbent.source)))
+
+
 def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
     """Each one's share of the budget: by the bits per byte that its last experiments gained each, never below a floor.
 
@@ -72,22 +81,22 @@ def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
     """
     gains = []
     for name in names:
-        own = _by(attempts, name)[-_WINDOW:]
-        gained = sum(max(0.0, -(one.delta or 0.0)) for one in own if one.status == "keep")
-        gains.append((gained, len(own)))
+        last = _by(attempts, name)[-_WINDOW:]
+        gained = sum(max(0.0, -(one.delta or 0.0)) for one in last if one.status == "keep")
+        gains.append((gained, len(last)))
     total = sum(gained for gained, _ in gains)
-    count = sum(own for _, own in gains)
+    count = sum(tries for _, tries in gains)
     if total == 0 or count == 0:
         return [1.0 / len(names)] * len(names)
     prior = total / count
-    rates = [(gained + 4 * prior) / (own + 4) for gained, own in gains]
+    rates = [(gained + 4 * prior) / (tries + 4) for gained, tries in gains]
     free = 1.0 - _LEAST * len(names)
     return [_LEAST + free * rate / sum(rates) for rate in rates]
 
 
 def _by(attempts: Sequence[Attempt], name: str) -> list[Attempt]:
     """The experiments of one researcher; what stood in for a model was that model's turn."""
-    return [one for one in attempts if one.experiment and _turn(one) == name]
+    return [one for one in own(attempts) if one.experiment and _turn(one) == name]
 
 
 def _turn(attempt: Attempt) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.agent.edits import Format
+from autoresearch.agent.findings import where
 from autoresearch.agent.ideas import Idea, nearest_ideas
 from autoresearch.agent.memory import Card, card_in_flight, card_of, diff_of, score_predictions
 from autoresearch.agent.operators import Task
@@ -23,6 +24,9 @@ _DIFFS = 6
 _CARDS = 60
 _IDEAS = 8
 _SURFACE = 8
+_FINDINGS = 8
+_FINDING_DIFFS = 3
+"""Of the findings that were not tried here, so many are shown with what they changed."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,11 @@ class Detail:
     diffs: int = _DIFFS
     ideas: int = _IDEAS
     surface: int = _SURFACE
+    findings: int = _FINDINGS
     digest: bool = True
 
     def less(self) -> Detail | None:
-        """One step shorter: first go diffs, then old cards, ideas, what the constants do, the digest, the rest."""
+        """One step shorter: first go diffs, then old cards, ideas, what constants do, findings, digest, the rest."""
         if self.diffs:
             return replace(self, diffs=self.diffs - 1)
         if self.cards > 5:
@@ -45,6 +50,8 @@ class Detail:
             return replace(self, ideas=self.ideas // 2)
         if self.surface:
             return replace(self, surface=self.surface // 2)
+        if self.findings:
+            return replace(self, findings=self.findings // 2)
         if self.digest:
             return replace(self, digest=False)
         return replace(self, cards=self.cards - 1) if self.cards else None
@@ -138,6 +145,7 @@ def task_text(
         forgotten=len(cards) - len(shown),
         flying=_in_flight(history, detail),
         ideas=[str(idea) for idea in near],
+        findings=_findings(history, detail),
         source="```python\n" + task.base.source.rstrip("\n") + "\n```",
         task=_operator_text(history, task),
         demand=task.demand.why,
@@ -156,6 +164,20 @@ def _in_flight(history: History, detail: Detail) -> list[Card]:
     sources = {attempt.experiment: attempt.source for attempt in history.attempts}
     cards = [card_in_flight(one, sources) for one in history.in_flight]
     return cards if detail.diffs else [replace(card, diff="") for card in cards]
+
+
+def _findings(history: History, detail: Detail) -> list[Card]:
+    """Of what other devices have kept: first what was not tried here, with what it changed while there is room."""
+    ordered = sorted(history.findings, key=lambda one: one.outcome != "untried")
+    cards = []
+    for at, one in enumerate(ordered[: detail.findings]):
+        here = "untried here" if one.outcome == "untried" else f"here: {one.outcome}, experiment {one.experiment}"
+        gained = f" ({one.delta:+.4f})" if one.delta is not None else ""
+        told = at < _FINDING_DIFFS and one.outcome == "untried" and detail.diffs > 0
+        diff = diff_of(one.before, one.after) if told else ""
+        words = " ".join(one.hypothesis.split())[:300]
+        cards.append(Card(f"{where(one.origin)} [{one.category}]: {words} -> {here}{gained}", diff))
+    return cards
 
 
 def _operator_text(history: History, task: Task) -> str:

@@ -7,9 +7,11 @@ seed and the number of attempts, so a resumed run goes on as it would have.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from autoresearch.agent.findings import own, propose_finding
 from autoresearch.agent.numeric import Move, propose_move
 from autoresearch.agent.opening import Opening, propose_opening
 from autoresearch.agent.space import Number
@@ -30,12 +32,15 @@ class Tuner:
         self._structural = structural
 
     def propose(self, history: History) -> Proposal:
-        """The next edit: a first move, then numeric or from the menu, whichever has paid more; never what was tried.
+        """The next edit: what another device has kept, a first move, numeric or from the menu; never what was tried.
 
         Raises `ProposalError` when every edit that it knows was tried on this incumbent.
         """
         rng = np.random.default_rng([abs(history.seed), history.turn])
         tried = tried_keys((*history.sources, history.incumbent.source))
+        found = propose_finding(history, tried)
+        if found is not None:
+            return replace(found, researcher=self.name)
         opening = propose_opening(history, tried)
         if opening is not None:
             return self._from_opening(opening)
@@ -113,12 +118,12 @@ def _times_tried(attempts: tuple[Attempt | InFlight, ...]) -> Mapping[str, int]:
 
 def _structural_share(attempts: tuple[Attempt, ...]) -> float:
     """How often to take from the menu: never first, then by how often each kind was kept, between 10 and 50 %."""
-    own = [attempt for attempt in attempts if attempt.researcher == Tuner.name]
-    if not own:
+    mine = [attempt for attempt in own(attempts) if attempt.researcher == Tuner.name]
+    if not mine:
         return 0.0
     rates = []
     for menu in (True, False):
-        kind = [attempt for attempt in own if ("edit" in attempt.parameters) == menu]
+        kind = [attempt for attempt in mine if ("edit" in attempt.parameters) == menu]
         # One keep in four tries is assumed until there is evidence; the last trials count.
         kept = sum(attempt.status == "keep" for attempt in kind[-12:])
         rates.append((kept + 1) / (len(kind[-12:]) + 4))

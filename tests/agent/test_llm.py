@@ -9,7 +9,8 @@ import pytest
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
 from simulated_runs import ROOT, baseline, history_of
 
-from autoresearch.agent.llm import LLM, read_header
+from autoresearch.agent.header import read_header
+from autoresearch.agent.llm import LLM
 from autoresearch.agent.memory import Digest
 from autoresearch.agent.models import Models
 from autoresearch.agent.providers import Price, Provider, without_keys
