@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +45,7 @@ class FleetOptions:
     fleet: str
     address: str | None
     device: str | None
+    priority: float | None
 
 
 def fleet_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +53,7 @@ def fleet_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def with_options(*args: Any, **kwargs: Any) -> Any:
-        where = FleetOptions(*(kwargs.pop(name) for name in ("slots", "fleet", "address", "device")))
+        where = FleetOptions(*(kwargs.pop(name) for name in ("slots", "fleet", "address", "device", "priority")))
         return function(*args, where=where, **kwargs)
 
     options = [
@@ -77,6 +80,12 @@ def fleet_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="WORDS",
             help="Of a Ray cluster's devices those with these words in their names.  [default: the most frequent kind]",
         ),
+        click.option(
+            "--priority",
+            type=float,
+            metavar="N",
+            help="Share of the fleet where several runs use it: one with 3 gets three times as much.  [default: 1]",
+        ),
     ]
     for option in reversed(options):
         with_options = option(with_options)
@@ -92,10 +101,12 @@ class Where:
         self._cluster: RayCluster | None = None
         self._found: Survey = {}
         if options.fleet == "local":
-            for name in ("address", "device"):
+            for name in ("address", "device", "priority"):
                 if getattr(options, name) is not None:
                     raise UsageError(f"--{name} is about a Ray cluster.", fix="add --fleet ray, or leave it out")
             return
+        if options.priority is not None and not 0 < options.priority < math.inf:
+            raise UsageError(f"--priority {options.priority:g}: it is a positive number.", fix="--priority 2, say")
         if options.slots is not None:
             raise UsageError("--slots is about this machine.", fix="leave it out: a Ray cluster's devices are all used")
         from autoresearch.core.fleet.ray import RayCluster
@@ -114,21 +125,25 @@ class Where:
         self._found = survey(self._cluster, backend)
         return choose_device(self._found, like=self._options.device, before=before)
 
-    def executor(self, config: RunConfig, kind: str, prepared: Prepared) -> Executor:
-        """The executor of a run."""
+    def executor(self, tag: str, folder: Path, config: RunConfig, kind: str, prepared: Prepared) -> Executor:
+        """The executor of the run of that tag, which is or will be recorded in `folder`."""
         if self._cluster is None:
             return local_executor(self._options.slots, kind, self._say)
         from autoresearch.core.cli.context import REQUIRED_ISOLATION
         from autoresearch.core.fleet.cluster import Wanted
+        from autoresearch.core.fleet.membership import Member
         from autoresearch.core.fleet.remote import FleetExecutor
         from autoresearch.core.fleet.shipping import corpus_of
         from autoresearch.core.store.integrity import code_sha256
 
         required = click.get_current_context().meta.get(REQUIRED_ISOLATION, "process")
         wanted = Wanted(config.backend, config.machine, code_sha256(config.backend), required)
-        executor = FleetExecutor(self._cluster, wanted, corpus_of(prepared.folder), say=self._say)
-        plural = "s" if executor.capacity() > 1 else ""
-        self._say(f"{executor.capacity()} trial{plural} at a time on the fleet: {config.machine}")
+        member = Member(tag, folder, self._options.priority or 1.0)
+        executor = FleetExecutor(self._cluster, wanted, corpus_of(prepared.folder), member=member, say=self._say)
+        plural, shared = "s" if executor.places > 1 else "", ""
+        if executor.others:
+            shared = f", shared with {', '.join(executor.others)} (`ar fleet` shows who uses what)"
+        self._say(f"{executor.places} trial{plural} at a time on the fleet: {config.machine}{shared}")
         return executor
 
 

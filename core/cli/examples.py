@@ -22,6 +22,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar loop --hours 8 --track wandb --on-keep 'notify-send \"$AR_EVENT_DESCRIPTION\"'", "told to others"),
     ),
     "status": (("ar status", "every run of the workspace"), ("ar status --tag night --json", "one of them, as JSON")),
+    "fleet": (
+        ("ar fleet", "the nodes and the runs on the cluster"),
+        ("ar fleet pause night", "the run night starts no more trials"),
+        ("ar fleet drain box3", "nothing more is started on that machine"),
+    ),
     "results": (
         ("ar results", "the last run's table"),
         ("ar results --why 17", "why experiment 17 was decided so"),

@@ -97,6 +97,7 @@ def loop(
     finishes the current trial, the second kills it. The same command goes on from there.
     """
     from autoresearch.core.cli.start import Wishes, choose_run
+    from autoresearch.core.config import runs_dir
     from autoresearch.core.loop import Limits
     from autoresearch.core.run import Run
     from autoresearch.core.store.integrity import Integrity
@@ -120,7 +121,7 @@ def loop(
         settings, tag, wishes, allow_dirty=allow_dirty, find_device=places.find_device
     )
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
-    executor = places.executor(config, device.kind, prepared)
+    executor = places.executor(tag, runs_dir(settings.workspace) / tag, config, device.kind, prepared)
     config = replace(config, machine=machine_words(config.machine, device.kind, executor))
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)

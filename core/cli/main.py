@@ -41,6 +41,7 @@ COMMANDS = {
         "autoresearch.core.cli.loop", "loop", "The main job: propose, train, score, keep or discard; repeat."
     ),
     "status": Entry("autoresearch.core.cli.status", "status", "How a run is going, in one line."),
+    "fleet": Entry("autoresearch.core.cli.fleet", "fleet", "Who uses what on a Ray cluster; pause runs, drain nodes."),
     "results": Entry("autoresearch.core.cli.results", "results", "A run's experiments, as a table."),
     "watch": Entry("autoresearch.core.cli.watch", "watch", "Look at a run while it goes on."),
     "dashboard": Entry("autoresearch.core.cli.dashboard", "dashboard", "A run as a local web page that follows it."),

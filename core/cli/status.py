@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 
 import click
 
@@ -23,6 +24,7 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
     """How a run is going, in one line."""
     from autoresearch.core.cli.runs import open_reader, run_rows
     from autoresearch.core.config import runs_dir
+    from autoresearch.core.fleet.standing import read_standing
 
     if tag is not None:
         readers = [open_reader(settings.workspace, tag)]
@@ -36,11 +38,15 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
     for reader in readers:
         with reader:
             record = status_record(reader)
+            standing = read_standing(reader.folder) if record["state"] == "running" else None
+            record["fleet"] = None if standing is None else asdict(standing)
             report = reader.verify() if verify else None
         if report is not None:
             edited = edited or report.fault is not None
             record["verified"] = {"links": report.links, "fault": report.fault}
         click.echo(json.dumps(record) if settings.json else status_line(record))
+        if standing is not None and not settings.json:
+            click.echo(f"  {standing.words()}")
         if report is not None and not settings.json:
             click.echo(f"  {verdict(report)}")
     if edited:

@@ -17,6 +17,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
+from autoresearch.core.fleet.words import Answer, Key, Report, Word
 from autoresearch.core.trial.result import IsolationLevel
 from autoresearch.core.trial.sandbox import STRENGTH
 
@@ -34,6 +35,8 @@ class Room:
     cpus: float
     gpus: float
     memory_bytes: float
+    host: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,35 @@ class Place:
     cpus: float
     gpus: float
     memory_bytes: float
+
+    @property
+    def key(self) -> Key:
+        """Its name among all places of the fleet."""
+        return self.node, "gpu" if self.gpus else "cpu", self.index
+
+
+class Share(Protocol):
+    """The fleet's one `Sharing`, from any machine. Any exception of any method: it does not answer now."""
+
+    def sync(self, word: Word) -> Answer:
+        """A run says how it is, and is told what it may use."""
+        ...
+
+    def leave(self, name: str, session: str) -> None:
+        """A loop has ended."""
+        ...
+
+    def pause(self, name: str, paused: bool) -> bool:
+        """Whether a run may start trials. Returns whether there is such a run."""
+        ...
+
+    def drain(self, node: str, drained: bool) -> None:
+        """Whether a node is offered to nobody."""
+        ...
+
+    def report(self) -> Report:
+        """How things stand."""
+        ...
 
 
 class Cluster(Protocol):
@@ -64,6 +96,10 @@ class Cluster(Protocol):
         Ends before the last word when `cancel` is set, and then nothing of the trial is left. Raises `NodeLost`,
         or `ArError` when the trial could not be run.
         """
+        ...
+
+    def share(self) -> Share:
+        """What shares its places among the runs on it."""
         ...
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from autoresearch.core.errors import PrerequisiteError, TrialError, UsageError
 from autoresearch.core.fleet.cluster import NodeLost, Place, Room
 from autoresearch.core.fleet.node import Job, Node, is_last, look, trial
+from autoresearch.core.fleet.rayshare import RayShare
 from autoresearch.core.fleet.shipping import Corpus
 
 LOOK_SECONDS = 180.0
@@ -23,15 +24,17 @@ WAIT_SECONDS = 0.2
 CANCEL_SECONDS = 30.0
 """For a cancelled trial to say that nothing is left; then its process is killed, and the trial's dies with it."""
 CLOSE_SECONDS = 10.0
+HEAD = "node:__internal_head__"
+"""What Ray calls a resource that only the head's node has."""
 
 
 class RayCluster:
     """Implements `Cluster` on Ray."""
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, *, start: bool = True) -> None:
         """Connect to the cluster at `address`; without one to that of this machine, or to a new one of it alone.
 
-        Raises `PrerequisiteError` when there is no Ray, or no cluster there.
+        Raises `PrerequisiteError` when there is no Ray, or no cluster there and none to `start`.
         """
         if address is not None and address.startswith("ray://"):
             raise UsageError(
@@ -50,19 +53,20 @@ class RayCluster:
         self._ray = ray
         self._mine = not ray.is_initialized()
         if self._mine:
-            self._connect(address)
+            self._connect(address, start)
         self._look = ray.remote(max_retries=0, num_cpus=0)(look)
         self._trial = ray.remote(max_retries=0)(_on_node)
         self._sent: dict[str, Any] = {}
         self._sending = threading.Lock()
+        self._share = RayShare(ray, _near_head(ray))
 
-    def _connect(self, address: str | None) -> None:
+    def _connect(self, address: str | None, start: bool) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             try:
                 self._ray.init(address=address or "auto", **quiet)
             except ConnectionError:
-                if address is not None:
+                if address is not None or not start:
                     raise
                 self._ray.init(address="local", include_dashboard=False, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -75,7 +79,7 @@ class RayCluster:
         if not self._ray.is_initialized():
             raise ConnectionError("Ray was shut down")  # asked now, it would start a cluster of its own
         alive = (node for node in self._ray.nodes() if node["Alive"])
-        return {node["NodeID"]: _room(node["Resources"]) for node in alive}
+        return {node["NodeID"]: _room(node) for node in alive}
 
     def look(self, node: str, backend: str, corpus: Corpus | None = None) -> Node:
         """What a node is, and whether it has the corpus."""
@@ -136,6 +140,10 @@ class RayCluster:
                     self._sent[name] = self._ray.put((corpus.folder / name).read_bytes())
             return dict(self._sent)
 
+    def share(self) -> RayShare:
+        """What shares its places among the runs on it."""
+        return self._share
+
     def close(self) -> None:
         """Let go of the cluster; one that was started here ends."""
         self._sent.clear()
@@ -146,8 +154,17 @@ class RayCluster:
             ending.join(CLOSE_SECONDS)
 
 
-def _room(resources: Mapping[str, float]) -> Room:
-    return Room(resources.get("CPU", 0.0), resources.get("GPU", 0.0), resources.get("memory", 0.0))
+def _room(node: Mapping[str, Any]) -> Room:
+    cpus, gpus, memory = (float(node["Resources"].get(name, 0.0)) for name in ("CPU", "GPU", "memory"))
+    return Room(cpus, gpus, memory, node["NodeManagerHostname"], node["NodeManagerAddress"])
+
+
+def _near_head(ray: Any) -> Any:
+    """On the head's node if it can be: the cluster cannot lose that one."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    heads = [node["NodeID"] for node in ray.nodes() if HEAD in node["Resources"]]
+    return NodeAffinitySchedulingStrategy(heads[0], soft=True) if heads else "DEFAULT"
 
 
 def _only(node: str) -> Any:

@@ -1,6 +1,6 @@
 """Trials on the nodes of a cluster, whatever engine starts their processes there (see ray.py).
 
-Which node runs which trial is decided here, among the places that `cluster` finds.
+Which places fit is found out by `cluster`; which of them this run may use, `membership` agrees with the other runs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from autoresearch.core.errors import PrerequisiteError, TrialError
 from autoresearch.core.fleet.cluster import Cluster, NodeLost, Place, Room, Survey, Wanted, places_of, survey
 from autoresearch.core.fleet.executor import Observer, TrialLost
 from autoresearch.core.fleet.local import LocalHandle
+from autoresearch.core.fleet.membership import Member, Membership
 from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
+from autoresearch.core.fleet.standing import Board, Standing
+from autoresearch.core.fleet.words import Answer, Key
 from autoresearch.core.store.tsv import write_text
 from autoresearch.core.trial.result import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox import STRENGTH
@@ -27,7 +30,6 @@ LOOK_SECONDS = 3.0
 """Between two looks at which nodes there are."""
 GONE_SECONDS = 30.0
 """Without an answer from the cluster, then it is given up."""
-WAIT_SECONDS = 0.2
 
 
 class FleetExecutor:
@@ -40,13 +42,17 @@ class FleetExecutor:
         corpus: Corpus,
         found: Survey | None = None,
         *,
+        member: Member | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`found` is what is known of the nodes; None looks at them. Raises `PrerequisiteError` when none fits."""
+        """`found` is what is known of the nodes; None looks at them. `member` is the run as the others see it.
+
+        Raises `PrerequisiteError` when no node fits.
+        """
         self._cluster, self._wanted, self._corpus, self._say = cluster, wanted, corpus, say
-        self._changed = threading.Condition()
+        self._changed = threading.Lock()
         self._known: dict[str, tuple[Place, ...]] = {}
-        self._used: set[Place] = set()
+        self._hosts: dict[str, str] = {}
         self._lacking: set[str] = set()
         self._levels: set[IsolationLevel] = set()
         self._handles: list[LocalHandle] = []
@@ -58,13 +64,28 @@ class FleetExecutor:
             raise PrerequisiteError("no node of the fleet can run this run's trials.", fix="see what was said of each")
         self.isolation: IsolationLevel = min(self._levels, key=lambda level: STRENGTH[level])
         """The weakest of the nodes that are used."""
+        self._member = member or Member()
+        self._board = Board(self._member.tag, self._member.folder, say)
+        fits = lambda: list(self._places())  # noqa: E731
+        self._part = Membership(cluster.share(), self._member, wanted.machine, fits, self._heard)
         threading.Thread(target=self._watch, name="fleet", daemon=True).start()
 
+    @property
+    def places(self) -> int:
+        """How many devices fit, whoever uses them."""
+        return len(self._places())
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The tags of the other runs on the fleet."""
+        answer = self._part.answer
+        return tuple(one["tag"] for one in answer["others"]) if answer else ()
+
     def capacity(self) -> int:
-        """One trial a device of every node that lives and fits. Raises `TrialError` when the cluster is gone."""
+        """One trial a place that this run uses or may use now. Raises `TrialError` when the cluster is gone."""
         if self._gone():
             raise _gone()
-        return len(self._places())
+        return self._part.capacity()
 
     def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
         """Start the trial when a device is free."""
@@ -80,6 +101,8 @@ class FleetExecutor:
         self._closing.set()
         for handle in self._handles:
             handle.cancel()
+        self._part.close()
+        self._board.close()
         self._cluster.close()
 
     def refresh(self) -> None:
@@ -90,6 +113,7 @@ class FleetExecutor:
             with self._changed:
                 lost = self._known.pop(gone, ())
             if lost:
+                self._part.tell()
                 self._say(f"node {gone[:8]} is gone; a trial that ran there is run again")
         if alive - self._known.keys() and (self._greeting is None or not self._greeting.is_alive()):
             self._greeting = threading.Thread(target=self._greet, name="look", daemon=True)
@@ -98,13 +122,13 @@ class FleetExecutor:
     def _greet(self) -> None:
         with suppress(Exception):  # as in `_watch`
             self._welcome(survey(self._cluster, self._wanted.backend, self._corpus, tuple(self._known)))
+            self._part.tell()
 
     def _welcome(self, found: Survey) -> None:
         for name, (room, node) in found.items():
             places = self._admit(name, room, node)
             with self._changed:
                 self._known[name] = places
-                self._changed.notify_all()
 
     def _admit(self, name: str, room: Room, node: Node | str) -> tuple[Place, ...]:
         """The places on a node; none where it does not fit, which is said."""
@@ -114,6 +138,7 @@ class FleetExecutor:
                 self._say(f"node {name[:8]} is not used: {reason}")
             return ()
         self._levels.add(node.isolation)
+        self._hosts[name] = node.host
         if not node.has_corpus:
             self._lacking.add(name)
         return places_of(name, room, node.device.kind)
@@ -124,11 +149,29 @@ class FleetExecutor:
                 self.refresh()
 
     def _gone(self) -> bool:
-        return time.monotonic() - self._seen > GONE_SECONDS
+        return time.monotonic() - min(self._seen, self._part.seen) > GONE_SECONDS
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> dict[Key, Place]:
         with self._changed:
-            return [place for places in self._known.values() for place in places]
+            return {place.key: place for places in self._known.values() for place in places}
+
+    def _heard(self, answer: Answer, used: int) -> None:
+        """The sharing has said how things stand."""
+        places = self._places()
+        nodes = {place.node for place in places.values()}
+        standing = Standing(
+            at=time.time(),
+            nodes=len(nodes),
+            places=len(places),
+            used=used,
+            offered=len(answer["offered"]),
+            priority=self._member.priority,
+            share=answer["share"],
+            paused=answer["paused"],
+            drained=tuple(sorted(self._hosts[node] for node in nodes.intersection(answer["drained"]))),
+            others=tuple((one["tag"], one["used"]) for one in answer["others"]),
+        )
+        self._board.show(standing)
 
     def _run(
         self, request: TrialRequest, observer: Observer | None, cancel: threading.Event, future: Future[TrialResult]
@@ -138,29 +181,24 @@ class FleetExecutor:
             try:
                 result = self._attempt(request, observer, cancel, place)
             finally:
-                self._give(place)
+                self._part.give(place.key)
             future.set_result(result)
         except BaseException as error:
             future.set_exception(error)
 
     def _take(self, cancel: threading.Event) -> Place:
-        """A free device; waits for one."""
+        """A device that this run may use; waits for one."""
         while True:
             if cancel.is_set():
                 raise TrialCancelled("the trial was cancelled before it started.")
             if self._gone():
                 raise _gone()
-            with self._changed:
-                free = next((place for place in self._places() if place not in self._used), None)
-                if free is not None:
-                    self._used.add(free)
-                    return free
-                self._changed.wait(WAIT_SECONDS)
-
-    def _give(self, place: Place) -> None:
-        with self._changed:
-            self._used.discard(place)
-            self._changed.notify_all()
+            key = self._part.take(self._gone)
+            if key is not None:
+                place = self._places().get(key)
+                if place is not None:
+                    return place
+                self._part.give(key)  # the node was lost meanwhile
 
     def _attempt(
         self, request: TrialRequest, observer: Observer | None, cancel: threading.Event, place: Place

@@ -34,7 +34,7 @@ def test_every_example_is_a_call_that_the_command_takes(call):
         # Without resilience: an option that does not exist, or a value that does not fit, is an error here.
         name = next(word for word in words if word in main.COMMANDS)
         command, rest = imported(name), words[words.index(name) + 1 :]
-        while isinstance(command, click.Group):
+        while isinstance(command, click.Group) and not (command.invoke_without_command and not rest):
             command = command.get_command(root, rest.pop(0))
         command.make_context(name, rest, parent=root)
 

@@ -20,6 +20,7 @@ from autoresearch.core.fleet.cluster import NodeLost, Place, Room, Wanted, choos
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.remote import FleetExecutor
+from autoresearch.core.fleet.sharing import Sharing
 from autoresearch.core.fleet.shipping import Corpus, corpus_of, find_corpus, receive
 from autoresearch.core.trial.supervisor import TrialCancelled
 
@@ -46,6 +47,7 @@ class Played:
     go: threading.Event = field(default_factory=threading.Event)
     jobs: list[tuple[Place, bool]] = field(default_factory=list)
     result: Mapping[str, Any] = field(default_factory=lambda: OK)
+    sharing: Sharing = field(default_factory=Sharing)
 
     def nodes(self) -> Mapping[str, Room]:
         if self.silent:
@@ -68,6 +70,9 @@ class Played:
                 raise NodeLost("died")
             yield {}
         yield {"result": dict(self.result), "files": {"run.log": b"said\n"}, "tolerances": b"{}\n"}
+
+    def share(self) -> Sharing:
+        return self.sharing
 
     def close(self) -> None:
         pass

@@ -1,0 +1,253 @@
+"""`ar fleet`: who uses what on a Ray cluster, and a hand on it: pause a run, drain a node."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.errors import ArError, PrerequisiteError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from autoresearch.core.fleet.cluster import Room
+    from autoresearch.core.fleet.ray import RayCluster
+    from autoresearch.core.fleet.words import Report, RunReport
+
+SHORT = 8
+"""Of a node's id, as people see it."""
+
+
+def with_address(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--address`, which may also stand before it."""
+    option = click.option(
+        "--address", metavar="HOST:PORT", help="The Ray cluster's.  [default: the one this machine is in]"
+    )
+    return option(function)
+
+
+@click.group(invoke_without_command=True)
+@with_address
+@pass_settings
+def fleet(settings: Settings, address: str | None) -> None:
+    """Who uses what on a Ray cluster; pause and resume runs, drain nodes.
+
+    Without a command: the nodes with what runs there, and the runs with what they have. `ar loop --fleet ray` starts
+    runs; several on one cluster share its devices, each by its --priority.
+    """
+    if click.get_current_context().invoked_subcommand is None:
+        show(settings, address)
+
+
+@fleet.command("status")
+@with_address
+@pass_settings
+def fleet_status(settings: Settings, address: str | None) -> None:
+    """The nodes with what runs there, and the runs with what they have."""
+    show(settings, address)
+
+
+@fleet.command("pause")
+@click.argument("tag")
+@with_address
+@pass_settings
+def pause(settings: Settings, tag: str, address: str | None) -> None:
+    """Let a run start no more trials; those that run are finished. Ends with the run's loop."""
+    with connected(address) as cluster:
+        run = find_run(cluster.share().report(), tag)
+        cluster.share().pause(run["run"], True)
+        settings.say(f"{run['tag']} is paused{_finished(len(run['used']))}; `ar fleet resume {tag}` lets it go on")
+
+
+@fleet.command("resume")
+@click.argument("tag")
+@with_address
+@pass_settings
+def resume(settings: Settings, tag: str, address: str | None) -> None:
+    """Let a paused run go on."""
+    with connected(address) as cluster:
+        run = find_run(cluster.share().report(), tag)
+        cluster.share().pause(run["run"], False)
+        settings.say(f"{run['tag']} goes on" if run["paused"] else f"{run['tag']} was not paused")
+
+
+@fleet.command("drain")
+@click.argument("node")
+@with_address
+@pass_settings
+def drain(settings: Settings, node: str, address: str | None) -> None:
+    """Start no more trials on a node; those that run there are finished.
+
+    NODE is its host name, its address, or the beginning of its id.
+    """
+    with connected(address) as cluster:
+        name, room = find_node(cluster.nodes(), node)
+        cluster.share().drain(name, True)
+        running = sum(key[0] == name for run in cluster.share().report()["runs"] for key in run["used"])
+        settings.say(
+            f"{_called(name, room)} is drained{_finished(running)}; `ar fleet undrain {node}` takes it in again"
+        )
+
+
+@fleet.command("undrain")
+@click.argument("node")
+@with_address
+@pass_settings
+def undrain(settings: Settings, node: str, address: str | None) -> None:
+    """Use a drained node again."""
+    with connected(address) as cluster:
+        name, room = find_node(cluster.nodes(), node)
+        was = name in cluster.share().report()["drained"]
+        cluster.share().drain(name, False)
+        settings.say(f"{_called(name, room)} is used again" if was else f"{_called(name, room)} was not drained")
+
+
+def show(settings: Settings, address: str | None) -> None:
+    """Both tables, or one object."""
+    with connected(address) as cluster:
+        rooms, report = cluster.nodes(), cluster.share().report()
+    nodes, runs = node_records(rooms, report), run_records(report)
+    if settings.json:
+        click.echo(json.dumps({"nodes": nodes, "runs": runs}))
+        return
+    click.echo(
+        "\n".join(table(("node", "host", "address", "device", "places", "runs there", ""), map(node_row, nodes)))
+    )
+    click.echo()
+    if runs:
+        heads = ("run", "host", "priority", "places", "device time", "")
+        click.echo("\n".join(table(heads, map(run_row, runs))))
+    else:
+        click.echo("no run uses it; `ar loop --fleet ray` starts one")
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[RayCluster]:
+    """The cluster for as long as the block. Raises `PrerequisiteError` when there is none, or it does not answer."""
+    from autoresearch.core.fleet.ray import RayCluster
+
+    parent = click.get_current_context().parent
+    if address is None and parent is not None:
+        address = parent.params.get("address")  # `ar fleet --address X pause TAG`, AR_FLEET_ADDRESS, ar.toml
+    cluster = RayCluster(address, start=False)
+    try:
+        yield cluster
+    except (ArError, click.exceptions.Exit):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        message = f"the cluster does not answer: {type(error).__name__}: {words}"
+        raise PrerequisiteError(message, fix="`ray status` on its first machine says how it is") from error
+    finally:
+        cluster.close()
+
+
+def find_run(report: Report, tag: str) -> RunReport:
+    """The run of that tag, or of that HOST:FOLDER. Raises `UsageError` when it is none, or several."""
+    found = [run for run in report["runs"] if tag in (run["tag"], run["run"])]
+    if len(found) > 1:
+        names = ", ".join(run["run"] for run in found)
+        raise UsageError(f"{len(found)} runs on the fleet are called {tag!r}.", fix=f"one of {names}")
+    if not found:
+        tags = ", ".join(sorted(run["tag"] for run in report["runs"]))
+        there = f"one of {tags}" if tags else "there is none now; `ar loop --fleet ray` starts one"
+        raise UsageError(f"there is no run {tag!r} on the fleet.", fix=there)
+    return found[0]
+
+
+def find_node(rooms: Mapping[str, Room], wanted: str) -> tuple[str, Room]:
+    """The node of that host name, address or beginning of an id. Raises `UsageError` when it is none, or several."""
+    found = [name for name, room in rooms.items() if wanted in (room.host, room.address)]
+    found = found or [name for name in rooms if wanted and name.startswith(wanted)]
+    if len(found) == 1:
+        return found[0], rooms[found[0]]
+    if found:
+        fix = f"one of {', '.join(name[:SHORT] for name in sorted(found))}"
+        raise UsageError(f"{len(found)} nodes of the fleet are called {wanted!r}.", fix=fix)
+    there = ", ".join(sorted(_called(name, room) for name, room in rooms.items()))
+    raise UsageError(f"there is no node {wanted!r} in the fleet.", fix=f"one of {there}")
+
+
+def node_records(rooms: Mapping[str, Room], report: Report) -> list[dict[str, Any]]:
+    """Every node that lives, with what is known of it."""
+    records = []
+    for name, room in sorted(rooms.items(), key=lambda item: (item[1].host, item[0])):
+        users = [(run, sum(key[0] == name for key in run["used"])) for run in report["runs"]]
+        keys = {tuple(key) for run in report["runs"] for key in run["places"] if key[0] == name}
+        kinds = Counter(kind for _, kind, _ in keys)
+        records.append(
+            {
+                "node": name,
+                "host": room.host,
+                "address": room.address,
+                "cpus": room.cpus,
+                "gpus": room.gpus,
+                "machines": sorted({r["machine"] for r in report["runs"] if any(k[0] == name for k in r["places"])}),
+                "places": max(kinds.values(), default=0),
+                "used": [{"run": run["run"], "tag": run["tag"], "places": count} for run, count in users if count],
+                "drained": name in report["drained"],
+            }
+        )
+    return records
+
+
+def run_records(report: Report) -> list[dict[str, Any]]:
+    """Every run, its places counted."""
+    records = []
+    for run in sorted(report["runs"], key=lambda run: (run["tag"], run["run"])):
+        record: dict[str, Any] = {**run, "places": len(run["places"]), "used": len(run["used"])}
+        records.append(record)
+    return records
+
+
+def node_row(node: Mapping[str, Any]) -> Sequence[str]:
+    """For a person."""
+    gpus = f", {node['gpus']:g} GPU{'s' if node['gpus'] != 1 else ''}" if node["gpus"] else ""
+    what = (
+        f"{node['cpus']:g} core{'s' if node['cpus'] != 1 else ''}{gpus}" if node["cpus"] else "none: it runs no trials"
+    )
+    runs = ", ".join(one["tag"] if one["places"] == 1 else f"{one['tag']} ({one['places']})" for one in node["used"])
+    return (
+        node["node"][:SHORT],
+        node["host"],
+        node["address"],
+        "; ".join(node["machines"]) or what,
+        str(node["places"]) if node["machines"] else "-",
+        runs or "-",
+        "drained" if node["drained"] else "",
+    )
+
+
+def run_row(run: Mapping[str, Any]) -> Sequence[str]:
+    """For a person."""
+    return (
+        run["tag"],
+        run["host"],
+        f"{run['priority']:g}",
+        f"{run['used']} of {run['places']}",
+        f"{100 * run['share']:.0f} %",
+        "paused" if run["paused"] else "",
+    )
+
+
+def table(heads: Sequence[str], rows: Any) -> list[str]:
+    """Columns as wide as what stands in them."""
+    lines = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _called(name: str, room: Room) -> str:
+    return f"{room.host} ({name[:SHORT]})"
+
+
+def _finished(trials: int) -> str:
+    if not trials:
+        return ""
+    return f": {trials} trial{'s' if trials > 1 else ''} that {'run are' if trials > 1 else 'runs is'} finished first"
