@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from autoresearch.core.otherruns import Kept, OtherRuns, Whose
@@ -23,7 +24,7 @@ class Findings:
     """Of one run. The ledger notes which it knows: a report needs no other run, and resuming says nothing twice."""
 
     def __init__(self, ledger: Ledger, others: OtherRuns) -> None:
-        self._ledger, self._others = ledger, others
+        self._ledger, self.others = ledger, others
         run = ledger.run()
         self._own: Whose = (run.tag, run.config["backend"], run.config["device"])
         self._known = {origin_of(event) for event in ledger.events(KNOWN)}
@@ -34,7 +35,7 @@ class Findings:
 
         `device` is what trials run on today, which may be another than the run was started on.
         """
-        kept = self._others.look(self._ledger.folder, self._own[1], device)
+        kept = self.others.look(self._ledger.folder, self._own[1], device)
         found = offered(kept, self._own)
         self._note(kept, found)
         return with_outcomes(found, attempts, in_flight)
@@ -48,13 +49,19 @@ class Findings:
             self._known.add(finding.origin)
         for (run, device), count in Counter((one.origin.run, one.origin.device) for one in news).items():
             changes = "a change" if count == 1 else f"{count} changes"
-            self._others.say(f"{run} has kept {changes} on {device}: offered here as proposals")
+            self.others.say(f"{run} has kept {changes} on {device}: offered here as proposals")
         standing = frozenset[Origin]().union(*(one.standing for one in kept))
         read = {one.whose for one in kept}
         for origin in sorted(self._known - standing - self._gone, key=str):
             if (origin.run, origin.backend, origin.device) in read:
                 self._ledger.note(GONE, None, asdict(origin))
                 self._gone.add(origin)
+
+
+def known_to(others: OtherRuns | None, folder: Path, own: Whose, attempts: Sequence[Attempt]) -> tuple[Finding, ...]:
+    """Of a run that nobody writes, in that folder; nothing is noted."""
+    kept = [] if others is None else others.look(folder, *own[1:])
+    return with_outcomes(offered(kept, own), attempts, ())
 
 
 def offered(kept: Sequence[Kept], own: Whose) -> list[Finding]:

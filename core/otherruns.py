@@ -34,7 +34,10 @@ class OtherRuns:
     """The runs beside one. One that cannot be read is said once; what was read of it before stays."""
 
     def __init__(self, folders: Callable[[], Iterable[Path]], say: Callable[[str], None]) -> None:
-        """`folders` gives the run folders whenever they are looked at; some may not be there yet."""
+        """`folders` gives the run folders whenever they are looked at; some may not be there yet.
+
+        `say` is told what cannot be read.
+        """
         self._folders, self.say = folders, say
         self._seen: dict[Path, tuple[object, Kept | None]] = {}
         self._complained: set[Path] = set()

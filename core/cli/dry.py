@@ -17,6 +17,7 @@ from autoresearch.core.errors import ProposalError
 if TYPE_CHECKING:
     from autoresearch.core.cli.researchers import ResearcherOptions
     from autoresearch.core.loop import Limits
+    from autoresearch.core.otherruns import OtherRuns
     from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
     from autoresearch.core.store.reader import LedgerReader
 
@@ -47,6 +48,7 @@ def dry_run(
     options: Any,
     limits: Limits,
     allow_dirty: bool,
+    others: OtherRuns | None = None,
 ) -> None:
     """Say what the same command without --dry-run would do."""
     from autoresearch.core.cli.researchers import make_researcher
@@ -54,10 +56,10 @@ def dry_run(
 
     choice = pick_run(settings, tag)
     if choice.stored is None:
-        history, folder = first_history(choice, wishes, allow_dirty), None
+        history, folder = first_history(choice, wishes, allow_dirty, others), None
     else:
         with open_reader(settings.workspace, choice.tag) as reader:
-            history, folder = stored_history(settings, reader), reader.folder
+            history, folder = stored_history(settings, reader, others), reader.folder
     proposer = make_researcher(researcher, options, run_folder=folder, workspace=settings.workspace)
     record: dict[str, Any] = {
         "tag": choice.tag,
@@ -77,8 +79,10 @@ def dry_run(
         show(record)
 
 
-def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool) -> History:
+def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, others: OtherRuns | None = None) -> History:
     """What a researcher would know of a new run after its baseline, but for the baseline's score."""
+    from autoresearch.core.config import runs_dir
+    from autoresearch.core.findings import known_to
     from autoresearch.core.proposal import Attempt
     from autoresearch.core.runfiles import starting_source
     from autoresearch.core.store.attempts import history_of
@@ -97,11 +101,14 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool) -> History:
         "seed": wishes.seed or 0,
         "vocabularies": wishes.vocab or preset.data.vocabularies,
     }
-    return history_of(config, program_of(choice.settings), [baseline], baseline)
+    own = (choice.tag, choice.backend.name, choice.device.name)
+    findings = known_to(others, runs_dir(workspace) / choice.tag, own, [])
+    return history_of(config, program_of(choice.settings), [baseline], baseline, findings)
 
 
-def stored_history(settings: Settings, reader: LedgerReader) -> History:
+def stored_history(settings: Settings, reader: LedgerReader, others: OtherRuns | None = None) -> History:
     """What a researcher would know of a run as it is now."""
+    from autoresearch.core.findings import known_to
     from autoresearch.core.store.attempts import attempt_of, history_of
 
     def attempt(number: int) -> Attempt:
@@ -111,7 +118,10 @@ def stored_history(settings: Settings, reader: LedgerReader) -> History:
     attempts = [attempt(number) for number in reader.decisions()] or [replace(attempt(0), status="keep")]
     best = reader.run().incumbent or 0
     incumbent = next(one for one in reversed(attempts) if one.experiment == best)
-    return history_of(reader.run().config, program_of(settings), attempts, incumbent)
+    config = reader.run().config
+    own = (reader.run().tag, config["backend"], config["device"])
+    findings = known_to(others, reader.folder, own, attempts)
+    return history_of(config, program_of(settings), attempts, incumbent, findings)
 
 
 def program_of(settings: Settings) -> str:

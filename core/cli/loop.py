@@ -13,6 +13,7 @@ import click
 from autoresearch.core.cli.beside import Beside, BesideOptions, beside_options, check_beside
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
 from autoresearch.core.cli.devices import FleetOptions, Where, fleet_options, machine_words, whole_machine
+from autoresearch.core.cli.findings import findings_option, other_runs
 from autoresearch.core.cli.params import Corpus, Vocabularies
 from autoresearch.core.cli.researchers import (
     JUDGES,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 @click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Text to train on.  [default: the preset's]")
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Prepared vocabularies.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seeds models and data order.  [default: 0]")
+@findings_option
 @fleet_options
 @beside_options
 @click.option("--dry-run", is_flag=True, help="Show the next edit or prompt and the cost; run, send and write nothing.")
@@ -85,6 +87,7 @@ def loop(
     corpus: str | None,
     vocab: tuple[int, ...] | None,
     seed: int | None,
+    findings: tuple[str, ...],
     dry_run: bool,
     allow_dirty: bool,
     options: ResearcherOptions,
@@ -111,10 +114,11 @@ def loop(
             raise
         settings.say(str(error))
     wishes, limits = Wishes(judge, calibrate, budget, corpus, vocab, seed), Limits(experiments, hours)
+    others = other_runs(settings.workspace, findings, settings.say)
     if dry_run:
         from autoresearch.core.cli.dry import dry_run as show_next
 
-        show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty)
+        show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty, others=others)
         return
     places = Where(where, settings.say)
     tag, config, preset, prepared, device = choose_run(
@@ -123,7 +127,9 @@ def loop(
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
     executor = places.executor(tag, runs_dir(settings.workspace) / tag, config, device.kind, prepared)
     config = replace(config, machine=machine_words(config.machine, device.kind, executor))
-    with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity) as run:
+    with Run(
+        settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity, others=others
+    ) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
         go(settings, run, proposer, limits, prepared, beside, executor)
 
@@ -171,6 +177,8 @@ def go(
             listen(stop, view.note),
             awake(),
         ):
+            if run.findings is not None:
+                run.findings.others.say = view.note
             judge = make_judge(run.config.judge, preset=run.config.preset, calibrate=run.config.calibrate)
             job = Loop(
                 run,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from autoresearch.core.proposal import Attempt, History
+from autoresearch.core.proposal import Attempt, Finding, History
 from autoresearch.core.store.rows import ExperimentRow
 
 
@@ -49,7 +49,13 @@ def attempt_of(row: ExperimentRow, source: str | Callable[[], str]) -> Attempt:
     )
 
 
-def history_of(config: Mapping[str, Any], program: str, attempts: Sequence[Attempt], incumbent: Attempt) -> History:
+def history_of(
+    config: Mapping[str, Any],
+    program: str,
+    attempts: Sequence[Attempt],
+    incumbent: Attempt,
+    findings: Sequence[Finding] = (),
+) -> History:
     """What a researcher may know of a run that nobody writes; `config` is the run's, as the ledger holds it."""
     return History(
         program=program,
@@ -61,4 +67,5 @@ def history_of(config: Mapping[str, Any], program: str, attempts: Sequence[Attem
         vocabularies=tuple(config["vocabularies"]),
         incumbent=incumbent,
         attempts=tuple(attempts),
+        findings=tuple(findings),
     )
