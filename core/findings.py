@@ -7,17 +7,14 @@ an edit that deserves a trial of its own there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from autoresearch.core.otherruns import Kept, OtherRuns, Whose
 from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin
 from autoresearch.core.store.ledger import Ledger
-
-KNOWN, GONE = "finding", "finding gone"
-"""Events of the ledger: a finding was seen for the first time, and its run has given it up."""
+from autoresearch.core.store.transfers import GONE, KNOWN, origin_of
 
 
 class Findings:
@@ -94,8 +91,3 @@ def with_outcomes(
             finding = replace(finding, outcome=tried.status, experiment=tried.experiment, delta=tried.delta)
         told.append(finding)
     return tuple(told)
-
-
-def origin_of(event: Mapping[str, Any]) -> Origin:
-    """From an event's payload."""
-    return Origin(event["run"], event["experiment"], event["backend"], event["device"], event.get("delta"))

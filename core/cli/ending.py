@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -43,5 +43,15 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
             f"{summary['delta']:+.6f} against the baseline's {summary['baseline_bpb']:.6f}"
         )
         settings.say(f"train file: {summary['best_train']} (branch {summary['branch']}; `ar apply` takes it over)")
+    for one in summary["findings"]:
+        settings.say(findings_words(one))
     if rows:
         settings.say(f"picture: {picture}")
+
+
+def findings_words(count: dict[str, Any]) -> str:
+    """What became of one run's findings, in a line."""
+    left = count["offered"] - count["tried"]
+    rest = f"; {left} not tried yet" if left else ""
+    noun = "finding" if count["offered"] == 1 else "findings"
+    return f"{count['held']} of {count['offered']} {noun} of {count['run']} ({count['device']}) held here{rest}"

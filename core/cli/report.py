@@ -31,6 +31,7 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     from autoresearch.core.report import page
     from autoresearch.core.report.figures import draw_progress
     from autoresearch.core.report.gather import gather
+    from autoresearch.core.report.quadrants import quadrants
     from autoresearch.core.store.tsv import write_text
 
     if markdown and output is not None:
@@ -46,7 +47,8 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
         folder.mkdir(parents=True, exist_ok=True)
         if found.decided:
             draw_progress(found.decided, picture, found.yardsticks)
-        write_text(target, page.html_page(found, picture.read_bytes() if found.decided else None))
+        transferred = quadrants(found.transfers, str(found.run.config["device"]))
+        write_text(target, page.html_page(found, picture.read_bytes() if found.decided else None, transferred))
     except OSError as error:
         raise ArError(
             f"the report cannot be written to {folder}: {error}.", fix="name a folder that can, with --output DIR"

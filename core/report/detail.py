@@ -45,6 +45,7 @@ def experiment(reader: RunLookup, number: int) -> dict[str, Any]:
         "measured": _spanned(certainty.raw) if certainty else None,
         "shrunken": _spanned(certainty.shrunken) if certainty else None,
         "better": row.judged.get("better"),
+        "origin": None if row.origin is None else one_line(f"{row.origin} on {row.origin.device}", 200),
         "parent": row.parent,
         "commit": row.commit,
         "created": row.created,

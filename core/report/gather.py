@@ -16,6 +16,7 @@ from autoresearch.core.report.predictions import PredictionScore, predictions_of
 from autoresearch.core.report.reproduction import Reproduction, reproduction_of
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
+from autoresearch.core.store.transfers import Transfer, counts, transfers_of
 
 FAILED: tuple[Status, ...] = ("crash", "invalid", "timeout")
 
@@ -73,8 +74,15 @@ class RunReport:
     """The last `ar verify`."""
     ablated: Mapping[str, Any] | None
     """The last `ar ablate`."""
+    transfers: tuple[Transfer, ...]
+    """Findings of other devices, and what became of them here."""
     yardsticks: Mapping[str, float]
     reproduction: Reproduction
+
+    @property
+    def transferred(self) -> list[dict[str, Any]]:
+        """How many findings each other run had, and how many of them held here."""
+        return counts(self.transfers)
 
     @property
     def gain(self) -> tuple[float, float, float] | None:
@@ -114,6 +122,7 @@ def gather(reader: LedgerReader) -> RunReport:
         predictions=tuple(scores(predictions_of(decided))),
         verified=looks[-1] if looks else None,
         ablated=ablations[-1] if ablations else None,
+        transfers=transfers_of(reader),
         yardsticks=yardsticks_of(run),
         reproduction=reproduction_of(run, best, trials, reader.folder),
     )

@@ -21,15 +21,20 @@ VERDICTS = {
     "gone": "the same file: later changes replaced it",
 }
 """Of `ar ablate` about the best file without a change."""
+TRANSFERRED = {"keep": "held", "discard": "did not hold", "untried": "not tried"}
+"""What became here of a finding of another device."""
 
 
-def html_page(report: RunReport, picture: bytes | None) -> str:
-    """The report as one HTML file that asks nobody for anything. `picture` is a PNG.
+def html_page(report: RunReport, picture: bytes | None, transfer_picture: bytes | None = None) -> str:
+    """The report as one HTML file that asks nobody for anything. The pictures are PNG: the run, and what transferred.
 
     Whatever comes from a proposal or a log is escaped, and the page allows no script.
     """
-    source = None if picture is None else f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-    return _render("report.html", report, picture=source)
+    return _render("report.html", report, picture=_embedded(picture), transfer_picture=_embedded(transfer_picture))
+
+
+def _embedded(picture: bytes | None) -> str | None:
+    return None if picture is None else f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
 def markdown(report: RunReport) -> str:
@@ -67,6 +72,7 @@ def _render(name: str, report: RunReport, **more: Any) -> str:
         "line": one_line,
         "code": code_span,
         "verdict": lambda value: VERDICTS.get(value, one_line(str(value), 60)),
+        "transferred": lambda value: TRANSFERRED.get(value, value),
         "day": lambda value: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(value)),
     }
     return environment.get_template(name).render(report=report, max_failures=MAX_FAILURES, **more)

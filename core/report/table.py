@@ -22,6 +22,8 @@ def cells(row: ExperimentRow) -> tuple[str, ...]:
     description = one_line(row.hypothesis)
     if row.status in ("crash", "invalid", "timeout") and row.reason:
         description += f" ({one_line(row.reason)})"
+    if row.origin is not None:
+        description += f" [{row.origin}]"
     return (
         str(row.number),
         row.status or row.state,

@@ -143,6 +143,11 @@ class LedgerReader:
         rows = self._rows("SELECT experiment FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [int(row["experiment"]) for row in rows if row["experiment"] is not None]
 
+    def with_origin(self) -> list[ExperimentRow]:
+        """Every experiment that tries another run's finding, in order. Not for ledgers from before there were any."""
+        rows = self._rows("SELECT * FROM experiments WHERE origin IS NOT NULL ORDER BY number")
+        return [experiment_row(row) for row in rows]
+
     def has_commit(self, commit: str) -> bool:
         """Whether an experiment of this run has that commit."""
         return bool(self._rows("SELECT 1 FROM experiments WHERE commit_id = ? LIMIT 1", (commit,)))

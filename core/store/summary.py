@@ -9,6 +9,7 @@ from autoresearch.core.store.exports import BEST_TRAIN, RESULTS
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.source import branch_name
+from autoresearch.core.store.transfers import counts, transfers_of
 
 
 def decided_record(row: ExperimentRow) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
         "tokens_in": totals.tokens_in,
         "tokens_out": totals.tokens_out,
         "usd": totals.usd,
+        "findings": counts(transfers_of(reader)),
         "branch": branch_name(run.tag),
         "best_train": str(reader.folder / BEST_TRAIN) if best else None,
         "results": str(reader.folder / RESULTS),

@@ -66,6 +66,7 @@ function costs(it, tag) {
     ["model", cost.models],
     ["category", it.category],
     ["researcher", it.researcher],
+    ["found by", it.origin],
     ["edit of", it.n ? link(`experiment ${it.parent}`, tag, it.parent) : null],
     ["commit", it.commit],
     ["remembers", Object.entries(it.parameters).map(([name, value]) => `${name} = ${value}`).join(", ")],

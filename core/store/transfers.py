@@ -1,0 +1,77 @@
+"""What became in a run of what others have found, from its own ledger alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autoresearch.core.proposal import Origin, Outcome
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
+
+KNOWN, GONE = "finding", "finding gone"
+"""Events of the ledger: a finding was seen for the first time, and its run has given it up."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A finding of another run, and what became of it here. Deltas are bits per byte on different devices."""
+
+    origin: Origin
+    hypothesis: str
+    """In the words of the run that found it."""
+    category: str
+    outcome: Outcome
+    experiment: int | None
+    """That tried it here, or tries it."""
+    delta: float | None
+    """Here."""
+    gone: bool
+    """Its run has given it up since."""
+
+
+def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
+    """Every finding that was offered to the run: by run, those that were tried first, then by gain there."""
+    known = {origin_of(event): event for event in reader.events(KNOWN)}
+    if not known:
+        return ()  # so of every ledger from before there were findings
+    gone = {origin_of(event) for event in reader.events(GONE)}
+    tries: dict[Origin, ExperimentRow] = {}
+    for row in reader.with_origin():
+        if row.origin is not None and (row.origin not in tries or tries[row.origin].status != "keep"):
+            tries[row.origin] = row
+    found = []
+    for origin, event in known.items():
+        tried = tries.get(origin)
+        outcome: Outcome = "untried" if tried is None else tried.status or "in flight"
+        at, delta = (None, None) if tried is None else (tried.number, tried.delta)
+        found.append(Transfer(origin, event["hypothesis"], event["category"], outcome, at, delta, origin in gone))
+    return tuple(sorted(found, key=_place))
+
+
+def _place(one: Transfer) -> tuple[str, str, bool, float]:
+    return one.origin.run, one.origin.device, one.outcome == "untried", one.origin.delta or 0.0
+
+
+def origin_of(event: dict[str, Any]) -> Origin:
+    """From an event's payload."""
+    return Origin(event["run"], event["experiment"], event["backend"], event["device"], event.get("delta"))
+
+
+def counts(transfers: Sequence[Transfer]) -> list[dict[str, Any]]:
+    """For every run whose findings were offered: how many there were, were tried here, and held."""
+    groups: dict[tuple[str, str, str], list[Transfer]] = {}
+    for one in transfers:
+        groups.setdefault((one.origin.run, one.origin.backend, one.origin.device), []).append(one)
+    return [
+        {
+            "run": run,
+            "backend": backend,
+            "device": device,
+            "offered": len(some),
+            "tried": sum(one.outcome not in ("untried", "in flight") for one in some),
+            "held": sum(one.outcome == "keep" for one in some),
+        }
+        for (run, backend, device), some in groups.items()
+    ]
