@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autoresearch.core.report.figures import BEST, DISCARD, GRID, INK
+from autoresearch.core.report.figures import BEST, DISCARD, GRID, INK, add_legend
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.transfers import Transfer
 
@@ -32,12 +32,13 @@ def quadrants(transfers: Sequence[Transfer], here: str) -> bytes | None:
     figure = Figure(figsize=(6.67, 4.67), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for outcome, colour, label in (("keep", BEST, "held here"), ("", DISCARD, "did not hold")):
-        some = [one for one in dots if (one.outcome == "keep") == (outcome == "keep")]
+    for held, colour, label in ((True, BEST, "held here"), (False, DISCARD, "did not hold")):
+        some = [one for one in dots if (one.outcome == "keep") == held]
         if some:
             x, y = zip(*((_gain(one.origin.delta), _gain(one.delta)) for one in some), strict=True)
             axes.scatter(x, y, s=46, color=colour, edgecolor="white", linewidth=1.0, label=label, zorder=3)
     _dress(axes, dots, here)
+    add_legend(figure, axes)
     if len(dots) <= MAX_LABELS:
         for one in dots:
             at = (_gain(one.origin.delta), _gain(one.delta))
@@ -57,12 +58,11 @@ def _dress(axes: Axes, dots: Sequence[Transfer], here: str) -> None:
     axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
     most = max(_gain(one.origin.delta) for one in dots)
-    axes.plot([0, most], [0, most], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), alpha=0.5, zorder=1)
-    axes.annotate("as much here", (most, most), (-4, -4), textcoords="offset points", ha="right", va="top", fontsize=8)
+    dashes = {"linestyle": (0, (5, 4)), "linewidth": 0.9, "alpha": 0.5}
+    axes.plot([0, most], [0, most], color=INK, label="as much as there", zorder=1, **dashes)
     axes.set_xlabel(f"gained on {', '.join(there)} (bits per byte)", color=INK)
     axes.set_ylabel(f"gained here, on {one_line(here, 40)}", color=INK)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
