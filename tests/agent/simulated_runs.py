@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autoresearch.agent.constants import read_constants
 from autoresearch.agent.observations import numbers
-from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
+from autoresearch.core.findings import with_outcomes
+from autoresearch.core.proposal import Attempt, Finding, History, Proposal, Researcher
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,11 +67,15 @@ def run(
     score: Callable[[str], float | None] = objective,
     seed: int = 0,
     restart: bool = False,
+    findings: Sequence[Finding] = (),
 ) -> list[Attempt]:
-    """Propose, score and judge so many times; `restart` makes a new researcher for every proposal."""
+    """Propose, score and judge so many times; `restart` makes a new researcher for every proposal.
+
+    `findings` are offered all the time, with what became of them.
+    """
     attempts, researcher = [baseline(source, score(source) or math.inf)], make()
     for experiment in range(1, experiments + 1):
-        history = history_of(attempts, seed)
+        history = replace(history_of(attempts, seed), findings=with_outcomes(findings, attempts, ()))
         proposal = (make() if restart else researcher).propose(history)
         value, best = score(proposal.source), history.incumbent.val_bpb
         status = "crash" if value is None else "keep" if best is None or value < best else "discard"
@@ -82,4 +88,5 @@ def _attempt(experiment: int, proposal: Proposal, status: str, value: float | No
         experiment=experiment, source=proposal.source, status=status, reason="", hypothesis=proposal.hypothesis,
         category=proposal.category, researcher=proposal.researcher, predicted_delta=proposal.predicted_delta,
         val_bpb=value, estimate=value, delta=None, parent=parent, parameters=proposal.parameters,
+        origin=proposal.origin,
     )  # fmt: skip
