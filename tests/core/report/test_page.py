@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.loop import Limits, Loop
-from autoresearch.core.proposal import Proposal
+from autoresearch.core.proposal import Origin, Proposal
 from autoresearch.core.report.figures import draw_progress
 from autoresearch.core.report.gather import gather
 from autoresearch.core.report.page import code_span, html_page, markdown
+from autoresearch.core.report.quadrants import quadrants
 from autoresearch.core.report.wording import dollars, span
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -167,3 +169,48 @@ def test_a_code_span_holds_any_text(text):
 def test_durations_and_dollars_read_well():
     assert [span(value) for value in (0.5, 42, 150, 7260)] == ["0.5 s", "42 s", "2 min 30 s", "2 h 1 min"]
     assert [dollars(value) for value in (None, 0.0, 0.0012, 3.456)] == ["not known", "$0", "$0.0012", "$3.46"]
+
+
+@pytest.fixture
+def transferred(tmp_path):
+    """Findings of a hostile run and of an honest one: held, not held, crashed, not tried, and given up."""
+    with open_run(make_workspace(tmp_path / "w"), "first") as run:
+        origins = [Origin("mac|\n`x`", n, "mlx", HOSTILE if n == 4 else "Apple M4", -0.01 * n) for n in range(1, 6)]
+        for origin in origins:
+            run.ledger.note("finding", None, {**asdict(origin), "hypothesis": HOSTILE, "category": "shape"})
+        run.ledger.note("finding gone", None, asdict(origins[4]))
+
+        class Given(Widths):
+            def propose(self, history):
+                return replace(super().propose(history), origin=origins[len(history.attempts) - 1])
+
+        Loop(run, Given(9, 12, 3), Greedy(), Scripted({3: "crash"}), limits=Limits(3)).go()
+        return gather(run.ledger)
+
+
+def test_the_page_says_what_transferred_from_other_devices(transferred):
+    page, text = html_page(transferred, None, b"picture"), markdown(transferred)
+    told = [(one.origin.experiment, one.outcome, one.experiment, one.gone) for one in transferred.transfers]
+    apple, hostile = [one for one in told if one[0] != 4], [one for one in told if one[0] == 4]
+    assert apple == [
+        *((3, "crash", 3, False), (2, "discard", 2, False), (1, "keep", 1, False)),
+        (5, "untried", None, True),
+    ]
+    assert hostile == [(4, "untried", None, False)]
+    assert "1 of 4 of mac| `x` (mlx on Apple M4) held here, 1 not tried yet" in page
+    for words in (">held<", ">did not hold<", ">crash<", ">not tried<", "given up there since", "−0.0200", "+0.3000"):
+        assert words in page
+    assert "held | −0.1000 | 1 |" in text and "did not hold | +0.3000 | 2 |" in text
+    assert "<script" not in page and page.count("<img") == 1
+    outside = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", text)
+    assert not [words for words in ("evil.example", "<script", "@someone") if words in outside]
+
+
+def test_a_run_without_findings_says_nothing_of_them(reported):
+    assert "other devices" not in html_page(reported, None) + markdown(reported)
+
+
+def test_gains_there_and_here_become_a_picture_when_there_are_enough(transferred):
+    assert quadrants(transferred.transfers, "NVIDIA H100") is None, "two have both figures"
+    more = [*transferred.transfers, *(replace(one, delta=0.0) for one in transferred.transfers)]
+    assert quadrants(more, "$x_{").startswith(b"\x89PNG")
