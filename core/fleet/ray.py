@@ -6,6 +6,7 @@ Ray is imported when a cluster is connected to, and only here.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ WAIT_SECONDS = 0.2
 CANCEL_SECONDS = 30.0
 """For a cancelled trial to say that nothing is left; then its process is killed, and the trial's dies with it."""
 CLOSE_SECONDS = 10.0
+KNOCK_SECONDS = 5.0
 HEAD = "node:__internal_head__"
 """What Ray calls a resource that only the head's node has."""
 
@@ -64,15 +66,21 @@ class RayCluster:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
             try:
+                if address is not None and not _reaches(address):
+                    raise ConnectionError("nothing answers there")  # Ray itself would try for many minutes
                 self._ray.init(address=address or "auto", **quiet)
             except ConnectionError:
-                if address is not None or not start:
+                if address is not None and _reaches(address) and _use_token():
+                    self._ray.init(address=address, **quiet)
+                elif address is None and start:
+                    self._ray.init(address="local", include_dashboard=False, **quiet)
+                else:
                     raise
-                self._ray.init(address="local", include_dashboard=False, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            where = address or "this machine"
-            message = f"there is no Ray cluster at {where}: {' '.join(str(error).split())[:300]}"
-            raise PrerequisiteError(message, fix="`ray start --head` on its first machine") from None
+            where = f"at {address}" if address else "on this machine"
+            message = f"there is no Ray cluster {where}: {' '.join(str(error).split())[:300]}"
+            fix = "`ray start --head` on its first machine; RAY_AUTH_MODE must be the same everywhere"
+            raise PrerequisiteError(message, fix=fix) from None
 
     def nodes(self) -> Mapping[str, Room]:
         """Those that live."""
@@ -152,6 +160,30 @@ class RayCluster:
             ending = threading.Thread(target=self._ray.shutdown, daemon=True)
             ending.start()
             ending.join(CLOSE_SECONDS)
+
+
+def _reaches(address: str) -> bool:
+    """Whether something listens at HOST:PORT; what is written otherwise is for Ray to understand."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return True
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _use_token() -> bool:
+    """Speak with the token of this machine, as Ray does by itself only where it finds the cluster by itself.
+
+    Whether there is one, and nobody has said that none is to be used.
+    """
+    try:
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    except ImportError:  # older versions ask nobody for a token
+        return False
+    return "RAY_AUTH_MODE" not in os.environ and bool(maybe_enable_token_auth_if_token_available(False))
 
 
 def _room(node: Mapping[str, Any]) -> Room:

@@ -20,6 +20,8 @@ SILENT_SECONDS = 30.0
 """Without a word from a run, then it has died, and what it held is free."""
 OFFER_SECONDS = 5.0
 """How long a run may leave an offer unused while somebody else could use the place."""
+PROMISE_SECONDS = 2.0
+"""How long an offer holds at least, also one that was unused for long when somebody comes who could use the place."""
 GRACE_SECONDS = 2.0
 """How long an offer that is over is honoured: the run may have decided to use it before it heard."""
 PASS_SECONDS, PASS_AT_MOST_SECONDS = 10.0, 120.0
@@ -66,6 +68,7 @@ class _Lease:
 @dataclass
 class _Offer:
     run: str
+    since: float
     until: float | None = None
     """None while nobody else could use the place."""
     withdrawn: bool = False
@@ -273,7 +276,7 @@ class Sharing:
             name = run.word["run"]
             key = next(places[name], None)
             if key is not None:
-                self._offers[key] = _Offer(name)
+                self._offers[key] = _Offer(name, now)
                 has[name] += self._devices(key)
                 if run.pass_seconds > PASS_SECONDS:
                     waiting.remove(run)  # it has left offers unused of late: one is enough to see whether it is ready
@@ -296,7 +299,7 @@ class Sharing:
             if not any(run.could_use(key) for run in rivals):
                 offer.until = None
             elif offer.until is None:
-                offer.until = now + OFFER_SECONDS
+                offer.until = max(offer.since + OFFER_SECONDS, now + PROMISE_SECONDS)
 
     def _share_of(self, run: _Run) -> float:
         whole = sum(other.used for other in self._runs.values())
@@ -306,7 +309,7 @@ class Sharing:
         name = run.word["run"]
         offered = []
         for key, offer in self._offers.items():
-            left = OFFER_SECONDS if offer.until is None else offer.until - now
+            left = PROMISE_SECONDS if offer.until is None else offer.until - now
             if offer.run == name and left > 0:
                 offered.append((key, left))
         others = [
