@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +46,9 @@ class OtherRuns:
 
     def look(self, own: Path, backend: str, device: str) -> list[Kept]:
         """What runs of other backends or devices keep now; `own` is the folder of the run that asks."""
-        found: dict[Whose, Kept] = {}
-        for folder in sorted({folder.resolve() for folder in self._folders()} - {own.resolve()}):
-            kept = self._read(folder)
+        own, found = own.resolve(), dict[Whose, Kept]()
+        for folder in sorted({folder.resolve() for folder in self._folders()} - {own}):
+            kept = self._read(folder, copied=folder.parent != own.parent)
             if kept is None or kept.whose[1:] == (backend, device):
                 continue
             if kept.whose in found:
@@ -55,14 +57,14 @@ class OtherRuns:
             found[kept.whose] = kept
         return list(found.values())
 
-    def _read(self, folder: Path) -> Kept | None:
+    def _read(self, folder: Path, *, copied: bool) -> Kept | None:
         state = _state(folder)
         before = self._seen.get(folder)
         if before is not None and before[0] == state:
             return before[1]
         kept = before[1] if before is not None else None
         try:
-            kept = read_kept(folder)
+            kept = read_copy(folder) if copied else read_kept(folder)
             self._complained.discard(folder)
         except LedgerError as error:
             self._complain(folder, error.message)
@@ -90,9 +92,14 @@ def folders_of(workspace: Path, wanted: Sequence[str]) -> Callable[[], Iterable[
     return folders
 
 
-def read_kept(folder: Path) -> Kept:
-    """What the run in that folder keeps. Raises `LedgerError` when its ledger cannot be read."""
+def read_kept(folder: Path, *, check: bool = False) -> Kept:
+    """What the run in that folder keeps. Raises `LedgerError` when its ledger cannot be read.
+
+    `check` walks along the ledger's chain as well.
+    """
     with LedgerReader(folder) as reader:
+        if check and (fault := reader.verify().fault) is not None:
+            raise LedgerError(f"it is not as it was written ({fault}).")
         run = reader.run()
         whose = (run.tag, str(run.config["backend"]), str(run.config["device"]))
         rows = [row for row in reader.keeps() if row.number]
@@ -111,6 +118,21 @@ def read_kept(folder: Path) -> Kept:
             )
         roots = {origins[row.number]: row.origin for row in rows if row.origin is not None}
     return Kept(whose, tuple(findings), roots, frozenset(origins.values()))
+
+
+def read_copy(folder: Path) -> Kept:
+    """The same of a folder that came from elsewhere: it may be replaced at any time, be torn, or not be writable."""
+    if not (folder / LEDGER_NAME).is_file():
+        raise LedgerError(f"there is no {LEDGER_NAME} in it.")
+    with tempfile.TemporaryDirectory(prefix="ar-findings-") as name:
+        here = Path(name)
+        for file in folder.glob(f"{LEDGER_NAME}*"):
+            if not file.name.endswith("-shm"):  # sqlite's own, and of another machine
+                shutil.copyfile(file, here / file.name)
+        try:
+            return read_kept(here, check=True)
+        except LedgerError as error:
+            raise LedgerError(error.message.replace(str(here), str(folder)), fix="copy it again") from error
 
 
 def _state(folder: Path) -> object:

@@ -58,8 +58,7 @@ def _dress(axes: Axes, dots: Sequence[Transfer], here: str) -> None:
     axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
     most = max(_gain(one.origin.delta) for one in dots)
-    dashes = {"linestyle": (0, (5, 4)), "linewidth": 0.9, "alpha": 0.5}
-    axes.plot([0, most], [0, most], color=INK, label="as much as there", zorder=1, **dashes)
+    axes.plot([0, most], [0, most], color=INK, ls=(0, (5, 4)), lw=0.9, alpha=0.5, label="as much as there", zorder=1)
     axes.set_xlabel(f"gained on {', '.join(there)} (bits per byte)", color=INK, parse_math=False)
     axes.set_ylabel(f"gained here, on {one_line(here, 40)}", color=INK, parse_math=False)
     axes.grid(color=GRID, linewidth=0.8)

@@ -157,8 +157,20 @@ def test_a_folder_that_was_copied_from_another_machine_is_read_where_it_lies(wor
     mac(workspace, 9)
     shutil.move(workspace / "runs/mac", tmp_path / "copied")
     assert told(workspace, said) == ()
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "copied").iterdir())
     assert names(told(workspace, said, "auto", str(tmp_path / "copied"))) == ["mac#1"]
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "copied").iterdir()) == before
     assert told(workspace, said, "none") == ()
+
+
+def test_a_copy_that_is_not_as_it_was_written_is_not_believed(workspace, said, tmp_path):
+    mac(workspace, 9)
+    folder = shutil.move(workspace / "runs/mac", tmp_path / "copied")
+    connection = sqlite3.connect(folder / "ledger.sqlite")
+    connection.execute("UPDATE experiments SET delta = -9 WHERE number = 1")
+    connection.commit()
+    assert told(workspace, said, str(folder)) == ()
+    assert "experiment 1: its row or its trials are not what was written" in said[-1]
 
 
 def test_two_folders_of_one_run_count_once_and_it_is_said(workspace, said, tmp_path):
