@@ -252,6 +252,10 @@ def _proposal(edited: Edited, change: Change, header: Header, talk: _Talk, model
         parameters["root"] = task.base.parameters.get("root", task.base.experiment)
     if header.risk:
         parameters["risk"] = header.risk[:200]
+    # A repair or a follow-up of a finding is still about that finding.
+    origin = named_finding(talk.history, header.finding)
+    if origin is None and task.operator in ("debug", "follow_up"):
+        origin = task.base.origin
     names = ", ".join(change.names[:4])
     return Proposal(
         source=edited.source,
@@ -261,7 +265,7 @@ def _proposal(edited: Edited, change: Change, header: Header, talk: _Talk, model
         cost=talk.cost,
         researcher=LLM.name,
         parameters=parameters,
-        origin=named_finding(talk.history, header.finding),
+        origin=origin,
     )
 
 

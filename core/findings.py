@@ -77,6 +77,9 @@ def with_outcomes(
     findings: Iterable[Finding], attempts: Sequence[Attempt], in_flight: Sequence[InFlight]
 ) -> tuple[Finding, ...]:
     """Each finding with what became of it here. Where it was tried more than once, a keep counts, else the last."""
+    findings = tuple(findings)
+    if not findings:
+        return ()
     tries: dict[Origin, Attempt] = {}
     for attempt in attempts:
         if attempt.origin is not None and (attempt.origin not in tries or tries[attempt.origin].status != "keep"):
