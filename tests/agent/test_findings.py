@@ -147,16 +147,33 @@ def test_a_reply_names_the_finding_that_it_tries():
     assert [named_finding(given, name) for name in ("", "none", "mac#77", "mac")] == [None] * 4
 
 
-def test_a_models_proposal_carries_the_finding_that_it_names():
-    line = next(line for line in SOURCE.splitlines() if line.startswith("WARMDOWN"))
-    said = "FINDING: mac#5\n" + reply(line, "WARMDOWN = 0.7")
-    with ModelServer(lambda *_: {"text": said}) as server:
-        provider = Provider(api_base=server.url, timeout_seconds=20.0)
-        models = Models(["openai/test-model"], provider, Spending(None, None))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("OPENAI_API_KEY", "sk-test")
-            proposal = LLM(models).propose(history(LARGE))
+@pytest.fixture
+def answered(monkeypatch):
+    """The proposal of a model that says this."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+
+    def answered(given, said):
+        with ModelServer(lambda *_: {"text": said}) as server:
+            provider = Provider(api_base=server.url, timeout_seconds=20.0)
+            return LLM(Models(["openai/test-model"], provider, Spending(None, None))).propose(given)
+
+    return answered
+
+
+LINE = next(line for line in SOURCE.splitlines() if line.startswith("WARMDOWN"))
+
+
+def test_a_models_proposal_carries_the_finding_that_it_names(answered):
+    proposal = answered(history(LARGE), "FINDING: mac#5\n" + reply(LINE, "WARMDOWN = 0.7"))
     assert proposal.origin == LARGE.origin and read_constants(proposal.source)["WARMDOWN"].value == 0.7
+    assert answered(history(LARGE), reply(LINE, "WARMDOWN = 0.7")).origin is None
+
+
+def test_a_repair_of_a_finding_is_still_about_it(answered):
+    broken = replace(attempt(1, SOURCE + "\n1 / 0\n", "crash", LARGE.origin, researcher="llm"), delta=None)
+    broken = replace(broken, val_bpb=None, estimate=None, parameters={"kind": "structural"})
+    proposal = answered(history(LARGE, attempts=[broken]), reply("1 / 0", "X = 1"))
+    assert proposal.parameters["operator"] == "debug" and proposal.origin == LARGE.origin
 
 
 def test_an_outside_agent_finds_them_in_its_task(tmp_path):
