@@ -1,4 +1,5 @@
-"""Trials on a Ray cluster of two nodes on this machine: results, files, a corpus that is sent, a stop, a lost node.
+"""Trials on a Ray cluster of two nodes on this machine: two loops that share it, results, files, a corpus that is sent,
+a stop, a lost node.
 
 One test for all of it: a cluster takes many seconds to start, and tests of one file may run in several processes.
 """
@@ -16,6 +17,7 @@ import pytest
 from null_trials import request
 from offspring import offspring
 from prerequisites import lacking
+from two_loops import two_loops_share_the_places
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
@@ -43,7 +45,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         from ray.cluster_utils import Cluster
     except ImportError:
         lacking("Ray is not installed (pip install 'autoresearch-dual[fleet]')")
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
+    # Without a token, whether there is one on this machine or not: not every process would ask for it.
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0", RAY_AUTH_MODE="disabled")
     os.environ["AR_DATA_DIR"] = str(tmp_path_factory.mktemp("node-data"))
     made, second = start_two_nodes(Cluster)
     del os.environ["AR_DATA_DIR"]
@@ -70,6 +73,7 @@ def start_two_nodes(kind: Callable[..., Any]) -> tuple[Any, Any]:
 @pytest.mark.timeout(900)
 def test_a_fleet_of_two_nodes(nodes: tuple, prepared: Prepared, tmp_path: Path) -> None:
     cluster, corpus = RayCluster(nodes[0].address), corpus_of(prepared.folder)
+    two_loops_share_the_places(cluster, nodes[0].address, tmp_path / "loops")
     found = survey(cluster, "null", corpus)
     device = choose_device(found)
     executor = FleetExecutor(cluster, Wanted("null", device.words(), code_sha256("null")), corpus, found)

@@ -1,0 +1,243 @@
+"""Two runs' executors on one played cluster, what a run says of it, and what `ar status` and `ar fleet` make of it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from null_trials import request
+from test_remote_executor import CPU, WANTED, Played, node, wait_for
+
+from autoresearch.core.cli.fleet import find_node, find_run, node_records, node_row, run_row, table
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.errors import TrialError, UsageError
+from autoresearch.core.fleet import membership, remote, sharing, standing
+from autoresearch.core.fleet.cluster import Room
+from autoresearch.core.fleet.membership import Member
+from autoresearch.core.fleet.remote import FleetExecutor
+from autoresearch.core.fleet.sharing import Sharing
+from autoresearch.core.fleet.shipping import Corpus, corpus_of
+from autoresearch.core.fleet.standing import Board, Standing, read_standing
+from autoresearch.core.fleet.words import Answer, Report, RunReport, Word
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from loop_fixtures import make_workspace, open_run
+
+ALONE = Standing(0.0, 2, 2, 1, 0, 1.0, 0.5, False, (), ())
+
+
+class OneAtATime(Sharing):
+    """As an engine has it: one call after the other, and some answers are lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock, self.lose, self.dead = threading.Lock(), 0, False
+
+    def sync(self, word: Word) -> Answer:
+        with self.lock:
+            if self.dead:
+                raise ConnectionError("no answer")
+            answer = super().sync(word)
+            if word["asked"] and self.lose:
+                self.lose -= 1
+                raise ConnectionError("the answer is lost")
+            return answer
+
+
+@pytest.fixture
+def corpus(prepared: Prepared) -> Corpus:
+    return corpus_of(prepared.folder)
+
+
+@pytest.fixture
+def cluster() -> Played:
+    return Played({"a": node(), "b": node()}, sharing=OneAtATime())
+
+
+def executor_of(cluster: Played, corpus: Corpus, tag: str, folder: Path, **more: Any) -> FleetExecutor:
+    return FleetExecutor(cluster, WANTED, corpus, member=Member(tag, folder, host="box"), **more)
+
+
+def test_two_runs_never_have_the_same_place_and_each_has_its_own(
+    cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path
+) -> None:
+    first, second = (executor_of(cluster, corpus, tag, tmp_path / tag) for tag in ("night", "day"))
+    assert (second.places, second.others) == (2, ("night",))
+    handles = [executor.submit(request(prepared, tmp_path / tag)) for tag, executor in (("1", first), ("2", second))]
+    wait_for(lambda: len(cluster.jobs) == 2)  # what the first does not use is the second's after a moment
+    assert {place.node for place, _ in cluster.jobs} == {"a", "b"}
+    assert (first.capacity(), second.capacity()) == (1, 1)
+    cluster.go.set()
+    assert [handle.result(10).status for handle in handles] == ["ok", "ok"]
+    second.close()
+    wait_for(lambda: first.capacity() == 2)
+    first.close()
+    assert cluster.sharing.report()["runs"] == []
+
+
+def test_a_place_is_free_for_the_next_trial_as_soon_as_there_is_a_result(
+    cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "GIVE_SECONDS", 60.0)  # on the busiest machine
+    monkeypatch.setattr(sharing, "PROMISE_SECONDS", 60.0)
+    executor = executor_of(cluster, corpus, "night", tmp_path / "r")
+    cluster.go.set()
+    for _ in range(5):
+        handles = [executor.submit(request(prepared, tmp_path / name)) for name in "ab"]
+        assert executor.capacity() == 2
+        assert [handle.result(10).status for handle in handles] == ["ok", "ok"]
+        assert executor.capacity() == 2
+    executor.close()
+
+
+def test_a_lost_answer_costs_no_place(cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path) -> None:
+    executor = executor_of(cluster, corpus, "night", tmp_path / "r")
+    assert isinstance(cluster.sharing, OneAtATime)
+    cluster.sharing.lose = 2
+    handle = executor.submit(request(prepared, tmp_path / "t"))
+    wait_for(lambda: len(cluster.jobs) == 1)
+    assert cluster.sharing.lose == 0
+    cluster.go.set()
+    assert handle.result(10).status == "ok"
+    wait_for(lambda: executor.capacity() == 2)
+    executor.close()
+
+
+def test_a_sharing_that_does_not_answer_any_more_counts_as_a_cluster_that_is_gone(
+    cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = executor_of(cluster, corpus, "night", tmp_path / "r")
+    handle = executor.submit(request(prepared, tmp_path / "t"))
+    wait_for(lambda: len(cluster.jobs) == 1)
+    monkeypatch.setattr(remote, "GONE_SECONDS", 0.5)
+    assert isinstance(cluster.sharing, OneAtATime)
+    cluster.sharing.dead = True
+    for ask in (lambda: handle.result(10), lambda: wait_for(lambda: executor.capacity() < 0)):
+        with pytest.raises(TrialError, match="has not answered"):
+            ask()
+    executor.close()
+
+
+def test_a_paused_run_and_a_drained_node_get_nothing_new_and_are_told_of(
+    cluster: Played, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "SYNC_SECONDS", 0.02)
+    monkeypatch.setattr(standing, "AT_MOST_SECONDS", 0.0)
+    folder, said = tmp_path / "night", list[str]()
+    folder.mkdir()
+    executor = executor_of(cluster, corpus, "night", folder, say=said.append)
+    (run,) = cluster.sharing.report()["runs"]
+    cluster.sharing.pause(run["run"], True)
+    wait_for(lambda: executor.capacity() == 0)
+    wait_for(lambda: said and "paused on the fleet" in said[-1] and "`ar fleet resume night`" in said[-1])
+    wait_for(lambda: (found := read_standing(folder)) is not None and found.paused)
+    cluster.sharing.pause(run["run"], False)
+    cluster.sharing.drain("a", True)
+    wait_for(lambda: executor.capacity() == 1)
+    wait_for(lambda: any("resumed" in line for line in said) and any("node h is drained" in line for line in said))
+    wait_for(lambda: (found := read_standing(folder)) is not None and found.drained == ("h",))
+    executor.close()
+    assert read_standing(folder) is None
+
+
+def test_a_run_that_waits_for_its_turn_says_so_once_in_a_while(tmp_path: Path) -> None:
+    said: list[str] = []
+    board = Board("day", None, said.append)
+    for second in range(100):
+        board.show(replace(ALONE, at=float(second), used=0, others=(("night", 2),)))
+    assert said == ["waiting for a place on the fleet: those that fit are used by night"]
+
+
+def test_status_shows_the_fleet_while_the_run_runs_and_says_when_that_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = make_workspace(tmp_path / "w")
+    with open_run(workspace, "night") as run:
+        shared = replace(ALONE, at=time.time(), others=(("day", 1),), drained=("h", "h"))
+        Board("night", run.folder, lambda _: None).show(shared)
+        assert ar(["--workspace", str(workspace), "status"]) == 0
+        _, line = capsys.readouterr().out.splitlines()
+        assert line == (
+            "  fleet: 1 of 2 places on 2 nodes; 1 other run: day (1); "
+            "priority 1, 50 % of the device time; drained: h (2)"
+        )
+        Board("night", run.folder, lambda _: None).show(replace(ALONE, at=time.time() - 240, paused=True))
+        assert ar(["--workspace", str(workspace), "status"]) == 0
+        assert capsys.readouterr().out.endswith("1 of 2 places on 2 nodes; paused (as it was 4 min ago)\n")
+        run.ledger.set_state("interrupted", "stopped")
+    assert ar(["--workspace", str(workspace), "status"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    (run.folder / standing.NAME).write_text('{"others": 3}')
+    assert read_standing(run.folder) is None
+
+
+def run_report(tag: str, host: str, **changes: Any) -> RunReport:
+    return RunReport(
+        **{  # type: ignore[typeddict-item]
+            "run": f"{host}:/w/runs/{tag}",
+            "tag": tag,
+            "host": host,
+            "folder": f"/w/runs/{tag}",
+            "priority": 2.0,
+            "machine": CPU.words(),
+            "places": [("aa11", "cpu", 0), ("ab22", "cpu", 0)],
+            "used": [("aa11", "cpu", 0)],
+            "device_seconds": 60.0,
+            "share": 0.25,
+            "paused": True,
+            **changes,
+        }
+    )
+
+
+ROOMS = {
+    "aa11": Room(8.0, 0.0, 1e9, "big", "10.0.0.1"),
+    "ab22": Room(8.0, 2.0, 1e9, "big", "10.0.0.1"),
+    "cc33": Room(0.0, 0.0, 1e9, "laptop", "10.0.0.3"),
+}
+
+
+def test_a_run_is_found_by_its_tag_and_a_node_by_host_address_or_id() -> None:
+    report = Report(runs=[run_report("night", "box"), run_report("day", "box"), run_report("day", "lap")], drained=[])
+    assert find_run(report, "night")["run"] == "box:/w/runs/night"
+    assert find_run(report, "lap:/w/runs/day")["host"] == "lap"
+    with pytest.raises(UsageError, match=r"no run 'nigth' on the fleet\. Fix: one of day, day, night"):
+        find_run(report, "nigth")
+    with pytest.raises(UsageError, match=r"2 runs .* called 'day'\. Fix: one of box:/w/runs/day, lap:/w/runs/day"):
+        find_run(report, "day")
+    with pytest.raises(UsageError, match="there is none now"):
+        find_run(Report(runs=[], drained=[]), "night")
+    assert [find_node(ROOMS, name)[0] for name in ("laptop", "10.0.0.3", "aa")] == ["cc33", "cc33", "aa11"]
+    with pytest.raises(UsageError, match=r"2 nodes .* called 'big'\. Fix: one of aa11, ab22"):
+        find_node(ROOMS, "big")
+    with pytest.raises(UsageError, match=r"no node 'x' .* one of big \(aa11\), big \(ab22\), laptop \(cc33\)"):
+        find_node(ROOMS, "x")
+
+
+def test_the_tables_say_what_runs_where() -> None:
+    report = Report(runs=[run_report("night", "box", places=[("aa11", "cpu", 0)])], drained=["ab22"])
+    rows = [list(node_row(one)) for one in node_records(ROOMS, report)]
+    assert rows[0] == ["aa11", "big", "10.0.0.1", CPU.words(), "1", "night", ""]
+    assert rows[1] == ["ab22", "big", "10.0.0.1", "8 cores, 2 GPUs", "-", "-", "drained"]
+    assert rows[2][3] == "none: it runs no trials"
+    run = {**run_report("night", "box"), "used": 1, "places": 2}
+    assert list(run_row(run)) == ["night", "box", "2", "1 of 2", "25 %", "paused"]
+    assert table(("a", "bb"), [("ccc", "")]) == ["a    bb", "ccc"]
+
+
+def test_a_priority_is_a_positive_number_and_a_clusters(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path / "w")
+    for given, words in (
+        (["--priority", "2"], "--priority is about a Ray cluster"),
+        (["--priority", "0", "--fleet", "ray"], "it is a positive number"),
+        (["--priority", "nan", "--fleet", "ray"], "it is a positive number"),
+    ):
+        assert ar(["--workspace", str(workspace), "--backend", "null", "loop", *given]) == 2
+        assert words in capsys.readouterr().err

@@ -1,0 +1,144 @@
+"""Two `ar loop` processes on one Ray cluster of two places: they share it; one is paused, one node is drained."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from library_text import copy_library
+
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.errors import LedgerError
+from autoresearch.core.fleet.cluster import Cluster
+from autoresearch.core.fleet.standing import read_standing
+from autoresearch.core.fleet.words import RunReport
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import TrialRow
+
+AR = [sys.executable, "-m", "autoresearch.core.cli.main"]
+CORPUS_BYTES = 600_000
+PATIENCE_SECONDS = 200.0
+BUDGET_SECONDS = 1.0
+
+
+@dataclass
+class LoopProcess:
+    """One run, and the process that goes on with it."""
+
+    tag: str
+    workspace: Path
+    process: subprocess.Popen[str]
+
+    def trials(self) -> list[TrialRow]:
+        try:
+            with LedgerReader(self.workspace / "runs" / self.tag) as reader:
+                return [trial for row in reader.experiments() for trial in reader.trials(experiment=row.number)]
+        except LedgerError:
+            return []  # not made yet
+
+    def ended(self) -> int:
+        return sum(trial.status is not None for trial in self.trials())
+
+    def told(self, cluster: Cluster) -> RunReport:
+        return next(run for run in cluster.share().report()["runs"] if run["tag"] == self.tag)
+
+    def check_finished(self) -> None:
+        """After one Ctrl-C: what ran was finished."""
+        _, said = self.process.communicate(timeout=PATIENCE_SECONDS)
+        assert self.process.returncode == 130, said
+        assert all(trial.status == "ok" for trial in self.trials())
+
+
+def two_loops_share_the_places(cluster: Cluster, address: str, folder: Path) -> None:
+    text = copy_library(folder / "text", CORPUS_BYTES)
+    loops = [start(tag, address, folder, text) for tag in ("night", "day")]
+    try:
+        night, day = loops
+        each_gets_its_share(night, day)
+        a_paused_run_stands_still(cluster, address, night, day)
+        a_drained_node_is_left_alone(cluster, address, night, day)
+        for loop in loops:
+            loop.process.send_signal(signal.SIGINT)
+        for loop in loops:
+            loop.check_finished()
+        assert cluster.share().report()["runs"] == []
+    finally:
+        for loop in loops:
+            loop.process.kill()
+            loop.process.communicate()
+
+
+def start(tag: str, address: str, folder: Path, text: Path) -> LoopProcess:
+    workspace, environment = folder / tag, {**os.environ, "AR_DATA_DIR": str(folder / "data")}
+    subprocess.run([*AR, "init", str(workspace)], check=True, capture_output=True, env=environment)
+    where = ["--backend", "null", "--preset", "demo", "--workspace", str(workspace), "-q"]
+    what = ["--tag", tag, "--judge", "greedy", "--budget", str(BUDGET_SECONDS), "--corpus", str(text)]
+    command = [*AR, *where, "loop", *what, "--fleet", "ray", "--address", address]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return LoopProcess(tag, workspace, subprocess.Popen(command, env=environment, **pipes))  # type: ignore[call-overload]
+
+
+def each_gets_its_share(night: LoopProcess, day: LoopProcess) -> None:
+    until(lambda: min(night.ended(), day.ended()) >= 3, night, day)
+    rows = [night.trials(), day.trials()]
+    begin = max(trials[0].started for trials in rows)
+    end = min(max(trial.ended or 0.0 for trial in trials) for trials in rows)
+    seconds = [sum(within(trial, begin, end) for trial in trials) for trials in rows]
+    assert min(seconds) > 0.25 * sum(seconds), seconds
+
+
+def within(trial: TrialRow, begin: float, end: float) -> float:
+    return max(0.0, min(trial.ended or end, end) - max(trial.started, begin))
+
+
+def a_paused_run_stands_still(cluster: Cluster, address: str, night: LoopProcess, day: LoopProcess) -> None:
+    assert ar(["fleet", "--address", address, "pause", "night"]) == 0
+    until(lambda: not night.told(cluster)["used"] and night.told(cluster)["paused"], night, day)
+    before, further = len(night.trials()), day.ended() + 2
+    until(lambda: day.ended() >= further, night, day)
+    assert len(night.trials()) == before
+    standing = read_standing(night.workspace / "runs" / night.tag)
+    assert standing is not None
+    assert (standing.paused, standing.used, [tag for tag, _ in standing.others]) == (True, 0, ["day"])
+
+
+def a_drained_node_is_left_alone(cluster: Cluster, address: str, night: LoopProcess, day: LoopProcess) -> None:
+    drained = sorted(cluster.nodes())[0]
+    command = [*AR, "fleet", "--address", address, "drain", drained[:12]]  # from outside, as people call it
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, f"({drained[:8]}) is drained" in done.stderr) == (0, True), done.stderr
+
+    def used() -> set[str]:
+        return {key[0] for run in cluster.share().report()["runs"] for key in run["used"]}
+
+    until(lambda: drained not in used(), night, day)
+    assert ar(["fleet", "--address", address, "resume", "night"]) == 0
+    further = night.ended() + 1, day.ended() + 1
+
+    def went_on() -> bool:
+        assert drained not in used()
+        return night.ended() >= further[0] and day.ended() >= further[1]
+
+    until(went_on, night, day)  # in turns, on the node that is left
+    assert ar(["fleet", "--address", address, "undrain", drained]) == 0
+    assert cluster.share().report()["drained"] == []
+
+
+def until(condition: Callable[[], bool], *loops: LoopProcess) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, said_by(loops)
+        assert all(loop.process.poll() is None for loop in loops), said_by(loops)
+        time.sleep(0.1)
+
+
+def said_by(loops: Sequence[LoopProcess]) -> str:
+    for loop in loops:
+        loop.process.kill()
+    return "\n".join(f"{loop.tag}: {loop.process.communicate()[1]}" for loop in loops)
