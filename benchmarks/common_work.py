@@ -1,17 +1,19 @@
-"""A training step of the `cuda` backend on the work of `ar bench --common`, as a share of the measured peak.
+"""A training step of a backend on the work of `ar bench --common`, as a share of the measured peak.
 
 One process, no feed and no scoring: what the train file itself can do. The peak is the best that square products of the
 same precision reach in the same process, on the same threads, by the same clock. FLOPs are those that the model needs,
 by the train file's `flops_per_token`: 6 for every weight of a matrix that is multiplied (2 forward, 4 backward;
 embeddings are looked up and free) and 12 per channel for every key that a query sees (the causal half alone). The
 optimizer's own products, norms, activations and the loss count as nothing. `--processor` counts the processor's time
-instead of the wall's: on one thread it tells two versions apart on a busy machine too.
+instead of the wall's: on one thread it tells two versions apart on a busy machine too. The process starts
+itself anew with a train child's environment: its allocator, and for `mlx` OpenBLAS.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -24,21 +26,21 @@ import numpy as np
 
 from autoresearch import backends
 from autoresearch.backends.contract import Spec
-from autoresearch.backends.cuda import runtime
 from autoresearch.core.bench.work import COMMON
 from autoresearch.core.config import choose_preset, load_presets
 from autoresearch.core.store.constants import write_constants, write_preset
+from autoresearch.core.trial.environment import ALLOCATOR, load_runtime
 
-BACKEND = Path(backends.__path__[0]) / "cuda"
+BACKENDS = Path(backends.__path__[0])
 SECONDS = 10.0
 """Of steps, for one way to run them."""
 SIZES = (1024, 2048, 4096)
 """Of the square products."""
 
 
-def train_file(path: Path, compiled: bool) -> ModuleType:
+def train_file(backend: str, path: Path, compiled: bool) -> ModuleType:
     """The train file at the common sizes, the rest from the `cpu` preset."""
-    preset = choose_preset(load_presets(BACKEND / "presets.toml"), "cpu")
+    preset = choose_preset(load_presets(BACKENDS / backend / "presets.toml"), "cpu")
     source = write_preset(path.read_text(encoding="utf-8"), preset)
     source = write_constants(source, {**COMMON, "COMPILE": "on" if compiled else "off"})
     module = ModuleType("common_work_train_file")
@@ -52,7 +54,8 @@ class Batches:
 
     budget = SECONDS
 
-    def __init__(self, seconds: float, now: Callable[[], float]) -> None:
+    def __init__(self, runtime: Any, seconds: float, now: Callable[[], float]) -> None:
+        self._runtime = runtime
         self._seconds, self._now, self._rng = seconds, now, np.random.default_rng(0)
         self._asked: list[float] = []
 
@@ -60,12 +63,12 @@ class Batches:
         """Endless."""
         while True:
             rows = self._rng.integers(0, int(COMMON["VOCAB_SIZE"]), (batch, seq + 1)).astype(np.uint16)
-            yield runtime.to_device(rows[:, :-1].copy()), runtime.to_device(rows[:, 1:].copy())
+            yield self._runtime.to_device(rows[:, :-1].copy()), self._runtime.to_device(rows[:, 1:].copy())
 
     def batches(self, batch: int, seq: int, packing: str = "best_fit") -> Any:
         """Until the time is over; at least four."""
         for pair in self.warmup(batch, seq):
-            runtime.synchronize()
+            self._runtime.synchronize()
             self._asked.append(self._now())
             if len(self._asked) > 4 and self._asked[-1] - self._asked[0] > self._seconds:
                 return
@@ -81,15 +84,21 @@ class Batches:
         """0..1."""
         return min(1.0, (self._now() - self._asked[0]) / self._seconds) if self._asked else 0.0
 
+    @property
+    def remaining(self) -> float:
+        """Seconds."""
+        return self._seconds * (1 - self.progress)
+
     def log(self, **scalars: float) -> None:
         """The live curve is not looked at."""
 
 
-def measure(path: Path, compiled: bool, seconds: float, now: Callable[[], float]) -> dict[str, Any]:
+def measure(backend: str, path: Path, compiled: bool, seconds: float, now: Callable[[], float]) -> dict[str, Any]:
     """Step time, tokens a second, and seconds of build and warm-up."""
-    module, began = train_file(path, compiled), time.perf_counter()
+    runtime = load_runtime(backend)
+    module, began = train_file(backend, path, compiled), time.perf_counter()
     model = module.build(Spec(2048, 256, seed=0, device=runtime.detect().kind, tier="cpu"))
-    data = Batches(seconds, now)
+    data = Batches(runtime, seconds, now)
     flops = module.flops_per_token(model)
     module.train(model, data, data)
     step = statistics.median(data.step_seconds)
@@ -104,7 +113,7 @@ def measure(path: Path, compiled: bool, seconds: float, now: Callable[[], float]
     }
 
 
-def peak_flops(precision: str, now: Callable[[], float]) -> float:
+def peak_flops(runtime: Any, precision: str, now: Callable[[], float]) -> float:
     """FLOP/s of the fastest of some blocks of products over all sizes. A product of size n takes 2 n^3 FLOP."""
     fastest = 0.0
     for size in SIZES:
@@ -117,20 +126,23 @@ def peak_flops(precision: str, now: Callable[[], float]) -> float:
     return fastest
 
 
-def measured(path: Path, modes: list[bool], seconds: float, now: Callable[[], float]) -> list[dict[str, Any]]:
+def measured(
+    backend: str, path: Path, modes: list[bool], seconds: float, now: Callable[[], float]
+) -> list[dict[str, Any]]:
     """One object per way to run the step, each with its share of the peak."""
+    runtime = load_runtime(backend)
     precision = runtime.detect().precision
-    peak = peak_flops(precision, now)
-    found = [measure(path, compiled, seconds, now) for compiled in modes]
+    peak = peak_flops(runtime, precision, now)
+    found = [measure(backend, path, compiled, seconds, now) for compiled in modes]
     for row in found:
-        row |= {"precision": precision, "peak_flops": peak}
+        row |= {"backend": backend, "precision": precision, "peak_flops": peak}
         row["share_of_peak"] = row["tokens_per_second"] * row["flops_per_token"] / peak
     return found
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Uncompiled, as short trials on a processor run."""
-    row = measured(BACKEND / "train.py", [False], SECONDS / 3 if quick else SECONDS, time.perf_counter)[0]
+    """`cuda` uncompiled, as short trials on a processor run, and with this process's own allocator."""
+    row = measured("cuda", BACKENDS / "cuda/train.py", [False], SECONDS / 3 if quick else SECONDS, time.perf_counter)[0]
     note = f"{row['mode']}, {row['precision']}, median of {row['steps']} steps of {COMMON['BATCH_TOKENS']} tokens"
     return [
         {"name": "training step", "median": row["tokens_per_second"], "unit": "tokens/s", "note": note},
@@ -139,13 +151,24 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     ]
 
 
+def start_anew(backend: str) -> None:
+    """Replace this process by one with a train child's environment, unless it has that."""
+    wanted = {**ALLOCATOR, **load_runtime(backend).launch_environment()}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        command = [sys.executable, "-m", "benchmarks.common_work", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **wanted})
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.common_work", description=__doc__)
-    parser.add_argument("--file", type=Path, default=BACKEND / "train.py", help="another train file")
+    parser.add_argument("--backend", default="cuda", choices=("cuda", "mlx"))
+    parser.add_argument("--file", type=Path, help="another train file")
     parser.add_argument("--compiled", action="store_true", help="measure the compiled step too")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--processor", action="store_true", help="count the processor's time")
     chosen = parser.parse_args()
+    start_anew(chosen.backend)
+    file = chosen.file or BACKENDS / chosen.backend / "train.py"
     clock = time.process_time if chosen.processor else time.perf_counter
-    for figures in measured(chosen.file, [False, True][: 1 + chosen.compiled], chosen.seconds, clock):
+    for figures in measured(chosen.backend, file, [False, True][: 1 + chosen.compiled], chosen.seconds, clock):
         print(json.dumps(figures))

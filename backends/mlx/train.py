@@ -111,7 +111,12 @@ def norm(x: mx.array) -> mx.array:
 
 def activation(x: mx.array) -> mx.array:
     """ReLU squared (Primer, arXiv:2109.08668): sparse, and cheap to differentiate."""
-    return mx.square(mx.maximum(x, 0))
+    return mx.square(positive(x))
+
+
+def positive(x: mx.array) -> mx.array:
+    """max(x, 0), without the comparison that keeps compiled loops on a CPU from using vectors."""
+    return 0.5 * (x + mx.abs(x))
 
 
 def residual(x: mx.array, sublayer: Callable[[mx.array], mx.array]) -> mx.array:
@@ -131,16 +136,17 @@ def exp(x: mx.array) -> mx.array:
 
 @partial(mx.compile, shapeless=True)
 def exp_in_products(x: mx.array) -> mx.array:
-    """Nine terms of the series at x / 32, squared five times: within 3e-5 of the true value.
+    """Seven terms of the series at x / 64, squared six times: within 3e-5 of the true value.
 
     MLX's CPU kernel takes exponentials one at a time, 13 to 30 ns each. Products vectorise, and compiled they are one
     pass: where the step is not compiled, and in scoring, this alone is, which takes a second or two.
     """
-    y = mx.maximum(x, -32) / 32
-    series = 1 + y / 9
-    for n in range(8, 0, -1):
-        series = 1 + y / n * series
-    for _ in range(5):
+    y = positive(x + 32) - 32
+    coefficients = [1 / (math.factorial(n) * 64**n) for n in range(8)]
+    series = coefficients[7]
+    for coefficient in reversed(coefficients[:7]):
+        series = series * y + coefficient
+    for _ in range(6):
         series = mx.square(series)
     return series
 
@@ -151,7 +157,7 @@ def softcap(z: mx.array) -> mx.array:
         return z
     if not on_cpu():
         return SOFTCAP * mx.tanh(z / SOFTCAP)
-    return SOFTCAP - 2 * SOFTCAP / (1 + exp(mx.minimum(z * (2 / SOFTCAP), 32)))  # tanh is as slow as exp
+    return SOFTCAP - 2 * SOFTCAP / (1 + exp(32 - positive(32 - z * (2 / SOFTCAP))))  # tanh is as slow as exp
 
 
 def has_value_embedding(layer: int) -> bool:
@@ -338,6 +344,11 @@ def initialise(model: GPT, seed: int) -> None:
 # ---- loss
 
 
+def one_hot(targets: mx.array, classes: int) -> mx.array:
+    """targets (N, 1) -> float32 (N, classes), 1 where the column's number is the target's and 0 elsewhere."""
+    return positive(1 - mx.abs(mx.arange(classes, dtype=mx.float32) - targets.astype(mx.float32)))
+
+
 @mx.custom_function
 def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """Mean cross-entropy of softcap(x @ weight.T), and its gradients, taken on the way forward.
@@ -356,7 +367,7 @@ def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array) -> t
         weights = exp(z - highest)
         partition = weights.sum(axis=1, keepdims=True)
         total = total + (mx.log(partition) + highest - mx.take_along_axis(z, target, axis=1)).sum()
-        dz = weights / partition - (mx.arange(z.shape[1]) == target)
+        dz = weights / partition - one_hot(target, z.shape[1])
         if SOFTCAP:
             dz = dz * (1 - mx.square(z / SOFTCAP))  # the slope of softcap, from its value
         dz = (dz / x.shape[0]).astype(x.dtype)

@@ -31,6 +31,13 @@ ALLOWED = (
 )
 """Nothing in it can carry a key: names are listed, not patterns."""
 
+ALLOCATOR = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"
+    f":glibc.malloc.mmap_threshold={32 * 2**20}:glibc.malloc.trim_threshold={16 * 2**30}"
+}
+"""Ask glibc for huge pages, and to keep what was freed. A step on a CPU takes and frees the same large blocks again and
+again, and page faults were 8 to 18 % of its time. Other C libraries do not read it."""
+
 
 def child_environment(home: str, temp: str) -> dict[str, str]:
     """The whole environment of a child, but for what its backend's runtime asks for."""
@@ -45,6 +52,7 @@ def child_environment(home: str, temp: str) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
+        **ALLOCATOR,
     }
 
 
