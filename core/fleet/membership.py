@@ -21,6 +21,8 @@ START_SECONDS = 90.0
 """For the first answer: the sharing may have to be started."""
 GIVE_SECONDS = 1.0
 """How long a trial that has ended waits to hear what comes free by it: a result must not wait for a lost cluster."""
+LEAVE_SECONDS = 10.0
+"""Since the last answer, then leave is not taken: nobody is there to hear it."""
 WAIT_SECONDS = 0.2
 
 
@@ -113,7 +115,7 @@ class Membership:
         self._closing.set()
         self._wake.set()
         self._thread.join(GIVE_SECONDS)
-        if time.monotonic() - self.seen < START_SECONDS:
+        if time.monotonic() - self.seen < LEAVE_SECONDS:
             with suppress(Exception):  # it will be taken for dead, and what it held is free then
                 self._share.leave(self.member.name, self.member.session)
 

@@ -16,6 +16,7 @@ from library_text import copy_library
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.fleet.cluster import Cluster
+from autoresearch.core.fleet.rayshare import NAME, NAMESPACE
 from autoresearch.core.fleet.standing import read_standing
 from autoresearch.core.fleet.words import RunReport
 from autoresearch.core.store.reader import LedgerReader
@@ -100,12 +101,25 @@ def within(trial: TrialRow, begin: float, end: float) -> float:
 def a_paused_run_stands_still(cluster: Cluster, address: str, night: LoopProcess, day: LoopProcess) -> None:
     assert ar(["fleet", "--address", address, "pause", "night"]) == 0
     until(lambda: not night.told(cluster)["used"] and night.told(cluster)["paused"], night, day)
+    lose_the_sharing(cluster, night, day)
     before, further = len(night.trials()), day.ended() + 2
     until(lambda: day.ended() >= further, night, day)
     assert len(night.trials()) == before
     standing = read_standing(night.workspace / "runs" / night.tag)
     assert standing is not None
     assert (standing.paused, standing.used, [tag for tag, _ in standing.others]) == (True, 0, ["day"])
+
+
+def lose_the_sharing(cluster: Cluster, *loops: LoopProcess) -> None:
+    """The loops make another, and tell it how things stood."""
+    import ray
+
+    ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
+
+    def known() -> dict[str, bool]:
+        return {run["tag"]: run["paused"] for run in cluster.share().report()["runs"]}
+
+    until(lambda: known() == {"night": True, "day": False}, *loops)
 
 
 def a_drained_node_is_left_alone(cluster: Cluster, address: str, night: LoopProcess, day: LoopProcess) -> None:
