@@ -69,4 +69,4 @@ def _in_words(finding: Finding, carried: Carried) -> str:
     origin = finding.origin
     gain = "" if origin.delta is None else f" ({origin.delta:+.4f} there)"
     without = f", without {', '.join(carried.left_out)}" if carried.left_out else ""
-    return f"{carried.words}{without}; kept on {' '.join(origin.device.split())}{gain}."
+    return f"{carried.words}{without}; kept by {origin.backend} on {' '.join(origin.device.split())}{gain}."

@@ -44,9 +44,10 @@ class Findings:
             about = {"hypothesis": finding.hypothesis, "category": finding.category}
             self._ledger.note(KNOWN, None, {**asdict(finding.origin), **about})
             self._known.add(finding.origin)
-        for (run, device), count in Counter((one.origin.run, one.origin.device) for one in news).items():
+        whose = Counter((one.origin.run, one.origin.backend, one.origin.device) for one in news)
+        for (run, backend, device), count in whose.items():
             changes = "a change" if count == 1 else f"{count} changes"
-            self.others.say(f"{run} has kept {changes} on {device}: offered here as proposals")
+            self.others.say(f"{run} ({backend} on {device}) has kept {changes}: offered here as proposals")
         standing = frozenset[Origin]().union(*(one.standing for one in kept))
         read = {one.whose for one in kept}
         for origin in sorted(self._known - standing - self._gone, key=str):

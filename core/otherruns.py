@@ -41,7 +41,7 @@ class OtherRuns:
         `say` is told what cannot be read.
         """
         self._folders, self.say = folders, say
-        self._seen: dict[Path, tuple[object, Kept | None]] = {}
+        self._seen: dict[Path, tuple[object, Kept]] = {}
         self._complained: set[Path] = set()
 
     def look(self, own: Path, backend: str, device: str) -> list[Kept]:
@@ -62,16 +62,18 @@ class OtherRuns:
         before = self._seen.get(folder)
         if before is not None and before[0] == state:
             return before[1]
-        kept = before[1] if before is not None else None
         try:
             kept = read_copy(folder) if copied else read_kept(folder)
-            self._complained.discard(folder)
         except LedgerError as error:
-            self._complain(folder, error.message)
+            why = error.message
         except (KeyError, TypeError, ValueError, OSError) as error:
-            self._complain(folder, f"its ledger cannot be understood ({type(error).__name__}: {error})")
-        self._seen[folder] = state, kept
-        return kept
+            why = f"its ledger cannot be understood ({type(error).__name__}: {error})"
+        else:
+            self._complained.discard(folder)
+            self._seen[folder] = state, kept
+            return kept
+        self._complain(folder, why)
+        return before[1] if before is not None else None  # and is read again next time
 
     def _complain(self, folder: Path, why: str) -> None:
         if folder not in self._complained:

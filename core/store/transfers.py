@@ -29,6 +29,8 @@ class Transfer:
     """Here."""
     gone: bool
     """Its run has given it up since."""
+    tried_as: str | None = None
+    """What that experiment changes, in the words of who proposed it: not all of a finding may have a counterpart."""
 
 
 def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
@@ -45,8 +47,18 @@ def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
     for origin, event in known.items():
         tried = tries.get(origin)
         outcome: Outcome = "untried" if tried is None else tried.status or "in flight"
-        at, delta = (None, None) if tried is None else (tried.number, tried.delta)
-        found.append(Transfer(origin, event["hypothesis"], event["category"], outcome, at, delta, origin in gone))
+        found.append(
+            Transfer(
+                origin=origin,
+                hypothesis=event["hypothesis"],
+                category=event["category"],
+                outcome=outcome,
+                experiment=tried.number if tried is not None else None,
+                delta=tried.delta if tried is not None else None,
+                gone=origin in gone,
+                tried_as=tried.hypothesis if tried is not None else None,
+            )
+        )
     return tuple(sorted(found, key=_place))
 
 

@@ -59,7 +59,7 @@ def test_the_largest_gain_that_can_be_carried_over_comes_first_and_says_where_it
     proposal = Tuner().propose(history(UNKNOWN, LARGE, SMALL))
     assert proposal.origin == LARGE.origin and str(proposal.origin) == "mac#5"
     assert proposal.source == write_constants(SOURCE, {"WARMDOWN": 0.7})
-    assert proposal.hypothesis == "WARMDOWN 0.5 -> 0.7; kept on Apple M4 (-0.0200 there)."
+    assert proposal.hypothesis == "WARMDOWN 0.5 -> 0.7; kept by mlx on Apple M4 (-0.0200 there)."
     assert proposal.researcher == "tuner" and proposal.predicted_delta is None
 
 

@@ -63,11 +63,11 @@ def test_a_keep_of_one_device_is_tried_on_the_other_and_the_report_says_what_bec
 
     rows, findings = drive("night-mac", "Apple M4", Tuner(), 1)
     assert str(rows[1].origin) == "night#1" and rows[1].status == "keep"
-    assert rows[1].hypothesis.startswith("LEARNING_RATE 1e-06 -> 0.5; kept on NVIDIA H100 (-")
-    assert drive.said == ["night has kept a change on NVIDIA H100: offered here as proposals"]
+    assert rows[1].hypothesis.startswith("LEARNING_RATE 1e-06 -> 0.5; kept by null on NVIDIA H100 (-")
+    assert drive.said == ["night (null on NVIDIA H100) has kept a change: offered here as proposals"]
     about = {"run": "night", "backend": "null", "device": "NVIDIA H100"}
     assert findings == [{**about, "offered": 1, "tried": 1, "held": 1}]
-    assert findings_words(findings[0]) == "1 of 1 finding of night (NVIDIA H100) held here"
+    assert findings_words(findings[0]) == "1 of 1 finding of night (null on NVIDIA H100) held here"
 
     rows, findings = drive("night", "NVIDIA H100", Tuner(), 2)
     assert rows[2].origin is None and findings == [], "its own finding does not come back"
@@ -78,8 +78,11 @@ def test_a_keep_of_one_device_is_tried_on_the_other_and_the_report_says_what_bec
 
     text = said("report", "--tag", "night-mac", "--markdown")
     gains = [f"{row.delta:+.4f}".replace("-", "−") for row in (rows[1], rows_of(drive, "night-mac")[1])]
-    assert "1 of 1 of `night` (null on `NVIDIA H100`) held here." in text
-    assert f"| `night#1` | {gains[0]} | held | {gains[1]} | 1 | `A rate that learns.` |" in text
+    assert "1 of 1 finding of `night` (null on `NVIDIA H100`) held here." in text
+    assert (
+        f"| `night#1` | {gains[0]} | held | {gains[1]} | 1 | `A rate that learns.`, here `LEARNING_RATE 1e-06 -> 0.5;"
+        in text
+    )
     assert "Findings from other devices" not in said("report", "--tag", "night", "--markdown")
     assert said("results", "--tag", "night-mac").rstrip().endswith("[night#1]")
     last = json.loads(said("--json", "results", "--tag", "night-mac", "--last", "1"))

@@ -90,7 +90,7 @@ def test_the_keeps_of_another_device_are_findings_the_largest_gain_first(workspa
     assert first.origin == Origin("mac", 3, "null", "Apple M4") and first.origin.delta == pytest.approx(-0.5)
     assert (width_of(first.before), width_of(first.after)) == (9, 4)
     assert (first.outcome, first.experiment, first.category) == ("untried", None, "shape")
-    assert said == ["mac has kept 3 changes on Apple M4: offered here as proposals"]
+    assert said == ["mac (null on Apple M4) has kept 3 changes: offered here as proposals"]
 
 
 def test_a_run_of_the_same_backend_and_device_is_none_and_so_is_the_run_itself(workspace, said):

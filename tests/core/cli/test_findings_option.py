@@ -47,7 +47,7 @@ def next_edit(workspace, capsys):
 def test_the_next_edit_is_what_another_device_has_kept_of_a_run_and_of_a_new_one(next_edit):
     for tag in ("t", "new"):
         hypothesis, said = next_edit(tag)
-        assert hypothesis == "WIDTH 8 -> 7; kept on Apple M4 (-0.1000 there)." and not said
+        assert hypothesis == "WIDTH 8 -> 7; kept by null on Apple M4 (-0.1000 there)." and not said
 
 
 def test_nobodys_findings_are_tried_where_none_are_wanted(next_edit):
