@@ -52,7 +52,7 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
 def findings_words(count: dict[str, Any]) -> str:
     """What became of one run's findings, in a line."""
     left = count["offered"] - count["tried"]
-    rest = f"; {left} not tried yet" if left else ""
+    rest = f"; {left} not tried" if left else ""
     where = f"{count['backend']} on {count['device']}"
     noun = "finding" if count["offered"] == 1 else "findings"
     return f"{count['held']} of {count['offered']} {noun} of {count['run']} ({where}) held here{rest}"

@@ -197,7 +197,7 @@ def test_the_page_says_what_transferred_from_other_devices(transferred):
         (5, "untried", None, True),
     ]
     assert hostile == [(4, "untried", None, False)]
-    assert "1 of 4 findings of mac| `x` (mlx on Apple M4) held here, 1 not tried yet" in page
+    assert "1 of 4 findings of mac| `x` (mlx on Apple M4) held here, 1 not tried" in page
     for words in (">held<", ">did not hold<", ">crash<", ">not tried<", "given up there since", "−0.0200", "+0.3000"):
         assert words in page
     assert page.count("here: width 9 then") == 1, "what was tried, in the words of this run"
