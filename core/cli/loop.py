@@ -155,6 +155,7 @@ def go(
     from autoresearch.core.cli.researchers import make_judge
     from autoresearch.core.cli.signals import listen
     from autoresearch.core.errors import LimitReachedError
+    from autoresearch.core.fleet.remote import FleetExecutor
     from autoresearch.core.loop import Loop, Stop
     from autoresearch.core.vigil import DeviceWatch, machine_moved
 
@@ -168,7 +169,7 @@ def go(
     moved = machine_moved(run.ledger.last_trial(), run.config.machine)
     if moved is not None:
         settings.say(moved)
-    level = getattr(executor, "isolation", None)  # a fleet's, which also looks at its devices itself
+    level = executor.isolation if isinstance(executor, FleetExecutor) else None  # it looks at its devices itself
     ending: Ending | None = None
     try:
         with (
@@ -179,6 +180,8 @@ def go(
         ):
             if run.findings is not None:
                 run.findings.others.say = view.note
+            if isinstance(executor, FleetExecutor):
+                executor.say = view.note  # a line written past the view would stand in the middle of it
             judge = make_judge(run.config.judge, preset=run.config.preset, calibrate=run.config.calibrate)
             job = Loop(
                 run,

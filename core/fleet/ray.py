@@ -64,20 +64,21 @@ class RayCluster:
 
     def _connect(self, address: str | None, start: bool) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        known = address or os.environ.get("RAY_ADDRESS", "")
         try:
             try:
-                if address is not None and not _reaches(address):
-                    raise ConnectionError("nothing answers there")  # Ray itself would try for many minutes
+                if not _reaches(known):
+                    raise ConnectionError("nothing answers there.")  # Ray itself would try for many minutes
                 self._ray.init(address=address or "auto", **quiet)
             except ConnectionError:
                 if address is not None and _reaches(address) and _use_token():
                     self._ray.init(address=address, **quiet)
-                elif address is None and start:
+                elif known in ("", "auto", "local") and start:
                     self._ray.init(address="local", include_dashboard=False, **quiet)
                 else:
                     raise
         except (ConnectionError, RuntimeError, ValueError) as error:
-            where = f"at {address}" if address else "on this machine"
+            where = f"at {known}" if known else "on this machine"
             message = f"there is no Ray cluster {where}: {' '.join(str(error).split())[:300]}"
             fix = "`ray start --head` on its first machine; RAY_AUTH_MODE must be the same everywhere"
             raise PrerequisiteError(message, fix=fix) from None
@@ -165,7 +166,7 @@ class RayCluster:
 def _reaches(address: str) -> bool:
     """Whether something listens at HOST:PORT; what is written otherwise is for Ray to understand."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdigit() or "://" in address:
         return True
     try:
         with socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS):

@@ -49,7 +49,9 @@ class FleetExecutor:
 
         Raises `PrerequisiteError` when no node fits.
         """
-        self._cluster, self._wanted, self._corpus, self._say = cluster, wanted, corpus, say
+        self._cluster, self._wanted, self._corpus = cluster, wanted, corpus
+        self.say = say
+        """Is told what a person should know, from any thread; who draws on the screen meanwhile puts itself here."""
         self._changed = threading.Lock()
         self._known: dict[str, tuple[Place, ...]] = {}
         self._hosts: dict[str, str] = {}
@@ -65,7 +67,7 @@ class FleetExecutor:
         self.isolation: IsolationLevel = min(self._levels, key=lambda level: STRENGTH[level])
         """The weakest of the nodes that are used."""
         self._member = member or Member()
-        self._board = Board(self._member.tag, self._member.folder, say)
+        self._board = Board(self._member.tag, self._member.folder, self._say)
         fits = lambda: list(self._places())  # noqa: E731
         self._part = Membership(cluster.share(), self._member, wanted.machine, fits, self._heard)
         threading.Thread(target=self._watch, name="fleet", daemon=True).start()
@@ -147,6 +149,9 @@ class FleetExecutor:
         while not self._closing.wait(LOOK_SECONDS):
             with suppress(Exception):  # a cluster that does not answer now is asked again, until it counts as gone
                 self.refresh()
+
+    def _say(self, message: str) -> None:
+        self.say(message)
 
     def _gone(self) -> bool:
         return time.monotonic() - min(self._seen, self._part.seen) > GONE_SECONDS
