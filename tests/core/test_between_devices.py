@@ -41,7 +41,7 @@ def drive(tmp_path, prepared):
     workspace = make_workspace(tmp_path / "w")
     (workspace / "backends/null/train.py").write_text(NULL_SOURCE.replace('PRESET = "demo"', 'PRESET = ""'))
     git(workspace, "commit", "-q", "-a", "-m", "the null backend's file")
-    common = replace(CONFIG, prepared=str(prepared.folder), eval_seq_len=256, score_rows=16, train_seconds=0.3)
+    common = replace(CONFIG, prepared=str(prepared.folder), eval_seq_len=256, score_rows=16, train_seconds=0.6)
 
     def drive(tag, device, researcher, experiments):
         look, executor = OtherRuns(folders_of(workspace, ("auto",)), drive.said.append), LocalExecutor()
