@@ -127,8 +127,8 @@ class LedgerReader:
     def last_facts(self) -> Mapping[str, Any]:
         """What the judge left with the last decision."""
         sql = (
-            "SELECT * FROM experiments WHERE state = 'decided' AND (number = 0 OR number >"
-            " (SELECT max(number) FROM experiments) - 1000) ORDER BY decided DESC LIMIT 1"
+            "SELECT * FROM experiments WHERE number = (SELECT number FROM experiments WHERE state = 'decided' AND"
+            " (number = 0 OR number > (SELECT max(number) FROM experiments) - 1000) ORDER BY decided DESC LIMIT 1)"
         )
         rows = self._rows(sql)
         return experiment_row(rows[0]).judged if rows else {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Literal
 
 from autoresearch.core.judge.decision import Role
@@ -126,4 +128,10 @@ def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
 def trial_row(row: Mapping[str, Any]) -> TrialRow:
     """From a row of the table `trials`."""
     plain = {k: v for k, v in row.items() if k not in ("result", "folder")}
-    return TrialRow(result=json.loads(row["result"] or "{}"), **plain)
+    return TrialRow(result=_result(row["result"] or "{}"), **plain)
+
+
+@lru_cache(maxsize=4096)
+def _result(text: str) -> Mapping[str, Any]:
+    """An incumbent's trials are read for every decision, and a long run may have hundreds of them."""
+    return MappingProxyType(json.loads(text))

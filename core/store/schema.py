@@ -104,6 +104,7 @@ _INDEXES = (
     ("experiments", ("state",)),
     ("experiments", ("status", "number")),
     ("experiments", ("fingerprint",)),
+    ("experiments", ("trials",)),
     ("trials", ("subject", "status")),
     ("proposals", ("experiment",)),
     ("chain", ("experiment",)),
