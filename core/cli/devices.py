@@ -112,6 +112,8 @@ class Where:
         from autoresearch.core.fleet.ray import RayCluster
 
         self._cluster = RayCluster(options.address)
+        if self._cluster.started:
+            say("there is no Ray cluster here: one of this machine alone is started, and ends with this loop")
 
     @property
     def find_device(self) -> Callable[[str, str], Device] | None:

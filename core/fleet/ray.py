@@ -53,6 +53,8 @@ class RayCluster:
             fix = "pip install 'autoresearch-dual[fleet]'"
             raise PrerequisiteError(f"Ray is not installed ({error}).", fix=fix) from None
         self._ray = ray
+        self.started = False
+        """Whether it is a new one, that ends with this process."""
         self._mine = not ray.is_initialized()
         if self._mine:
             self._connect(address, start)
@@ -75,6 +77,7 @@ class RayCluster:
                     self._ray.init(address=address, **quiet)
                 elif known in ("", "auto", "local") and start:
                     self._ray.init(address="local", include_dashboard=False, **quiet)
+                    self.started = True
                 else:
                     raise
         except (ConnectionError, RuntimeError, ValueError) as error:
