@@ -138,6 +138,7 @@ def task_text(
         best=f"experiment {best.experiment}, val_bpb {_bpb(best)}",
         profile=_profile(best.metrics),
         curve=best.metrics.get("loss_curve") or "",
+        time=(best.metrics.get("profile") or "") if detail.digest else "",
         surface=[str(one) for one in known[: detail.surface]],
         predictions=str(predictions) if predictions else "",
         digest=digest if detail.digest else "",

@@ -102,7 +102,7 @@ class Attempt:
     metrics: Mapping[str, float | int | str | None] = field(default_factory=dict)
     """tokens, steps, params, peak_memory_mb, tokens_per_second, startup_seconds ... of its first trial.
 
-    The incumbent's have its `loss_curve` as well, in words.
+    The incumbent's have its `loss_curve` as well, in words, and the last `profile` that a person has taken, a page.
     """
     origin: Origin | None = None
 

@@ -16,6 +16,7 @@ from autoresearch.core.runfiles import RunFiles
 from autoresearch.core.store.exports import export_results, trial_folder
 from autoresearch.core.store.fingerprint import fingerprint
 from autoresearch.core.store.losses import loss_curve
+from autoresearch.core.store.profiles import last_profile
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.store.source import experiment_ref
 from autoresearch.core.trial.compiled import worth_carrying
@@ -41,17 +42,19 @@ class Run(RunFiles):
             budget_seconds=self.config.train_seconds,
             seed=self.config.seed,
             vocabularies=self.config.vocabularies,
-            incumbent=self._with_curve(next(one for one in reversed(attempts) if one.experiment == incumbent)),
+            incumbent=self._looked_at(next(one for one in reversed(attempts) if one.experiment == incumbent)),
             attempts=tuple(attempts),
             in_flight=in_flight,
             thinking=thinking,
             findings=self.findings.look(self.config.device, self.attempts, in_flight) if self.findings else (),
         )
 
-    def _with_curve(self, attempt: Attempt) -> Attempt:
-        """With the training loss of its first trial, for whoever wants to improve on it."""
+    def _looked_at(self, attempt: Attempt) -> Attempt:
+        """With its first trial's training loss and the last profile, for whoever wants to improve on it."""
         curve = loss_curve(trial_folder(self.folder, attempt.experiment, 1), self.config.train_seconds)
-        return replace(attempt, metrics={**attempt.metrics, **({"loss_curve": curve} if curve else {})})
+        profile = last_profile(self.folder.parent, self.config.backend, self.config.preset, attempt.source)
+        told = {name: text for name, text in (("loss_curve", curve), ("profile", profile)) if text}
+        return replace(attempt, metrics={**attempt.metrics, **told})
 
     def propose(self, proposal: Proposal, program: str, parent: int | None = None) -> ExperimentRow:
         """Record a proposal as the next experiment: its commit, its row, its ref.
