@@ -122,7 +122,7 @@ class FleetExecutor:
             self._greeting.start()
 
     def _greet(self) -> None:
-        with suppress(Exception):  # as in `_watch`
+        with suppress(Exception, SystemExit):  # as in `_watch`; Ray exits its callers' threads where it is shut down
             self._welcome(survey(self._cluster, self._wanted.backend, self._corpus, tuple(self._known)))
             self._part.tell()
 
