@@ -30,6 +30,8 @@ LOOK_SECONDS = 3.0
 """Between two looks at which nodes there are."""
 GONE_SECONDS = 30.0
 """Without an answer from the cluster, then it is given up."""
+SHARING_GONE = 3
+"""Times as long without an answer from the sharing of its places: one that was lost takes a while to be replaced."""
 
 
 class FleetExecutor:
@@ -154,7 +156,8 @@ class FleetExecutor:
         self.say(message)
 
     def _gone(self) -> bool:
-        return time.monotonic() - min(self._seen, self._part.seen) > GONE_SECONDS
+        now = time.monotonic()
+        return now - self._seen > GONE_SECONDS or now - self._part.seen > SHARING_GONE * GONE_SECONDS
 
     def _places(self) -> dict[Key, Place]:
         with self._changed:

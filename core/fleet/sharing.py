@@ -10,11 +10,11 @@ Imports the standard library alone, and speaks in plain dicts: an engine may sen
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from autoresearch.core.fleet.words import Answer, Key, Neighbour, Report, RunReport, Word, conflict
+from autoresearch.core.fleet.words import Answer, Key, Neighbour, Places, Report, RunReport, Word, conflict
 
 SILENT_SECONDS = 30.0
 """Without a word from a run, then it has died, and what it held is free."""
@@ -50,13 +50,7 @@ class _Run:
     pass_seconds: float = PASS_SECONDS
     empty_since: float = 0.0
     """When it had a place, or an offer, for the last time."""
-    fits: frozenset[Key] = frozenset()
-    kinds: frozenset[tuple[str, str]] = frozenset()
-    """Nodes with the kind of place that it uses there."""
-
-    def could_use(self, key: Key) -> bool:
-        """Whether one of its places is that one, or in conflict with it."""
-        return key in self.fits or any((key[0], kind) in self.kinds for kind in ("cpu", "gpu") if kind != key[1])
+    fits: Places = field(default_factory=Places)
 
 
 @dataclass
@@ -186,9 +180,9 @@ class Sharing:
             if now < self._quiet_until:
                 self._drained |= set(word["drained"])
         run.word, run.heard = word, now
-        if run.fits != (fits := frozenset(word["fits"])):
-            run.fits, run.kinds = fits, frozenset((node, kind) for node, kind, _ in fits)
-            every = frozenset[Key]().union(*(other.fits for other in self._runs.values()))
+        if set(run.fits) != set(word["fits"]):
+            run.fits = Places(word["fits"])
+            every = set[Key]().union(*(other.fits for other in self._runs.values()))
             self._gpus = Counter(node for node, kind, _ in every if kind == "gpu")
         return run
 
@@ -210,7 +204,7 @@ class Sharing:
         return [key for key, lease in self._leases.items() if lease.run == name]
 
     def _leased(self, key: Key) -> bool:
-        return any(conflict(key, other) for other in self._leases)
+        return key in self._leases or any(conflict(key, other) for other in self._leases)
 
     def _devices(self, key: Key) -> int:
         """How many a trial on that place takes from others."""
@@ -244,11 +238,11 @@ class Sharing:
                 offer.until, offer.withdrawn = now, True
         if now < self._quiet_until:
             return
-        taken: dict[str, list[Key]] = defaultdict(list)
+        taken = Places()
         has: Counter[str] = Counter()
         owners: list[tuple[Key, _Lease | _Offer]] = [*self._leases.items(), *self._offers.items()]
         for key, owner in owners:
-            taken[key[0]].append(key)
+            taken.add(key)
             has[owner.run] += self._devices(key)
         for name, run in self._runs.items():
             if has[name] or not self._takes_part(run):
@@ -258,12 +252,12 @@ class Sharing:
             self._offer([run for run in active if (now < run.passed_until) == patient], taken, has, now)
         self._start_clocks(active, now)
 
-    def _offer(self, waiting: list[_Run], taken: dict[str, list[Key]], has: Counter[str], now: float) -> None:
+    def _offer(self, waiting: list[_Run], taken: Places, has: Counter[str], now: float) -> None:
         """Offer free places to those who wait, one after the other, the lowest virtual time first."""
 
         def free(run: _Run) -> Iterator[Key]:
             for key in run.word["fits"]:
-                if key[0] not in self._drained and not any(conflict(key, other) for other in taken[key[0]]):
+                if key[0] not in self._drained and not taken.conflict(key):
                     yield key
 
         def turn(run: _Run) -> tuple[float, int]:
@@ -287,7 +281,7 @@ class Sharing:
                 # As nearly free as any: nobody else gets what would be in its way.
                 usable = (key for key in run.word["fits"] if key[0] not in self._drained)
                 key = min(usable, key=lambda key: sum(conflict(key, other) for other in self._leases))
-            taken[key[0]].append(key)
+            taken.add(key)
 
     def _start_clocks(self, active: list[_Run], now: float) -> None:
         """An offer lasts as long as nobody else could use the place."""
@@ -296,7 +290,7 @@ class Sharing:
         for key, offer in self._offers.items():
             if offer.withdrawn:
                 continue
-            if not any(run.could_use(key) for run in rivals):
+            if not any(run.fits.conflict(key) for run in rivals):
                 offer.until = None
             elif offer.until is None:
                 offer.until = max(offer.since + OFFER_SECONDS, now + PROMISE_SECONDS)

@@ -5,6 +5,7 @@ Imports the standard library alone, for the same reason.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
 Key = tuple[str, str, int]
@@ -80,6 +81,32 @@ class Report(TypedDict):
     drained: list[str]
 
 
+class Places:
+    """Some places, and which others cannot be used beside them: a trial on a CPU takes its node, whatever is in it."""
+
+    def __init__(self, keys: Iterable[Key] = ()) -> None:
+        self._keys: set[Key] = set()
+        self._kinds: set[tuple[str, str]] = set()
+        for key in keys:
+            self.add(key)
+
+    def add(self, key: Key) -> None:
+        """One more."""
+        self._keys.add(key)
+        self._kinds.add(key[:2])
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
+    def conflict(self, key: Key) -> bool:
+        """Whether that one is among them, or could not be used together with one of them."""
+        node, kind, _ = key
+        return key in self._keys or (node, "cpu" if kind == "gpu" else "gpu") in self._kinds
+
+
 def conflict(a: Key, b: Key) -> bool:
-    """Whether two places cannot be used at once: a trial on a CPU takes its node with all that is in it."""
-    return a[0] == b[0] and (a[1] != b[1] or a[2] == b[2])
+    """Whether two places cannot be used at once."""
+    return Places([a]).conflict(b)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +118,9 @@ def lose_the_sharing(cluster: Cluster, *loops: LoopProcess) -> None:
     ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
 
     def known() -> dict[str, bool]:
-        return {run["tag"]: run["paused"] for run in cluster.share().report()["runs"]}
+        with suppress(Exception):  # it takes a while until the new one answers
+            return {run["tag"]: run["paused"] for run in cluster.share().report()["runs"]}
+        return {}
 
     until(lambda: known() == {"night": True, "day": False}, *loops)
 
