@@ -19,7 +19,6 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.fleet.cluster import Cluster
 from autoresearch.core.fleet.rayshare import NAME, NAMESPACE
 from autoresearch.core.fleet.standing import read_standing
-from autoresearch.core.fleet.words import RunReport
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import TrialRow
 
@@ -47,8 +46,10 @@ class LoopProcess:
     def ended(self) -> int:
         return sum(trial.status is not None for trial in self.trials())
 
-    def told(self, cluster: Cluster) -> RunReport:
-        return next(run for run in cluster.share().report()["runs"] if run["tag"] == self.tag)
+    def stands_still(self) -> bool:
+        """Whether it has heard that it is paused, and nothing of it runs."""
+        found = read_standing(self.workspace / "runs" / self.tag)
+        return found is not None and (found.paused, found.used) == (True, 0)
 
     def check_finished(self) -> None:
         """After one Ctrl-C: what ran was finished."""
@@ -101,14 +102,12 @@ def within(trial: TrialRow, begin: float, end: float) -> float:
 
 def a_paused_run_stands_still(cluster: Cluster, address: str, night: LoopProcess, day: LoopProcess) -> None:
     assert ar(["fleet", "--address", address, "pause", "night"]) == 0
-    until(lambda: not night.told(cluster)["used"] and night.told(cluster)["paused"], night, day)
+    until(night.stands_still, night, day)
     lose_the_sharing(cluster, night, day)
     before, further = len(night.trials()), day.ended() + 2
     until(lambda: day.ended() >= further, night, day)
     assert len(night.trials()) == before
-    standing = read_standing(night.workspace / "runs" / night.tag)
-    assert standing is not None
-    assert (standing.paused, standing.used, [tag for tag, _ in standing.others]) == (True, 0, ["day"])
+    assert night.stands_still()
 
 
 def lose_the_sharing(cluster: Cluster, *loops: LoopProcess) -> None:
