@@ -31,7 +31,7 @@ MAX_FAILED_PROPOSALS = 3
 """In a row, then the loop ends: a researcher that has nothing to say will not have it next time either."""
 MAX_REPEATED_PROPOSALS = 10
 """In a row, of sources that were tried already. A language model may still hit on a new one, so more than above."""
-SPARE = 4
+SPARE = 2
 """One proposal ahead of every device, and one more for so many devices."""
 HEARTBEAT_SECONDS = 10.0
 POLL_SECONDS = 0.2

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from autoresearch.core.config import Constant
 from autoresearch.core.errors import PrerequisiteError, SourceError
 from autoresearch.core.store.constants import read_constants, write_constants
 
@@ -44,6 +45,7 @@ def reapply(edited: str, base: str, onto: str) -> str | None:
     """The edit from `base` to `edited`, made on `onto`; None when it does not fit there, or no longer parses.
 
     Constants are merged by name first: two that stand on neighbouring lines would be a conflict of text and are none.
+    One that both sides moved the same way takes the edit's value; moved the other way, it speaks against the edit.
     """
     merged = _merge_by_name(edited, base, onto)
     if merged is None:
@@ -52,12 +54,21 @@ def reapply(edited: str, base: str, onto: str) -> str | None:
 
 
 def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
-    """None when a file has no constants block, when both sides moved a constant, or when the rest conflicts."""
+    """None when a file has no constants block, when both sides moved a constant apart, or when the rest conflicts."""
     try:
         before, after, there = (read_constants(source) for source in (base, edited, onto))
         changed = {name: value for name, value in after.items() if name in before and value != before[name]}
-        if any(there.get(name) not in (before[name], value) for name, value in changed.items()):
+        if not all(name in there and _agree(before[name], value, there[name]) for name, value in changed.items()):
             return None
         return merge(write_constants(onto, changed), write_constants(base, changed), edited)
     except (SourceError, UnicodeEncodeError):
         return None
+
+
+def _agree(before: Constant, wanted: Constant, now: Constant) -> bool:
+    """Whether a constant may be set to `wanted`: it still is where it was, or was moved the same way meanwhile."""
+    if now in (before, wanted):
+        return True
+    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (before, wanted, now)):
+        return False
+    return (float(wanted) - float(before)) * (float(now) - float(before)) > 0

@@ -147,11 +147,12 @@ def test_an_edit_that_was_no_better_than_its_own_parent_is_not_offered_again(wor
         assert not [row for row in reader.experiments() if "rebased" in row.parameters]
 
 
-def test_constants_on_neighbouring_lines_are_no_conflict_and_the_same_constant_is():
+def test_neighbouring_constants_are_no_conflict_and_the_same_one_is_where_it_was_moved_the_other_way():
     base = "# ---- constants: x\nWIDTH = 10  # why\nDEPTH = 10\n# ---- end of constants\nHEIGHT = 10\n"
     wider, deeper = edit(base, {"WIDTH": 9}), edit(base, {"DEPTH": 9, "HEIGHT": 11})
     assert reapply(deeper, base, wider) == edit(base, {"WIDTH": 9, "DEPTH": 9, "HEIGHT": 11})
-    assert reapply(edit(base, {"WIDTH": 8}), base, wider) is None
+    assert reapply(edit(base, {"WIDTH": 11}), base, wider) is None
+    assert reapply(edit(base, {"WIDTH": 8, "DEPTH": 9}), base, wider) == edit(base, {"WIDTH": 8, "DEPTH": 9})
     assert reapply(base + "def f(:\n", base, wider) is None
     assert reapply("a = 1\n\n\nb = 3\n", "a = 1\n\n\nb = 2\n", "a = 5\n\n\nb = 2\n") == "a = 5\n\n\nb = 3\n"
 
