@@ -114,8 +114,9 @@ class Membership:
         """Leave the fleet; nothing runs any more."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(GIVE_SECONDS)
-        if time.monotonic() - self.seen < LEAVE_SECONDS:
+        well = time.monotonic() - self.seen < LEAVE_SECONDS
+        self._thread.join(LEAVE_SECONDS if well else GIVE_SECONDS)  # nobody may speak when the engine is shut down
+        if well:
             with suppress(Exception):  # it will be taken for dead, and what it held is free then
                 self._share.leave(self.member.name, self.member.session)
 

@@ -62,7 +62,8 @@ class RayCluster:
         self._trial = ray.remote(max_retries=0)(_on_node)
         self._sent: dict[str, Any] = {}
         self._sending = threading.Lock()
-        self._share = RayShare(ray, _near_head(ray))
+        self._closed = False
+        self._share = RayShare(ray, _near_head(ray), self._check)
 
     def _connect(self, address: str | None, start: bool) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -88,13 +89,13 @@ class RayCluster:
 
     def nodes(self) -> Mapping[str, Room]:
         """Those that live."""
-        if not self._ray.is_initialized():
-            raise ConnectionError("Ray was shut down")  # asked now, it would start a cluster of its own
+        self._check()
         alive = (node for node in self._ray.nodes() if node["Alive"])
         return {node["NodeID"]: _room(node) for node in alive}
 
     def look(self, node: str, backend: str, corpus: Corpus | None = None) -> Node:
         """What a node is, and whether it has the corpus."""
+        self._check()
         try:
             asked = self._look.options(scheduling_strategy=_only(node)).remote(backend, corpus)
             found: Node = self._ray.get(asked, timeout=LOOK_SECONDS)
@@ -156,8 +157,14 @@ class RayCluster:
         """What shares its places among the runs on it."""
         return self._share
 
+    def _check(self) -> None:
+        """Raises `ConnectionError` after the end: asked then, Ray would start a cluster, or end this process."""
+        if self._closed or not self._ray.is_initialized():
+            raise ConnectionError("Ray was shut down")
+
     def close(self) -> None:
         """Let go of the cluster; one that was started here ends."""
+        self._closed = True
         self._sent.clear()
         if self._mine:
             # A cluster whose head is gone may never answer; the process that ends takes the connection with it.

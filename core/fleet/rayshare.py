@@ -6,6 +6,7 @@ It is sent by value, so that the machine on which it lives needs no ar. Ray itse
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 from autoresearch.core.fleet import sharing, words
@@ -19,9 +20,9 @@ ANSWER_SECONDS = 5.0
 class RayShare:
     """Implements `Share`. An actor that died is replaced; the loops tell the new one what they hold."""
 
-    def __init__(self, ray: Any, where: Any) -> None:
-        """`where` is Ray's scheduling strategy for the actor."""
-        self._ray, self._where = ray, where
+    def __init__(self, ray: Any, where: Any, check: Callable[[], None]) -> None:
+        """`where` is Ray's scheduling strategy for the actor; `check` raises when Ray was shut down."""
+        self._ray, self._where, self._check = ray, where, check
         self._known: Any = None
         self._lost = False
         self._making = threading.Lock()
@@ -52,8 +53,7 @@ class RayShare:
 
     def _actor(self) -> Any:
         with self._making:
-            if not self._ray.is_initialized():
-                raise ConnectionError("Ray was shut down")  # asked now, it would start a cluster of its own
+            self._check()
             if self._known is None:
                 for module in (words, sharing):
                     self._ray.cloudpickle.register_pickle_by_value(module)
@@ -63,6 +63,7 @@ class RayShare:
             return self._known
 
     def _ask(self, actor: Any, what: str, *arguments: Any) -> Any:
+        self._check()
         try:
             return self._ray.get(getattr(actor, what).remote(*arguments), timeout=ANSWER_SECONDS)
         except self._ray.exceptions.RayActorError:

@@ -30,6 +30,7 @@ LOOK_SECONDS = 3.0
 """Between two looks at which nodes there are."""
 GONE_SECONDS = 30.0
 """Without an answer from the cluster, then it is given up."""
+CLOSE_SECONDS = 2.0
 SHARING_GONE = 3
 """Times as long without an answer from the sharing of its places: one that was lost takes a while to be replaced."""
 
@@ -72,7 +73,8 @@ class FleetExecutor:
         self._board = Board(self._member.tag, self._member.folder, self._say)
         fits = lambda: list(self._places())  # noqa: E731
         self._part = Membership(cluster.share(), self._member, wanted.machine, fits, self._heard)
-        threading.Thread(target=self._watch, name="fleet", daemon=True).start()
+        self._watching = threading.Thread(target=self._watch, name="fleet", daemon=True)
+        self._watching.start()
 
     @property
     def places(self) -> int:
@@ -107,6 +109,9 @@ class FleetExecutor:
             handle.cancel()
         self._part.close()
         self._board.close()
+        for thread in (self._watching, self._greeting):
+            if thread is not None:
+                thread.join(CLOSE_SECONDS)
         self._cluster.close()
 
     def refresh(self) -> None:
