@@ -56,9 +56,9 @@ def train(
 ) -> None:
     """Run one trial of a train file: train it, score it, audit it. Touches no git.
 
-    With --profile the trial's folder also holds a page on where the time goes (profile.md), which language models of later
-    loops are shown, and the whole trace (trace.json.gz, for a browser's tracing page). Tracing takes a little of the
-    training time.
+    With --profile the trial's folder also holds a page on where the time goes (profile.md), which language models of
+    later loops are shown, and the whole trace (trace.json.gz, for a browser's tracing page). Tracing takes a little of
+    the training time.
 
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
