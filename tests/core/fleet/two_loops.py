@@ -56,7 +56,8 @@ class LoopProcess:
         _, said = self.process.communicate(timeout=PATIENCE_SECONDS)
         assert self.process.returncode == 130, said
         with LedgerReader(self.workspace / "runs" / self.tag) as reader:
-            spoilt = set(reader.numbers_of("trial repeated"))  # by a busy machine: it is run again, but not after a stop
+            # By a busy machine: such a trial is run again, but not after a stop.
+            spoilt = set(reader.numbers_of("trial repeated"))
         left = [trial for trial in self.trials() if trial.status != "ok"]
         assert all(trial.status is None and trial.experiment in spoilt for trial in left), left
 
