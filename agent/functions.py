@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from autoresearch.agent.constants import read_constants, split_source
 from autoresearch.agent.transforms import with_new_constant
-from autoresearch.agent.trees import parsed
+from autoresearch.agent.trees import is_bare_string, parsed
 from autoresearch.agent.tried import tree_key
 
 
@@ -95,16 +95,12 @@ def _rest(source: str) -> list[str]:
     found = []
     for node in tree.body if tree is not None else ():
         if isinstance(node, ast.ClassDef):
-            inside = [one for one in node.body if not isinstance(one, ast.FunctionDef) and not _is_docstring(one)]
+            inside = [one for one in node.body if not isinstance(one, ast.FunctionDef) and not is_bare_string(one)]
             parts = (*node.bases, *node.keywords, *node.decorator_list, *inside)
             found.append(f"{node.name} {[ast.dump(one) for one in parts]}")
-        elif not isinstance(node, ast.FunctionDef) and not _is_docstring(node):
+        elif not isinstance(node, ast.FunctionDef) and not is_bare_string(node):
             found.append(ast.dump(node))
     return found
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _with_new_constants(source: str, before: str, after: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from autoresearch.agent.constants import literal, read_constants
 from autoresearch.agent.facts import fact_of
-from autoresearch.agent.trees import statements
+from autoresearch.agent.trees import is_bare_string, statements
 from autoresearch.core.proposal import CATEGORIES
 
 Kind = Literal["knob", "structural", "bold"]
@@ -56,7 +56,7 @@ class _WithoutNumbers(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> ast.AST:
         node = self.generic_visit(node)
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            body = [statement for statement in node.body if not _is_bare_string(statement)]
+            body = [statement for statement in node.body if not is_bare_string(statement)]
             node.body = body or [ast.Pass()]
         if isinstance(node, ast.Constant) and _is_number(node.value):
             return ast.Constant(0)
@@ -147,9 +147,3 @@ def _is_number(value: object) -> bool:
 
 def _is_zero(node: ast.AST) -> bool:
     return isinstance(node, ast.expr) and _is_number(literal(node))
-
-
-def _is_bare_string(statement: ast.stmt) -> bool:
-    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
-        return False
-    return isinstance(statement.value.value, str)

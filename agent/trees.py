@@ -47,3 +47,10 @@ def _statements(source: str) -> tuple[str, ...] | None:
             return (source,)  # a statement that begins on another's last line: all of them are taken as one
         end = last
     return tuple(texts)
+
+
+def is_bare_string(statement: ast.stmt) -> bool:
+    """A docstring, or a string left standing alone as a comment."""
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)

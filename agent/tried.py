@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from autoresearch.agent.constants import literal, read_constants, split_source
-from autoresearch.agent.trees import statements
+from autoresearch.agent.trees import is_bare_string, statements
 
 
 class _Normaliser(ast.NodeTransformer):
@@ -17,18 +17,12 @@ class _Normaliser(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> ast.AST:
         node = self.generic_visit(node)
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            node.body = [statement for statement in node.body if not _is_bare_string(statement)]
+            node.body = [statement for statement in node.body if not is_bare_string(statement)]
         if isinstance(node, ast.BinOp | ast.UnaryOp):
             value = literal(node)
             if value is not None:
                 return ast.Constant(value)
         return node
-
-
-def _is_bare_string(statement: ast.stmt) -> bool:
-    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
-        return False
-    return isinstance(statement.value.value, str)
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,7 @@ from pathlib import Path
 from autoresearch.core.otherruns import Kept, OtherRuns, Whose
 from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin
 from autoresearch.core.store.ledger import Ledger
-from autoresearch.core.store.transfers import GONE, KNOWN, origin_of
+from autoresearch.core.store.transfers import GONE, KNOWN, origin_of, tries_of
 
 
 class Findings:
@@ -44,14 +44,14 @@ class Findings:
             about = {"hypothesis": finding.hypothesis, "category": finding.category}
             self._ledger.note(KNOWN, None, {**asdict(finding.origin), **about})
             self._known.add(finding.origin)
-        whose = Counter((one.origin.run, one.origin.backend, one.origin.device) for one in news)
+        whose = Counter(one.origin.whose for one in news)
         for (run, backend, device), count in whose.items():
             changes = "a change" if count == 1 else f"{count} changes"
             self.others.say(f"{run} ({backend} on {device}) has kept {changes}: offered here as proposals")
         standing = frozenset[Origin]().union(*(one.standing for one in kept))
         read = {one.whose for one in kept}
         for origin in sorted(self._known - standing - self._gone, key=str):
-            if (origin.run, origin.backend, origin.device) in read:
+            if origin.whose in read:
                 self._ledger.note(GONE, None, asdict(origin))
                 self._gone.add(origin)
 
@@ -69,7 +69,7 @@ def offered(kept: Sequence[Kept], own: Whose) -> list[Finding]:
     for one in kept:
         for finding in one.findings:
             root = one.roots.get(finding.origin)
-            if root is None or ((root.run, root.backend, root.device) != own and root not in standing):
+            if root is None or (root.whose != own and root not in standing):
                 found.append(finding)
     return sorted(found, key=lambda one: (one.origin.delta or 0.0, str(one.origin), one.origin.device))
 
@@ -77,14 +77,11 @@ def offered(kept: Sequence[Kept], own: Whose) -> list[Finding]:
 def with_outcomes(
     findings: Iterable[Finding], attempts: Sequence[Attempt], in_flight: Sequence[InFlight]
 ) -> tuple[Finding, ...]:
-    """Each finding with what became of it here. Where it was tried more than once, a keep counts, else the last."""
+    """Each finding with what became of it here."""
     findings = tuple(findings)
     if not findings:
         return ()
-    tries: dict[Origin, Attempt] = {}
-    for attempt in attempts:
-        if attempt.origin is not None and (attempt.origin not in tries or tries[attempt.origin].status != "keep"):
-            tries[attempt.origin] = attempt
+    tries = tries_of(attempts)
     flying = {one.origin: one.experiment for one in in_flight if one.origin is not None}
     told = []
     for finding in findings:

@@ -56,6 +56,11 @@ class Origin:
     def __str__(self) -> str:
         return f"{self.run}#{self.experiment}"
 
+    @property
+    def whose(self) -> tuple[str, str, str]:
+        """The run's tag, backend and device."""
+        return self.run, self.backend, self.device
+
 
 @dataclass(frozen=True)
 class Proposal:

@@ -199,11 +199,8 @@ def node_records(rooms: Mapping[str, Room], report: Report) -> list[dict[str, An
 
 def run_records(report: Report) -> list[dict[str, Any]]:
     """Every run, its places counted."""
-    records = []
-    for run in sorted(report["runs"], key=lambda run: (run["tag"], run["run"])):
-        record: dict[str, Any] = {**run, "places": len(run["places"]), "used": len(run["used"])}
-        records.append(record)
-    return records
+    runs = sorted(report["runs"], key=lambda run: (run["tag"], run["run"]))
+    return [{**run, "places": len(run["places"]), "used": len(run["used"])} for run in runs]
 
 
 def node_row(node: Mapping[str, Any]) -> Sequence[str]:

@@ -157,18 +157,10 @@ def go(
     from autoresearch.core.errors import LimitReachedError
     from autoresearch.core.fleet.remote import FleetExecutor
     from autoresearch.core.loop import Loop, Stop
-    from autoresearch.core.vigil import DeviceWatch, machine_moved
+    from autoresearch.core.vigil import DeviceWatch
 
     stop, limit = Stop(), None
-    calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
-    if calibrating:
-        settings.say(
-            f"the baseline is trained {run.config.calibrate} times ({run.config.train_seconds:g} s each) to learn the "
-            "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
-        )
-    moved = machine_moved(run.ledger.last_trial(), run.config.machine)
-    if moved is not None:
-        settings.say(moved)
+    _foretell(settings, run)
     level = executor.isolation if isinstance(executor, FleetExecutor) else None  # it looks at its devices itself
     ending: Ending | None = None
     try:
@@ -204,6 +196,21 @@ def go(
         raise limit
     if ending is not None and ending.exit_code:
         click.get_current_context().exit(ending.exit_code)
+
+
+def _foretell(settings: Settings, run: Run) -> None:
+    """Say what a person would wonder about: why the baseline is trained again, and what another machine means."""
+    from autoresearch.core.vigil import machine_moved
+
+    calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
+    if calibrating:
+        settings.say(
+            f"the baseline is trained {run.config.calibrate} times ({run.config.train_seconds:g} s each) to learn the "
+            "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
+        )
+    moved = machine_moved(run.ledger.last_trial(), run.config.machine)
+    if moved is not None:
+        settings.say(moved)
 
 
 def _view(

@@ -71,8 +71,9 @@ class FleetExecutor:
         """The weakest of the nodes that are used."""
         self._member = member or Member()
         self._board = Board(self._member.tag, self._member.folder, self._say)
-        fits = lambda: list(self._places())  # noqa: E731
-        self._part = Membership(cluster.share(), self._member, wanted.machine, fits, self._heard)
+        self._part = Membership(
+            cluster.share(), self._member, wanted.machine, lambda: list(self._places()), self._heard
+        )
         self._watching = threading.Thread(target=self._watch, name="fleet", daemon=True)
         self._watching.start()
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from autoresearch.core.proposal import Origin, Outcome
+from autoresearch.core.proposal import Attempt, Origin, Outcome
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 
+Tried = TypeVar("Tried", Attempt, ExperimentRow)
 KNOWN, GONE = "finding", "finding gone"
 """Events of the ledger: a finding was seen for the first time, and its run has given it up."""
 
@@ -39,10 +40,7 @@ def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
     if not known:
         return ()  # so of every ledger from before there were findings
     gone = {origin_of(event) for event in reader.events(GONE)}
-    tries: dict[Origin, ExperimentRow] = {}
-    for row in reader.with_origin():
-        if row.origin is not None and (row.origin not in tries or tries[row.origin].status != "keep"):
-            tries[row.origin] = row
+    tries = tries_of(reader.with_origin())
     found = []
     for origin, event in known.items():
         tried = tries.get(origin)
@@ -62,6 +60,15 @@ def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
     return tuple(sorted(found, key=_place))
 
 
+def tries_of(experiments: Iterable[Tried]) -> dict[Origin, Tried]:
+    """What tried each finding here. Where that were several, a keep counts, else the last."""
+    tries: dict[Origin, Tried] = {}
+    for one in experiments:
+        if one.origin is not None and (one.origin not in tries or tries[one.origin].status != "keep"):
+            tries[one.origin] = one
+    return tries
+
+
 def _place(one: Transfer) -> tuple[str, str, bool, float]:
     return one.origin.run, one.origin.device, one.outcome == "untried", one.origin.delta or 0.0
 
@@ -75,7 +82,7 @@ def counts(transfers: Sequence[Transfer]) -> list[dict[str, Any]]:
     """For every run whose findings were offered: how many there were, were tried here, and held."""
     groups: dict[tuple[str, str, str], list[Transfer]] = {}
     for one in transfers:
-        groups.setdefault((one.origin.run, one.origin.backend, one.origin.device), []).append(one)
+        groups.setdefault(one.origin.whose, []).append(one)
     return [
         {
             "run": run,
