@@ -4,12 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TREE := .build/tree/autoresearch
 # What is installed besides the product; CI adds the trackers, which are large.
 EXTRAS ?= dev
 TAG ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test cheats check bench docs clean tree
+.PHONY: help demo test cheats check bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,11 +31,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/ar --version
 	@touch $@
 
-# mypy wants one folder per package; the install maps four folders into one package.
-tree:
-	@mkdir -p $(TREE)
-	@for part in core backends agent autoresearch/__init__.py; do ln -sfn ../../../$$part $(TREE)/$${part##*/}; done
-
 demo: $(STAMP)
 	@$(BIN)/ar --preset demo loop --tag $(TAG) -n 6
 
@@ -47,13 +41,11 @@ cheats: $(STAMP)
 	$(BIN)/python tests/cheats $(if $(BACKEND),--backend $(BACKEND)) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(KEEP),--keep $(KEEP)) $(if $(PAGE),--page $(PAGE))
 
-check: $(STAMP) tree
+check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@# import-linter does not follow links and reads the folder it stands in, so it gets a copy of its own.
-	@rm -rf .build/copy && mkdir -p .build/copy && cp -RL .build/tree/autoresearch pyproject.toml .build/copy/
-	cd .build/copy && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
@@ -63,4 +55,4 @@ docs: $(STAMP)
 	$(BIN)/python -m autoresearch.core.cli.reference > docs/commands.md
 
 clean:
-	rm -rf $(VENV) .build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

@@ -102,11 +102,12 @@ def test_the_poisoned_releases_of_litellm_cannot_be_installed():
         assert f"!={version}" in line
 
 
-def test_every_folder_of_python_files_is_a_listed_package():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
-    folders = {path.parent for room in ("core", "agent", "backends") for path in (ROOT / room).rglob("*.py")}
-    names = {"autoresearch." + folder.relative_to(ROOT).as_posix().replace("/", ".") for folder in folders}
-    assert names == set(listed) - {"autoresearch"}
+def test_the_installed_packages_are_the_folders_of_the_checkout():
+    for room in ("core", "agent", "backends"):
+        link = ROOT / "autoresearch" / room
+        assert link.is_symlink() and link.resolve() == ROOT / room
+        for folder in {path.parent for path in (ROOT / room).rglob("*.py")}:
+            assert (folder / "__init__.py").is_file(), f"{folder.relative_to(ROOT)} is no package"
 
 
 def test_every_backend_folder_holds_the_same_three_files():

@@ -38,7 +38,8 @@ def visible_roots() -> list[Path]:
     folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(os.__file__).parent]
     folders += [Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()) if path in sys.path]
     for package in (autoresearch, core, backends):
-        folders += [Path(path) for path in package.__path__]
+        # In a checkout autoresearch/core is a link: the child needs the link and the folder that it leads to.
+        folders += [place for path in package.__path__ for place in (Path(path), Path(path).resolve())]
     roots: list[Path] = []
     for folder in [*folders, *interpreter_links()]:
         system = any(folder.is_relative_to(place) for place in SYSTEM_FOLDERS)
