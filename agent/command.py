@@ -19,15 +19,15 @@ import threading
 import time
 from pathlib import Path
 
-from autoresearch.agent.edits import check_source
+from autoresearch.agent.llm.edits import check_source
 from autoresearch.agent.findings import named_finding
-from autoresearch.agent.header import read_header
-from autoresearch.agent.operators import Task
-from autoresearch.agent.prompt import Detail, cards_of, fill, task_text
-from autoresearch.agent.quotas import Demand
-from autoresearch.agent.replies import EditError
-from autoresearch.agent.taxonomy import classify
-from autoresearch.agent.tried import tried_keys
+from autoresearch.agent.llm.replies import read_header
+from autoresearch.agent.llm.operators import Task
+from autoresearch.agent.llm.prompt import Detail, cards_of, fill, task_text
+from autoresearch.agent.llm.quotas import Demand
+from autoresearch.agent.llm.replies import EditError
+from autoresearch.agent.llm.taxonomy import classify
+from autoresearch.agent.syntax.source_keys import tried_keys
 from autoresearch.core.errors import ProposalError, UsageError
 from autoresearch.core.proposal import CATEGORIES, Cost, History, Proposal
 

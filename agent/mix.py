@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autoresearch.agent.findings import own, propose_finding
-from autoresearch.agent.models import total
-from autoresearch.agent.spending import FailedProposalError
-from autoresearch.agent.tried import tried_keys
+from autoresearch.agent.llm.models import total
+from autoresearch.agent.llm.spending import FailedProposalError
+from autoresearch.agent.syntax.source_keys import tried_keys
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, Cost, History, Proposal, Researcher
 

@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from autoresearch.agent.edits import apply_reply
-from autoresearch.agent.replies import EditError
-from autoresearch.agent.tried import tree_key
+from autoresearch.agent.llm.edits import apply_reply
+from autoresearch.agent.llm.replies import EditError
+from autoresearch.agent.syntax.source_keys import tree_key
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -23,8 +23,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from autoresearch.agent.constants import read_constants, write_constants
-from autoresearch.agent.structural import MENU
+from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.tuner.structural import MENU
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "agent"))
 from model_server import TOKENS_IN, TOKENS_OUT, Act, ModelServer, reply

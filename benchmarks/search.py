@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.agent.constants import read_constants, write_constants
-from autoresearch.agent.observations import numbers, observe
-from autoresearch.agent.samplers import parzen_draws
-from autoresearch.agent.space import Number, footprint, repair, search_space
-from autoresearch.agent.tuner import Tuner
+from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.tuner.observations import numbers, observe
+from autoresearch.agent.tuner.numeric import parzen_draws
+from autoresearch.agent.tuner.space import Number, footprint, repair, search_space
+from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.proposal import Attempt, History, Proposal
 
 SOURCE = '''"""A simulated train file."""

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from autoresearch import backends
-from autoresearch.agent.constants import read_constants
-from autoresearch.agent.observations import numbers
+from autoresearch.agent.syntax.constants import read_constants
+from autoresearch.agent.tuner.observations import numbers
 from autoresearch.core.config import data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare

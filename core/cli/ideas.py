@@ -40,7 +40,7 @@ def ideas(
     They are mostly single runs on other machines: hints, not facts. With -v it says where from. `ideas.toml` in the
     workspace adds your own.
     """
-    from autoresearch.agent.ideas import load_ideas
+    from autoresearch.agent.llm.ideas import load_ideas
 
     if example:
         click.echo(EXAMPLE, nl=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 if TYPE_CHECKING:
-    from autoresearch.agent.llm import LLM
+    from autoresearch.agent.llm.researcher import LLM
     from autoresearch.core.judge.decision import Judge
     from autoresearch.core.proposal import Researcher
 
@@ -147,7 +147,7 @@ def make_researcher(
         return agent_researcher(options.agent_command, options.agent_timeout)
     if name == "llm":
         return _llm(options, run_folder, workspace)
-    from autoresearch.agent.tuner import Tuner
+    from autoresearch.agent.tuner.researcher import Tuner
 
     if name == "mix":
         from autoresearch.agent.mix import Mix
@@ -157,11 +157,11 @@ def make_researcher(
 
 
 def _llm(options: ResearcherOptions, run_folder: Path | None, workspace: Path | None) -> LLM:
-    from autoresearch.agent.ideas import load_ideas
-    from autoresearch.agent.llm import LLM
-    from autoresearch.agent.memory import Digest
-    from autoresearch.agent.models import Models
-    from autoresearch.agent.spending import Spending
+    from autoresearch.agent.llm.ideas import load_ideas
+    from autoresearch.agent.llm.researcher import LLM
+    from autoresearch.agent.llm.memory import Digest
+    from autoresearch.agent.llm.models import Models
+    from autoresearch.agent.llm.spending import Spending
 
     spending = Spending(run_folder / CALLS if run_folder else None, options.max_usd)
     digest = Digest(run_folder / DIGEST if run_folder else None)
@@ -171,7 +171,7 @@ def _llm(options: ResearcherOptions, run_folder: Path | None, workspace: Path | 
 
 
 def _provider(options: ResearcherOptions) -> Any:
-    from autoresearch.agent.providers import Price, Provider
+    from autoresearch.agent.llm.providers import Price, Provider
 
     prices = {model: Price(usd_in / 1e6, usd_out / 1e6) for model, usd_in, usd_out in options.price}
     return Provider(

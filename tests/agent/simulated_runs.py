@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoresearch.agent.constants import read_constants
-from autoresearch.agent.observations import numbers
+from autoresearch.agent.syntax.constants import read_constants
+from autoresearch.agent.tuner.observations import numbers
 from autoresearch.core.findings import with_outcomes
 from autoresearch.core.proposal import Attempt, Finding, History, Proposal, Researcher
 

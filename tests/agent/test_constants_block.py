@@ -1,7 +1,7 @@
 import pytest
 from simulated_runs import SOURCE
 
-from autoresearch.agent.constants import read_constants, write_constants
+from autoresearch.agent.syntax.constants import read_constants, write_constants
 
 ODD = """X = 1
 # ---- constants: odd ones

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.agent.edits import apply_reply
-from autoresearch.agent.replies import EditError
-from autoresearch.agent.tried import tree_key
+from autoresearch.agent.llm.edits import apply_reply
+from autoresearch.agent.llm.replies import EditError
+from autoresearch.agent.syntax.source_keys import tree_key
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,12 +9,12 @@ import pytest
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
 from simulated_runs import ROOT, baseline, history_of
 
-from autoresearch.agent.header import read_header
-from autoresearch.agent.llm import LLM
-from autoresearch.agent.memory import Digest
-from autoresearch.agent.models import Models
-from autoresearch.agent.providers import Price, Provider, without_keys
-from autoresearch.agent.spending import FailedProposalError, Spending
+from autoresearch.agent.llm.replies import read_header
+from autoresearch.agent.llm.researcher import LLM
+from autoresearch.agent.llm.memory import Digest
+from autoresearch.agent.llm.models import Models
+from autoresearch.agent.llm.providers import Price, Provider, without_keys
+from autoresearch.agent.llm.spending import FailedProposalError, Spending
 from autoresearch.core.proposal import Attempt, InFlight
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 from simulated_runs import SOURCE, baseline, history_of
 
 from autoresearch.agent.mix import Mix, split
-from autoresearch.agent.spending import FailedProposalError
+from autoresearch.agent.llm.spending import FailedProposalError
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, Cost, Proposal
 

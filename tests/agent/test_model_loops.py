@@ -14,7 +14,7 @@ import pytest
 from library_text import copy_library
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
 
-from autoresearch.agent.providers import Price
+from autoresearch.agent.llm.providers import Price
 from autoresearch.core.store.reader import LedgerReader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

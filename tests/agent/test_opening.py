@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from simulated_runs import SOURCE, baseline, history_of
 
-from autoresearch.agent.constants import read_constants
-from autoresearch.agent.opening import FEW_STEPS, propose_opening
-from autoresearch.agent.tried import tried_keys
-from autoresearch.agent.tuner import Tuner
+from autoresearch.agent.syntax.constants import read_constants
+from autoresearch.agent.tuner.first_moves import FEW_STEPS, propose_opening
+from autoresearch.agent.syntax.source_keys import tried_keys
+from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.proposal import InFlight
 
 FITTING = {"steps": 2000, "tokens": 10_000_000, "params": 1_000_000}

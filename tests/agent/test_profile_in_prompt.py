@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from simulated_runs import SOURCE, baseline, history_of
 
-from autoresearch.agent.operators import choose_task
-from autoresearch.agent.prompt import Detail, task_text
+from autoresearch.agent.llm.operators import choose_task
+from autoresearch.agent.llm.prompt import Detail, task_text
 
 
 def test_a_profile_is_shown_while_there_is_room_and_nothing_where_there_is_none():

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import ROOT, SOURCE
 
-from autoresearch.agent.constants import read_constants
-from autoresearch.agent.space import footprint, repair, search_space
+from autoresearch.agent.syntax.constants import read_constants
+from autoresearch.agent.tuner.space import footprint, repair, search_space
 
 
 def space(source, vocabularies=(1024, 2048)):

@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 from simulated_runs import ROOT, SOURCE, baseline, history_of, objective, run
 
-from autoresearch.agent.constants import read_constants, write_constants
-from autoresearch.agent.observations import footprint_ceiling, numbers, observe
-from autoresearch.agent.samplers import cma_draws, parzen_draws
-from autoresearch.agent.space import footprint, search_space
-from autoresearch.agent.tried import tree_key
-from autoresearch.agent.tuner import Tuner
+from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.tuner.observations import footprint_ceiling, numbers, observe
+from autoresearch.agent.tuner.numeric import cma_draws, parzen_draws
+from autoresearch.agent.tuner.space import footprint, search_space
+from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import CATEGORIES
 
@@ -171,7 +171,7 @@ def test_a_proposal_after_100_attempts_takes_less_than_a_second(long_run):
 
 def test_importing_the_package_and_the_tuner_imports_no_optuna():
     code = (
-        "import sys, autoresearch.agent, autoresearch.agent.tuner\n"
+        "import sys, autoresearch.agent, autoresearch.agent.tuner.researcher\n"
         "print(sorted({'optuna', 'cmaes', 'torch', 'mlx', 'litellm'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

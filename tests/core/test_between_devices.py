@@ -10,7 +10,7 @@ import pytest
 from loop_fixtures import CONFIG, PRESET, git, make_workspace
 from null_trials import NULL_SOURCE
 
-from autoresearch.agent.tuner import Tuner
+from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.cli.ending import findings_words
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.fleet.local import LocalExecutor

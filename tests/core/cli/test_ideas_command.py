@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from autoresearch.agent.ideas import load_ideas, nearest_ideas
+from autoresearch.agent.llm.ideas import load_ideas, nearest_ideas
 from autoresearch.core.cli.ideas import EXAMPLE
 from autoresearch.core.cli.main import cli
 from autoresearch.core.errors import UsageError

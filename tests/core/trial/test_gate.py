@@ -8,7 +8,7 @@ import pytest
 from null_trials import request
 
 from autoresearch import backends
-from autoresearch.agent.structural import MENU
+from autoresearch.agent.tuner.structural import MENU
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.gate import check_gate
 from autoresearch.core.trial.source import SourceFault

@@ -1,0 +1,99 @@
+"""A proposal made without a model, where a model's replies could not be used or broke the quotas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autoresearch.agent.llm.quotas import Demand
+from autoresearch.agent.llm.taxonomy import Change, classify
+from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.proposal import History, Proposal
+
+_COMBINATIONS = 8
+"""Piles of edits of the menu that are looked at."""
+_TOGETHER = 6
+"""Edits in a pile."""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A proposal and what it really is."""
+
+    proposal: Proposal
+    change: Change
+
+
+def stand_in(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
+    """From the tuner where a number will do, else from the menu of structural edits, several together if need be.
+
+    Where nothing meets the demand, the category is given up first, then the boldness: a run goes on rather than ends.
+    """
+    found = _meeting(history, demand, tried)
+    if found is None and demand.closed:
+        found = _meeting(history, replace(demand, closed=()), tried)
+    if found is None and demand.least == "bold":
+        found = _meeting(history, Demand("structural", demand.closed, ""), tried)
+    return found if found is not None else _from_tuner(history, Demand("knob", (), ""), tried)
+
+
+def _meeting(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
+    if demand.least == "knob":
+        found = _from_tuner(history, demand, tried)
+        if found is not None:
+            return found
+    return _from_menu(history, demand, tried)
+
+
+def _from_tuner(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
+    from autoresearch.agent.tuner.researcher import Tuner
+
+    try:
+        proposal = Tuner().propose(history)
+    except ProposalError:
+        return None
+    return _checked(history, proposal, demand, tried)
+
+
+def _from_menu(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
+    rng = np.random.default_rng([abs(history.seed), history.turn, 1])
+    for most in (1,) * (demand.least != "bold") + (_TOGETHER,) * _COMBINATIONS:
+        for source, hypothesis, category in _edits(history.incumbent.source, rng, most):
+            proposal = Proposal(source=source, hypothesis=hypothesis, category=category)
+            found = _checked(history, proposal, demand, tried)
+            if found is not None:
+                return found
+    return None
+
+
+def _edits(source: str, rng: np.random.Generator, most: int) -> Iterator[tuple[str, str, str]]:
+    """Source, hypothesis, category of edits of the menu in random order.
+
+    With `most` above 1 they pile up, one of each category, until there are so many.
+    """
+    from autoresearch.agent.tuner.structural import MENU
+
+    now, words = source, ""
+    categories: list[str] = []
+    for edit in (MENU[i] for i in rng.permutation(len(MENU))):
+        edited = edit.apply(now) if edit.category not in categories else None
+        if edited is None:
+            continue
+        if most == 1:
+            yield edited, edit.hypothesis, edit.category
+            continue
+        now, words, categories = edited, f"{words} {edit.hypothesis}".strip(), [*categories, edit.category]
+        if len(categories) > 1:
+            yield now, words, categories[0]
+        if len(categories) == most:
+            return
+
+
+def _checked(history: History, proposal: Proposal, demand: Demand, tried: frozenset[str]) -> StandIn | None:
+    if tree_key(proposal.source) in tried:
+        return None
+    change = classify(history.incumbent.source, proposal.source, proposal.category)
+    return None if demand.breach(change) else StandIn(proposal, change)

@@ -1,0 +1,117 @@
+"""Several language models: which to ask for a proposal, and in which order to fall back."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from autoresearch.agent.llm.providers import CallError, Message, Provider, Reply, tokens_in
+from autoresearch.agent.llm.spending import OverBudgetError, Spending
+from autoresearch.core.proposal import Attempt, Cost
+
+MAX_TRIES = 4
+"""Of one call to one model, before the next model is asked."""
+
+
+class Models:
+    """The models of a run, with retries, fallbacks and the account of what they cost."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        provider: Provider,
+        spending: Spending,
+        *,
+        max_output_tokens: int = 16_384,
+        backoff_seconds: float = 2.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`names` are litellm's; `backoff_seconds` doubles with every retry."""
+        self.names, self.provider, self.spending = tuple(names), provider, spending
+        self.max_output_tokens = max_output_tokens
+        self._backoff, self._sleep = backoff_seconds, sleep
+        self._broken: dict[str, str] = {}
+
+    def order(self, attempts: Sequence[Attempt], seed: int) -> list[str]:
+        """The model to ask first, then the others. Draws from what each has earned, per dollar.
+
+        A keep is a win; a draw from Beta(1 + wins, 3 + losses) is divided by the model's mean dollars per call plus the
+        mean of all models, so price counts, but never more than a factor of two against the average.
+        """
+        rng = random.Random(f"{seed} {len(attempts)}")
+        known = [usd for name in self.names if (usd := self.spending.usd_per_call(name)) is not None]
+        mean = sum(known) / len(known) if known else 0.0
+        worth = {}
+        for name in self.names:
+            own = [attempt for attempt in attempts if attempt.parameters.get("model") == name][-30:]
+            wins = sum(one.status == "keep" and one.parameters.get("operator") != "stand_in" for one in own)
+            usd = self.spending.usd_per_call(name)
+            price = mean if usd is None else usd
+            worth[name] = rng.betavariate(1 + wins, 3 + len(own) - wins) / (price + mean if mean else 1.0)
+        return sorted(self.names, key=lambda name: (name in self._broken, -worth[name]))
+
+    def context_tokens(self, model: str) -> int:
+        """Tokens that a prompt may have, room for the reply left."""
+        whole = self.provider.context_tokens(model)
+        return max(1024, whole - min(self.max_output_tokens, whole // 3))
+
+    def most_usd(self, model: str, messages: Sequence[Message]) -> float | None:
+        """The most that a call can cost; None where the price is not known."""
+        price = self.provider.price(model)
+        return None if price is None else price.of(tokens_in(messages), self._longest_reply(model))
+
+    def _longest_reply(self, model: str) -> int:
+        return min(self.max_output_tokens, self.provider.context_tokens(model) // 3)
+
+    def ask(self, model: str, messages: Sequence[Message]) -> Reply:
+        """One model's reply, with retries where they may help; its cost has all that was billed.
+
+        Raises `CallError` or `OverBudgetError`, with what was billed until then as their `cost`.
+        """
+        tries = 0
+        paid: list[Cost] = []
+        while True:
+            try:
+                reply = self._call(model, messages)
+                return replace(reply, cost=total([*paid, reply.cost]))
+            except OverBudgetError as error:
+                error.cost = total(paid)
+                raise
+            except CallError as error:
+                tries += 1
+                paid += [error.cost] if error.cost else []
+                error.cost = total(paid)
+                if error.kind in ("key", "model"):
+                    self._broken[model] = error.kind
+                if not error.passing or tries == MAX_TRIES:
+                    raise
+                # Half of it at random, so that several runs do not come back at the same moment.
+                pause = self._backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.0)
+                self._sleep(max(pause, error.wait_seconds or 0.0))
+
+    def _call(self, model: str, messages: Sequence[Message]) -> Reply:
+        name = self.spending.start(model, self.most_usd(model, messages))
+        try:
+            reply = self.provider.complete(model, messages, self._longest_reply(model))
+        except CallError as error:
+            self.spending.end(name, error.kind, error.cost, doubtful=error.maybe_billed)
+            raise
+        except BaseException:
+            self.spending.end(name, "interrupted", doubtful=True)
+            raise
+        self._broken.pop(model, None)
+        self.spending.end(name, "reply", reply.cost)
+        return reply
+
+
+def total(costs: Sequence[Cost]) -> Cost:
+    """The sum. Its dollars are unknown when any of them are."""
+    usd: float | None = 0.0
+    for cost in costs:
+        usd = None if usd is None or cost.usd is None else usd + cost.usd
+    models = list(dict.fromkeys(cost.model for cost in costs if cost.model))
+    return Cost(
+        sum(cost.tokens_in for cost in costs), sum(cost.tokens_out for cost in costs), usd, ", ".join(models) or None
+    )

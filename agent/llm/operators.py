@@ -1,0 +1,132 @@
+"""Kinds of steps: improve, debug, combine, ablate, simplify, a bold rewrite, and its follow-ups."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from autoresearch.agent.llm.quotas import Demand, counted, next_demand
+from autoresearch.core.proposal import Attempt, History, InFlight
+
+Operator = Literal["improve", "debug", "combine", "ablate", "simplify", "bold", "follow_up"]
+MAX_REPAIRS = 3
+"""Of one crash."""
+REPAIR_SHARE = 0.2
+"""Of the experiments so far may have been repairs, and MAX_REPAIRS more: crashes do not take a night."""
+FOLLOW_UPS = 2
+"""Tuning steps that a bold change gets before it is dropped."""
+_SHARES = {"combine": 0.12, "ablate": 0.08, "simplify": 0.1}
+_REMEMBERED = 6
+"""A bold change that is further back gets no follow-up any more."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of the next proposal."""
+
+    operator: Operator
+    base: Attempt
+    """Whose source is edited."""
+    material: tuple[Attempt, ...]
+    """Experiments that it is about."""
+    demand: Demand
+
+
+def choose_task(history: History) -> Task:
+    """The same for the same history."""
+    attempts = history.attempts
+    demand = next_demand(attempts, history.in_flight)
+    broken = _to_repair(history)
+    if broken is not None:
+        return Task("debug", broken, (broken,), Demand("knob", (), ""))
+    if demand.least == "bold":
+        return Task("bold", history.incumbent, (), demand)
+    branch = _to_follow_up(history) if demand.least == "knob" else None
+    if branch is not None:
+        return Task("follow_up", branch, (branch,), demand)
+    return _drawn(history, demand)
+
+
+def _drawn(history: History, demand: Demand) -> Task:
+    """One of those that need no occasion."""
+    material = {
+        "combine": _pair(history),
+        "ablate": tuple(one for one in history.attempts if one.status == "keep" and one.experiment)[:-1][-3:],
+        "simplify": (history.incumbent,),
+    }
+    draw = random.Random(f"{history.seed} {history.turn} operator").random()
+    for operator, share in _SHARES.items():
+        if draw < share:
+            # A simplification may be small; where a structural change is due, it has to be more than that.
+            fits = material[operator] and (operator == "combine" or demand.least == "knob")
+            if not fits or len(history.attempts) < 5 or (operator == "simplify" and "simplification" in demand.closed):
+                break
+            return Task(operator, history.incumbent, material[operator], demand)  # type: ignore[arg-type]
+        draw -= share
+    return Task("improve", history.incumbent, (), demand)
+
+
+def _to_repair(history: History) -> Attempt | None:
+    """The last experiment, if it was a code change that crashed, has repairs left, and none is in flight."""
+    last = history.attempts[-1] if history.attempts else None
+    if last is None or last.status not in ("crash", "timeout", "invalid") or "kind" not in last.parameters:
+        return None
+    if last.parameters["kind"] == "knob":
+        return None  # a number that is too large: there is no bug to look for
+    root = last.parameters.get("root", last.experiment)
+    repairs = [one for one in history.attempts if one.parameters.get("operator") == "debug"]
+    if len(repairs) >= MAX_REPAIRS + REPAIR_SHARE * len(history.attempts):
+        return None
+    if any(one.parameters.get("root") == root for one in history.in_flight):
+        return None
+    return last if sum(one.parameters.get("root") == root for one in repairs) < MAX_REPAIRS else None
+
+
+def _to_follow_up(history: History) -> Attempt | None:
+    """The newest bold change that ran, was not kept, and has not had its follow-ups."""
+    proposed: tuple[Attempt | InFlight, ...] = (*history.attempts, *history.in_flight)
+    for one in reversed(counted(history.attempts)[-_REMEMBERED:]):
+        if one.parameters.get("kind") != "bold" or one.parameters.get("operator") == "follow_up":
+            continue
+        if one.status != "discard" or one.val_bpb is None:
+            return None
+        had = sum(
+            other.parameters.get("operator") == "follow_up" and other.parameters.get("base") == one.experiment
+            for other in proposed
+        )
+        return one if had < FOLLOW_UPS else None
+    return None
+
+
+def _pair(history: History) -> tuple[Attempt, ...]:
+    """What may be worth more together: keeps of different branches, else two near-misses of different categories.
+
+    A keep that the incumbent does not descend from was thrown out by one that came from an older file. The loop itself
+    puts such edits together where their lines allow it; here are those where it takes thought.
+    """
+    line, again = _line(history), {one.parameters.get("rebased") for one in history.attempts}
+    keeps = [one for one in history.attempts if one.status == "keep" and one.experiment]
+    lost = [one for one in keeps if one.experiment not in line | again]
+    own = [one for one in keeps if one.experiment in line]
+    if lost and own:
+        return (lost[-1], own[-1])
+    parents = {history.incumbent.experiment, history.incumbent.parent}
+    misses = [
+        one for one in history.attempts if one.status == "discard" and one.delta is not None and one.parent in parents
+    ]
+    misses.sort(key=lambda one: one.delta or 0.0)
+    for other in misses[1:]:
+        if other.category != misses[0].category:
+            return (misses[0], other)
+    return ()
+
+
+def _line(history: History) -> set[int]:
+    """The incumbent and what it descends from, by number."""
+    parents = {one.experiment: one.parent for one in history.attempts}
+    line, at = {0}, history.incumbent.experiment
+    while at not in line:
+        line.add(at)
+        at = parents.get(at, 0)
+    return line

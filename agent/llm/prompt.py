@@ -1,0 +1,217 @@
+"""From a history to messages for a language model, within its context: the oldest detail goes first, rules never."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from autoresearch.agent.llm.edits import Format
+from autoresearch.agent.findings import where
+from autoresearch.agent.llm.ideas import Idea, nearest_ideas
+from autoresearch.agent.llm.memory import Card, card_in_flight, card_of, diff_of, score_predictions
+from autoresearch.agent.llm.operators import Task
+from autoresearch.agent.llm.providers import Message, tokens_in
+from autoresearch.agent.tuner.effects import Known, surface
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.proposal import CATEGORIES, Attempt, History
+
+FOLDER = Path(__file__).parent / "prompts"
+_DIFFS = 6
+"""Of the latest cards, so many are shown with what they changed."""
+_CARDS = 60
+_IDEAS = 8
+_SURFACE = 8
+_FINDINGS = 8
+_FINDING_DIFFS = 3
+"""Of the findings that were not tried here, so many are shown with what they changed."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much is told beside the rules, the file and the task."""
+
+    cards: int = _CARDS
+    diffs: int = _DIFFS
+    ideas: int = _IDEAS
+    surface: int = _SURFACE
+    findings: int = _FINDINGS
+    digest: bool = True
+
+    def less(self) -> Detail | None:
+        """One step shorter: first go diffs, then old cards, ideas, what constants do, findings, digest, the rest."""
+        if self.diffs:
+            return replace(self, diffs=self.diffs - 1)
+        if self.cards > 5:
+            return replace(self, cards=max(5, self.cards * 3 // 4))
+        if self.ideas:
+            return replace(self, ideas=self.ideas // 2)
+        if self.surface:
+            return replace(self, surface=self.surface // 2)
+        if self.findings:
+            return replace(self, findings=self.findings // 2)
+        if self.digest:
+            return replace(self, digest=False)
+        return replace(self, cards=self.cards - 1) if self.cards else None
+
+
+@lru_cache(maxsize=64)
+def _template(name: str) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    # What is filled in is text for a model, not HTML, and is never itself read as a template.
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    return environment.get_template(f"{name}.md")
+
+
+def fill(name: str, **values: object) -> str:
+    """One of the prompts, filled in."""
+    return str(_template(name).render(**values)).strip()
+
+
+def build_messages(
+    history: History,
+    task: Task,
+    *,
+    form: Format,
+    limit: int,
+    digest: str = "",
+    ideas: Sequence[Idea] = (),
+) -> list[Message]:
+    """System and user message of at most `limit` tokens. Raises `ProposalError` when the rules alone are longer."""
+    detail: Detail | None = Detail()
+    system = {"role": "system", "content": system_text(history, form)}
+    known = surface(history)
+    while detail is not None:
+        user = {"role": "user", "content": task_text(history, task, detail, digest, ideas, known)}
+        if tokens_in([system, user]) <= limit:
+            return [system, user]
+        detail = detail.less()
+    raise ProposalError(
+        f"program.md, the contract and the train file are longer than the model's context of about {limit} tokens.",
+        fix="choose a model with a longer context, or say --context-tokens if the server's is longer than assumed",
+    )
+
+
+def system_text(history: History, form: Format) -> str:
+    """The rules."""
+    return fill(
+        "system",
+        budget=_seconds(history.budget_seconds),
+        program=history.program.strip(),
+        contract=fill("contract"),
+        categories=", ".join(CATEGORIES),
+        format=fill(form),
+    )
+
+
+def task_text(
+    history: History,
+    task: Task,
+    detail: Detail,
+    digest: str,
+    ideas: Sequence[Idea],
+    known: Sequence[Known] | None = None,
+) -> str:
+    """Where the run stands, and what is asked; `known` is the surface, where it was fitted already."""
+    if known is None:
+        known = surface(history) if detail.surface else ()
+    cards = cards_of(history.attempts, detail.diffs)
+    shown = cards[max(0, len(cards) - detail.cards) :] if detail.cards else []
+    best, predictions = history.incumbent, score_predictions(history.attempts)
+    near = nearest_ideas(ideas, history, task.demand.closed, detail.ideas) if detail.ideas else []
+    return fill(
+        "task",
+        device=history.device,
+        backend=history.backend,
+        preset=history.preset,
+        budget=_seconds(history.budget_seconds),
+        vocabularies=", ".join(map(str, history.vocabularies)),
+        best=f"experiment {best.experiment}, val_bpb {_bpb(best)}",
+        profile=_profile(best.metrics),
+        curve=best.metrics.get("loss_curve") or "",
+        time=(best.metrics.get("profile") or "") if detail.digest else "",
+        surface=[str(one) for one in known[: detail.surface]],
+        predictions=str(predictions) if predictions else "",
+        digest=digest if detail.digest else "",
+        cards=shown,
+        forgotten=len(cards) - len(shown),
+        flying=_in_flight(history, detail),
+        ideas=[str(idea) for idea in near],
+        findings=_findings(history, detail),
+        source="```python\n" + task.base.source.rstrip("\n") + "\n```",
+        task=_operator_text(history, task),
+        demand=task.demand.why,
+    )
+
+
+def cards_of(attempts: Sequence[Attempt], diffs: int = 0) -> list[Card]:
+    """Of every experiment, the oldest first; the latest with what they changed."""
+    sources = {attempt.experiment: attempt.source for attempt in attempts} if diffs else {}
+    first = len(attempts) - diffs
+    return [card_of(attempt, sources if at >= first else {}) for at, attempt in enumerate(attempts)]
+
+
+def _in_flight(history: History, detail: Detail) -> list[Card]:
+    """Of what waits for a device or runs: short, and always told, so that nobody is asked for the same again."""
+    sources = {attempt.experiment: attempt.source for attempt in history.attempts}
+    cards = [card_in_flight(one, sources) for one in history.in_flight]
+    return cards if detail.diffs else [replace(card, diff="") for card in cards]
+
+
+def _findings(history: History, detail: Detail) -> list[Card]:
+    """Of what other devices have kept: first what was not tried here, with what it changed while there is room."""
+    ordered = sorted(history.findings, key=lambda one: one.outcome != "untried")
+    cards = []
+    for at, one in enumerate(ordered[: detail.findings]):
+        here = "untried here" if one.outcome == "untried" else f"here: {one.outcome}, experiment {one.experiment}"
+        gained = f" ({one.delta:+.4f})" if one.delta is not None else ""
+        told = at < _FINDING_DIFFS and one.outcome == "untried" and detail.diffs > 0
+        diff = diff_of(one.before, one.after) if told else ""
+        words = " ".join(one.hypothesis.split())[:300]
+        cards.append(Card(f"{where(one.origin)} [{one.category}]: {words} -> {here}{gained}", diff))
+    return cards
+
+
+def _operator_text(history: History, task: Task) -> str:
+    sources = {attempt.experiment: attempt.source for attempt in history.attempts}
+    diffs = [
+        diff_of(sources.get(one.parent, ""), one.source, lines=120)
+        for one in task.material
+        if task.operator != "simplify" and one.parent in sources
+    ]
+    return fill(task.operator, diffs=[diff for diff in diffs if diff], reason=task.base.reason)
+
+
+def _profile(metrics: Mapping[str, Any]) -> str:
+    """What is known of the best file's trial; what is not known is left out."""
+    forms = (
+        ("tokens", "{:,.0f} tokens"),
+        ("steps", "{:,.0f} steps"),
+        ("tokens_per_second", "{:,.0f} tokens/s"),
+        ("params", "{:,.0f} parameters"),
+        ("peak_memory_mb", "{:,.0f} MB at its peak"),
+        ("startup_seconds", "{:.1f} s of start-up"),
+        ("mfu", "{:.1%} of the device's peak"),
+    )
+    known = [form.format(metrics[name]) for name, form in forms if isinstance(metrics.get(name), int | float)]
+    steps, seconds = metrics.get("steps"), metrics.get("train_seconds")
+    if isinstance(steps, int | float) and isinstance(seconds, int | float) and steps:
+        known.append(f"{1000 * seconds / steps:.1f} ms a step")
+    return ", ".join(known)
+
+
+def _bpb(attempt: Attempt) -> str:
+    return "unknown" if attempt.val_bpb is None else f"{attempt.val_bpb:.6f}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"

@@ -1,0 +1,207 @@
+"""What a model's reply holds: SEARCH/REPLACE blocks, or a whole file in a fence. It is read, not applied.
+
+The lines before an edit, in which a model or an agent says what it tries.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+import re
+from dataclasses import dataclass
+from autoresearch.core.proposal import CATEGORIES
+
+TRAIN_FILE = "train.py"
+_SEARCH = re.compile(r"^([ \t]*)<{5,9} ?SEARCH\b[ \t]*(\S*)[ \t]*$")
+_DIVIDER = re.compile(r"^[ \t]*={5,9}[ \t]*$")
+_REPLACE = re.compile(r"^[ \t]*>{5,9}(?: ?REPLACE)?[ \t]*$")
+_MARKER = re.compile(r"^[ \t]*(?:<{5,9}|>{5,9})(?: |$)")
+_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^`]*$")
+_NAMED = re.compile(
+    r"^[ \t]*(?:[#>*\-]+[ \t]*)?(?:file(?:name)?:[ \t]*)?[`*]*([\w./\\-]*\w\.[A-Za-z]{1,5})[`*:]*[ \t]*$", re.I
+)
+_ELISION = re.compile(
+    r"^[ \t]*(?:#|\.\.\.|…|\[|\()[ \t.…\[(]*(?:the )?(?:rest|remaining|remainder|existing|same|other|unchanged)\b"
+    r".*\b(?:file|code|unchanged|same|before|here|above|is|remains?|functions?)\b|^[ \t]*#[ \t]*(?:\.\.\.|…)",
+    re.I,
+)
+"""A line that stands for lines that the writer left out."""
+
+
+class EditError(Exception):
+    """The reply cannot be applied. `str(error)` is for whoever wrote it."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        """One word or two: "no edit", "broken block", "not found", "ambiguous", "other file", "no-op", "tried" ..."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One SEARCH/REPLACE block, as lines without their ends."""
+
+    search: tuple[str, ...]
+    replace: tuple[str, ...]
+    file: str
+    """The file that the reply names for it, or empty."""
+
+
+def without_thoughts(text: str) -> str:
+    """Some models send their thoughts along; those may hold blocks that were thought better of."""
+    text = re.sub(r"<(think|thinking|reasoning)>.*?</\1>", "", text, flags=re.S | re.I)
+    if re.search(r"<(think|thinking|reasoning)>", text, flags=re.I):
+        raise EditError("broken block", "The reply ends inside its thoughts. Answer shorter, with the edit.")
+    return text
+
+
+def has_blocks(text: str) -> bool:
+    """Whether any line looks like a marker of a block."""
+    return any(_MARKER.match(line) for line in text.split("\n"))
+
+
+def read_blocks(text: str) -> list[Block]:
+    """Every block of a reply, in order. Raises `EditError` when any is broken."""
+    lines = text.split("\n")
+    blocks: list[Block] = []
+    at = 0
+    while at < len(lines):
+        start = _SEARCH.match(lines[at])
+        if start is None:
+            if _MARKER.match(lines[at]):
+                raise EditError("broken block", f"A marker stands where none belongs: {lines[at].strip()!r}.")
+            at += 1
+            continue
+        end = next((i for i in range(at + 1, len(lines)) if _MARKER.match(lines[i])), len(lines))
+        number = len(blocks) + 1
+        if end == len(lines) or not _REPLACE.match(lines[end]):
+            raise EditError("broken block", f"Block {number} has no line `>>>>>>> REPLACE` at its end.")
+        middle = [i for i in range(at + 1, end) if _DIVIDER.match(lines[i])]
+        if len(middle) != 1:
+            what = "no line `=======`" if not middle else "more than one line `=======`"
+            raise EditError("broken block", f"Block {number} has {what} between its two parts.")
+        search, replace = lines[at + 1 : middle[0]], lines[middle[0] + 1 : end]
+        search, replace = _without_margin(start.group(1), search, replace)
+        search, replace = _without_fences(search, replace)
+        blocks.append(Block(tuple(search), tuple(replace), start.group(2) or _file_before(lines, at)))
+        at = end + 1
+    return blocks
+
+
+def _without_margin(margin: str, *parts: list[str]) -> tuple[list[str], ...]:
+    """A block whose markers are indented, as in a list, has its lines indented as well."""
+    if margin and all(line.startswith(margin) or not line.strip() for part in parts for line in part):
+        return tuple([line[len(margin) :] if line.startswith(margin) else "" for line in part] for part in parts)
+    return parts
+
+
+def _without_fences(*parts: list[str]) -> tuple[list[str], ...]:
+    """Fences inside a block, around each of its parts."""
+    fenced = [len(part) >= 2 and bool(_FENCE.match(part[0])) and part[-1].strip() in ("```", "~~~") for part in parts]
+    if all(inside or not part for inside, part in zip(fenced, parts, strict=True)):
+        return tuple(part[1:-1] for part in parts)
+    return parts
+
+
+def _file_before(lines: Sequence[str], at: int) -> str:
+    """The file name on the line above a block or fence, if there is one."""
+    for i in range(at - 1, max(-1, at - 4), -1):
+        if _FENCE.match(lines[i]) or not lines[i].strip():
+            continue
+        named = _NAMED.match(lines[i])
+        return named.group(1) if named else ""
+    return ""
+
+
+def check_file(file: str) -> None:
+    """Refuse an edit of another file than the train file. Raises `EditError`."""
+    if file and re.split(r"[/\\]", file)[-1] != TRAIN_FILE:
+        raise EditError("other file", f"Only {TRAIN_FILE} may be edited, not {file}.")
+
+
+def check_complete(new: Sequence[str], old: Sequence[str]) -> None:
+    """Nothing may stand for lines that were left out."""
+    known = {line.strip() for line in old}
+    for line in new:
+        if _ELISION.match(line) and line.strip() not in known:
+            raise EditError("elision", f"Something is left out: {line.strip()!r}. Write all of it.")
+
+
+def read_whole(text: str, old: str) -> str:
+    """The file in the reply's one fence that holds a train file. Raises `EditError`."""
+    fences = _fences(text)
+    if any(not closed for _, _, closed in fences):
+        raise EditError("broken block", "The last fence is not closed: the reply seems to have been cut off.")
+    if not fences:
+        raise EditError("no edit", "The reply has no edit: neither a SEARCH/REPLACE block nor a fenced file.")
+    whole = [(file, body) for file, body, _ in fences if _is_train_file(body)]
+    if len(whole) != 1:
+        if len(fences) == 1:
+            check_file(fences[0][0])
+        few = (
+            "more than one whole file" if whole else "no whole file with build, train, logits and VOCAB_SIZE in a fence"
+        )
+        raise EditError("no edit", f"The reply has {few}. Give SEARCH/REPLACE blocks, or the whole file once.")
+    file, body = whole[0]
+    check_file(file)
+    check_complete(body.split("\n"), old.split("\n"))
+    return body.rstrip("\n") + "\n"
+
+
+def _fences(text: str) -> list[tuple[str, str, bool]]:
+    """File name or empty, body, whether it is closed: of every fence."""
+    lines, found, at = text.split("\n"), [], 0
+    while at < len(lines):
+        start = _FENCE.match(lines[at])
+        if start is None:
+            at += 1
+            continue
+        mark = start.group(1)
+        end = next((i for i in range(at + 1, len(lines)) if lines[i].strip() == mark), len(lines))
+        found.append((_file_before(lines, at), "\n".join(lines[at + 1 : end]), end < len(lines)))
+        at = end + 1
+    return found
+
+
+def _is_train_file(body: str) -> bool:
+    names = ("def build(", "def train(", "def logits(", "VOCAB_SIZE")
+    return all(re.search(rf"^{re.escape(name)}", body, re.M) for name in names)
+
+
+_FIELD = r"^[ \t>*#_-]*{name}[ \t*_]*:[ \t*_]*(.+)$"
+_NUMBER = re.compile(r"[-+\u2212]?\d*\.?\d+(?:[eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a reply says about its edit. Fields that are missing are empty or None."""
+
+    hypothesis: str
+    category: str
+    predicted_delta: float | None
+    risk: str
+    finding: str = ""
+    """The name of the finding that it tries."""
+
+
+def read_header(text: str) -> Header:
+    """The lines before the edit, however they are decorated."""
+    before = re.split(
+        r"^[ \t]*<{5,9}|^[ \t]*```", re.sub(r"(?is)<think(?:ing)?>.*?</think(?:ing)?>", "", text), flags=re.M
+    )[0]
+
+    def of(name: str) -> str:
+        found = re.search(_FIELD.format(name=name), before, re.M | re.I)
+        return found.group(1).strip(" \t*_`") if found else ""
+
+    category = re.sub(r"[^a-z]+", "_", of("category").lower()).strip("_")
+    delta = _NUMBER.search(of("predicted[ _-]?delta"))
+    value = float(delta.group().replace("\u2212", "-")) if delta else None
+    return Header(
+        hypothesis=" ".join(of("hypothesis").split())[:500],
+        category=category if category in CATEGORIES else "",
+        predicted_delta=value if value is not None and abs(value) < 100 else None,
+        risk=of("risk"),
+        finding=of("finding"),
+    )

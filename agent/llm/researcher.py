@@ -1,0 +1,274 @@
+"""The researcher that asks language models: it reads program.md and what was tried, and edits the train file.
+
+All that it keeps between proposals is in the history, in the run's account and in the digest, so a run can be resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from autoresearch.agent.llm.edits import Edited, Format, apply_reply
+from autoresearch.agent.findings import named_finding
+from autoresearch.agent.llm.replies import Header, read_header
+from autoresearch.agent.llm.ideas import Idea
+from autoresearch.agent.llm.memory import Digest
+from autoresearch.agent.llm.models import Models, total
+from autoresearch.agent.llm.operators import Task, choose_task
+from autoresearch.agent.llm.prompt import build_messages, cards_of, fill
+from autoresearch.agent.llm.providers import CallError, Message, Reply, tokens_in
+from autoresearch.agent.llm.quotas import next_demand
+from autoresearch.agent.llm.replies import EditError
+from autoresearch.agent.llm.spending import FailedProposalError, OverBudgetError
+from autoresearch.agent.llm.fallback import stand_in
+from autoresearch.agent.llm.taxonomy import Change, classify
+from autoresearch.agent.syntax.source_keys import tried_keys
+from autoresearch.agent.tuner.researcher import Tuner
+from autoresearch.core.errors import ProposalError
+from autoresearch.core.proposal import Cost, History, Proposal
+
+MAX_REPAIRS = 3
+"""Turns that a model gets to mend its edit; then it is asked for the whole file, once."""
+_PRIOR = {"blocks": (2.7, 3), "whole": (1.8, 3)}
+"""What is assumed of each format before it was seen: replies that could be applied, and of how many."""
+_MALFORMED = {"no edit", "broken block", "not found", "ambiguous", "overlap", "elision", "syntax"}
+"""Failures that the format may be to blame for."""
+_QUOTED = 12_000
+"""Characters of a bad reply that are shown to the model again."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The next call to a model, before it is made. Dollars are None where they are not known."""
+
+    model: str
+    messages: list[Message]
+    tokens: int
+    """Of the messages, about."""
+    most_usd: float | None
+    """With the longest reply that is allowed."""
+    usual_usd: float | None
+    """What the run's calls to this model have cost on average."""
+
+
+@dataclass
+class _Talk:
+    """One proposal in the making."""
+
+    history: History
+    task: Task
+    tried: frozenset[str]
+    costs: list[Cost] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+
+    @property
+    def cost(self) -> Cost:
+        return total(self.costs)
+
+    def bill(self, cost: Cost | None) -> None:
+        """Count what a call without a usable reply has cost."""
+        self.costs += [cost] if cost is not None else []
+
+
+class LLM:
+    """Implements `core.proposal.Researcher`."""
+
+    name = "llm"
+    thinks_ahead = True
+
+    def __init__(
+        self, models: Models, *, digest: Digest | None = None, ideas: Callable[[], Sequence[Idea]] = tuple
+    ) -> None:
+        """`ideas` is called before every proposal, so that a person's file may change during a run."""
+        self.models, self.digest, self._ideas = models, digest or Digest(), ideas
+
+    def propose(self, history: History) -> Proposal:
+        """The next edit. Raises `FailedProposalError`, with what was paid until then, when no model answers."""
+        attempts = history.attempts
+        tried = tried_keys((*history.sources, history.incumbent.source))
+        talk = _Talk(history, choose_task(history), tried)
+        names = self.models.order(attempts, history.seed)
+        self._renew_digest(talk, names)
+        for name in names:
+            try:
+                proposal = self._within_context(name, talk)
+            except CallError as error:
+                talk.bill(error.cost)
+                talk.problems.append(f"{name}: {error.kind}: {error}")
+                continue
+            except OverBudgetError as error:
+                talk.bill(error.cost)
+                raise FailedProposalError(error.message, cost=talk.cost, fix=error.fix) from None
+            except ProposalError as error:
+                talk.problems.append(f"{name}: {error}")
+                continue
+            return proposal if proposal is not None else self._without_model(talk)
+        raise FailedProposalError(
+            f"no model answered. {'; '.join(talk.problems)}.",
+            cost=talk.cost,
+            fix="check the key in the environment, --model and --api-base; or go on with --researcher tuner",
+        )
+
+    def preview(self, history: History) -> Preview:
+        """Which model would be asked next, and what it would be told; nothing is sent."""
+        name = self.models.order(history.attempts, history.seed)[0]
+        messages = self._messages(name, history, choose_task(history), self.models.context_tokens(name))
+        most, count = self.models.most_usd(name, messages), tokens_in(messages)
+        return Preview(name, messages, count, most, self.models.spending.usd_per_call(name))
+
+    def _messages(self, name: str, history: History, task: Task, limit: int) -> list[Message]:
+        more = {"digest": self.digest.read(), "ideas": self._ideas()}
+        return build_messages(history, task, form=self.best_format(name), limit=limit, **more)  # type: ignore[arg-type]
+
+    def _within_context(self, name: str, talk: _Talk) -> Proposal | None:
+        """This model's proposal; told less where the server finds the prompt too long."""
+        limit = self.models.context_tokens(name)
+        for share in (1, 2):
+            try:
+                return self._from_model(name, talk, limit // share)
+            except CallError as error:
+                if error.kind != "context":
+                    raise
+                talk.bill(error.cost)
+        return self._from_model(name, talk, limit // 4)
+
+    def _from_model(self, name: str, talk: _Talk, limit: int) -> Proposal | None:
+        """This model's proposal, mended by it where need be; None when it could not be mended."""
+        form = self.best_format(name)
+        messages = self._messages(name, talk.history, talk.task, limit)
+        for turn in range(MAX_REPAIRS + 2):
+            reply = self.models.ask(name, messages)
+            talk.costs.append(reply.cost)
+            header = read_header(reply.text)
+            try:
+                edited = _apply(reply, talk)
+                change = self._check(edited, header, talk)
+            except EditError as error:
+                if error.kind in _MALFORMED:
+                    self.models.spending.judge_format(name, form, False)
+                talk.problems.append(f"{error.kind}: {error}")
+                if turn == MAX_REPAIRS:
+                    form = "whole"
+                messages = _repair_messages(messages, reply.text, str(error), form, limit)
+                continue
+            self.models.spending.judge_format(name, edited.format, True)
+            return _proposal(edited, change, header, talk, name)
+        return None
+
+    def best_format(self, model: str) -> Format:
+        """Whichever has let more of this model's replies be applied."""
+
+        def rate(form: Format) -> float:
+            ok, count = self.models.spending.format_record(model, form)
+            return (ok + _PRIOR[form][0]) / (count + _PRIOR[form][1])
+
+        return "blocks" if rate("blocks") >= rate("whole") else "whole"
+
+    def _check(self, edited: Edited, header: Header, talk: _Talk) -> Change:
+        """What the edit really is. Raises `EditError` when the quotas ask for another."""
+        task = talk.task
+        before = task.base.source if task.operator == "follow_up" else talk.history.incumbent.source
+        change = classify(before, edited.source, header.category)
+        breach = task.demand.breach(change)
+        if breach is not None:
+            raise EditError("quota", breach)
+        return change
+
+    def _without_model(self, talk: _Talk) -> Proposal:
+        """What stands in for a model that gave nothing usable."""
+        why = talk.problems[-1].split("\n")[0] if talk.problems else "it gave nothing usable"
+        found = stand_in(talk.history, next_demand(talk.history.attempts, talk.history.in_flight), talk.tried)
+        if found is None:
+            message = f"the model's replies could not be used: {why}"
+            raise FailedProposalError(message.rstrip(".") + ".", cost=talk.cost, fix="try another --model")
+        proposal, change = found.proposal, found.change
+        return replace(
+            proposal,
+            category=change.category,
+            researcher=Tuner.name,
+            cost=talk.cost,
+            parameters={**proposal.parameters, "kind": change.kind, "operator": "stand_in", **_model_of(talk)},
+        )
+
+    def _renew_digest(self, talk: _Talk, names: Sequence[str]) -> None:
+        """Every ten experiments. Without it the run goes on as well."""
+        attempts = talk.history.attempts
+        if not self.digest.due(attempts):
+            return
+        cards, page = cards_of(attempts), self.digest.read()
+        for name in names:
+            limit, kept = self.models.context_tokens(name), len(cards)
+            text = fill("digest", digest=page, cards=cards)
+            while tokens_in([{"content": text}]) > limit and kept > 1:
+                kept //= 2
+                text = fill("digest", digest=page, cards=cards[-kept:])
+            try:
+                reply = self.models.ask(name, [{"role": "user", "content": text}])
+            except CallError as error:
+                talk.bill(error.cost)
+                continue
+            except OverBudgetError as error:
+                talk.bill(error.cost)
+                return
+            talk.costs.append(reply.cost)
+            self.digest.write(reply.text[:8000], attempts)
+            return
+
+
+def _apply(reply: Reply, talk: _Talk) -> Edited:
+    try:
+        return apply_reply(reply.text, talk.task.base.source, tried=talk.tried)
+    except EditError as error:
+        if reply.cut:
+            raise EditError(error.kind, f"Your reply was too long and was cut off. Answer shorter. {error}") from None
+        raise
+
+
+def _repair_messages(messages: Sequence[Message], reply: str, problem: str, form: Format, limit: int) -> list[Message]:
+    """The talk so far, the bad reply and what is wrong with it; the oldest turns go where they do not all fit."""
+    said = reply if len(reply) <= _QUOTED else reply[:_QUOTED] + "\n[cut]"
+    wrong = {"role": "user", "content": fill("repair", problem=problem, format=fill(form))}
+    first, turns = list(messages[:2]), [*messages[2:], {"role": "assistant", "content": said or "(nothing)"}, wrong]
+    while len(turns) > 2 and tokens_in([*first, *turns]) > limit:
+        turns = turns[2:]
+    if tokens_in([*first, *turns]) > limit:
+        turns = [{"role": "assistant", "content": said[:1000] or "(nothing)"}, wrong]
+    return [*first, *turns]
+
+
+def _proposal(edited: Edited, change: Change, header: Header, talk: _Talk, model: str) -> Proposal:
+    task = talk.task
+    parameters: dict[str, float | int | str | bool] = {
+        "model": model,
+        "kind": change.kind,
+        "operator": task.operator,
+        "base": task.base.experiment,
+        "format": edited.format,
+        "rung": edited.rungs[-1],
+        "repairs": len(talk.problems),
+    }
+    if task.operator == "debug":
+        parameters["root"] = task.base.parameters.get("root", task.base.experiment)
+    if header.risk:
+        parameters["risk"] = header.risk[:200]
+    # A repair or a follow-up of a finding is still about that finding.
+    origin = named_finding(talk.history, header.finding)
+    if origin is None and task.operator in ("debug", "follow_up"):
+        origin = task.base.origin
+    names = ", ".join(change.names[:4])
+    return Proposal(
+        source=edited.source,
+        hypothesis=header.hypothesis or f"{task.operator}: changes {names}",
+        category=change.category,
+        predicted_delta=header.predicted_delta,
+        cost=talk.cost,
+        researcher=LLM.name,
+        parameters=parameters,
+        origin=origin,
+    )
+
+
+def _model_of(talk: _Talk) -> Mapping[str, str]:
+    model = talk.cost.model
+    return {"model": model.split(", ")[-1]} if model else {}

@@ -1,0 +1,1 @@
+"""Reading and changing train files as syntax trees."""

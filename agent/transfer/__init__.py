@@ -1,0 +1,1 @@
+"""A change to one train file, carried over to another."""

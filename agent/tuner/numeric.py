@@ -1,0 +1,217 @@
+"""Numeric proposals: a few constants of the incumbent, moved.
+
+optuna's tree-structured Parzen estimator (Bergstra et al. 2011) draws where good trials were, steps around the
+incumbent try what is near, and a Gaussian process says which of these candidates is worth the next trial.
+
+Draws where good trials were: optuna's tree-structured Parzen estimator, and CMA-ES started from all trials.
+
+TPE: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization. CMA-ES started from what other searches have
+measured: Nomura et al. 2021, arXiv:2012.06932.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+import numpy as np
+from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.syntax.constant_priors import fact_of
+from autoresearch.agent.tuner.observations import Observations, footprint_ceiling, numbers, observe
+from autoresearch.agent.tuner.space import Dimension, Number, footprint, repair, search_space
+from autoresearch.agent.tuner.surrogate import Surrogate, fit
+from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.core.proposal import History
+import warnings
+from collections.abc import Sequence
+from typing import Any
+import numpy as np
+from autoresearch.agent.tuner.observations import Observations
+from autoresearch.agent.tuner.space import Dimension
+
+CMA_FROM = 20
+"""Attempts: CMA-ES starts from the best tenth of them, and one point has no shape."""
+
+
+def parzen_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int, draws: int) -> np.ndarray:
+    """Ask multivariate TPE, told every attempt. Coordinates, float64 (draws, D).
+
+    Constants that some files lack make groups of their own: each is modelled by the attempts that have it.
+    """
+    import optuna
+
+    with warnings.catch_warnings():  # what is young in optuna is nothing for the person who watches
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=False)
+    study = _study(sampler)
+    study.add_trials(_told(seen, dimensions))
+    return _ask(study, dimensions, draws)
+
+
+def cma_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int, draws: int) -> np.ndarray:
+    """Ask CMA-ES, started from every attempt. Coordinates, float64 (draws, D); none while there are few attempts."""
+    import optuna
+
+    whole = [trial for trial in _told(seen, dimensions) if len(trial.params) == len(dimensions)]
+    if len(whole) < CMA_FROM or len(dimensions) < 2:
+        return np.empty((0, len(dimensions)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.CmaEsSampler(
+            seed=seed, n_startup_trials=0, source_trials=whole, warn_independent_sampling=False
+        )
+    return _ask(_study(sampler), dimensions, draws)
+
+
+def _study(sampler: Any) -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(sampler=sampler)
+
+
+def _box(dimensions: Sequence[Dimension]) -> dict[str, Any]:
+    import optuna
+
+    return {dimension.name: optuna.distributions.FloatDistribution(0.0, 1.0) for dimension in dimensions}
+
+
+def _told(seen: Observations, dimensions: Sequence[Dimension]) -> list[Any]:
+    import optuna
+
+    box, trials = _box(dimensions), []
+    for point, has, value in zip(seen.points, seen.present, seen.values, strict=True):
+        params = {d.name: float(u) for d, u, there in zip(dimensions, point, has, strict=True) if there}
+        known = {name: box[name] for name in params}
+        trials.append(optuna.trial.create_trial(params=params, distributions=known, value=float(value)))
+    return trials
+
+
+def _ask(study: Any, dimensions: Sequence[Dimension], draws: int) -> np.ndarray:
+    box = _box(dimensions)
+    asked = [study.ask(box).params for _ in range(draws)]
+    return np.array([[params[dimension.name] for dimension in dimensions] for params in asked])
+
+
+_STEPS = 192
+"""Candidates from steps around the incumbent."""
+_DRAWS = 8
+"""Draws from the Parzen estimator; each gives candidates on several subsets of the constants."""
+_BOLDNESS = 1.4
+"""Standard deviations that a candidate is given the benefit of; less than that stays too close to what is known."""
+_REMEMBERED = 80
+"""The process is fitted to this many best and as many latest attempts: its cost grows with their cube."""
+_PACE = ((3, 4, 0.25), (8, 6, 0.3), (math.inf, 8, 0.35))
+"""Below so many scores: at most so many constants at once, and so far in coordinates. 0.17 doubles a learning rate.
+
+Several from the start: far from the best most constants can be improved, and the process tells their shares apart.
+"""
+_GROWTH = 2.0
+"""The largest growth of the footprint, and of any one size, in one proposal."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A numeric edit of the incumbent."""
+
+    source: str
+    changes: Mapping[str, tuple[Number, Number]]
+    """Constant -> before, after."""
+    category: str
+    predicted_delta: float | None
+    """bpb against the incumbent; None while too little is known."""
+    measured: int
+    """Trials that the prediction rests on."""
+
+
+def propose_move(history: History, tried: frozenset[str], rng: np.random.Generator, widen: float = 1.0) -> Move | None:
+    """The best untried move, or None when no candidate is new. `widen` raises the spans to that power."""
+    constants = read_constants(history.incumbent.source)
+    start = read_constants(history.attempts[0].source) if history.attempts else constants
+    dimensions = search_space(constants, start, history.vocabularies, widen)
+    if not dimensions:
+        return None
+    now = numbers(constants)
+    seen = observe(history, dimensions)
+    seed = int(rng.integers(2**31))
+    draws = np.vstack([parzen_draws(seen, dimensions, seed, _DRAWS), cma_draws(seen, dimensions, seed, _DRAWS)])
+    candidates = _candidates(seen, dimensions, draws, rng, widen)
+    ceiling = min(_GROWTH * footprint(now), 0.99 * footprint_ceiling(history))
+    settings = _settings(candidates, dimensions, now, ceiling)
+    if not settings:
+        return None
+    points = np.array([[d.coordinate(values[d.name]) for d in dimensions] for values in settings])
+    merit, delta = _appraise(seen, points, dimensions)
+    for i in np.argsort(-merit, kind="stable"):
+        changes = {name: (now[name], value) for name, value in settings[i].items() if value != now[name]}
+        source = write_constants(history.incumbent.source, {name: after for name, (_, after) in changes.items()})
+        if tree_key(source) not in tried:
+            main = max(changes, key=lambda name: fact_of(name).weight)
+            known = float(delta[i]) if seen.measured >= 5 else None
+            return Move(source, changes, fact_of(main).category or "optimizer", known, seen.measured)
+    return None
+
+
+def _candidates(
+    seen: Observations, dimensions: Sequence[Dimension], draws: np.ndarray, rng: np.random.Generator, widen: float
+) -> list[dict[int, float]]:
+    """Coordinates by dimension, on subsets of the dimensions: the heavier ones more often."""
+    weights = np.array([dimension.weight for dimension in dimensions])
+    towards = np.array([dimension.towards for dimension in dimensions])
+    known = np.ptp(seen.points, axis=0) > 0
+    most, reach = next((most, reach) for below, most, reach in _PACE if seen.measured < below)
+    most, reach = min(len(dimensions), most), min(1.0, reach * widen)
+    found = []
+    for i in range(_STEPS + 8 * len(draws)):
+        size = int(rng.integers(1, most + 1))
+        subset = rng.choice(len(dimensions), size=size, replace=False, p=weights / weights.sum())
+        origin = seen.incumbent[subset]
+        if i < _STEPS:
+            step = rng.normal(0.0, rng.choice((0.05, 0.12, 0.25)), size=size)
+        else:
+            step = draws[(i - _STEPS) // 8][subset] - origin
+        step = np.where(known[subset] | (towards[subset] == 0), step, towards[subset] * np.abs(step))
+        moved = np.clip(origin + np.clip(step, -reach, reach), 0.0, 1.0)
+        found.append(dict(zip(map(int, subset), map(float, moved), strict=True)))
+    return found
+
+
+def _settings(
+    candidates: Sequence[Mapping[int, float]],
+    dimensions: Sequence[Dimension],
+    now: Mapping[str, Number],
+    ceiling: float,
+) -> list[dict[str, Number]]:
+    """Candidates as repaired values of every numeric constant; without those that change nothing or take too much."""
+    found: dict[tuple[Number, ...], dict[str, Number]] = {}
+    settled, size = repair(now), footprint(now)
+    for candidate in candidates:
+        moved = {dimensions[i].name: dimensions[i].value(coordinate) for i, coordinate in candidate.items()}
+        for i in candidate:
+            name = dimensions[i].name
+            if dimensions[i].scale in ("power_of_two", "whole") and moved[name] > _GROWTH * now[name] > 0:
+                moved[name] = int(_GROWTH * now[name])
+        # What repair would do to the incumbent as it stands is none of this candidate's business.
+        fitted = repair({**now, **moved})
+        values = {
+            name: now[name] if fitted[name] == settled[name] and name not in moved else fitted[name] for name in now
+        }
+        if values != now and footprint(values) <= max(size, ceiling):
+            found.setdefault(tuple(values.values()), values)
+    return list(found.values())
+
+
+def fit_surrogate(seen: Observations, dimensions: Sequence[Dimension]) -> Surrogate:
+    """A process of what was measured; predictions for the incumbent's structure are those for group 0."""
+    weights = np.array([dimension.weight for dimension in dimensions])
+    best = np.argsort(seen.values, kind="stable")[:_REMEMBERED]
+    chosen = np.union1d(best, np.arange(len(seen.values))[-_REMEMBERED:])
+    scale = 0.01 * abs(float(np.median(seen.values)))
+    return fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)
+
+
+def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
+    """Merit and predicted change of each point (M, D), both (M,), in bpb. Merit is minus the lower confidence bound."""
+    model = fit_surrogate(seen, dimensions)
+    mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
+    return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1]
