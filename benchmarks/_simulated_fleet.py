@@ -25,7 +25,7 @@ from autoresearch.core.judge.decision import Judge
 from autoresearch.core.loop import Ending, Limits, Loop
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run import Run
-from autoresearch.core.runconfig import RunConfig
+from autoresearch.core.config import RunConfig
 from autoresearch.core.trial.result import TrialRequest, TrialResult
 
 KNOBS, START, BEST = 8, 0.0, 2.0

@@ -25,7 +25,7 @@ from autoresearch.core.judge.racing import Racing
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run import Run
-from autoresearch.core.runconfig import RunConfig
+from autoresearch.core.config import RunConfig
 from autoresearch.core.store.constants import read_constants, write_constants
 from benchmarks.chaos import Arena
 

@@ -1,4 +1,7 @@
-"""Presets, and where things are kept."""
+"""Presets, and where things are kept.
+
+What a run is started with.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
-
 from autoresearch.core.errors import PrerequisiteError, UsageError
+from dataclasses import asdict, dataclass
+from typing import Any
+from autoresearch.core.errors import UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -85,3 +89,46 @@ def runs_dir(workspace: Path) -> Path:
 def train_file(workspace: Path, backend: str) -> Path:
     """The file that the researcher edits."""
     return workspace / "backends" / backend / "train.py"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every trial of a run has in common. Fixed at its start: results under another one would not compare."""
+
+    backend: str
+    preset: str
+    corpus: str
+    """As it was asked for."""
+    prepared: str
+    """Folder of the prepared corpus."""
+    prepared_sha256: str
+    """Of everything that its trials read (see `data_sha256` in core.cli.start)."""
+    vocabularies: tuple[int, ...]
+    eval_seq_len: int
+    score_rows: int
+    train_seconds: float
+    startup_seconds: float
+    seed: int
+    judge: str
+    device: str
+    ar_version: str
+    calibrate: int = 1
+    """Trials of the baseline before the first experiment."""
+    machine: str = ""
+    """Device, framework and driver, where this process runs. With `device` it may change; the judge then measures the
+    baseline again."""
+
+    def check_same(self, stored: dict[str, Any], tag: str) -> None:
+        """Raises `UsageError` naming the first field that differs from the run's."""
+        for name, mine in self.plain().items():
+            if name in ("device", "machine"):
+                continue
+            if stored.get(name, 1 if name == "calibrate" else None) != mine:
+                raise UsageError(
+                    f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
+                    fix="continue it with what it was started with, or start another run with --tag",
+                )
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON gives it back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -11,7 +11,7 @@ from autoresearch.core.errors import PrerequisiteError, SourceError
 from autoresearch.core.findings import Findings
 from autoresearch.core.otherruns import OtherRuns
 from autoresearch.core.proposal import Attempt, Proposal
-from autoresearch.core.runconfig import RunConfig
+from autoresearch.core.config import RunConfig
 from autoresearch.core.store.attempts import attempt_of
 from autoresearch.core.store.constants import write_preset
 from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results

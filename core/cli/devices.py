@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.fleet.local import LocalExecutor
     from autoresearch.core.fleet.ray import RayCluster
-    from autoresearch.core.runconfig import RunConfig
+    from autoresearch.core.config import RunConfig
 
 
 class Slots(click.ParamType):

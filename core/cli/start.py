@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autoresearch.core.cli.context import Backend
     from autoresearch.core.config import Preset
     from autoresearch.core.data.manifest import Prepared
-    from autoresearch.core.runconfig import RunConfig
+    from autoresearch.core.config import RunConfig
     from autoresearch.core.store.rows import RunRow
 
 FindDevice = Callable[[str, str], "Device"]
@@ -116,7 +116,7 @@ def configure(
     """The run's configuration: what was asked for, else what the run was started with, else the preset's."""
     from autoresearch import __version__
     from autoresearch.core.cli.context import ensure_prepared
-    from autoresearch.core.runconfig import RunConfig
+    from autoresearch.core.config import RunConfig
 
     was = dict(stored.config) if stored is not None else {}
     corpus = absolute(wishes.corpus) if wishes.corpus else was.get("corpus", absolute(preset.data.corpus))

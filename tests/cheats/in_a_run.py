@@ -22,7 +22,7 @@ from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run import Run
-from autoresearch.core.runconfig import RunConfig
+from autoresearch.core.config import RunConfig
 from autoresearch.core.store.rows import TrialRow
 from autoresearch.core.trial.result import Budget, TrialRequest, TrialResult
 

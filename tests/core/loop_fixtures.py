@@ -13,7 +13,7 @@ from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.proposal import Cost, History, Proposal
 from autoresearch.core.run import Run
-from autoresearch.core.runconfig import RunConfig
+from autoresearch.core.config import RunConfig
 from autoresearch.core.trial.result import TrialRequest, TrialResult
 
 TRAIN = '''"""A train file."""
