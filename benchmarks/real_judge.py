@@ -23,7 +23,7 @@ from typing import Any
 
 from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
 from autoresearch.core.cli.main import run as ar
-from autoresearch.core.cli.start import Wishes, configure
+from autoresearch.core.cli.run.resolve import Wishes, configure
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.noise import PRIORS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.cli.researchers import (
+from autoresearch.core.cli.run.options import (
     RESEARCHERS,
     ResearcherOptions,
     check_researcher,

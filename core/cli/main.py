@@ -38,7 +38,7 @@ COMMANDS = {
     "prepare": Entry("autoresearch.core.cli.prepare", "prepare", "Prepare a corpus: splits, tokenizers, shards."),
     "train": Entry("autoresearch.core.cli.train", "train", "Run one trial of a train file."),
     "loop": Entry(
-        "autoresearch.core.cli.loop", "loop", "The main job: propose, train, score, keep or discard; repeat."
+        "autoresearch.core.cli.run.command", "loop", "The main job: propose, train, score, keep or discard; repeat."
     ),
     "status": Entry("autoresearch.core.cli.status", "status", "How a run is going, in one line."),
     "fleet": Entry("autoresearch.core.cli.fleet", "fleet", "Who uses what on a Ray cluster; pause runs, drain nodes."),

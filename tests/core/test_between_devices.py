@@ -11,7 +11,7 @@ from loop_fixtures import CONFIG, PRESET, git, make_workspace
 from null_trials import NULL_SOURCE
 
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.core.cli.ending import findings_words
+from autoresearch.core.cli.run.session import findings_words
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.greedy import Greedy

@@ -13,7 +13,7 @@ import pytest
 from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, width_of
 
 from autoresearch.core import flights
-from autoresearch.core.cli.awake import awake
+from autoresearch.core.cli.run.session import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.core.cli.beside import Beside, BesideOptions
-from autoresearch.core.cli.notices import run_command
+from autoresearch.core.cli.run.hooks import Beside, BesideOptions
+from autoresearch.core.cli.run.hooks import run_command
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 

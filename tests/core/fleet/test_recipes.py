@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click import Command
 
-from autoresearch.core.cli.loop import loop
+from autoresearch.core.cli.run.command import loop
 
 RECIPES = Path(__file__).parents[3] / "docs" / "recipes"
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autoresearch.core.cli.beside import Beside, BesideOptions, beside_options, check_beside
+from autoresearch.core.cli.run.hooks import Beside, BesideOptions, beside_options, check_beside
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.devices import FleetOptions, Where, fleet_options, machine_words, whole_machine
-from autoresearch.core.cli.findings import findings_option, other_runs
+from autoresearch.core.cli.run.options import FleetOptions, Where, fleet_options, machine_words, whole_machine
+from autoresearch.core.cli.run.options import findings_option, other_runs
 from autoresearch.core.cli.params import Corpus, Vocabularies
-from autoresearch.core.cli.researchers import (
+from autoresearch.core.cli.run.options import (
     JUDGES,
     RESEARCHERS,
     WITH_MODELS,
@@ -99,7 +99,7 @@ def loop(
     Goes on with an unfinished run, or starts one. Without -n and --hours it runs until it is stopped: the first Ctrl-C
     finishes the current trial, the second kills it. The same command goes on from there.
     """
-    from autoresearch.core.cli.start import Wishes, choose_run
+    from autoresearch.core.cli.run.resolve import Wishes, choose_run
     from autoresearch.core.config import runs_dir
     from autoresearch.core.loop import Limits
     from autoresearch.core.run import Run
@@ -116,7 +116,7 @@ def loop(
     wishes, limits = Wishes(judge, calibrate, budget, corpus, vocab, seed), Limits(experiments, hours)
     others = other_runs(settings.workspace, findings, settings.say)
     if dry_run:
-        from autoresearch.core.cli.dry import dry_run as show_next
+        from autoresearch.core.cli.run.dry import dry_run as show_next
 
         show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty, others=others)
         return
@@ -150,10 +150,10 @@ def go(
     executor: Executor,
 ) -> None:
     """Run the loop and show what comes of it. Leaves with the loop's exit code, the executor closed."""
-    from autoresearch.core.cli.awake import awake
-    from autoresearch.core.cli.ending import show_end
-    from autoresearch.core.cli.researchers import make_judge
-    from autoresearch.core.cli.signals import listen
+    from autoresearch.core.cli.run.session import awake
+    from autoresearch.core.cli.run.session import show_end
+    from autoresearch.core.cli.run.options import make_judge
+    from autoresearch.core.cli.run.session import listen
     from autoresearch.core.errors import LimitReachedError
     from autoresearch.core.fleet.remote import FleetExecutor
     from autoresearch.core.loop import Loop, Stop

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings
-from autoresearch.core.cli.start import Choice, Wishes, absolute, pick_run
+from autoresearch.core.cli.run.resolve import Choice, Wishes, absolute, pick_run
 from autoresearch.core.errors import ProposalError
 
 if TYPE_CHECKING:
-    from autoresearch.core.cli.researchers import ResearcherOptions
+    from autoresearch.core.cli.run.options import ResearcherOptions
     from autoresearch.core.loop import Limits
     from autoresearch.core.otherruns import OtherRuns
     from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
@@ -51,7 +51,7 @@ def dry_run(
     others: OtherRuns | None = None,
 ) -> None:
     """Say what the same command without --dry-run would do."""
-    from autoresearch.core.cli.researchers import make_researcher
+    from autoresearch.core.cli.run.options import make_researcher
     from autoresearch.core.cli.runs import open_reader
 
     choice = pick_run(settings, tag)

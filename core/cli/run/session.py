@@ -1,18 +1,31 @@
-"""What `ar loop` shows when it ends."""
+"""What `ar loop` shows when it ends.
+
+Ctrl-C while the loop runs: first finish the trial, then kill it.
+
+A machine that does not fall asleep while the loop works.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-
 import click
-
 from autoresearch.core.cli.context import Settings
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from autoresearch.core.loop import Stop
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.run import Run
-
 
 def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
     """The picture; then the summary as JSON, or the table and where things are."""
@@ -56,3 +69,54 @@ def findings_words(count: dict[str, Any]) -> str:
     where = f"{count['backend']} on {count['device']}"
     noun = "finding" if count["offered"] == 1 else "findings"
     return f"{count['held']} of {count['offered']} {noun} of {count['run']} ({where}) held here{rest}"
+
+
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+
+
+@contextmanager
+def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
+    """Turn signals into wishes inside the block. Must be entered in the main thread."""
+
+    def tell(message: str) -> None:
+        # A handler that comes in the middle of a write to stderr may not write there; the wish counts all the same.
+        with suppress(RuntimeError):
+            say(message)
+
+    def interrupted(_number: int, _frame: FrameType | None) -> None:
+        if stop.wish == "go on":
+            tell("stopping after the current trial; press Ctrl-C again to kill it (it is run again when you go on)")
+            stop.finish(EXIT_INTERRUPTED)
+        else:
+            tell("killing the current trial")
+            stop.kill(EXIT_INTERRUPTED)
+
+    def terminated(_number: int, _frame: FrameType | None) -> None:
+        stop.kill(EXIT_TERMINATED)
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupted),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminated),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def awake() -> Iterator[None]:
+    """On macOS, `caffeinate` for as long as the block runs or this process lives. Elsewhere nothing."""
+    caffeinate = shutil.which("caffeinate") if sys.platform == "darwin" else None
+    if caffeinate is None:
+        yield
+        return
+    keeper = subprocess.Popen(
+        [caffeinate, "-i", "-m", "-w", str(os.getpid())], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        keeper.terminate()
+        keeper.wait()
