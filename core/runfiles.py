@@ -8,8 +8,8 @@ from pathlib import Path
 
 from autoresearch.core.config import Preset, runs_dir, train_file
 from autoresearch.core.errors import PrerequisiteError, SourceError
-from autoresearch.core.findings import Findings
-from autoresearch.core.otherruns import OtherRuns
+from autoresearch.core.findings.offered import Findings
+from autoresearch.core.findings.peers import OtherRuns
 from autoresearch.core.proposal import Attempt, Proposal
 from autoresearch.core.config import RunConfig
 from autoresearch.core.store.attempts import attempt_of

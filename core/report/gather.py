@@ -16,7 +16,7 @@ from autoresearch.core.report.predictions import PredictionScore, predictions_of
 from autoresearch.core.report.reproduction import Reproduction, reproduction_of
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
-from autoresearch.core.store.transfers import Transfer, counts, transfers_of
+from autoresearch.core.findings.transfers import Transfer, counts, transfers_of
 
 FAILED: tuple[Status, ...] = ("crash", "invalid", "timeout")
 

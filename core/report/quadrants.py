@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from autoresearch.core.report.figures import BEST, DISCARD, GRID, INK, add_legend
 from autoresearch.core.report.wording import one_line
-from autoresearch.core.store.transfers import Transfer
+from autoresearch.core.findings.transfers import Transfer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from autoresearch.core.store.exports import BEST_TRAIN, RESULTS
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.source import branch_name
-from autoresearch.core.store.transfers import counts, transfers_of
+from autoresearch.core.findings.transfers import counts, transfers_of
 
 
 def decided_record(row: ExperimentRow) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoresearch.agent.syntax.constants import read_constants
 from autoresearch.agent.tuner.observations import numbers
-from autoresearch.core.findings import with_outcomes
+from autoresearch.core.findings.offered import with_outcomes
 from autoresearch.core.proposal import Attempt, Finding, History, Proposal, Researcher
 
 ROOT = Path(__file__).resolve().parents[2]

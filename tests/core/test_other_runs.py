@@ -11,17 +11,17 @@ import pytest
 from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, width_of
 from side_by_side import Edits, Field, numbers, two_constants
 
-from autoresearch.core.findings import offered
+from autoresearch.core.findings.offered import offered
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
-from autoresearch.core.otherruns import OtherRuns, folders_of
+from autoresearch.core.findings.peers import OtherRuns, folders_of
 from autoresearch.core.proposal import Origin, Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.schema import SCHEMA_VERSION
 from autoresearch.core.store.source import Repository
-from autoresearch.core.store.transfers import transfers_of
+from autoresearch.core.findings.transfers import transfers_of
 
 MAC = replace(CONFIG, device="Apple M4")
 

@@ -17,7 +17,7 @@ from autoresearch.core.errors import ProposalError
 if TYPE_CHECKING:
     from autoresearch.core.cli.run.options import ResearcherOptions
     from autoresearch.core.loop import Limits
-    from autoresearch.core.otherruns import OtherRuns
+    from autoresearch.core.findings.peers import OtherRuns
     from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
     from autoresearch.core.store.reader import LedgerReader
 
@@ -82,7 +82,7 @@ def dry_run(
 def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, others: OtherRuns | None = None) -> History:
     """What a researcher would know of a new run after its baseline, but for the baseline's score."""
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.findings import known_to
+    from autoresearch.core.findings.offered import known_to
     from autoresearch.core.proposal import Attempt
     from autoresearch.core.runfiles import starting_source
     from autoresearch.core.store.attempts import history_of
@@ -108,7 +108,7 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, others: Oth
 
 def stored_history(settings: Settings, reader: LedgerReader, others: OtherRuns | None = None) -> History:
     """What a researcher would know of a run as it is now."""
-    from autoresearch.core.findings import known_to
+    from autoresearch.core.findings.offered import known_to
     from autoresearch.core.store.attempts import attempt_of, history_of
 
     def attempt(number: int) -> Attempt:

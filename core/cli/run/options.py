@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from autoresearch.agent.llm.researcher import LLM
     from autoresearch.core.judge.decision import Judge
     from autoresearch.core.proposal import Researcher
-    from autoresearch.core.otherruns import OtherRuns
+    from autoresearch.core.findings.peers import OtherRuns
 
 class Slots(click.ParamType):
     """A number, or "auto" for as many as there are."""
@@ -392,7 +392,7 @@ findings_option: Callable[[Any], Any] = click.option(
 
 def other_runs(workspace: Path, wanted: tuple[str, ...], say: Callable[[str], None]) -> OtherRuns | None:
     """The runs that are looked at; None where nobody's findings are wanted. Raises `UsageError`."""
-    from autoresearch.core.otherruns import OtherRuns, folders_of
+    from autoresearch.core.findings.peers import OtherRuns, folders_of
 
     if "none" not in wanted:
         return OtherRuns(folders_of(workspace, wanted), say)
