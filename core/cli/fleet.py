@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from autoresearch.core.fleet.cluster import Room
     from autoresearch.core.fleet.ray import RayCluster
-    from autoresearch.core.fleet.words import Report, RunReport
+    from autoresearch.core.fleet.fair_scheduler import Report, RunReport
 
 SHORT = 8
 """Of a node's id, as people see it."""

@@ -24,7 +24,7 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
     """How a run is going, in one line."""
     from autoresearch.core.cli.runs import open_reader, run_rows
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.fleet.standing import read_standing
+    from autoresearch.core.fleet.status import read_standing
 
     if tag is not None:
         readers = [open_reader(settings.workspace, tag)]

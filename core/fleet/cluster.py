@@ -17,7 +17,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
-from autoresearch.core.fleet.words import Answer, Key, Report, Word
+from autoresearch.core.fleet.fair_scheduler import Answer, Key, Report, Word
 from autoresearch.core.trial.result import IsolationLevel
 from autoresearch.core.trial.sandbox import STRENGTH
 

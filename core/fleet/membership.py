@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.fleet.cluster import Share
-from autoresearch.core.fleet.words import Answer, Key, Word
+from autoresearch.core.fleet.fair_scheduler import Answer, Key, Word
 
 SYNC_SECONDS = 0.5
 """Between two words where nothing happens here; what happens is told at once."""

@@ -1,6 +1,10 @@
 """Ray as the engine of a fleet: it starts processes on nodes, moves bytes, and notices dead nodes.
 
 Ray is imported when a cluster is connected to, and only here.
+
+The sharing of a Ray cluster's places: one actor for all loops, made by whichever comes first.
+
+It is sent by value, so that the machine on which it lives needs no ar. Ray itself comes from ray.py.
 """
 
 from __future__ import annotations
@@ -12,12 +16,77 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
-
 from autoresearch.core.errors import PrerequisiteError, TrialError, UsageError
 from autoresearch.core.fleet.cluster import NodeLost, Place, Room
 from autoresearch.core.fleet.node import Job, Node, is_last, look, trial
-from autoresearch.core.fleet.rayshare import RayShare
 from autoresearch.core.fleet.shipping import Corpus
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+from autoresearch.core.fleet import fair_scheduler
+from autoresearch.core.fleet import fair_scheduler
+from autoresearch.core.fleet.fair_scheduler import Answer, Report, Word
+
+NAMESPACE, NAME = "autoresearch", "sharing-1"
+"""The number is that of the language (see words.py): loops of different versions must not misunderstand each other."""
+ANSWER_SECONDS = 5.0
+
+
+class RayShare:
+    """Implements `Share`. An actor that died is replaced; the loops tell the new one what they hold."""
+
+    def __init__(self, ray: Any, where: Any, check: Callable[[], None]) -> None:
+        """`where` is Ray's scheduling strategy for the actor; `check` raises when Ray was shut down."""
+        self._ray, self._where, self._check = ray, where, check
+        self._known: Any = None
+        self._lost = False
+        self._making = threading.Lock()
+
+    def sync(self, word: Word) -> Answer:
+        """See `Sharing`, here and below."""
+        return cast("Answer", self._ask(self._actor(), "sync", word))
+
+    def leave(self, name: str, session: str) -> None:
+        """A loop has ended."""
+        self._ask(self._actor(), "leave", name, session)
+
+    def pause(self, name: str, paused: bool) -> bool:
+        """Whether the run may start trials."""
+        return bool(self._ask(self._actor(), "pause", name, paused))
+
+    def drain(self, node: str, drained: bool) -> None:
+        """Whether a node is offered to nobody."""
+        self._ask(self._actor(), "drain", node, drained)
+
+    def report(self) -> Report:
+        """How things stand. Makes no actor."""
+        try:
+            actor = self._ray.get_actor(NAME, namespace=NAMESPACE)
+        except ValueError:  # what Ray raises for a name that nobody has
+            return Report(runs=[], drained=[])
+        return cast("Report", self._ask(actor, "report"))
+
+    def _actor(self) -> Any:
+        with self._making:
+            self._check()
+            if self._known is None:
+                for module in (fair_scheduler, fair_scheduler):
+                    self._ray.cloudpickle.register_pickle_by_value(module)
+                asked = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+                actor = self._ray.remote(num_cpus=0)(fair_scheduler.Sharing)
+                self._known = actor.options(scheduling_strategy=self._where, **asked).remote(again=self._lost)
+            return self._known
+
+    def _ask(self, actor: Any, what: str, *arguments: Any) -> Any:
+        self._check()
+        try:
+            return self._ray.get(getattr(actor, what).remote(*arguments), timeout=ANSWER_SECONDS)
+        except self._ray.exceptions.RayActorError:
+            with self._making:
+                if actor is self._known:
+                    self._known, self._lost = None, True
+            raise
+
 
 LOOK_SECONDS = 180.0
 """For a first look at a node: Ray starts a process there, which imports a framework."""
@@ -220,11 +289,11 @@ def _on_node(job: Job, files: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The remote task."""
     import ray
 
-    words = trial(job, lambda name: ray.get(files[name]))
+    fair_scheduler = trial(job, lambda name: ray.get(files[name]))
     try:
-        yield from words
+        yield from fair_scheduler
     finally:
-        words.close()  # type: ignore[attr-defined]
+        fair_scheduler.close()  # type: ignore[attr-defined]
 
 
 def _last_line(error: BaseException) -> str:

@@ -155,7 +155,7 @@ def go(
     from autoresearch.core.cli.run.options import make_judge
     from autoresearch.core.cli.run.session import listen
     from autoresearch.core.errors import LimitReachedError
-    from autoresearch.core.fleet.remote import FleetExecutor
+    from autoresearch.core.fleet.cluster_executor import FleetExecutor
     from autoresearch.core.loop import Loop, Stop
     from autoresearch.core.vigil import DeviceWatch
 

@@ -152,7 +152,7 @@ class Where:
         from autoresearch.core.cli.context import REQUIRED_ISOLATION
         from autoresearch.core.fleet.cluster import Wanted
         from autoresearch.core.fleet.membership import Member
-        from autoresearch.core.fleet.remote import FleetExecutor
+        from autoresearch.core.fleet.cluster_executor import FleetExecutor
         from autoresearch.core.fleet.shipping import corpus_of
         from autoresearch.core.store.integrity import code_sha256
 

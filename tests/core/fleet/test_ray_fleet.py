@@ -25,7 +25,7 @@ from autoresearch.core.fleet.cluster import Wanted, choose_device, places_of, su
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.node import Job
 from autoresearch.core.fleet.ray import RayCluster
-from autoresearch.core.fleet.remote import FleetExecutor
+from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.shipping import corpus_of
 from autoresearch.core.store.integrity import code_sha256
 from autoresearch.core.trial.result import Budget

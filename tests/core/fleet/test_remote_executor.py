@@ -15,12 +15,12 @@ from null_trials import request
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
-from autoresearch.core.fleet import remote
+from autoresearch.core.fleet import cluster_executor
 from autoresearch.core.fleet.cluster import NodeLost, Place, Room, Wanted, choose_device, survey
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.node import Job, Node
-from autoresearch.core.fleet.remote import FleetExecutor
-from autoresearch.core.fleet.sharing import Sharing
+from autoresearch.core.fleet.cluster_executor import FleetExecutor
+from autoresearch.core.fleet.fair_scheduler import Sharing
 from autoresearch.core.fleet.shipping import Corpus, corpus_of, find_corpus, receive
 from autoresearch.core.trial.supervisor import TrialCancelled
 
@@ -107,10 +107,10 @@ def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_place(cor
 
 
 def test_a_place_is_a_gpu_or_a_whole_cpu() -> None:
-    four = remote.places_of("n", Room(32.0, 4.0, 1e9), "cuda")
+    four = cluster_executor.places_of("n", Room(32.0, 4.0, 1e9), "cuda")
     assert [(place.cpus, place.gpus) for place in four] == [(8.0, 1.0)] * 4
-    assert [place.cpus for place in remote.places_of("n", Room(32.0, 4.0, 1e9), "cpu")] == [32.0]
-    assert remote.places_of("n", Room(32.0, 0.0, 1e9), "cuda") == ()
+    assert [place.cpus for place in cluster_executor.places_of("n", Room(32.0, 4.0, 1e9), "cpu")] == [32.0]
+    assert cluster_executor.places_of("n", Room(32.0, 0.0, 1e9), "cuda") == ()
 
 
 def test_the_device_of_a_run_is_the_kind_with_the_most_places_or_the_one_it_had() -> None:
@@ -166,11 +166,11 @@ def test_a_lost_node_ends_its_trial_and_takes_its_place_away(
 def test_a_cluster_that_does_not_answer_any_more_is_given_up(
     corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(cluster_executor, "LOOK_SECONDS", 0.05)
     cluster = Played({"a": node()})
     executor = FleetExecutor(cluster, WANTED, corpus)
     handle = executor.submit(request(prepared, tmp_path / "t"))
-    monkeypatch.setattr(remote, "GONE_SECONDS", 0.3)
+    monkeypatch.setattr(cluster_executor, "GONE_SECONDS", 0.3)
     cluster.silent = True
     for ask in (lambda: handle.result(10), executor.capacity):
         with pytest.raises(TrialError, match="has not answered"):

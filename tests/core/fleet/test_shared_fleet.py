@@ -17,14 +17,17 @@ from autoresearch.core.cli.fleet import find_node, find_run, node_records, node_
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError, UsageError
-from autoresearch.core.fleet import membership, remote, sharing, standing
+from autoresearch.core.fleet import membership
+from autoresearch.core.fleet import cluster_executor
+from autoresearch.core.fleet import fair_scheduler
+from autoresearch.core.fleet import status
 from autoresearch.core.fleet.cluster import Room
 from autoresearch.core.fleet.membership import Member
-from autoresearch.core.fleet.remote import FleetExecutor
-from autoresearch.core.fleet.sharing import Sharing
+from autoresearch.core.fleet.cluster_executor import FleetExecutor
+from autoresearch.core.fleet.fair_scheduler import Sharing
 from autoresearch.core.fleet.shipping import Corpus, corpus_of
-from autoresearch.core.fleet.standing import Board, Standing, read_standing
-from autoresearch.core.fleet.words import Answer, Report, RunReport, Word
+from autoresearch.core.fleet.status import Board, Standing, read_standing
+from autoresearch.core.fleet.fair_scheduler import Answer, Report, RunReport, Word
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -86,7 +89,7 @@ def test_a_place_is_free_for_the_next_trial_as_soon_as_there_is_a_result(
     cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(membership, "GIVE_SECONDS", 60.0)  # on the busiest machine
-    monkeypatch.setattr(sharing, "PROMISE_SECONDS", 60.0)
+    monkeypatch.setattr(fair_scheduler, "PROMISE_SECONDS", 60.0)
     executor = executor_of(cluster, corpus, "night", tmp_path / "r")
     cluster.go.set()
     for _ in range(5):
@@ -115,7 +118,7 @@ def test_a_sharing_that_does_not_answer_any_more_counts_as_a_cluster_that_is_gon
     executor = executor_of(cluster, corpus, "night", tmp_path / "r")
     handle = executor.submit(request(prepared, tmp_path / "t"))
     wait_for(lambda: len(cluster.jobs) == 1)
-    monkeypatch.setattr(remote, "GONE_SECONDS", 0.5)
+    monkeypatch.setattr(cluster_executor, "GONE_SECONDS", 0.5)
     assert isinstance(cluster.sharing, OneAtATime)
     cluster.sharing.dead = True
     for ask in (lambda: handle.result(10), lambda: wait_for(lambda: executor.capacity() < 0)):
@@ -128,7 +131,7 @@ def test_a_paused_run_and_a_drained_node_get_nothing_new_and_are_told_of(
     cluster: Played, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(membership, "SYNC_SECONDS", 0.02)
-    monkeypatch.setattr(standing, "AT_MOST_SECONDS", 0.0)
+    monkeypatch.setattr(status, "AT_MOST_SECONDS", 0.0)
     folder, said = tmp_path / "night", list[str]()
     folder.mkdir()
     executor = executor_of(cluster, corpus, "night", folder, say=said.append)
@@ -173,7 +176,7 @@ def test_status_shows_the_fleet_while_the_run_runs_and_says_when_that_was(
         run.ledger.set_state("interrupted", "stopped")
     assert ar(["--workspace", str(workspace), "status"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
-    (run.folder / standing.NAME).write_text('{"others": 3}')
+    (run.folder / status.NAME).write_text('{"others": 3}')
     assert read_standing(run.folder) is None
 
 

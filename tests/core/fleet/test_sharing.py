@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from autoresearch.core.fleet import sharing
-from autoresearch.core.fleet.sharing import Sharing
-from autoresearch.core.fleet.words import Answer, Key, Word, conflict
+from autoresearch.core.fleet import fair_scheduler
+from autoresearch.core.fleet.fair_scheduler import Sharing
+from autoresearch.core.fleet.fair_scheduler import Answer, Key, Word, conflict
 
 STEP_SECONDS = 1.0
 TWO = [("n1", "cpu", 0), ("n2", "cpu", 0)]
@@ -195,7 +195,7 @@ def test_what_a_dead_loop_held_is_free_when_it_is_silent_for_long_and_at_once_wh
     world = World(a)
     world.go(10)
     world.runs = [b]
-    world.go(sharing.SILENT_SECONDS - 1)
+    world.go(fair_scheduler.SILENT_SECONDS - 1)
     assert b.answer is not None
     assert (b.answer["offered"], [other["tag"] for other in b.answer["others"]]) == ([], ["a"])
     world.go(3)
@@ -240,7 +240,7 @@ def test_an_offer_that_is_over_is_honoured_for_a_moment() -> None:
     assert share.sync(a.word())["offered"] == []
     assert share.sync(b.word())["offered"] == []
     assert share.sync(a.word(asked=TWO[:1]))["held"] == TWO[:1]
-    world.now += sharing.GRACE_SECONDS
+    world.now += fair_scheduler.GRACE_SECONDS
     assert [key for key, _ in share.sync(b.word())["offered"]] == TWO[1:]
     assert share.sync(a.word(asked=TWO))["held"] == TWO[:1]
 
@@ -264,5 +264,5 @@ def test_a_sharing_that_was_made_anew_hears_what_runs_before_it_offers_anything(
     assert share.sync(a.word())["offered"] == []
     told = share.sync(b.word(held=TWO[:1], paused=True, drained=["n9"]))
     assert (told["held"], told["paused"], told["drained"]) == (TWO[:1], True, ["n9"])
-    world.now += sharing.QUIET_SECONDS
+    world.now += fair_scheduler.QUIET_SECONDS
     assert [key for key, _ in share.sync(a.word())["offered"]] == TWO[1:]

@@ -17,8 +17,8 @@ from library_text import copy_library
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.fleet.cluster import Cluster
-from autoresearch.core.fleet.rayshare import NAME, NAMESPACE
-from autoresearch.core.fleet.standing import read_standing
+from autoresearch.core.fleet.ray import NAME, NAMESPACE
+from autoresearch.core.fleet.status import read_standing
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import TrialRow
 

@@ -19,8 +19,8 @@ from autoresearch.core.fleet.local import LocalHandle
 from autoresearch.core.fleet.membership import Member, Membership
 from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
-from autoresearch.core.fleet.standing import Board, Standing
-from autoresearch.core.fleet.words import Answer, Key
+from autoresearch.core.fleet.status import Board, Standing
+from autoresearch.core.fleet.fair_scheduler import Answer, Key
 from autoresearch.core.store.tsv import write_text
 from autoresearch.core.trial.result import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox import STRENGTH
