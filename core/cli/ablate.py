@@ -19,10 +19,10 @@ from autoresearch.core.cli.run.options import (
 )
 
 if TYPE_CHECKING:
-    from autoresearch.core.ablate import Change, Repair
+    from autoresearch.core.followup.ablate import Change, Repair
     from autoresearch.core.judge.noise import Noise
     from autoresearch.core.proposal import History
-    from autoresearch.core.remeasure import Bench
+    from autoresearch.core.followup.remeasure import Bench
     from autoresearch.core.store.ledger import Ledger
     from autoresearch.core.store.rows import ExperimentRow, RunRow
 
@@ -47,11 +47,11 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
     best one, it is written beside the ledger and proposed. A change that others were built on conflicts: a --researcher
     that follows instructions can take it out all the same, or else it stays.
     """
-    from autoresearch.core.ablate import kept_changes
+    from autoresearch.core.followup.ablate import kept_changes
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.cli.train import cancel_on_signal
     from autoresearch.core.errors import PrerequisiteError
-    from autoresearch.core.remeasure import Bench, usual_speeds
+    from autoresearch.core.followup.remeasure import Bench, usual_speeds
     from autoresearch.core.report.live import live_view
     from autoresearch.core.store.ledger import Ledger
 
@@ -92,7 +92,7 @@ class Study:
 
     def go(self, final: str, changes: Sequence[Change]) -> dict[str, Any]:
         """`source` is the proposed file, None when the final one is the smallest that is as good."""
-        from autoresearch.core.ablate import as_good, smallest, without
+        from autoresearch.core.followup.ablate import as_good, smallest, without
 
         reference = self._measure("final", final)
         rows, removable = [], []
@@ -164,7 +164,7 @@ def _propose(path: Path, source: str | None) -> str | None:
 def _repair(
     settings: Settings, researcher: str, options: ResearcherOptions, ledger: Ledger, costs: list[Any]
 ) -> Repair:
-    from autoresearch.core.ablate import repair_by
+    from autoresearch.core.followup.ablate import repair_by
 
     made = make_researcher(researcher, options, run_folder=ledger.folder, workspace=settings.workspace)
     best = ledger.incumbent()

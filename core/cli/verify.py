@@ -11,7 +11,7 @@ import click
 from autoresearch.core.cli.context import Settings, pass_settings
 
 if TYPE_CHECKING:
-    from autoresearch.core.remeasure import Bench
+    from autoresearch.core.followup.remeasure import Bench
 
 SEED_OFFSET, SEEDS_PER_LOOK = 1_000_000_000, 1000
 """Seeds that no loop reaches, and other ones at every look."""
@@ -29,7 +29,7 @@ def verify(settings: Settings, tag: str | None, seeds: int) -> None:
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.errors import PrerequisiteError
-    from autoresearch.core.remeasure import Bench, usual_speeds
+    from autoresearch.core.followup.remeasure import Bench, usual_speeds
     from autoresearch.core.store.ledger import Ledger
 
     with open_reader(settings.workspace, tag) as reader:
@@ -55,7 +55,7 @@ def verify(settings: Settings, tag: str | None, seeds: int) -> None:
 
 def _measure(settings: Settings, bench: Bench, look: int, seeds: int, sources: dict[int, str]) -> dict[str, Any]:
     from autoresearch.core.cli.train import cancel_on_signal
-    from autoresearch.core.judge.welch import welch
+    from autoresearch.core.followup.welch import welch
     from autoresearch.core.report.live import live_view
 
     values: dict[int, list[float]] = {number: [] for number in sources}

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from autoresearch.core import remeasure
-from autoresearch.core.ablate import Change, without
+from autoresearch.core.followup import remeasure
+from autoresearch.core.followup.ablate import Change, without
 from autoresearch.core.cli.main import run as ar
-from autoresearch.core.judge.welch import welch
+from autoresearch.core.followup.welch import welch
 from autoresearch.core.merge import merge
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.ledger import Ledger
