@@ -28,10 +28,10 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     the run goes on, too. Prints the file's path.
     """
     from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.report import page
-    from autoresearch.core.report.figures import draw_progress
-    from autoresearch.core.report.gather import gather
-    from autoresearch.core.report.quadrants import quadrants
+    from autoresearch.core.report.document import page
+    from autoresearch.core.report.document.figures import draw_progress
+    from autoresearch.core.report.document.gather import gather
+    from autoresearch.core.report.document.figures import quadrants
     from autoresearch.core.store.tsv import write_text
 
     if markdown and output is not None:

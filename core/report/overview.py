@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from autoresearch.core.report.gather import by_category
+from autoresearch.core.report.document.gather import by_category
 from autoresearch.core.report.lookup import RunLookup
-from autoresearch.core.report.predictions import predictions_of, scores
+from autoresearch.core.report.document.statistics import predictions_of, scores
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.rows import ExperimentRow
 

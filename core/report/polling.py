@@ -11,7 +11,7 @@ from autoresearch.core.errors import ArError
 from autoresearch.core.report import api
 from autoresearch.core.report.encoding import encode
 from autoresearch.core.report.follow import RunFollower
-from autoresearch.core.report.gather import yardsticks_of
+from autoresearch.core.report.document.gather import yardsticks_of
 from autoresearch.core.report.lookup import RunLookup
 
 LOOK_SECONDS = 0.5

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from autoresearch.core.report.figures import draw_progress, value_range
-from autoresearch.core.report.labels import Labels, corners
+from autoresearch.core.report.document.figures import draw_progress, value_range
+from autoresearch.core.report.document.figures import Labels, corners
 from autoresearch.core.report.table import COLUMNS, write_table
 from autoresearch.core.store.rows import ExperimentRow
 

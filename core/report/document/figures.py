@@ -1,4 +1,9 @@
-"""A run as a picture: every experiment, what was kept, and how the best went down."""
+"""A run as a picture: every experiment, what was kept, and how the best went down.
+
+Words beside points in a picture, where they cover nothing.
+
+What findings gained where they were made, against what they gained here.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,93 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from autoresearch.core.report.labels import Labels, corners
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.rows import ExperimentRow
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from autoresearch.core.report.wording import one_line
+from autoresearch.core.findings.transfers import Transfer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
+    from matplotlib.axes import Axes
+
+Point = tuple[float, float]
+Place = tuple[float, float, Literal["left", "center", "right"], Literal["bottom", "top"]]
+PLACES: tuple[Place, ...] = (
+    (7, 6, "left", "bottom"),
+    (7, 20, "left", "bottom"),
+    (-7, -6, "right", "top"),
+    (-7, 6, "right", "bottom"),
+    (7, 34, "left", "bottom"),
+    (-7, -20, "right", "top"),
+    (7, -6, "left", "top"),
+)
+"""Offsets from the point, and which side of the words is there; the first that is free is taken."""
+CLEAR = 3.0
+"""Pixels between words and what they must not cover."""
+
+
+class Labels:
+    """Puts words into axes whose layout is settled."""
+
+    def __init__(self, axes: Axes, stairs: Sequence[Point], dots: Sequence[Point]) -> None:
+        """`stairs` are the corners of a line of level and upright pieces; both in data coordinates."""
+        self.axes = axes
+        self._taken = [self._around([here, there]) for here, there in pairwise(stairs)]
+        self._taken += [self._around([dot], 5.0) for dot in dots]
+
+    def add(self, words: str, at: Point, colour: str) -> bool:
+        """Write the words beside a point; False when there is no room for them."""
+        from matplotlib.patheffects import withStroke
+
+        label = self.axes.annotate(
+            words,
+            at,
+            (0, 0),
+            textcoords="offset points",
+            fontsize=8,
+            color=colour,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            zorder=6,
+        )
+        frame = self.axes.get_window_extent().padded(-2.0)
+        for x, y, horizontal, vertical in PLACES:
+            label.set_position((x, y))
+            label.set_horizontalalignment(horizontal)
+            label.set_verticalalignment(vertical)
+            box = label.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in self._taken):
+                self._taken.append(box)
+                return True
+        label.remove()
+        return False
+
+    def _around(self, points: Sequence[Point], margin: float = CLEAR) -> Bbox:
+        from matplotlib.transforms import Bbox
+
+        found = self.axes.transData.transform(points)
+        (x0, y0), (x1, y1) = found.min(axis=0), found.max(axis=0)
+        return Bbox.from_extents(x0 - margin, y0 - margin, x1 + margin, y1 + margin)
+
+
+def corners(steps: Sequence[Point], end: float) -> list[Point]:
+    """Where a line turns that keeps each value until the next one comes, up to `end`."""
+    found: list[Point] = []
+    for x, y in steps:
+        if found:
+            found.append((x, found[-1][1]))
+        found.append((x, y))
+    return [*found, (end, found[-1][1])] if found else []
+
 
 BEST, DISCARD, FAILED, INK, GRID = "#1b7f4d", "#a9b2bd", "#c8502f", "#2b2f36", "#e6e9ed"
 MAX_LABELS, MAX_DOTS = 12, 400
@@ -177,3 +261,57 @@ def add_legend(figure: Figure, axes: Axes) -> None:
             handletextpad=0.4,
             columnspacing=1.4,
         )
+
+
+FEWEST = 3
+"""Below so many dots the table says as much."""
+MAX_LABELS = 12
+
+
+def quadrants(transfers: Sequence[Transfer], here: str) -> bytes | None:
+    """A PNG (1000 x 700), one dot for every finding that has a gain there and one here; None where they are few.
+
+    `here` is this run's device.
+    """
+    dots = [one for one in transfers if one.origin.delta is not None and one.delta is not None]
+    if len(dots) < FEWEST:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.67, 4.67), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for held, colour, label in ((True, BEST, "held here"), (False, DISCARD, "did not hold")):
+        some = [one for one in dots if (one.outcome == "keep") == held]
+        if some:
+            x, y = zip(*((_gain(one.origin.delta), _gain(one.delta)) for one in some), strict=True)
+            axes.scatter(x, y, s=46, color=colour, edgecolor="white", linewidth=1.0, label=label, zorder=3)
+    _dress(axes, dots, here)
+    add_legend(figure, axes)
+    if len(dots) <= MAX_LABELS:
+        for one in dots:
+            at = (_gain(one.origin.delta), _gain(one.delta))
+            axes.annotate(f"#{one.experiment}", at, (6, 4), textcoords="offset points", fontsize=8, color=INK)
+    kept = io.BytesIO()
+    figure.savefig(kept, format="png")
+    return kept.getvalue()
+
+
+def _gain(delta: float | None) -> float:
+    return -(delta or 0.0)
+
+
+def _dress(axes: Axes, dots: Sequence[Transfer], here: str) -> None:
+    """Axes through nothing, the line of equal gains, and whose gains these are."""
+    there = sorted({one_line(one.origin.device, 40) for one in dots})
+    axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
+    axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
+    most = max(_gain(one.origin.delta) for one in dots)
+    axes.plot([0, most], [0, most], color=INK, ls=(0, (5, 4)), lw=0.9, alpha=0.5, label="as much as there", zorder=1)
+    axes.set_xlabel(f"gained on {', '.join(there)} (bits per byte)", color=INK, parse_math=False)
+    axes.set_ylabel(f"gained here, on {one_line(here, 40)}", color=INK, parse_math=False)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

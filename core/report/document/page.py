@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.report.gather import RunReport
+from autoresearch.core.report.document.gather import RunReport
 from autoresearch.core.report.wording import compact, dollars, one_line, span
 
 TEMPLATES = Path(__file__).with_name("templates")
