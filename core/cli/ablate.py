@@ -52,7 +52,7 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
     from autoresearch.core.cli.train import cancel_on_signal
     from autoresearch.core.errors import PrerequisiteError
     from autoresearch.core.followup.remeasure import Bench, usual_speeds
-    from autoresearch.core.report.live import live_view
+    from autoresearch.core.report.terminal.live import live_view
     from autoresearch.core.store.ledger import Ledger
 
     if researcher is not None:

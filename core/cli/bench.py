@@ -37,7 +37,7 @@ def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus:
     from autoresearch.core.bench.table import table
     from autoresearch.core.cli.train import cancel_on_signal, new_folder
     from autoresearch.core.config import choose_preset, load_presets
-    from autoresearch.core.report.live import live_view
+    from autoresearch.core.report.terminal.live import live_view
 
     backend = resolve_backend(settings)
     source = work.train_source(backend.train_file)

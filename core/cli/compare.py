@@ -43,7 +43,7 @@ def compare(
     from autoresearch.core.bench.picture import draw
     from autoresearch.core.bench.table import table
     from autoresearch.core.cli.train import cancel_on_signal, new_folder
-    from autoresearch.core.report.live import live_view
+    from autoresearch.core.report.terminal.live import live_view
 
     works, preset = choose_work(settings, first, second)
     prepared = ensure_prepared(settings, preset, corpus=corpus)

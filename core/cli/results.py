@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, why: int | None) -> None:
     """A run's experiments, as a table."""
     from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.report.table import write_table
+    from autoresearch.core.report.terminal.table import write_table
     from autoresearch.core.store.summary import decided_record
     from autoresearch.core.store.tsv import results_tsv
 

@@ -62,7 +62,7 @@ def train(
 
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
-    from autoresearch.core.report.live import live_view
+    from autoresearch.core.report.terminal.live import live_view
     from autoresearch.core.trial.result import Budget, TrialRequest
     from autoresearch.core.trial.supervisor import run_trial
 

@@ -56,7 +56,7 @@ def verify(settings: Settings, tag: str | None, seeds: int) -> None:
 def _measure(settings: Settings, bench: Bench, look: int, seeds: int, sources: dict[int, str]) -> dict[str, Any]:
     from autoresearch.core.cli.train import cancel_on_signal
     from autoresearch.core.followup.welch import welch
-    from autoresearch.core.report.live import live_view
+    from autoresearch.core.report.terminal.live import live_view
 
     values: dict[int, list[float]] = {number: [] for number in sources}
     seconds, first = bench.config["train_seconds"], bench.config["seed"] + SEED_OFFSET + SEEDS_PER_LOOK * look

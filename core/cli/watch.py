@@ -49,8 +49,8 @@ def watch(settings: Settings, tag: str | None) -> None:
 
 def _draw(follower: RunFollower, console: Console) -> None:
     """The panel, drawn again in place until the run ends; its last state stays."""
-    from autoresearch.core.report.panel import panel
-    from autoresearch.core.report.screen import Screen
+    from autoresearch.core.report.terminal.panel import panel
+    from autoresearch.core.report.terminal.screen import Screen
 
     screen, lines = Screen(console), []
     try:
@@ -83,7 +83,7 @@ class Decisions:
 
 def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float = LOOK_SECONDS) -> None:
     """A line when an experiment starts or is decided, and now and then while one goes on."""
-    from autoresearch.core.report.panel import best_words, current_words, decided_words, head_words
+    from autoresearch.core.report.terminal.panel import best_words, current_words, decided_words, head_words
     from autoresearch.core.report.wording import one_line
 
     snapshot = follower.look()

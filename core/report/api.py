@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autoresearch.core.report.curves import resample
+from autoresearch.core.report.terminal.curves import resample
 from autoresearch.core.report.follow import Running, Snapshot, is_alive
-from autoresearch.core.report.live import Progress
+from autoresearch.core.report.terminal.live import Progress
 from autoresearch.core.report.lookup import RunLookup
 from autoresearch.core.report.trial_events import is_number
 from autoresearch.core.report.wording import compact, one_line

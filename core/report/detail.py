@@ -7,7 +7,7 @@ from typing import Any
 
 from autoresearch.core.report.api import CURVE_POINTS
 from autoresearch.core.report.document.statistics import certainty_of
-from autoresearch.core.report.curves import resample
+from autoresearch.core.report.terminal.curves import resample
 from autoresearch.core.report.highlight import highlighted_diff
 from autoresearch.core.report.lookup import RunLookup
 from autoresearch.core.report.trial_events import loss_curve

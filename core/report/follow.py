@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from autoresearch.core.report.live import Progress
+from autoresearch.core.report.terminal.live import Progress
 from autoresearch.core.report.trial_events import EventFollower, is_number
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.reader import LedgerReader

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.loop import Ending, Limits
     from autoresearch.core.proposal import Researcher
-    from autoresearch.core.report.live import View
+    from autoresearch.core.report.terminal.live import View
     from autoresearch.core.run import Run
     from autoresearch.core.store.rows import ExperimentRow
     from autoresearch.core.trial.result import IsolationLevel
@@ -216,8 +216,8 @@ def _foretell(settings: Settings, run: Run) -> None:
 def _view(
     settings: Settings, run: Run, researcher: Researcher, limits: Limits, isolation: IsolationLevel | None = None
 ) -> View:
-    from autoresearch.core.report.panel import Outlook
-    from autoresearch.core.report.runview import run_view
+    from autoresearch.core.report.terminal.panel import Outlook
+    from autoresearch.core.report.terminal.run_view import run_view
     from autoresearch.core.trial.sandbox import best_level
 
     outlook = Outlook(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
     """The picture; then the summary as JSON, or the table and where things are."""
     from autoresearch.core.report.document.figures import draw_progress
-    from autoresearch.core.report.table import write_table
+    from autoresearch.core.report.terminal.table import write_table
     from autoresearch.core.store.summary import summarise
 
     rows = [row for row in run.ledger.experiments() if row.state == "decided"]

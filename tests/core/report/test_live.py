@@ -4,7 +4,7 @@ import re
 import pytest
 from rich.console import Console
 
-from autoresearch.core.report.live import PlainView, Progress, QuietView, TerminalView, live_view
+from autoresearch.core.report.terminal.live import PlainView, Progress, QuietView, TerminalView, live_view
 from autoresearch.core.report.wording import bar, compact, one_line
 
 TRIAL = [

@@ -16,9 +16,9 @@ from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
 from autoresearch.core.proposal import Cost, Proposal
-from autoresearch.core.report.live import PlainView
-from autoresearch.core.report.panel import Outlook, flow
-from autoresearch.core.report.runview import RunView, run_view
+from autoresearch.core.report.terminal.live import PlainView
+from autoresearch.core.report.terminal.panel import Outlook, flow
+from autoresearch.core.report.terminal.run_view import RunView, run_view
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from autoresearch.core.report.screen import Screen
+from autoresearch.core.report.terminal.screen import Screen
 
 
 class Terminal:

@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 
 from autoresearch.core.report.document.figures import draw_progress, value_range
 from autoresearch.core.report.document.figures import Labels, corners
-from autoresearch.core.report.table import COLUMNS, write_table
+from autoresearch.core.report.terminal.table import COLUMNS, write_table
 from autoresearch.core.store.rows import ExperimentRow
 
 

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from autoresearch.core.errors import ArError
 from autoresearch.core.report.follow import RunFollower
-from autoresearch.core.report.live import PLAIN_SECONDS, PlainView, QuietView, View
-from autoresearch.core.report.panel import Outlook, panel
-from autoresearch.core.report.screen import Screen
+from autoresearch.core.report.terminal.live import PLAIN_SECONDS, PlainView, QuietView, View
+from autoresearch.core.report.terminal.panel import Outlook, panel
+from autoresearch.core.report.terminal.screen import Screen
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.reader import LedgerReader
 
