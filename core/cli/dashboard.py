@@ -30,8 +30,8 @@ def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None
     The page only reads, and loads nothing from elsewhere. Prints its address.
     """
     from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.report.doors import is_loopback
-    from autoresearch.core.report.serve import Dashboard
+    from autoresearch.core.report.web.auth import is_loopback
+    from autoresearch.core.report.web.server import Dashboard
 
     with open_reader(settings.workspace, tag) as reader:
         folder, run = reader.folder, reader.run()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autoresearch.core.report.overview import Quotas
-from autoresearch.core.report.serve import Dashboard
+from autoresearch.core.report.web.api import Quotas
+from autoresearch.core.report.web.server import Dashboard
 
 QUOTAS = {
     "window": 10,

@@ -12,7 +12,7 @@ import pytest
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.loop import Limits, Loop
-from autoresearch.core.report.doors import is_loopback
+from autoresearch.core.report.web.auth import is_loopback
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -3,6 +3,10 @@
 Starlette and uvicorn, not the standard library's http.server, whose own page says that it is not for production: this
 one may listen beyond loopback, and keeps a connection open for every page that follows a run. They bring two packages,
 for what they stand on comes with litellm's client.
+
+Runs looked at for all pages at once: in one thread and at most so often, however many pages follow them.
+
+Data as JSON that every browser reads.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,15 +24,77 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-
 from autoresearch.core.errors import ArError
-from autoresearch.core.report import api, detail
-from autoresearch.core.report.doors import Doors
-from autoresearch.core.report.encoding import encode
-from autoresearch.core.report.lookup import RunLookup
-from autoresearch.core.report.overview import Quotas, overview
-from autoresearch.core.report.polling import LOOK_SECONDS, Polling
+from autoresearch.core.report.web import api
+from autoresearch.core.report.web import api
+from autoresearch.core.report.web.auth import Doors
+from autoresearch.core.report.web.queries import RunLookup
+from autoresearch.core.report.web.api import Quotas, overview
 from autoresearch.core.store.reader import LEDGER_NAME
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from autoresearch.core.errors import ArError
+from autoresearch.core.report.web import api
+from autoresearch.core.report.follow import RunFollower
+from autoresearch.core.report.document.gather import yardsticks_of
+from autoresearch.core.report.web.queries import RunLookup
+import json
+import math
+from typing import Any
+
+def encode(data: Any) -> str:
+    """As JSON. A number that is not finite, which JSON does not know, becomes null."""
+    try:
+        return json.dumps(data, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        return json.dumps(_finite(data), allow_nan=False, separators=(",", ":"))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, list | tuple) else data
+
+
+LOOK_SECONDS = 0.5
+
+
+class Polling:
+    """The states of runs, as JSON."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "polling")
+        self._runs: dict[Path, tuple[RunFollower, dict[str, float]]] = {}
+        self._last: dict[Path, tuple[float, str]] = {}
+
+    async def state(self, folder: Path) -> str:
+        """The run's state, at most LOOK_SECONDS old. What is wrong with its ledger is a state, too."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, folder)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._thread.shutdown(wait=False)
+
+    def _look(self, folder: Path) -> str:
+        at, text = self._last.get(folder, (-LOOK_SECONDS, ""))
+        if time.monotonic() - at < LOOK_SECONDS:
+            return text
+        try:
+            if folder not in self._runs:
+                reader = RunLookup(folder)
+                self._runs[folder] = RunFollower(reader), yardsticks_of(reader.run())
+            follower, yardsticks = self._runs[folder]
+            text = encode(api.state(follower.look(), yardsticks))
+        except (ArError, OSError) as error:
+            self._runs.pop(folder, None)  # the next look opens it again
+            text = encode({"tag": folder.name, "error": str(error)})
+        self._last[folder] = time.monotonic(), text
+        return text
+
 
 ASSETS = Path(__file__).with_name("assets")
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -121,7 +186,7 @@ class Dashboard:
 
     def _experiment(self, request: Request) -> dict[str, Any]:
         with RunLookup(self._folder(request)) as reader:
-            return detail.experiment(reader, request.path_params["number"])
+            return api.experiment(reader, request.path_params["number"])
 
     def _overview(self, request: Request) -> dict[str, Any]:
         with RunLookup(self._folder(request)) as reader:
