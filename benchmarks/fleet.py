@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.run import Run
+from autoresearch.core.run.run import Run
 from benchmarks._simulated_fleet import FLOOR_BPB, simulate, true_bpb
 
 PICTURE = Path(__file__).with_name("fleet.png")

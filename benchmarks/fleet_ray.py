@@ -26,8 +26,8 @@ from autoresearch import backends
 from autoresearch.core.config import load_presets
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
-from autoresearch.core.run import Run
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
 from benchmarks._chaos_arena import TIMEOUT_SECONDS, Arena
 from benchmarks.idle import SlowModel, _prepared, null_config

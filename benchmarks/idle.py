@@ -22,9 +22,9 @@ from autoresearch.core.config import load_presets
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.fleet.local import LocalExecutor, LocalHandle
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import History, Proposal
-from autoresearch.core.run import Run
+from autoresearch.core.run.run import Run
 from autoresearch.core.config import RunConfig
 from autoresearch.core.store.constants import read_constants, write_constants
 from benchmarks.chaos import Arena

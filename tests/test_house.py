@@ -43,7 +43,7 @@ def modules_of_the_core() -> set[str]:
 
 @pytest.mark.parametrize("name", HEAVY)
 def test_no_module_of_the_core_imports_a_framework_a_model_client_or_a_researcher(modules_of_the_core, name):
-    assert "autoresearch.core.loop" in modules_of_the_core
+    assert "autoresearch.core.run.loop" in modules_of_the_core
     assert not {module for module in modules_of_the_core if module == name or module.startswith(f"{name}.")}
 
 

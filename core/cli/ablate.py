@@ -146,7 +146,7 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
 
 
 def _noise(ledger: Any, preset: str, level: float | None) -> Noise:
-    from autoresearch.core.judge.evidence import gather_repeats
+    from autoresearch.core.run.evidence import gather_repeats
     from autoresearch.core.judge.racing import Racing
 
     return Racing(preset=preset).pool(gather_repeats(ledger), 1.0 if level is None else level)

@@ -12,7 +12,7 @@ from autoresearch.core.config import Preset
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.proposal import Cost, History, Proposal
-from autoresearch.core.run import Run
+from autoresearch.core.run.run import Run
 from autoresearch.core.config import RunConfig
 from autoresearch.core.trial.result import TrialRequest, TrialResult
 

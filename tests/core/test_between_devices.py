@@ -15,10 +15,10 @@ from autoresearch.core.cli.run.session import findings_words
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.findings.peers import OtherRuns, folders_of
 from autoresearch.core.proposal import Proposal
-from autoresearch.core.run import Run
+from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.summary import summarise
 

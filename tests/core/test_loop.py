@@ -7,7 +7,7 @@ from loop_fixtures import Scripted, Widths, git, make_workspace, open_run, width
 
 from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop, Stop
+from autoresearch.core.run.loop import Limits, Loop, Stop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository
 from autoresearch.core.store.tsv import COLUMNS

@@ -14,7 +14,7 @@ from side_by_side import Edits, Field, numbers, two_constants
 from autoresearch.core.findings.offered import offered
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.findings.peers import OtherRuns, folders_of
 from autoresearch.core.proposal import Origin, Proposal
 from autoresearch.core.store.ledger import Ledger

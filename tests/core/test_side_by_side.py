@@ -13,7 +13,7 @@ from side_by_side import Edits, Field, edit, numbers, two_constants
 from autoresearch.core.errors import LimitReachedError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.loop import Limits, Loop, Stop
+from autoresearch.core.run.loop import Limits, Loop, Stop
 from autoresearch.core.merge import reapply
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.reader import LedgerReader

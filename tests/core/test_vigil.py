@@ -12,17 +12,17 @@ from types import SimpleNamespace
 import pytest
 from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, width_of
 
-from autoresearch.core import flights
+from autoresearch.core.run import scheduler
 from autoresearch.core.cli.run.session import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.source import Repository
 from autoresearch.core.trial.result import TrialResult
-from autoresearch.core.vigil import DeviceWatch, asleep_seconds, machine_moved, speeds, spoiled
+from autoresearch.core.run.rerun_policy import DeviceWatch, asleep_seconds, machine_moved, speeds, spoiled
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_clock_of_sleep_stands_still_while_the_machine_is_awake():
 
 def test_a_sleep_in_a_trial_has_it_run_again_under_its_number(workspace, monkeypatch):
     clock = {"asleep": 0.0}
-    monkeypatch.setattr(flights, "asleep_seconds", lambda: clock["asleep"])
+    monkeypatch.setattr(scheduler, "asleep_seconds", lambda: clock["asleep"])
 
     def during(request):
         if width_of(request.source) == 9 and len(executor.requests) == 2:
@@ -71,7 +71,7 @@ def test_a_sleep_in_a_trial_has_it_run_again_under_its_number(workspace, monkeyp
 
 
 def test_a_trial_that_fails_on_a_full_disk_is_not_held_against_its_source(workspace, monkeypatch):
-    monkeypatch.setattr(flights, "disk_is_full", lambda _: True)
+    monkeypatch.setattr(scheduler, "disk_is_full", lambda _: True)
     with open_run(workspace) as run, pytest.raises(ArError, match=r"is full\. Fix: free some space"):
         Loop(run, Widths(9), Greedy(), Scripted({9: "crash"}), limits=Limits(1)).go()
     monkeypatch.undo()

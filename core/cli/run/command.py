@@ -30,10 +30,10 @@ from autoresearch.core.errors import PrerequisiteError
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.fleet.executor import Executor
-    from autoresearch.core.loop import Ending, Limits
+    from autoresearch.core.run.loop import Ending, Limits
     from autoresearch.core.proposal import Researcher
     from autoresearch.core.report.terminal.live import View
-    from autoresearch.core.run import Run
+    from autoresearch.core.run.run import Run
     from autoresearch.core.store.rows import ExperimentRow
     from autoresearch.core.trial.result import IsolationLevel
 
@@ -101,8 +101,8 @@ def loop(
     """
     from autoresearch.core.cli.run.resolve import Wishes, choose_run
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.loop import Limits
-    from autoresearch.core.run import Run
+    from autoresearch.core.run.loop import Limits
+    from autoresearch.core.run.run import Run
     from autoresearch.core.store.integrity import Integrity
 
     options = without_models(options) if researcher not in WITH_MODELS and not _flagged("model", "max_usd") else options
@@ -156,8 +156,8 @@ def go(
     from autoresearch.core.cli.run.session import listen
     from autoresearch.core.errors import LimitReachedError
     from autoresearch.core.fleet.cluster_executor import FleetExecutor
-    from autoresearch.core.loop import Loop, Stop
-    from autoresearch.core.vigil import DeviceWatch
+    from autoresearch.core.run.loop import Loop, Stop
+    from autoresearch.core.run.rerun_policy import DeviceWatch
 
     stop, limit = Stop(), None
     _foretell(settings, run)
@@ -200,7 +200,7 @@ def go(
 
 def _foretell(settings: Settings, run: Run) -> None:
     """Say what a person would wonder about: why the baseline is trained again, and what another machine means."""
-    from autoresearch.core.vigil import machine_moved
+    from autoresearch.core.run.rerun_policy import machine_moved
 
     calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
     if calibrating:

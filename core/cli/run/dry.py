@@ -16,7 +16,7 @@ from autoresearch.core.errors import ProposalError
 
 if TYPE_CHECKING:
     from autoresearch.core.cli.run.options import ResearcherOptions
-    from autoresearch.core.loop import Limits
+    from autoresearch.core.run.loop import Limits
     from autoresearch.core.findings.peers import OtherRuns
     from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
     from autoresearch.core.store.reader import LedgerReader
@@ -84,7 +84,7 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, others: Oth
     from autoresearch.core.config import runs_dir
     from autoresearch.core.findings.offered import known_to
     from autoresearch.core.proposal import Attempt
-    from autoresearch.core.runfiles import starting_source
+    from autoresearch.core.run.run import starting_source
     from autoresearch.core.store.attempts import history_of
     from autoresearch.core.store.source import Repository
 

@@ -22,7 +22,7 @@ from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.rows import ExperimentRow
 
 if TYPE_CHECKING:
-    from autoresearch.core.run import Run
+    from autoresearch.core.run.run import Run
     from autoresearch.core.store.rows import ExperimentRow
 
 F = TypeVar("F", bound=Callable[..., Any])

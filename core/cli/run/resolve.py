@@ -56,7 +56,7 @@ def choose_run(
     Mends ledgers that a crash has left.
     """
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.runfiles import starting_source
+    from autoresearch.core.run.run import starting_source
     from autoresearch.core.store.restore import mend
     from autoresearch.core.store.source import Repository, check_tag
 

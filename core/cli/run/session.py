@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from autoresearch.core.loop import Stop
+from autoresearch.core.run.loop import Stop
 import os
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ from contextlib import contextmanager
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
-    from autoresearch.core.run import Run
+    from autoresearch.core.run.run import Run
 
 def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
     """The picture; then the summary as JSON, or the table and where things are."""

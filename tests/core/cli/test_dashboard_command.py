@@ -14,7 +14,7 @@ from pathlib import Path
 from autoresearch.core.cli.dashboard import quotas
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -11,7 +11,7 @@ import pytest
 
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.core.judge import race
-from autoresearch.core.judge.bar import audit_bar
+from autoresearch.core.run.evidence import audit_bar
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.proposal import Proposal

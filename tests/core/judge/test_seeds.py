@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoresearch.core.judge.seeds import ignores_seed
+from autoresearch.core.run.evidence import ignores_seed
 from autoresearch.core.store.rows import TrialRow
 from autoresearch.core.trial.result import TrialResult
 

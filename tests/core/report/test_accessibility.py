@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.report.document.figures import draw_progress
 from autoresearch.core.report.document.gather import gather
 from autoresearch.core.report.document.page import html_page

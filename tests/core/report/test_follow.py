@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console, Group
 
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.report.terminal.curves import braille, sparkline, steps
 from autoresearch.core.report.follow import RunFollower

@@ -13,7 +13,7 @@ import pytest
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import Origin, Proposal
 from autoresearch.core.report.document.figures import draw_progress
 from autoresearch.core.report.document.gather import gather

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.report.terminal.live import PlainView
 from autoresearch.core.report.terminal.panel import Outlook, flow

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.report.web.auth import is_loopback
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -10,7 +10,7 @@ from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store import schema
 from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
 from autoresearch.core.store.ledger import Ledger

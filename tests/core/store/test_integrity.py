@@ -11,8 +11,8 @@ from loop_fixtures import CONFIG, PRESET, Scripted, Widths, make_workspace, widt
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import IntegrityError
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
-from autoresearch.core.run import Run
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.run import Run
 from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
@@ -30,7 +30,7 @@ def take(corpus):
 
 def test_it_covers_core_runtime_contract_tokenizer_rows_and_manifest_and_not_what_only_shows(corpus):
     names = set(take(corpus).sha256)
-    assert {"core/trial/audit.py", "core/judge/decision.py", "core/loop.py", "core/store/integrity.py"} <= names
+    assert {"core/trial/audit.py", "core/judge/decision.py", "core/run/loop.py", "core/store/integrity.py"} <= names
     assert {"backends/contract.py", "backends/null/runtime.py", "manifest.json"} <= names
     assert {"vocab-512/tokenizer.model", "vocab-512/val-T256.npz", "vocab-512/test-T256.npz"} <= names
     assert not [name for name in names if name.startswith(("core/cli", "core/report", "backends/cuda"))]

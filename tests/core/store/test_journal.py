@@ -12,7 +12,7 @@ from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.journal import JOURNAL_NAME, TAIL_BYTES, Journal, last_line, read_lines
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader

@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.tsv import COLUMNS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 
 
 def test_an_attempts_source_is_read_when_asked_for_in_any_thread_and_after_the_run(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.loop import Limits, Loop
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.track import telling as telling_module
 from autoresearch.core.track.telling import Telling, check_library
 from autoresearch.core.track.tracker import NAMES, PROJECT

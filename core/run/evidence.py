@@ -1,11 +1,21 @@
-"""From the ledger to what a judge looks at."""
+"""From the ledger to what a judge looks at.
+
+Which trials need no audit: those whose val_bpb is too high to speak for a keep, whatever comes after.
+
+Does a source's result depend on its seed? One that does not makes its repeats look less noisy than they are.
+"""
 
 from __future__ import annotations
 
 from autoresearch.core.judge.decision import Evidence, Measured, Side
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
-
+from autoresearch.core.judge.race import SAME_MARGIN
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
+from collections.abc import Sequence
+from autoresearch.core.store.rows import TrialRow
+from autoresearch.core.trial.result import TrialResult
 
 def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine: str = "") -> Evidence:
     """All that is measured of this candidate, of the incumbent and of the baseline. `seed` is the run's.
@@ -80,3 +90,47 @@ def _measured(trial: TrialRow) -> Measured:
     return Measured(
         trial.role, trial.seed, trial.status, trial.val_bpb, result.get("reason"), result.get("tokens"), own
     )
+
+
+def audit_bar(ledger: LedgerReader, experiment: int) -> float | None:
+    """The val_bpb from which on a trial of this experiment is not audited; None while there is nothing to compare with.
+
+    A keep needs a mean below its incumbent's, or for less code within `SAME_MARGIN` sigmas of it (`race.judge`). So it
+    rests on trials below the bar, which are all audited; one above it only speaks against its source. While other
+    experiments have trials, the incumbent may be demoted, so the keep before it counts as well.
+    """
+    best = ledger.incumbent()
+    if best is None:
+        return None
+    others = [row for row in ledger.undecided() if row.number != experiment and row.state != "proposed"]
+    before = ledger.keep_before(best.number) if others else None
+    levels = [level for row in (best, before) if row is not None for level in _levels(ledger, row)]
+    sigmas = [float(facts["sigma"]) for facts in (ledger.experiment(0).judged, ledger.last_facts()) if "sigma" in facts]
+    return max(levels) + SAME_MARGIN * max(sigmas, default=0.0) if levels else None
+
+
+def _levels(ledger: LedgerReader, row: ExperimentRow) -> list[float]:
+    """The estimate, the mean of every trial of its source, and the last one, which may be another machine's."""
+    measured = [trial.val_bpb for trial in ledger.trials(subject=row.number) if trial.val_bpb is not None]
+    if not measured:
+        return [] if row.estimate is None else [row.estimate]
+    return [sum(measured) / len(measured), measured[-1], *([] if row.estimate is None else [row.estimate])]
+
+
+def ignores_seed(result: TrialResult, same: Sequence[TrialRow]) -> str | None:
+    """In words, when an earlier trial of the same source with another seed ended with the same weights or val_bpb.
+
+    The order of the training text follows the seed too, so this takes a file that learns nothing from it, or reads it
+    in an order of its own, and always as many steps.
+    """
+    if result.status != "ok":
+        return None
+    for trial in same:
+        if trial.status != "ok" or trial.seed == result.seed:
+            continue
+        weights = trial.result.get("weights_sha256")
+        if weights is not None and weights == result.weights_sha256:
+            return f"seeds {trial.seed} and {result.seed} give the same weights: the train file ignores its seed"
+        if trial.val_bpb is not None and trial.val_bpb == result.val_bpb:
+            return f"seeds {trial.seed} and {result.seed} give the same val_bpb: the train file ignores its seed"
+    return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Cost, History, Proposal, Researcher
-from autoresearch.core.stopping import Stop
+from autoresearch.core.run.stopping import Stop
 
 CANCEL_SECONDS = 2.0
 
