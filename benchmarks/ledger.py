@@ -16,7 +16,7 @@ from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.store import chain
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.summary import summarise
+from autoresearch.core.store.exports import summarise
 from autoresearch.core.trial.result import TrialResult
 
 SIZES = (10_000, 100_000)

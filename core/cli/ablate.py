@@ -153,7 +153,7 @@ def _noise(ledger: Any, preset: str, level: float | None) -> Noise:
 
 
 def _propose(path: Path, source: str | None) -> str | None:
-    from autoresearch.core.store.tsv import write_text
+    from autoresearch.core.store.exports import write_text
 
     if source is None:
         return None

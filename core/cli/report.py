@@ -32,7 +32,7 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     from autoresearch.core.report.document.figures import draw_progress
     from autoresearch.core.report.document.gather import gather
     from autoresearch.core.report.document.figures import quadrants
-    from autoresearch.core.store.tsv import write_text
+    from autoresearch.core.store.exports import write_text
 
     if markdown and output is not None:
         raise UsageError("--markdown prints, and writes no file.", fix="leave --output out, and redirect: > report.md")

@@ -28,8 +28,8 @@ def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, wh
     """A run's experiments, as a table."""
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.terminal.table import write_table
-    from autoresearch.core.store.summary import decided_record
-    from autoresearch.core.store.tsv import results_tsv
+    from autoresearch.core.store.exports import decided_record
+    from autoresearch.core.store.exports import results_tsv
 
     if tsv and settings.json:
         raise UsageError("--tsv and --json are two formats.", fix="choose one")
@@ -51,7 +51,7 @@ def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, wh
 def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     """One experiment's decision in a line, or as an object with the judge's numbers."""
     from autoresearch.core.report.wording import one_line
-    from autoresearch.core.store.summary import decided_record
+    from autoresearch.core.store.exports import decided_record
 
     if number >= reader.next_number():
         raise UsageError(f"there is no experiment {number}.", fix="`ar results` lists them")

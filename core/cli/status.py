@@ -62,7 +62,7 @@ def verdict(report: ChainReport) -> str:
 
 def status_record(reader: LedgerReader) -> dict[str, object]:
     """The summary, with what the writer is doing now."""
-    from autoresearch.core.store.summary import summarise
+    from autoresearch.core.store.exports import summarise
 
     run, current = reader.run(), reader.in_flight()
     record = summarise(reader)

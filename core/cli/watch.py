@@ -110,7 +110,7 @@ def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float
 
 def stream_decisions(reader: LedgerReader, follower: RunFollower, look_seconds: float = LOOK_SECONDS) -> None:
     """Every decision from the first on as one JSON object a line, and the summary."""
-    from autoresearch.core.store.summary import decided_record, summarise
+    from autoresearch.core.store.exports import decided_record, summarise
 
     decisions, snapshot = Decisions(reader), follower.look()
     while True:

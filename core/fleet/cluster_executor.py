@@ -21,7 +21,7 @@ from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
 from autoresearch.core.fleet.status import Board, Standing
 from autoresearch.core.fleet.fair_scheduler import Answer, Key
-from autoresearch.core.store.tsv import write_text
+from autoresearch.core.store.exports import write_text
 from autoresearch.core.trial.result import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox import STRENGTH
 from autoresearch.core.trial.supervisor import TrialCancelled

@@ -16,10 +16,10 @@ from autoresearch.core.run.evidence import finished_trials, gather_evidence
 from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
 from autoresearch.core.store.exports import export_results, trial_folder
 from autoresearch.core.store.fingerprint import fingerprint
-from autoresearch.core.store.losses import loss_curve
-from autoresearch.core.store.profiles import last_profile
+from autoresearch.core.store.trial_notes import loss_curve
+from autoresearch.core.store.trial_notes import last_profile
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
-from autoresearch.core.store.source import experiment_ref
+from autoresearch.core.store.git import experiment_ref
 from autoresearch.core.trial.compiled import worth_carrying
 from autoresearch.core.trial.result import Budget, Carried, TrialRequest
 import time
@@ -38,8 +38,8 @@ from autoresearch.core.store.fingerprint import fingerprint
 from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.rows import ExperimentRow
-from autoresearch.core.store.source import Repository, branch_name, check_tag, experiment_ref
-from autoresearch.core.store.texts import Texts
+from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref
+from autoresearch.core.store.reader import Texts
 
 class RunFiles:
     """What a run is on disk: ledger, commits and refs, and the files that follow from the ledger.

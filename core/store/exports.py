@@ -1,14 +1,57 @@
-"""The files of a run that are written from its ledger, and the disk that is given back. None of them is the truth."""
+"""The files of a run that are written from its ledger, and the disk that is given back. None of them is the truth.
+
+results.tsv: upstream's five columns, written from the ledger for people and notebooks. Never read back.
+
+What a run has come to, as the objects that `--json` prints.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
-from autoresearch.core.store.tsv import results_tsv, write_text
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from autoresearch.core.store.rows import ExperimentRow
+from dataclasses import asdict
+from typing import Any
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.store.git import branch_name
+from autoresearch.core.findings.transfers import counts, transfers_of
+
+COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
+
+
+def results_tsv(rows: Iterable[ExperimentRow], *, header: bool = True) -> str:
+    """The table as text. A number that does not exist is `nan`: it reads as a float and compares as no result."""
+    lines = ["\t".join(COLUMNS)] if header else []
+    for row in rows:
+        bpb = "nan" if row.val_bpb is None else f"{row.val_bpb:.6f}"
+        memory = "nan" if row.peak_memory_mb is None else f"{row.peak_memory_mb / 1024:.1f}"
+        commit = (row.commit or "")[:7]
+        lines.append("\t".join((commit, bpb, memory, row.status or row.state, _field(row.hypothesis))))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _field(text: str) -> str:
+    """In one line. One that begins with a quote would open a quoted field for most readers, pandas among them."""
+    words = " ".join(text.split())
+    return '"' + words.replace('"', '""') + '"' if words.startswith('"') else words
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old text or the new one, never half."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
 
 RESULTS, BEST_TRAIN = "results.tsv", "best_train.py"
 
@@ -48,3 +91,59 @@ def drop_weights(ledger: LedgerReader, experiment: int | None = None) -> None:
                 # Disk that cannot be given back is no reason to end a run.
                 with contextlib.suppress(OSError):
                     weights.unlink()
+
+
+def decided_record(row: ExperimentRow) -> dict[str, Any]:
+    """One decided experiment. What does not exist is None, never 0."""
+    return {
+        "experiment": row.number,
+        "status": row.status,
+        "val_bpb": row.val_bpb,
+        "estimate": row.estimate,
+        "delta": row.delta,
+        "trials": row.trials,
+        "commit": row.commit,
+        "category": row.category,
+        "description": row.hypothesis,
+        "researcher": row.researcher,
+        "usd": row.usd,
+        "reason": row.reason,
+        "origin": None if row.origin is None else asdict(row.origin),
+    }
+
+
+def summarise(reader: LedgerReader) -> dict[str, Any]:
+    """The run as a whole. `experiments` leaves the baseline out; numbers are in bits per byte."""
+    run, totals, best = reader.run(), reader.totals(), reader.incumbent()
+    baseline = reader.experiment(0) if best is not None else None
+    # Where the machine has changed, the last keep says what the baseline reaches on the new one.
+    level = best.judged.get("baseline") if best is not None else None
+    gain = baseline is not None and best is not None and None not in (baseline.val_bpb, best.val_bpb)
+    estimated = baseline is not None and best is not None and None not in (baseline.estimate, best.estimate)
+    return {
+        "tag": run.tag,
+        "state": run.state,
+        "ended": run.ended,
+        "backend": run.config["backend"],
+        "preset": run.config["preset"],
+        "device": run.config["device"],
+        "experiments": totals.decided,
+        "by_status": dict(totals.by_status),
+        "failed_proposals": totals.failed_proposals,
+        "baseline_bpb": (level or baseline.val_bpb) if baseline else None,
+        "best_experiment": best.number if best else None,
+        "best_bpb": best.val_bpb if best else None,
+        "best_estimate": best.estimate if best else None,
+        "delta": best.val_bpb - (level or baseline.val_bpb) if gain else None,  # type: ignore[union-attr, operator]
+        # mypy cannot see that the two are there.
+        "estimated_delta": best.estimate - (level or baseline.estimate) if estimated else None,  # type: ignore[union-attr, operator]
+        "best_commit": best.commit if best else None,
+        "tokens_in": totals.tokens_in,
+        "tokens_out": totals.tokens_out,
+        "usd": totals.usd,
+        "findings": counts(transfers_of(reader)),
+        "branch": branch_name(run.tag),
+        "best_train": str(reader.folder / BEST_TRAIN) if best else None,
+        "results": str(reader.folder / RESULTS),
+        "folder": str(reader.folder),
+    }

@@ -1,4 +1,7 @@
-"""Reading a run's ledger, at any time, also while a loop writes it."""
+"""Reading a run's ledger, at any time, also while a loop writes it.
+
+A run's texts, read when they are asked for: all sources of a long run are more than should lie in memory.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,15 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import schema
 from autoresearch.core.store.chain import ChainReport, walk
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow, experiment_row, run_row, trial_row
+import sqlite3
+import threading
+from functools import lru_cache
+from pathlib import Path
+from autoresearch.core.store import schema
 
 LEDGER_NAME = "ledger.sqlite"
 _UNDECIDED = "state IN ('proposed', 'running', 'trained', 'scored')"
@@ -206,3 +213,30 @@ def text_of(connection: sqlite3.Connection, path: Path, sha256: str) -> str:
         return zlib.decompress(row["body"]).decode("utf-8", errors="surrogatepass")
     except (TypeError, zlib.error, UnicodeDecodeError, sqlite3.Error) as error:
         raise schema.unreadable(path, error) from error
+
+
+KEPT = 64
+"""Texts that are kept: the same few are asked for again and again."""
+
+
+class Texts:
+    """Reads train files by their SHA-256, in any thread, over a connection of its own, opened when it is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LEDGER_NAME
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+        self.read = lru_cache(maxsize=KEPT)(self._from_file)
+
+    def close(self) -> None:
+        """Let go of the file; who still asks opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _from_file(self, sha256: str) -> str:
+        with self._lock:
+            if self._connection is None:
+                self._connection = schema.connect(self._path, write=False, shared=True)
+            return text_of(self._connection, self._path, sha256)

@@ -20,7 +20,7 @@ from autoresearch.core.findings.peers import OtherRuns, folders_of
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.summary import summarise
+from autoresearch.core.store.exports import summarise
 
 DEMO = PRESET.model_copy(update={"constants": {"LEARNING_RATE": 1e-6}})
 """A start so bad that whatever learns at all is better, on the busiest machine."""

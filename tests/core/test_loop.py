@@ -9,8 +9,8 @@ from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop, Stop
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.source import Repository
-from autoresearch.core.store.tsv import COLUMNS
+from autoresearch.core.store.git import Repository
+from autoresearch.core.store.exports import COLUMNS
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from autoresearch.core.errors import LedgerError, PrerequisiteError, SourceError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.source import Repository
+from autoresearch.core.store.git import Repository
 
 
 @pytest.fixture

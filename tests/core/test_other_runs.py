@@ -20,7 +20,7 @@ from autoresearch.core.proposal import Origin, Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.schema import SCHEMA_VERSION
-from autoresearch.core.store.source import Repository
+from autoresearch.core.store.git import Repository
 from autoresearch.core.findings.transfers import transfers_of
 
 MAC = replace(CONFIG, device="Apple M4")

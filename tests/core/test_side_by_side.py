@@ -17,7 +17,7 @@ from autoresearch.core.run.loop import Limits, Loop, Stop
 from autoresearch.core.merge import reapply
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.source import Repository
+from autoresearch.core.store.git import Repository
 
 MANY = [{"WIDTH": 3 + n * 7 % 11} if n % 2 else {"DEPTH": 3 + n * 5 % 13} for n in range(40)]
 

@@ -264,6 +264,6 @@ def _on_decided(beside: Beside, settings: Settings) -> Callable[[ExperimentRow],
 
 
 def _print_decided(row: ExperimentRow) -> None:
-    from autoresearch.core.store.summary import decided_record
+    from autoresearch.core.store.exports import decided_record
 
     click.echo(json.dumps(decided_record(row)))

@@ -86,7 +86,7 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, others: Oth
     from autoresearch.core.proposal import Attempt
     from autoresearch.core.run.run import starting_source
     from autoresearch.core.store.attempts import history_of
-    from autoresearch.core.store.source import Repository
+    from autoresearch.core.store.git import Repository
 
     workspace, preset = choice.settings.workspace, choice.preset
     source = starting_source(Repository.open(workspace), choice.backend.name, preset, allow_dirty=allow_dirty)

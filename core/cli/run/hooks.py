@@ -93,7 +93,7 @@ class Beside:
     def __exit__(self, *_: object) -> None:
         """The loop has ended, and the ledger says how. Waits a little."""
         from autoresearch.core.errors import LedgerError
-        from autoresearch.core.store.summary import summarise
+        from autoresearch.core.store.exports import summarise
 
         try:
             summary = summarise(self._run.ledger)

@@ -58,7 +58,7 @@ def choose_run(
     from autoresearch.core.config import runs_dir
     from autoresearch.core.run.run import starting_source
     from autoresearch.core.store.restore import mend
-    from autoresearch.core.store.source import Repository, check_tag
+    from autoresearch.core.store.git import Repository, check_tag
 
     runs = runs_dir(settings.workspace)
     for folder in runs.glob("*") if tag is None else [runs / check_tag(tag)]:
@@ -84,7 +84,7 @@ def pick_run(settings: Settings, tag: str | None, find_device: FindDevice | None
     """
     from autoresearch.core.cli.context import resolve_backend, resolve_preset
     from autoresearch.core.cli.runs import fresh_tag, named_run, run_rows, unfinished_run
-    from autoresearch.core.store.source import Repository
+    from autoresearch.core.store.git import Repository
     from autoresearch.core.trial.device import probe_device
 
     stored = named_run(settings.workspace, tag) if tag is not None else None

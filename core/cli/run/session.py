@@ -31,7 +31,7 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
     """The picture; then the summary as JSON, or the table and where things are."""
     from autoresearch.core.report.document.figures import draw_progress
     from autoresearch.core.report.terminal.table import write_table
-    from autoresearch.core.store.summary import summarise
+    from autoresearch.core.store.exports import summarise
 
     rows = [row for row in run.ledger.experiments() if row.state == "decided"]
     picture, yardsticks = run.folder / "progress.png", prepared.manifest.yardsticks

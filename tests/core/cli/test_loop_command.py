@@ -17,7 +17,7 @@ from library_text import copy_library
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.source import Repository
+from autoresearch.core.store.git import Repository
 
 CORPUS_BYTES = 1_200_000
 TIMEOUT_SECONDS = 120

@@ -11,7 +11,7 @@ import pytest
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.store.tsv import COLUMNS
+from autoresearch.core.store.exports import COLUMNS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from autoresearch.core.store.profiles import LIMIT, last_profile
+from autoresearch.core.store.trial_notes import LIMIT, last_profile
 
 SOURCE = "def build(spec):\n    return 1\n"
 

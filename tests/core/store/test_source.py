@@ -6,7 +6,7 @@ import pytest
 from loop_fixtures import git, make_workspace
 
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
-from autoresearch.core.store.source import Repository, check_tag, experiment_ref
+from autoresearch.core.store.git import Repository, check_tag, experiment_ref
 
 TRAIN = "backends/null/train.py"
 
