@@ -18,7 +18,7 @@ from typing import Any
 
 from autoresearch import backends
 from autoresearch.core.config import load_presets
-from autoresearch.core.store.constants import write_preset
+from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trial.result import Budget, TrialRequest
 from autoresearch.core.trial.sandbox import levels, open_sandbox
 from autoresearch.core.trial.scorer import Scorer

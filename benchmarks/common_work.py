@@ -28,7 +28,7 @@ from autoresearch import backends
 from autoresearch.backends.contract import Spec
 from autoresearch.core.bench.work import COMMON
 from autoresearch.core.config import choose_preset, load_presets
-from autoresearch.core.store.constants import write_constants, write_preset
+from autoresearch.core.trainfile.constants import write_constants, write_preset
 from autoresearch.core.trial.environment import ALLOCATOR, load_runtime
 
 BACKENDS = Path(backends.__path__[0])

@@ -26,7 +26,7 @@ from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run.run import Run
 from autoresearch.core.config import RunConfig
-from autoresearch.core.store.constants import read_constants, write_constants
+from autoresearch.core.trainfile.constants import read_constants, write_constants
 from benchmarks.chaos import Arena
 
 TRIAL_SECONDS = 6.0

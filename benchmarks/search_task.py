@@ -32,7 +32,7 @@ from autoresearch.agent.tuner.observations import numbers
 from autoresearch.core.config import data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
-from autoresearch.core.store.constants import write_preset
+from autoresearch.core.trainfile.constants import write_preset
 from benchmarks._one_core import SECONDS, trial
 from benchmarks.search import (
     Measured,

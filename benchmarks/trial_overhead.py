@@ -19,7 +19,7 @@ from autoresearch.core.bench.anatomy import read_events, take_apart
 from autoresearch.core.config import Preset, data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
-from autoresearch.core.store.constants import write_preset
+from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trial.environment import load_runtime
 from autoresearch.core.trial.result import Budget, IsolationLevel, TrialRequest
 from autoresearch.core.trial.sandbox import levels

@@ -19,7 +19,7 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.fleet.local import LocalExecutor
-from autoresearch.core.store.constants import read_constants
+from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import measure_peak
 from autoresearch.core.trial.peak import cores, write_peaks
 from autoresearch.core.trial.result import Budget, TrialRequest, TrialResult

@@ -17,7 +17,7 @@ from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.errors import TrialError
-from autoresearch.core.store.constants import read_constants, write_constants
+from autoresearch.core.trainfile.constants import read_constants, write_constants
 from autoresearch.core.trial import training
 from autoresearch.core.trial.environment import load_runtime
 from autoresearch.core.trial.evaluation import Evaluation
@@ -25,7 +25,7 @@ from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.result import Budget, TrialRequest
 from autoresearch.core.trial.sandbox import open_sandbox
 from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
-from autoresearch.core.trial.source import vocab_size_of
+from autoresearch.core.trainfile.source_check import vocab_size_of
 from autoresearch.core.trial.supervisor import DISK_SHARE
 from autoresearch.core.trial.watch import TrialEnded, Watch
 from autoresearch.core.trial.weights import copy_weights

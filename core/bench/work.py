@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoresearch.core.config import Constant, DataPreset, Preset
 from autoresearch.core.errors import SourceError
-from autoresearch.core.store.constants import read_constants, write_constants, write_preset
+from autoresearch.core.trainfile.constants import read_constants, write_constants, write_preset
 
 COMMON: Mapping[str, Constant] = {
     "VOCAB_SIZE": 2048,

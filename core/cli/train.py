@@ -114,7 +114,7 @@ def choose_trial_preset(settings: Settings, backend: Backend, source: str | None
 
 def with_preset(settings: Settings, source: str, preset: Preset) -> str:
     """The source with the preset's constants, as a run would start from. A file without a block stays as it is."""
-    from autoresearch.core.store.constants import write_preset
+    from autoresearch.core.trainfile.constants import write_preset
 
     if not block_constants(source):
         return source
@@ -127,7 +127,7 @@ def with_preset(settings: Settings, source: str, preset: Preset) -> str:
 def block_constants(source: str) -> dict[str, bool | int | float | str]:
     """The constants block of a train file; empty when it has none, or does not parse: the trial will tell."""
     from autoresearch.core.errors import SourceError
-    from autoresearch.core.store.constants import read_constants
+    from autoresearch.core.trainfile.constants import read_constants
 
     try:
         return read_constants(source)

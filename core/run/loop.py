@@ -22,7 +22,7 @@ from autoresearch.core.run.rebase import refit, second_chance
 from autoresearch.core.proposal import Cost, Proposal, Researcher
 from autoresearch.core.run.run import Run
 from autoresearch.core.run.stopping import Ending, Limits, Stop
-from autoresearch.core.store.fingerprint import fingerprint
+from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.run.proposers import Thinkers, Thought
 from autoresearch.core.run.rerun_policy import DeviceWatch

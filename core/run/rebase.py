@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from autoresearch.core.judge.decision import Decision, Judge
 from autoresearch.core.run.evidence import side_of
-from autoresearch.core.merge import reapply
+from autoresearch.core.trainfile.merge import reapply
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.run import Run
-from autoresearch.core.store.fingerprint import fingerprint
+from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.store.rows import ExperimentRow
 
 REBASED = "rebased"

@@ -15,7 +15,7 @@ from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTr
 from autoresearch.core.run.evidence import finished_trials, gather_evidence
 from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
 from autoresearch.core.store.exports import export_results, trial_folder
-from autoresearch.core.store.fingerprint import fingerprint
+from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.store.trial_notes import loss_curve
 from autoresearch.core.store.trial_notes import last_profile
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
@@ -32,9 +32,9 @@ from autoresearch.core.findings.peers import OtherRuns
 from autoresearch.core.proposal import Attempt, Proposal
 from autoresearch.core.config import RunConfig
 from autoresearch.core.store.attempts import attempt_of
-from autoresearch.core.store.constants import write_preset
+from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results
-from autoresearch.core.store.fingerprint import fingerprint
+from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.rows import ExperimentRow

@@ -11,7 +11,7 @@ import json
 import re
 import time
 from pathlib import Path
-from autoresearch.core.store.fingerprint import fingerprint
+from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.profile import PAGE
 
 POINTS = 12

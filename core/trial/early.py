@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from autoresearch.core.trial.gate import MODULES
+from autoresearch.core.trainfile.gate import MODULES
 
 NICENESS = 5
 """A third of the usual share of a busy core. At the lowest priority an import starves where others work too, and the

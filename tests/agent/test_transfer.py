@@ -11,7 +11,7 @@ from autoresearch.agent.tuner.structural import MENU
 from autoresearch.agent.transfer.carry import carry, counterpart
 from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.core.proposal import Finding, Origin
-from autoresearch.core.trial.gate import check_gate
+from autoresearch.core.trainfile.gate import check_gate
 
 CUDA, MLX = ((ROOT / "backends" / name / "train.py").read_text(encoding="utf-8") for name in ("cuda", "mlx"))
 BOTH = pytest.mark.parametrize(("there", "here"), [(CUDA, MLX), (MLX, CUDA)], ids=["cuda to mlx", "mlx to cuda"])

@@ -21,7 +21,7 @@ import pytest
 from autoresearch import backends
 from autoresearch.backends.contract import BatchInfo, Spec
 from autoresearch.core.config import Constant, load_presets
-from autoresearch.core.store.constants import read_constants, write_constants
+from autoresearch.core.trainfile.constants import read_constants, write_constants
 
 FRAMEWORKS = ("torch", "mlx", "jax", "safetensors")
 V, T = 64, 32

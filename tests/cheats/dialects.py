@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoresearch import backends
-from autoresearch.core.store.constants import write_constants
+from autoresearch.core.trainfile.constants import write_constants
 from autoresearch.core.trial.result import Budget
 
 TINY: dict[str, object] = {

@@ -15,9 +15,9 @@ from in_a_run import run_of
 from prerequisites import lacking
 
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.gate import check_gate
+from autoresearch.core.trainfile.gate import check_gate
 from autoresearch.core.trial.sandbox import best_level
-from autoresearch.core.trial.source import SourceFault
+from autoresearch.core.trainfile.source_check import SourceFault
 
 HONEST = {"the baseline", "a cache of the row's past", "half precision", "its own packing"}
 

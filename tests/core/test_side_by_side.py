@@ -14,7 +14,7 @@ from autoresearch.core.errors import LimitReachedError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.loop import Limits, Loop, Stop
-from autoresearch.core.merge import reapply
+from autoresearch.core.trainfile.merge import reapply
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.git import Repository

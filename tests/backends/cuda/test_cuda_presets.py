@@ -7,7 +7,7 @@ import torch
 
 from autoresearch.backends import cuda
 from autoresearch.core.config import load_presets
-from autoresearch.core.store.constants import read_constants
+from autoresearch.core.trainfile.constants import read_constants
 
 FOLDER = Path(cuda.__path__[0])
 PRESETS = load_presets(FOLDER / "presets.toml")

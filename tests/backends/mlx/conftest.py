@@ -10,7 +10,7 @@ import pytest
 
 from autoresearch.backends import mlx as backend
 from autoresearch.backends.contract import BatchInfo, Spec
-from autoresearch.core.store.constants import write_constants
+from autoresearch.core.trainfile.constants import write_constants
 
 pytest.importorskip("mlx.core", reason="pip install 'autoresearch-dual[mlx]'")
 

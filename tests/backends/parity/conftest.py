@@ -12,7 +12,7 @@ import pytest
 
 from autoresearch.backends import cuda
 from autoresearch.backends.contract import Spec
-from autoresearch.core.store.constants import read_constants, write_constants
+from autoresearch.core.trainfile.constants import read_constants, write_constants
 
 pytest.importorskip("torch", reason="both frameworks are needed: pip install torch")
 pytest.importorskip("mlx.core", reason="both frameworks are needed: pip install 'autoresearch-dual[mlx]'")

@@ -22,7 +22,7 @@ from autoresearch.core.bench.work import Work
 from autoresearch.core.config import DataPreset
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import SourceError, TrialError
-from autoresearch.core.store.constants import read_constants
+from autoresearch.core.trainfile.constants import read_constants
 
 DEVICE = Device("numpy", "a processor", None, "fp32", "numpy", tier="demo")
 DATA = DataPreset(corpus="", vocabularies=(512,), eval_seq_len=256, val_bytes=20_000, test_bytes=20_000)

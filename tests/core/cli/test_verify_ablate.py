@@ -11,7 +11,7 @@ from autoresearch.core.followup import remeasure
 from autoresearch.core.followup.ablate import Change, without
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.followup.welch import welch
-from autoresearch.core.merge import merge
+from autoresearch.core.trainfile.merge import merge
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from loop_fixtures import PRESET, TRAIN
 
 from autoresearch.core.errors import SourceError
-from autoresearch.core.store.constants import read_constants, write_constants, write_preset
-from autoresearch.core.store.fingerprint import fingerprint
+from autoresearch.core.trainfile.constants import read_constants, write_constants, write_preset
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 SOURCE = '''"""Été."""
 import math

@@ -13,8 +13,8 @@ import pytest
 from autoresearch import backends
 from autoresearch.backends import names
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.copied import check_copied
-from autoresearch.core.trial.source import SourceFault
+from autoresearch.core.trainfile.contamination import check_copied
+from autoresearch.core.trainfile.source_check import SourceFault
 
 
 @pytest.fixture(scope="module")

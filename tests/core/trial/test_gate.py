@@ -10,8 +10,8 @@ from null_trials import request
 from autoresearch import backends
 from autoresearch.agent.tuner.structural import MENU
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.gate import check_gate
-from autoresearch.core.trial.source import SourceFault
+from autoresearch.core.trainfile.gate import check_gate
+from autoresearch.core.trainfile.source_check import SourceFault
 from autoresearch.core.trial.supervisor import run_trial
 
 

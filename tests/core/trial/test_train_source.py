@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoresearch.core.trial.source import SourceFault, check_source, vocab_size_of
+from autoresearch.core.trainfile.source_check import SourceFault, check_source, vocab_size_of
 
 GOOD = """
 VOCAB_SIZE = 512

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoresearch.core.config import Constant
 from autoresearch.core.errors import PrerequisiteError, SourceError
-from autoresearch.core.store.constants import read_constants, write_constants
+from autoresearch.core.trainfile.constants import read_constants, write_constants
 
 MERGE_FAILED = 128
 """`git merge-file` exits with the number of conflicts, at most 127; above is an error."""

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from autoresearch.core.data.manifest import FileRecord, Prepared, Split
-from autoresearch.core.trial.source import SourceFault
+from autoresearch.core.trainfile.source_check import SourceFault
 
 BLOCK = 32
 """Bytes compared at a time: every shared run of 2 * BLOCK - 1 bytes is found."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from autoresearch.core.trial.source import SourceFault
+from autoresearch.core.trainfile.source_check import SourceFault
 
 
 def _words(text: str) -> frozenset[str]:
