@@ -23,7 +23,7 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.mixing import Mixer
 from autoresearch.core.data.packing import Packer
 from autoresearch.core.data.shards import open_shard
-from autoresearch.core.trial.scoring import bits_per_byte, row_batches
+from autoresearch.core.trial.evaluation import bits_per_byte, row_batches
 
 SECONDS = 3.0
 """Of training."""

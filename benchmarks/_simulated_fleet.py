@@ -26,7 +26,7 @@ from autoresearch.core.run.loop import Ending, Limits, Loop
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run.run import Run
 from autoresearch.core.config import RunConfig
-from autoresearch.core.trial.result import TrialRequest, TrialResult
+from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 KNOBS, START, BEST = 8, 0.0, 2.0
 """Constants of the train file; where they begin, and where each is best."""

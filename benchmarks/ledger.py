@@ -17,7 +17,7 @@ from autoresearch.core.store import chain
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.exports import summarise
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 SIZES = (10_000, 100_000)
 REPEATS = 15

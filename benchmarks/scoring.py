@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch import backends
-from autoresearch.core.trial.scoring import bits_per_byte
+from autoresearch.core.trial.evaluation import bits_per_byte
 from benchmarks._backends import loadable
 
 B, T, V = 32, 256, 2048

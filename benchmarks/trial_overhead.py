@@ -21,7 +21,7 @@ from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
 from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trial.environment import load_runtime
-from autoresearch.core.trial.result import Budget, IsolationLevel, TrialRequest
+from autoresearch.core.trial.request import Budget, IsolationLevel, TrialRequest
 from autoresearch.core.trial.sandbox import levels
 from autoresearch.core.trial.supervisor import run_trial
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from autoresearch import backends
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.result import Budget, TrialRequest
+from autoresearch.core.trial.request import Budget, TrialRequest
 
 NULL_SOURCE = (Path(backends.__path__[0]) / "null" / "train.py").read_text(encoding="utf-8")
 BUDGET = Budget(train_seconds=0.3, startup_seconds=20.0, grace_floor_seconds=0.5)

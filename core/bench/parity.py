@@ -22,12 +22,12 @@ from autoresearch.core.trial import training
 from autoresearch.core.trial.environment import load_runtime
 from autoresearch.core.trial.evaluation import Evaluation
 from autoresearch.core.trial.record import Record
-from autoresearch.core.trial.result import Budget, TrialRequest
+from autoresearch.core.trial.request import Budget, TrialRequest
 from autoresearch.core.trial.sandbox import open_sandbox
-from autoresearch.core.trial.setting import WEIGHTS, Setting, failure, gone
+from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trainfile.source_check import vocab_size_of
 from autoresearch.core.trial.supervisor import DISK_SHARE
-from autoresearch.core.trial.watch import TrialEnded, Watch
+from autoresearch.core.trial.processes import TrialEnded, Watch
 from autoresearch.core.trial.weights import copy_weights
 
 TRAIN_SECONDS = 2.0

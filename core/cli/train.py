@@ -27,7 +27,7 @@ from autoresearch.core.errors import PrerequisiteError, UsageError
 
 if TYPE_CHECKING:
     from autoresearch.core.config import Preset
-    from autoresearch.core.trial.result import TrialResult
+    from autoresearch.core.trial.request import TrialResult
 
 EXIT_FAILED = 1
 PROFILE_GRACE = {"grace_floor_seconds": 60.0}
@@ -63,7 +63,7 @@ def train(
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
     from autoresearch.core.report.terminal.live import live_view
-    from autoresearch.core.trial.result import Budget, TrialRequest
+    from autoresearch.core.trial.request import Budget, TrialRequest
     from autoresearch.core.trial.supervisor import run_trial
 
     backend = resolve_backend(settings)

@@ -18,7 +18,7 @@ from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
 from autoresearch.core.fleet.fair_scheduler import Answer, Key, Report, Word
-from autoresearch.core.trial.result import IsolationLevel
+from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import STRENGTH
 
 LOOKS_AT_ONCE = 16

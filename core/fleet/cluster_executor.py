@@ -22,7 +22,7 @@ from autoresearch.core.fleet.shipping import Corpus
 from autoresearch.core.fleet.status import Board, Standing
 from autoresearch.core.fleet.fair_scheduler import Answer, Key
 from autoresearch.core.store.exports import write_text
-from autoresearch.core.trial.result import IsolationLevel, TrialRequest, TrialResult
+from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox import STRENGTH
 from autoresearch.core.trial.supervisor import TrialCancelled
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from autoresearch.core.errors import TrialError
-from autoresearch.core.trial.result import TrialRequest, TrialResult
+from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 Observer = Callable[[Mapping[str, Any]], None]
 """Is told what happens while it happens: {"event": "spawned" | "log" | ..., ...}. Must be cheap, must not raise."""

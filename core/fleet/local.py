@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.fleet.slots import HOME, Claim, Slot, bind
-from autoresearch.core.trial.result import TrialRequest, TrialResult
+from autoresearch.core.trial.request import TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
 
 

@@ -15,7 +15,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.config import data_dir
 from autoresearch.core.errors import ArError
 from autoresearch.core.fleet.shipping import Corpus, find_corpus, receive
-from autoresearch.core.trial.result import IsolationLevel, TrialRequest
+from autoresearch.core.trial.request import IsolationLevel, TrialRequest
 
 BEAT_SECONDS = 1.0
 """Between two signs of life of a trial."""

@@ -12,7 +12,7 @@ from autoresearch.core.errors import ArError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.run.evidence import ran_on
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trial.result import Budget, TrialRequest, TrialResult
+from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
 from autoresearch.core.run.rerun_policy import asleep_seconds, speeds, spoiled
 

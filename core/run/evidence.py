@@ -15,7 +15,7 @@ from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 from collections.abc import Sequence
 from autoresearch.core.store.rows import TrialRow
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine: str = "") -> Evidence:
     """All that is measured of this candidate, of the incumbent and of the baseline. `seed` is the run's.

@@ -13,7 +13,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.store.rows import TrialRow
 from autoresearch.core.trial.device import probe_device
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 SLEEP_SECONDS = 5.0
 """A gap this long is a machine that slept, not a clock that was read late."""

@@ -20,8 +20,8 @@ from autoresearch.core.store.trial_notes import loss_curve
 from autoresearch.core.store.trial_notes import last_profile
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.store.git import experiment_ref
-from autoresearch.core.trial.compiled import worth_carrying
-from autoresearch.core.trial.result import Budget, Carried, TrialRequest
+from autoresearch.core.trial.compile_cache import worth_carrying
+from autoresearch.core.trial.request import Budget, Carried, TrialRequest
 import time
 from functools import partial
 from pathlib import Path

@@ -13,7 +13,7 @@ from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.run.rerun_policy import DeviceWatch, asleep_seconds, disk_is_full, speeds, spoiled
 
 Tell = Callable[[Mapping[str, Any]], None]

@@ -20,7 +20,7 @@ from autoresearch.core.judge.decision import Decision, Demotion, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store import chain, schema
 from autoresearch.core.store.rows import RunState, TrialRow
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import PrerequisiteError
-from autoresearch.core.trial.child import Child, Launch, died_how, worker_argv
+from autoresearch.core.trial.processes import Child, Launch, died_how, worker_argv
 from autoresearch.core.trial.environment import load_runtime
 
 PROBE_SECONDS = 120.0

@@ -3,6 +3,12 @@
 Both processes may be started while training still goes on, so that their frameworks are imported when the weights are
 there. Until then they are told nothing and run none of the train file's code; and they are started early only at an
 isolation level at which the train child cannot reach them.
+
+One process that scores or audits, seen from the parent: it imports, waits, is given the weights, and answers.
+
+Batches out and answers in over one socket, between the parent and a child that scores.
+
+Bits per byte from the negative log-likelihoods that the score child returns.
 """
 
 from __future__ import annotations
@@ -10,16 +16,193 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
+import numpy as np
+from autoresearch.core.data.manifest import ScoredRows
+from autoresearch.core.trial import audit
+from autoresearch.core.trial import evaluation
+from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
+from autoresearch.core.trial.context import Setting
+from autoresearch.core.trial.processes import TrialEnded
+from autoresearch.core.trial.weights import WeightsFault
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+import numpy as np
+from autoresearch.core.trial.processes import Child
+from autoresearch.core.trial.request import FIRST_ANSWER_SECONDS
+from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
+from autoresearch.core.trial.processes import TrialEnded
+from autoresearch.core.trial.weights import copy_weights
+import contextlib
+import selectors
+import socket
+from collections.abc import Iterable
+import numpy as np
+from autoresearch.core.trial.processes import Watch
+import math
+from collections.abc import Iterator
 import numpy as np
 
-from autoresearch.core.data.manifest import ScoredRows
-from autoresearch.core.trial import audit, scoring
-from autoresearch.core.trial.calibration import note_baseline, read_tolerances, tolerance_key
-from autoresearch.core.trial.scorer import Scorer
-from autoresearch.core.trial.setting import Setting
-from autoresearch.core.trial.watch import TrialEnded
-from autoresearch.core.trial.weights import WeightsFault
+class Exchange:
+    """Sends and receives as far as it goes without waiting."""
+
+    def __init__(self, watch: Watch, sock: socket.socket, payloads: Iterable[bytes], expected: int) -> None:
+        """`expected` counts float32 numbers over all answers."""
+        self.answer = np.empty(expected, dtype=np.float32)
+        self.expected = expected * 4
+        self.received = 0
+        self._view = self.answer.data.cast("B")
+        self._watch, self._sock = watch, sock
+        self._payloads = iter(payloads)
+        self._sending = memoryview(b"")
+        sock.setblocking(False)
+        # Two registrations of one socket: a selector takes each descriptor once, and sending ends before receiving.
+        self._out: socket.socket | None = sock.dup()
+        self._in: socket.socket | None = sock
+        watch.listen(self._out, selectors.EVENT_WRITE, self._send)
+        watch.listen(self._in, selectors.EVENT_READ, self._receive)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every answer is in."""
+        return self.received == self.expected
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stop_sending()
+        self._stop_receiving()
+
+    def _send(self) -> None:
+        if not self._sending:
+            self._sending = memoryview(next(self._payloads, b""))
+        if not self._sending:
+            self._stop_sending()
+            return
+        try:
+            self._sending = self._sending[self._sock.send(self._sending) :]
+        except BlockingIOError:
+            pass
+        except (BrokenPipeError, ConnectionResetError):
+            self._stop_sending()
+
+    def _receive(self) -> None:
+        count = 0
+        with contextlib.suppress(ConnectionResetError):
+            count = self._sock.recv_into(self._view[self.received :])
+        self.received += count
+        if count == 0 or self.complete:  # a connection closed too early shows in the child's end
+            self._stop_receiving()
+
+    def _stop_sending(self) -> None:
+        if self._out is not None:
+            self._watch.ignore(self._out)
+            self._out.close()
+            self._out = None
+
+    def _stop_receiving(self) -> None:
+        if self._in is not None:
+            self._watch.ignore(self._in)
+            self._in = None
+
+
+BEGIN = struct.Struct("<Q")
+"""What the process waits for: how many batches will come. By then weights and train file lie in its work folder."""
+
+
+class Scorer:
+    """Started when it is made; `load`, then `answer`, then `close`."""
+
+    def __init__(self, setting: Setting, role: str) -> None:
+        self._setting = setting
+        self._socket, far = socket.socketpair()
+        job = {"score_rows": setting.request.score_rows, "rows_fd": far.fileno()}
+        try:
+            launch = setting.launch(role, job, (far.fileno(),))
+            self._work = launch.work
+            self._child = setting.watch.start(launch)
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            far.close()
+
+    def load(self, weights: Path, sha256: str, count: int) -> None:
+        """Give it the frozen weights and the train file, and wait until its model stands. `count` batches will come.
+
+        Raises `WeightsFault` when the weights are not those that were frozen, `TrialEnded` when the model fails.
+        """
+        copy_weights(weights, self._work / WEIGHTS, sha256=sha256)
+        self._setting.record.renew_source(self._work)
+        try:
+            self._socket.sendall(BEGIN.pack(count))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it is gone, and its last words say why
+        allowance = self._setting.request.budget.startup_seconds
+        limit = time.monotonic() + allowance
+        while not self._heard(self._setting.watch.step(limit), "ready"):
+            if time.monotonic() > limit:
+                raise TrialEnded("timeout", f"the {self._child.role} child was not ready within {allowance:g} s")
+            self._check_alive()
+
+    def answer(
+        self, payloads: Iterable[bytes], count: int, width: int, progress: Callable[[int], None] | None
+    ) -> np.ndarray:
+        """Its float32 answers to all batches, flat, each (score_rows, width), within the floor on speed.
+
+        The first answer may take as long as compiling takes; for the rest see `Budget.scoring_allowance`.
+        """
+        rows = self._setting.request.score_rows
+        exchange = Exchange(self._setting.watch, self._socket, payloads, count * rows * width)
+        seconds, told = FIRST_ANSWER_SECONDS, 0
+        limit = time.monotonic() + seconds
+        try:
+            while not exchange.complete:
+                self._heard(self._setting.watch.step(limit), "")
+                done = exchange.received * count // exchange.expected
+                if done and not told:
+                    seconds = self._allowance((count - done) * rows)
+                    limit = time.monotonic() + seconds
+                if progress is not None and done > told:
+                    progress(done)
+                told = max(told, done)
+                if time.monotonic() > limit:
+                    words = f"{self._child.role} took longer than {seconds:.3g} s: {done} of {count} batches done"
+                    raise TrialEnded("timeout", words)
+                if not exchange.complete:
+                    self._check_alive()
+        finally:
+            exchange.close()
+        return exchange.answer
+
+    def _allowance(self, rows: int) -> float:
+        """Seconds for so many rows, by the speed of the training."""
+        request, facts = self._setting.request, self._setting.facts
+        speed = facts.tokens / facts.train_seconds if facts.tokens and facts.train_seconds else None
+        return request.budget.scoring_allowance(rows * request.eval_seq_len, speed)
+
+    def close(self) -> None:
+        """End the process."""
+        self._socket.close()
+        self._setting.watch.end(self._child)
+
+    def _check_alive(self) -> None:
+        if self._child.returncode() is not None:
+            self._heard(self._setting.watch.step(time.monotonic()), "")
+            raise gone(self._child)
+
+    def _heard(self, events: Sequence[tuple[Child, dict[str, Any]]], name: str) -> bool:
+        """Whether the process has said `name`. Raises what its error event means."""
+        mine = [event for source, event in events if source is self._child]
+        for event in mine:
+            if event["event"] == "error":
+                if event.get("type") == "ValueError" and str(event.get("message")).startswith("logits has the shape"):
+                    raise TrialEnded("invalid", str(event.get("message")))
+                raise failure(event)
+        return any(event["event"] == name for event in mine)
+
 
 LEAD_SECONDS = 20.0
 """Before the deadline the two processes are started: an import at a lower priority takes its time on busy cores."""
@@ -61,13 +244,13 @@ class Evaluation:
         try:
             scored = self._setting.prepared.scored_rows(request.split, self._setting.vocab_size, request.eval_seq_len)
             nll = self.likelihoods(scored, weights, sha256)
-            bpb = scoring.bits_per_byte(nll, scored.mask, scored.total_bytes)
+            bpb = evaluation.bits_per_byte(nll, scored.mask, scored.total_bytes)
             self._setting.record.event({"event": "scored", "val_bpb": bpb})
             if request.audit and (request.audit_below is None or bpb < request.audit_below):
                 self._audit(scored, nll, weights, sha256)
                 self._setting.record.event({"event": "audited"})
             facts.val_bpb = bpb
-        except (scoring.ScoreFault, WeightsFault) as fault:
+        except (evaluation.ScoreFault, WeightsFault) as fault:
             raise TrialEnded("invalid", str(fault)) from fault
         finally:
             facts.eval_seconds = time.monotonic() - started
@@ -76,8 +259,8 @@ class Evaluation:
         """Of every token of the scored rows, float32 (N, T) in nats."""
         N, T = scored.mask.shape
         batch = self._setting.request.score_rows
-        payloads = (rows.tobytes() for rows in scoring.row_batches(scored.rows, batch))
-        count = scoring.batch_count(N, batch)
+        payloads = (rows.tobytes() for rows in evaluation.row_batches(scored.rows, batch))
+        count = evaluation.batch_count(N, batch)
         return self._ask("score", weights, sha256, payloads, count, T, self._progress(N)).reshape(-1, T)[:N]
 
     def _audit(self, scored: ScoredRows, nll: np.ndarray, weights: Path, sha256: str) -> None:
@@ -141,3 +324,40 @@ def _tolerance(setting: Setting) -> audit.Tolerance:
     if setting.request.calibrate:  # it must not be held to what an earlier baseline happened to do
         return default
     return read_tolerances(setting.request.tolerances).get(tolerance_key(setting.request.backend, device), default)
+
+
+NEGATIVE_TOLERANCE = 1e-3
+"""Nats. Rounding in float32 can make the loss of a certain token slightly negative."""
+
+
+class ScoreFault(ValueError):  # noqa: N818
+    """Why a score is no score, in words."""
+
+
+def bits_per_byte(nll: np.ndarray, mask: np.ndarray, total_bytes: int) -> float:
+    """`sum of nll in nats / (ln 2 * bytes)` over the masked targets, summed in float64.
+
+    nll float32 (N, T), mask bool (N, T); `total_bytes` are the raw UTF-8 bytes of the split's documents. Raises
+    `ScoreFault` when a scored value is not finite or below zero: no probability exceeds one.
+    """
+    scored = nll[mask].astype(np.float64)
+    bad = int(np.count_nonzero(~np.isfinite(scored)))
+    if bad:
+        raise ScoreFault(f"the loss is not a finite number at {bad} of {scored.size} scored tokens")
+    if scored.size and scored.min() < -NEGATIVE_TOLERANCE:
+        raise ScoreFault(f"the loss is negative ({scored.min():.3g} nats), which no probability allows")
+    return float(scored.sum() / (math.log(2) * total_bytes))
+
+
+def row_batches(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    """(N, W) -> arrays (batch, W); the last is filled up with the first rows, so that every batch has one shape."""
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        if len(part) < batch:
+            part = np.concatenate([part, np.resize(rows, (batch - len(part), rows.shape[1]))])
+        yield np.ascontiguousarray(part)
+
+
+def batch_count(rows: int, batch: int) -> int:
+    """How many batches `row_batches` yields."""
+    return -(-rows // batch)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.trial.result import ProfileResult
+from autoresearch.core.trial.request import ProfileResult
 
 TRACE = "trace.json.gz"
 PAGE = "profile.md"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import autoresearch
 from autoresearch import backends, core
-from autoresearch.core.trial.result import IsolationLevel
+from autoresearch.core.trial.request import IsolationLevel
 
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store")
 ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "OpenCL", "vulkan", "nvidia")

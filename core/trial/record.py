@@ -14,7 +14,7 @@ from typing import Any
 
 from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.trial.weights import drop_weights
 
 LOG_LIMIT_BYTES = 16 * 2**20

@@ -36,7 +36,7 @@ from autoresearch.core.trial.reach import (
     system_binds,
     visible_roots,
 )
-from autoresearch.core.trial.result import IsolationLevel
+from autoresearch.core.trial.request import IsolationLevel
 
 INSIDE = "/trial"
 """Where a child finds its work folder inside a namespace of its own."""

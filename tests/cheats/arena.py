@@ -22,7 +22,7 @@ from offspring import offspring
 
 from autoresearch import core
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.result import IsolationLevel, TrialRequest, TrialResult
+from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
 
 HONEST_BPB = 2.0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autoresearch import backends
 from autoresearch.core.trainfile.constants import write_constants
-from autoresearch.core.trial.result import Budget
+from autoresearch.core.trial.request import Budget
 
 TINY: dict[str, object] = {
     "PRESET": "demo", "VOCAB_SIZE": 512, "DEPTH": 2, "DIM": 64, "HEAD_DIM": 32, "SEQ_LEN": 128, "SHORT_WINDOW": 64,

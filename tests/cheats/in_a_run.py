@@ -24,7 +24,7 @@ from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run.run import Run
 from autoresearch.core.config import RunConfig
 from autoresearch.core.store.rows import TrialRow
-from autoresearch.core.trial.result import Budget, TrialRequest, TrialResult
+from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
 
 HONEST = "SEQ_LEN = 128\n"
 """What is proposed last, and is as good as any."""

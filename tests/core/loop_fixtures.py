@@ -14,7 +14,7 @@ from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.proposal import Cost, History, Proposal
 from autoresearch.core.run.run import Run
 from autoresearch.core.config import RunConfig
-from autoresearch.core.trial.result import TrialRequest, TrialResult
+from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 TRAIN = '''"""A train file."""
 

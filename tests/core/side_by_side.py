@@ -11,7 +11,7 @@ from loop_fixtures import git, make_workspace
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.proposal import History, Proposal
-from autoresearch.core.trial.result import TrialRequest, TrialResult
+from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 Change = dict[str, int]
 

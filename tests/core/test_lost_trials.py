@@ -13,7 +13,7 @@ from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.run.scheduler import MAX_LOSSES
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 
 class Losing(Scripted):

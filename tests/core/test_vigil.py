@@ -21,7 +21,7 @@ from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.git import Repository
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.run.rerun_policy import DeviceWatch, asleep_seconds, machine_moved, speeds, spoiled
 
 

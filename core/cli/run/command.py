@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from autoresearch.core.report.terminal.live import View
     from autoresearch.core.run.run import Run
     from autoresearch.core.store.rows import ExperimentRow
-    from autoresearch.core.trial.result import IsolationLevel
+    from autoresearch.core.trial.request import IsolationLevel
 
 
 @click.command()

@@ -8,7 +8,7 @@ import pytest
 from prerequisites import lacking
 
 from autoresearch.backends.mlx import runtime
-from autoresearch.core.trial.child import Child, Launch
+from autoresearch.core.trial.processes import Child, Launch
 from autoresearch.core.trial.sandbox import bubblewrap_status, open_sandbox
 
 CODE = """

@@ -12,7 +12,7 @@ import pytest
 
 from autoresearch.backends import folder as backend_folder
 from autoresearch.core.cli import main
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 AR = Path(sys.executable).with_name("ar")
 SOURCE = (backend_folder("null") / "train.py").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from autoresearch.core.trainfile.merge import merge
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 BEFORE = "a = 1\n\n\nb = 2\n\n\nc = 3\n"
 

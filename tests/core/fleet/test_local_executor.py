@@ -12,7 +12,7 @@ from offspring import offspring
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
 from autoresearch.core.fleet.local import LocalExecutor
-from autoresearch.core.trial.result import Budget
+from autoresearch.core.trial.request import Budget
 from autoresearch.core.trial.supervisor import TrialCancelled
 
 ENDLESS = "import time\ndef build(spec): time.sleep(600)"

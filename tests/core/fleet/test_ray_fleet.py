@@ -28,7 +28,7 @@ from autoresearch.core.fleet.ray import RayCluster
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.shipping import corpus_of
 from autoresearch.core.store.integrity import code_sha256
-from autoresearch.core.trial.result import Budget
+from autoresearch.core.trial.request import Budget
 from autoresearch.core.trial.supervisor import TrialCancelled
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.fleet.slots import Claim, Slot, cpu_slots, cuda_slots, find_slots, usable_cores
 from autoresearch.core.trial.environment import child_variables
-from autoresearch.core.trial.result import Budget
+from autoresearch.core.trial.request import Budget
 
 SAYS = """
 import os, sys

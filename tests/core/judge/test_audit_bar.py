@@ -12,7 +12,7 @@ from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.ledger import Ledger
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from autoresearch.core.run.evidence import ignores_seed
 from autoresearch.core.store.rows import TrialRow
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 
 def result(seed: int, bpb: float | None, weights: str | None, status: str = "ok") -> TrialResult:

@@ -14,7 +14,7 @@ from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trial.result import TrialResult
+from autoresearch.core.trial.request import TrialResult
 
 
 def fill(ledger, *values):

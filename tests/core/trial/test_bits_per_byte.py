@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from autoresearch.core.trial.scoring import ScoreFault, bits_per_byte, row_batches
+from autoresearch.core.trial.evaluation import ScoreFault, bits_per_byte, row_batches
 
 
 def test_a_uniform_model_over_bytes_has_eight_bits_per_byte() -> None:

@@ -11,7 +11,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
 from autoresearch.core.trial import audit
-from autoresearch.core.trial.calibration import (
+from autoresearch.core.trial.audit import (
     FLOOR,
     calibrate,
     note_baseline,
@@ -20,7 +20,7 @@ from autoresearch.core.trial.calibration import (
     write_tolerance,
 )
 from autoresearch.core.trial.device import probe_device
-from autoresearch.core.trial.result import AuditResult
+from autoresearch.core.trial.request import AuditResult
 from autoresearch.core.trial.supervisor import run_trial
 
 

@@ -11,10 +11,10 @@ from null_trials import NULL_SOURCE, request
 
 from autoresearch.backends.null import runtime
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial import compiled
-from autoresearch.core.trial.compiled import copy_files, worth_carrying
+from autoresearch.core.trial import compile_cache
+from autoresearch.core.trial.compile_cache import copy_files, worth_carrying
 from autoresearch.core.trial.evaluation import SEPARATE
-from autoresearch.core.trial.result import Carried, TrialResult
+from autoresearch.core.trial.request import Carried, TrialResult
 from autoresearch.core.trial.sandbox import best_level
 from autoresearch.core.trial.supervisor import run_trial
 
@@ -112,8 +112,8 @@ def test_links_stay_behind_and_so_does_what_is_too_large(tmp_path: Path, monkeyp
     assert (tmp_path / "copy/deep/kernel").stat().st_mtime_ns == (left / "deep/kernel").stat().st_mtime_ns
     copy_files(left / "folder", tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    monkeypatch.setattr(compiled, "CACHE_LIMIT_BYTES", 4)
-    with pytest.raises(compiled.TooMuch):
+    monkeypatch.setattr(compile_cache, "CACHE_LIMIT_BYTES", 4)
+    with pytest.raises(compile_cache.TooMuch):
         copy_files(left, tmp_path / "too_much")
 
 

@@ -16,7 +16,7 @@ from null_trials import request
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.early import import_early, named_packages
 from autoresearch.core.trial.evaluation import SEPARATE
-from autoresearch.core.trial.result import Budget, TrialResult
+from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.sandbox import levels
 from autoresearch.core.trial.supervisor import run_trial
 from autoresearch.core.trial.weights import WeightsFault, copy_weights

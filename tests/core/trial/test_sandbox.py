@@ -15,7 +15,7 @@ from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial import landlock
 from autoresearch.core.trial import sandbox as sandbox_module
 from autoresearch.core.trial.reach import gpu_nodes
-from autoresearch.core.trial.result import IsolationLevel
+from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import LevelStatus, best_level, levels, open_sandbox, require
 
 STATUS = {status.level: status for status in levels()}

@@ -18,7 +18,7 @@ from null_trials import request
 from offspring import offspring
 
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.result import Budget, IsolationLevel
+from autoresearch.core.trial.request import Budget, IsolationLevel
 from autoresearch.core.trial.sandbox import best_level
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
 
@@ -64,7 +64,7 @@ def test_no_process_is_left_when_the_supervisor_is_killed(
     asked = request(prepared, tmp_path / "trial", ENDLESS, isolation=level, budget=Budget(60.0))
     code = (
         "import json, sys\nfrom pathlib import Path\n"
-        "from autoresearch.core.trial.result import Budget, TrialRequest\n"
+        "from autoresearch.core.trial.request import Budget, TrialRequest\n"
         "from autoresearch.core.trial.supervisor import run_trial\n"
         "fields = json.load(sys.stdin)\n"
         "for name in ('prepared', 'folder'): fields[name] = Path(fields[name])\n"

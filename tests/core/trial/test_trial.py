@@ -14,7 +14,7 @@ from null_trials import BUDGET, line_of, request
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
-from autoresearch.core.trial.result import Budget, TrialResult
+from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.sandbox import best_level
 from autoresearch.core.trial.supervisor import run_trial
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
-from autoresearch.core.trial.child import Child, Launch, died_how, worker_argv
+from autoresearch.core.trial.processes import Child, Launch, died_how, worker_argv
 from autoresearch.core.trial.peak import known_peak
 from autoresearch.core.trial.record import Record
-from autoresearch.core.trial.result import AuditResult, ProfileResult, TrialRequest, TrialResult, TrialStatus
+from autoresearch.core.trial.request import AuditResult, ProfileResult, TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox import Sandbox
-from autoresearch.core.trial.watch import TrialEnded, Watch
+from autoresearch.core.trial.processes import TrialEnded, Watch
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
