@@ -219,7 +219,7 @@ def starts(arena: Arena) -> int:
 
 def training() -> bool:
     """Whether a process of a trial runs on any node: they are all below this process."""
-    return any("autoresearch.core.trial.worker" in line for _, line in offspring())
+    return any("autoresearch.core.trial.child.worker" in line for _, line in offspring())
 
 
 def ray_workers() -> list[psutil.Process]:

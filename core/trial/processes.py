@@ -72,7 +72,7 @@ def _with_environment(extra: Mapping[str, str]) -> list[str]:
 
 def worker_argv() -> list[str]:
     """The command of a child that runs a train file."""
-    return [sys.executable, "-m", "autoresearch.core.trial.worker", "--job-fd", "{job}", "--events-fd", "{events}"]
+    return [sys.executable, "-m", "autoresearch.core.trial.child.worker", "--job-fd", "{job}", "--events-fd", "{events}"]
 
 
 class Child:

@@ -12,7 +12,7 @@ import torch
 from mlx.utils import tree_flatten, tree_unflatten
 from safetensors.numpy import load_file
 
-from autoresearch.core.trial.steps_child import GivenText
+from autoresearch.core.trial.child.synthetic import GivenText
 
 SHARED_BY_NATURE = (
     "norm",

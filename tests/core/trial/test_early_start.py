@@ -14,7 +14,7 @@ import pytest
 from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trial.early import import_early, named_packages
+from autoresearch.core.trial.child.score import import_early, named_packages
 from autoresearch.core.trial.evaluation import SEPARATE
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.sandbox import levels

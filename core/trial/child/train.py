@@ -11,9 +11,9 @@ from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.client import FeedClient, FeedClock
-from autoresearch.core.trial.channel import Channel, Stage
-from autoresearch.core.trial.profiling import Profiler
-from autoresearch.core.trial.train_module import build_model
+from autoresearch.core.trial.child.channel import Channel, Stage
+from autoresearch.core.trial.child.profiler import Profiler
+from autoresearch.core.trial.child.train_module import build_model
 
 LOG_SECONDS = 0.05
 """Between two points of the live curve; the last one is always sent."""

@@ -1,4 +1,4 @@
-"""Entry of every child that runs a train file: `python -m autoresearch.core.trial.worker --job-fd J --events-fd E`.
+"""Entry of every child that runs a train file: `python -m autoresearch.core.trial.child.worker --job-fd J --events-fd E`.
 
 The job (JSON) names the role: `probe` asks for the device, `peak` for the speed of its matrix products, `train` trains
 and writes the weights, `compile` trains without a batch for the caches that this leaves, `steps` trains on given text
@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.trial.channel import Channel, Stage, describe
+from autoresearch.core.trial.child.channel import Channel, Stage, describe
 
 
 def main() -> int:
@@ -48,7 +48,7 @@ def run_role(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
     """Dispatch; each role imports only what it needs."""
     role = job["role"]
     if role in ("score", "audit"):
-        from autoresearch.core.trial.score_child import score
+        from autoresearch.core.trial.child.score import score
 
         score(job, channel, stage)
         return
@@ -57,19 +57,19 @@ def run_role(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
     # Sent before the train file is read: the parent believes only this first one.
     channel.send("device", **vars(device))
     if role == "train":
-        from autoresearch.core.trial.train_child import train
+        from autoresearch.core.trial.child.train import train
 
         train(job, runtime, device, channel, stage)
     elif role == "compile":
-        from autoresearch.core.trial.compile_child import compile_only
+        from autoresearch.core.trial.child.synthetic import compile_only
 
         compile_only(job, runtime, device, channel, stage)
     elif role == "steps":
-        from autoresearch.core.trial.steps_child import take_steps
+        from autoresearch.core.trial.child.synthetic import take_steps
 
         take_steps(job, runtime, device, channel, stage)
     elif role == "peak":
-        from autoresearch.core.trial.peak_child import measure
+        from autoresearch.core.trial.child.peak import measure
 
         measure(runtime, channel)
     elif role != "probe":

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from autoresearch.core.trial.channel import Channel
+from autoresearch.core.trial.child.channel import Channel
 
 SIZES = (512, 1024, 2048, 4096, 8192)
 PRECISIONS = ("fp32", "bf16")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.backends.contract import Device, Spec
-from autoresearch.core.trial.channel import Stage
+from autoresearch.core.trial.child.channel import Stage
 
 MODULE_NAME = "train_file"
 

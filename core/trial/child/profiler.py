@@ -12,7 +12,7 @@ from types import CodeType
 from typing import Any
 
 from autoresearch.backends.contract import Clock, Operation, Profile, Trace
-from autoresearch.core.trial.channel import Channel
+from autoresearch.core.trial.child.channel import Channel
 
 SKIP_BATCHES = 5
 """The first ones may still compile or allocate."""
