@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from autoresearch.backends.contract import Runtime
-from autoresearch.core.trial.environment import load_runtime
+from autoresearch.core.trial.sandbox.environment import load_runtime
 
 
 def loadable(names: Sequence[str]) -> Iterator[tuple[str, Runtime]]:

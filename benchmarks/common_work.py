@@ -29,7 +29,7 @@ from autoresearch.backends.contract import Spec
 from autoresearch.core.bench.work import COMMON
 from autoresearch.core.config import choose_preset, load_presets
 from autoresearch.core.trainfile.constants import write_constants, write_preset
-from autoresearch.core.trial.environment import ALLOCATOR, load_runtime
+from autoresearch.core.trial.sandbox.environment import ALLOCATOR, load_runtime
 
 BACKENDS = Path(backends.__path__[0])
 SECONDS = 10.0

@@ -119,7 +119,7 @@ def check_openblas(runtime: Runtime) -> Finding:
 
 def check_isolation() -> Finding:
     """How far a train file is shut away from the rest of the machine, and how to get the best level."""
-    from autoresearch.core.trial.sandbox import levels
+    from autoresearch.core.trial.sandbox.levels import levels
 
     found = levels()
     best = next(status.level for status in found if status.available)

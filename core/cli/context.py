@@ -149,7 +149,7 @@ def require_isolation(function: AnyFunction) -> AnyFunction:
 
     def check(context: click.Context, _parameter: click.Parameter, level: Any) -> None:
         if level is not None:
-            from autoresearch.core.trial.sandbox import require
+            from autoresearch.core.trial.sandbox.levels import require
 
             require(level)
             context.meta[REQUIRED_ISOLATION] = level

@@ -19,7 +19,7 @@ from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
 from autoresearch.core.fleet.fair_scheduler import Answer, Key, Report, Word
 from autoresearch.core.trial.request import IsolationLevel
-from autoresearch.core.trial.sandbox import STRENGTH
+from autoresearch.core.trial.sandbox.levels import STRENGTH
 
 LOOKS_AT_ONCE = 16
 

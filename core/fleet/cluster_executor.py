@@ -23,7 +23,7 @@ from autoresearch.core.fleet.status import Board, Standing
 from autoresearch.core.fleet.fair_scheduler import Answer, Key
 from autoresearch.core.store.exports import write_text
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
-from autoresearch.core.trial.sandbox import STRENGTH
+from autoresearch.core.trial.sandbox.levels import STRENGTH
 from autoresearch.core.trial.supervisor import TrialCancelled
 
 LOOK_SECONDS = 3.0

@@ -45,7 +45,7 @@ def look(backend: str, corpus: Corpus | None = None) -> Node:
 
     from autoresearch.core.store.integrity import code_sha256
     from autoresearch.core.trial.device import probe_device
-    from autoresearch.core.trial.sandbox import best_level
+    from autoresearch.core.trial.sandbox.levels import best_level
 
     device, trouble = None, None
     try:

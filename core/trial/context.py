@@ -12,7 +12,7 @@ from autoresearch.core.trial.processes import Child, Launch, died_how, worker_ar
 from autoresearch.core.trial.peak import known_peak
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import AuditResult, ProfileResult, TrialRequest, TrialResult, TrialStatus
-from autoresearch.core.trial.sandbox import Sandbox
+from autoresearch.core.trial.sandbox.levels import Sandbox
 from autoresearch.core.trial.processes import TrialEnded, Watch
 
 if TYPE_CHECKING:

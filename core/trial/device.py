@@ -11,7 +11,7 @@ from typing import Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.processes import Child, Launch, died_how, worker_argv
-from autoresearch.core.trial.environment import load_runtime
+from autoresearch.core.trial.sandbox.environment import load_runtime
 
 PROBE_SECONDS = 120.0
 """A cold import of a framework from a slow disk takes tens of seconds."""

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 import psutil
 from autoresearch.core.errors import TrialError
-from autoresearch.core.trial import guard
-from autoresearch.core.trial.environment import child_environment
-from autoresearch.core.trial.sandbox import ProcessSandbox, Sandbox
+from autoresearch.core.trial.sandbox import guard
+from autoresearch.core.trial.sandbox.environment import child_environment
+from autoresearch.core.trial.sandbox.levels import ProcessSandbox, Sandbox
 import contextlib
 import os
 import selectors

@@ -27,7 +27,7 @@ from in_a_run import run_of  # noqa: E402
 from page import BACKENDS, Row, page  # noqa: E402
 
 from autoresearch.core.errors import ArError  # noqa: E402
-from autoresearch.core.trial.sandbox import best_level  # noqa: E402
+from autoresearch.core.trial.sandbox.levels import best_level  # noqa: E402
 
 REASON_CHARACTERS = 100
 

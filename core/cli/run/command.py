@@ -218,7 +218,7 @@ def _view(
 ) -> View:
     from autoresearch.core.report.terminal.panel import Outlook
     from autoresearch.core.report.terminal.run_view import run_view
-    from autoresearch.core.trial.sandbox import best_level
+    from autoresearch.core.trial.sandbox.levels import best_level
 
     outlook = Outlook(
         researcher=researcher.name,

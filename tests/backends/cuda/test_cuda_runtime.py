@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from autoresearch.backends.cuda import runtime
-from autoresearch.core.trial.reach import SYSTEM_FOLDERS, visible_roots
+from autoresearch.core.trial.sandbox.host_paths import SYSTEM_FOLDERS, visible_roots
 
 
 def card(name, major, gigabytes):

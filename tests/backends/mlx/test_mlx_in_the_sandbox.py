@@ -9,7 +9,7 @@ from prerequisites import lacking
 
 from autoresearch.backends.mlx import runtime
 from autoresearch.core.trial.processes import Child, Launch
-from autoresearch.core.trial.sandbox import bubblewrap_status, open_sandbox
+from autoresearch.core.trial.sandbox.levels import bubblewrap_status, open_sandbox
 
 CODE = """
 import mlx.core as mx

@@ -7,14 +7,14 @@ from click.testing import CliRunner
 
 from autoresearch.core.cli import checks
 from autoresearch.core.cli.main import cli
-from autoresearch.core.trial import sandbox
-from autoresearch.core.trial.sandbox import LevelStatus
+from autoresearch.core.trial.sandbox import levels
+from autoresearch.core.trial.sandbox.levels import LevelStatus
 
 
 @pytest.mark.parametrize("command", ["train", "loop"])
 def test_a_level_that_is_not_reached_here_is_refused(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     none = [LevelStatus("bubblewrap", False, "bwrap is not installed"), LevelStatus("process", True)]
-    monkeypatch.setattr(sandbox, "levels", lambda: none)
+    monkeypatch.setattr(levels, "levels", lambda: none)
     ended = CliRunner().invoke(cli, [command, "--require-isolation", "bubblewrap"])
     assert ended.exit_code == 3
     assert "bwrap is not installed" in ended.stderr
@@ -46,7 +46,7 @@ def status(level: str, why_not: str | None = None) -> LevelStatus:
 def test_doctor_says_which_level_there_is_and_how_to_get_the_best(
     found: list[LevelStatus], finding: str, detail: str, fix: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "levels", lambda: [*found, status("process")])
+    monkeypatch.setattr(levels, "levels", lambda: [*found, status("process")])
     monkeypatch.setattr(checks.shutil, "which", lambda _: None)
     monkeypatch.setattr(checks.sys, "platform", "linux")
     answer = checks.check_isolation()
@@ -57,6 +57,6 @@ def test_doctor_says_which_level_there_is_and_how_to_get_the_best(
 
 def test_doctor_tells_a_machine_with_bwrap_and_no_namespaces_what_to_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [status("bubblewrap", "bwrap may not make namespaces here"), status("landlock"), status("process")]
-    monkeypatch.setattr(sandbox, "levels", lambda: found)
+    monkeypatch.setattr(levels, "levels", lambda: found)
     monkeypatch.setattr(checks.shutil, "which", lambda _: "/usr/bin/bwrap")
     assert "user namespaces" in str(checks.check_isolation().fix)

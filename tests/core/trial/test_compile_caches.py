@@ -15,7 +15,7 @@ from autoresearch.core.trial import compile_cache
 from autoresearch.core.trial.compile_cache import copy_files, worth_carrying
 from autoresearch.core.trial.evaluation import SEPARATE
 from autoresearch.core.trial.request import Carried, TrialResult
-from autoresearch.core.trial.sandbox import best_level
+from autoresearch.core.trial.sandbox.levels import best_level
 from autoresearch.core.trial.supervisor import run_trial
 
 COMPILES = """

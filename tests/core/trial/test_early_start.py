@@ -17,7 +17,7 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.child.score import import_early, named_packages
 from autoresearch.core.trial.evaluation import SEPARATE
 from autoresearch.core.trial.request import Budget, TrialResult
-from autoresearch.core.trial.sandbox import levels
+from autoresearch.core.trial.sandbox.levels import levels
 from autoresearch.core.trial.supervisor import run_trial
 from autoresearch.core.trial.weights import WeightsFault, copy_weights
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from autoresearch.core.trial import guard
+from autoresearch.core.trial.sandbox import guard
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt its orphans")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.core.trial import seatbelt
-from autoresearch.core.trial.sandbox import SeatbeltSandbox
+from autoresearch.core.trial.sandbox import seatbelt
+from autoresearch.core.trial.sandbox.levels import SeatbeltSandbox
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from offspring import offspring
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.request import Budget, IsolationLevel
-from autoresearch.core.trial.sandbox import best_level
+from autoresearch.core.trial.sandbox.levels import best_level
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
 
 LEVELS: list[IsolationLevel] = sorted({best_level(), "process"})

@@ -15,7 +15,7 @@ from null_trials import BUDGET, line_of, request
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
 from autoresearch.core.trial.request import Budget, TrialResult
-from autoresearch.core.trial.sandbox import best_level
+from autoresearch.core.trial.sandbox.levels import best_level
 from autoresearch.core.trial.supervisor import run_trial
 
 WRAP_TRAIN = "inner_train = train\ndef train(model, data, clock):\n"

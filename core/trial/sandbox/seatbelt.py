@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from autoresearch.core.trial.reach import LevelStatus, visible_roots
+from autoresearch.core.trial.sandbox.host_paths import LevelStatus, visible_roots
 
 PROGRAM = "/usr/bin/sandbox-exec"
 PRIVATE = (

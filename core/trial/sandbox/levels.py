@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Protocol
 
 from autoresearch.core.errors import PrerequisiteError
-from autoresearch.core.trial import landlock, seatbelt
-from autoresearch.core.trial.reach import (
+from autoresearch.core.trial.sandbox import landlock
+from autoresearch.core.trial.sandbox import seatbelt
+from autoresearch.core.trial.sandbox.host_paths import (
     DEVICES_READ,
     DEVICES_WRITE,
     ETC,
