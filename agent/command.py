@@ -19,13 +19,12 @@ import threading
 import time
 from pathlib import Path
 
-from autoresearch.agent.llm.edits import check_source
 from autoresearch.agent.findings import named_finding
-from autoresearch.agent.llm.replies import read_header
+from autoresearch.agent.llm.edits import check_source
 from autoresearch.agent.llm.operators import Task
 from autoresearch.agent.llm.prompt import Detail, cards_of, fill, task_text
 from autoresearch.agent.llm.quotas import Demand
-from autoresearch.agent.llm.replies import EditError
+from autoresearch.agent.llm.replies import EditError, read_header
 from autoresearch.agent.llm.taxonomy import classify
 from autoresearch.agent.syntax.source_keys import tried_keys
 from autoresearch.core.errors import ProposalError, UsageError

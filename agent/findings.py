@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoresearch.agent.transfer.carry import Carried, carry
 from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.transfer.carry import Carried, carry
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Origin, Proposal
 
 PAUSE, LONG_PAUSE = 1, 4

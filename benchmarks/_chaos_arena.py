@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
+from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import damage
-from autoresearch.core.store.git import Repository
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from library_text import copy_library

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.run import loop as loop_module
-from autoresearch.core.config import Preset
+from autoresearch.core.config import Preset, RunConfig
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.judge.decision import Judge
-from autoresearch.core.run.loop import Ending, Limits, Loop
 from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.run import loop as loop_module
+from autoresearch.core.run.loop import Ending, Limits, Loop
 from autoresearch.core.run.run import Run
-from autoresearch.core.config import RunConfig
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 KNOBS, START, BEST = 8, 0.0, 2.0

@@ -19,9 +19,9 @@ from typing import Any
 from autoresearch import backends
 from autoresearch.core.config import load_presets
 from autoresearch.core.trainfile.constants import write_preset
+from autoresearch.core.trial.evaluation import Scorer
 from autoresearch.core.trial.request import Budget, TrialRequest
 from autoresearch.core.trial.sandbox.levels import levels, open_sandbox
-from autoresearch.core.trial.evaluation import Scorer
 from autoresearch.core.trial.supervisor import run_trial
 from benchmarks._backends import loadable
 from benchmarks.trial_overhead import prepared_for

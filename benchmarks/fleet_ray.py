@@ -115,8 +115,8 @@ def throughput(folder: Path, seconds: float) -> list[dict[str, Any]]:
 def rate(folder: Path, address: str, count: int, seconds: float) -> float:
     """Experiments an hour, from the baseline's decision on."""
     from autoresearch.core.fleet.cluster import Wanted, choose_device, survey
-    from autoresearch.core.fleet.ray import RayCluster
     from autoresearch.core.fleet.cluster_executor import FleetExecutor
+    from autoresearch.core.fleet.ray import RayCluster
     from autoresearch.core.fleet.shipping import corpus_of
     from autoresearch.core.store.integrity import code_sha256
 

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch import backends
-from autoresearch.core.config import load_presets
+from autoresearch.core.config import RunConfig, load_presets
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.fleet.local import LocalExecutor, LocalHandle
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
-from autoresearch.core.config import RunConfig
 from autoresearch.core.trainfile.constants import read_constants, write_constants
 from benchmarks.chaos import Arena
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.store import chain
+from autoresearch.core.store.exports import summarise
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.exports import summarise
 from autoresearch.core.trial.request import TrialResult
 
 SIZES = (10_000, 100_000)

@@ -28,8 +28,8 @@ from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.noise import PRIORS
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from autoresearch.agent.syntax.constants import read_constants, write_constants
-from autoresearch.agent.tuner.observations import numbers, observe
 from autoresearch.agent.tuner.numeric import parzen_draws
-from autoresearch.agent.tuner.space import Number, footprint, repair, search_space
+from autoresearch.agent.tuner.observations import numbers, observe
 from autoresearch.agent.tuner.researcher import Tuner
+from autoresearch.agent.tuner.space import Number, footprint, repair, search_space
 from autoresearch.core.proposal import Attempt, History, Proposal
 
 SOURCE = '''"""A simulated train file."""

@@ -20,8 +20,8 @@ from autoresearch.core.config import Preset, data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
 from autoresearch.core.trainfile.constants import write_preset
-from autoresearch.core.trial.sandbox.environment import load_runtime
 from autoresearch.core.trial.request import Budget, IsolationLevel, TrialRequest
+from autoresearch.core.trial.sandbox.environment import load_runtime
 from autoresearch.core.trial.sandbox.levels import levels
 from autoresearch.core.trial.supervisor import run_trial
 

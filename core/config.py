@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
 import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
+
 from autoresearch.core.errors import PrerequisiteError, UsageError
-from dataclasses import asdict, dataclass
-from typing import Any
-from autoresearch.core.errors import UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib

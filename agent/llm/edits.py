@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from autoresearch.agent.syntax.constants import split_source
 from autoresearch.agent.llm.replies import (
     Block,
     EditError,
@@ -26,8 +25,9 @@ from autoresearch.agent.llm.replies import (
     read_whole,
     without_thoughts,
 )
-from autoresearch.agent.syntax.trees import statements
+from autoresearch.agent.syntax.constants import split_source
 from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.syntax.trees import statements
 
 Format = Literal["blocks", "whole"]
 Rung = Literal["exact", "trailing whitespace", "indentation", "whole file"]

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from autoresearch.agent.llm.edits import Format
 from autoresearch.agent.findings import where
+from autoresearch.agent.llm.edits import Format
 from autoresearch.agent.llm.ideas import Idea, nearest_ideas
 from autoresearch.agent.llm.memory import Card, card_in_flight, card_of, diff_of, score_predictions
 from autoresearch.agent.llm.operators import Task

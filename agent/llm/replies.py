@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-import re
-from dataclasses import dataclass
+
 from autoresearch.core.proposal import CATEGORIES
 
 TRAIN_FILE = "train.py"

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from autoresearch.agent.llm.edits import Edited, Format, apply_reply
 from autoresearch.agent.findings import named_finding
-from autoresearch.agent.llm.replies import Header, read_header
+from autoresearch.agent.llm.edits import Edited, Format, apply_reply
+from autoresearch.agent.llm.fallback import stand_in
 from autoresearch.agent.llm.ideas import Idea
 from autoresearch.agent.llm.memory import Digest
 from autoresearch.agent.llm.models import Models, total
@@ -18,9 +18,8 @@ from autoresearch.agent.llm.operators import Task, choose_task
 from autoresearch.agent.llm.prompt import build_messages, cards_of, fill
 from autoresearch.agent.llm.providers import CallError, Message, Reply, tokens_in
 from autoresearch.agent.llm.quotas import next_demand
-from autoresearch.agent.llm.replies import EditError
+from autoresearch.agent.llm.replies import EditError, Header, read_header
 from autoresearch.agent.llm.spending import FailedProposalError, OverBudgetError
-from autoresearch.agent.llm.fallback import stand_in
 from autoresearch.agent.llm.taxonomy import Change, classify
 from autoresearch.agent.syntax.source_keys import tried_keys
 from autoresearch.agent.tuner.researcher import Tuner

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from autoresearch.agent.syntax.constants import literal, read_constants
 from autoresearch.agent.syntax.constant_priors import fact_of
+from autoresearch.agent.syntax.constants import literal, read_constants
 from autoresearch.agent.syntax.trees import is_bare_string, statements
 from autoresearch.core.proposal import CATEGORIES
 

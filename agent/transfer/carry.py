@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from autoresearch.agent.syntax.constants import Value, read_constants, write_constants
 from autoresearch.agent.syntax.constant_priors import fact_of
+from autoresearch.agent.syntax.constants import Value, read_constants, write_constants
+from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.syntax.trees import parsed
 from autoresearch.agent.transfer.functions import with_functions
 from autoresearch.agent.tuner.observations import numbers
 from autoresearch.agent.tuner.space import repair
 from autoresearch.agent.tuner.structural import MENU, Edit
-from autoresearch.agent.syntax.trees import parsed
-from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.core.proposal import Finding
 
 _NEVER = frozenset({"PRESET"})

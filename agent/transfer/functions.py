@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from autoresearch.agent.syntax.constants import read_constants, split_source
-from autoresearch.agent.tuner.transforms import with_new_constant
-from autoresearch.agent.syntax.trees import is_bare_string, parsed
 from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.syntax.trees import is_bare_string, parsed
+from autoresearch.agent.tuner.transforms import with_new_constant
 
 
 @dataclass(frozen=True)

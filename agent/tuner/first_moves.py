@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.agent.tuner.observations import numbers
 from autoresearch.agent.tuner.space import Dimension, Number, repair, search_space
-from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.core.proposal import History
 
 FEW_STEPS = 1000

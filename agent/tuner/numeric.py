@@ -12,22 +12,20 @@ measured: Nomura et al. 2021, arXiv:2012.06932.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
-from autoresearch.agent.syntax.constants import read_constants, write_constants
+
 from autoresearch.agent.syntax.constant_priors import fact_of
+from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.agent.tuner.observations import Observations, footprint_ceiling, numbers, observe
 from autoresearch.agent.tuner.space import Dimension, Number, footprint, repair, search_space
 from autoresearch.agent.tuner.surrogate import Surrogate, fit
-from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.core.proposal import History
-import warnings
-from collections.abc import Sequence
-from typing import Any
-import numpy as np
-from autoresearch.agent.tuner.observations import Observations
-from autoresearch.agent.tuner.space import Dimension
 
 CMA_FROM = 20
 """Attempts: CMA-ES starts from the best tenth of them, and one point has no shape."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoresearch.agent.syntax.constants import Constant, read_constants
-from autoresearch.agent.tuner.space import Dimension, Number, footprint, idle_constants
 from autoresearch.agent.syntax.source_keys import structure_key
+from autoresearch.agent.tuner.space import Dimension, Number, footprint, idle_constants
 from autoresearch.core.proposal import Attempt, History
 
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from autoresearch.agent.findings import own, propose_finding
-from autoresearch.agent.tuner.numeric import Move, propose_move
-from autoresearch.agent.tuner.first_moves import Opening, propose_opening
-from autoresearch.agent.tuner.space import Number
 from autoresearch.agent.syntax.source_keys import tree_key, tried_keys
+from autoresearch.agent.tuner.first_moves import Opening, propose_opening
+from autoresearch.agent.tuner.numeric import Move, propose_move
+from autoresearch.agent.tuner.space import Number
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from autoresearch.agent.syntax.constants import Constant, Value
 from autoresearch.agent.syntax.constant_priors import Fact, Scale, fact_of
+from autoresearch.agent.syntax.constants import Constant, Value
 
 Number = int | float
 

@@ -22,8 +22,8 @@ from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import measure_peak
 from autoresearch.core.trial.peak import cores, write_peaks
-from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
 from autoresearch.core.trial.processes import TrialCancelled
+from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
 
 WAIT_SECONDS = 0.2
 LABELS = ("backend", "preset", "seed", "precision", "hardware", "isolation")

@@ -18,16 +18,16 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.errors import TrialError
 from autoresearch.core.trainfile.constants import read_constants, write_constants
+from autoresearch.core.trainfile.source_check import vocab_size_of
 from autoresearch.core.trial import training
-from autoresearch.core.trial.sandbox.environment import load_runtime
+from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.evaluation import Evaluation
+from autoresearch.core.trial.processes import TrialEnded, Watch
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import Budget, TrialRequest
+from autoresearch.core.trial.sandbox.environment import load_runtime
 from autoresearch.core.trial.sandbox.levels import open_sandbox
-from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
-from autoresearch.core.trainfile.source_check import vocab_size_of
 from autoresearch.core.trial.supervisor import DISK_SHARE
-from autoresearch.core.trial.processes import TrialEnded, Watch
 from autoresearch.core.trial.weights import copy_weights
 
 TRAIN_SECONDS = 2.0

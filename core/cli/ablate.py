@@ -20,9 +20,9 @@ from autoresearch.core.cli.run.options import (
 
 if TYPE_CHECKING:
     from autoresearch.core.followup.ablate import Change, Repair
+    from autoresearch.core.followup.remeasure import Bench
     from autoresearch.core.judge.noise import Noise
     from autoresearch.core.proposal import History
-    from autoresearch.core.followup.remeasure import Bench
     from autoresearch.core.store.ledger import Ledger
     from autoresearch.core.store.rows import ExperimentRow, RunRow
 
@@ -47,10 +47,10 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
     best one, it is written beside the ledger and proposed. A change that others were built on conflicts: a --researcher
     that follows instructions can take it out all the same, or else it stays.
     """
-    from autoresearch.core.followup.ablate import kept_changes
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.cli.train import cancel_on_signal
     from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.followup.ablate import kept_changes
     from autoresearch.core.followup.remeasure import Bench, usual_speeds
     from autoresearch.core.report.terminal.live import live_view
     from autoresearch.core.store.ledger import Ledger
@@ -146,8 +146,8 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
 
 
 def _noise(ledger: Any, preset: str, level: float | None) -> Noise:
-    from autoresearch.core.run.evidence import gather_repeats
     from autoresearch.core.judge.racing import Racing
+    from autoresearch.core.run.evidence import gather_repeats
 
     return Racing(preset=preset).pool(gather_repeats(ledger), 1.0 if level is None else level)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from autoresearch.core.fleet.cluster import Room
-    from autoresearch.core.fleet.ray import RayCluster
     from autoresearch.core.fleet.fair_scheduler import Report, RunReport
+    from autoresearch.core.fleet.ray import RayCluster
 
 SHORT = 8
 """Of a node's id, as people see it."""

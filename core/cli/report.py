@@ -29,9 +29,8 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.document import page
-    from autoresearch.core.report.document.figures import draw_progress
+    from autoresearch.core.report.document.figures import draw_progress, quadrants
     from autoresearch.core.report.document.gather import gather
-    from autoresearch.core.report.document.figures import quadrants
     from autoresearch.core.store.exports import write_text
 
     if markdown and output is not None:

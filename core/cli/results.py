@@ -28,8 +28,7 @@ def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, wh
     """A run's experiments, as a table."""
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.terminal.table import write_table
-    from autoresearch.core.store.exports import decided_record
-    from autoresearch.core.store.exports import results_tsv
+    from autoresearch.core.store.exports import decided_record, results_tsv
 
     if tsv and settings.json:
         raise UsageError("--tsv and --json are two formats.", fix="choose one")

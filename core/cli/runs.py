@@ -8,9 +8,9 @@ from pathlib import Path
 
 from autoresearch.core.config import runs_dir
 from autoresearch.core.errors import LedgerError, UsageError
+from autoresearch.core.store.git import Repository, branch_name, check_tag
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.rows import RunRow
-from autoresearch.core.store.git import Repository, branch_name, check_tag
 
 
 def run_rows(workspace: Path, complain: Callable[[str], None]) -> list[RunRow]:

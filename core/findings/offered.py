@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from autoresearch.core.findings.peers import Kept, OtherRuns, Whose
+from autoresearch.core.findings.transfers import GONE, KNOWN, origin_of, tries_of
 from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin
 from autoresearch.core.store.ledger import Ledger
-from autoresearch.core.findings.transfers import GONE, KNOWN, origin_of, tries_of
 
 
 class Findings:

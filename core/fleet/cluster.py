@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError
+from autoresearch.core.fleet.fair_scheduler import Answer, Key, Report, Word
 from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
-from autoresearch.core.fleet.fair_scheduler import Answer, Key, Report, Word
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox.levels import STRENGTH
 

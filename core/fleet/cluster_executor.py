@@ -15,12 +15,12 @@ from typing import Any
 from autoresearch.core.errors import PrerequisiteError, TrialError
 from autoresearch.core.fleet.cluster import Cluster, NodeLost, Place, Room, Survey, Wanted, places_of, survey
 from autoresearch.core.fleet.executor import Observer, TrialLost
+from autoresearch.core.fleet.fair_scheduler import Answer, Key
 from autoresearch.core.fleet.local import LocalHandle
 from autoresearch.core.fleet.membership import Member, Membership
 from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus
 from autoresearch.core.fleet.status import Board, Standing
-from autoresearch.core.fleet.fair_scheduler import Answer, Key
 from autoresearch.core.store.exports import write_text
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox.levels import STRENGTH

@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
 Key = tuple[str, str, int]

@@ -13,19 +13,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
+
 from autoresearch.core.errors import PrerequisiteError, TrialError, UsageError
+from autoresearch.core.fleet import fair_scheduler
 from autoresearch.core.fleet.cluster import NodeLost, Place, Room
+from autoresearch.core.fleet.fair_scheduler import Answer, Report, Word
 from autoresearch.core.fleet.node import Job, Node, is_last, look, trial
 from autoresearch.core.fleet.shipping import Corpus
-import threading
-from collections.abc import Callable
-from typing import Any, cast
-from autoresearch.core.fleet import fair_scheduler
-from autoresearch.core.fleet import fair_scheduler
-from autoresearch.core.fleet.fair_scheduler import Answer, Report, Word
 
 NAMESPACE, NAME = "autoresearch", "sharing-1"
 """The number is that of the language (see words.py): loops of different versions must not misunderstand each other."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Measure a finished run's files again: verify, ablate."""

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from autoresearch.core.errors import ArError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.run.evidence import ran_on
+from autoresearch.core.run.rerun_policy import asleep_seconds, speeds, spoiled
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
-from autoresearch.core.run.rerun_policy import asleep_seconds, speeds, spoiled
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Run the research loop: propose, train, judge, record."""

@@ -7,15 +7,14 @@ Does a source's result depend on its seed? One that does not makes its repeats l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from autoresearch.core.judge.decision import Evidence, Measured, Side
-from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow
-from collections.abc import Sequence
-from autoresearch.core.store.rows import TrialRow
+from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.trial.request import TrialResult
+
 
 def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine: str = "") -> Evidence:
     """All that is measured of this candidate, of the incumbent and of the baseline. `seed` is the run's.

@@ -16,16 +16,16 @@ from typing import Any
 
 from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.fleet.executor import Executor, Observer
-from autoresearch.core.run.scheduler import Flights
 from autoresearch.core.judge.decision import Decision, Demotion, Judge
-from autoresearch.core.run.rebase import refit, second_chance
 from autoresearch.core.proposal import Cost, Proposal, Researcher
-from autoresearch.core.run.run import Run
-from autoresearch.core.run.stopping import Ending, Limits, Stop
-from autoresearch.core.trainfile.fingerprint import fingerprint
-from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.run.proposers import Thinkers, Thought
+from autoresearch.core.run.rebase import refit, second_chance
 from autoresearch.core.run.rerun_policy import DeviceWatch
+from autoresearch.core.run.run import Run
+from autoresearch.core.run.scheduler import Flights
+from autoresearch.core.run.stopping import Ending, Limits, Stop
+from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 MAX_FAILED_PROPOSALS = 3
 """In a row, then the loop ends: a researcher that has nothing to say will not have it next time either."""

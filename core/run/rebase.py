@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from autoresearch.core.judge.decision import Decision, Judge
-from autoresearch.core.run.evidence import side_of
-from autoresearch.core.trainfile.merge import reapply
 from autoresearch.core.proposal import Proposal
+from autoresearch.core.run.evidence import side_of
 from autoresearch.core.run.run import Run
-from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.trainfile.merge import reapply
 
 REBASED = "rebased"
 """The parameter of an edit that is offered a second time: the experiment that had it first."""

@@ -8,38 +8,29 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
-from autoresearch.core.errors import SourceError
-from autoresearch.core.run.evidence import audit_bar
-from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
-from autoresearch.core.run.evidence import finished_trials, gather_evidence
-from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
-from autoresearch.core.store.exports import export_results, trial_folder
-from autoresearch.core.trainfile.fingerprint import fingerprint
-from autoresearch.core.store.trial_notes import loss_curve
-from autoresearch.core.store.trial_notes import last_profile
-from autoresearch.core.store.rows import ExperimentRow, TrialRow
-from autoresearch.core.store.git import experiment_ref
-from autoresearch.core.trial.compile_cache import worth_carrying
-from autoresearch.core.trial.request import Budget, Carried, TrialRequest
-import time
 from functools import partial
 from pathlib import Path
-from autoresearch.core.config import Preset, runs_dir, train_file
+
+from autoresearch.core.config import Preset, RunConfig, runs_dir, train_file
 from autoresearch.core.errors import PrerequisiteError, SourceError
 from autoresearch.core.findings.offered import Findings
 from autoresearch.core.findings.peers import OtherRuns
-from autoresearch.core.proposal import Attempt, Proposal
-from autoresearch.core.config import RunConfig
+from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
+from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
+from autoresearch.core.run.evidence import audit_bar, finished_trials, gather_evidence
 from autoresearch.core.store.attempts import attempt_of
-from autoresearch.core.trainfile.constants import write_preset
-from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results
-from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results, trial_folder
+from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref
 from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
-from autoresearch.core.store.rows import ExperimentRow
-from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref
 from autoresearch.core.store.reader import Texts
+from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.store.trial_notes import last_profile, loss_curve
+from autoresearch.core.trainfile.constants import write_preset
+from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.trial.compile_cache import worth_carrying
+from autoresearch.core.trial.request import Budget, Carried, TrialRequest
+
 
 class RunFiles:
     """What a run is on disk: ledger, commits and refs, and the files that follow from the ledger.

@@ -11,10 +11,10 @@ from autoresearch.core.errors import ArError
 from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
+from autoresearch.core.run.rerun_policy import DeviceWatch, asleep_seconds, disk_is_full, speeds, spoiled
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.trial.request import TrialResult
-from autoresearch.core.run.rerun_policy import DeviceWatch, asleep_seconds, disk_is_full, speeds, spoiled
 
 Tell = Callable[[Mapping[str, Any]], None]
 MAX_LOSSES = 5

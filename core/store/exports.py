@@ -8,20 +8,16 @@ What a run has come to, as the objects that `--json` prints.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from pathlib import Path
-from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow
 import os
-from collections.abc import Iterable
-from pathlib import Path
-from autoresearch.core.store.rows import ExperimentRow
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+from autoresearch.core.findings.transfers import counts, transfers_of
+from autoresearch.core.store.git import branch_name
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
-from autoresearch.core.store.git import branch_name
-from autoresearch.core.findings.transfers import counts, transfers_of
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 

@@ -12,25 +12,21 @@ import socket
 import sqlite3
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Decision, Demotion, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store import chain, schema
-from autoresearch.core.store.rows import RunState, TrialRow
-from autoresearch.core.trial.request import TrialResult
-import os
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-from autoresearch.core.errors import LedgerError
-from autoresearch.core.store import schema
 from autoresearch.core.store.journal import JOURNAL_NAME, Journal, Write, last_line, write_snapshot
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
+from autoresearch.core.store.rows import RunState, TrialRow
+from autoresearch.core.trial.request import TrialResult
+
 
 class LedgerFile(LedgerReader):
     """The one writer of a run. Holds the run's lock until `close`."""

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import schema
 from autoresearch.core.store.chain import ChainReport, walk
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow, experiment_row, run_row, trial_row
-import sqlite3
-import threading
-from functools import lru_cache
-from pathlib import Path
-from autoresearch.core.store import schema
 
 LEDGER_NAME = "ledger.sqlite"
 _UNDECIDED = "state IN ('proposed', 'running', 'trained', 'scored')"

@@ -6,11 +6,10 @@ The page that `ar train --profile` has left, for whoever wants to make the train
 from __future__ import annotations
 
 import json
-from pathlib import Path
-import json
 import re
 import time
 from pathlib import Path
+
 from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.profile import PAGE
 

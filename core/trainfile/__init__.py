@@ -1,1 +1,1 @@
-"""TODO."""
+"""Read a train file without running it."""

@@ -13,14 +13,15 @@ How far an honest model's two answers are apart on this device: measured on the 
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from dataclasses import dataclass
-import numpy as np
-from autoresearch.core.trial.request import AuditResult
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError
 from autoresearch.core.trial.request import AuditResult

@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from autoresearch.core.trial.evaluation import SEPARATE
 from autoresearch.core.trial.context import Setting
+from autoresearch.core.trial.evaluation import SEPARATE
 from autoresearch.core.trial.processes import TrialEnded
 
 CACHE_LIMIT_BYTES = 512 * 2**20

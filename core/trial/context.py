@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
-from autoresearch.core.trial.processes import Child, Launch, died_how, worker_argv
 from autoresearch.core.trial.peak import known_peak
+from autoresearch.core.trial.processes import Child, Launch, TrialEnded, Watch, died_how, worker_argv
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import AuditResult, ProfileResult, TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox.levels import Sandbox
-from autoresearch.core.trial.processes import TrialEnded, Watch
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared

@@ -13,38 +13,26 @@ Bits per byte from the negative log-likelihoods that the score child returns.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
-import numpy as np
-from autoresearch.core.data.manifest import ScoredRows
-from autoresearch.core.trial import audit
-from autoresearch.core.trial import evaluation
-from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
-from autoresearch.core.trial.context import Setting
-from autoresearch.core.trial.processes import TrialEnded
-from autoresearch.core.trial.weights import WeightsFault
+import contextlib
+import math
+import selectors
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from autoresearch.core.trial.processes import Child
-from autoresearch.core.trial.request import FIRST_ANSWER_SECONDS
+
+from autoresearch.core.data.manifest import ScoredRows
+from autoresearch.core.trial import audit, evaluation
+from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
-from autoresearch.core.trial.processes import TrialEnded
-from autoresearch.core.trial.weights import copy_weights
-import contextlib
-import selectors
-import socket
-from collections.abc import Iterable
-import numpy as np
-from autoresearch.core.trial.processes import Watch
-import math
-from collections.abc import Iterator
-import numpy as np
+from autoresearch.core.trial.processes import Child, TrialEnded, Watch
+from autoresearch.core.trial.request import FIRST_ANSWER_SECONDS
+from autoresearch.core.trial.weights import WeightsFault, copy_weights
+
 
 class Exchange:
     """Sends and receives as far as it goes without waiting."""

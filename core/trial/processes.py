@@ -8,33 +8,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-import psutil
-from autoresearch.core.errors import TrialError
-from autoresearch.core.trial.sandbox import guard
-from autoresearch.core.trial.sandbox.environment import child_environment
-from autoresearch.core.trial.sandbox.levels import ProcessSandbox, Sandbox
-import contextlib
-import os
-import selectors
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
 import psutil
+
 from autoresearch.core.errors import TrialError
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialStatus
+from autoresearch.core.trial.sandbox import guard
+from autoresearch.core.trial.sandbox.environment import child_environment
+from autoresearch.core.trial.sandbox.levels import ProcessSandbox, Sandbox
 
 EVENT_LIMIT_BYTES = 1 << 16
 """A longer line is no event."""
@@ -72,7 +66,15 @@ def _with_environment(extra: Mapping[str, str]) -> list[str]:
 
 def worker_argv() -> list[str]:
     """The command of a child that runs a train file."""
-    return [sys.executable, "-m", "autoresearch.core.trial.child.worker", "--job-fd", "{job}", "--events-fd", "{events}"]
+    return [
+        sys.executable,
+        "-m",
+        "autoresearch.core.trial.child.worker",
+        "--job-fd",
+        "{job}",
+        "--events-fd",
+        "{events}",
+    ]
 
 
 class Child:

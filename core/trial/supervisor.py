@@ -8,18 +8,18 @@ import time
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.trainfile.contamination import check_copied
+from autoresearch.core.trainfile.gate import check_gate
+from autoresearch.core.trainfile.source_check import SourceFault, check_source
 from autoresearch.core.trial import training
 from autoresearch.core.trial.compile_cache import incumbents_cache
-from autoresearch.core.trainfile.contamination import check_copied
-from autoresearch.core.trial.sandbox.environment import child_variables, load_runtime
+from autoresearch.core.trial.context import Measurements, Setting
 from autoresearch.core.trial.evaluation import Evaluation
-from autoresearch.core.trainfile.gate import check_gate
+from autoresearch.core.trial.processes import TrialCancelled, TrialEnded, Watch
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialStatus
+from autoresearch.core.trial.sandbox.environment import child_variables, load_runtime
 from autoresearch.core.trial.sandbox.levels import open_sandbox
-from autoresearch.core.trial.context import Measurements, Setting
-from autoresearch.core.trainfile.source_check import SourceFault, check_source
-from autoresearch.core.trial.processes import TrialCancelled, TrialEnded, Watch
 
 DISK_SHARE = 2
 """A child may write this many times the largest weights: them, and what a compiler caches."""

@@ -14,11 +14,10 @@ from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError, TrialError
-from autoresearch.core.trial.processes import Child, Launch
 from autoresearch.core.trial.compile_cache import Found
-from autoresearch.core.trial.profile import TRACE, keep, read
 from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
-from autoresearch.core.trial.processes import TrialEnded
+from autoresearch.core.trial.processes import Child, Launch, TrialEnded
+from autoresearch.core.trial.profile import TRACE, keep, read
 from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, flops_per_token, take_weights
 
 MAX_FIELDS = 40

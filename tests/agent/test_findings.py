@@ -11,17 +11,17 @@ from simulated_runs import SOURCE, baseline, history_of, run
 from test_mix import Scripted
 
 from autoresearch.agent.command import fill_folder
-from autoresearch.agent.syntax.constants import read_constants, write_constants
 from autoresearch.agent.findings import named_finding, propose_finding
-from autoresearch.agent.llm.replies import read_header
-from autoresearch.agent.llm.researcher import LLM
-from autoresearch.agent.mix import Mix, split
 from autoresearch.agent.llm.models import Models
 from autoresearch.agent.llm.operators import Task
 from autoresearch.agent.llm.prompt import build_messages
 from autoresearch.agent.llm.providers import Provider, tokens_in
 from autoresearch.agent.llm.quotas import Demand
+from autoresearch.agent.llm.replies import read_header
+from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.spending import Spending
+from autoresearch.agent.mix import Mix, split
+from autoresearch.agent.syntax.constants import read_constants, write_constants
 from autoresearch.agent.syntax.source_keys import tried_keys
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin

@@ -9,11 +9,11 @@ import pytest
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
 from simulated_runs import ROOT, baseline, history_of
 
-from autoresearch.agent.llm.replies import read_header
-from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.memory import Digest
 from autoresearch.agent.llm.models import Models
 from autoresearch.agent.llm.providers import Price, Provider, without_keys
+from autoresearch.agent.llm.replies import read_header
+from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.spending import FailedProposalError, Spending
 from autoresearch.core.proposal import Attempt, InFlight
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from simulated_runs import SOURCE, baseline, history_of
 
-from autoresearch.agent.mix import Mix, split
 from autoresearch.agent.llm.spending import FailedProposalError
+from autoresearch.agent.mix import Mix, split
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, Cost, Proposal
 

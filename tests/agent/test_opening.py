@@ -8,8 +8,8 @@ import pytest
 from simulated_runs import SOURCE, baseline, history_of
 
 from autoresearch.agent.syntax.constants import read_constants
-from autoresearch.agent.tuner.first_moves import FEW_STEPS, propose_opening
 from autoresearch.agent.syntax.source_keys import tried_keys
+from autoresearch.agent.tuner.first_moves import FEW_STEPS, propose_opening
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.proposal import InFlight
 

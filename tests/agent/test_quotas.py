@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from simulated_runs import ROOT, baseline, history_of
 
-from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.models import Models
 from autoresearch.agent.llm.operators import Task, choose_task
 from autoresearch.agent.llm.prompt import Detail, task_text
 from autoresearch.agent.llm.providers import Price, Reply
 from autoresearch.agent.llm.quotas import IN_A_ROW, MISSES, Demand, next_demand
+from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.spending import Spending
 from autoresearch.agent.llm.taxonomy import classify
 from autoresearch.core.proposal import Attempt, Cost, InFlight

@@ -10,9 +10,9 @@ import pytest
 from simulated_runs import ROOT
 
 from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.agent.tuner.space import search_space
 from autoresearch.agent.tuner.structural import MENU
-from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.backends.contract import BatchInfo, Spec
 
 EDITS = {edit.name: edit for edit in MENU}

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from simulated_runs import SOURCE, baseline, history_of, objective, run
 
-from autoresearch.agent.syntax.constants import write_constants
 from autoresearch.agent.llm.operators import choose_task
 from autoresearch.agent.llm.prompt import Detail, task_text
+from autoresearch.agent.syntax.constants import write_constants
 from autoresearch.agent.tuner.effects import surface
 from autoresearch.agent.tuner.researcher import Tuner
 

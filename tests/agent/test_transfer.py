@@ -6,10 +6,10 @@ import pytest
 from simulated_runs import ROOT
 
 from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.transfer.carry import carry, counterpart
 from autoresearch.agent.transfer.functions import functions_of
 from autoresearch.agent.tuner.structural import MENU
-from autoresearch.agent.transfer.carry import carry, counterpart
-from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.core.proposal import Finding, Origin
 from autoresearch.core.trainfile.gate import check_gate
 

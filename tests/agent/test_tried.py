@@ -1,7 +1,7 @@
 from simulated_runs import SOURCE
 
-from autoresearch.agent.syntax.trees import statements
 from autoresearch.agent.syntax.source_keys import structure_key, tree_key
+from autoresearch.agent.syntax.trees import statements
 
 
 def test_comments_layout_docstrings_and_spellings_of_a_number_make_no_difference():

@@ -8,11 +8,11 @@ import pytest
 from simulated_runs import ROOT, SOURCE, baseline, history_of, objective, run
 
 from autoresearch.agent.syntax.constants import read_constants, write_constants
-from autoresearch.agent.tuner.observations import footprint_ceiling, numbers, observe
-from autoresearch.agent.tuner.numeric import cma_draws, parzen_draws
-from autoresearch.agent.tuner.space import footprint, search_space
 from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.tuner.numeric import cma_draws, parzen_draws
+from autoresearch.agent.tuner.observations import footprint_ceiling, numbers, observe
 from autoresearch.agent.tuner.researcher import Tuner
+from autoresearch.agent.tuner.space import footprint, search_space
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import CATEGORIES
 

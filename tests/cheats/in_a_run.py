@@ -14,15 +14,14 @@ from cheating import Cheat
 from offspring import offspring
 
 from autoresearch import backends
-from autoresearch.core.config import load_presets
+from autoresearch.core.config import RunConfig, load_presets
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.fleet.local import LocalExecutor, LocalHandle
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
-from autoresearch.core.config import RunConfig
 from autoresearch.core.store.rows import TrialRow
 from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
 

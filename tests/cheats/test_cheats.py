@@ -16,8 +16,8 @@ from prerequisites import lacking
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trainfile.gate import check_gate
-from autoresearch.core.trial.sandbox.levels import best_level
 from autoresearch.core.trainfile.source_check import SourceFault
+from autoresearch.core.trial.sandbox.levels import best_level
 
 HONEST = {"the baseline", "a cache of the row's past", "half precision", "its own packing"}
 

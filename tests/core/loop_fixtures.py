@@ -8,12 +8,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from autoresearch.core.config import Preset
+from autoresearch.core.config import Preset, RunConfig
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.proposal import Cost, History, Proposal
 from autoresearch.core.run.run import Run
-from autoresearch.core.config import RunConfig
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 TRAIN = '''"""A train file."""

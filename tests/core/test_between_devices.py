@@ -11,16 +11,16 @@ from loop_fixtures import CONFIG, PRESET, git, make_workspace
 from null_trials import NULL_SOURCE
 
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.core.cli.run.session import findings_words
 from autoresearch.core.cli.main import run as ar
+from autoresearch.core.cli.run.session import findings_words
+from autoresearch.core.findings.peers import OtherRuns, folders_of
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.findings.peers import OtherRuns, folders_of
 from autoresearch.core.proposal import Proposal
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
-from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.exports import summarise
+from autoresearch.core.store.reader import LedgerReader
 
 DEMO = PRESET.model_copy(update={"constants": {"LEARNING_RATE": 1e-6}})
 """A start so bad that whatever learns at all is better, on the busiest machine."""

@@ -8,9 +8,9 @@ from loop_fixtures import Scripted, Widths, git, make_workspace, open_run, width
 from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop, Stop
-from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.git import Repository
 from autoresearch.core.store.exports import COLUMNS
+from autoresearch.core.store.git import Repository
+from autoresearch.core.store.reader import LedgerReader
 
 
 @pytest.fixture

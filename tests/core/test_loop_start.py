@@ -13,8 +13,8 @@ from loop_fixtures import CONFIG, Scripted, Widths, git, make_workspace, open_ru
 from autoresearch.core.errors import LedgerError, PrerequisiteError, SourceError, UsageError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.git import Repository
+from autoresearch.core.store.reader import LedgerReader
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from loop_fixtures import Scripted, ScriptedHandle, Widths, make_workspace, open
 
 from autoresearch.core.errors import ArError
 from autoresearch.core.fleet.executor import TrialLost
-from autoresearch.core.run.scheduler import MAX_LOSSES
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.scheduler import MAX_LOSSES
 from autoresearch.core.trial.request import TrialResult
 
 

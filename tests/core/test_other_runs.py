@@ -12,16 +12,16 @@ from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, wi
 from side_by_side import Edits, Field, numbers, two_constants
 
 from autoresearch.core.findings.offered import offered
+from autoresearch.core.findings.peers import OtherRuns, folders_of
+from autoresearch.core.findings.transfers import transfers_of
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.findings.peers import OtherRuns, folders_of
 from autoresearch.core.proposal import Origin, Proposal
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.store.git import Repository
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.schema import SCHEMA_VERSION
-from autoresearch.core.store.git import Repository
-from autoresearch.core.findings.transfers import transfers_of
 
 MAC = replace(CONFIG, device="Apple M4")
 

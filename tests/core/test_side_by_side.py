@@ -13,11 +13,11 @@ from side_by_side import Edits, Field, edit, numbers, two_constants
 from autoresearch.core.errors import LimitReachedError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.run.loop import Limits, Loop, Stop
-from autoresearch.core.trainfile.merge import reapply
 from autoresearch.core.proposal import Proposal
-from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.run.loop import Limits, Loop, Stop
 from autoresearch.core.store.git import Repository
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.trainfile.merge import reapply
 
 MANY = [{"WIDTH": 3 + n * 7 % 11} if n % 2 else {"DEPTH": 3 + n * 5 % 13} for n in range(40)]
 

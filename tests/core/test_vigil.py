@@ -12,17 +12,17 @@ from types import SimpleNamespace
 import pytest
 from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, width_of
 
-from autoresearch.core.run import scheduler
 from autoresearch.core.cli.run.session import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
+from autoresearch.core.run import scheduler
 from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.git import Repository
-from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.run.rerun_policy import DeviceWatch, asleep_seconds, machine_moved, speeds, spoiled
+from autoresearch.core.store.git import Repository
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.trial.request import TrialResult
 
 
 @pytest.fixture

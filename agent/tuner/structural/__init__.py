@@ -6,14 +6,16 @@ does not fit the current source, or is in effect already, gives None and is pass
 
 from __future__ import annotations
 
-from autoresearch.agent.tuner.structural import attention
-from autoresearch.agent.tuner.structural import batches
-from autoresearch.agent.tuner.structural import blocks
-from autoresearch.agent.tuner.structural import embeddings
-from autoresearch.agent.tuner.structural import mlp
-from autoresearch.agent.tuner.structural import numerics
-from autoresearch.agent.tuner.structural import optimizer
-from autoresearch.agent.tuner.structural import schedule
+from autoresearch.agent.tuner.structural import (
+    attention,
+    batches,
+    blocks,
+    embeddings,
+    mlp,
+    numerics,
+    optimizer,
+    schedule,
+)
 from autoresearch.agent.tuner.structural.edit import Edit
 
 MENU: tuple[Edit, ...] = (

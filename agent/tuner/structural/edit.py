@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autoresearch.agent.syntax.constants import Value, read_constants
-from autoresearch.agent.tuner.transforms import Transform, imported_names, with_constants
-from autoresearch.agent.syntax.trees import parsed, statements
 from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.syntax.trees import parsed, statements
+from autoresearch.agent.tuner.transforms import Transform, imported_names, with_constants
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from autoresearch.agent.syntax.constants import read_constants
+from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.agent.tuner.structural.edit import Edit
 from autoresearch.agent.tuner.transforms import with_function_body, with_new_constant
-from autoresearch.agent.syntax.source_keys import tree_key
 
 _SHAPES = {
     "linear": ("left", "a straight line"),

@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autoresearch.core.cli.run.hooks import Beside, BesideOptions, beside_options, check_beside
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.run.options import FleetOptions, Where, fleet_options, machine_words, whole_machine
-from autoresearch.core.cli.run.options import findings_option, other_runs
 from autoresearch.core.cli.params import Corpus, Vocabularies
+from autoresearch.core.cli.run.hooks import Beside, BesideOptions, beside_options, check_beside
 from autoresearch.core.cli.run.options import (
     JUDGES,
     RESEARCHERS,
     WITH_MODELS,
+    FleetOptions,
     ResearcherOptions,
+    Where,
     check_researcher,
+    findings_option,
+    fleet_options,
+    machine_words,
     make_researcher,
+    other_runs,
     researcher_options,
+    whole_machine,
     without_models,
 )
 from autoresearch.core.errors import PrerequisiteError
@@ -30,9 +35,9 @@ from autoresearch.core.errors import PrerequisiteError
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.fleet.executor import Executor
-    from autoresearch.core.run.loop import Ending, Limits
     from autoresearch.core.proposal import Researcher
     from autoresearch.core.report.terminal.live import View
+    from autoresearch.core.run.loop import Ending, Limits
     from autoresearch.core.run.run import Run
     from autoresearch.core.store.rows import ExperimentRow
     from autoresearch.core.trial.request import IsolationLevel
@@ -150,10 +155,8 @@ def go(
     executor: Executor,
 ) -> None:
     """Run the loop and show what comes of it. Leaves with the loop's exit code, the executor closed."""
-    from autoresearch.core.cli.run.session import awake
-    from autoresearch.core.cli.run.session import show_end
     from autoresearch.core.cli.run.options import make_judge
-    from autoresearch.core.cli.run.session import listen
+    from autoresearch.core.cli.run.session import awake, listen, show_end
     from autoresearch.core.errors import LimitReachedError
     from autoresearch.core.fleet.cluster_executor import FleetExecutor
     from autoresearch.core.run.loop import Loop, Stop

@@ -16,9 +16,9 @@ from autoresearch.core.errors import ProposalError
 
 if TYPE_CHECKING:
     from autoresearch.core.cli.run.options import ResearcherOptions
-    from autoresearch.core.run.loop import Limits
     from autoresearch.core.findings.peers import OtherRuns
     from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
+    from autoresearch.core.run.loop import Limits
     from autoresearch.core.store.reader import LedgerReader
 
 STYLES = {"+": "green", "-": "red", "@": "cyan"}

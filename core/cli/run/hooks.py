@@ -5,12 +5,8 @@ Commands of the person's own that hear of keeps and of the end. Nothing waits fo
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-import click
 import contextlib
+import functools
 import os
 import queue
 import signal
@@ -18,6 +14,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.rows import ExperimentRow
 

@@ -8,38 +8,30 @@ Researchers and judges by the names that people give, imported when they are use
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-import click
-from autoresearch.core.errors import UsageError
-import functools
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
 import click
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-import click
+
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from autoresearch.agent.llm.researcher import LLM
     from autoresearch.backends.contract import Device
+    from autoresearch.core.config import RunConfig
     from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.findings.peers import OtherRuns
     from autoresearch.core.fleet.cluster import Survey
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.fleet.local import LocalExecutor
     from autoresearch.core.fleet.ray import RayCluster
-    from autoresearch.core.config import RunConfig
-    from autoresearch.agent.llm.researcher import LLM
     from autoresearch.core.judge.decision import Judge
     from autoresearch.core.proposal import Researcher
-    from autoresearch.core.findings.peers import OtherRuns
+
 
 class Slots(click.ParamType):
     """A number, or "auto" for as many as there are."""
@@ -151,8 +143,8 @@ class Where:
             return local_executor(self._options.slots, kind, self._say)
         from autoresearch.core.cli.context import REQUIRED_ISOLATION
         from autoresearch.core.fleet.cluster import Wanted
-        from autoresearch.core.fleet.membership import Member
         from autoresearch.core.fleet.cluster_executor import FleetExecutor
+        from autoresearch.core.fleet.membership import Member
         from autoresearch.core.fleet.shipping import corpus_of
         from autoresearch.core.store.integrity import code_sha256
 
@@ -349,9 +341,9 @@ def make_researcher(
 
 def _llm(options: ResearcherOptions, run_folder: Path | None, workspace: Path | None) -> LLM:
     from autoresearch.agent.llm.ideas import load_ideas
-    from autoresearch.agent.llm.researcher import LLM
     from autoresearch.agent.llm.memory import Digest
     from autoresearch.agent.llm.models import Models
+    from autoresearch.agent.llm.researcher import LLM
     from autoresearch.agent.llm.spending import Spending
 
     spending = Spending(run_folder / CALLS if run_folder else None, options.max_usd)

@@ -13,9 +13,8 @@ from autoresearch.core.cli.context import Settings
 if TYPE_CHECKING:
     from autoresearch.backends.contract import Device
     from autoresearch.core.cli.context import Backend
-    from autoresearch.core.config import Preset
+    from autoresearch.core.config import Preset, RunConfig
     from autoresearch.core.data.manifest import Prepared
-    from autoresearch.core.config import RunConfig
     from autoresearch.core.store.rows import RunRow
 
 FindDevice = Callable[[str, str], "Device"]
@@ -57,8 +56,8 @@ def choose_run(
     """
     from autoresearch.core.config import runs_dir
     from autoresearch.core.run.run import starting_source
-    from autoresearch.core.store.restore import mend
     from autoresearch.core.store.git import Repository, check_tag
+    from autoresearch.core.store.restore import mend
 
     runs = runs_dir(settings.workspace)
     for folder in runs.glob("*") if tag is None else [runs / check_tag(tag)]:

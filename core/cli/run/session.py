@@ -8,24 +8,25 @@ A machine that does not fall asleep while the loop works.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-import click
-from autoresearch.core.cli.context import Settings
+import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.core.cli.context import Settings
 from autoresearch.core.run.loop import Stop
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.run.run import Run
+
 
 def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
     """The picture; then the summary as JSON, or the table and where things are."""

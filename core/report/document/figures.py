@@ -7,27 +7,20 @@ What findings gained where they were made, against what they gained here.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from autoresearch.core.findings.transfers import Transfer
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.rows import ExperimentRow
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
-import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-from autoresearch.core.report.wording import one_line
-from autoresearch.core.findings.transfers import Transfer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.axes import Axes
     from matplotlib.transforms import Bbox
-    from matplotlib.axes import Axes
 
 Point = tuple[float, float]
 Place = tuple[float, float, Literal["left", "center", "right"], Literal["bottom", "top"]]

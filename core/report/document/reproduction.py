@@ -10,8 +10,8 @@ from typing import Any
 
 from autoresearch.core.report.trial_events import device_event
 from autoresearch.core.store.exports import trial_folder
-from autoresearch.core.store.rows import ExperimentRow, RunRow, TrialRow
 from autoresearch.core.store.git import branch_name
+from autoresearch.core.store.rows import ExperimentRow, RunRow, TrialRow
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ Predicted changes against what came out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
 from autoresearch.core.judge.posterior import SLAB, normal_cdf
-from autoresearch.core.report.trial_events import is_number
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from autoresearch.core.report.trial_events import is_number
 from autoresearch.core.store.rows import ExperimentRow
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Live view, tables and curves for a terminal."""

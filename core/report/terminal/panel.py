@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from autoresearch.core.report.terminal.curves import braille, sparkline, steps
 from autoresearch.core.report.follow import Running, Snapshot
+from autoresearch.core.report.terminal.curves import braille, sparkline, steps
 from autoresearch.core.report.terminal.live import decision_words
 from autoresearch.core.report.wording import dollars, one_line, span
 from autoresearch.core.store.rows import ExperimentRow

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The dashboard: a read-only web server and its page."""

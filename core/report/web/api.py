@@ -9,32 +9,22 @@ What a run has learnt about itself, for the dashboard: lineage, predictions, noi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-from autoresearch.core.report.terminal.curves import resample
-from autoresearch.core.report.follow import Running, Snapshot, is_alive
-from autoresearch.core.report.terminal.live import Progress
-from autoresearch.core.report.web.queries import RunLookup
-from autoresearch.core.report.trial_events import is_number
-from autoresearch.core.report.wording import compact, one_line
-from pathlib import Path
-from typing import Any
-from autoresearch.core.report.document.statistics import certainty_of
-from autoresearch.core.report.terminal.curves import resample
-from autoresearch.core.report.web.highlight import highlighted_diff
-from autoresearch.core.report.web.queries import RunLookup
-from autoresearch.core.report.trial_events import loss_curve
-from autoresearch.core.report.wording import one_line, visible
-from autoresearch.core.store.exports import trial_folder
-from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
 from autoresearch.core.report.document.gather import by_category
+from autoresearch.core.report.document.statistics import certainty_of, predictions_of, scores
+from autoresearch.core.report.follow import Running, Snapshot, is_alive
+from autoresearch.core.report.terminal.curves import resample
+from autoresearch.core.report.terminal.live import Progress
+from autoresearch.core.report.trial_events import is_number, loss_curve
+from autoresearch.core.report.web.highlight import highlighted_diff
 from autoresearch.core.report.web.queries import RunLookup
-from autoresearch.core.report.document.statistics import predictions_of, scores
-from autoresearch.core.report.wording import one_line
-from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.report.wording import compact, one_line, visible
+from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.store.rows import ExperimentRow, TrialRow
 
 CURVE_POINTS = 300
 

@@ -12,11 +12,15 @@ Data as JSON that every browser reads.
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,25 +28,16 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+
 from autoresearch.core.errors import ArError
+from autoresearch.core.report.document.gather import yardsticks_of
+from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.web import api
-from autoresearch.core.report.web import api
+from autoresearch.core.report.web.api import Quotas, overview
 from autoresearch.core.report.web.auth import Doors
 from autoresearch.core.report.web.queries import RunLookup
-from autoresearch.core.report.web.api import Quotas, overview
 from autoresearch.core.store.reader import LEDGER_NAME
-import asyncio
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from autoresearch.core.errors import ArError
-from autoresearch.core.report.web import api
-from autoresearch.core.report.follow import RunFollower
-from autoresearch.core.report.document.gather import yardsticks_of
-from autoresearch.core.report.web.queries import RunLookup
-import json
-import math
-from typing import Any
+
 
 def encode(data: Any) -> str:
     """As JSON. A number that is not finite, which JSON does not know, becomes null."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Code that runs in a trial's processes, next to the train file."""

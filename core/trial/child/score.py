@@ -10,21 +10,21 @@ Imports at a lower priority, in a child that waits: most of the time they take i
 
 from __future__ import annotations
 
-import importlib
-import socket
-from pathlib import Path
-from typing import Any
-import numpy as np
-from autoresearch.core.trial.child.channel import Channel, Stage
-from autoresearch.core.trial.child.train_module import build_model
 import ast
 import contextlib
 import importlib
 import os
+import socket
 import sys
 import threading
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
 from autoresearch.core.trainfile.gate import MODULES
+from autoresearch.core.trial.child.channel import Channel, Stage
+from autoresearch.core.trial.child.train_module import build_model
 
 NICENESS = 5
 """A third of the usual share of a busy core. At the lowest priority an import starves where others work too, and the

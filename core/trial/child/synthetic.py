@@ -9,13 +9,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from autoresearch.backends.contract import Array, BatchInfo, Device
-from autoresearch.core.trial.child.channel import Channel, Stage
-from autoresearch.core.trial.child.train_module import build_model
-from collections.abc import Iterator
-from typing import Any
-import numpy as np
+
 from autoresearch.backends.contract import Array, BatchInfo, Device
 from autoresearch.core.trial.child.channel import Channel, Stage
 from autoresearch.core.trial.child.train_module import build_model

@@ -1,4 +1,6 @@
-"""Entry of every child that runs a train file: `python -m autoresearch.core.trial.child.worker --job-fd J --events-fd E`.
+"""Entry of every child that runs a train file.
+
+Its command: `python -m autoresearch.core.trial.child.worker --job-fd J --events-fd E`.
 
 The job (JSON) names the role: `probe` asks for the device, `peak` for the speed of its matrix products, `train` trains
 and writes the weights, `compile` trains without a batch for the caches that this leaves, `steps` trains on given text

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Protocol
 
 from autoresearch.core.errors import PrerequisiteError
-from autoresearch.core.trial.sandbox import landlock
-from autoresearch.core.trial.sandbox import seatbelt
+from autoresearch.core.trial.request import IsolationLevel
+from autoresearch.core.trial.sandbox import landlock, seatbelt
 from autoresearch.core.trial.sandbox.host_paths import (
     DEVICES_READ,
     DEVICES_WRITE,
@@ -37,7 +37,6 @@ from autoresearch.core.trial.sandbox.host_paths import (
     system_binds,
     visible_roots,
 )
-from autoresearch.core.trial.request import IsolationLevel
 
 INSIDE = "/trial"
 """Where a child finds its work folder inside a namespace of its own."""

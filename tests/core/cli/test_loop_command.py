@@ -16,8 +16,8 @@ import pytest
 from library_text import copy_library
 
 from autoresearch.core.errors import LedgerError
-from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.git import Repository
+from autoresearch.core.store.reader import LedgerReader
 
 CORPUS_BYTES = 1_200_000
 TIMEOUT_SECONDS = 120

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.core.cli.run.hooks import Beside, BesideOptions
-from autoresearch.core.cli.run.hooks import run_command
+from autoresearch.core.cli.run.hooks import Beside, BesideOptions, run_command
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 

@@ -22,10 +22,10 @@ from two_loops import two_loops_share_the_places
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.fleet.cluster import Wanted, choose_device, places_of, survey
+from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.node import Job
 from autoresearch.core.fleet.ray import RayCluster
-from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.shipping import corpus_of
 from autoresearch.core.store.integrity import code_sha256
 from autoresearch.core.trial.request import Budget

@@ -17,10 +17,10 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
 from autoresearch.core.fleet import cluster_executor
 from autoresearch.core.fleet.cluster import NodeLost, Place, Room, Wanted, choose_device, survey
-from autoresearch.core.fleet.executor import TrialLost
-from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
+from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.fair_scheduler import Sharing
+from autoresearch.core.fleet.node import Job, Node
 from autoresearch.core.fleet.shipping import Corpus, corpus_of, find_corpus, receive
 from autoresearch.core.trial.supervisor import TrialCancelled
 

@@ -17,17 +17,13 @@ from autoresearch.core.cli.fleet import find_node, find_run, node_records, node_
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError, UsageError
-from autoresearch.core.fleet import membership
-from autoresearch.core.fleet import cluster_executor
-from autoresearch.core.fleet import fair_scheduler
-from autoresearch.core.fleet import status
+from autoresearch.core.fleet import cluster_executor, fair_scheduler, membership, status
 from autoresearch.core.fleet.cluster import Room
-from autoresearch.core.fleet.membership import Member
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
-from autoresearch.core.fleet.fair_scheduler import Sharing
+from autoresearch.core.fleet.fair_scheduler import Answer, Report, RunReport, Sharing, Word
+from autoresearch.core.fleet.membership import Member
 from autoresearch.core.fleet.shipping import Corpus, corpus_of
 from autoresearch.core.fleet.status import Board, Standing, read_standing
-from autoresearch.core.fleet.fair_scheduler import Answer, Report, RunReport, Word
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from autoresearch.core.fleet import fair_scheduler
-from autoresearch.core.fleet.fair_scheduler import Sharing
-from autoresearch.core.fleet.fair_scheduler import Answer, Key, Word, conflict
+from autoresearch.core.fleet.fair_scheduler import Answer, Key, Sharing, Word, conflict
 
 STEP_SECONDS = 1.0
 TWO = [("n1", "cpu", 0), ("n2", "cpu", 0)]

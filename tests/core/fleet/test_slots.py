@@ -14,8 +14,8 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.fleet.slots import Claim, Slot, cpu_slots, cuda_slots, find_slots, usable_cores
-from autoresearch.core.trial.sandbox.environment import child_variables
 from autoresearch.core.trial.request import Budget
+from autoresearch.core.trial.sandbox.environment import child_variables
 
 SAYS = """
 import os, sys

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from autoresearch.core.judge import race
-from autoresearch.core.run.evidence import audit_bar
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.proposal import Proposal
+from autoresearch.core.run.evidence import audit_bar
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.trial.request import TrialResult
 

@@ -9,10 +9,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.report.document.figures import draw_progress
 from autoresearch.core.report.document.gather import gather
 from autoresearch.core.report.document.page import html_page
+from autoresearch.core.run.loop import Limits, Loop
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -7,8 +7,7 @@ import random
 import pytest
 
 from autoresearch.core.judge.posterior import SLAB, shrink
-from autoresearch.core.report.document.statistics import certainty_of, posterior_span
-from autoresearch.core.report.document.statistics import Prediction, score, spearman
+from autoresearch.core.report.document.statistics import Prediction, certainty_of, posterior_span, score, spearman
 
 
 def test_the_posterior_interval_is_where_the_truth_is():

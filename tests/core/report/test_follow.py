@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console, Group
 
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import Proposal
-from autoresearch.core.report.terminal.curves import braille, sparkline, steps
 from autoresearch.core.report.follow import RunFollower
+from autoresearch.core.report.terminal.curves import braille, sparkline, steps
 from autoresearch.core.report.terminal.panel import current_words, panel
 from autoresearch.core.report.trial_events import EventFollower
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

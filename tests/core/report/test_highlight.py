@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from autoresearch.core.report.web.server import encode
 from autoresearch.core.report.web.highlight import MAX_CHARACTERS, MAX_LINES, highlighted_diff
+from autoresearch.core.report.web.server import encode
 from autoresearch.core.report.wording import visible
 
 

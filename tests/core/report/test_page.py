@@ -13,13 +13,12 @@ import pytest
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import Origin, Proposal
-from autoresearch.core.report.document.figures import draw_progress
+from autoresearch.core.report.document.figures import draw_progress, quadrants
 from autoresearch.core.report.document.gather import gather
 from autoresearch.core.report.document.page import code_span, html_page, markdown
-from autoresearch.core.report.document.figures import quadrants
 from autoresearch.core.report.wording import dollars, span
+from autoresearch.core.run.loop import Limits, Loop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

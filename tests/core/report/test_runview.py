@@ -14,11 +14,11 @@ from rich.console import Console
 
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.report.terminal.live import PlainView
 from autoresearch.core.report.terminal.panel import Outlook, flow
 from autoresearch.core.report.terminal.run_view import RunView, run_view
+from autoresearch.core.run.loop import Limits, Loop
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.report.web.auth import is_loopback
+from autoresearch.core.run.loop import Limits, Loop
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -9,8 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from autoresearch.core.report.document.figures import draw_progress, value_range
-from autoresearch.core.report.document.figures import Labels, corners
+from autoresearch.core.report.document.figures import Labels, corners, draw_progress, value_range
 from autoresearch.core.report.terminal.table import COLUMNS, write_table
 from autoresearch.core.store.rows import ExperimentRow
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import landlock
 from autoresearch.core.trial.sandbox import levels as sandbox_module
 from autoresearch.core.trial.sandbox.host_paths import gpu_nodes
-from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox.levels import LevelStatus, best_level, levels, open_sandbox, require
 
 STATUS = {status.level: status for status in levels()}
