@@ -16,7 +16,7 @@ from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import damage
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from library_text import copy_library
 
 STEPS = 12

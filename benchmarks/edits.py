@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-REPLIES = Path(__file__).parents[1] / "tests" / "agent" / "replies"
+REPLIES = Path(__file__).parents[1] / "tests" / "agent" / "llm" / "replies"
 
 
 def outcomes() -> tuple[Counter[str], Counter[str], int]:

@@ -26,7 +26,7 @@ from typing import Any
 from autoresearch.agent.syntax.constants import read_constants, write_constants
 from autoresearch.agent.tuner.structural import MENU
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "agent"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from model_server import TOKENS_IN, TOKENS_OUT, Act, ModelServer, reply
 
 EXPERIMENTS = 30

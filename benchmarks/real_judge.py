@@ -197,7 +197,7 @@ def run() -> list[dict[str, Any]]:
     """name, median, unit, note of every measurement. Takes about twenty minutes the first time."""
     results = []
     for script in SCRIPTS:
-        folder = Path(__file__).parents[1] / ".build" / "real_judge" / script
+        folder = Path(__file__).parents[1] / "runs" / "real_judge" / script
         folder.parent.mkdir(parents=True, exist_ok=True)
         carry_out(script, folder, budget=BUDGET_SECONDS, hours=None, say=lambda _: None)
         found = summary(script, folder)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from prerequisites import lacking
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from benchmarks._chaos_arena import Arena
 from benchmarks.chaos import disturb

@@ -9,16 +9,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
+
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.cli.dashboard import quotas
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 
 def test_it_prints_its_address_serves_and_ends_with_ctrl_c(tmp_path):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 
 @pytest.fixture

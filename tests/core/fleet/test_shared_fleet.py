@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loop_fixtures import make_workspace, open_run
 from null_trials import request
-from test_remote_executor import CPU, WANTED, Played, node, wait_for
+from test_cluster_executor import CPU, WANTED, Played, node, wait_for
 
 from autoresearch.core.cli.fleet import find_node, find_run, node_records, node_row, run_row, table
 from autoresearch.core.cli.main import run as ar
@@ -24,10 +24,6 @@ from autoresearch.core.fleet.fair_scheduler import Answer, Report, RunReport, Sh
 from autoresearch.core.fleet.membership import Member
 from autoresearch.core.fleet.shipping import Corpus, corpus_of
 from autoresearch.core.fleet.status import Board, Standing, read_standing
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import make_workspace, open_run
 
 ALONE = Standing(0.0, 2, 2, 1, 0, 1.0, 0.5, False, (), ())
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from prerequisites import lacking
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
 from rich.console import Console, Group
 
 from autoresearch.core.judge.greedy import Greedy
@@ -18,10 +17,6 @@ from autoresearch.core.report.terminal.panel import current_words, panel
 from autoresearch.core.report.trial_events import EventFollower
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 
 def write_events(folder, *events):

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pandas
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.exports import COLUMNS
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 NOTEBOOK = Path(__file__).parents[3] / "docs" / "analysis.ipynb"
 

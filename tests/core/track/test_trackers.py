@@ -6,9 +6,10 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from prerequisites import lacking
 
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge.greedy import Greedy
@@ -16,12 +17,6 @@ from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.track import telling as telling_module
 from autoresearch.core.track.telling import Telling, check_library
 from autoresearch.core.track.tracker import NAMES, PROJECT
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
-from prerequisites import lacking
 
 BPB = [1.0, 0.9, 1.2]
 """What the three decisions below have come to."""

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from served import QUOTAS, served
 
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.report.document.figures import draw_progress
 from autoresearch.core.report.document.gather import gather
 from autoresearch.core.report.document.page import html_page
 from autoresearch.core.run.loop import Limits, Loop
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
-from served import QUOTAS, served
 
 VIEWS = {
     "first": "#space .row",

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from served import QUOTAS, served
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
-from served import QUOTAS, served
 
 VIEWS = {"first": "#space .row", "first/insight": ".lineage", "runs": "#sides table", "first/1": ".diff"}
 """Addresses, and what is there when they are shown."""

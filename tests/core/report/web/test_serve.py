@@ -5,20 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import sys
-from pathlib import Path
 
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from served import served
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.report.web.auth import is_loopback
 from autoresearch.core.run.loop import Limits, Loop
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
-from served import served
 
 RUN = "/api/runs/first"
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
@@ -19,10 +18,6 @@ from autoresearch.core.report.document.gather import gather
 from autoresearch.core.report.document.page import code_span, html_page, markdown
 from autoresearch.core.report.wording import dollars, span
 from autoresearch.core.run.loop import Limits, Loop
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 HOSTILE = "<script>alert(1)</script> ![x](http://evil.example/p.png) `code` @someone <img src=x onerror=alert(2)>"
 

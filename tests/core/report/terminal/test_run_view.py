@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import time
-from pathlib import Path
 
 import pyte
 import pytest
+from loop_fixtures import TRAIN, Scripted, Widths, make_workspace, open_run
 from rich.console import Console
 
 from autoresearch.core.judge.decision import RunTrial
@@ -19,10 +18,6 @@ from autoresearch.core.report.terminal.live import PlainView
 from autoresearch.core.report.terminal.panel import Outlook, flow
 from autoresearch.core.report.terminal.run_view import RunView, run_view
 from autoresearch.core.run.loop import Limits, Loop
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from loop_fixtures import TRAIN, Scripted, Widths, make_workspace, open_run
 
 
 class Watched:

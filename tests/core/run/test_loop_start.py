@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import loop_fixtures
 import pytest
 from loop_fixtures import CONFIG, Scripted, Widths, git, make_workspace, open_run
 
@@ -60,7 +61,7 @@ def test_going_on_with_another_configuration_is_an_error_that_names_the_field(wo
 
 
 def test_a_second_loop_on_the_run_is_refused_while_the_first_lives(workspace):
-    here = str(Path(__file__).parent)
+    here = str(Path(loop_fixtures.__file__).parent)
     code = f"""
 import sys, time
 sys.path.insert(0, {here!r})
