@@ -20,9 +20,9 @@ import numpy as np
 from autoresearch.backends.contract import BatchInfo, Spec
 from autoresearch.backends.cuda import runtime
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.data.mixing import Mixer
 from autoresearch.core.data.packing import Packer
 from autoresearch.core.data.shards import open_shard
+from autoresearch.core.data.shuffle_buffer import ShuffleBuffer
 from autoresearch.core.trial.evaluation import bits_per_byte, row_batches
 
 SECONDS = 3.0
@@ -37,7 +37,7 @@ class OneCore:
 
     def __init__(self, prepared: Prepared, seed: int) -> None:
         shards = [open_shard(path) for path in prepared.train_shards(VOCABULARY)]
-        self._mixer, self._rng = Mixer(Packer(shards, seed), seed), np.random.default_rng(seed)
+        self._buffer, self._rng = ShuffleBuffer(Packer(shards, seed), seed), np.random.default_rng(seed)
         self._started: float | None = None
         self.tokens = self.steps = 0
         self.budget = SECONDS
@@ -74,9 +74,9 @@ class OneCore:
             before = self.elapsed
             if before + (statistics.median(intervals[-9:]) if intervals else 0.0) > SECONDS:
                 return
-            rows = self._mixer.rows(packing, batch, seq)
+            rows = self._buffer.rows(packing, batch, seq)
             self.tokens += batch * seq
-            yield *_pair(rows), BatchInfo(epoch=self._mixer.epoch, tokens=self.tokens)
+            yield *_pair(rows), BatchInfo(epoch=self._buffer.epoch, tokens=self.tokens)
             intervals.append(self.elapsed - before)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from autoresearch import backends
 from autoresearch.core.bench import work
-from autoresearch.core.bench.measure import Bench, Measured, measure
+from autoresearch.core.bench.measure import BackendBench, BackendMeasurement, measure
 from autoresearch.core.config import load_presets
 from benchmarks._backends import loadable
 from benchmarks.trial_overhead import prepared_for
@@ -42,17 +42,17 @@ def run() -> list[dict[str, Any]]:
     return rows
 
 
-def measure_one(name: str) -> Measured:
+def measure_one(name: str) -> BackendMeasurement:
     """The peak of its products and one trial."""
     folder = Path(backends.__path__[0]) / name
     preset = load_presets(folder / "presets.toml")["cpu"]
     wanted = work.common(name, work.train_source(folder / "train.py"), preset)
     with tempfile.TemporaryDirectory() as trials:
-        bench = Bench(Path(trials), prepared_for(preset), None, threading.Event())
+        bench = BackendBench(Path(trials), prepared_for(preset), None, threading.Event())
         return measure(wanted, bench, SECONDS, [0], lambda line: print(f"  {line}", file=sys.stderr))
 
 
-def rows_of(one: Measured) -> list[dict[str, Any]]:
+def rows_of(one: BackendMeasurement) -> list[dict[str, Any]]:
     """What is known of one backend."""
     note = f"{SECONDS:g} s of training, one trial"
     rows = [

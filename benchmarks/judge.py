@@ -101,8 +101,8 @@ class Ours:
         values = [self.measure(0.0), self.measure(0.0)]
         self.pool(values)
         self.first = sum(values) / 2
-        self.champion = race.Standing(self.first, 2)
-        self.before: tuple[race.Standing, float] | None = None
+        self.champion = race.MeasuredMean(self.first, 2)
+        self.before: tuple[race.MeasuredMean, float] | None = None
 
     def measure(self, true: float) -> float:
         self.out.trials += 1
@@ -123,7 +123,7 @@ class Ours:
         n = self.champion.trials
         self.squares += (value - self.champion.mean) ** 2 * n / (n + 1)
         self.own += 1
-        self.champion = race.Standing((self.champion.mean * n + value) / (n + 1), n + 1)
+        self.champion = race.MeasuredMean((self.champion.mean * n + value) / (n + 1), n + 1)
 
     def check(self) -> None:
         """The champion once more; back to the one before when it does not hold."""
@@ -159,7 +159,7 @@ class Ours:
             self.out.keeps += 1
             self.out.false_keeps += delta >= 0.0
             self.before = (self.champion, self.truth)
-            self.champion = race.Standing(self.champion.mean + verdict.belief.shrunken, max(1, len(fresh)))
+            self.champion = race.MeasuredMean(self.champion.mean + verdict.belief.shrunken, max(1, len(fresh)))
             self.truth = true
 
     def go(self, experiments: int) -> Outcome:

@@ -57,7 +57,7 @@ class Origin:
         return f"{self.run}#{self.experiment}"
 
     @property
-    def whose(self) -> tuple[str, str, str]:
+    def identity(self) -> tuple[str, str, str]:
         """The run's tag, backend and device."""
         return self.run, self.backend, self.device
 

@@ -37,7 +37,7 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """Points of the live curve. The loss is what the train file logs; seconds and tokens are the core's."""
 
     seconds: list[float]
@@ -60,7 +60,7 @@ def take_apart(events: Events) -> Anatomy:
     return Anatomy(first, trained - first, frozen - trained, scored - frozen, audited - scored, finished - audited)
 
 
-def curve_of(events: Events) -> Curve:
+def curve_of(events: Events) -> LossCurve:
     """The training curve; tokens by the feeder's count, between whose reports they are interpolated."""
     start = _time(events, "first_batch")
     counted = [(float(event["t"]), float(event["tokens"])) for event in events if event["event"] in ("progress", "end")]
@@ -72,7 +72,7 @@ def curve_of(events: Events) -> Curve:
     ]
     at = [when for when, _ in points]
     seen = np.interp(at, times, tokens).tolist() if points else []
-    return Curve([when - start for when in at], seen, [loss for _, loss in points])
+    return LossCurve([when - start for when in at], seen, [loss for _, loss in points])
 
 
 def _time(events: Events, name: str) -> float:

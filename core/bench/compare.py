@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.core.bench.measure import Bench, Measured, Tell, describe, find_peak
+from autoresearch.core.bench.measure import BackendBench, BackendMeasurement, Tell, describe, find_peak
 from autoresearch.core.bench.parity import Parity, find_parity
 from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
@@ -21,7 +21,7 @@ TAIL = 0.1
 class Comparison:
     """Both sides, and what they have in common."""
 
-    sides: tuple[Measured, Measured]
+    sides: tuple[BackendMeasurement, BackendMeasurement]
     parity: Parity
     equal_tokens: float
     """As many as the slower side saw in its shortest trial."""
@@ -48,7 +48,7 @@ class Comparison:
 def compare(
     works: tuple[Work, Work],
     prepared: Prepared,
-    bench: Bench,
+    bench: BackendBench,
     seconds: float,
     seeds: list[int],
     tell: Tell,
@@ -67,14 +67,16 @@ def compare(
             tell(f"{work.backend}: training for {seconds:g} s, seed {seed}")
             mine.append(bench.trial(work, seconds, seed, device, peak))
     first, second = (
-        Measured(work.backend, device, describe(device), peak, [row for row, _ in mine], [curve for _, curve in mine])
+        BackendMeasurement(
+            work.backend, device, describe(device), peak, [row for row, _ in mine], [curve for _, curve in mine]
+        )
         for work, (device, peak), mine in zip(works, peaks, done, strict=True)
     )
     tokens = min((curve.tokens[-1] for side in (first, second) for curve in side.curves if curve.tokens), default=0.0)
     return Comparison((first, second), parity, tokens, (loss_at(first, tokens), loss_at(second, tokens)))
 
 
-def loss_at(side: Measured, tokens: float) -> float:
+def loss_at(side: BackendMeasurement, tokens: float) -> float:
     """The mean over the side's trials of the loss just before so many tokens, between points on a straight line.
 
     NaN without points.

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from autoresearch.backends.contract import Device
-from autoresearch.core.bench.anatomy import Curve, curve_of, read_events, take_apart
+from autoresearch.core.bench.anatomy import LossCurve, curve_of, read_events, take_apart
 from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
@@ -49,7 +49,7 @@ class Hardware(BaseModel):
         return f"{self.device}, {self.cores} core{'s' if self.cores > 1 else ''}"
 
 
-class Row(BaseModel):
+class TrialRow(BaseModel):
     """One trial of one backend. What does not exist is None. Times are seconds."""
 
     model_config = ConfigDict(frozen=True)
@@ -87,7 +87,7 @@ class Row(BaseModel):
 
 
 @dataclass(frozen=True)
-class Measured:
+class BackendMeasurement:
     """A backend's rows and what they have in common."""
 
     backend: str
@@ -95,8 +95,8 @@ class Measured:
     hardware: Hardware
     peak: dict[str, float]
     """FLOP/s of the fastest square products, by precision, measured just before."""
-    rows: list[Row]
-    curves: list[Curve]
+    rows: list[TrialRow]
+    curves: list[LossCurve]
 
     @property
     def precision(self) -> str:
@@ -110,7 +110,7 @@ class Measured:
 
     def as_json(self) -> dict[str, Any]:
         """For --json and RESULTS."""
-        names = [name for name in Row.model_fields if name not in LABELS]
+        names = [name for name in TrialRow.model_fields if name not in LABELS]
         return {
             "backend": self.backend,
             "hardware": self.hardware.model_dump(),
@@ -145,13 +145,15 @@ def find_peak(backend: str) -> tuple[Device, dict[str, float]]:
     return device, peak
 
 
-class Bench:
+class BackendBench:
     """Runs trials of any backend through the executor that `ar loop` uses."""
 
     def __init__(self, folder: Path, prepared: Prepared, observer: Observer | None, cancel: threading.Event) -> None:
         self._folder, self._prepared, self._observer, self._cancel = folder, prepared, observer, cancel
 
-    def trial(self, work: Work, seconds: float, seed: int, device: Device, peak: dict[str, float]) -> tuple[Row, Curve]:
+    def trial(
+        self, work: Work, seconds: float, seed: int, device: Device, peak: dict[str, float]
+    ) -> tuple[TrialRow, LossCurve]:
         """One trial. Raises `TrialError` when it does not end well, `TrialCancelled` when it was stopped."""
         folder = self._folder / f"{work.backend}-{seed}"
         request = TrialRequest(
@@ -199,7 +201,7 @@ def row_of(
     seconds: float,
     device: Device,
     peak: dict[str, float],
-) -> Row:
+) -> TrialRow:
     """A trial's row. Raises `ValueError` when an event is missing."""
     parts = take_apart(events)
     precision = precision_of(work, device)
@@ -209,7 +211,7 @@ def row_of(
     def share(flops: float | None) -> float | None:
         return flops * speed / yardstick if flops and speed and yardstick else None
 
-    return Row(
+    return TrialRow(
         backend=work.backend,
         preset=work.preset,
         seed=result.seed,
@@ -247,7 +249,7 @@ def precision_of(work: Work, device: Device) -> str:
 Tell = Callable[[str], None]
 
 
-def measure(work: Work, bench: Bench, seconds: float, seeds: list[int], tell: Tell) -> Measured:
+def measure(work: Work, bench: BackendBench, seconds: float, seeds: list[int], tell: Tell) -> BackendMeasurement:
     """The peak, then one trial per seed."""
     tell(f"{work.backend}: measuring matrix products")
     device, peak = find_peak(work.backend)
@@ -255,6 +257,6 @@ def measure(work: Work, bench: Bench, seconds: float, seeds: list[int], tell: Te
     for seed in seeds:
         tell(f"{work.backend}: training for {seconds:g} s, seed {seed}")
         done.append(bench.trial(work, seconds, seed, device, peak))
-    return Measured(
+    return BackendMeasurement(
         work.backend, device, describe(device), peak, [row for row, _ in done], [curve for _, curve in done]
     )

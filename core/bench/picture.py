@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoresearch.core.bench.compare import Comparison
-from autoresearch.core.bench.measure import Measured
+from autoresearch.core.bench.measure import BackendMeasurement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     figure.savefig(path)
 
 
-def draw_speed(axes: Axes, sides: tuple[Measured, Measured]) -> None:
+def draw_speed(axes: Axes, sides: tuple[BackendMeasurement, BackendMeasurement]) -> None:
     """Tokens a second, the median of each side's trials, with its share of the measured peak."""
     for place, (side, colour) in enumerate(zip(sides, COLOURS, strict=True)):
         speed, mfu, bpb = (side.median(name) or 0.0 for name in ("tokens_per_second", "mfu", "val_bpb"))

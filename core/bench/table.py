@@ -1,10 +1,10 @@
-"""Measured backends as a table for a person: a line per figure, a column per backend."""
+"""BackendMeasurement backends as a table for a person: a line per figure, a column per backend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoresearch.core.bench.measure import Measured
+from autoresearch.core.bench.measure import BackendMeasurement
 
 SCALES = {"tokens/s": 1.0, "ms": 1e3, "%": 1e2, "s": 1.0, "MiB": 1.0, "MFLOP": 1e-6, "": 1.0}
 LINES = (
@@ -29,7 +29,7 @@ LINES = (
 )
 
 
-def table(measured: Sequence[Measured]) -> str:
+def table(measured: Sequence[BackendMeasurement]) -> str:
     """Medians over the trials. With two backends, the last column is the first's figure over the second's."""
     rows: list[list[str]] = [["", *(one.backend for one in measured), *(["ratio"] if len(measured) == 2 else [])]]
     rows += [line("device", [one.hardware.place() for one in measured])]

@@ -14,7 +14,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import Corpus
+from autoresearch.core.cli.params import CorpusType
 
 
 @click.command()
@@ -23,7 +23,7 @@ from autoresearch.core.cli.params import Corpus
 )
 @click.option("--trials", type=click.IntRange(min=1), default=1, metavar="N", help="Medians are over so many.")
 @click.option("--common", is_flag=True, help="The work of `ar compare` instead of the preset's own.")
-@click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
 @require_isolation
 @pass_settings
 def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus: str | None) -> None:
@@ -33,7 +33,7 @@ def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus:
     products is remembered, and later trials show their `mfu` by it where there is no data sheet.
     """
     from autoresearch.core.bench import work
-    from autoresearch.core.bench.measure import Bench, measure
+    from autoresearch.core.bench.measure import BackendBench, measure
     from autoresearch.core.bench.table import table
     from autoresearch.core.cli.train import cancel_on_signal, new_folder
     from autoresearch.core.config import choose_preset, load_presets
@@ -49,6 +49,6 @@ def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus:
     prepared = ensure_prepared(settings, choose_preset(presets, wanted.preset), corpus=corpus)
     folder = new_folder(settings.workspace, f"{backend.name}-bench")
     with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
-        room = Bench(folder, prepared, view, cancel)
+        room = BackendBench(folder, prepared, view, cancel)
         measured = measure(wanted, room, seconds, list(range(trials)), view.note)
     click.echo(json.dumps(measured.as_json()) if settings.json else table([measured]))

@@ -1,4 +1,4 @@
-"""What `ar doctor` looks at. Each function returns findings; none raises, none changes anything."""
+"""What `ar doctor` looks at. Each function returns results; none raises, none changes anything."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEYS = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One prerequisite."""
 
     name: str
@@ -47,8 +47,8 @@ class Finding:
     fix: str | None = None
 
 
-def check_all(settings: Settings) -> Iterator[Finding]:
-    """Every finding, the quick ones first."""
+def check_all(settings: Settings) -> Iterator[CheckResult]:
+    """Every result, the quick ones first."""
     yield check_python()
     yield check_git()
     yield from check_backends(settings)
@@ -61,63 +61,63 @@ def check_all(settings: Settings) -> Iterator[Finding]:
     yield check_workspace(settings)
 
 
-def check_python() -> Finding:
+def check_python() -> CheckResult:
     """The interpreter that runs us, and so every trial."""
     version = platform.python_version()
     if sys.version_info < (3, 10):  # noqa: UP036 - a broken install is what this command is for
-        return Finding("python", "fail", version, "install Python 3.10 or newer")
-    return Finding("python", "pass", f"{version} at {sys.executable}")
+        return CheckResult("python", "fail", version, "install Python 3.10 or newer")
+    return CheckResult("python", "pass", f"{version} at {sys.executable}")
 
 
-def check_git() -> Finding:
+def check_git() -> CheckResult:
     """Git keeps every experiment."""
     found = shutil.which("git")
     if found is None:
-        return Finding("git", "fail", "not on PATH", "install git")
+        return CheckResult("git", "fail", "not on PATH", "install git")
     answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
-    return Finding("git", "pass", answer.stdout.strip().removeprefix("git version "))
+    return CheckResult("git", "pass", answer.stdout.strip().removeprefix("git version "))
 
 
-def check_backends(settings: Settings) -> Iterator[Finding]:
+def check_backends(settings: Settings) -> Iterator[CheckResult]:
     """Each backend's framework and device; the chosen one must work."""
     chosen = None
     try:
         backend = resolve_backend(settings)
         chosen = backend.name
-        yield Finding("backend", "pass", f"{chosen}: {backend.why}")
+        yield CheckResult("backend", "pass", f"{chosen}: {backend.why}")
     except ArError as error:
-        yield Finding("backend", "fail", error.message, error.fix or "choose another --backend, or see below")
+        yield CheckResult("backend", "fail", error.message, error.fix or "choose another --backend, or see below")
     for name in backend_names():
         yield check_device(name, required=name == chosen)
         if name == "mlx" and sys.platform == "linux":
             yield check_openblas(load_runtime(name))
 
 
-def check_device(name: str, *, required: bool) -> Finding:
+def check_device(name: str, *, required: bool) -> CheckResult:
     """One backend's device, asked of its framework in a child process."""
     from autoresearch.core.trial.device import probe_device
 
     missing = load_runtime(name).unavailable()
     if missing is not None:
         what, _, fix = missing.partition(": ")
-        return Finding(f"backend {name}", "fail" if required else "warn", what, fix or None)
+        return CheckResult(f"backend {name}", "fail" if required else "warn", what, fix or None)
     try:
         device = probe_device(name)
     except ArError as error:
-        return Finding(f"backend {name}", "fail" if required else "warn", error.message, error.fix)
+        return CheckResult(f"backend {name}", "fail" if required else "warn", error.message, error.fix)
     memory = f", {device.memory_mb / 1024:.0f} GiB" if device.memory_mb else ""
     detail = f"{device.framework} on {device.name} ({device.kind}{memory}, {device.precision}), preset {device.tier}"
-    return Finding(f"backend {name}", "pass", detail)
+    return CheckResult(f"backend {name}", "pass", detail)
 
 
-def check_openblas(runtime: Runtime) -> Finding:
+def check_openblas(runtime: Runtime) -> CheckResult:
     """The MLX wheel for Linux brings a BLAS that is about 40 times slower than OpenBLAS."""
     if runtime.unavailable() is not None or "LD_PRELOAD" in runtime.launch_environment():
-        return Finding("openblas", "pass", runtime.launch_environment().get("LD_PRELOAD", "not needed without mlx"))
-    return Finding("openblas", "warn", "not found: mlx will be slow on this CPU", "install libopenblas0-pthread")
+        return CheckResult("openblas", "pass", runtime.launch_environment().get("LD_PRELOAD", "not needed without mlx"))
+    return CheckResult("openblas", "warn", "not found: mlx will be slow on this CPU", "install libopenblas0-pthread")
 
 
-def check_isolation() -> Finding:
+def check_isolation() -> CheckResult:
     """How far a train file is shut away from the rest of the machine, and how to get the best level."""
     from autoresearch.core.trial.sandbox.levels import levels
 
@@ -125,15 +125,17 @@ def check_isolation() -> Finding:
     best = next(status.level for status in found if status.available)
     missing = {status.level: str(status.why_not) for status in found if not status.available}
     if best == "bubblewrap":
-        return Finding("isolation", "pass", "bubblewrap: no files, no network, no other processes")
+        return CheckResult("isolation", "pass", "bubblewrap: no files, no network, no other processes")
     if best == "landlock":
         detail = f"landlock: no files, no TCP; bubblewrap would hide more ({missing['bubblewrap']})"
-        return Finding("isolation", "pass", detail, _bubblewrap_fix())
+        return CheckResult("isolation", "pass", detail, _bubblewrap_fix())
     if best == "seatbelt":
-        return Finding("isolation", "pass", "seatbelt: no users' files, no network, writing in its own folder alone")
+        return CheckResult(
+            "isolation", "pass", "seatbelt: no users' files, no network, writing in its own folder alone"
+        )
     why = "; ".join(f"{level}: {reason}" for level, reason in missing.items() if "only" not in reason)
     detail = f"process: a train file can read what you can read ({why or 'this system has no walls'})"
-    return Finding("isolation", "warn", detail, _bubblewrap_fix() if sys.platform == "linux" else None)
+    return CheckResult("isolation", "warn", detail, _bubblewrap_fix() if sys.platform == "linux" else None)
 
 
 def _bubblewrap_fix() -> str:
@@ -146,38 +148,40 @@ def _bubblewrap_fix() -> str:
     )
 
 
-def check_compiler() -> Finding:
+def check_compiler() -> CheckResult:
     """torch.compile and mlx on a CPU call a C++ compiler."""
     found = next((path for name in ("g++", "clang++", "c++") if (path := shutil.which(name))), None)
     if found is None:
-        return Finding("compiler", "warn", "no C++ compiler: compiled training steps are not possible", "install g++")
-    return Finding("compiler", "pass", found)
+        return CheckResult(
+            "compiler", "warn", "no C++ compiler: compiled training steps are not possible", "install g++"
+        )
+    return CheckResult("compiler", "pass", found)
 
 
-def check_memory() -> Finding:
+def check_memory() -> CheckResult:
     """Host memory: the frameworks alone take about a gigabyte per process."""
     import psutil
 
     memory = psutil.virtual_memory()
     detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     if memory.available < 2 * GIB:
-        return Finding("memory", "warn", detail, "close other programs, or use --preset demo")
-    return Finding("memory", "pass", detail)
+        return CheckResult("memory", "warn", detail, "close other programs, or use --preset demo")
+    return CheckResult("memory", "pass", detail)
 
 
-def check_disk(folder: Path) -> Finding:
+def check_disk(folder: Path) -> CheckResult:
     """Room for prepared corpora: about 0.1 GiB for stdlib, several for climbmix."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     detail = f"{free / GIB:.1f} GiB free at {place}"
     if free < GIB / 2:
-        return Finding("disk", "fail", detail, "free some space, or set AR_DATA_DIR to another disk")
+        return CheckResult("disk", "fail", detail, "free some space, or set AR_DATA_DIR to another disk")
     if free < 5 * GIB:
-        return Finding("disk", "warn", detail, "enough for stdlib only; set AR_DATA_DIR to another disk for more")
-    return Finding("disk", "pass", detail)
+        return CheckResult("disk", "warn", detail, "enough for stdlib only; set AR_DATA_DIR to another disk for more")
+    return CheckResult("disk", "pass", detail)
 
 
-def check_data(folder: Path) -> Finding:
+def check_data(folder: Path) -> CheckResult:
     """Whether a corpus is prepared, and unchanged in size."""
     from autoresearch.core.data.manifest import Prepared
 
@@ -192,27 +196,29 @@ def check_data(folder: Path) -> Finding:
         except ArError as error:
             broken.append(error.message)
     if broken:
-        return Finding("data", "warn", "; ".join(broken), "ar prepare")
+        return CheckResult("data", "warn", "; ".join(broken), "ar prepare")
     if not opened:
-        return Finding("data", "warn", f"nothing prepared in {folder}", "ar prepare (or just ar loop: it prepares)")
-    return Finding("data", "pass", f"{'; '.join(opened)} in {folder}")
+        return CheckResult("data", "warn", f"nothing prepared in {folder}", "ar prepare (or just ar loop: it prepares)")
+    return CheckResult("data", "pass", f"{'; '.join(opened)} in {folder}")
 
 
-def check_keys() -> Finding:
+def check_keys() -> CheckResult:
     """Keys for language models, by name only. The default researcher needs none."""
     present = [name for name in KEYS if os.environ.get(name)]
-    return Finding("keys", "pass", ", ".join(present) or "none set; the tuner needs none")
+    return CheckResult("keys", "pass", ", ".join(present) or "none set; the tuner needs none")
 
 
-def check_workspace(settings: Settings) -> Finding:
+def check_workspace(settings: Settings) -> CheckResult:
     """Whether this is a git repository with a program and train files."""
     folder, fix = settings.workspace, "ar init DIR, then work in there"
     if not (folder / "program.md").is_file():
-        return Finding("workspace", "warn", f"{folder} has no program.md", fix)
+        return CheckResult("workspace", "warn", f"{folder} has no program.md", fix)
     files = sorted(folder.glob("backends/*/train.py"))
     if not files:
-        return Finding("workspace", "warn", f"{folder} has no backends/*/train.py", fix)
+        return CheckResult("workspace", "warn", f"{folder} has no backends/*/train.py", fix)
     inside = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, check=False)
     if inside.returncode != 0:
-        return Finding("workspace", "warn", f"{folder} is no git repository with a commit", "git init, git commit")
-    return Finding("workspace", "pass", f"{folder}: train files for {', '.join(file.parent.name for file in files)}")
+        return CheckResult("workspace", "warn", f"{folder} is no git repository with a commit", "git init, git commit")
+    return CheckResult(
+        "workspace", "pass", f"{folder}: train files for {', '.join(file.parent.name for file in files)}"
+    )

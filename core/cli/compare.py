@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, load_runtime, pass_settings, require_isolation
-from autoresearch.core.cli.params import Corpus
+from autoresearch.core.cli.params import CorpusType
 
 if TYPE_CHECKING:
     from autoresearch.core.bench.work import Work
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG", help="[default: in the trials' folder]"
 )
-@click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
 @require_isolation
 @pass_settings
 def compare(
@@ -39,7 +39,7 @@ def compare(
     those of the first backend's preset.
     """
     from autoresearch.core.bench.compare import compare as run
-    from autoresearch.core.bench.measure import Bench
+    from autoresearch.core.bench.measure import BackendBench
     from autoresearch.core.bench.picture import draw
     from autoresearch.core.bench.table import table
     from autoresearch.core.cli.train import cancel_on_signal, new_folder
@@ -49,7 +49,7 @@ def compare(
     prepared = ensure_prepared(settings, preset, corpus=corpus)
     folder = new_folder(settings.workspace, f"{first}-{second}")
     with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
-        room = Bench(folder, prepared, view, cancel)
+        room = BackendBench(folder, prepared, view, cancel)
         found = run(works, prepared, room, seconds, list(range(trials)), view.note, cancel)
     path = picture or folder / "compare.png"
     draw(found, path)

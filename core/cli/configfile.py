@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from autoresearch.core.cli.params import Corpus, Vocabularies
+from autoresearch.core.cli.params import CorpusType, Vocabularies
 from autoresearch.core.errors import UsageError
 
 FILE_NAME = "ar.toml"
@@ -171,7 +171,7 @@ def _checked(path: Path, text: str, command: str | None, option: click.Option, v
         wanted = "true or false" if option.is_flag else "one value or a list" if several else "one value"
         where = Origin(path, line_of(text, command, str(option.name)))
         raise UsageError(f"{where}: {written(str(option.name))} takes {wanted}.", fix="write it so, or leave it out")
-    if isinstance(value, str) and isinstance(option.type, click.Path | Corpus):
+    if isinstance(value, str) and isinstance(option.type, click.Path | CorpusType):
         beside = path.parent / Path(value).expanduser()
         return str(beside) if isinstance(option.type, click.Path) or beside.exists() else value
     return [value] if option.multiple and not isinstance(value, list) else value

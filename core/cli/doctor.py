@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from autoresearch.core.cli.checks import Finding, check_all
+from autoresearch.core.cli.checks import CheckResult, check_all
 from autoresearch.core.cli.context import Settings, pass_settings
 
 EXIT_PREREQUISITE = 3
@@ -18,26 +18,26 @@ _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 @pass_settings
 def doctor(settings: Settings) -> None:
     """Check every prerequisite: pass, warn or fail, and the one-line fix. Exit code 3 when one fails."""
-    findings = []
-    for finding in check_all(settings):
-        findings.append(finding)
+    results = []
+    for result in check_all(settings):
+        results.append(result)
         if not settings.json:
-            show(finding, quiet=settings.verbosity < 0)
-    failed = [finding.name for finding in findings if finding.status == "fail"]
+            show(result, quiet=settings.verbosity < 0)
+    failed = [result.name for result in results if result.status == "fail"]
     if settings.json:
-        click.echo(json.dumps({"ok": not failed, "checks": [asdict(finding) for finding in findings]}))
+        click.echo(json.dumps({"ok": not failed, "checks": [asdict(result) for result in results]}))
     else:
-        warnings = sum(finding.status == "warn" for finding in findings)
+        warnings = sum(result.status == "warn" for result in results)
         verdict = f"not ready: {', '.join(failed)}" if failed else "ready"
-        click.echo(f"{verdict} ({len(findings)} checks, {warnings} warnings)")
+        click.echo(f"{verdict} ({len(results)} checks, {warnings} warnings)")
     if failed:
         raise click.exceptions.Exit(EXIT_PREREQUISITE)
 
 
-def show(finding: Finding, *, quiet: bool) -> None:
-    """One line per finding, and one for its fix. Quiet shows only what is not well."""
-    if quiet and finding.status == "pass":
+def show(result: CheckResult, *, quiet: bool) -> None:
+    """One line per result, and one for its fix. Quiet shows only what is not well."""
+    if quiet and result.status == "pass":
         return
-    click.echo(f"{click.style(finding.status, fg=_COLOURS[finding.status])}  {finding.name:<13} {finding.detail}")
-    if finding.fix:
-        click.echo(f"{'':19} fix: {finding.fix}")
+    click.echo(f"{click.style(result.status, fg=_COLOURS[result.status])}  {result.name:<13} {result.detail}")
+    if result.fix:
+        click.echo(f"{'':19} fix: {result.fix}")

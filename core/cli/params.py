@@ -44,7 +44,7 @@ class Vocabularies(click.ParamType):
         return tuple(int(part) for part in parts)
 
 
-class Corpus(click.ParamType):
+class CorpusType(click.ParamType):
     """A corpus by name, or a path."""
 
     name = "corpus"

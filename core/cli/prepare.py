@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, pass_settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.params import Corpus, Vocabularies
+from autoresearch.core.cli.params import CorpusType, Vocabularies
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--corpus",
-    type=Corpus(),
+    type=CorpusType(),
     metavar="NAME|PATH",
     help="stdlib, climbmix, tinystories, a file or a folder.  [default: preset's]",
 )

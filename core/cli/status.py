@@ -24,7 +24,7 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
     """How a run is going, in one line."""
     from autoresearch.core.cli.runs import open_reader, run_rows
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.fleet.status import read_standing
+    from autoresearch.core.fleet.status import read_fleet_status
 
     if tag is not None:
         readers = [open_reader(settings.workspace, tag)]
@@ -38,7 +38,7 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
     for reader in readers:
         with reader:
             record = status_record(reader)
-            standing = read_standing(reader.folder) if record["state"] == "running" else None
+            standing = read_fleet_status(reader.folder) if record["state"] == "running" else None
             record["fleet"] = None if standing is None else asdict(standing)
             report = reader.verify() if verify else None
         if report is not None:

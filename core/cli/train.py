@@ -22,7 +22,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import Corpus
+from autoresearch.core.cli.params import CorpusType
 from autoresearch.core.errors import PrerequisiteError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ PROFILE_GRACE = {"grace_floor_seconds": 60.0}
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seeds the model and the order of the data."
 )
-@click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
 @click.option("--profile", is_flag=True, help="Trace a few batches; write profile.md and the trace.")
 @require_isolation
 @pass_settings

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from autoresearch.backends.contract import Array, BatchInfo, Packing, Runtime
-from autoresearch.core.data.frames import DOCUMENTS, END, FRAME, ROWS, Header, Request
+from autoresearch.core.data.frames import DOCUMENTS, END, FRAME, ROWS, FrameHeader, Request
 
 INTERVALS = 33
 """Of the last batches, from which the next one's time is expected."""
@@ -81,7 +81,7 @@ class FeedClient:
         self._watcher: Watcher | None = None
         self._deadline: float | None = None
         self._asked: Request | None = None
-        self._kept: dict[Request, tuple[Header, np.ndarray]] = {}
+        self._kept: dict[Request, tuple[FrameHeader, np.ndarray]] = {}
         self._intervals: dict[Request, deque[float]] = {}
         self._last: tuple[Request, float] | None = None
         self._over = False
@@ -138,7 +138,7 @@ class FeedClient:
         to_device = self._runtime.to_device
         return to_device(np.ascontiguousarray(rows[:, :-1])), to_device(np.ascontiguousarray(rows[:, 1:]))
 
-    def _next(self, request: Request) -> tuple[Header, np.ndarray] | None:
+    def _next(self, request: Request) -> tuple[FrameHeader, np.ndarray] | None:
         """The next frame of this shape, having asked for the one after it; None at the end."""
         if self._watcher is None:
             return self._take(request)
@@ -148,7 +148,7 @@ class FeedClient:
         finally:
             self._watcher.given()
 
-    def _take(self, request: Request) -> tuple[Header, np.ndarray] | None:
+    def _take(self, request: Request) -> tuple[FrameHeader, np.ndarray] | None:
         self._time(request)
         if not self._over and self._remaining() < self._expected(request):
             self._over = True
@@ -160,7 +160,7 @@ class FeedClient:
         self._last = (request, monotonic())
         return frame
 
-    def _fetch(self, request: Request) -> tuple[Header, np.ndarray] | None:
+    def _fetch(self, request: Request) -> tuple[FrameHeader, np.ndarray] | None:
         """Take the frame that was asked for ahead. One of another shape is kept for when that shape is wanted again."""
         if self._asked is not None and self._asked != request:
             other, self._asked = self._asked, None
@@ -182,9 +182,9 @@ class FeedClient:
             except OSError:  # The feed has closed; what it sent before, END last, is still to be read.
                 pass
 
-    def _receive(self) -> tuple[Header, np.ndarray] | None:
+    def _receive(self) -> tuple[FrameHeader, np.ndarray] | None:
         head = self._read(FRAME.size)
-        header = Header.unpack(head.tobytes()) if head is not None else None
+        header = FrameHeader.unpack(head.tobytes()) if head is not None else None
         if header is None or header.kind == END:
             self._closed(header)
             return None
@@ -213,7 +213,7 @@ class FeedClient:
             return None
         return buffer
 
-    def _closed(self, end: Header | None) -> None:
+    def _closed(self, end: FrameHeader | None) -> None:
         self._over = True
         if end is None and self._remaining() > 0:
             raise RuntimeError("the feed broke off before the deadline")

@@ -25,12 +25,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.data.ahead import Batch, PackAhead
-from autoresearch.core.data.frames import DOCUMENTS, END, REQUEST, ROWS, FrameError, Header, Request
+from autoresearch.core.data.frames import DOCUMENTS, END, REQUEST, ROWS, FrameError, FrameHeader, Request
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.data.mixing import Mixer
 from autoresearch.core.data.packing import Packer
+from autoresearch.core.data.prefetch import Batch, Prefetcher
 from autoresearch.core.data.shards import open_shard
+from autoresearch.core.data.shuffle_buffer import ShuffleBuffer
 from autoresearch.core.errors import DataError
 
 PROGRESS_SECONDS = 0.25
@@ -63,7 +63,7 @@ class Events:
 class Feed:
     """Answers the requests of one child."""
 
-    def __init__(self, sock: socket.socket, events: Events, ahead: PackAhead, budget_seconds: float) -> None:
+    def __init__(self, sock: socket.socket, events: Events, ahead: Prefetcher, budget_seconds: float) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._events = events
@@ -110,7 +110,7 @@ class Feed:
         self._check_deadline()
         self._sent_tokens += batch.tokens
         kind = DOCUMENTS if request.kind == DOCUMENTS else ROWS
-        header = Header(kind, batch.epoch, batch.rows, batch.columns, self._sent_tokens, self._deadline).pack()
+        header = FrameHeader(kind, batch.epoch, batch.rows, batch.columns, self._sent_tokens, self._deadline).pack()
         self._midway = True
         self._send(header)
         self._send(batch.payload)
@@ -181,7 +181,7 @@ class Feed:
         except OSError:
             pass
         try:
-            self._socket.send(Header(END, deadline=self._deadline or 0.0, tokens=self._sent_tokens).pack())
+            self._socket.send(FrameHeader(END, deadline=self._deadline or 0.0, tokens=self._sent_tokens).pack())
         except OSError:  # The child has not read the last frame; it will find the stream closed behind it.
             pass
 
@@ -196,7 +196,7 @@ def serve(prepared: Path, vocab: int, seed: int, budget_seconds: float, sock: so
         events.send("data_error", message=str(error))
         events.send("end", reason="closed", tokens=0, batches=0, epoch=0)
         return 1
-    Feed(sock, events, PackAhead(Mixer(Packer(shards, seed), seed)), budget_seconds).run()
+    Feed(sock, events, Prefetcher(ShuffleBuffer(Packer(shards, seed), seed)), budget_seconds).run()
     return 0
 
 

@@ -59,7 +59,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Header:
+class FrameHeader:
     """What precedes a frame's tokens."""
 
     kind: int
@@ -74,7 +74,7 @@ class Header:
         return FRAME.pack(FRAME_MAGIC, self.kind, self.epoch, self.rows, self.columns, self.tokens, self.deadline)
 
     @classmethod
-    def unpack(cls, data: bytes) -> Header:
+    def unpack(cls, data: bytes) -> FrameHeader:
         """Read FRAME.size bytes. Raises `FrameError`."""
         magic, *fields = FRAME.unpack(data)
         if magic != FRAME_MAGIC:

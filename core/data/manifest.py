@@ -50,13 +50,13 @@ class ScoredRows:
     sha256: str
 
 
-class Record(BaseModel):
+class ManifestPart(BaseModel):
     """Base of everything in the manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FileRecord(Record):
+class FileRecord(ManifestPart):
     """A file below the prepared folder."""
 
     path: str
@@ -65,7 +65,7 @@ class FileRecord(Record):
     sha256: str
 
 
-class Source(Record):
+class Source(ManifestPart):
     """Where the text came from."""
 
     corpus: str
@@ -77,7 +77,7 @@ class Source(Record):
     files: int
 
 
-class Removed(Record):
+class Removed(ManifestPart):
     """Text kept out of train because val or test hold it too. Test gives way to val in the same manner."""
 
     duplicate_documents: int
@@ -89,7 +89,7 @@ class Removed(Record):
     test_overlap_bytes: int
 
 
-class SplitRecord(Record):
+class SplitRecord(ManifestPart):
     """One split's text."""
 
     documents: int
@@ -98,14 +98,14 @@ class SplitRecord(Record):
     files: tuple[FileRecord, ...]
 
 
-class Yardsticks(Record):
+class Yardsticks(ManifestPart):
     """How well general compressors do on the val text, in bits per byte."""
 
     gzip_bpb: float
     xz_bpb: float
 
 
-class RowsRecord(Record):
+class RowsRecord(ManifestPart):
     """Scored rows of one split and T."""
 
     split: Literal["val", "test"]
@@ -118,7 +118,7 @@ class RowsRecord(Record):
     file: FileRecord
 
 
-class VocabularyRecord(Record):
+class VocabularyRecord(ManifestPart):
     """One tokenizer and all that was encoded with it."""
 
     size: int
@@ -138,7 +138,7 @@ class VocabularyRecord(Record):
         yield from (record.file for record in self.rows)
 
 
-class Manifest(Record):
+class Manifest(ManifestPart):
     """All of `manifest.json`."""
 
     format: int

@@ -14,16 +14,16 @@ from autoresearch.core.proposal import Finding, Origin
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 
 MOST = 100
-"""Findings of one run that are offered: those with the largest gains."""
-Whose = tuple[str, str, str]
+"""OfferedChanges of one run that are offered: those with the largest gains."""
+RunIdentity = tuple[str, str, str]
 """Tag, backend and device of a run."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class PeerKeeps:
     """What another run keeps at the moment."""
 
-    whose: Whose
+    identity: RunIdentity
     findings: tuple[Finding, ...]
     """The largest gains first."""
     roots: Mapping[Origin, Origin]
@@ -32,7 +32,7 @@ class Kept:
     """Every keep of it, however many."""
 
 
-class OtherRuns:
+class PeerRuns:
     """The runs beside one. One that cannot be read is said once; what was read of it before stays."""
 
     def __init__(self, folders: Callable[[], Iterable[Path]], say: Callable[[str], None]) -> None:
@@ -41,23 +41,23 @@ class OtherRuns:
         `say` is told what cannot be read.
         """
         self._folders, self.say = folders, say
-        self._seen: dict[Path, tuple[object, Kept]] = {}
+        self._seen: dict[Path, tuple[object, PeerKeeps]] = {}
         self._complained: set[Path] = set()
 
-    def look(self, own: Path, backend: str, device: str) -> list[Kept]:
+    def look(self, own: Path, backend: str, device: str) -> list[PeerKeeps]:
         """What runs of other backends or devices keep now; `own` is the folder of the run that asks."""
-        own, found = own.resolve(), dict[Whose, Kept]()
+        own, found = own.resolve(), dict[RunIdentity, PeerKeeps]()
         for folder in sorted({folder.resolve() for folder in self._folders()} - {own}):
             kept = self._read(folder, copied=folder.parent != own.parent)
-            if kept is None or kept.whose[1:] == (backend, device):
+            if kept is None or kept.identity[1:] == (backend, device):
                 continue
-            if kept.whose in found:
-                self._complain(folder, f"another folder holds a run {kept.whose[0]!r} of the same device as well")
+            if kept.identity in found:
+                self._complain(folder, f"another folder holds a run {kept.identity[0]!r} of the same device as well")
                 continue
-            found[kept.whose] = kept
+            found[kept.identity] = kept
         return list(found.values())
 
-    def _read(self, folder: Path, *, copied: bool) -> Kept | None:
+    def _read(self, folder: Path, *, copied: bool) -> PeerKeeps | None:
         state = _state(folder)
         before = self._seen.get(folder)
         if before is not None and before[0] == state:
@@ -94,7 +94,7 @@ def folders_of(workspace: Path, wanted: Sequence[str]) -> Callable[[], Iterable[
     return folders
 
 
-def read_kept(folder: Path, *, check: bool = False) -> Kept:
+def read_kept(folder: Path, *, check: bool = False) -> PeerKeeps:
     """What the run in that folder keeps. Raises `LedgerError` when its ledger cannot be read.
 
     `check` walks along the ledger's chain as well.
@@ -103,9 +103,9 @@ def read_kept(folder: Path, *, check: bool = False) -> Kept:
         if check and (fault := reader.verify().fault) is not None:
             raise LedgerError(f"it is not as it was written ({fault}).")
         run = reader.run()
-        whose = (run.tag, str(run.config["backend"]), str(run.config["device"]))
+        identity = (run.tag, str(run.config["backend"]), str(run.config["device"]))
         rows = [row for row in reader.keeps() if row.number]
-        origins = {row.number: Origin(run.tag, row.number, *whose[1:], row.delta) for row in rows}
+        origins = {row.number: Origin(run.tag, row.number, *identity[1:], row.delta) for row in rows}
         findings = []
         for row in sorted(rows, key=lambda row: (row.delta or 0.0, row.number))[:MOST]:
             findings.append(
@@ -119,10 +119,10 @@ def read_kept(folder: Path, *, check: bool = False) -> Kept:
                 )
             )
         roots = {origins[row.number]: row.origin for row in rows if row.origin is not None}
-    return Kept(whose, tuple(findings), roots, frozenset(origins.values()))
+    return PeerKeeps(identity, tuple(findings), roots, frozenset(origins.values()))
 
 
-def read_copy(folder: Path) -> Kept:
+def read_copy(folder: Path) -> PeerKeeps:
     """The same of a folder that came from elsewhere: it may be replaced at any time, be torn, or not be writable."""
     if not (folder / LEDGER_NAME).is_file():
         raise LedgerError(f"there is no {LEDGER_NAME} in it.")

@@ -17,7 +17,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.fleet.fair_scheduler import Answer, Key, Report, Word
 from autoresearch.core.fleet.node import Job, Node
-from autoresearch.core.fleet.shipping import Corpus
+from autoresearch.core.fleet.shipping import CorpusRef
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox.levels import STRENGTH
 
@@ -86,7 +86,7 @@ class Cluster(Protocol):
         """Those that live. Any exception: the cluster does not answer."""
         ...
 
-    def look(self, node: str, backend: str, corpus: Corpus | None = None) -> Node:
+    def look(self, node: str, backend: str, corpus: CorpusRef | None = None) -> Node:
         """What a node is, and whether it has the corpus. Raises `NodeLost`, or `ArError` when ar does not run there."""
         ...
 
@@ -149,7 +149,7 @@ Survey = Mapping[str, tuple[Room, "Node | str"]]
 """Every node by name: what it has to give, and what it is, or in words why ar does not run there."""
 
 
-def survey(cluster: Cluster, backend: str, corpus: Corpus | None = None, known: Collection[str] = ()) -> Survey:
+def survey(cluster: Cluster, backend: str, corpus: CorpusRef | None = None, known: Collection[str] = ()) -> Survey:
     """Look at every node that is not known. One that is lost meanwhile is left out: it may be there the next time."""
     rooms = {name: room for name, room in cluster.nodes().items() if name not in known}
 

@@ -19,8 +19,8 @@ from autoresearch.core.fleet.fair_scheduler import Answer, Key
 from autoresearch.core.fleet.local import LocalHandle
 from autoresearch.core.fleet.membership import Member, Membership
 from autoresearch.core.fleet.node import Job, Node
-from autoresearch.core.fleet.shipping import Corpus
-from autoresearch.core.fleet.status import Board, Standing
+from autoresearch.core.fleet.shipping import CorpusRef
+from autoresearch.core.fleet.status import Board, FleetStatus
 from autoresearch.core.store.exports import write_text
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox.levels import STRENGTH
@@ -42,7 +42,7 @@ class FleetExecutor:
         self,
         cluster: Cluster,
         wanted: Wanted,
-        corpus: Corpus,
+        corpus: CorpusRef,
         found: Survey | None = None,
         *,
         member: Member | None = None,
@@ -173,7 +173,7 @@ class FleetExecutor:
         """The sharing has said how things stand."""
         places = self._places()
         nodes = {place.node for place in places.values()}
-        standing = Standing(
+        standing = FleetStatus(
             at=time.time(),
             nodes=len(nodes),
             places=len(places),

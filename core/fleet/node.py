@@ -14,7 +14,7 @@ from typing import Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.config import data_dir
 from autoresearch.core.errors import ArError
-from autoresearch.core.fleet.shipping import Corpus, find_corpus, receive
+from autoresearch.core.fleet.shipping import CorpusRef, find_corpus, receive
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest
 
 BEAT_SECONDS = 1.0
@@ -39,7 +39,7 @@ class Node:
     has_corpus: bool
 
 
-def look(backend: str, corpus: Corpus | None = None) -> Node:
+def look(backend: str, corpus: CorpusRef | None = None) -> Node:
     """What this node is, and whether it has that corpus."""
     import socket
 
@@ -61,7 +61,7 @@ class Job:
     """One trial, with all that a node needs for it."""
 
     request: TrialRequest
-    corpus: Corpus
+    corpus: CorpusRef
     tolerances: bytes | None
     """Content of the file that the request names."""
 

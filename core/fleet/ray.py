@@ -22,7 +22,7 @@ from autoresearch.core.fleet import fair_scheduler
 from autoresearch.core.fleet.cluster import NodeLost, Place, Room
 from autoresearch.core.fleet.fair_scheduler import Answer, Report, Word
 from autoresearch.core.fleet.node import Job, Node, is_last, look, trial
-from autoresearch.core.fleet.shipping import Corpus
+from autoresearch.core.fleet.shipping import CorpusRef
 
 NAMESPACE, NAME = "autoresearch", "sharing-1"
 """The number is that of the language (see words.py): loops of different versions must not misunderstand each other."""
@@ -159,7 +159,7 @@ class RayCluster:
         alive = (node for node in self._ray.nodes() if node["Alive"])
         return {node["NodeID"]: _room(node) for node in alive}
 
-    def look(self, node: str, backend: str, corpus: Corpus | None = None) -> Node:
+    def look(self, node: str, backend: str, corpus: CorpusRef | None = None) -> Node:
         """What a node is, and whether it has the corpus."""
         self._check()
         try:
@@ -211,7 +211,7 @@ class RayCluster:
                     self._ray.cancel(stream, force=True)
                     deadline, forced = time.monotonic() + CANCEL_SECONDS, True
 
-    def _files(self, corpus: Corpus) -> dict[str, Any]:
+    def _files(self, corpus: CorpusRef) -> dict[str, Any]:
         """References to its files in the object store, where they are put once, when the first node lacks them."""
         with self._sending:
             for name in corpus.files:

@@ -15,7 +15,7 @@ from autoresearch.core.errors import DataError
 
 
 @dataclass(frozen=True)
-class Corpus:
+class CorpusRef:
     """A prepared folder, known by its manifest."""
 
     folder: Path
@@ -31,13 +31,15 @@ class Corpus:
         return data_dir() / f"{self.folder.name}-{self.sha256[:12]}"
 
 
-def corpus_of(folder: Path) -> Corpus:
+def corpus_of(folder: Path) -> CorpusRef:
     """Raises `DataError` when the folder is not a prepared corpus."""
     prepared = Prepared.open(folder)
-    return Corpus(folder.absolute(), _manifest_sha256(folder), (MANIFEST, *(f.path for f in prepared.manifest.files())))
+    return CorpusRef(
+        folder.absolute(), _manifest_sha256(folder), (MANIFEST, *(f.path for f in prepared.manifest.files()))
+    )
 
 
-def find_corpus(corpus: Corpus) -> Path | None:
+def find_corpus(corpus: CorpusRef) -> Path | None:
     """The prepared folder on this node: at the same path, or among its own data."""
     for place in (corpus.folder, data_dir() / corpus.folder.name, corpus.shipped):
         if (place / MANIFEST).is_file() and _manifest_sha256(place) == corpus.sha256:
@@ -45,7 +47,7 @@ def find_corpus(corpus: Corpus) -> Path | None:
     return None
 
 
-def receive(corpus: Corpus, fetch: Callable[[str], bytes]) -> Path:
+def receive(corpus: CorpusRef, fetch: Callable[[str], bytes]) -> Path:
     """Put the corpus among this node's data, whole or not at all. Raises `DataError` when a file is not what it was.
 
     `fetch` gives one file's bytes, so that no more than one is held in memory.

@@ -23,7 +23,7 @@ TURN_SECONDS, TURN_SAID_SECONDS = 5.0, 600.0
 
 
 @dataclass(frozen=True)
-class Standing:
+class FleetStatus:
     """A run among the others, as it heard last."""
 
     at: float
@@ -66,12 +66,12 @@ class Standing:
         return "fleet: " + "; ".join(parts) + (f" (as it was {age / 60:.0f} min ago)" if age > OLD_SECONDS else "")
 
 
-def read_standing(folder: Path) -> Standing | None:
+def read_fleet_status(folder: Path) -> FleetStatus | None:
     """Of the run in that folder; None when it is on no fleet, or nothing sensible is written there."""
     try:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))
         others = tuple((str(tag), int(used)) for tag, used in found["others"])
-        return Standing(**{**found, "others": others, "drained": tuple(map(str, found["drained"]))})
+        return FleetStatus(**{**found, "others": others, "drained": tuple(map(str, found["drained"]))})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -82,12 +82,12 @@ class Board:
     def __init__(self, tag: str, folder: Path | None, say: Callable[[str], None]) -> None:
         """No folder: nothing is written down."""
         self._tag, self._folder, self._say = tag, folder, say
-        self._written: Standing | None = None
-        self._said: Standing | None = None
+        self._written: FleetStatus | None = None
+        self._said: FleetStatus | None = None
         self._waits_since: float | None = None
         self._turn_said = float("-inf")
 
-    def show(self, now: Standing) -> None:
+    def show(self, now: FleetStatus) -> None:
         """How it stands now."""
         before, self._said = self._said, now
         if now.paused and not (before and before.paused):
@@ -110,7 +110,7 @@ class Board:
             with suppress(OSError):
                 (self._folder / NAME).unlink(missing_ok=True)
 
-    def _say_waits(self, now: Standing) -> None:
+    def _say_waits(self, now: FleetStatus) -> None:
         if not now.waits:
             self._waits_since = None
             return
@@ -120,7 +120,7 @@ class Board:
             who = ", ".join(tag for tag, used in now.others if used) or "nobody: its nodes are drained, or gone"
             self._say(f"waiting for a place on the fleet: those that fit are used by {who}")
 
-    def _write(self, now: Standing) -> None:
+    def _write(self, now: FleetStatus) -> None:
         written = self._written
         if written is not None:
             same = replace(now, at=written.at, share=written.share) == written

@@ -38,7 +38,7 @@ SAME_MARGIN, SAME_BAR = 0.5, 0.75
 
 
 @dataclass(frozen=True)
-class Standing:
+class MeasuredMean:
     """What is known of a source's true val_bpb."""
 
     mean: float
@@ -52,7 +52,7 @@ class Match:
 
     screen: float
     fresh: Sequence[float]
-    incumbent: Standing
+    incumbent: MeasuredMean
     sigma: float
     dof: float
     wealth: float

@@ -11,7 +11,7 @@ from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge import race
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, failure
 from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
-from autoresearch.core.judge.race import Match, Standing, Verdict
+from autoresearch.core.judge.race import Match, MeasuredMean, Verdict
 
 CHECK_EVERY = 20
 """Experiments between two looks at the champion."""
@@ -117,16 +117,16 @@ class Racing:
         return replace(decision, facts={**decision.facts, "baseline": _mean(evidence.baseline)})
 
 
-def standing(side: Side) -> Standing:
+def standing(side: Side) -> MeasuredMean:
     """Its estimate and every later repeat, which nothing has chosen. Raises `ValueError` without any measurement."""
     later = [_bpb(one) for one in _steady(side.trials) if not one.own]
     if side.estimate is None:
         every = [_bpb(one) for one in _steady(side.trials)]
         if not every:
             raise ValueError(f"experiment {side.experiment} has no measurement")
-        return Standing(sum(every) / len(every), len(every))
+        return MeasuredMean(sum(every) / len(every), len(every))
     trials = side.estimate_trials + len(later)
-    return Standing((side.estimate * side.estimate_trials + sum(later)) / trials, trials)
+    return MeasuredMean((side.estimate * side.estimate_trials + sum(later)) / trials, trials)
 
 
 def removes_code(candidate: Side, incumbent: Side) -> bool:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from autoresearch.core.config import Preset, RunConfig, runs_dir, train_file
 from autoresearch.core.errors import PrerequisiteError, SourceError
-from autoresearch.core.findings.offered import Findings
-from autoresearch.core.findings.peers import OtherRuns
+from autoresearch.core.findings.offered import OfferedChanges
+from autoresearch.core.findings.peers import PeerRuns
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
 from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
 from autoresearch.core.run.evidence import audit_bar, finished_trials, gather_evidence
@@ -47,11 +47,11 @@ class RunFiles:
         *,
         allow_dirty: bool = False,
         integrity: Integrity | None = None,
-        others: OtherRuns | None = None,
+        peers: PeerRuns | None = None,
     ) -> None:
         """Start the run, or take it up where it stopped. Starting needs a train file without uncommitted changes.
 
-        `integrity` watches the files that its verdicts hang on; None watches nothing. `others` are the runs whose
+        `integrity` watches the files that its verdicts hang on; None watches nothing. `peers` are the runs whose
         findings are offered to it.
         """
         self.tag, self.config, self._preset, self._allow_dirty = check_tag(tag), config, preset, allow_dirty
@@ -68,7 +68,7 @@ class RunFiles:
         self._texts = Texts(self.folder)
         try:
             self._open()
-            self.findings = None if others is None else Findings(self.ledger, others)
+            self.findings = None if peers is None else OfferedChanges(self.ledger, peers)
         except BaseException:
             self.__exit__()
             raise

@@ -14,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.findings.transfers import counts, transfers_of
 from autoresearch.core.store.git import branch_name
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.store.transfers import counts, transfers_of
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
 

@@ -18,7 +18,7 @@ from autoresearch.core.cli.main import run as ar
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.fleet.cluster import Cluster
 from autoresearch.core.fleet.ray import NAME, NAMESPACE
-from autoresearch.core.fleet.status import read_standing
+from autoresearch.core.fleet.status import read_fleet_status
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import TrialRow
 
@@ -48,7 +48,7 @@ class LoopProcess:
 
     def stands_still(self) -> bool:
         """Whether it has heard that it is paused, and nothing of it runs."""
-        found = read_standing(self.workspace / "runs" / self.tag)
+        found = read_fleet_status(self.workspace / "runs" / self.tag)
         return found is not None and (found.paused, found.used) == (True, 0)
 
     def check_finished(self) -> None:

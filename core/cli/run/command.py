@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import Corpus, Vocabularies
+from autoresearch.core.cli.params import CorpusType, Vocabularies
 from autoresearch.core.cli.run.hooks import Beside, BesideOptions, beside_options, check_beside
 from autoresearch.core.cli.run.options import (
     JUDGES,
@@ -25,7 +25,7 @@ from autoresearch.core.cli.run.options import (
     fleet_options,
     machine_words,
     make_researcher,
-    other_runs,
+    peer_runs,
     researcher_options,
     whole_machine,
     without_models,
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Training time of a trial.  [default: the preset's]",
 )
-@click.option("--corpus", type=Corpus(), metavar="NAME|PATH", help="Text to train on.  [default: the preset's]")
+@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Text to train on.  [default: the preset's]")
 @click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Prepared vocabularies.  [default: the preset's]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seeds models and data order.  [default: 0]")
 @findings_option
@@ -119,11 +119,11 @@ def loop(
             raise
         settings.say(str(error))
     wishes, limits = Wishes(judge, calibrate, budget, corpus, vocab, seed), Limits(experiments, hours)
-    others = other_runs(settings.workspace, findings, settings.say)
+    peers = peer_runs(settings.workspace, findings, settings.say)
     if dry_run:
         from autoresearch.core.cli.run.dry import dry_run as show_next
 
-        show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty, others=others)
+        show_next(settings, tag, wishes, researcher, options, limits, allow_dirty=allow_dirty, peers=peers)
         return
     places = Where(where, settings.say)
     tag, config, preset, prepared, device = choose_run(
@@ -132,9 +132,7 @@ def loop(
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
     executor = places.executor(tag, runs_dir(settings.workspace) / tag, config, device.kind, prepared)
     config = replace(config, machine=machine_words(config.machine, device.kind, executor))
-    with Run(
-        settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity, others=others
-    ) as run:
+    with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity, peers=peers) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
         go(settings, run, proposer, limits, prepared, beside, executor)
 
@@ -174,7 +172,7 @@ def go(
             awake(),
         ):
             if run.findings is not None:
-                run.findings.others.say = view.note
+                run.findings.peers.say = view.note
             if isinstance(executor, FleetExecutor):
                 executor.say = view.note  # a line written past the view would stand in the middle of it
             judge = make_judge(run.config.judge, preset=run.config.preset, calibrate=run.config.calibrate)

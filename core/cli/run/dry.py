@@ -16,7 +16,7 @@ from autoresearch.core.errors import ProposalError
 
 if TYPE_CHECKING:
     from autoresearch.core.cli.run.options import ResearcherOptions
-    from autoresearch.core.findings.peers import OtherRuns
+    from autoresearch.core.findings.peers import PeerRuns
     from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
     from autoresearch.core.run.loop import Limits
     from autoresearch.core.store.reader import LedgerReader
@@ -48,7 +48,7 @@ def dry_run(
     options: Any,
     limits: Limits,
     allow_dirty: bool,
-    others: OtherRuns | None = None,
+    peers: PeerRuns | None = None,
 ) -> None:
     """Say what the same command without --dry-run would do."""
     from autoresearch.core.cli.run.options import make_researcher
@@ -56,10 +56,10 @@ def dry_run(
 
     choice = pick_run(settings, tag)
     if choice.stored is None:
-        history, folder = first_history(choice, wishes, allow_dirty, others), None
+        history, folder = first_history(choice, wishes, allow_dirty, peers), None
     else:
         with open_reader(settings.workspace, choice.tag) as reader:
-            history, folder = stored_history(settings, reader, others), reader.folder
+            history, folder = stored_history(settings, reader, peers), reader.folder
     proposer = make_researcher(researcher, options, run_folder=folder, workspace=settings.workspace)
     record: dict[str, Any] = {
         "tag": choice.tag,
@@ -79,10 +79,10 @@ def dry_run(
         show(record)
 
 
-def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, others: OtherRuns | None = None) -> History:
+def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, peers: PeerRuns | None = None) -> History:
     """What a researcher would know of a new run after its baseline, but for the baseline's score."""
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.findings.offered import known_to
+    from autoresearch.core.findings.offered import findings_for
     from autoresearch.core.proposal import Attempt
     from autoresearch.core.run.run import starting_source
     from autoresearch.core.store.attempts import history_of
@@ -102,13 +102,13 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, others: Oth
         "vocabularies": wishes.vocab or preset.data.vocabularies,
     }
     own = (choice.tag, choice.backend.name, choice.device.name)
-    findings = known_to(others, runs_dir(workspace) / choice.tag, own, [])
+    findings = findings_for(peers, runs_dir(workspace) / choice.tag, own, [])
     return history_of(config, program_of(choice.settings), [baseline], baseline, findings)
 
 
-def stored_history(settings: Settings, reader: LedgerReader, others: OtherRuns | None = None) -> History:
+def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | None = None) -> History:
     """What a researcher would know of a run as it is now."""
-    from autoresearch.core.findings.offered import known_to
+    from autoresearch.core.findings.offered import findings_for
     from autoresearch.core.store.attempts import attempt_of, history_of
 
     def attempt(number: int) -> Attempt:
@@ -120,7 +120,7 @@ def stored_history(settings: Settings, reader: LedgerReader, others: OtherRuns |
     incumbent = next(one for one in reversed(attempts) if one.experiment == best)
     config = reader.run().config
     own = (reader.run().tag, config["backend"], config["device"])
-    findings = known_to(others, reader.folder, own, attempts)
+    findings = findings_for(peers, reader.folder, own, attempts)
     return history_of(config, program_of(settings), attempts, incumbent, findings)
 
 

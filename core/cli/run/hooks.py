@@ -63,7 +63,7 @@ def beside_options(function: F) -> F:
 
 def check_beside(options: BesideOptions) -> None:
     """Raises `PrerequisiteError` when a tracker's library is missing."""
-    from autoresearch.core.track.telling import check_library
+    from autoresearch.core.track.tracker_process import check_library
 
     for name in options.track:
         check_library(name)
@@ -75,12 +75,12 @@ class Beside:
     def __init__(self, options: BesideOptions, run: Run, say: Callable[[str], None]) -> None:
         """`say` is called from other threads."""
         from autoresearch.core.store.exports import BEST_TRAIN
-        from autoresearch.core.track.telling import Telling
+        from autoresearch.core.track.tracker_process import TrackerProcess
 
         facts = {"tag": run.tag, "folder": run.folder, "best_train": run.folder / BEST_TRAIN}
         self._run = run
         self._notices = Notices(options.on_keep, options.on_end, facts, say)
-        self._trackers = [Telling(name, run.ledger, say) for name in dict.fromkeys(options.track)]
+        self._trackers = [TrackerProcess(name, run.ledger, say) for name in dict.fromkeys(options.track)]
 
     def decided(self, row: ExperimentRow) -> None:
         """Pass it on; never waits."""

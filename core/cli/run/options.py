@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autoresearch.backends.contract import Device
     from autoresearch.core.config import RunConfig
     from autoresearch.core.data.manifest import Prepared
-    from autoresearch.core.findings.peers import OtherRuns
+    from autoresearch.core.findings.peers import PeerRuns
     from autoresearch.core.fleet.cluster import Survey
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.fleet.local import LocalExecutor
@@ -382,12 +382,12 @@ findings_option: Callable[[Any], Any] = click.option(
 )
 
 
-def other_runs(workspace: Path, wanted: tuple[str, ...], say: Callable[[str], None]) -> OtherRuns | None:
+def peer_runs(workspace: Path, wanted: tuple[str, ...], say: Callable[[str], None]) -> PeerRuns | None:
     """The runs that are looked at; None where nobody's findings are wanted. Raises `UsageError`."""
-    from autoresearch.core.findings.peers import OtherRuns, folders_of
+    from autoresearch.core.findings.peers import PeerRuns, folders_of
 
     if "none" not in wanted:
-        return OtherRuns(folders_of(workspace, wanted), say)
+        return PeerRuns(folders_of(workspace, wanted), say)
     if len(wanted) > 1:
         raise UsageError("--findings none, and others beside it.", fix="leave either out")
     return None

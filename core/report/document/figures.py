@@ -13,9 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from autoresearch.core.findings.transfers import Transfer
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.store.transfers import Transfer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,6 @@ from typing import Any
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
-from autoresearch.core.findings.transfers import Transfer, counts, transfers_of
 from autoresearch.core.proposal import Status
 from autoresearch.core.report.document.reproduction import Reproduction, reproduction_of
 from autoresearch.core.report.document.statistics import (
@@ -22,6 +21,7 @@ from autoresearch.core.report.document.statistics import (
 )
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
+from autoresearch.core.store.transfers import Transfer, counts, transfers_of
 
 FAILED: tuple[Status, ...] = ("crash", "invalid", "timeout")
 

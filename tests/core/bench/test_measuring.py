@@ -14,7 +14,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.bench import work as works
 from autoresearch.core.bench.anatomy import curve_of, take_apart
 from autoresearch.core.bench.compare import Comparison, loss_at
-from autoresearch.core.bench.measure import Bench, Measured, describe
+from autoresearch.core.bench.measure import BackendBench, BackendMeasurement, describe
 from autoresearch.core.bench.parity import STEPS, Parity, find_parity
 from autoresearch.core.bench.picture import draw
 from autoresearch.core.bench.table import table
@@ -29,10 +29,12 @@ DATA = DataPreset(corpus="", vocabularies=(512,), eval_seq_len=256, val_bytes=20
 NULL = Work("null", "demo", NULL_SOURCE, DATA, 16, 30.0)
 
 
-def two_trials(prepared: Prepared, folder: Path) -> Measured:
-    bench = Bench(folder, prepared, None, threading.Event())
+def two_trials(prepared: Prepared, folder: Path) -> BackendMeasurement:
+    bench = BackendBench(folder, prepared, None, threading.Event())
     done = [bench.trial(NULL, 0.3, seed, DEVICE, {"fp32": 1e9}) for seed in (0, 1)]
-    return Measured("null", DEVICE, describe(DEVICE), {"fp32": 1e9}, [row for row, _ in done], [c for _, c in done])
+    return BackendMeasurement(
+        "null", DEVICE, describe(DEVICE), {"fp32": 1e9}, [row for row, _ in done], [c for _, c in done]
+    )
 
 
 def test_a_backend_is_measured_and_two_are_compared(prepared: Prepared, tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_the_same_weights_give_the_same_logits_and_losses_unless_the_files_diffe
 def test_a_trial_that_fails_is_no_measurement(prepared: Prepared, tmp_path: Path) -> None:
     broken = replace(NULL, source=NULL_SOURCE.replace("def build(spec):", "def build(spec):\n    raise OSError('no')"))
     with pytest.raises(TrialError, match="seed 3 ended as crash"):
-        Bench(tmp_path, prepared, None, threading.Event()).trial(broken, 0.3, 3, DEVICE, {})
+        BackendBench(tmp_path, prepared, None, threading.Event()).trial(broken, 0.3, 3, DEVICE, {})
 
 
 def test_the_parts_of_a_trial_are_all_of_it() -> None:

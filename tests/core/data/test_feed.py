@@ -20,7 +20,7 @@ import pytest
 from made_corpora import VOCAB
 
 from autoresearch.core.data.client import FeedClient, FeedClock
-from autoresearch.core.data.frames import END, FRAME, REQUEST, REQUEST_MAGIC, ROWS, Header, Request
+from autoresearch.core.data.frames import END, FRAME, REQUEST, REQUEST_MAGIC, ROWS, FrameHeader, Request
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.shards import open_shard
 
@@ -67,12 +67,12 @@ class RunningFeed:
                 data += part
         return data
 
-    def frame(self) -> Header | None:
+    def frame(self) -> FrameHeader | None:
         """Read one frame of rows whole; None when the stream ends before."""
         head = self.read(FRAME.size)
         if len(head) < FRAME.size:
             return None
-        header = Header.unpack(head)
+        header = FrameHeader.unpack(head)
         size = 2 * header.rows * header.columns
         return header if len(self.read(size)) == size else None
 

@@ -13,7 +13,7 @@ from null_trials import NULL_SOURCE
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.cli.run.session import findings_words
-from autoresearch.core.findings.peers import OtherRuns, folders_of
+from autoresearch.core.findings.peers import PeerRuns, folders_of
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Proposal
@@ -44,9 +44,9 @@ def drive(tmp_path, prepared):
     common = replace(CONFIG, prepared=str(prepared.folder), eval_seq_len=256, score_rows=16, train_seconds=0.6)
 
     def drive(tag, device, researcher, experiments):
-        look, executor = OtherRuns(folders_of(workspace, ("auto",)), drive.said.append), LocalExecutor()
+        look, executor = PeerRuns(folders_of(workspace, ("auto",)), drive.said.append), LocalExecutor()
         try:
-            with Run(workspace, tag, replace(common, device=device), DEMO, others=look) as run:
+            with Run(workspace, tag, replace(common, device=device), DEMO, peers=look) as run:
                 Loop(run, researcher, Greedy(), executor, limits=Limits(experiments)).go()
         finally:
             executor.close()

@@ -21,7 +21,7 @@ from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.fair_scheduler import Sharing
 from autoresearch.core.fleet.node import Job, Node
-from autoresearch.core.fleet.shipping import Corpus, corpus_of, find_corpus, receive
+from autoresearch.core.fleet.shipping import CorpusRef, corpus_of, find_corpus, receive
 from autoresearch.core.trial.supervisor import TrialCancelled
 
 CPU = Device("numpy", "A CPU", 1000.0, "fp32", "numpy 2")
@@ -54,7 +54,7 @@ class Played:
             raise ConnectionError("no head")
         return {name: Room(8.0, self.gpus, 1e9) for name in self.there if name not in self.lost}
 
-    def look(self, name: str, backend: str, corpus: Corpus | None = None) -> Node:
+    def look(self, name: str, backend: str, corpus: CorpusRef | None = None) -> Node:
         found = self.there[name]
         if isinstance(found, Exception):
             raise found
@@ -79,11 +79,11 @@ class Played:
 
 
 @pytest.fixture
-def corpus(prepared: Prepared) -> Corpus:
+def corpus(prepared: Prepared) -> CorpusRef:
     return corpus_of(prepared.folder)
 
 
-def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_place(corpus: Corpus) -> None:
+def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_place(corpus: CorpusRef) -> None:
     said: list[str] = []
     there = {
         "a": node(),
@@ -123,7 +123,7 @@ def test_the_device_of_a_run_is_the_kind_with_the_most_places_or_the_one_it_had(
         choose_device(found, like="B200")
 
 
-def test_a_result_comes_home_with_its_files(corpus: Corpus, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_result_comes_home_with_its_files(corpus: CorpusRef, prepared: Prepared, tmp_path: Path) -> None:
     cluster = Played({"a": node(has_corpus=False)})
     executor, asked = FleetExecutor(cluster, WANTED, corpus), request(prepared, tmp_path / "t")
     cluster.go.set()
@@ -138,7 +138,7 @@ def test_a_result_comes_home_with_its_files(corpus: Corpus, prepared: Prepared, 
 
 
 def test_a_lost_node_ends_its_trial_and_takes_its_place_away(
-    corpus: Corpus, prepared: Prepared, tmp_path: Path
+    corpus: CorpusRef, prepared: Prepared, tmp_path: Path
 ) -> None:
     cluster, said = Played({"a": node(), "b": node()}), list[str]()
     executor = FleetExecutor(cluster, WANTED, corpus, say=said.append)
@@ -164,7 +164,7 @@ def test_a_lost_node_ends_its_trial_and_takes_its_place_away(
 
 
 def test_a_cluster_that_does_not_answer_any_more_is_given_up(
-    corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: CorpusRef, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_executor, "LOOK_SECONDS", 0.05)
     cluster = Played({"a": node()})
@@ -179,11 +179,11 @@ def test_a_cluster_that_does_not_answer_any_more_is_given_up(
 
 
 def test_a_corpus_is_found_by_its_manifest_or_received_whole(
-    corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: CorpusRef, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AR_DATA_DIR", str(tmp_path / "data"))
     assert find_corpus(corpus) == prepared.folder
-    away = Corpus(tmp_path / "nowhere", corpus.sha256, corpus.files)
+    away = CorpusRef(tmp_path / "nowhere", corpus.sha256, corpus.files)
     assert find_corpus(away) is None
 
     def fetch(name: str) -> bytes:
@@ -199,7 +199,7 @@ def test_a_corpus_is_found_by_its_manifest_or_received_whole(
     assert find_corpus(away) == place == receive(away, spoilt)
     Prepared.open(place).verify()
     with pytest.raises(DataError, match="outside its folder"):
-        receive(Corpus(tmp_path / "evil", "0" * 64, ("../../x",)), lambda name: b"x")
+        receive(CorpusRef(tmp_path / "evil", "0" * 64, ("../../x",)), lambda name: b"x")
 
 
 def ended(handle: Any) -> bool:

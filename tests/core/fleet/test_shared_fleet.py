@@ -22,10 +22,10 @@ from autoresearch.core.fleet.cluster import Room
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.fair_scheduler import Answer, Report, RunReport, Sharing, Word
 from autoresearch.core.fleet.membership import Member
-from autoresearch.core.fleet.shipping import Corpus, corpus_of
-from autoresearch.core.fleet.status import Board, Standing, read_standing
+from autoresearch.core.fleet.shipping import CorpusRef, corpus_of
+from autoresearch.core.fleet.status import Board, FleetStatus, read_fleet_status
 
-ALONE = Standing(0.0, 2, 2, 1, 0, 1.0, 0.5, False, (), ())
+ALONE = FleetStatus(0.0, 2, 2, 1, 0, 1.0, 0.5, False, (), ())
 
 
 class OneAtATime(Sharing):
@@ -47,7 +47,7 @@ class OneAtATime(Sharing):
 
 
 @pytest.fixture
-def corpus(prepared: Prepared) -> Corpus:
+def corpus(prepared: Prepared) -> CorpusRef:
     return corpus_of(prepared.folder)
 
 
@@ -56,12 +56,12 @@ def cluster() -> Played:
     return Played({"a": node(), "b": node()}, sharing=OneAtATime())
 
 
-def executor_of(cluster: Played, corpus: Corpus, tag: str, folder: Path, **more: Any) -> FleetExecutor:
+def executor_of(cluster: Played, corpus: CorpusRef, tag: str, folder: Path, **more: Any) -> FleetExecutor:
     return FleetExecutor(cluster, WANTED, corpus, member=Member(tag, folder, host="box"), **more)
 
 
 def test_two_runs_never_have_the_same_place_and_each_has_its_own(
-    cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path
+    cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path
 ) -> None:
     first, second = (executor_of(cluster, corpus, tag, tmp_path / tag) for tag in ("night", "day"))
     assert (second.places, second.others) == (2, ("night",))
@@ -78,7 +78,7 @@ def test_two_runs_never_have_the_same_place_and_each_has_its_own(
 
 
 def test_a_place_is_free_for_the_next_trial_as_soon_as_there_is_a_result(
-    cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(membership, "GIVE_SECONDS", 60.0)  # on the busiest machine
     monkeypatch.setattr(fair_scheduler, "PROMISE_SECONDS", 60.0)
@@ -91,7 +91,7 @@ def test_a_place_is_free_for_the_next_trial_as_soon_as_there_is_a_result(
     executor.close()
 
 
-def test_a_lost_answer_costs_no_place(cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_lost_answer_costs_no_place(cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path) -> None:
     executor = executor_of(cluster, corpus, "night", tmp_path / "r")
     assert isinstance(cluster.sharing, OneAtATime)
     cluster.sharing.lose = 2
@@ -105,7 +105,7 @@ def test_a_lost_answer_costs_no_place(cluster: Played, corpus: Corpus, prepared:
 
 
 def test_a_sharing_that_does_not_answer_any_more_counts_as_a_cluster_that_is_gone(
-    cluster: Played, corpus: Corpus, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor = executor_of(cluster, corpus, "night", tmp_path / "r")
     handle = executor.submit(request(prepared, tmp_path / "t"))
@@ -120,7 +120,7 @@ def test_a_sharing_that_does_not_answer_any_more_counts_as_a_cluster_that_is_gon
 
 
 def test_a_paused_run_and_a_drained_node_get_nothing_new_and_are_told_of(
-    cluster: Played, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Played, corpus: CorpusRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(membership, "SYNC_SECONDS", 0.02)
     monkeypatch.setattr(status, "AT_MOST_SECONDS", 0.0)
@@ -131,14 +131,14 @@ def test_a_paused_run_and_a_drained_node_get_nothing_new_and_are_told_of(
     cluster.sharing.pause(run["run"], True)
     wait_for(lambda: executor.capacity() == 0)
     wait_for(lambda: said and "paused on the fleet" in said[-1] and "`ar fleet resume night`" in said[-1])
-    wait_for(lambda: (found := read_standing(folder)) is not None and found.paused)
+    wait_for(lambda: (found := read_fleet_status(folder)) is not None and found.paused)
     cluster.sharing.pause(run["run"], False)
     cluster.sharing.drain("a", True)
     wait_for(lambda: executor.capacity() == 1)
     wait_for(lambda: any("resumed" in line for line in said) and any("node h is drained" in line for line in said))
-    wait_for(lambda: (found := read_standing(folder)) is not None and found.drained == ("h",))
+    wait_for(lambda: (found := read_fleet_status(folder)) is not None and found.drained == ("h",))
     executor.close()
-    assert read_standing(folder) is None
+    assert read_fleet_status(folder) is None
 
 
 def test_a_run_that_waits_for_its_turn_says_so_once_in_a_while(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_status_shows_the_fleet_while_the_run_runs_and_says_when_that_was(
     assert ar(["--workspace", str(workspace), "status"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     (run.folder / status.NAME).write_text('{"others": 3}')
-    assert read_standing(run.folder) is None
+    assert read_fleet_status(run.folder) is None
 
 
 def run_report(tag: str, host: str, **changes: Any) -> RunReport:

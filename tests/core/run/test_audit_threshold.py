@@ -71,5 +71,5 @@ def test_what_the_judge_would_keep_or_race_lies_below_the_bar(ledger: Ledger) ->
     bar = audit_bar(ledger, 1)
     assert bar is not None
     for removes_code in (False, True):
-        match = race.Match(bar, [], race.Standing(2.0, 2), 0.02, 10, race.FIRST_WEALTH, 0, 0, removes_code)
+        match = race.Match(bar, [], race.MeasuredMean(2.0, 2), 0.02, 10, race.FIRST_WEALTH, 0, 0, removes_code)
         assert race.judge(match).step == "discard"

@@ -14,9 +14,9 @@ from prerequisites import lacking
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.track import telling as telling_module
-from autoresearch.core.track.telling import Telling, check_library
+from autoresearch.core.track import tracker_process
 from autoresearch.core.track.tracker import NAMES, PROJECT
+from autoresearch.core.track.tracker_process import TrackerProcess, check_library
 
 BPB = [1.0, 0.9, 1.2]
 """What the three decisions below have come to."""
@@ -25,7 +25,7 @@ BPB = [1.0, 0.9, 1.2]
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """Every library keeps what it is told in here, and asks no network."""
-    monkeypatch.setattr(telling_module, "PATIENCE_SECONDS", 120.0)  # libraries take long to import on a busy machine
+    monkeypatch.setattr(tracker_process, "PATIENCE_SECONDS", 120.0)  # libraries take long to import on a busy machine
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -43,7 +43,7 @@ def tell(run, name, *researchers, state="finished"):
     """Run the loop once for each researcher, as invocations that go on with the run; returns what was said."""
     said = []
     for researcher, count in researchers:
-        telling = Telling(name, run.ledger, said.append)
+        telling = TrackerProcess(name, run.ledger, said.append)
         Loop(run, researcher, Greedy(), Scripted(), limits=Limits(count), on_decided=telling.decided).go()
         telling.close(state, "as many as were asked for")
     return said
@@ -131,12 +131,12 @@ def test_a_tracker_that_fails_is_said_once_and_the_run_goes_on(tmp_path, places,
 
 
 def test_a_tracker_that_hangs_holds_up_neither_the_loop_nor_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(telling_module, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(tracker_process, "PATIENCE_SECONDS", 0.5)
     (tmp_path / "sleeper").write_text("#!/bin/sh\nexec sleep 600\n")
     (tmp_path / "sleeper").chmod(0o755)
-    monkeypatch.setattr(telling_module.sys, "executable", str(tmp_path / "sleeper"))
+    monkeypatch.setattr(tracker_process.sys, "executable", str(tmp_path / "sleeper"))
     with open_run(make_workspace(tmp_path / "w"), "first") as run:
-        telling = Telling("wandb", run.ledger, (said := []).append)
+        telling = TrackerProcess("wandb", run.ledger, (said := []).append)
         Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1), on_decided=telling.decided).go()
         telling.close("finished", "")
     assert telling._child.returncode == -9

@@ -11,9 +11,8 @@ import pytest
 from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, width_of
 from side_by_side import Edits, Field, numbers, two_constants
 
-from autoresearch.core.findings.offered import offered
-from autoresearch.core.findings.peers import OtherRuns, folders_of
-from autoresearch.core.findings.transfers import transfers_of
+from autoresearch.core.findings.offered import offered_changes
+from autoresearch.core.findings.peers import PeerRuns, folders_of
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Origin, Proposal
@@ -22,6 +21,7 @@ from autoresearch.core.store.git import Repository
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.schema import SCHEMA_VERSION
+from autoresearch.core.store.transfers import transfers_of
 
 MAC = replace(CONFIG, device="Apple M4")
 
@@ -36,8 +36,8 @@ def said():
     return []
 
 
-def go(workspace, tag, config, researcher, executor=None, n=None, others=None):
-    with open_run(workspace, tag, config, others=others) as run:
+def go(workspace, tag, config, researcher, executor=None, n=None, peers=None):
+    with open_run(workspace, tag, config, peers=peers) as run:
         Loop(run, researcher, Greedy(), executor or Scripted(), limits=Limits(n)).go()
 
 
@@ -46,20 +46,20 @@ def mac(workspace, *widths, tag="mac", config=MAC):
     go(workspace, tag, config, Widths(*widths), n=len(widths))
 
 
-def others(workspace, said, *wanted):
-    return OtherRuns(folders_of(workspace, wanted or ("auto",)), said.append)
+def peers(workspace, said, *wanted):
+    return PeerRuns(folders_of(workspace, wanted or ("auto",)), said.append)
 
 
-def opened(workspace, others, tag="t", config=CONFIG):
+def opened(workspace, peers, tag="t", config=CONFIG):
     """A run with a baseline."""
     if not (workspace / "runs" / tag).exists():
         go(workspace, tag, config, Widths(), n=0)
-    return open_run(workspace, tag, config, others=others)
+    return open_run(workspace, tag, config, peers=peers)
 
 
 def told(workspace, said, *wanted, tag="t", config=CONFIG):
     """What a run knows when it is taken up."""
-    with opened(workspace, others(workspace, said, *wanted), tag, config) as run:
+    with opened(workspace, peers(workspace, said, *wanted), tag, config) as run:
         return run.history("").findings
 
 
@@ -101,7 +101,7 @@ def test_a_run_of_the_same_backend_and_device_is_none_and_so_is_the_run_itself(w
 
 def test_a_keep_that_did_not_hold_is_withdrawn_and_the_ledger_says_so(workspace, said):
     mac(workspace, 9, 8)
-    with opened(workspace, others(workspace, said)) as run:
+    with opened(workspace, peers(workspace, said)) as run:
         assert names(run.history("").findings) == ["mac#1", "mac#2"]
         with Ledger(workspace / "runs/mac") as ledger:
             ledger.demote(Demotion(2, "it did not hold"), 1)
@@ -111,7 +111,7 @@ def test_a_keep_that_did_not_hold_is_withdrawn_and_the_ledger_says_so(workspace,
 
 def test_nothing_is_said_or_noted_twice_by_a_run_that_is_taken_up(workspace, said):
     mac(workspace, 9)
-    go(workspace, "t", CONFIG, Taker(20), n=1, others=others(workspace, said))
+    go(workspace, "t", CONFIG, Taker(20), n=1, peers=peers(workspace, said))
     assert names(told(workspace, said)) == ["mac#1"] and len(said) == 1
     with LedgerReader(workspace / "runs/t") as reader:
         assert len(reader.events("finding")) == 1
@@ -120,7 +120,7 @@ def test_nothing_is_said_or_noted_twice_by_a_run_that_is_taken_up(workspace, sai
 def test_a_finding_becomes_an_ordinary_experiment_once_and_is_not_offered_again(workspace, said):
     mac(workspace, 9, 3)
     executor = Scripted()
-    go(workspace, "t", CONFIG, Taker(20), executor, n=2, others=others(workspace, said))
+    go(workspace, "t", CONFIG, Taker(20), executor, n=2, peers=peers(workspace, said))
     assert [width_of(request.source) for request in executor.requests] == [10, 3, 9]
     best, other = told(workspace, said)
     assert (best.outcome, best.experiment, best.delta) == ("keep", 1, pytest.approx(-0.7))
@@ -135,7 +135,7 @@ def test_a_finding_becomes_an_ordinary_experiment_once_and_is_not_offered_again(
 
 def test_what_is_in_flight_is_so_and_the_history_says_it(workspace, said):
     mac(workspace, 9)
-    with opened(workspace, others(workspace, said)) as run:
+    with opened(workspace, peers(workspace, said)) as run:
         (finding,) = run.history("").findings
         run.propose(Taker().propose(run.history("")), "")
         (now,) = run.history("").findings
@@ -145,7 +145,7 @@ def test_what_is_in_flight_is_so_and_the_history_says_it(workspace, said):
 
 def test_a_finding_does_not_come_back_to_where_it_was_made_nor_by_two_ways(workspace, said):
     go(workspace, "t", CONFIG, Widths(9), n=1)
-    go(workspace, "mac", MAC, Taker(), n=1, others=others(workspace, said))
+    go(workspace, "mac", MAC, Taker(), n=1, peers=peers(workspace, said))
     assert told(workspace, said) == (), "mac#1 is its own"
     h200 = replace(CONFIG, device="NVIDIA H200")
     assert names(told(workspace, said, tag="third", config=h200)) == ["t#1"], "mac#1 is the same"
@@ -202,7 +202,7 @@ def test_a_ledger_that_cannot_be_read_is_said_once_and_costs_nothing(workspace, 
         )
         connection.commit()
         connection.close()
-    with opened(workspace, others(workspace, said, "auto", str(folder))) as run:
+    with opened(workspace, peers(workspace, said, "auto", str(folder))) as run:
         assert [names(run.history("").findings) for _ in range(3)] == [["sound#1"]] * 3
     complaints = [line for line in said if line.startswith(f"no findings are taken from {folder}")]
     assert len(complaints) == 1
@@ -219,7 +219,7 @@ def test_a_ledger_of_the_version_before_is_read_and_left_as_it_is(workspace, sai
 
 
 def test_a_ledger_that_is_being_written_is_read_and_what_it_keeps_meanwhile_is_found(workspace, said):
-    look = others(workspace, said)
+    look = peers(workspace, said)
     with opened(workspace, look) as run, open_run(workspace, "mac", MAC) as other:
 
         def whats_known(request):
@@ -235,7 +235,7 @@ def test_a_ledger_that_is_being_written_is_read_and_what_it_keeps_meanwhile_is_f
 
 def test_what_was_read_before_stays_while_a_ledger_is_away(workspace, said):
     mac(workspace, 9)
-    look = others(workspace, said, str(workspace / "runs/mac"))
+    look = peers(workspace, said, str(workspace / "runs/mac"))
     with opened(workspace, look) as run:
         assert names(run.history("").findings) == ["mac#1"]
         shutil.move(workspace / "runs/mac", workspace / "away")
@@ -255,12 +255,12 @@ class Given(Edits):
 
 def test_where_a_proposal_came_from_outlives_that_it_is_re_applied_and_taken_up(workspace, said):
     mac(workspace, 9)
-    with opened(workspace, others(workspace, said)) as run:
+    with opened(workspace, peers(workspace, said)) as run:
         row = run.propose(Taker().propose(run.history("")), "")
         moved = run.rebase(row, run.ledger.text(row.source_sha256) + "\nWIDER = 1\n", 0)
         assert (str(moved.origin), moved.commit == row.commit) == ("mac#1", False)
         assert "Origin: mac#1" in run.repository._git("log", "-1", "--format=%B", moved.commit)
-    with opened(workspace, others(workspace, said)) as again:
+    with opened(workspace, peers(workspace, said)) as again:
         (waiting,) = again.ledger.undecided()
         assert waiting.origin == row.origin
         assert [one.outcome for one in again.history("").findings] == ["in flight"]
@@ -287,6 +287,6 @@ def numbers_of(workspace, row):
 def test_the_same_gain_from_two_runs_is_always_in_the_same_order(workspace, said):
     for tag, device in (("b", "Apple M4"), ("a", "NVIDIA H200")):
         mac(workspace, 9, tag=tag, config=replace(CONFIG, device=device))
-    kept = others(workspace, said).look(workspace / "runs/t", "null", "scripted")
+    kept = peers(workspace, said).look(workspace / "runs/t", "null", "scripted")
     own = ("t", "null", "scripted")
-    assert names(offered(kept, own)) == names(offered(kept[::-1], own)) == ["a#1", "b#1"]
+    assert names(offered_changes(kept, own)) == names(offered_changes(kept[::-1], own)) == ["a#1", "b#1"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoresearch.core.data.frames import DOCUMENTS, Request
-from autoresearch.core.data.mixing import Mixer
+from autoresearch.core.data.shuffle_buffer import ShuffleBuffer
 
 SHAPES = 4
 """How many shapes may have a batch waiting. A train file that alternates between shapes loses none of its text."""
@@ -29,11 +29,11 @@ class Batch:
     epoch: int
 
 
-class PackAhead:
-    """One thread that owns the mixer."""
+class Prefetcher:
+    """One thread that owns the buffer."""
 
-    def __init__(self, mixer: Mixer) -> None:
-        self._mixer = mixer
+    def __init__(self, buffer: ShuffleBuffer) -> None:
+        self._buffer = buffer
         self._changed = threading.Condition()
         self._wanted: Request | None = None
         self._ready: dict[Request, Batch] = {}
@@ -62,7 +62,7 @@ class PackAhead:
             if request is None:
                 continue
             try:
-                batch = pack_batch(self._mixer, request)
+                batch = pack_batch(self._buffer, request)
             except Exception as error:
                 with self._changed:
                     self._failure = error
@@ -75,12 +75,12 @@ class PackAhead:
                 self._changed.notify_all()
 
 
-def pack_batch(mixer: Mixer, request: Request) -> Batch:
+def pack_batch(buffer: ShuffleBuffer, request: Request) -> Batch:
     """Draw what a request asks for."""
     if request.kind == DOCUMENTS:
-        documents = mixer.documents(DOCUMENT_TOKENS)
+        documents = buffer.documents(DOCUMENT_TOKENS)
         lengths = np.array([len(document) for document in documents], dtype="<u4")
         tokens = np.concatenate(documents).astype("<u2", copy=False)
-        return Batch(lengths.tobytes() + tokens.tobytes(), len(documents), len(tokens), len(tokens), mixer.epoch)
-    rows = np.ascontiguousarray(mixer.rows(request.packing, request.batch, request.seq), dtype="<u2")
-    return Batch(rows.data.cast("B"), len(rows), request.seq + 1, request.batch * request.seq, mixer.epoch)
+        return Batch(lengths.tobytes() + tokens.tobytes(), len(documents), len(tokens), len(tokens), buffer.epoch)
+    rows = np.ascontiguousarray(buffer.rows(request.packing, request.batch, request.seq), dtype="<u2")
+    return Batch(rows.data.cast("B"), len(rows), request.seq + 1, request.batch * request.seq, buffer.epoch)

@@ -82,7 +82,7 @@ def counts(transfers: Sequence[Transfer]) -> list[dict[str, Any]]:
     """For every run whose findings were offered: how many there were, were tried here, and held."""
     groups: dict[tuple[str, str, str], list[Transfer]] = {}
     for one in transfers:
-        groups.setdefault(one.origin.whose, []).append(one)
+        groups.setdefault(one.origin.identity, []).append(one)
     return [
         {
             "run": run,

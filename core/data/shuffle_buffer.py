@@ -21,7 +21,7 @@ POOLS = 4
 """Shapes that keep a pool. A train file that alternates between shapes loses none of its text."""
 
 
-class Mixer:
+class ShuffleBuffer:
     """Draws from a packer as the packer would, in an order of its own for every seed."""
 
     def __init__(self, packer: Packer, seed: int) -> None:

@@ -36,7 +36,7 @@ def check_library(name: str) -> None:
         )
 
 
-class Telling:
+class TrackerProcess:
     """One tracker that is told of one run, from the first decision that it has not heard of."""
 
     def __init__(self, name: str, reader: LedgerReader, say: Callable[[str], None]) -> None:
