@@ -1,10 +1,11 @@
-"""Real trials of the null backend on a Ray cluster on this machine.
+"""Measures real trials of the null backend on a Ray cluster on this machine.
 
 `python -m benchmarks.fleet_ray throughput [SECONDS]`: decided experiments an hour with one node and with two, at a
-fixed training time; the train file sleeps between its steps, so that two trials do not share what one has.
+fixed training time. The train file sleeps between its steps, so that two trials do not compete for one CPU.
 
 `python -m benchmarks.fleet_ray chaos`: `ar loop --fleet ray` on a cluster of one node with trials, whose worker, node,
-head and loop are killed in the middle of trials. What is decided is compared with `ar loop` on this machine alone.
+head and loop are killed in the middle of trials. The decisions are compared with those of `ar loop` on this machine
+alone.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MOMENTS = ("worker", "node", "head", "loop")
 
 
 def run() -> list[dict[str, Any]]:
-    """name, median, unit, note of every measurement."""
+    """Return name, median, unit and note of every measurement."""
     with tempfile.TemporaryDirectory() as name:
         return [*throughput(Path(name) / "speed", TRIAL_SECONDS), *chaos(Path(name) / "chaos")]
 
@@ -66,7 +67,7 @@ class Nodes:
         self.cluster.remove_node(node, allow_graceful=False)
 
     def kill_head(self) -> None:
-        """The head first; what is left of the cluster goes with it."""
+        """Kill the head, then the nodes that are left."""
         self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
         for node in list(self.cluster.worker_nodes):
             self.kill(node)
@@ -77,7 +78,7 @@ class Nodes:
 
 @contextmanager
 def nodes() -> Iterator[Nodes]:
-    """A cluster for as long as the block."""
+    """Start a cluster that ends with the block."""
     made = Nodes()
     try:
         yield made
@@ -99,7 +100,7 @@ class Sleepy(Arena):
 
 
 def throughput(folder: Path, seconds: float) -> list[dict[str, Any]]:
-    """Experiments an hour with one node and with two."""
+    """Measure experiments an hour with one node and with two."""
     os.environ["AR_DATA_DIR"] = str(folder / "data")
     rates = []
     with nodes() as made:
@@ -113,20 +114,20 @@ def throughput(folder: Path, seconds: float) -> list[dict[str, Any]]:
 
 
 def rate(folder: Path, address: str, count: int, seconds: float) -> float:
-    """Experiments an hour, from the baseline's decision on."""
-    from autoresearch.core.fleet.cluster import Wanted, choose_device, survey
+    """Measure experiments an hour after the baseline's decision."""
+    from autoresearch.core.fleet.cluster import NodeRequirements, choose_device, survey
     from autoresearch.core.fleet.cluster_executor import FleetExecutor
     from autoresearch.core.fleet.ray import RayCluster
-    from autoresearch.core.fleet.shipping import corpus_of
+    from autoresearch.core.fleet.shipping import describe_corpus
     from autoresearch.core.store.integrity import code_sha256
 
     arena = Sleepy(folder / f"nodes-{count}", folder, EXPERIMENTS)
     prepared = _prepared(arena, folder)
-    cluster, corpus = RayCluster(address), corpus_of(prepared.folder)
+    cluster, corpus = RayCluster(address), describe_corpus(prepared.folder)
     found = survey(cluster, "null", corpus)
     machine = choose_device(found).words()
-    executor: Any = FleetExecutor(cluster, Wanted("null", machine, code_sha256("null")), corpus, found)
-    executor.spans = [[0.0, 0.0]]  # what the model of the idle benchmark looks at: it answers at once
+    executor: Any = FleetExecutor(cluster, NodeRequirements("null", machine, code_sha256("null")), corpus, found)
+    executor.spans = [[0.0, 0.0]]  # read by the idle benchmark's model; with this it answers at once
     preset = load_presets(Path(backends.__path__[0]) / "null" / "presets.toml")["demo"]
     config = null_config(prepared, seconds, startup_seconds=120.0, judge="greedy", machine=machine)
     with Run(arena.workspace, "speed", config, preset) as job:
@@ -149,7 +150,7 @@ class OnRay(Arena):
 
 
 def chaos(folder: Path) -> list[dict[str, Any]]:
-    """Kill everything once, and count what differs from an undisturbed run on this machine."""
+    """Kill each process once, and count the differences from an undisturbed run on this machine."""
     os.environ["AR_DATA_DIR"] = str(folder / "data")
     started = time.monotonic()
     calm, wild = Arena(folder / "calm", folder, CHAOS_EXPERIMENTS), OnRay(folder / "wild", folder, CHAOS_EXPERIMENTS)
@@ -208,7 +209,7 @@ def break_everything(wild: OnRay, made: Nodes) -> Nodes:
 
 
 def starts(arena: Arena) -> int:
-    """How often a trial was started."""
+    """Count how often trials were started."""
     try:
         with LedgerReader(arena.run_folder) as reader:
             rows = list(reader.experiments())
@@ -218,17 +219,17 @@ def starts(arena: Arena) -> int:
 
 
 def training() -> bool:
-    """Whether a process of a trial runs on any node: they are all below this process."""
+    """Return whether any node runs a process of a trial; all of them are descendants of this process."""
     return any("autoresearch.core.trial.child.worker" in line for _, line in offspring())
 
 
 def ray_workers() -> list[psutil.Process]:
-    """The processes in which Ray runs trials."""
-    return [process for process, line in offspring() if line.startswith("ray::_on_node")]
+    """Find the processes in which Ray runs trials."""
+    return [process for process, line in offspring() if line.startswith("ray::run_on_node")]
 
 
 def offspring() -> list[tuple[psutil.Process, str]]:
-    """Every process below this one, and its command."""
+    """List every descendant of this process with its command line."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
@@ -239,7 +240,7 @@ def offspring() -> list[tuple[psutil.Process, str]]:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for it. Raises `TimeoutError`."""
+    """Wait until the condition holds. Raises `TimeoutError`."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         if time.monotonic() > deadline:
@@ -247,8 +248,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.2)
 
 
-def tell(words: str) -> None:
-    print(f"  {words}", file=sys.stderr, flush=True)
+def tell(message: str) -> None:
+    print(f"  {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

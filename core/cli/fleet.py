@@ -16,8 +16,8 @@ from autoresearch.core.errors import ArError, PrerequisiteError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from autoresearch.core.fleet.cluster import Room
-    from autoresearch.core.fleet.fair_scheduler import Report, RunReport
+    from autoresearch.core.fleet.cluster import NodeResources
+    from autoresearch.core.fleet.fair_scheduler import FleetUsage, RunUsage
     from autoresearch.core.fleet.ray import RayCluster
 
 SHORT = 8
@@ -60,8 +60,8 @@ def fleet_status(settings: Settings, address: str | None) -> None:
 def pause(settings: Settings, tag: str, address: str | None) -> None:
     """Let a run start no more trials; those that run are finished. Ends with the run's loop."""
     with connected(address) as cluster:
-        run = find_run(cluster.share().report(), tag)
-        cluster.share().pause(run["run"], True)
+        run = find_run(cluster.scheduler().report(), tag)
+        cluster.scheduler().pause(run["run"], True)
         settings.say(f"{run['tag']} is paused{_finished(len(run['used']))}; `ar fleet resume {tag}` lets it go on")
 
 
@@ -72,8 +72,8 @@ def pause(settings: Settings, tag: str, address: str | None) -> None:
 def resume(settings: Settings, tag: str, address: str | None) -> None:
     """Let a paused run go on."""
     with connected(address) as cluster:
-        run = find_run(cluster.share().report(), tag)
-        cluster.share().pause(run["run"], False)
+        run = find_run(cluster.scheduler().report(), tag)
+        cluster.scheduler().pause(run["run"], False)
         settings.say(f"{run['tag']} goes on" if run["paused"] else f"{run['tag']} was not paused")
 
 
@@ -88,8 +88,8 @@ def drain(settings: Settings, node: str, address: str | None) -> None:
     """
     with connected(address) as cluster:
         name, room = find_node(cluster.nodes(), node)
-        cluster.share().drain(name, True)
-        running = sum(key[0] == name for run in cluster.share().report()["runs"] for key in run["used"])
+        cluster.scheduler().drain(name, True)
+        running = sum(key[0] == name for run in cluster.scheduler().report()["runs"] for key in run["used"])
         settings.say(
             f"{_called(name, room)} is drained{_finished(running)}; `ar fleet undrain {node}` takes it in again"
         )
@@ -103,25 +103,23 @@ def undrain(settings: Settings, node: str, address: str | None) -> None:
     """Use a drained node again."""
     with connected(address) as cluster:
         name, room = find_node(cluster.nodes(), node)
-        was = name in cluster.share().report()["drained"]
-        cluster.share().drain(name, False)
+        was = name in cluster.scheduler().report()["drained"]
+        cluster.scheduler().drain(name, False)
         settings.say(f"{_called(name, room)} is used again" if was else f"{_called(name, room)} was not drained")
 
 
 def show(settings: Settings, address: str | None) -> None:
     """Both tables, or one object."""
     with connected(address) as cluster:
-        rooms, report = cluster.nodes(), cluster.share().report()
+        rooms, report = cluster.nodes(), cluster.scheduler().report()
     nodes, runs = node_records(rooms, report), run_records(report)
     if settings.json:
         click.echo(json.dumps({"nodes": nodes, "runs": runs}))
         return
-    click.echo(
-        "\n".join(table(("node", "host", "address", "device", "places", "runs there", ""), map(node_row, nodes)))
-    )
+    click.echo("\n".join(table(("node", "host", "address", "device", "slots", "runs there", ""), map(node_row, nodes))))
     click.echo()
     if runs:
-        heads = ("run", "host", "priority", "places", "device time", "")
+        heads = ("run", "host", "priority", "slots", "device time", "")
         click.echo("\n".join(table(heads, map(run_row, runs))))
     else:
         click.echo("no run uses it; `ar loop --fleet ray` starts one")
@@ -148,7 +146,7 @@ def connected(address: str | None) -> Iterator[RayCluster]:
         cluster.close()
 
 
-def find_run(report: Report, tag: str) -> RunReport:
+def find_run(report: FleetUsage, tag: str) -> RunUsage:
     """The run of that tag, or of that HOST:FOLDER. Raises `UsageError` when it is none, or several."""
     found = [run for run in report["runs"] if tag in (run["tag"], run["run"])]
     if len(found) > 1:
@@ -161,7 +159,7 @@ def find_run(report: Report, tag: str) -> RunReport:
     return found[0]
 
 
-def find_node(rooms: Mapping[str, Room], wanted: str) -> tuple[str, Room]:
+def find_node(rooms: Mapping[str, NodeResources], wanted: str) -> tuple[str, NodeResources]:
     """The node of that host name, address or beginning of an id. Raises `UsageError` when it is none, or several."""
     found = [name for name, room in rooms.items() if wanted in (room.host, room.address)]
     found = found or [name for name in rooms if wanted and name.startswith(wanted)]
@@ -174,7 +172,7 @@ def find_node(rooms: Mapping[str, Room], wanted: str) -> tuple[str, Room]:
     raise UsageError(f"there is no node {wanted!r} in the fleet.", fix=f"one of {there}")
 
 
-def node_records(rooms: Mapping[str, Room], report: Report) -> list[dict[str, Any]]:
+def node_records(rooms: Mapping[str, NodeResources], report: FleetUsage) -> list[dict[str, Any]]:
     """Every node that lives, with what is known of it."""
     records = []
     for name, room in sorted(rooms.items(), key=lambda item: (item[1].host, item[0])):
@@ -197,7 +195,7 @@ def node_records(rooms: Mapping[str, Room], report: Report) -> list[dict[str, An
     return records
 
 
-def run_records(report: Report) -> list[dict[str, Any]]:
+def run_records(report: FleetUsage) -> list[dict[str, Any]]:
     """Every run, its places counted."""
     runs = sorted(report["runs"], key=lambda run: (run["tag"], run["run"]))
     return [{**run, "places": len(run["places"]), "used": len(run["used"])} for run in runs]
@@ -240,7 +238,7 @@ def table(heads: Sequence[str], rows: Any) -> list[str]:
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def _called(name: str, room: Room) -> str:
+def _called(name: str, room: NodeResources) -> str:
     return f"{room.host} ({name[:SHORT]})"
 
 

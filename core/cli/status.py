@@ -38,15 +38,15 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
     for reader in readers:
         with reader:
             record = status_record(reader)
-            standing = read_fleet_status(reader.folder) if record["state"] == "running" else None
-            record["fleet"] = None if standing is None else asdict(standing)
+            on_fleet = read_fleet_status(reader.folder) if record["state"] == "running" else None
+            record["fleet"] = None if on_fleet is None else asdict(on_fleet)
             report = reader.verify() if verify else None
         if report is not None:
             edited = edited or report.fault is not None
             record["verified"] = {"links": report.links, "fault": report.fault}
         click.echo(json.dumps(record) if settings.json else status_line(record))
-        if standing is not None and not settings.json:
-            click.echo(f"  {standing.words()}")
+        if on_fleet is not None and not settings.json:
+            click.echo(f"  {on_fleet.summary()}")
         if report is not None and not settings.json:
             click.echo(f"  {verdict(report)}")
     if edited:

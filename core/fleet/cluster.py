@@ -1,7 +1,10 @@
-"""The nodes of a cluster: what they have to give, which of them fit a run, and on which kind of device it runs.
+"""The nodes of a cluster: their resources, which of them fit a run, and the kind of device that a run uses.
 
-Every device of a node is a place for one trial, and only nodes with the run's own device, framework, driver and code
-have any, because bits per byte are compared within one kind of device.
+Every device of a node is a slot for one trial. Only nodes with the run's own device, framework, driver and code have
+slots for it, because bits per byte are compared within one kind of device.
+
+A rule for placing trials touches three files at most: the resource or requirement and `slots_of` here, ray.py for what
+Ray is asked, and core/cli/run/options.py for an option.
 """
 
 from __future__ import annotations
@@ -15,22 +18,25 @@ from typing import Any, Protocol
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError
-from autoresearch.core.fleet.fair_scheduler import Answer, Key, Report, Word
-from autoresearch.core.fleet.node import Job, Node
+from autoresearch.core.fleet.fair_scheduler import Answer, CheckIn, FleetUsage, SlotKey
+from autoresearch.core.fleet.node import NodeInfo, TrialJob
 from autoresearch.core.fleet.shipping import CorpusRef
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox.levels import STRENGTH
 
-LOOKS_AT_ONCE = 16
+INSPECTIONS_AT_ONCE = 16
+"""Nodes inspected at the same time."""
+USABLE_MEMORY = 0.9
+"""Share of a node's memory that trials may take; the rest is left to the node itself."""
 
 
-class NodeLost(Exception):  # noqa: N818 - what an engine says of a node, told to people as `TrialLost`
-    """The node, or what ran there, is gone."""
+class NodeLost(Exception):  # noqa: N818 - named as what happened, like TrialLost
+    """The node, or the process on it, is gone. A trial's caller sees `TrialLost` instead."""
 
 
 @dataclass(frozen=True)
-class Room:
-    """What a node has to give, as the engine counts it."""
+class NodeResources:
+    """What a node has, as the engine counts it."""
 
     cpus: float
     gpus: float
@@ -40,8 +46,8 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Place:
-    """One device of a node."""
+class NodeSlot:
+    """One device of a node, with what a trial on it may take."""
 
     node: str
     index: int
@@ -50,76 +56,83 @@ class Place:
     memory_bytes: float
 
     @property
-    def key(self) -> Key:
-        """Its name among all places of the fleet."""
+    def key(self) -> SlotKey:
+        """Name among all slots of the fleet."""
         return self.node, "gpu" if self.gpus else "cpu", self.index
 
 
-class Share(Protocol):
-    """The fleet's one `Sharing`, from any machine. Any exception of any method: it does not answer now."""
+class SchedulerClient(Protocol):
+    """Access to the fleet's one `FairScheduler` from any machine.
 
-    def sync(self, word: Word) -> Answer:
-        """A run says how it is, and is told what it may use."""
+    Any exception from any method means that the scheduler does not answer now.
+    """
+
+    def check_in(self, message: CheckIn) -> Answer:
+        """Report a run's state. Return what it may use."""
         ...
 
     def leave(self, name: str, session: str) -> None:
-        """A loop has ended."""
+        """Report that a loop has ended."""
         ...
 
     def pause(self, name: str, paused: bool) -> bool:
-        """Whether a run may start trials. Returns whether there is such a run."""
+        """Stop or resume a run's starting of trials. Return whether there is such a run."""
         ...
 
     def drain(self, node: str, drained: bool) -> None:
-        """Whether a node is offered to nobody."""
+        """Stop or resume offering a node's slots."""
         ...
 
-    def report(self) -> Report:
-        """How things stand."""
+    def report(self) -> FleetUsage:
+        """Return what every run has and has used."""
         ...
 
 
 class Cluster(Protocol):
-    """What an engine offers. Every method may be called from any thread."""
+    """An engine that runs processes on several machines. Every method may be called from any thread."""
 
-    def nodes(self) -> Mapping[str, Room]:
-        """Those that live. Any exception: the cluster does not answer."""
+    def nodes(self) -> Mapping[str, NodeResources]:
+        """Return the nodes that are alive. Any exception means that the cluster does not answer."""
         ...
 
-    def look(self, node: str, backend: str, corpus: CorpusRef | None = None) -> Node:
-        """What a node is, and whether it has the corpus. Raises `NodeLost`, or `ArError` when ar does not run there."""
-        ...
+    def inspect(self, node: str, backend: str, corpus: CorpusRef | None = None) -> NodeInfo:
+        """Find out what a node is and whether it has the corpus.
 
-    def run(self, place: Place, job: Job, ship: bool, cancel: threading.Event) -> Iterator[Mapping[str, Any]]:
-        """The words of `core.fleet.node.trial`, and {} now and then. `ship` says that the node lacks the corpus.
-
-        Ends before the last word when `cancel` is set, and then nothing of the trial is left. Raises `NodeLost`,
-        or `ArError` when the trial could not be run.
+        Raises `NodeLost`, or `ArError` when `ar` does not run there.
         """
         ...
 
-    def share(self) -> Share:
-        """What shares its places among the runs on it."""
+    def run(self, slot: NodeSlot, job: TrialJob, ship: bool, cancel: threading.Event) -> Iterator[Mapping[str, Any]]:
+        """Run a trial. Yield the messages of `core.fleet.node.stream_trial`, and {} from time to time.
+
+        `ship` says that the node lacks the corpus. When `cancel` is set, the messages end before the final one, and
+        then no process of the trial is left. Raises `NodeLost`, or `ArError` when the trial could not be run.
+        """
+        ...
+
+    def scheduler(self) -> SchedulerClient:
+        """Return the access to the scheduler that divides the slots among the runs."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Disconnect."""
         ...
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a node must be."""
+class NodeRequirements:
+    """What a node must be so that a run's trials can run there."""
 
     backend: str
     machine: str
-    """As `Device.words` has it."""
+    """Device, framework and driver, as `Device.words` returns them."""
     code: str
+    """SHA-256 of all code that decides scores."""
     isolation: IsolationLevel = "process"
-    """At least."""
+    """The weakest isolation level that is acceptable."""
 
-    def why_not(self, node: Node) -> str | None:
-        """In words why trials of this run cannot run there."""
+    def mismatch(self, node: NodeInfo) -> str | None:
+        """Explain why trials of this run cannot run on a node; None when they can."""
         if node.device is None:
             return node.trouble
         if node.device.words() != self.machine:
@@ -131,66 +144,89 @@ class Wanted:
         return None
 
 
-def places_of(node: str, room: Room, kind: str) -> tuple[Place, ...]:
-    """One a GPU, or one a node: two trials on one CPU would disturb each other."""
+def slots_of(node: str, resources: NodeResources, kind: str) -> tuple[NodeSlot, ...]:
+    """Divide a node into slots for devices of that kind.
+
+    A CUDA node has one slot a GPU. Any other node is one slot: two trials on one CPU would disturb each other.
+    """
     if kind == "cuda":
-        count = int(room.gpus)
+        count = int(resources.gpus)
     else:
-        count = 1 if room.cpus >= 1 else 0
+        count = 1 if resources.cpus >= 1 else 0
     if not count:
         return ()
     gpus = 1.0 if kind == "cuda" else 0.0
-    # Whole numbers: an engine may not take 2.5 cores. A tenth of the memory is left to the node itself.
-    cpus, memory = float(int(room.cpus) // count), 0.9 * room.memory_bytes // count
-    return tuple(Place(node, index, cpus, gpus, memory) for index in range(count))
+    cpus = float(int(resources.cpus) // count)  # whole numbers: an engine may not take 2.5 cores
+    memory = USABLE_MEMORY * resources.memory_bytes // count
+    return tuple(NodeSlot(node, index, cpus, gpus, memory) for index in range(count))
 
 
-Survey = Mapping[str, tuple[Room, "Node | str"]]
-"""Every node by name: what it has to give, and what it is, or in words why ar does not run there."""
+@dataclass(frozen=True)
+class SurveyedNode:
+    """A node and what an inspection found on it."""
+
+    resources: NodeResources
+    info: NodeInfo | None
+    """None when `ar` does not run there."""
+    trouble: str | None = None
+    """The reason, when there is no `info`."""
+
+    @property
+    def device(self) -> Device | None:
+        """Device of the backend; None when the backend, or `ar`, does not run there."""
+        return self.info.device if self.info else None
+
+    def description(self) -> str:
+        """Name the device, or say why there is none."""
+        if self.device is not None:
+            return self.device.words()
+        return str(self.info.trouble if self.info else self.trouble)
+
+
+Survey = Mapping[str, SurveyedNode]
+"""The inspected nodes by name."""
 
 
 def survey(cluster: Cluster, backend: str, corpus: CorpusRef | None = None, known: Collection[str] = ()) -> Survey:
-    """Look at every node that is not known. One that is lost meanwhile is left out: it may be there the next time."""
-    rooms = {name: room for name, room in cluster.nodes().items() if name not in known}
+    """Inspect every node that is not in `known`.
 
-    def ask(name: str) -> Node | str | None:
-        if rooms[name].cpus < 1:
-            return "it offers no core"  # a machine that takes part only to start loops
+    A node that is lost meanwhile is left out, so that the next survey tries it again.
+    """
+    nodes = {name: resources for name, resources in cluster.nodes().items() if name not in known}
+
+    def inspect(name: str) -> SurveyedNode | None:
+        resources = nodes[name]
+        if resources.cpus < 1:  # a machine that takes part only to start loops
+            return SurveyedNode(resources, None, "it offers no core")
         try:
-            return cluster.look(name, backend, corpus)
+            return SurveyedNode(resources, cluster.inspect(name, backend, corpus))
         except NodeLost:
             return None
         except ArError as error:
-            return error.message
+            return SurveyedNode(resources, None, error.message)
 
-    with ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look") as pool:
-        answers = dict(zip(rooms, pool.map(ask, rooms), strict=True))
-    return {name: (rooms[name], answer) for name, answer in answers.items() if answer is not None}
+    with ThreadPoolExecutor(INSPECTIONS_AT_ONCE, thread_name_prefix="inspect") as pool:
+        found = dict(zip(nodes, pool.map(inspect, nodes), strict=True))
+    return {name: node for name, node in found.items() if node is not None}
 
 
 def choose_device(found: Survey, *, like: str | None = None, before: str = "") -> Device:
-    """The kind of device with the most places, among those whose words contain `like`; that of `before` if it is there.
+    """Choose the kind of device on which a run's trials run.
 
-    Raises `PrerequisiteError` when there is none.
+    It is `before`, the kind that the run had, if it is there; else the kind with the most slots. Only kinds whose
+    description contains `like` count. Raises `PrerequisiteError` when there is none.
     """
-    places: Counter[str] = Counter()
+    slots: Counter[str] = Counter()
     devices: dict[str, Device] = {}
-    for name, (room, node) in sorted(found.items()):
-        device = None if isinstance(node, str) else node.device
+    for name, node in sorted(found.items()):
+        device = node.device
         if device is not None and (like is None or like.lower() in device.words().lower()):
             devices.setdefault(device.words(), device)
-            places[device.words()] += len(places_of(name, room, device.kind))
-    if not +places:
-        words = sorted({what_of(node) for _, node in found.values()})
+            slots[device.words()] += len(slots_of(name, node.resources, device.kind))
+    if not +slots:  # unary plus drops the kinds without a slot
+        nodes = "; ".join(sorted({node.description() for node in found.values()}))
         raise PrerequisiteError(
-            f"no node of the fleet runs trials{f' on {like!r}' if like else ''}. Its nodes: {'; '.join(words)}.",
+            f"no node of the fleet runs trials{f' on {like!r}' if like else ''}. Its nodes: {nodes}.",
             fix="start a node that has the device, ar and the backend",
         )
-    return devices[max(sorted(+places), key=lambda words: (words == before, places[words]))]
-
-
-def what_of(node: Node | str) -> str:
-    """A node in a few words."""
-    if isinstance(node, str):
-        return node
-    return node.device.words() if node.device is not None else str(node.trouble)
+    return devices[max(sorted(+slots), key=lambda words: (words == before, slots[words]))]

@@ -1,6 +1,6 @@
 """Trials on the nodes of a cluster, whatever engine starts their processes there (see ray.py).
 
-Which places fit is found out by `cluster`; which of them this run may use, `membership` agrees with the other runs.
+`cluster` finds out which slots fit a run; `membership` negotiates with the scheduler which of them the run may use now.
 """
 
 from __future__ import annotations
@@ -13,26 +13,35 @@ from contextlib import suppress
 from typing import Any
 
 from autoresearch.core.errors import PrerequisiteError, TrialError
-from autoresearch.core.fleet.cluster import Cluster, NodeLost, Place, Room, Survey, Wanted, places_of, survey
+from autoresearch.core.fleet.cluster import (
+    Cluster,
+    NodeLost,
+    NodeRequirements,
+    NodeSlot,
+    Survey,
+    SurveyedNode,
+    slots_of,
+    survey,
+)
 from autoresearch.core.fleet.executor import Observer, TrialLost
-from autoresearch.core.fleet.fair_scheduler import Answer, Key
+from autoresearch.core.fleet.fair_scheduler import Answer, SlotKey
 from autoresearch.core.fleet.local import LocalHandle
 from autoresearch.core.fleet.membership import Member, Membership
-from autoresearch.core.fleet.node import Job, Node
+from autoresearch.core.fleet.node import TrialJob
 from autoresearch.core.fleet.shipping import CorpusRef
-from autoresearch.core.fleet.status import Board, FleetStatus
+from autoresearch.core.fleet.status import FleetStatus, FleetStatusWriter
 from autoresearch.core.store.exports import write_text
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox.levels import STRENGTH
 from autoresearch.core.trial.supervisor import TrialCancelled
 
-LOOK_SECONDS = 3.0
-"""Between two looks at which nodes there are."""
+REFRESH_SECONDS = 3.0
+"""Seconds between two checks which nodes are alive."""
 GONE_SECONDS = 30.0
-"""Without an answer from the cluster, then it is given up."""
+"""Seconds without an answer after which the cluster is given up."""
+SCHEDULER_GONE = 3
+"""Multiple of `GONE_SECONDS` after which a silent scheduler is given up: replacing a lost one takes a while."""
 CLOSE_SECONDS = 2.0
-SHARING_GONE = 3
-"""Times as long without an answer from the sharing of its places: one that was lost takes a while to be replaced."""
 
 
 class FleetExecutor:
@@ -41,61 +50,70 @@ class FleetExecutor:
     def __init__(
         self,
         cluster: Cluster,
-        wanted: Wanted,
+        requirements: NodeRequirements,
         corpus: CorpusRef,
         found: Survey | None = None,
         *,
         member: Member | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`found` is what is known of the nodes; None looks at them. `member` is the run as the others see it.
+        """Find the slots that fit and join the fleet.
 
-        Raises `PrerequisiteError` when no node fits.
+        `found` is the nodes inspected so far; None inspects them now. `member` is the run as the others see it. `say`
+        is called with messages for a person, from any thread. Raises `PrerequisiteError` when no node fits.
         """
-        self._cluster, self._wanted, self._corpus = cluster, wanted, corpus
+        self._cluster, self._requirements, self._corpus = cluster, requirements, corpus
         self.say = say
-        """Is told what a person should know, from any thread; who draws on the screen meanwhile puts itself here."""
+        """Shows a message; replaced while a live view draws on the screen."""
         self._changed = threading.Lock()
-        self._known: dict[str, tuple[Place, ...]] = {}
+        self._known: dict[str, tuple[NodeSlot, ...]] = {}
+        """Slots of every node that was inspected; empty for one that does not fit."""
         self._hosts: dict[str, str] = {}
         self._lacking: set[str] = set()
+        """Nodes without the corpus, which is shipped to them with their first trial."""
         self._levels: set[IsolationLevel] = set()
         self._handles: list[LocalHandle] = []
         self._closing = threading.Event()
         self._seen = time.monotonic()
-        self._greeting: threading.Thread | None = None
-        self._welcome(survey(cluster, wanted.backend, corpus) if found is None else found)
-        if not self._places():
-            raise PrerequisiteError("no node of the fleet can run this run's trials.", fix="see what was said of each")
+        self._inspecting: threading.Thread | None = None
+        self._add_nodes(survey(cluster, requirements.backend, corpus) if found is None else found)
+        if not self._slots_by_key():
+            raise PrerequisiteError(
+                "no node of the fleet can run this run's trials.", fix="the lines above say why for each node"
+            )
         self.isolation: IsolationLevel = min(self._levels, key=lambda level: STRENGTH[level])
-        """The weakest of the nodes that are used."""
+        """The weakest isolation level among the nodes in use."""
         self._member = member or Member()
-        self._board = Board(self._member.tag, self._member.folder, self._say)
-        self._part = Membership(
-            cluster.share(), self._member, wanted.machine, lambda: list(self._places()), self._heard
+        self._status = FleetStatusWriter(self._member.tag, self._member.folder, self._say)
+        self._membership = Membership(
+            cluster.scheduler(),
+            self._member,
+            requirements.machine,
+            lambda: list(self._slots_by_key()),
+            self._record_answer,
         )
         self._watching = threading.Thread(target=self._watch, name="fleet", daemon=True)
         self._watching.start()
 
     @property
-    def places(self) -> int:
-        """How many devices fit, whoever uses them."""
-        return len(self._places())
+    def slots(self) -> int:
+        """Number of slots that fit, whichever run uses them."""
+        return len(self._slots_by_key())
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The tags of the other runs on the fleet."""
-        answer = self._part.answer
+        """Tags of the other runs on the fleet."""
+        answer = self._membership.answer
         return tuple(one["tag"] for one in answer["others"]) if answer else ()
 
     def capacity(self) -> int:
-        """One trial a place that this run uses or may use now. Raises `TrialError` when the cluster is gone."""
+        """Count the slots that this run uses or may use now. Raises `TrialError` when the cluster is gone."""
         if self._gone():
             raise _gone()
-        return self._part.capacity()
+        return self._membership.capacity()
 
     def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
-        """Start the trial when a device is free."""
+        """Start the trial as soon as a slot is free."""
         cancel, future = threading.Event(), Future[TrialResult]()
         handle = LocalHandle(future, cancel)
         future.set_running_or_notify_cancel()
@@ -104,79 +122,79 @@ class FleetExecutor:
         return handle
 
     def close(self) -> None:
-        """Cancel what is in flight and let go of the cluster."""
+        """Cancel the running trials and disconnect from the cluster."""
         self._closing.set()
         for handle in self._handles:
             handle.cancel()
-        self._part.close()
-        self._board.close()
-        for thread in (self._watching, self._greeting):
+        self._membership.close()
+        self._status.close()
+        for thread in (self._watching, self._inspecting):
             if thread is not None:
                 thread.join(CLOSE_SECONDS)
         self._cluster.close()
 
     def refresh(self) -> None:
-        """Look which nodes there are; at new ones, what they are, in a thread of its own, for that takes a while."""
+        """Check which nodes are alive. New ones are inspected in a thread of its own, because that takes a while."""
         alive = self._cluster.nodes().keys()
         self._seen = time.monotonic()
         for gone in self._known.keys() - alive:
             with self._changed:
                 lost = self._known.pop(gone, ())
             if lost:
-                self._part.tell()
+                self._membership.wake()
                 self._say(f"node {gone[:8]} is gone; a trial that ran there is run again")
-        if alive - self._known.keys() and (self._greeting is None or not self._greeting.is_alive()):
-            self._greeting = threading.Thread(target=self._greet, name="look", daemon=True)
-            self._greeting.start()
+        if alive - self._known.keys() and (self._inspecting is None or not self._inspecting.is_alive()):
+            self._inspecting = threading.Thread(target=self._inspect_new, name="inspect", daemon=True)
+            self._inspecting.start()
 
-    def _greet(self) -> None:
+    def _inspect_new(self) -> None:
         with suppress(Exception, SystemExit):  # as in `_watch`; Ray exits its callers' threads where it is shut down
-            self._welcome(survey(self._cluster, self._wanted.backend, self._corpus, tuple(self._known)))
-            self._part.tell()
+            self._add_nodes(survey(self._cluster, self._requirements.backend, self._corpus, tuple(self._known)))
+            self._membership.wake()
 
-    def _welcome(self, found: Survey) -> None:
-        for name, (room, node) in found.items():
-            places = self._admit(name, room, node)
+    def _add_nodes(self, found: Survey) -> None:
+        for name, node in found.items():
+            slots = self._usable_slots(name, node)
             with self._changed:
-                self._known[name] = places
+                self._known[name] = slots
 
-    def _admit(self, name: str, room: Room, node: Node | str) -> tuple[Place, ...]:
-        """The places on a node; none where it does not fit, which is said."""
-        reason = node if isinstance(node, str) else self._wanted.why_not(node)
-        if isinstance(node, str) or node.device is None or reason is not None:
-            if room.cpus >= 1:
+    def _usable_slots(self, name: str, node: SurveyedNode) -> tuple[NodeSlot, ...]:
+        """Return a node's slots; none, and a message, where it does not fit."""
+        reason = self._requirements.mismatch(node.info) if node.info else node.trouble
+        if node.info is None or node.info.device is None or reason is not None:
+            if node.resources.cpus >= 1:
                 self._say(f"node {name[:8]} is not used: {reason}")
             return ()
-        self._levels.add(node.isolation)
-        self._hosts[name] = node.host
-        if not node.has_corpus:
+        self._levels.add(node.info.isolation)
+        self._hosts[name] = node.info.host
+        if not node.info.has_corpus:
             self._lacking.add(name)
-        return places_of(name, room, node.device.kind)
+        return slots_of(name, node.resources, node.info.device.kind)
 
     def _watch(self) -> None:
-        while not self._closing.wait(LOOK_SECONDS):
-            with suppress(Exception):  # a cluster that does not answer now is asked again, until it counts as gone
+        while not self._closing.wait(REFRESH_SECONDS):
+            with suppress(Exception):  # asked again, until `_gone` gives the cluster up
                 self.refresh()
 
     def _say(self, message: str) -> None:
-        self.say(message)
+        self.say(message)  # looked up anew: the live view may have replaced it
 
     def _gone(self) -> bool:
         now = time.monotonic()
-        return now - self._seen > GONE_SECONDS or now - self._part.seen > SHARING_GONE * GONE_SECONDS
+        return now - self._seen > GONE_SECONDS or now - self._membership.seen > SCHEDULER_GONE * GONE_SECONDS
 
-    def _places(self) -> dict[Key, Place]:
+    def _slots_by_key(self) -> dict[SlotKey, NodeSlot]:
         with self._changed:
-            return {place.key: place for places in self._known.values() for place in places}
+            return {slot.key: slot for slots in self._known.values() for slot in slots}
 
-    def _heard(self, answer: Answer, used: int) -> None:
-        """The sharing has said how things stand."""
-        places = self._places()
-        nodes = {place.node for place in places.values()}
-        standing = FleetStatus(
+    def _record_answer(self, answer: Answer, used: int) -> None:
+        """Write down the scheduler's answer."""
+        slots = self._slots_by_key()
+        nodes = {slot.node for slot in slots.values()}
+        status = FleetStatus(
             at=time.time(),
             nodes=len(nodes),
-            places=len(places),
+            places=len(slots),
             used=used,
             offered=len(answer["offered"]),
             priority=self._member.priority,
@@ -185,76 +203,77 @@ class FleetExecutor:
             drained=tuple(sorted(self._hosts[node] for node in nodes.intersection(answer["drained"]))),
             others=tuple((one["tag"], one["used"]) for one in answer["others"]),
         )
-        self._board.show(standing)
+        self._status.update(status)
 
     def _run(
         self, request: TrialRequest, observer: Observer | None, cancel: threading.Event, future: Future[TrialResult]
     ) -> None:
         try:
-            place = self._take(cancel)
+            slot = self._acquire(cancel)
             try:
-                result = self._attempt(request, observer, cancel, place)
+                result = self._attempt(request, observer, cancel, slot)
             finally:
-                self._part.give(place.key)
+                # Before the result is set: the loop that sees it then already sees the slot free.
+                self._membership.release(slot.key)
             future.set_result(result)
         except BaseException as error:
             future.set_exception(error)
 
-    def _take(self, cancel: threading.Event) -> Place:
-        """A device that this run may use; waits for one."""
+    def _acquire(self, cancel: threading.Event) -> NodeSlot:
+        """Wait for a slot that this run may use. Raises `TrialCancelled`, or `TrialError` when the cluster is gone."""
         while True:
             if cancel.is_set():
                 raise TrialCancelled("the trial was cancelled before it started.")
             if self._gone():
                 raise _gone()
-            key = self._part.take(self._gone)
+            key = self._membership.acquire(self._gone)
             if key is not None:
-                place = self._places().get(key)
-                if place is not None:
-                    return place
-                self._part.give(key)  # the node was lost meanwhile
+                slot = self._slots_by_key().get(key)
+                if slot is not None:
+                    return slot
+                self._membership.release(key)  # the node was lost meanwhile
 
     def _attempt(
-        self, request: TrialRequest, observer: Observer | None, cancel: threading.Event, place: Place
+        self, request: TrialRequest, observer: Observer | None, cancel: threading.Event, slot: NodeSlot
     ) -> TrialResult:
-        """Run it on that device."""
+        """Run the trial on that slot, passing its events on to the observer."""
         known = request.tolerances
-        job = Job(request, self._corpus, known.read_bytes() if known and known.is_file() else None)
+        job = TrialJob(request, self._corpus, known.read_bytes() if known and known.is_file() else None)
         try:
-            for word in self._cluster.run(place, job, place.node in self._lacking, cancel):
-                if "files" in word:
-                    return self._take_over(request, word)
-                if "fix" in word:
-                    raise TrialError(f"on node {place.node[:8]}: {word['error']}", fix=word["fix"])
+            for message in self._cluster.run(slot, job, slot.node in self._lacking, cancel):
+                if "files" in message:
+                    return self._store_result(request, message)
+                if "fix" in message:
+                    raise TrialError(f"on node {slot.node[:8]}: {message['error']}", fix=message["fix"])
                 if self._gone():
                     raise _gone()
-                if word and observer is not None:
-                    observer(word)
+                if message and observer is not None:
+                    observer(message)
         except NodeLost as error:
             with self._changed:
-                self._known.pop(place.node, None)  # used again when a look at it says that it is well
+                self._known.pop(slot.node, None)  # used again once an inspection says that it is well
             if cancel.is_set():
                 raise TrialCancelled("the trial was cancelled.") from None
-            raise TrialLost(f"its node {place.node[:8]} was lost: {error}") from error
+            raise TrialLost(f"its node {slot.node[:8]} was lost: {error}") from error
         if cancel.is_set():
             raise TrialCancelled("the trial was cancelled.")
-        raise TrialLost(f"node {place.node[:8]} said no last word")
+        raise TrialLost(f"node {slot.node[:8]} ended without a result")
 
-    def _take_over(self, request: TrialRequest, word: Mapping[str, Any]) -> TrialResult:
-        """What the node sent, where a trial of this machine would have left it."""
-        result = TrialResult.model_validate(word["result"])
-        if result.machine is not None and result.machine != self._wanted.machine:
-            raise TrialLost(f"it ran on {result.machine}, and this run's trials are on {self._wanted.machine}")
+    def _store_result(self, request: TrialRequest, message: Mapping[str, Any]) -> TrialResult:
+        """Write the node's files where a trial on this machine would have left them."""
+        result = TrialResult.model_validate(message["result"])
+        if result.machine is not None and result.machine != self._requirements.machine:
+            raise TrialLost(f"it ran on {result.machine}, and this run's trials are on {self._requirements.machine}")
         request.folder.mkdir(parents=True, exist_ok=True)
-        for name, body in word["files"].items():
+        for name, body in message["files"].items():
             (request.folder / name).write_bytes(body)
-        if request.calibrate and request.tolerances and word["tolerances"] is not None:
-            write_text(request.tolerances, word["tolerances"].decode())
+        if request.calibrate and request.tolerances and message["tolerances"] is not None:
+            write_text(request.tolerances, message["tolerances"].decode())
         return result.model_copy(update={"log": str(request.folder / "run.log")})
 
 
 def _gone() -> TrialError:
     return TrialError(
         f"the fleet has not answered for {GONE_SECONDS:g} s.",
-        fix="start its head again, then give the same command again: what was in flight is run again, nothing is lost",
+        fix="start its head again, then give the same command again: running trials are repeated, nothing is lost",
     )

@@ -1,4 +1,4 @@
-"""Where a trial runs, as a protocol: one device at home, or a fleet."""
+"""The protocol of an executor, which runs trials on this machine's devices or on a fleet."""
 
 from __future__ import annotations
 
@@ -9,47 +9,49 @@ from autoresearch.core.errors import TrialError
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 Observer = Callable[[Mapping[str, Any]], None]
-"""Is told what happens while it happens: {"event": "spawned" | "log" | ..., ...}. Must be cheap, must not raise."""
+"""Called with every event of a trial as it happens: {"event": "spawned" | "log" | ..., ...}. Must be cheap, must not
+raise."""
 
 
 class TrialLost(TrialError):  # noqa: N818 - named as what happened, like TrialCancelled
-    """The machine went away during a trial: it says nothing about the train file, and is run again."""
+    """The machine was lost during a trial. This says nothing about the train file, so the trial is run again."""
 
 
 class Handle(Protocol):
-    """A trial in flight."""
+    """A trial that was submitted."""
 
     def done(self) -> bool:
-        """Whether there is a result."""
+        """Return whether there is a result, or a reason why there is none."""
         ...
 
     def result(self, timeout: float | None = None) -> TrialResult:
-        """Wait for the result. Raises `TimeoutError` after `timeout` seconds, `TrialError` if it never started.
+        """Wait for the result.
 
-        Raises `TrialLost` when its machine went away.
+        Raises `TimeoutError` after `timeout` seconds, `TrialError` if the trial never started, and `TrialLost` when its
+        machine was lost.
         """
         ...
 
     def on_done(self, call: Callable[[], None]) -> None:
-        """Call back, from any thread, once `done` holds; at once where it does already."""
+        """Call `call` from any thread once `done` returns true; at once if it does already."""
         ...
 
     def cancel(self) -> None:
-        """Kill every process of the trial; returns when none is left."""
+        """Kill every process of the trial. Returns when none is left."""
         ...
 
 
 class Executor(Protocol):
-    """Runs trials. Implementations must give every trial a device of its own."""
+    """Runs trials, each on a slot of its own."""
 
     def capacity(self) -> int:
-        """How many trials run at once."""
+        """Count the trials that can run at once."""
         ...
 
     def submit(self, request: TrialRequest, observer: Observer | None = None) -> Handle:
-        """Start a trial, or queue it."""
+        """Start a trial, or queue it until a slot is free."""
         ...
 
     def close(self) -> None:
-        """Cancel what is in flight and let go of the devices."""
+        """Cancel the running trials and release the devices."""
         ...

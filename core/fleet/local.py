@@ -1,4 +1,4 @@
-"""Trials on this machine's devices, one on each at a time, each supervised by a thread."""
+"""Trials on this machine's devices: one at a time on each, supervised by a thread."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 
 from autoresearch.core.fleet.executor import Observer
-from autoresearch.core.fleet.slots import HOME, Claim, Slot, bind
+from autoresearch.core.fleet.slots import WHOLE_MACHINE, Claim, Slot, bind
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
 
 
 class LocalHandle:
-    """A trial that runs, or waits for a device."""
+    """Implements `Handle` for a trial that a thread of this process supervises."""
 
     def __init__(self, future: Future[TrialResult], cancel: threading.Event) -> None:
         self._future = future
         self._cancel = cancel
 
     def done(self) -> bool:
-        """Whether there is a result, or a reason why there is none."""
+        """Return whether there is a result, or a reason why there is none."""
         return self._future.done()
 
     def result(self, timeout: float | None = None) -> TrialResult:
@@ -36,21 +36,21 @@ class LocalHandle:
             raise TrialCancelled("the trial was cancelled before it started.") from error
 
     def on_done(self, call: Callable[[], None]) -> None:
-        """Call back, from the trial's thread, once it has ended."""
+        """Call `call` from the trial's thread once the trial has ended."""
         self._future.add_done_callback(lambda _: call())
 
     def cancel(self) -> None:
-        """Kill every process of the trial; returns when none is left."""
+        """Kill every process of the trial. Returns when none is left."""
         self._cancel.set()
         if not self._future.cancel():
-            self._future.exception()
+            self._future.exception()  # waits until the trial's thread has ended
 
 
 class LocalExecutor:
     """Implements `Executor` for the devices of one machine."""
 
-    def __init__(self, slots: Sequence[Slot] = (HOME,), claim: Claim | None = None) -> None:
-        """`claim` is what keeps other loops off these slots; it is released at the end."""
+    def __init__(self, slots: Sequence[Slot] = (WHOLE_MACHINE,), claim: Claim | None = None) -> None:
+        """Run trials on these slots. `claim` keeps other loops off them; it is released by `close`."""
         self.slots, self._claim = tuple(slots), claim
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in slots:
@@ -59,18 +59,18 @@ class LocalExecutor:
         self._handles: list[LocalHandle] = []
 
     def capacity(self) -> int:
-        """One trial a slot."""
+        """Count the slots: each runs one trial."""
         return len(self.slots)
 
     def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
-        """Start the trial when a device is free."""
+        """Start the trial as soon as a slot is free."""
         cancel = threading.Event()
         handle = LocalHandle(self._pool.submit(self._run, request, observer, cancel), cancel)
         self._handles = [known for known in self._handles if not known.done()] + [handle]
         return handle
 
     def close(self) -> None:
-        """Cancel what is in flight; returns when no process is left."""
+        """Cancel the running trials. Returns when no process is left."""
         for handle in self._handles:
             handle.cancel()
         self._pool.shutdown()
@@ -78,7 +78,7 @@ class LocalExecutor:
             self._claim.release()
 
     def _run(self, request: TrialRequest, observer: Observer | None, cancel: threading.Event) -> TrialResult:
-        slot = self._free.get()  # there is one: there are as many threads as slots
+        slot = self._free.get()  # never waits: there are as many threads as slots
         try:
             return run_trial(on_slot(request, slot), observer=observer, cancel=cancel)
         finally:
@@ -86,7 +86,7 @@ class LocalExecutor:
 
 
 def on_slot(request: TrialRequest, slot: Slot) -> TrialRequest:
-    """The request as that slot's; the calling thread is bound to its cores."""
+    """Return the request with the slot's environment and memory limit, and bind the calling thread to its cores."""
     bind(slot.cores)
     memory = request.memory_limit_mb or slot.memory_mb
     return replace(request, environment=(*request.environment, *slot.environment), memory_limit_mb=memory)

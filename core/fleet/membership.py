@@ -1,4 +1,4 @@
-"""A run's part in the sharing of a fleet's places: it says what it uses, and hears what it may use."""
+"""A run's membership of a fleet: it checks in with the scheduler, and keeps track of the slots that it may use."""
 
 from __future__ import annotations
 
@@ -12,78 +12,85 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoresearch.core.errors import PrerequisiteError
-from autoresearch.core.fleet.cluster import Share
-from autoresearch.core.fleet.fair_scheduler import Answer, Key, Word
+from autoresearch.core.fleet.cluster import SchedulerClient
+from autoresearch.core.fleet.fair_scheduler import Answer, CheckIn, SlotKey
 
-SYNC_SECONDS = 0.5
-"""Between two words where nothing happens here; what happens is told at once."""
+CHECK_IN_SECONDS = 0.5
+"""Seconds between two check-ins while nothing happens; a change is reported at once."""
 START_SECONDS = 90.0
-"""For the first answer: the sharing may have to be started."""
-GIVE_SECONDS = 1.0
-"""How long a trial that has ended waits to hear what comes free by it: a result must not wait for a lost cluster."""
+"""Seconds to wait for the first answer: the scheduler may have to be started."""
+RELEASE_SECONDS = 1.0
+"""Longest time in seconds that a trial that has ended waits for the next offers: its result must not wait for a lost
+cluster."""
 LEAVE_SECONDS = 10.0
-"""Since the last answer, then leave is not taken: nobody is there to hear it."""
+"""Seconds since the last answer after which a run ends without leaving: nobody is there to hear it."""
 WAIT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Member:
-    """A run, as others on the fleet see it."""
+    """A run, as the other runs on the fleet see it."""
 
     tag: str = "run"
     folder: Path | None = None
-    """Where it is recorded; None for what is no run."""
+    """Folder where it is recorded; None for something that is not a recorded run, such as a benchmark."""
     priority: float = 1.0
     host: str = field(default_factory=socket.gethostname)
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def name(self) -> str:
-        """The same when the loop is started again."""
+        """Name on the fleet; the same after its loop is started again."""
         return self.session if self.folder is None else f"{self.host}:{self.folder}"
 
 
 class Membership:
-    """Places that this run uses, and those that it may use. One thread speaks; every method may be called from any."""
+    """The slots that this run uses, and those that it may use.
+
+    A thread of its own speaks to the scheduler; every method may be called from any thread.
+    """
 
     def __init__(
         self,
-        share: Share,
+        scheduler: SchedulerClient,
         member: Member,
         machine: str,
-        fits: Callable[[], Sequence[Key]],
-        heard: Callable[[Answer, int], None],
+        fits: Callable[[], Sequence[SlotKey]],
+        on_answer: Callable[[Answer, int], None],
     ) -> None:
-        """`fits` are the places that could run its trials now; `heard` is told every answer, and how many it uses.
+        """Check in for the first time.
 
-        Raises `PrerequisiteError` when the sharing cannot be started.
+        `fits` returns the slots that could run this run's trials now. `on_answer` is called with every answer and the
+        number of slots in use. Raises `PrerequisiteError` when the scheduler cannot be started.
         """
         self.member = member
-        self._share, self._machine, self._fits, self._heard = share, machine, fits, heard
+        self._scheduler, self._machine, self._fits, self._on_answer = scheduler, machine, fits, on_answer
         self._changed = threading.Condition()
-        self._held: set[Key] = set()
-        self._asking: set[Key] = set()
-        self._offers: dict[Key, float] = {}
-        """Until when each holds at least, in monotonic seconds."""
+        # A slot goes from `_offers` to `_asking` (acquire), to `_held` (the scheduler's answer), and out (release).
+        self._offers: dict[SlotKey, float] = {}
+        """Offers, each with the monotonic time until which it holds at least."""
+        self._asking: set[SlotKey] = set()
+        self._held: set[SlotKey] = set()
         self.answer: Answer | None = None
-        """The last one."""
-        self._begun = self._ended = 0
-        self._wake, self._closing = threading.Event(), threading.Event()
+        """The last answer."""
         self.seen = time.monotonic()
-        """When the last answer came."""
-        self._begin()
-        self._thread = threading.Thread(target=self._speak, name="sharing", daemon=True)
+        """Monotonic time of the last answer."""
+        self._begun = self._ended = 0
+        """Number of the last check-in that was begun, and of the last that was answered."""
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._first_check_in()
+        self._thread = threading.Thread(target=self._keep_checking_in, name="check-in", daemon=True)
         self._thread.start()
 
     def capacity(self) -> int:
-        """Places that are used and those that may be."""
+        """Count the slots that are in use and those that may be used."""
         fits, now = set(self._fits()), time.monotonic()
         with self._changed:
             free = sum(now < until and key in fits for key, until in self._offers.items())
             return len(self._held) + len(self._asking) + free
 
-    def take(self, gone: Callable[[], bool]) -> Key | None:
-        """A place for a trial; None when there is none now, or the sharing is `gone`."""
+    def acquire(self, gone: Callable[[], bool]) -> SlotKey | None:
+        """Take a slot for a trial; None when there is none now, or when `gone` says that the cluster is lost."""
         fits = self._fits()
         with self._changed:
             key = next((key for key in fits if key in self._offers), None)
@@ -98,56 +105,60 @@ class Membership:
             self._asking.discard(key)
             return key if key in self._held else None
 
-    def give(self, key: Key) -> None:
-        """A trial has ended. Returns when the next ones are known, or after a moment."""
+    def release(self, key: SlotKey) -> None:
+        """Give back the slot of a trial that has ended.
+
+        Returns when a check-in that began after it has been answered, so that the caller already sees the next offers,
+        or after a moment without an answer.
+        """
         with self._changed:
             self._held.discard(key)
             begun = self._begun
             self._wake.set()
-            self._changed.wait_for(lambda: self._ended > begun or self._closing.is_set(), GIVE_SECONDS)
+            self._changed.wait_for(lambda: self._ended > begun or self._closing.is_set(), RELEASE_SECONDS)
 
-    def tell(self) -> None:
-        """What fits has changed."""
+    def wake(self) -> None:
+        """Check in now: the slots that fit have changed."""
         self._wake.set()
 
     def close(self) -> None:
-        """Leave the fleet; nothing runs any more."""
+        """Leave the fleet. No trial may be running."""
         self._closing.set()
         self._wake.set()
-        well = time.monotonic() - self.seen < LEAVE_SECONDS
-        self._thread.join(LEAVE_SECONDS if well else GIVE_SECONDS)  # nobody may speak when the engine is shut down
-        if well:
-            with suppress(Exception):  # it will be taken for dead, and what it held is free then
-                self._share.leave(self.member.name, self.member.session)
+        answering = time.monotonic() - self.seen < LEAVE_SECONDS
+        self._thread.join(LEAVE_SECONDS if answering else RELEASE_SECONDS)  # no call may be open when the engine ends
+        if answering:
+            with suppress(Exception):  # it will be taken for dead, and then its slots are free
+                self._scheduler.leave(self.member.name, self.member.session)
 
-    def _begin(self) -> None:
+    def _first_check_in(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                return self._round()
+                return self._check_in()
             except Exception as error:
                 if time.monotonic() > deadline:
-                    words = " ".join(str(error).split())[:300]
-                    message = f"the fleet's places cannot be shared: {type(error).__name__}: {words}"
+                    reason = " ".join(str(error).split())[:300]
+                    message = f"the fleet's scheduler does not answer: {type(error).__name__}: {reason}"
                     raise PrerequisiteError(message, fix="look at the cluster's head: `ray status`") from error
                 time.sleep(WAIT_SECONDS)
 
-    def _speak(self) -> None:
+    def _keep_checking_in(self) -> None:
         while not self._closing.is_set():
-            self._wake.wait(SYNC_SECONDS)
+            self._wake.wait(CHECK_IN_SECONDS)
             self._wake.clear()
-            with suppress(Exception):  # a cluster that does not answer now is asked again, until it counts as gone
-                self._round()
+            with suppress(Exception):  # asked again until the executor, by `seen`, counts the cluster as gone
+                self._check_in()
 
-    def _round(self) -> None:
-        """Say how things are here, and take in the answer."""
+    def _check_in(self) -> None:
+        """Report this run's state, and take in the answer."""
         fits = self._fits()
         with self._changed:
             self._begun += 1
             number, held, asked, before = self._begun, set(self._held), set(self._asking), self.answer
         sent = time.monotonic()
-        answer = self._share.sync(
-            Word(
+        answer = self._scheduler.check_in(
+            CheckIn(
                 run=self.member.name,
                 session=self.member.session,
                 tag=self.member.tag,
@@ -163,12 +174,13 @@ class Membership:
             )
         )
         with self._changed:
-            # Only what is still wanted: a place that nobody waits for any more would never be given back.
+            # Only slots that a thread still waits for: any other would never be given back.
             self._held |= asked & self._asking & set(answer["held"])
             self._asking -= asked
             mine = self._held | self._asking
+            # Counted from the sending: the scheduler counted from the check-in's arrival, which was later.
             self._offers = {key: sent + seconds for key, seconds in answer["offered"] if key not in mine}
             self.answer, self._ended, self.seen = answer, number, time.monotonic()
             used = len(self._held)
             self._changed.notify_all()
-        self._heard(answer, used)
+        self._on_answer(answer, used)

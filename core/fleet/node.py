@@ -1,4 +1,4 @@
-"""What runs on a node of a fleet: a look at what it is, and one trial as a stream of events."""
+"""The part of a fleet that runs on its nodes: inspecting a node, and running one trial as a stream of messages."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from typing import Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.config import data_dir
 from autoresearch.core.errors import ArError
-from autoresearch.core.fleet.shipping import CorpusRef, find_corpus, receive
+from autoresearch.core.fleet.shipping import CorpusRef, find_corpus, receive_corpus
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest
 
-BEAT_SECONDS = 1.0
-"""Between two signs of life of a trial."""
+HEARTBEAT_SECONDS = 1.0
+"""Seconds between two signs of life of a trial that reports nothing."""
 FILES = ("run.log", "events.jsonl", "result.json", "train.py")
-"""Of a trial's folder: what goes back to the loop."""
+"""Files of a trial's folder that are sent back to the loop."""
 FILE_LIMIT_BYTES = 32 * 2**20
+"""Size in bytes above which a file is not sent back."""
 
 
 @dataclass(frozen=True)
-class Node:
-    """What a node says of itself."""
+class NodeInfo:
+    """What a node reports about itself."""
 
     device: Device | None
-    """None where the backend does not run."""
+    """Device of the backend; None where the backend does not run."""
     trouble: str | None
-    """Then why, in words."""
+    """Why the backend does not run, for people."""
     isolation: IsolationLevel
+    """The strongest isolation level that works there."""
     code: str
-    """SHA-256 of all that decides scores (see core.store.integrity.code_sha256)."""
+    """SHA-256 of all code that decides scores (see core.store.integrity.code_sha256)."""
     host: str
     has_corpus: bool
 
 
-def look(backend: str, corpus: CorpusRef | None = None) -> Node:
-    """What this node is, and whether it has that corpus."""
+def inspect_node(backend: str, corpus: CorpusRef | None = None) -> NodeInfo:
+    """Find out what this node is, and whether it has that corpus."""
     import socket
 
     from autoresearch.core.store.integrity import code_sha256
@@ -53,40 +55,41 @@ def look(backend: str, corpus: CorpusRef | None = None) -> Node:
     except ArError as error:
         trouble = error.message
     has = corpus is not None and find_corpus(corpus) is not None
-    return Node(device, trouble, best_level(), code_sha256(backend), socket.gethostname(), has)
+    return NodeInfo(device, trouble, best_level(), code_sha256(backend), socket.gethostname(), has)
 
 
 @dataclass(frozen=True)
-class Job:
-    """One trial, with all that a node needs for it."""
+class TrialJob:
+    """A trial with everything that a node needs to run it."""
 
     request: TrialRequest
     corpus: CorpusRef
     tolerances: bytes | None
-    """Content of the file that the request names."""
+    """Content of the tolerances file that the request names."""
 
 
-def trial(job: Job, fetch: Callable[[str], bytes]) -> Iterator[Mapping[str, Any]]:
-    """Run it here: {"event": ...} while it runs, {} as a sign of life, and one last word.
+def stream_trial(job: TrialJob, fetch: Callable[[str], bytes]) -> Iterator[Mapping[str, Any]]:
+    """Run a trial here. Yield {"event": ...} for its events, {} as a sign of life, and one final message.
 
-    That is {"result", "files", "tolerances"}, or {"error", "fix"} when the trial could not be run. `fetch` gives a file
-    of the corpus, and is called only where this node has none. Closed early, it leaves no process of the trial.
+    The final message is {"result", "files", "tolerances"}, or {"error", "fix"} when the trial could not be run. `fetch`
+    returns the content of a file of the corpus, and is called only where this node has none. Closing the generator
+    early ends every process of the trial.
     """
     from autoresearch.core.trial.supervisor import run_trial
 
-    said: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    messages: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
     cancel, done = threading.Event(), threading.Event()
 
     def work() -> None:
         try:
             with tempfile.TemporaryDirectory(prefix="ar-node-") as name:
-                request = _here(job, Path(name), fetch)
-                result = run_trial(request, observer=said.put, cancel=cancel)
-                said.put(_last_word(request, result.model_dump()))
+                request = _with_local_paths(job, Path(name), fetch)
+                result = run_trial(request, observer=messages.put, cancel=cancel)
+                messages.put(_final_message(request, result.model_dump()))
         except ArError as error:
-            said.put({"error": error.message, "fix": error.fix})
+            messages.put({"error": error.message, "fix": error.fix})
         except Exception as error:
-            said.put({"error": f"{type(error).__name__}: {error}", "fix": None})
+            messages.put({"error": f"{type(error).__name__}: {error}", "fix": None})
         finally:
             done.set()
 
@@ -94,25 +97,25 @@ def trial(job: Job, fetch: Callable[[str], bytes]) -> Iterator[Mapping[str, Any]
     try:
         while True:
             try:
-                word = said.get(timeout=BEAT_SECONDS)
+                message = messages.get(timeout=HEARTBEAT_SECONDS)
             except queue.Empty:
-                word = {}
-            yield word
-            if is_last(word):
+                message = {}
+            yield message
+            if is_final(message):
                 return
     finally:
         cancel.set()
         done.wait()
 
 
-def is_last(word: Mapping[str, Any]) -> bool:
-    """Whether nothing comes after it."""
-    return "files" in word or "fix" in word
+def is_final(message: Mapping[str, Any]) -> bool:
+    """Return whether no message comes after this one."""
+    return "files" in message or "fix" in message
 
 
-def _here(job: Job, folder: Path, fetch: Callable[[str], bytes]) -> TrialRequest:
-    """The request with this node's own paths."""
-    prepared = find_corpus(job.corpus) or receive(job.corpus, fetch)
+def _with_local_paths(job: TrialJob, folder: Path, fetch: Callable[[str], bytes]) -> TrialRequest:
+    """Return the job's request with this node's own paths."""
+    prepared = find_corpus(job.corpus) or receive_corpus(job.corpus, fetch)
     tolerances = folder / "tolerances.json"
     if job.tolerances is not None:
         tolerances.write_bytes(job.tolerances)
@@ -129,7 +132,7 @@ def _here(job: Job, folder: Path, fetch: Callable[[str], bytes]) -> TrialRequest
     )
 
 
-def _last_word(request: TrialRequest, result: dict[str, Any]) -> dict[str, Any]:
+def _final_message(request: TrialRequest, result: dict[str, Any]) -> dict[str, Any]:
     found = {name: _read(request.folder / name) for name in FILES}
     files = {name: body for name, body in found.items() if body is not None}
     tolerances = _read(request.tolerances) if request.tolerances else None

@@ -1,4 +1,4 @@
-"""A prepared corpus on a node: found by its manifest, or received once, file by file."""
+"""Shipping a prepared corpus to a node: found there by its manifest, or received once, file by file."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from autoresearch.core.errors import DataError
 
 @dataclass(frozen=True)
 class CorpusRef:
-    """A prepared folder, known by its manifest."""
+    """A prepared corpus, identified by its manifest."""
 
     folder: Path
-    """Where the loop has it."""
+    """Folder on the loop's machine."""
     sha256: str
-    """Of manifest.json, which holds the SHA-256 of everything else."""
+    """SHA-256 of manifest.json, which holds the SHA-256 of every other file."""
     files: tuple[str, ...]
-    """Below the folder, the manifest included."""
+    """Paths of its files, relative to the folder, the manifest included."""
 
     @property
     def shipped(self) -> Path:
-        """Where a node keeps what it was sent."""
+        """Folder on a node to which it is shipped."""
         return data_dir() / f"{self.folder.name}-{self.sha256[:12]}"
 
 
-def corpus_of(folder: Path) -> CorpusRef:
-    """Raises `DataError` when the folder is not a prepared corpus."""
+def describe_corpus(folder: Path) -> CorpusRef:
+    """Describe the prepared corpus in a folder. Raises `DataError` when it is none."""
     prepared = Prepared.open(folder)
     return CorpusRef(
         folder.absolute(), _manifest_sha256(folder), (MANIFEST, *(f.path for f in prepared.manifest.files()))
@@ -40,41 +40,42 @@ def corpus_of(folder: Path) -> CorpusRef:
 
 
 def find_corpus(corpus: CorpusRef) -> Path | None:
-    """The prepared folder on this node: at the same path, or among its own data."""
-    for place in (corpus.folder, data_dir() / corpus.folder.name, corpus.shipped):
-        if (place / MANIFEST).is_file() and _manifest_sha256(place) == corpus.sha256:
-            return place
+    """Find the prepared corpus on this node: at the same path, or among its own data. None when it is not there."""
+    for folder in (corpus.folder, data_dir() / corpus.folder.name, corpus.shipped):
+        if (folder / MANIFEST).is_file() and _manifest_sha256(folder) == corpus.sha256:
+            return folder
     return None
 
 
-def receive(corpus: CorpusRef, fetch: Callable[[str], bytes]) -> Path:
-    """Put the corpus among this node's data, whole or not at all. Raises `DataError` when a file is not what it was.
+def receive_corpus(corpus: CorpusRef, fetch: Callable[[str], bytes]) -> Path:
+    """Write the corpus to this node's data folder, complete or not at all. Return its folder.
 
-    `fetch` gives one file's bytes, so that no more than one is held in memory.
+    `fetch` returns the content of one file, so that no more than one is held in memory. Raises `DataError` when a file
+    has changed since the loop was started.
     """
     from filelock import FileLock
 
-    place = corpus.shipped
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_name(f"{place.name}.lock")):
-        if find_corpus(corpus) == place:
-            return place
-        fresh = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    target = corpus.shipped
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f"{target.name}.lock")):
+        if find_corpus(corpus) == target:
+            return target
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             for name in corpus.files:
-                target = fresh / name
-                if fresh not in target.resolve().parents:
+                path = fresh / name
+                if fresh not in path.resolve().parents:
                     raise DataError(f"the corpus names a file outside its folder: {name!r}.")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(fetch(name))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(fetch(name))
             if _manifest_sha256(fresh) != corpus.sha256:
                 raise DataError(f"{corpus.folder} has changed since the loop was started.")
             Prepared.open(fresh).verify()
-            shutil.rmtree(place, ignore_errors=True)
-            fresh.replace(place)
+            shutil.rmtree(target, ignore_errors=True)
+            fresh.replace(target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
-    return place
+    return target
 
 
 def _manifest_sha256(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The devices of this machine, each as a slot for one trial, and the locks that keep two loops off one device."""
+"""The devices of this machine as slots for one trial each, and the locks that keep two loops off one device."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ import psutil
 from autoresearch.core.errors import PrerequisiteError, UsageError
 
 CORES_PER_SLOT, MEMORY_PER_SLOT_MB = 2, 4096
-"""What a CPU trial gets at least where the number of slots is found automatically."""
+"""Least cores and MiB of a CPU slot when the number of slots is chosen automatically."""
 MEMORY_SHARE = 0.8
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Share of the host's memory that all CPU slots together may take."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one trial at a time."""
+    """A device, or a part of the CPU, for one trial at a time."""
 
     name: str
-    """For its lock; of letters, digits and dashes."""
-    words: str
-    """For people."""
+    """Name of its lock file: letters, digits and dashes."""
+    label: str
+    """Name for people."""
     environment: tuple[tuple[str, str], ...] = ()
-    """Variables of the trial's processes."""
+    """Environment variables of the trial's processes."""
     cores: tuple[int, ...] = ()
-    """Cores that the trial is bound to, where the system can bind; none is all."""
+    """Cores that the trial is bound to, where the system can bind; empty means all."""
     memory_mb: int | None = None
-    """Host memory that a trial may take; None leaves it to the supervisor."""
+    """MiB of host memory that a trial may take; None leaves the limit to the supervisor."""
 
 
-HOME = Slot("device", "this machine's device")
-"""The one slot of a machine whose device is not shared out."""
+WHOLE_MACHINE = Slot("device", "this machine's device")
+"""The only slot of a machine whose device is not divided."""
 
 
 def cuda_slots(listed: str, visible: str | None = None) -> list[Slot]:
-    """One slot a GPU, of the first one's model alone: scores of different models do not compare.
+    """Make one slot for each GPU of the first GPU's model: scores of different models cannot be compared.
 
-    `listed` is what `nvidia-smi --query-gpu=index,uuid,name --format=csv,noheader` prints; `visible` is the user's
-    CUDA_VISIBLE_DEVICES, whose choice and order hold.
+    `listed` is the output of `nvidia-smi --query-gpu=index,uuid,name --format=csv,noheader`. `visible` is the user's
+    CUDA_VISIBLE_DEVICES, whose choice and order are kept.
     """
     found = {}
     for line in listed.splitlines():
@@ -57,7 +58,7 @@ def cuda_slots(listed: str, visible: str | None = None) -> list[Slot]:
 
 
 def _visible(visible: str, found: dict[str, tuple[str, Slot]]) -> list[tuple[str, Slot]]:
-    """As CUDA reads it: numbers or beginnings of UUIDs, and nothing behind the first that is unknown."""
+    """Select GPUs as CUDA does: by numbers or beginnings of UUIDs, up to the first that is unknown."""
     chosen = []
     for part in (one.strip() for one in visible.split(",")):
         long = len(part) > 3  # shorter ones are numbers
@@ -69,7 +70,7 @@ def _visible(visible: str, found: dict[str, tuple[str, Slot]]) -> list[tuple[str
 
 
 def find_cuda_slots() -> list[Slot]:
-    """Asks nvidia-smi, for importing a framework in this process would take the first GPU. Empty without a GPU."""
+    """Ask nvidia-smi for the GPUs: importing a framework in this process would take the first. Empty without a GPU."""
     command = ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
@@ -79,7 +80,7 @@ def find_cuda_slots() -> list[Slot]:
 
 
 def cpu_slots(count: int | None, cores: Sequence[int], memory_mb: int) -> list[Slot]:
-    """The cores shared out among `count` slots; None takes as many as cores and memory allow.
+    """Divide the cores among `count` slots; None makes as many slots as cores and memory allow.
 
     Raises `UsageError` when there are fewer cores than slots.
     """
@@ -90,24 +91,24 @@ def cpu_slots(count: int | None, cores: Sequence[int], memory_mb: int) -> list[S
     slots = []
     for i in range(count):
         mine = tuple(cores[i * len(cores) // count : (i + 1) * len(cores) // count])
-        threads = tuple((name, str(len(mine))) for name in THREADS)
-        words = f"cores {', '.join(map(str, mine))}"
+        threads = tuple((name, str(len(mine))) for name in THREAD_VARIABLES)
+        label = f"cores {', '.join(map(str, mine))}"
         name = f"cpu-{'-'.join(map(str, mine))}"
-        slots.append(Slot(name, words, threads, mine, int(MEMORY_SHARE * memory_mb) // count))
+        slots.append(Slot(name, label, threads, mine, int(MEMORY_SHARE * memory_mb) // count))
     return slots
 
 
 def usable_cores() -> list[int]:
-    """The cores that this process may use."""
+    """List the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def find_slots(kind: str, count: int | None) -> list[Slot]:
-    """The slots of a device of that kind ("cuda", "metal", "cpu", "numpy"). `count` None is as many as fit.
+    """Find the slots for a kind of device ("cuda", "metal", "cpu", "numpy"); `count` None means as many as fit.
 
-    Raises `UsageError` when that many are not there.
+    Raises `UsageError` when there are fewer.
     """
     if kind in ("cpu", "numpy"):
         return cpu_slots(count, usable_cores(), int(psutil.virtual_memory().total / 2**20))
@@ -119,14 +120,18 @@ def find_slots(kind: str, count: int | None) -> list[Slot]:
 
 
 class Claim:
-    """Slots that no other loop on this machine uses, as long as this lives."""
+    """Slots that are locked against every other loop on this machine, until `release` or the end of the process."""
 
     def __init__(self, slots: Sequence[Slot], folder: Path, count: int | None) -> None:
-        """Lock `count` of the slots, or all that are free. Raises `PrerequisiteError` when there are too few."""
+        """Lock `count` of the slots; None locks all that are free. `folder` holds the lock files.
+
+        Raises `PrerequisiteError` when too few are free.
+        """
         from filelock import FileLock, Timeout
 
         folder.mkdir(parents=True, exist_ok=True)
         self._locks = []
+        # The folder may be shared by several machines, so the host's name is part of a lock's.
         taken, host = [], re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname())
         self.slots: list[Slot] = []
         for slot in slots:
@@ -136,7 +141,7 @@ class Claim:
             try:
                 lock.acquire()
             except Timeout:
-                taken.append(slot.words)
+                taken.append(slot.label)
                 continue
             self._locks.append(lock)
             self.slots.append(slot)
@@ -147,7 +152,7 @@ class Claim:
             )
 
     def release(self) -> None:
-        """Let go of them."""
+        """Unlock the slots."""
         for lock in self._locks:
             lock.release()
         self._locks = []

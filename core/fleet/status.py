@@ -1,4 +1,4 @@
-"""How a run stands on its fleet: `fleet.json` in the run's folder, so that `ar status` need not ask the cluster."""
+"""A run's status on its fleet: `fleet.json` in the run's folder, so that `ar status` need not ask the cluster."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ from pathlib import Path
 from autoresearch.core.store.exports import write_text
 
 NAME = "fleet.json"
-AT_MOST_SECONDS = 1.0
-"""Between two writings where something changes all the time."""
-AT_LEAST_SECONDS = 10.0
-"""Between two writings where nothing changes: the file is a sign of life."""
+CHANGED_SECONDS = 1.0
+"""Shortest time between two writes, in seconds, however often the status changes."""
+UNCHANGED_SECONDS = 10.0
+"""Seconds between two writes of an unchanged status: the file is a sign of life."""
 OLD_SECONDS = 60.0
-TURN_SECONDS, TURN_SAID_SECONDS = 5.0, 600.0
-"""Without a place before it is said whose turn it is, and between two times that it is said."""
+"""Age in seconds from which a summary says how old the status is."""
+WAIT_SECONDS, WAIT_AGAIN_SECONDS = 5.0, 600.0
+"""Seconds without a slot before a run says that it is waiting, and between two such messages."""
 
 
 @dataclass(frozen=True)
 class FleetStatus:
-    """A run among the others, as it heard last."""
+    """A run among the other runs, by the scheduler's last answer."""
 
     at: float
-    """Unix seconds."""
+    """Unix time in seconds."""
     nodes: int
+    """Nodes with slots that fit the run."""
     places: int
-    """Those that fit the run, whoever uses them."""
+    """Slots that fit the run, whichever run uses them."""
     used: int
-    """By this run."""
+    """Slots that this run uses."""
     offered: int
-    """To this run, beside what it uses."""
+    """Further slots that this run may use."""
     priority: float
     share: float
-    """Of the device time of the runs that are there now, 0..1."""
+    """Share of the device time of the runs that are present now, 0..1."""
     paused: bool
     drained: tuple[str, ...]
-    """Host names of the run's own nodes."""
+    """Host names of the drained nodes among those that fit."""
     others: tuple[tuple[str, int], ...]
-    """Other runs' tags, with the places that they use."""
+    """Tags of the other runs, each with the number of slots it uses."""
 
     @property
     def waits(self) -> bool:
-        """Whether it can start nothing, though nobody has paused it."""
+        """Whether the run can start nothing, though it is not paused."""
         return not (self.used or self.offered or self.paused)
 
-    def words(self) -> str:
-        """One line."""
-        parts = [f"{self.used} of {_count(self.places, 'place')} on {_count(self.nodes, 'node')}"]
+    def summary(self) -> str:
+        """Return the status as one line."""
+        parts = [f"{self.used} of {_count(self.places, 'slot')} on {_count(self.nodes, 'node')}"]
         if self.paused:
             parts.append("paused")
         elif self.waits:
@@ -67,7 +69,7 @@ class FleetStatus:
 
 
 def read_fleet_status(folder: Path) -> FleetStatus | None:
-    """Of the run in that folder; None when it is on no fleet, or nothing sensible is written there."""
+    """Read the status of the run in that folder; None when it is on no fleet, or the file is damaged."""
     try:
         found = json.loads((folder / NAME).read_text(encoding="utf-8"))
         others = tuple((str(tag), int(used)) for tag, used in found["others"])
@@ -76,23 +78,23 @@ def read_fleet_status(folder: Path) -> FleetStatus | None:
         return None
 
 
-class Board:
-    """Writes it down, and says what a person should know of it. Called by one thread."""
+class FleetStatusWriter:
+    """Writes `fleet.json`, and reports changes that a person should know. Used by one thread."""
 
     def __init__(self, tag: str, folder: Path | None, say: Callable[[str], None]) -> None:
-        """No folder: nothing is written down."""
+        """Report through `say`. Without a folder nothing is written."""
         self._tag, self._folder, self._say = tag, folder, say
         self._written: FleetStatus | None = None
-        self._said: FleetStatus | None = None
+        self._last: FleetStatus | None = None
         self._waits_since: float | None = None
-        self._turn_said = float("-inf")
+        self._wait_said = float("-inf")
 
-    def show(self, now: FleetStatus) -> None:
-        """How it stands now."""
-        before, self._said = self._said, now
+    def update(self, now: FleetStatus) -> None:
+        """Take in the present status."""
+        before, self._last = self._last, now
         if now.paused and not (before and before.paused):
             fix = f"`ar fleet resume {self._tag}` lets it go on"
-            self._say(f"paused on the fleet: what runs is finished, and nothing new is started; {fix}")
+            self._say(f"paused on the fleet: running trials are finished, and no new one is started; {fix}")
         if before and before.paused and not now.paused:
             self._say("resumed on the fleet")
         for names, what in (
@@ -101,30 +103,32 @@ class Board:
         ):
             if names:
                 self._say(f"node {counted(names)} {what}")
-        self._say_waits(now)
+        self._report_waiting(now)
         self._write(now)
 
     def close(self) -> None:
-        """The loop ends; what is written would soon be wrong."""
+        """Remove the file: the loop ends, and what is written would soon be wrong."""
         if self._folder is not None and self._written is not None:
             with suppress(OSError):
                 (self._folder / NAME).unlink(missing_ok=True)
 
-    def _say_waits(self, now: FleetStatus) -> None:
+    def _report_waiting(self, now: FleetStatus) -> None:
         if not now.waits:
             self._waits_since = None
             return
         self._waits_since = now.at if self._waits_since is None else self._waits_since
-        if now.at - self._waits_since > TURN_SECONDS and now.at - self._turn_said > TURN_SAID_SECONDS:
-            self._turn_said = now.at
-            who = ", ".join(tag for tag, used in now.others if used) or "nobody: its nodes are drained, or gone"
-            self._say(f"waiting for a place on the fleet: those that fit are used by {who}")
+        if now.at - self._waits_since > WAIT_SECONDS and now.at - self._wait_said > WAIT_AGAIN_SECONDS:
+            self._wait_said = now.at
+            users = ", ".join(tag for tag, used in now.others if used)
+            why = f"every slot that fits is used by {users}" if users else "its nodes are drained or gone"
+            self._say(f"waiting for a slot on the fleet: {why}")
 
     def _write(self, now: FleetStatus) -> None:
         written = self._written
         if written is not None:
+            # The share changes with every second in which something runs; that alone is no reason to write.
             same = replace(now, at=written.at, share=written.share) == written
-            if now.at - written.at < (AT_LEAST_SECONDS if same else AT_MOST_SECONDS):
+            if now.at - written.at < (UNCHANGED_SECONDS if same else CHANGED_SECONDS):
                 return
         if self._folder is not None and self._folder.is_dir():  # it is made when the run is
             with suppress(OSError):  # the ledger says it when the disk is full
@@ -133,7 +137,7 @@ class Board:
 
 
 def counted(names: tuple[str, ...]) -> str:
-    """Names, those that several have once: a host may be several nodes."""
+    """List names; one that occurs several times, as a host with several nodes does, is listed once with a count."""
     return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in sorted(Counter(names).items()))
 
 

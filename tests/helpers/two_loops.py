@@ -1,4 +1,4 @@
-"""Two `ar loop` processes on one Ray cluster of two places: they share it; one is paused, one node is drained."""
+"""Two `ar loop` processes on one Ray cluster of two slots: they share it; one run is paused, one node is drained."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class LoopProcess:
         return sum(trial.status is not None for trial in self.trials())
 
     def stands_still(self) -> bool:
-        """Whether it has heard that it is paused, and nothing of it runs."""
+        """Return whether it has heard that it is paused, and none of its trials runs."""
         found = read_fleet_status(self.workspace / "runs" / self.tag)
         return found is not None and (found.paused, found.used) == (True, 0)
 
     def check_finished(self) -> None:
-        """After one Ctrl-C: what ran was finished."""
+        """Check that after one Ctrl-C the running trials were finished."""
         _, said = self.process.communicate(timeout=PATIENCE_SECONDS)
         assert self.process.returncode == 130, said
         with LedgerReader(self.workspace / "runs" / self.tag) as reader:
@@ -62,7 +62,7 @@ class LoopProcess:
         assert all(trial.status is None and trial.experiment in spoilt for trial in left), left
 
 
-def two_loops_share_the_places(cluster: Cluster, address: str, folder: Path) -> None:
+def two_loops_share_the_slots(cluster: Cluster, address: str, folder: Path) -> None:
     text = copy_library(folder / "text", CORPUS_BYTES)
     loops = [start(tag, address, folder, text) for tag in ("night", "day")]
     try:
@@ -74,7 +74,7 @@ def two_loops_share_the_places(cluster: Cluster, address: str, folder: Path) -> 
             loop.process.send_signal(signal.SIGINT)
         for loop in loops:
             loop.check_finished()
-        assert cluster.share().report()["runs"] == []
+        assert cluster.scheduler().report()["runs"] == []
     finally:
         for loop in loops:
             loop.process.kill()
@@ -107,22 +107,22 @@ def within(trial: TrialRow, begin: float, end: float) -> float:
 def a_paused_run_stands_still(cluster: Cluster, address: str, night: LoopProcess, day: LoopProcess) -> None:
     assert ar(["fleet", "--address", address, "pause", "night"]) == 0
     until(night.stands_still, night, day)
-    lose_the_sharing(cluster, night, day)
+    lose_the_scheduler(cluster, night, day)
     before, further = len(night.trials()), day.ended() + 2
     until(lambda: day.ended() >= further, night, day)
     assert len(night.trials()) == before
     assert night.stands_still()
 
 
-def lose_the_sharing(cluster: Cluster, *loops: LoopProcess) -> None:
-    """The loops make another, and tell it how things stood."""
+def lose_the_scheduler(cluster: Cluster, *loops: LoopProcess) -> None:
+    """Kill the scheduler. The loops start another, and tell it what they hold."""
     import ray
 
     ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
 
     def known() -> dict[str, bool]:
         with suppress(Exception):  # it takes a while until the new one answers
-            return {run["tag"]: run["paused"] for run in cluster.share().report()["runs"]}
+            return {run["tag"]: run["paused"] for run in cluster.scheduler().report()["runs"]}
         return {}
 
     until(lambda: known() == {"night": True, "day": False}, *loops)
@@ -135,7 +135,7 @@ def a_drained_node_is_left_alone(cluster: Cluster, address: str, night: LoopProc
     assert (done.returncode, f"({drained[:8]}) is drained" in done.stderr) == (0, True), done.stderr
 
     def used() -> set[str]:
-        return {key[0] for run in cluster.share().report()["runs"] for key in run["used"]}
+        return {key[0] for run in cluster.scheduler().report()["runs"] for key in run["used"]}
 
     until(lambda: drained not in used(), night, day)
     assert ar(["fleet", "--address", address, "resume", "night"]) == 0
@@ -147,7 +147,7 @@ def a_drained_node_is_left_alone(cluster: Cluster, address: str, night: LoopProc
 
     until(went_on, night, day)  # in turns, on the node that is left
     assert ar(["fleet", "--address", address, "undrain", drained]) == 0
-    assert cluster.share().report()["drained"] == []
+    assert cluster.scheduler().report()["drained"] == []
 
 
 def until(condition: Callable[[], bool], *loops: LoopProcess) -> None:

@@ -142,20 +142,20 @@ class Where:
         if self._cluster is None:
             return local_executor(self._options.slots, kind, self._say)
         from autoresearch.core.cli.context import REQUIRED_ISOLATION
-        from autoresearch.core.fleet.cluster import Wanted
+        from autoresearch.core.fleet.cluster import NodeRequirements
         from autoresearch.core.fleet.cluster_executor import FleetExecutor
         from autoresearch.core.fleet.membership import Member
-        from autoresearch.core.fleet.shipping import corpus_of
+        from autoresearch.core.fleet.shipping import describe_corpus
         from autoresearch.core.store.integrity import code_sha256
 
         required = click.get_current_context().meta.get(REQUIRED_ISOLATION, "process")
-        wanted = Wanted(config.backend, config.machine, code_sha256(config.backend), required)
+        wanted = NodeRequirements(config.backend, config.machine, code_sha256(config.backend), required)
         member = Member(tag, folder, self._options.priority or 1.0)
-        executor = FleetExecutor(self._cluster, wanted, corpus_of(prepared.folder), member=member, say=self._say)
-        plural, shared = "s" if executor.places > 1 else "", ""
+        executor = FleetExecutor(self._cluster, wanted, describe_corpus(prepared.folder), member=member, say=self._say)
+        plural, shared = "s" if executor.slots > 1 else "", ""
         if executor.others:
             shared = f", shared with {', '.join(executor.others)} (`ar fleet` shows who uses what)"
-        self._say(f"{executor.places} trial{plural} at a time on the fleet: {config.machine}{shared}")
+        self._say(f"{executor.slots} trial{plural} at a time on the fleet: {config.machine}{shared}")
         return executor
 
 
@@ -176,7 +176,7 @@ def local_executor(slots: int | str | None, kind: str, say: Callable[[str], None
     claim = Claim(found, data_dir() / "devices", count)
     if len(claim.slots) > 1 or slots is not None:
         plural = "s" if len(claim.slots) > 1 else ""
-        say(f"{len(claim.slots)} trial{plural} at a time: {'; '.join(slot.words for slot in claim.slots)}")
+        say(f"{len(claim.slots)} trial{plural} at a time: {'; '.join(slot.label for slot in claim.slots)}")
     if shared_cpu and len(claim.slots) > 1:
         say("trials on one CPU slow each other down, and compare with none that had the CPU for themselves")
     return LocalExecutor(claim.slots, claim)

@@ -1,4 +1,4 @@
-"""A fleet's executor on a played cluster: which nodes it uses, and what becomes of a trial whose node is lost."""
+"""A fleet's executor on a played cluster: the nodes that it uses, and the end of a trial whose node is lost."""
 
 from __future__ import annotations
 
@@ -16,63 +16,63 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
 from autoresearch.core.fleet import cluster_executor
-from autoresearch.core.fleet.cluster import NodeLost, Place, Room, Wanted, choose_device, survey
+from autoresearch.core.fleet.cluster import NodeLost, NodeRequirements, NodeResources, NodeSlot, choose_device, survey
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.executor import TrialLost
-from autoresearch.core.fleet.fair_scheduler import Sharing
-from autoresearch.core.fleet.node import Job, Node
-from autoresearch.core.fleet.shipping import CorpusRef, corpus_of, find_corpus, receive
+from autoresearch.core.fleet.fair_scheduler import FairScheduler
+from autoresearch.core.fleet.node import NodeInfo, TrialJob
+from autoresearch.core.fleet.shipping import CorpusRef, describe_corpus, find_corpus, receive_corpus
 from autoresearch.core.trial.supervisor import TrialCancelled
 
 CPU = Device("numpy", "A CPU", 1000.0, "fp32", "numpy 2")
 H100 = Device("cuda", "NVIDIA H100", 80000.0, "bf16", "torch 2")
 A100 = Device("cuda", "NVIDIA A100", 40000.0, "bf16", "torch 2")
-WANTED = Wanted("null", CPU.words(), "same")
+WANTED = NodeRequirements("null", CPU.words(), "same")
 OK = {"status": "ok", "seed": 0, "backend": "null", "preset": "demo", "machine": CPU.words()}
 
 
-def node(device: Device | None = CPU, **changes: Any) -> Node:
+def node(device: Device | None = CPU, **changes: Any) -> NodeInfo:
     said: dict[str, Any] = {"trouble": None, "isolation": "bubblewrap", "code": "same", "host": "h", "has_corpus": True}
-    return Node(device, **{**said, **changes})
+    return NodeInfo(device, **{**said, **changes})
 
 
 @dataclass
 class Played:
     """A cluster whose nodes are given, and whose trials end when the test says so."""
 
-    there: Mapping[str, Node | Exception]
+    there: Mapping[str, NodeInfo | Exception]
     gpus: float = 0.0
     lost: set[str] = field(default_factory=set)
     silent: bool = False
     go: threading.Event = field(default_factory=threading.Event)
-    jobs: list[tuple[Place, bool]] = field(default_factory=list)
+    jobs: list[tuple[NodeSlot, bool]] = field(default_factory=list)
     result: Mapping[str, Any] = field(default_factory=lambda: OK)
-    sharing: Sharing = field(default_factory=Sharing)
+    fair_scheduler: FairScheduler = field(default_factory=FairScheduler)
 
-    def nodes(self) -> Mapping[str, Room]:
+    def nodes(self) -> Mapping[str, NodeResources]:
         if self.silent:
             raise ConnectionError("no head")
-        return {name: Room(8.0, self.gpus, 1e9) for name in self.there if name not in self.lost}
+        return {name: NodeResources(8.0, self.gpus, 1e9) for name in self.there if name not in self.lost}
 
-    def look(self, name: str, backend: str, corpus: CorpusRef | None = None) -> Node:
+    def inspect(self, name: str, backend: str, corpus: CorpusRef | None = None) -> NodeInfo:
         found = self.there[name]
         if isinstance(found, Exception):
             raise found
         return found
 
-    def run(self, place: Place, job: Job, ship: bool, cancel: threading.Event) -> Iterator[Mapping[str, Any]]:
-        self.jobs.append((place, ship))
+    def run(self, slot: NodeSlot, job: TrialJob, ship: bool, cancel: threading.Event) -> Iterator[Mapping[str, Any]]:
+        self.jobs.append((slot, ship))
         yield {"event": "trained"}
         while not self.go.wait(0.01):
             if cancel.is_set():
                 return
-            if place.node in self.lost:
+            if slot.node in self.lost:
                 raise NodeLost("died")
             yield {}
         yield {"result": dict(self.result), "files": {"run.log": b"said\n"}, "tolerances": b"{}\n"}
 
-    def share(self) -> Sharing:
-        return self.sharing
+    def scheduler(self) -> FairScheduler:
+        return self.fair_scheduler
 
     def close(self) -> None:
         pass
@@ -80,10 +80,10 @@ class Played:
 
 @pytest.fixture
 def corpus(prepared: Prepared) -> CorpusRef:
-    return corpus_of(prepared.folder)
+    return describe_corpus(prepared.folder)
 
 
-def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_place(corpus: CorpusRef) -> None:
+def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_slot(corpus: CorpusRef) -> None:
     said: list[str] = []
     there = {
         "a": node(),
@@ -94,7 +94,7 @@ def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_place(cor
         "f": PrerequisiteError("ar is not installed"),
         "g": node(has_corpus=False),
     }
-    wanted = Wanted("null", CPU.words(), "same", "landlock")
+    wanted = NodeRequirements("null", CPU.words(), "same", "landlock")
     executor = FleetExecutor(Played(there), wanted, corpus, say=said.append)
     assert executor.capacity() == 2
     assert executor.isolation == "bubblewrap"
@@ -106,14 +106,14 @@ def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_place(cor
         FleetExecutor(Played({"b": node(H100)}), wanted, corpus)
 
 
-def test_a_place_is_a_gpu_or_a_whole_cpu() -> None:
-    four = cluster_executor.places_of("n", Room(32.0, 4.0, 1e9), "cuda")
-    assert [(place.cpus, place.gpus) for place in four] == [(8.0, 1.0)] * 4
-    assert [place.cpus for place in cluster_executor.places_of("n", Room(32.0, 4.0, 1e9), "cpu")] == [32.0]
-    assert cluster_executor.places_of("n", Room(32.0, 0.0, 1e9), "cuda") == ()
+def test_a_slot_is_a_gpu_or_a_whole_cpu() -> None:
+    four = cluster_executor.slots_of("n", NodeResources(32.0, 4.0, 1e9), "cuda")
+    assert [(slot.cpus, slot.gpus) for slot in four] == [(8.0, 1.0)] * 4
+    assert [slot.cpus for slot in cluster_executor.slots_of("n", NodeResources(32.0, 4.0, 1e9), "cpu")] == [32.0]
+    assert cluster_executor.slots_of("n", NodeResources(32.0, 0.0, 1e9), "cuda") == ()
 
 
-def test_the_device_of_a_run_is_the_kind_with_the_most_places_or_the_one_it_had() -> None:
+def test_the_device_of_a_run_is_the_kind_with_the_most_slots_or_the_one_it_had() -> None:
     cluster = Played({"a": node(A100), "b": node(H100), "c": node(H100)}, gpus=1.0)
     found = survey(cluster, "cuda")
     assert choose_device(found) == H100
@@ -137,7 +137,7 @@ def test_a_result_comes_home_with_its_files(corpus: CorpusRef, prepared: Prepare
     executor.close()
 
 
-def test_a_lost_node_ends_its_trial_and_takes_its_place_away(
+def test_a_lost_node_ends_its_trial_and_takes_its_slot_away(
     corpus: CorpusRef, prepared: Prepared, tmp_path: Path
 ) -> None:
     cluster, said = Played({"a": node(), "b": node()}), list[str]()
@@ -166,7 +166,7 @@ def test_a_lost_node_ends_its_trial_and_takes_its_place_away(
 def test_a_cluster_that_does_not_answer_any_more_is_given_up(
     corpus: CorpusRef, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_executor, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(cluster_executor, "REFRESH_SECONDS", 0.05)
     cluster = Played({"a": node()})
     executor = FleetExecutor(cluster, WANTED, corpus)
     handle = executor.submit(request(prepared, tmp_path / "t"))
@@ -193,17 +193,17 @@ def test_a_corpus_is_found_by_its_manifest_or_received_whole(
         return fetch(name)[:-1] + b"x" if name.endswith(".tokens") else fetch(name)
 
     with pytest.raises(DataError):
-        receive(away, spoilt)
+        receive_corpus(away, spoilt)
     assert find_corpus(away) is None
-    place = receive(away, fetch)
-    assert find_corpus(away) == place == receive(away, spoilt)
+    place = receive_corpus(away, fetch)
+    assert find_corpus(away) == place == receive_corpus(away, spoilt)
     Prepared.open(place).verify()
     with pytest.raises(DataError, match="outside its folder"):
-        receive(CorpusRef(tmp_path / "evil", "0" * 64, ("../../x",)), lambda name: b"x")
+        receive_corpus(CorpusRef(tmp_path / "evil", "0" * 64, ("../../x",)), lambda name: b"x")
 
 
 def ended(handle: Any) -> bool:
-    """Whether it ends within a moment."""
+    """Return whether the trial ends within a moment."""
     try:
         handle.result(2)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Who may use which place of a fleet, in simulated time."""
+"""The fair scheduler of a fleet, in simulated time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autoresearch.core.fleet import fair_scheduler
-from autoresearch.core.fleet.fair_scheduler import Answer, Key, Sharing, Word, conflict
+from autoresearch.core.fleet.fair_scheduler import Answer, CheckIn, FairScheduler, SlotKey, conflict
 
 STEP_SECONDS = 1.0
 TWO = [("n1", "cpu", 0), ("n2", "cpu", 0)]
@@ -19,22 +19,22 @@ WHOLE = [("big", "cpu", 0)]
 
 @dataclass
 class Run:
-    """A loop as the sharing sees it: it uses an offer when it has a proposal, and its trials take a while."""
+    """A loop as the scheduler sees it: it uses an offer when it has a proposal, and its trials take a while."""
 
     tag: str
-    places: list[Key] = field(default_factory=lambda: list(TWO))
+    places: list[SlotKey] = field(default_factory=lambda: list(TWO))
     priority: float = 1.0
     trial_seconds: float = 60.0
     thinks_seconds: float = 0.0
-    """After a trial, before there is something to run again."""
-    held: dict[Key, float] = field(default_factory=dict)
-    """When the trial there ends."""
+    """Seconds after a trial before there is another proposal."""
+    held: dict[SlotKey, float] = field(default_factory=dict)
+    """Slots in use, each with the time when its trial ends."""
     ready: float = 0.0
     trials: int = 0
     answer: Answer | None = None
 
-    def word(self, asked: Iterable[Key] = (), **changes: Any) -> Word:
-        said: dict[str, Any] = {
+    def check_in(self, asked: Iterable[SlotKey] = (), **changes: Any) -> CheckIn:
+        fields: dict[str, Any] = {
             "run": self.tag,
             "session": "1",
             "tag": self.tag,
@@ -48,36 +48,36 @@ class Run:
             "paused": False,
             "drained": [],
         }
-        return Word(**{**said, **changes})  # type: ignore[typeddict-item]
+        return CheckIn(**{**fields, **changes})  # type: ignore[typeddict-item]
 
-    def turn(self, share: Sharing, now: float) -> None:
+    def turn(self, scheduler: FairScheduler, now: float) -> None:
         for key in [key for key, end in self.held.items() if end <= now]:
             del self.held[key]
             self.trials += 1
             self.ready = now + self.thinks_seconds
-        self.answer = share.sync(self.word())
+        self.answer = scheduler.check_in(self.check_in())
         wanted = [key for key, _ in self.answer["offered"]] if now >= self.ready else []
         if wanted:
-            self.answer = share.sync(self.word(asked=wanted))
+            self.answer = scheduler.check_in(self.check_in(asked=wanted))
             for key in wanted:
                 assert key in self.answer["held"]
                 self.held[key] = now + self.trial_seconds
 
 
 class World:
-    """Runs, their sharing and the time."""
+    """Runs, their scheduler and the time."""
 
     def __init__(self, *runs: Run) -> None:
         self.now, self.runs = 0.0, list(runs)
-        self.share = Sharing(lambda: self.now)
+        self.scheduler = FairScheduler(lambda: self.now)
         self.idle = 0.0
-        """Seconds of places on which nothing ran."""
+        """Slot-seconds in which nothing ran."""
 
     def go(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
         end = self.now + seconds
         while self.now < end:
             for run in self.runs:
-                run.turn(self.share, self.now)
+                run.turn(self.scheduler, self.now)
             each()
             self.check()
             self.idle += STEP_SECONDS * (len(TWO) - sum(len(run.held) for run in self.runs))
@@ -89,12 +89,12 @@ class World:
         assert not [(a, b) for i, a in enumerate(held) for b in held[:i] if conflict(a, b)]
 
     def used(self, run: Run) -> float:
-        return next(one["device_seconds"] for one in self.share.report()["runs"] if one["run"] == run.tag)
+        return next(one["device_seconds"] for one in self.scheduler.report()["runs"] if one["run"] == run.tag)
 
 
-def test_who_is_alone_has_everything_at_once_and_for_as_long_as_it_likes() -> None:
-    share, run = Sharing(lambda: 0.0), Run("a")
-    answer = share.sync(run.word())
+def test_a_run_alone_is_offered_every_slot_for_as_long_as_it_likes() -> None:
+    scheduler, run = FairScheduler(lambda: 0.0), Run("a")
+    answer = scheduler.check_in(run.check_in())
     assert [key for key, _ in answer["offered"]] == TWO
     thinker = Run("b", thinks_seconds=1e9, ready=1e9)
     world = World(thinker)
@@ -118,7 +118,7 @@ def test_a_run_with_three_times_the_priority_has_three_times_as_much() -> None:
     assert world.used(a) / world.used(b) == pytest.approx(3.0, rel=0.05)
 
 
-def test_more_runs_than_places_take_turns() -> None:
+def test_more_runs_than_slots_take_turns() -> None:
     runs = [Run(name) for name in "abcde"]
     world = World(*runs)
     world.go(6000)
@@ -127,7 +127,7 @@ def test_more_runs_than_places_take_turns() -> None:
     assert world.idle < 0.04 * 2 * world.now
 
 
-def test_a_place_does_not_wait_for_a_run_that_thinks() -> None:
+def test_a_slot_does_not_wait_for_a_run_that_thinks() -> None:
     slow, quick = Run("slow", ready=3600.0), Run("quick")
     world = World(slow, quick)
     world.go(3600)
@@ -152,7 +152,7 @@ def test_a_paused_run_finishes_what_runs_and_has_no_claim_when_it_is_resumed() -
     a, b = Run("a"), Run("b")
     world = World(a, b)
     world.go(600)
-    assert world.share.pause("a", True)
+    assert world.scheduler.pause("a", True)
     world.go(61)
     assert not a.held
     assert a.answer is not None
@@ -161,18 +161,18 @@ def test_a_paused_run_finishes_what_runs_and_has_no_claim_when_it_is_resumed() -
     world.go(3600)
     assert (world.used(a), a.trials) == before
     assert len(b.held) == 2
-    world.share.pause("a", False)
+    world.scheduler.pause("a", False)
     then = world.used(b)
     world.go(3600)
     assert world.used(a) - before[0] == pytest.approx(world.used(b) - then, rel=0.05)
-    assert not world.share.pause("nobody", True)
+    assert not world.scheduler.pause("nobody", True)
 
 
 def test_a_drained_node_finishes_what_runs_and_is_offered_to_nobody() -> None:
     a, b = Run("a"), Run("b")
     world = World(a, b)
     world.go(90)
-    world.share.drain("n2", True)
+    world.scheduler.drain("n2", True)
     running = {key for run in world.runs for key in run.held}
     assert ("n2", "cpu", 0) in running
     world.go(61)
@@ -184,12 +184,12 @@ def test_a_drained_node_finishes_what_runs_and_is_offered_to_nobody() -> None:
     assert a.answer is not None
     assert a.answer["drained"] == ["n2"]
     assert a.trials == pytest.approx(b.trials, abs=2)
-    world.share.drain("n2", False)
+    world.scheduler.drain("n2", False)
     world.go(60)
     assert len(a.held) + len(b.held) == 2
 
 
-def test_what_a_dead_loop_held_is_free_when_it_is_silent_for_long_and_at_once_when_it_is_started_again() -> None:
+def test_a_dead_loops_slots_are_free_after_a_long_silence_and_at_once_when_it_is_started_again() -> None:
     a, b = Run("a"), Run("b", ready=1e9)
     world = World(a)
     world.go(10)
@@ -200,68 +200,68 @@ def test_what_a_dead_loop_held_is_free_when_it_is_silent_for_long_and_at_once_wh
     world.go(3)
     assert ([key for key, _ in b.answer["offered"]], b.answer["others"]) == (TWO, [])
     again = World(a)
-    again.share = world.share = Sharing(lambda: again.now)
-    again.share.sync(a.word(asked=TWO))
+    again.scheduler = world.scheduler = FairScheduler(lambda: again.now)
+    again.scheduler.check_in(a.check_in(asked=TWO))
     a.held = {}
-    answer = again.share.sync(a.word(session="2"))
+    answer = again.scheduler.check_in(a.check_in(session="2"))
     assert [key for key, _ in answer["offered"]] == TWO
 
 
-def test_a_loop_that_ends_leaves_its_places_and_an_earlier_one_cannot_end_a_later_one() -> None:
-    share, a = Sharing(lambda: 0.0), Run("a")
-    share.sync(a.word(asked=TWO, session="2"))
-    share.leave("a", "1")
-    assert [run["tag"] for run in share.report()["runs"]] == ["a"]
-    share.leave("a", "2")
-    share.leave("a", "2")
-    assert share.report()["runs"] == []
-    assert [key for key, _ in share.sync(Run("b").word())["offered"]] == TWO
+def test_a_loop_that_ends_frees_its_slots_and_an_earlier_one_cannot_end_a_later_one() -> None:
+    scheduler, a = FairScheduler(lambda: 0.0), Run("a")
+    scheduler.check_in(a.check_in(asked=TWO, session="2"))
+    scheduler.leave("a", "1")
+    assert [run["tag"] for run in scheduler.report()["runs"]] == ["a"]
+    scheduler.leave("a", "2")
+    scheduler.leave("a", "2")
+    assert scheduler.report()["runs"] == []
+    assert [key for key, _ in scheduler.check_in(Run("b").check_in())["offered"]] == TWO
 
 
-def test_said_twice_is_as_good_as_said_once() -> None:
-    share, a, b = Sharing(lambda: 0.0), Run("a"), Run("b")
-    asked = a.word(asked=TWO)
-    assert share.sync(asked)["held"] == share.sync(asked)["held"] == TWO
-    assert share.sync(b.word(asked=TWO))["held"] == []
-    given = a.word(held=TWO[:1])
-    assert share.sync(given)["held"] == share.sync(given)["held"] == TWO[:1]
+def test_a_repeated_call_changes_nothing() -> None:
+    scheduler, a, b = FairScheduler(lambda: 0.0), Run("a"), Run("b")
+    asked = a.check_in(asked=TWO)
+    assert scheduler.check_in(asked)["held"] == scheduler.check_in(asked)["held"] == TWO
+    assert scheduler.check_in(b.check_in(asked=TWO))["held"] == []
+    given = a.check_in(held=TWO[:1])
+    assert scheduler.check_in(given)["held"] == scheduler.check_in(given)["held"] == TWO[:1]
     for _ in range(2):
-        share.pause("a", True)
-        share.drain("n1", True)
-    assert share.report()["drained"] == ["n1"]
+        scheduler.pause("a", True)
+        scheduler.drain("n1", True)
+    assert scheduler.report()["drained"] == ["n1"]
 
 
 def test_an_offer_that_is_over_is_honoured_for_a_moment() -> None:
     world = World()
-    share, a, b = world.share, Run("a"), Run("b")
-    share.sync(a.word())
-    share.pause("a", True)
-    assert share.sync(a.word())["offered"] == []
-    assert share.sync(b.word())["offered"] == []
-    assert share.sync(a.word(asked=TWO[:1]))["held"] == TWO[:1]
+    scheduler, a, b = world.scheduler, Run("a"), Run("b")
+    scheduler.check_in(a.check_in())
+    scheduler.pause("a", True)
+    assert scheduler.check_in(a.check_in())["offered"] == []
+    assert scheduler.check_in(b.check_in())["offered"] == []
+    assert scheduler.check_in(a.check_in(asked=TWO[:1]))["held"] == TWO[:1]
     world.now += fair_scheduler.GRACE_SECONDS
-    assert [key for key, _ in share.sync(b.word())["offered"]] == TWO[1:]
-    assert share.sync(a.word(asked=TWO))["held"] == TWO[:1]
+    assert [key for key, _ in scheduler.check_in(b.check_in())["offered"]] == TWO[1:]
+    assert scheduler.check_in(a.check_in(asked=TWO))["held"] == TWO[:1]
 
 
 def test_a_trial_on_the_processor_takes_the_whole_node_and_gets_it_in_the_end() -> None:
     gpus, whole = Run("gpus", GPUS), Run("whole", WHOLE)
     world = World(gpus)
-    share = world.share
+    scheduler = world.scheduler
     gpus.held = {key: 20.0 * key[2] for key in GPUS}  # they never end all at once
-    share.sync(gpus.word())
+    scheduler.check_in(gpus.check_in())
     world.runs.append(whole)
     world.go(7200)
     assert world.used(whole) / world.used(gpus) == pytest.approx(1.0, rel=0.15)
     assert whole.trials == pytest.approx(gpus.trials / len(GPUS), rel=0.15)
 
 
-def test_a_sharing_that_was_made_anew_hears_what_runs_before_it_offers_anything() -> None:
+def test_a_scheduler_that_replaces_a_lost_one_hears_what_runs_before_it_offers_anything() -> None:
     world = World()
-    share = Sharing(lambda: world.now, again=True)
+    scheduler = FairScheduler(lambda: world.now, replaces_lost=True)
     a, b = Run("a"), Run("b")
-    assert share.sync(a.word())["offered"] == []
-    told = share.sync(b.word(held=TWO[:1], paused=True, drained=["n9"]))
+    assert scheduler.check_in(a.check_in())["offered"] == []
+    told = scheduler.check_in(b.check_in(held=TWO[:1], paused=True, drained=["n9"]))
     assert (told["held"], told["paused"], told["drained"]) == (TWO[:1], True, ["n9"])
     world.now += fair_scheduler.QUIET_SECONDS
-    assert [key for key, _ in share.sync(a.word())["offered"]] == TWO[1:]
+    assert [key for key, _ in scheduler.check_in(a.check_in())["offered"]] == TWO[1:]

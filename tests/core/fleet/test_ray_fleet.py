@@ -1,5 +1,5 @@
-"""Trials on a Ray cluster of two nodes on this machine: two loops that share it, results, files, a corpus that is sent,
-a stop, a lost node.
+"""Trials on a Ray cluster of two nodes on this machine: two loops that share it, results, files, a shipped corpus, a
+stop, a lost node.
 
 One test for all of it: a cluster takes many seconds to start, and tests of one file may run in several processes.
 """
@@ -17,16 +17,16 @@ import pytest
 from null_trials import request
 from offspring import offspring
 from prerequisites import lacking
-from two_loops import two_loops_share_the_places
+from two_loops import two_loops_share_the_slots
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
-from autoresearch.core.fleet.cluster import Wanted, choose_device, places_of, survey
+from autoresearch.core.fleet.cluster import NodeRequirements, choose_device, slots_of, survey
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.executor import TrialLost
-from autoresearch.core.fleet.node import Job
+from autoresearch.core.fleet.node import TrialJob
 from autoresearch.core.fleet.ray import RayCluster
-from autoresearch.core.fleet.shipping import corpus_of
+from autoresearch.core.fleet.shipping import describe_corpus
 from autoresearch.core.store.integrity import code_sha256
 from autoresearch.core.trial.request import Budget
 from autoresearch.core.trial.supervisor import TrialCancelled
@@ -72,11 +72,11 @@ def start_two_nodes(kind: Callable[..., Any]) -> tuple[Any, Any]:
 
 @pytest.mark.timeout(900)
 def test_a_fleet_of_two_nodes(nodes: tuple, prepared: Prepared, tmp_path: Path) -> None:
-    cluster, corpus = RayCluster(nodes[0].address), corpus_of(prepared.folder)
-    two_loops_share_the_places(cluster, nodes[0].address, tmp_path / "loops")
+    cluster, corpus = RayCluster(nodes[0].address), describe_corpus(prepared.folder)
+    two_loops_share_the_slots(cluster, nodes[0].address, tmp_path / "loops")
     found = survey(cluster, "null", corpus)
     device = choose_device(found)
-    executor = FleetExecutor(cluster, Wanted("null", device.words(), code_sha256("null")), corpus, found)
+    executor = FleetExecutor(cluster, NodeRequirements("null", device.words(), code_sha256("null")), corpus, found)
     try:
         two_nodes_run_two_trials_at_once(executor, prepared, tmp_path)
         a_trial_that_cannot_be_run_says_why(executor, prepared, tmp_path)
@@ -108,14 +108,18 @@ def a_trial_that_cannot_be_run_says_why(executor: FleetExecutor, prepared: Prepa
 
 
 def a_node_without_the_corpus_is_sent_it(cluster: RayCluster, prepared: Prepared, folder: Path) -> None:
-    (node, room), never = next(iter(cluster.nodes().items())), threading.Event()
-    place, corpus, asked = places_of(node, room, "numpy")[0], corpus_of(prepared.folder), request(prepared, folder)
-    job = Job(replace(asked, source="("), corpus, None)
-    list(cluster.run(place, job, True, never))  # puts the files into the object store
+    (node, resources), never = next(iter(cluster.nodes().items())), threading.Event()
+    slot, corpus, asked = (
+        slots_of(node, resources, "numpy")[0],
+        describe_corpus(prepared.folder),
+        request(prepared, folder),
+    )
+    job = TrialJob(replace(asked, source="("), corpus, None)
+    list(cluster.run(slot, job, True, never))  # puts the files into the object store
     elsewhere = replace(corpus, folder=Path("/nowhere") / corpus.folder.name)
-    *_, last = cluster.run(place, replace(job, corpus=elsewhere), True, never)
+    *_, last = cluster.run(slot, replace(job, corpus=elsewhere), True, never)
     assert last["result"]["status"] == "invalid"
-    *_, last = cluster.run(place, replace(job, corpus=elsewhere), False, never)  # it has the corpus now
+    *_, last = cluster.run(slot, replace(job, corpus=elsewhere), False, never)  # it has the corpus now
     assert last["result"]["status"] == "invalid"
 
 

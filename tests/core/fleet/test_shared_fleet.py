@@ -1,4 +1,4 @@
-"""Two runs' executors on one played cluster, what a run says of it, and what `ar status` and `ar fleet` make of it."""
+"""Two runs' executors on one played cluster, a run's messages about it, and what `ar status` and `ar fleet` show."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from autoresearch.core.cli.main import run as ar
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError, UsageError
 from autoresearch.core.fleet import cluster_executor, fair_scheduler, membership, status
-from autoresearch.core.fleet.cluster import Room
+from autoresearch.core.fleet.cluster import NodeResources
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
-from autoresearch.core.fleet.fair_scheduler import Answer, Report, RunReport, Sharing, Word
+from autoresearch.core.fleet.fair_scheduler import Answer, CheckIn, FairScheduler, FleetUsage, RunUsage
 from autoresearch.core.fleet.membership import Member
-from autoresearch.core.fleet.shipping import CorpusRef, corpus_of
-from autoresearch.core.fleet.status import Board, FleetStatus, read_fleet_status
+from autoresearch.core.fleet.shipping import CorpusRef, describe_corpus
+from autoresearch.core.fleet.status import FleetStatus, FleetStatusWriter, read_fleet_status
 
 ALONE = FleetStatus(0.0, 2, 2, 1, 0, 1.0, 0.5, False, (), ())
 
 
-class OneAtATime(Sharing):
-    """As an engine has it: one call after the other, and some answers are lost."""
+class OneAtATime(FairScheduler):
+    """A scheduler as an engine runs it: one call after the other, and some answers are lost."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lock, self.lose, self.dead = threading.Lock(), 0, False
 
-    def sync(self, word: Word) -> Answer:
+    def check_in(self, message: CheckIn) -> Answer:
         with self.lock:
             if self.dead:
                 raise ConnectionError("no answer")
-            answer = super().sync(word)
-            if word["asked"] and self.lose:
+            answer = super().check_in(message)
+            if message["asked"] and self.lose:
                 self.lose -= 1
                 raise ConnectionError("the answer is lost")
             return answer
@@ -48,39 +48,39 @@ class OneAtATime(Sharing):
 
 @pytest.fixture
 def corpus(prepared: Prepared) -> CorpusRef:
-    return corpus_of(prepared.folder)
+    return describe_corpus(prepared.folder)
 
 
 @pytest.fixture
 def cluster() -> Played:
-    return Played({"a": node(), "b": node()}, sharing=OneAtATime())
+    return Played({"a": node(), "b": node()}, fair_scheduler=OneAtATime())
 
 
 def executor_of(cluster: Played, corpus: CorpusRef, tag: str, folder: Path, **more: Any) -> FleetExecutor:
     return FleetExecutor(cluster, WANTED, corpus, member=Member(tag, folder, host="box"), **more)
 
 
-def test_two_runs_never_have_the_same_place_and_each_has_its_own(
+def test_two_runs_never_have_the_same_slot_and_each_has_its_own(
     cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path
 ) -> None:
     first, second = (executor_of(cluster, corpus, tag, tmp_path / tag) for tag in ("night", "day"))
-    assert (second.places, second.others) == (2, ("night",))
+    assert (second.slots, second.others) == (2, ("night",))
     handles = [executor.submit(request(prepared, tmp_path / tag)) for tag, executor in (("1", first), ("2", second))]
     wait_for(lambda: len(cluster.jobs) == 2)  # what the first does not use is the second's after a moment
-    assert {place.node for place, _ in cluster.jobs} == {"a", "b"}
+    assert {slot.node for slot, _ in cluster.jobs} == {"a", "b"}
     assert (first.capacity(), second.capacity()) == (1, 1)
     cluster.go.set()
     assert [handle.result(10).status for handle in handles] == ["ok", "ok"]
     second.close()
     wait_for(lambda: first.capacity() == 2)
     first.close()
-    assert cluster.sharing.report()["runs"] == []
+    assert cluster.fair_scheduler.report()["runs"] == []
 
 
-def test_a_place_is_free_for_the_next_trial_as_soon_as_there_is_a_result(
+def test_a_slot_is_free_for_the_next_trial_as_soon_as_there_is_a_result(
     cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "GIVE_SECONDS", 60.0)  # on the busiest machine
+    monkeypatch.setattr(membership, "RELEASE_SECONDS", 60.0)  # on the busiest machine
     monkeypatch.setattr(fair_scheduler, "PROMISE_SECONDS", 60.0)
     executor = executor_of(cluster, corpus, "night", tmp_path / "r")
     cluster.go.set()
@@ -91,28 +91,30 @@ def test_a_place_is_free_for_the_next_trial_as_soon_as_there_is_a_result(
     executor.close()
 
 
-def test_a_lost_answer_costs_no_place(cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_lost_answer_costs_no_slot(
+    cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path
+) -> None:
     executor = executor_of(cluster, corpus, "night", tmp_path / "r")
-    assert isinstance(cluster.sharing, OneAtATime)
-    cluster.sharing.lose = 2
+    assert isinstance(cluster.fair_scheduler, OneAtATime)
+    cluster.fair_scheduler.lose = 2
     handle = executor.submit(request(prepared, tmp_path / "t"))
     wait_for(lambda: len(cluster.jobs) == 1)
-    assert cluster.sharing.lose == 0
+    assert cluster.fair_scheduler.lose == 0
     cluster.go.set()
     assert handle.result(10).status == "ok"
     wait_for(lambda: executor.capacity() == 2)
     executor.close()
 
 
-def test_a_sharing_that_does_not_answer_any_more_counts_as_a_cluster_that_is_gone(
+def test_a_scheduler_that_no_longer_answers_counts_as_a_cluster_that_is_gone(
     cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor = executor_of(cluster, corpus, "night", tmp_path / "r")
     handle = executor.submit(request(prepared, tmp_path / "t"))
     wait_for(lambda: len(cluster.jobs) == 1)
     monkeypatch.setattr(cluster_executor, "GONE_SECONDS", 0.5)
-    assert isinstance(cluster.sharing, OneAtATime)
-    cluster.sharing.dead = True
+    assert isinstance(cluster.fair_scheduler, OneAtATime)
+    cluster.fair_scheduler.dead = True
     for ask in (lambda: handle.result(10), lambda: wait_for(lambda: executor.capacity() < 0)):
         with pytest.raises(TrialError, match="has not answered"):
             ask()
@@ -122,18 +124,18 @@ def test_a_sharing_that_does_not_answer_any_more_counts_as_a_cluster_that_is_gon
 def test_a_paused_run_and_a_drained_node_get_nothing_new_and_are_told_of(
     cluster: Played, corpus: CorpusRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "SYNC_SECONDS", 0.02)
-    monkeypatch.setattr(status, "AT_MOST_SECONDS", 0.0)
+    monkeypatch.setattr(membership, "CHECK_IN_SECONDS", 0.02)
+    monkeypatch.setattr(status, "CHANGED_SECONDS", 0.0)
     folder, said = tmp_path / "night", list[str]()
     folder.mkdir()
     executor = executor_of(cluster, corpus, "night", folder, say=said.append)
-    (run,) = cluster.sharing.report()["runs"]
-    cluster.sharing.pause(run["run"], True)
+    (run,) = cluster.fair_scheduler.report()["runs"]
+    cluster.fair_scheduler.pause(run["run"], True)
     wait_for(lambda: executor.capacity() == 0)
     wait_for(lambda: said and "paused on the fleet" in said[-1] and "`ar fleet resume night`" in said[-1])
     wait_for(lambda: (found := read_fleet_status(folder)) is not None and found.paused)
-    cluster.sharing.pause(run["run"], False)
-    cluster.sharing.drain("a", True)
+    cluster.fair_scheduler.pause(run["run"], False)
+    cluster.fair_scheduler.drain("a", True)
     wait_for(lambda: executor.capacity() == 1)
     wait_for(lambda: any("resumed" in line for line in said) and any("node h is drained" in line for line in said))
     wait_for(lambda: (found := read_fleet_status(folder)) is not None and found.drained == ("h",))
@@ -143,10 +145,10 @@ def test_a_paused_run_and_a_drained_node_get_nothing_new_and_are_told_of(
 
 def test_a_run_that_waits_for_its_turn_says_so_once_in_a_while(tmp_path: Path) -> None:
     said: list[str] = []
-    board = Board("day", None, said.append)
+    writer = FleetStatusWriter("day", None, said.append)
     for second in range(100):
-        board.show(replace(ALONE, at=float(second), used=0, others=(("night", 2),)))
-    assert said == ["waiting for a place on the fleet: those that fit are used by night"]
+        writer.update(replace(ALONE, at=float(second), used=0, others=(("night", 2),)))
+    assert said == ["waiting for a slot on the fleet: every slot that fits is used by night"]
 
 
 def test_status_shows_the_fleet_while_the_run_runs_and_says_when_that_was(
@@ -155,16 +157,16 @@ def test_status_shows_the_fleet_while_the_run_runs_and_says_when_that_was(
     workspace = make_workspace(tmp_path / "w")
     with open_run(workspace, "night") as run:
         shared = replace(ALONE, at=time.time(), others=(("day", 1),), drained=("h", "h"))
-        Board("night", run.folder, lambda _: None).show(shared)
+        FleetStatusWriter("night", run.folder, lambda _: None).update(shared)
         assert ar(["--workspace", str(workspace), "status"]) == 0
         _, line = capsys.readouterr().out.splitlines()
         assert line == (
-            "  fleet: 1 of 2 places on 2 nodes; 1 other run: day (1); "
+            "  fleet: 1 of 2 slots on 2 nodes; 1 other run: day (1); "
             "priority 1, 50 % of the device time; drained: h (2)"
         )
-        Board("night", run.folder, lambda _: None).show(replace(ALONE, at=time.time() - 240, paused=True))
+        FleetStatusWriter("night", run.folder, lambda _: None).update(replace(ALONE, at=time.time() - 240, paused=True))
         assert ar(["--workspace", str(workspace), "status"]) == 0
-        assert capsys.readouterr().out.endswith("1 of 2 places on 2 nodes; paused (as it was 4 min ago)\n")
+        assert capsys.readouterr().out.endswith("1 of 2 slots on 2 nodes; paused (as it was 4 min ago)\n")
         run.ledger.set_state("interrupted", "stopped")
     assert ar(["--workspace", str(workspace), "status"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
@@ -172,8 +174,8 @@ def test_status_shows_the_fleet_while_the_run_runs_and_says_when_that_was(
     assert read_fleet_status(run.folder) is None
 
 
-def run_report(tag: str, host: str, **changes: Any) -> RunReport:
-    return RunReport(
+def run_report(tag: str, host: str, **changes: Any) -> RunUsage:
+    return RunUsage(
         **{  # type: ignore[typeddict-item]
             "run": f"{host}:/w/runs/{tag}",
             "tag": tag,
@@ -191,15 +193,17 @@ def run_report(tag: str, host: str, **changes: Any) -> RunReport:
     )
 
 
-ROOMS = {
-    "aa11": Room(8.0, 0.0, 1e9, "big", "10.0.0.1"),
-    "ab22": Room(8.0, 2.0, 1e9, "big", "10.0.0.1"),
-    "cc33": Room(0.0, 0.0, 1e9, "laptop", "10.0.0.3"),
+NODES = {
+    "aa11": NodeResources(8.0, 0.0, 1e9, "big", "10.0.0.1"),
+    "ab22": NodeResources(8.0, 2.0, 1e9, "big", "10.0.0.1"),
+    "cc33": NodeResources(0.0, 0.0, 1e9, "laptop", "10.0.0.3"),
 }
 
 
 def test_a_run_is_found_by_its_tag_and_a_node_by_host_address_or_id() -> None:
-    report = Report(runs=[run_report("night", "box"), run_report("day", "box"), run_report("day", "lap")], drained=[])
+    report = FleetUsage(
+        runs=[run_report("night", "box"), run_report("day", "box"), run_report("day", "lap")], drained=[]
+    )
     assert find_run(report, "night")["run"] == "box:/w/runs/night"
     assert find_run(report, "lap:/w/runs/day")["host"] == "lap"
     with pytest.raises(UsageError, match=r"no run 'nigth' on the fleet\. Fix: one of day, day, night"):
@@ -207,17 +211,17 @@ def test_a_run_is_found_by_its_tag_and_a_node_by_host_address_or_id() -> None:
     with pytest.raises(UsageError, match=r"2 runs .* called 'day'\. Fix: one of box:/w/runs/day, lap:/w/runs/day"):
         find_run(report, "day")
     with pytest.raises(UsageError, match="there is none now"):
-        find_run(Report(runs=[], drained=[]), "night")
-    assert [find_node(ROOMS, name)[0] for name in ("laptop", "10.0.0.3", "aa")] == ["cc33", "cc33", "aa11"]
+        find_run(FleetUsage(runs=[], drained=[]), "night")
+    assert [find_node(NODES, name)[0] for name in ("laptop", "10.0.0.3", "aa")] == ["cc33", "cc33", "aa11"]
     with pytest.raises(UsageError, match=r"2 nodes .* called 'big'\. Fix: one of aa11, ab22"):
-        find_node(ROOMS, "big")
+        find_node(NODES, "big")
     with pytest.raises(UsageError, match=r"no node 'x' .* one of big \(aa11\), big \(ab22\), laptop \(cc33\)"):
-        find_node(ROOMS, "x")
+        find_node(NODES, "x")
 
 
 def test_the_tables_say_what_runs_where() -> None:
-    report = Report(runs=[run_report("night", "box", places=[("aa11", "cpu", 0)])], drained=["ab22"])
-    rows = [list(node_row(one)) for one in node_records(ROOMS, report)]
+    report = FleetUsage(runs=[run_report("night", "box", places=[("aa11", "cpu", 0)])], drained=["ab22"])
+    rows = [list(node_row(one)) for one in node_records(NODES, report)]
     assert rows[0] == ["aa11", "big", "10.0.0.1", CPU.words(), "1", "night", ""]
     assert rows[1] == ["ab22", "big", "10.0.0.1", "8 cores, 2 GPUs", "-", "-", "drained"]
     assert rows[2][3] == "none: it runs no trials"

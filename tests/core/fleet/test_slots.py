@@ -30,7 +30,7 @@ def test_every_gpu_of_the_first_ones_model_is_a_slot_that_sees_no_other() -> Non
         (("CUDA_VISIBLE_DEVICES", "GPU-aaaa"),),
         (("CUDA_VISIBLE_DEVICES", "GPU-cccc"),),
     ]
-    assert [slot.words for slot in slots] == ["NVIDIA H100 0", "NVIDIA H100 2"]
+    assert [slot.label for slot in slots] == ["NVIDIA H100 0", "NVIDIA H100 2"]
 
 
 @pytest.mark.parametrize(
