@@ -91,9 +91,7 @@ def test_a_slot_is_free_for_the_next_trial_as_soon_as_there_is_a_result(
     executor.close()
 
 
-def test_a_lost_answer_costs_no_slot(
-    cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path
-) -> None:
+def test_a_lost_answer_costs_no_slot(cluster: Played, corpus: CorpusRef, prepared: Prepared, tmp_path: Path) -> None:
     executor = executor_of(cluster, corpus, "night", tmp_path / "r")
     assert isinstance(cluster.fair_scheduler, OneAtATime)
     cluster.fair_scheduler.lose = 2
