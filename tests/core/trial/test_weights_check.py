@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
 
 def test_a_file_that_was_cut_is_refused(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
-    assert "truncated" in fault(path)
+    assert re.search("no whole safetensors file.*not fully covered", fault(path))
 
 
 def test_a_file_that_ends_within_its_header_is_refused(path: Path) -> None:
@@ -71,17 +72,28 @@ def test_a_file_over_the_limit_is_refused(path: Path) -> None:
 
 
 def test_a_header_that_is_not_json_is_refused(path: Path) -> None:
-    assert "header cannot be read" in fault(with_header(path, b"not json"))
+    assert re.search("no whole safetensors file.*JSON", fault(with_header(path, b"not json")))
 
 
 def test_a_tensor_of_the_wrong_size_is_refused(path: Path) -> None:
     header = {"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}
-    assert "wrong size" in fault(with_header(path, header, bytes(8)))
+    assert re.search("no whole safetensors file.*invalid shape", fault(with_header(path, header, bytes(8))))
 
 
 def test_tensors_that_overlap_are_refused(path: Path) -> None:
     tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-    assert "overlap" in fault(with_header(path, {"a": tensor, "b": tensor}, bytes(8)))
+    overlapping = with_header(path, {"a": tensor, "b": tensor}, bytes(8))
+    assert re.search("no whole safetensors file.*invalid offset", fault(overlapping))
+
+
+def test_bytes_that_belong_to_no_tensor_are_refused(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + bytes(4))
+    assert re.search("no whole safetensors file.*not fully covered", fault(path))
+
+
+def test_the_shapes_of_all_tensors_are_read(path: Path) -> None:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert check_weights(path, sha256=sha256, limit_bytes=LIMIT) == {"a": (3, 4), "b": (5,)}
 
 
 def test_another_hash_than_announced_is_refused(path: Path) -> None:
