@@ -1,1 +1,1 @@
-"""A run told to an experiment tracker, by a process of its own: nothing that a tracker does can touch a trial."""
+"""Report a run to an experiment tracker, from a process of its own: no tracker can disturb a trial."""

@@ -1,4 +1,4 @@
-"""The loop's side of a tracker: it writes to a process that nobody waits for."""
+"""The loop's side of a tracker: a process that hears of every decision and that the loop never waits for."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.track.tracker import TrackedRun
 
 FOLDER = "tracking"
-"""In the run's folder: what the library printed, and how many decisions it was told."""
+"""Folder in the run's folder: each tracker's log (NAME.log) and its count of reported decisions (NAME.told)."""
 PATIENCE_SECONDS = 30.0
-"""For what is still to be told when the loop ends."""
+"""Longest wait, in seconds, for unreported decisions when the loop ends."""
 METRICS = ("tokens_per_second", "peak_memory_mb", "train_seconds", "wall_seconds", "tokens", "params", "mfu")
+"""Metrics of a trial that are reported with its experiment, under their own names."""
 
 
 def check_library(name: str) -> None:
-    """Raises `PrerequisiteError` when the tracker's library is not installed."""
+    """Raise `PrerequisiteError` when the tracker's library is not installed."""
     if importlib.util.find_spec(name) is None:
         raise PrerequisiteError(
             f"--track {name} needs the library {name}.", fix=f'pip install -c constraints.txt -e ".[{name}]"'
@@ -37,10 +38,10 @@ def check_library(name: str) -> None:
 
 
 class TrackerProcess:
-    """One tracker that is told of one run, from the first decision that it has not heard of."""
+    """Reports one run to one tracker, from the first decision that was not reported before."""
 
     def __init__(self, name: str, reader: LedgerReader, say: Callable[[str], None]) -> None:
-        """`say` is called from another thread."""
+        """Start the process and queue every decision that it has not confirmed. `say` is called from another thread."""
         self.name, self._say = name, say
         self._folder = reader.folder / FOLDER
         self._folder.mkdir(exist_ok=True)
@@ -54,8 +55,8 @@ class TrackerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=self._folder,  # what lies in the folder one stands in must not be imported for a library
-            start_new_session=True,  # Ctrl-C is the loop's
+            cwd=self._folder,  # `-m` puts the working folder first on the import path: a user's wandb.py must not win
+            start_new_session=True,  # Ctrl-C stops the loop, which then reports the end
         )
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._listen)]
         for thread in self._threads:
@@ -66,7 +67,7 @@ class TrackerProcess:
             self.decided(reader.experiment(number), tell=self._step >= known)
 
     def decided(self, row: ExperimentRow, *, tell: bool = True) -> None:
-        """A decision; never waits."""
+        """Queue a decision; return at once. `tell=False` only counts one that the tracker has already."""
         if row.status == "keep" and row.estimate is not None:
             self._best = row.estimate
         if tell:
@@ -74,7 +75,7 @@ class TrackerProcess:
         self._step += 1
 
     def close(self, state: str, ended: str) -> None:
-        """The loop ends. Waits a little for what is still to be told, then ends the process with all below it."""
+        """Queue the end of the loop, wait at most PATIENCE_SECONDS for the queue, then kill the process group."""
         self._put({"end": {"state": state, "texts": {"ended": ended}}})
         self._lines.put(None)
         end = time.monotonic() + PATIENCE_SECONDS
@@ -82,6 +83,7 @@ class TrackerProcess:
             self._child.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self._fail(f"it has not taken everything in {PATIENCE_SECONDS:g} s")
+        # Libraries start processes of their own (wandb a service, trackio a server): they must not outlive the loop.
         with contextlib.suppress(OSError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
@@ -136,7 +138,7 @@ class TrackerProcess:
 
 
 def numbers(row: ExperimentRow, best: float | None) -> dict[str, float]:
-    """What is known of a decision in numbers; `decided` is seconds since the epoch."""
+    """Collect a decision's numbers by name, leaving out unknown ones. `decided` is in Unix seconds."""
     known = {
         "experiment": row.number,
         "decided": row.decided,
@@ -153,7 +155,7 @@ def numbers(row: ExperimentRow, best: float | None) -> dict[str, float]:
 
 
 def texts(row: ExperimentRow) -> dict[str, str]:
-    """What is known of it in words."""
+    """Collect a decision's texts by name, leaving out unknown ones."""
     known = {
         "status": row.status,
         "hypothesis": row.hypothesis,

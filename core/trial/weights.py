@@ -103,8 +103,9 @@ def _read_header(header: bytes, size: int) -> Shapes:
     """
     from safetensors import SafetensorError, safe_open
 
-    # The library maps the file into memory. Were the child's own file mapped, a process of its that is still alive could
-    # cut it short, and reading it would kill this process. So it is given the bytes that were read, then a hole.
+    # The library maps the file into memory. A process of the child's that is still alive could cut its own file
+    # short, and reading the mapped file would then kill this process. So the library gets a copy of the bytes that
+    # were read and hashed, followed by a hole in place of the tensors.
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:
         copy.write(header)
         copy.truncate(size)

@@ -21,13 +21,13 @@ import click
 
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.track.tracker import tracker_names
 
 if TYPE_CHECKING:
     from autoresearch.core.run.run import Run
     from autoresearch.core.store.rows import ExperimentRow
 
 F = TypeVar("F", bound=Callable[..., Any])
-TRACKERS = ("trackio", "wandb", "mlflow", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class BesideOptions:
 
 _OPTIONS = (
     click.option(
-        "--track", type=click.Choice(TRACKERS), multiple=True, help="Tell an experiment tracker of every decision."
+        "--track",
+        type=click.Choice(tracker_names()),
+        multiple=True,
+        help="Tell an experiment tracker of every decision.",
     ),
     click.option("--on-keep", metavar="COMMAND", help="Run it after every keep, with AR_EVENT_... variables."),
     click.option("--on-end", metavar="COMMAND", help="Run it when the loop ends, however it does."),

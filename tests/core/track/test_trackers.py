@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
@@ -15,7 +16,7 @@ from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.track import tracker_process
-from autoresearch.core.track.tracker import NAMES, PROJECT
+from autoresearch.core.track.tracker import PROJECT, tracker_names
 from autoresearch.core.track.tracker_process import TrackerProcess, check_library
 
 BPB = [1.0, 0.9, 1.2]
@@ -43,9 +44,9 @@ def tell(run, name, *researchers, state="finished"):
     """Run the loop once for each researcher, as invocations that go on with the run; returns what was said."""
     said = []
     for researcher, count in researchers:
-        telling = TrackerProcess(name, run.ledger, said.append)
-        Loop(run, researcher, Greedy(), Scripted(), limits=Limits(count), on_decided=telling.decided).go()
-        telling.close(state, "as many as were asked for")
+        process = TrackerProcess(name, run.ledger, said.append)
+        Loop(run, researcher, Greedy(), Scripted(), limits=Limits(count), on_decided=process.decided).go()
+        process.close(state, "as many as were asked for")
     return said
 
 
@@ -107,7 +108,7 @@ def read_tensorboard(places, folder):
     return [point.tensor_proto.float_val[0] for point in events.Tensors("val_bpb")]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tracker_names())
 def test_a_tracker_hears_every_decision_once_also_of_a_run_that_goes_on(tmp_path, places, monkeypatch, name):
     need(name)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -136,10 +137,10 @@ def test_a_tracker_that_hangs_holds_up_neither_the_loop_nor_its_end(tmp_path, mo
     (tmp_path / "sleeper").chmod(0o755)
     monkeypatch.setattr(tracker_process.sys, "executable", str(tmp_path / "sleeper"))
     with open_run(make_workspace(tmp_path / "w"), "first") as run:
-        telling = TrackerProcess("wandb", run.ledger, (said := []).append)
-        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1), on_decided=telling.decided).go()
-        telling.close("finished", "")
-    assert telling._child.returncode == -9
+        process = TrackerProcess("wandb", run.ledger, (said := []).append)
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1), on_decided=process.decided).go()
+        process.close("finished", "")
+    assert process._child.returncode == -9
     assert said == [said[0]]
     assert "has not taken everything" in said[0]
 
@@ -147,3 +148,13 @@ def test_a_tracker_that_hangs_holds_up_neither_the_loop_nor_its_end(tmp_path, mo
 def test_a_library_that_is_missing_is_said_before_anything_starts():
     with pytest.raises(PrerequisiteError, match=r"needs the library no_such_tracker.*pip install"):
         check_library("no_such_tracker")
+
+
+def test_every_adapter_has_its_extra_and_its_line_in_the_docs():
+    root = Path(__file__).parents[3]
+    project, settings = (root / "pyproject.toml").read_text(), (root / "docs/settings.md").read_text()
+    assert len(tracker_names()) >= 4
+    assert f'track = ["autoresearch-dual[{",".join(tracker_names())}]"]' in project
+    for name in tracker_names():
+        assert f"\n{name} = [" in project
+        assert f"\n| `{name}` |" in settings

@@ -1,4 +1,4 @@
-"""MLflow: the server that MLFLOW_TRACKING_URI names, else a folder beside the runs."""
+"""MLflow: reports to the server in MLFLOW_TRACKING_URI, else to the folder `mlflow` beside the runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-# MLflow holds that a folder is a store of the past; it is the one that needs no server and no database library.
+# MLflow has deprecated the folder store, the only one that needs neither a server nor a database library. The variable
+# must be set before the library is imported.
 os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
 
 from mlflow.entities import Metric, RunTag
@@ -15,17 +16,18 @@ from mlflow.tracking import MlflowClient
 from autoresearch.core.track.tracker import PROJECT, TrackedRun
 
 KEY = "autoresearch.key"
+"""The tag by which a resumed run finds its earlier entry."""
 
 
 class MlflowTracker:
-    """Honours MLflow's own variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME ...)."""
+    """Reads MLflow's own environment variables (MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME ...)."""
 
     def __init__(self) -> None:
         self._client: Any = None
         self._run_id = ""
 
     def start(self, run: TrackedRun) -> str:
-        """A run that is marked with the key; one that is marked so already is gone on with."""
+        """Create a run tagged with the key, or resume the one that has this tag."""
         place = os.environ.get("MLFLOW_TRACKING_URI") or (run.folder.parent / "mlflow").as_uri()
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         self._client = MlflowClient(tracking_uri=place)
@@ -42,15 +44,18 @@ class MlflowTracker:
         return f"{place}, experiment {name}"
 
     def log(self, step: int, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
-        """Numbers as metrics, words as tags named by the step."""
+        """Log numbers as metrics, and texts as tags whose names begin with the step."""
         at = int(1000 * numbers["decided"])
         metrics = [Metric(name, value, at, step) for name, value in numbers.items()]
         tags = [RunTag(f"{step}.{name}", value[:5000]) for name, value in texts.items()]
         self._client.log_batch(self._run_id, metrics=metrics, tags=tags)
 
     def end(self, state: str, texts: Mapping[str, str]) -> None:
-        """What the run has come to; and its status."""
+        """Write the texts as tags and set the run's status."""
         for name, value in texts.items():
             self._client.set_tag(self._run_id, name, value[:5000])
         status = {"finished": "FINISHED", "interrupted": "KILLED"}.get(state, "FAILED")
         self._client.set_terminated(self._run_id, status=status)
+
+
+TRACKER = MlflowTracker

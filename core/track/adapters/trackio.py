@@ -1,4 +1,4 @@
-"""trackio: a local database, with a page that `trackio show` serves."""
+"""trackio: writes to a local database; `trackio show` serves a page of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from autoresearch.core.track.tracker import PROJECT, TrackedRun
 
 
 class TrackioTracker:
-    """Honours trackio's own variables (TRACKIO_DIR, TRACKIO_SPACE_ID ...)."""
+    """Reads trackio's own environment variables (TRACKIO_DIR, TRACKIO_SPACE_ID ...)."""
 
     def start(self, run: TrackedRun) -> str:
-        """A run of its key; trackio goes on with one of that name."""
+        """Start a run named by the key, or resume the one of that name."""
         trackio.init(
             project=PROJECT,
             name=run.key,
@@ -26,9 +26,12 @@ class TrackioTracker:
         return f"trackio show --project {PROJECT}"
 
     def log(self, step: int, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
-        """Numbers and words of one decision."""
+        """Log the numbers and texts of one decision."""
         trackio.log({**numbers, **texts}, step=step)
 
     def end(self, state: str, texts: Mapping[str, str]) -> None:
-        """Write what is not written yet."""
+        """Flush everything and close the run."""
         trackio.finish()
+
+
+TRACKER = TrackioTracker

@@ -1,4 +1,4 @@
-"""Weights & Biases: online where there is a key, else a folder that `wandb sync` sends later."""
+"""Weights & Biases: reports online with an API key, else to a folder that `wandb sync` uploads later."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from autoresearch.core.track.tracker import PROJECT, TrackedRun
 
 
 class WandbTracker:
-    """Honours wandb's own variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, WANDB_BASE_URL ...)."""
+    """Reads wandb's own environment variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, WANDB_BASE_URL ...)."""
 
     def __init__(self) -> None:
         self._run: Any = None
 
     def start(self, run: TrackedRun) -> str:
-        """A run of its key, gone on with where it is known. Without a key it would ask for one: then offline."""
+        """Start the run under its key, or resume it."""
+        # Without an API key wandb would ask for one on the terminal, which this process does not have.
         mode: Any = None if "WANDB_MODE" in os.environ or _has_key() else "offline"
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -34,11 +35,11 @@ class WandbTracker:
         return self._run.url or f"offline in {self._run.dir}; `wandb sync` sends it"
 
     def log(self, step: int, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
-        """Numbers and words of one decision."""
+        """Log the numbers and texts of one decision."""
         self._run.log({**numbers, **texts}, step=step)
 
     def end(self, state: str, texts: Mapping[str, str]) -> None:
-        """What the run has come to, and the end of the connection."""
+        """Write the texts to the run's summary and close the connection."""
         self._run.summary.update(texts)
         self._run.finish(exit_code=0 if state in ("finished", "interrupted") else 1)
 
@@ -51,3 +52,6 @@ def _has_key() -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+TRACKER = WandbTracker
