@@ -1,1 +1,1 @@
-"""Changes that runs on other devices have kept, and whether they hold here."""
+"""Share kept changes between runs on different devices: peer runs, and what they offer to this run."""

@@ -1,7 +1,7 @@
-"""What runs on other devices have found, as a run knows it, and what became of it here.
+"""Changes that peer runs have kept, offered to this run, and what became of each here.
 
-Bits per byte compare on one kind of device only, so a change that held on one is no fact on another. It is a finding:
-an edit that deserves a trial of its own there.
+Bits per byte compare on one kind of device only, so a change that was kept on one device is not known to help on
+another. It is offered to the researchers as an edit that deserves a trial of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from autoresearch.core.store.transfers import GONE, KNOWN, origin_of, tries_of
 
 
 class OfferedChanges:
-    """Of one run. The ledger notes which it knows: a report needs no other run, and resuming says nothing twice."""
+    """The changes offered to one run.
+
+    The ledger records which of them the run has seen. So a report needs no other run's files, and a resumed run
+    announces nothing twice.
+    """
 
     def __init__(self, ledger: Ledger, peers: PeerRuns) -> None:
         self._ledger, self.peers = ledger, peers
@@ -28,9 +32,9 @@ class OfferedChanges:
         self._gone = {origin_of(event) for event in ledger.events(GONE)}
 
     def look(self, device: str, attempts: Sequence[Attempt], in_flight: Sequence[InFlight]) -> tuple[Finding, ...]:
-        """All there are now, the largest gain first, those that were tried here among them.
+        """Read the peer runs and return everything on offer, the largest gain first, tried changes included.
 
-        `device` is what trials run on today, which may be another than the run was started on.
+        `device` is the device that trials run on today, which may differ from the one that the run was started on.
         """
         kept = self.peers.look(self._ledger.folder, self._own[1], device)
         found = offered_changes(kept, self._own)
@@ -38,19 +42,19 @@ class OfferedChanges:
         return with_outcomes(found, attempts, in_flight)
 
     def _note(self, kept: Sequence[PeerKeeps], findings: Sequence[Finding]) -> None:
-        """Write down what is new, and what its run has given up since."""
+        """Record and announce new changes, and record those that their runs have given up since."""
         news = [finding for finding in findings if finding.origin not in self._known]
         for finding in news:
             about = {"hypothesis": finding.hypothesis, "category": finding.category}
             self._ledger.note(KNOWN, None, {**asdict(finding.origin), **about})
             self._known.add(finding.origin)
-        identity = Counter(one.origin.identity for one in news)
-        for (run, backend, device), count in identity.items():
+        for (run, backend, device), count in Counter(one.origin.identity for one in news).items():
             changes = "a change" if count == 1 else f"{count} changes"
             self.peers.say(f"{run} ({backend} on {device}) has kept {changes}: offered here as proposals")
-        standing = frozenset[Origin]().union(*(one.standing for one in kept))
+        still_kept = frozenset[Origin]().union(*(one.keeps for one in kept))
+        # A change of a run that could not be read this time is not given up: nothing is known about it.
         read = {one.identity for one in kept}
-        for origin in sorted(self._known - standing - self._gone, key=str):
+        for origin in sorted(self._known - still_kept - self._gone, key=str):
             if origin.identity in read:
                 self._ledger.note(GONE, None, asdict(origin))
                 self._gone.add(origin)
@@ -59,19 +63,23 @@ class OfferedChanges:
 def findings_for(
     peers: PeerRuns | None, folder: Path, own: RunIdentity, attempts: Sequence[Attempt]
 ) -> tuple[Finding, ...]:
-    """Of a run that nobody writes, in that folder; nothing is noted."""
+    """Return what would be offered to the run in `folder`, and write nothing. None for `peers`: nothing is offered."""
     kept = [] if peers is None else peers.look(folder, *own[1:])
     return with_outcomes(offered_changes(kept, own), attempts, ())
 
 
 def offered_changes(kept: Sequence[PeerKeeps], own: RunIdentity) -> list[Finding]:
-    """What is new to a run, the largest gain first: neither its own come back, nor one finding by two ways."""
-    standing = frozenset[Origin]().union(*(one.standing for one in kept))
+    """Select the changes that are new to the run `own`, the largest gain first.
+
+    Left out are the run's own changes that a peer took over, and a change that a peer took over from another peer which
+    still keeps it: that one is offered once, by the run that made it.
+    """
+    still_kept = frozenset[Origin]().union(*(one.keeps for one in kept))
     found = []
     for one in kept:
         for finding in one.findings:
             root = one.roots.get(finding.origin)
-            if root is None or (root.identity != own and root not in standing):
+            if root is None or (root.identity != own and root not in still_kept):
                 found.append(finding)
     return sorted(found, key=lambda one: (one.origin.delta or 0.0, str(one.origin), one.origin.device))
 
@@ -79,18 +87,18 @@ def offered_changes(kept: Sequence[PeerKeeps], own: RunIdentity) -> list[Finding
 def with_outcomes(
     findings: Iterable[Finding], attempts: Sequence[Attempt], in_flight: Sequence[InFlight]
 ) -> tuple[Finding, ...]:
-    """Each finding with what became of it here."""
+    """Add to each finding what became of it here: untried, in flight, or the verdict of its experiment."""
     findings = tuple(findings)
     if not findings:
         return ()
     tries = tries_of(attempts)
-    flying = {one.origin: one.experiment for one in in_flight if one.origin is not None}
-    told = []
+    under_way = {one.origin: one.experiment for one in in_flight if one.origin is not None}
+    known = []
     for finding in findings:
         tried = tries.get(finding.origin)
-        if finding.origin in flying:
-            finding = replace(finding, outcome="in flight", experiment=flying[finding.origin])
+        if finding.origin in under_way:
+            finding = replace(finding, outcome="in flight", experiment=under_way[finding.origin])
         elif tried is not None:
             finding = replace(finding, outcome=tried.status, experiment=tried.experiment, delta=tried.delta)
-        told.append(finding)
-    return tuple(told)
+        known.append(finding)
+    return tuple(known)

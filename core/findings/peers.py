@@ -1,4 +1,4 @@
-"""The runs beside one: what they keep, read from their ledgers. Nothing is written there."""
+"""Peer runs: the changes that other runs keep, read from their ledgers. Nothing is written to them."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.proposal import Finding, Origin
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 
-MOST = 100
-"""OfferedChanges of one run that are offered: those with the largest gains."""
+MOST_OFFERED = 100
+"""Largest number of changes that one run offers: those with the largest gains."""
 RunIdentity = tuple[str, str, str]
-"""Tag, backend and device of a run."""
+"""A run's tag, backend and device."""
 
 
 @dataclass(frozen=True)
 class PeerKeeps:
-    """What another run keeps at the moment."""
+    """The changes that a peer run keeps at the moment."""
 
     identity: RunIdentity
     findings: tuple[Finding, ...]
-    """The largest gains first."""
+    """At most MOST_OFFERED, the largest gains first."""
     roots: Mapping[Origin, Origin]
-    """Its own keep -> the finding of another run that it came from."""
-    standing: frozenset[Origin]
-    """Every keep of it, however many."""
+    """The run's own kept change -> the other run's change that it was taken over from."""
+    keeps: frozenset[Origin]
+    """All changes that the run keeps, however many."""
 
 
 class PeerRuns:
-    """The runs beside one. One that cannot be read is said once; what was read of it before stays."""
+    """Reads the peers of one run. A ledger that cannot be read is reported once; what it said before stays valid."""
 
     def __init__(self, folders: Callable[[], Iterable[Path]], say: Callable[[str], None]) -> None:
-        """`folders` gives the run folders whenever they are looked at; some may not be there yet.
+        """Remember where to look.
 
-        `say` is told what cannot be read.
+        `folders` is called at every look, because runs come and go; a folder may not exist yet. `say` is told which
+        ledger cannot be read, and why.
         """
         self._folders, self.say = folders, say
         self._seen: dict[Path, tuple[object, PeerKeeps]] = {}
         self._complained: set[Path] = set()
 
     def look(self, own: Path, backend: str, device: str) -> list[PeerKeeps]:
-        """What runs of other backends or devices keep now; `own` is the folder of the run that asks."""
+        """Return what runs of another backend or device keep now, leaving out the run in the folder `own`."""
         own, found = own.resolve(), dict[RunIdentity, PeerKeeps]()
         for folder in sorted({folder.resolve() for folder in self._folders()} - {own}):
+            # A folder outside this workspace's runs was copied from another machine, by whatever means.
             kept = self._read(folder, copied=folder.parent != own.parent)
             if kept is None or kept.identity[1:] == (backend, device):
                 continue
@@ -73,7 +75,7 @@ class PeerRuns:
             self._seen[folder] = state, kept
             return kept
         self._complain(folder, why)
-        return before[1] if before is not None else None  # and is read again next time
+        return before[1] if before is not None else None  # not remembered as read, so the next look tries again
 
     def _complain(self, folder: Path, why: str) -> None:
         if folder not in self._complained:
@@ -82,7 +84,7 @@ class PeerRuns:
 
 
 def folders_of(workspace: Path, wanted: Sequence[str]) -> Callable[[], Iterable[Path]]:
-    """The run folders that `wanted` names: "auto" for every run of the workspace, "none", or paths."""
+    """Return a function that lists run folders: "auto" stands for every run of the workspace, "none" for no run."""
 
     def folders() -> Iterable[Path]:
         for name in wanted:
@@ -95,9 +97,9 @@ def folders_of(workspace: Path, wanted: Sequence[str]) -> Callable[[], Iterable[
 
 
 def read_kept(folder: Path, *, check: bool = False) -> PeerKeeps:
-    """What the run in that folder keeps. Raises `LedgerError` when its ledger cannot be read.
+    """Read what the run in `folder` keeps. Raises `LedgerError` when its ledger cannot be read.
 
-    `check` walks along the ledger's chain as well.
+    With `check`, raise it too when the ledger's hash chain does not hold.
     """
     with LedgerReader(folder) as reader:
         if check and (fault := reader.verify().fault) is not None:
@@ -107,7 +109,7 @@ def read_kept(folder: Path, *, check: bool = False) -> PeerKeeps:
         rows = [row for row in reader.keeps() if row.number]
         origins = {row.number: Origin(run.tag, row.number, *identity[1:], row.delta) for row in rows}
         findings = []
-        for row in sorted(rows, key=lambda row: (row.delta or 0.0, row.number))[:MOST]:
+        for row in sorted(rows, key=lambda row: (row.delta or 0.0, row.number))[:MOST_OFFERED]:
             findings.append(
                 Finding(
                     origin=origins[row.number],
@@ -123,13 +125,17 @@ def read_kept(folder: Path, *, check: bool = False) -> PeerKeeps:
 
 
 def read_copy(folder: Path) -> PeerKeeps:
-    """The same of a folder that came from elsewhere: it may be replaced at any time, be torn, or not be writable."""
+    """Copy the ledger of `folder` and read the copy, checked. Raises `LedgerError`.
+
+    A folder from another machine may be replaced while it is read, be half copied, or not be writable, and sqlite
+    needs to write beside a ledger even to read it.
+    """
     if not (folder / LEDGER_NAME).is_file():
         raise LedgerError(f"there is no {LEDGER_NAME} in it.")
     with tempfile.TemporaryDirectory(prefix="ar-findings-") as name:
         here = Path(name)
         for file in folder.glob(f"{LEDGER_NAME}*"):
-            if not file.name.endswith("-shm"):  # sqlite's own, and of another machine
+            if not file.name.endswith("-shm"):  # shared memory of the other machine's sqlite
                 shutil.copyfile(file, here / file.name)
         try:
             return read_kept(here, check=True)
@@ -138,7 +144,7 @@ def read_copy(folder: Path) -> PeerKeeps:
 
 
 def _state(folder: Path) -> object:
-    """Changes whenever the ledger is written."""
+    """Return a value that differs whenever the ledger has been written: inode, size and time of both files."""
     stamps = []
     for name in (LEDGER_NAME, f"{LEDGER_NAME}-wal"):
         try:

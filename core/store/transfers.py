@@ -1,4 +1,4 @@
-"""What became in a run of what others have found, from its own ledger alone."""
+"""Transfers: the changes of peer runs that were offered to a run and what became of them, by its own ledger alone."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from autoresearch.core.store.rows import ExperimentRow
 
 Tried = TypeVar("Tried", Attempt, ExperimentRow)
 KNOWN, GONE = "finding", "finding gone"
-"""Events of the ledger: a finding was seen for the first time, and its run has given it up."""
+"""Names of ledger events: a peer's change was seen for the first time; its run has given the change up."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """A finding of another run, and what became of it here. Deltas are bits per byte on different devices."""
+    """A peer run's change and what became of it here. The two deltas are bits per byte on different devices."""
 
     origin: Origin
     hypothesis: str
-    """In the words of the run that found it."""
+    """The change as the peer run describes it."""
     category: str
     outcome: Outcome
     experiment: int | None
-    """That tried it here, or tries it."""
+    """Number of the experiment here that has tried it, or is trying it."""
     delta: float | None
-    """Here."""
+    """Gain here, bits per byte; negative is better."""
     gone: bool
-    """Its run has given it up since."""
+    """True when the peer run no longer keeps it."""
     tried_as: str | None = None
-    """What that experiment changes, in the words of who proposed it: not all of a finding may have a counterpart."""
+    """Description of the experiment here. It may carry over a part of the change only."""
 
 
 def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
-    """Every finding that was offered to the run: by run, those that were tried first, then by gain there."""
+    """List every change that was offered to the run: by peer run, tried ones first, then by the gain there."""
     known = {origin_of(event): event for event in reader.events(KNOWN)}
     if not known:
-        return ()  # so of every ledger from before there were findings
+        return ()  # spares a ledger from before the column `origin` the query below
     gone = {origin_of(event) for event in reader.events(GONE)}
     tries = tries_of(reader.with_origin())
     found = []
@@ -57,11 +57,11 @@ def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
                 tried_as=tried.hypothesis if tried is not None else None,
             )
         )
-    return tuple(sorted(found, key=_place))
+    return tuple(sorted(found, key=_sort_key))
 
 
 def tries_of(experiments: Iterable[Tried]) -> dict[Origin, Tried]:
-    """What tried each finding here. Where that were several, a keep counts, else the last."""
+    """Map each change to the experiment that tried it here. Of several, take a kept one, else the last."""
     tries: dict[Origin, Tried] = {}
     for one in experiments:
         if one.origin is not None and (one.origin not in tries or tries[one.origin].status != "keep"):
@@ -69,17 +69,17 @@ def tries_of(experiments: Iterable[Tried]) -> dict[Origin, Tried]:
     return tries
 
 
-def _place(one: Transfer) -> tuple[str, str, bool, float]:
+def _sort_key(one: Transfer) -> tuple[str, str, bool, float]:
     return one.origin.run, one.origin.device, one.outcome == "untried", one.origin.delta or 0.0
 
 
 def origin_of(event: dict[str, Any]) -> Origin:
-    """From an event's payload."""
+    """Read the change's origin from an event's payload."""
     return Origin(event["run"], event["experiment"], event["backend"], event["device"], event.get("delta"))
 
 
 def counts(transfers: Sequence[Transfer]) -> list[dict[str, Any]]:
-    """For every run whose findings were offered: how many there were, were tried here, and held."""
+    """Count for every peer run the changes that were offered, tried here, and kept here ("held")."""
     groups: dict[tuple[str, str, str], list[Transfer]] = {}
     for one in transfers:
         groups.setdefault(one.origin.identity, []).append(one)
