@@ -175,7 +175,7 @@ def _repair(
 
 def _context(run: RunRow, best: ExperimentRow, source: str) -> History:
     """What a researcher may know of the run when it takes a change out."""
-    from autoresearch.core.store.attempts import attempt_of, history_of
+    from autoresearch.core.run.history import attempt_of, history_of
 
     incumbent = attempt_of(best, source)
     return history_of(run.config, "", [incumbent], incumbent)

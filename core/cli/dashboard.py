@@ -55,7 +55,7 @@ def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None
 def quotas(decided: Sequence[ExperimentRow]) -> dict[str, Any] | None:
     """What the quotas for language models ask of the next proposal; None before the first of theirs."""
     from autoresearch.agent.llm.quotas import BOLD, STRUCTURAL, WINDOW, counted, next_demand
-    from autoresearch.core.store.attempts import attempt_of
+    from autoresearch.core.run.history import attempt_of
 
     attempts = [attempt_of(row, "") for row in decided]
     own = counted(attempts)

@@ -1,9 +1,4 @@
-"""From the ledger to what a judge looks at.
-
-Which trials need no audit: those whose val_bpb is too high to speak for a keep, whatever comes after.
-
-Does a source's result depend on its seed? One that does not makes its repeats look less noisy than they are.
-"""
+"""Measurements read from the ledger: evidence for the judge, the threshold for audits, and the check of seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ from autoresearch.core.trial.request import TrialResult
 
 
 def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine: str = "") -> Evidence:
-    """All that is measured of this candidate, of the incumbent and of the baseline. `seed` is the run's.
+    """Collect every measurement of this candidate, of the incumbent and of the baseline. `seed` is the run's.
 
     `machine` is what trials run on now: those of another one are left out. "" takes all.
     """
@@ -41,7 +36,7 @@ def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine
 
 
 def gather_repeats(ledger: LedgerReader, machine: str = "") -> tuple[tuple[Measured, ...], ...]:
-    """Trials of one source each that were not chosen by their result, the baseline's first."""
+    """Return groups of trials, each of one source and none chosen by its result; the baseline's group is the first."""
     groups = [_unchosen(group) for group in ledger.repeats() if group[0].subject != 0]
     return (
         tuple(_measured(trial) for trial in finished_trials(ledger, ledger.experiment(0), machine)),
@@ -50,26 +45,26 @@ def gather_repeats(ledger: LedgerReader, machine: str = "") -> tuple[tuple[Measu
 
 
 def finished_trials(ledger: LedgerReader, row: ExperimentRow, machine: str = "") -> list[TrialRow]:
-    """Ended trials of an experiment's source, but not those of a baseline that was started again since."""
+    """Return the ended trials of an experiment's source, without those of a baseline before it was restarted."""
     trials = ledger.trials(subject=row.number)
     return [t for t in trials if t.status is not None and t.started >= row.created and ran_on(t, machine)]
 
 
 def ran_on(trial: TrialRow, machine: str) -> bool:
-    """Whether a trial compares with others of that machine. What was never recorded is no reason to think otherwise."""
+    """Tell whether a trial compares with others of `machine`. A trial without a recorded machine does."""
     there = trial.result.get("machine")
     return not machine or not there or there == machine
 
 
 def _unchosen(group: list[TrialRow]) -> list[TrialRow]:
-    """Without the first, which decided whether there would be others and so lies low."""
+    """Drop the first trial: it decided whether there would be others, so its result is low by selection."""
     return [trial for trial in group if trial.status is not None][1:]
 
 
 def side_of(ledger: LedgerReader, row: ExperimentRow, machine: str = "") -> Side:
-    """An experiment's source and everything that is measured of it on that machine."""
+    """Return an experiment's source and every measurement of it on `machine`."""
     trials = finished_trials(ledger, row, machine)
-    # The estimate was made from its own trials. Without them here it is about another machine.
+    # An estimate rests on the experiment's own trials. Without any of those here, it is about another machine.
     here = any(trial.experiment == row.number for trial in trials)
     return Side(
         row.number,
@@ -91,12 +86,12 @@ def _measured(trial: TrialRow) -> Measured:
     )
 
 
-def audit_bar(ledger: LedgerReader, experiment: int) -> float | None:
-    """The val_bpb from which on a trial of this experiment is not audited; None while there is nothing to compare with.
+def audit_threshold(ledger: LedgerReader, experiment: int) -> float | None:
+    """Return the val_bpb from which on a trial of this experiment needs no audit; None where all do.
 
-    A keep needs a mean below its incumbent's, or for less code within `SAME_MARGIN` sigmas of it (`race.judge`). So it
-    rests on trials below the bar, which are all audited; one above it only speaks against its source. While other
-    experiments have trials, the incumbent may be demoted, so the keep before it counts as well.
+    A change is kept when its mean is below its incumbent's, or for less code within `SAME_MARGIN` sigmas of it
+    (`race.judge`). So it rests on trials below the threshold, which are all audited; one above it only speaks against
+    its source. While other experiments have trials, the incumbent may be demoted, so the one before it counts as well.
     """
     best = ledger.incumbent()
     if best is None:
@@ -109,7 +104,7 @@ def audit_bar(ledger: LedgerReader, experiment: int) -> float | None:
 
 
 def _levels(ledger: LedgerReader, row: ExperimentRow) -> list[float]:
-    """The estimate, the mean of every trial of its source, and the last one, which may be another machine's."""
+    """Return the estimate, the mean of every trial of its source, and the last trial (maybe another machine's)."""
     measured = [trial.val_bpb for trial in ledger.trials(subject=row.number) if trial.val_bpb is not None]
     if not measured:
         return [] if row.estimate is None else [row.estimate]
@@ -117,10 +112,10 @@ def _levels(ledger: LedgerReader, row: ExperimentRow) -> list[float]:
 
 
 def ignores_seed(result: TrialResult, same: Sequence[TrialRow]) -> str | None:
-    """In words, when an earlier trial of the same source with another seed ended with the same weights or val_bpb.
+    """Return a warning when two seeds gave the same weights or val_bpb: such repeats look less noisy than they are.
 
-    The order of the training text follows the seed too, so this takes a file that learns nothing from it, or reads it
-    in an order of its own, and always as many steps.
+    `same` are earlier trials of the result's source. The order of the training text follows the seed as well, so this
+    happens only to a file that learns nothing from the text or orders it by itself, and takes a fixed number of steps.
     """
     if result.status != "ok":
         return None

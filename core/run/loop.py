@@ -1,15 +1,14 @@
-"""propose -> trial -> judge -> record, until a limit, a goal or a person ends it.
+"""The research loop: propose, run trials, judge, record, until a limit, a goal or a person ends it.
 
-One thread decides everything. Trials run on the executor's devices, and a researcher that takes its time thinks in
-threads of its own; both ring a bell when there is news. Every step is in the ledger before it is acted on, so that a
-loop that dies at any moment is taken up by the same command.
+One thread decides everything. Trials run on the executor's devices, and slow researchers work in threads of their own;
+both set the event `_news` when they have a result. Every step is in the ledger before the loop acts on it, so the same
+command resumes a loop that died at any moment.
 """
 
 from __future__ import annotations
 
 import statistics
 import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,26 +16,30 @@ from typing import Any
 from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.fleet.executor import Executor, Observer
 from autoresearch.core.judge.decision import Decision, Demotion, Judge
-from autoresearch.core.proposal import Cost, Proposal, Researcher
-from autoresearch.core.run.proposers import Thinkers, Thought
-from autoresearch.core.run.rebase import refit, second_chance
+from autoresearch.core.proposal import Cost, Researcher
+from autoresearch.core.run.clock import Clock, SystemClock
+from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
+from autoresearch.core.run.rebase import rebase_waiting, second_chance
 from autoresearch.core.run.rerun_policy import DeviceWatch
 from autoresearch.core.run.run import Run
-from autoresearch.core.run.scheduler import Flights
+from autoresearch.core.run.scheduler import RunningTrials
 from autoresearch.core.run.stopping import Ending, Limits, Stop
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
 MAX_FAILED_PROPOSALS = 3
-"""In a row, then the loop ends: a researcher that has nothing to say will not have it next time either."""
+"""Failed proposals in a row that end the loop."""
 MAX_REPEATED_PROPOSALS = 10
-"""In a row, of sources that were tried already. A language model may still hit on a new one, so more than above."""
-SPARE = 2
-"""One proposal ahead of every device, and one more for so many devices."""
+"""Proposals in a row, of sources tried before, that end the loop. A language model may still find a new one, so this is
+larger than `MAX_FAILED_PROPOSALS`."""
+DEVICES_PER_SPARE = 2
+"""Devices for each spare proposal, beside the one that waits for every device."""
 HEARTBEAT_SECONDS = 10.0
+"""Seconds between two signs of life in the ledger."""
 POLL_SECONDS = 0.2
+"""Longest time in seconds before the loop looks at limits and a person's wish again."""
 PATIENCE_SECONDS = 60.0
-"""How long the end of a loop waits for proposals in the making: they are paid for, and the next one can use them."""
+"""Seconds that an ending loop waits for proposals in the making: they are paid for, and a resumed run can use them."""
 
 __all__ = ["Ending", "Limits", "Loop", "Stop"]
 
@@ -62,25 +65,32 @@ class Loop:
         observer: Observer | None = None,
         on_decided: Callable[[ExperimentRow], None] | None = None,
         device_watch: DeviceWatch | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        """Set up a loop that `go` starts.
+
+        `observer` receives every event, `on_decided` every decided experiment's row. `device_watch` tells a failing
+        train file from a lost device; None does not look. `clock` is this machine's time by default.
+        """
         self.run, self.judge, self.executor = run, judge, executor
         self.limits, self.stop = limits or Limits(), stop or Stop()
-        self._observer, self._on_decided, self._speaking = observer, on_decided, threading.Lock()
+        self._observer, self._on_decided, self._observer_lock = observer, on_decided, threading.Lock()
         self._news = threading.Event()
-        self._flights = Flights(
+        self._clock = clock or SystemClock()
+        self._running = RunningTrials(
             run, executor, self._tell, self._news.set, device_watch, lambda: self.stop.wish != "go on"
         )
-        self._thinkers = Thinkers(researcher, self.stop, self._news.set)
+        self._proposers = Proposers(researcher, self.stop, self._news.set)
         hours = self.limits.hours
-        self._deadline = None if hours is None else time.monotonic() + hours * 3600
-        self._beat = time.monotonic()
+        self._deadline = None if hours is None else self._clock.monotonic() + hours * 3600
+        self._beat = self._clock.monotonic()
         self._begun: set[int] = set()
         self._failed = self._repeated = 0
         self._error = ""
         self._patience: float | None = None
 
     def go(self) -> Ending:
-        """Run until the end. Raises `ArError` when the run cannot go on; the ledger then holds all that was done."""
+        """Run until the end. Raises `ArError` when the run cannot go on; the ledger then holds every step taken."""
         ledger = self.run.ledger
         try:
             ledger.set_state("running")
@@ -88,8 +98,8 @@ class Loop:
                 while True:
                     self._turn()
             finally:
-                self._thinkers.cancel()
-                self._flights.cancel()
+                self._proposers.cancel()
+                self._running.cancel()
         except _End as end:
             ledger.set_state(end.ending.state, end.ending.reason)
             return end.ending
@@ -108,51 +118,51 @@ class Loop:
             raise trouble from error
 
     def _note_failure(self, error: ArError) -> None:
-        # On a full disk this cannot be written either, and what was wrong first is what to tell.
+        # On a full disk this fails too, and the first error is the one to report.
         with suppress(ArError):
             self.run.ledger.set_state("failed", error.message)
 
     def _turn(self) -> None:
-        """Take in what is new, keep the devices busy, and wait for the next news."""
+        """Take in results and proposals, keep the devices busy, and wait for the next news."""
         self._news.clear()
         if self.stop.wish == "kill":
             raise self._stopped()
-        if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
-            self._beat = time.monotonic()
+        if self._clock.monotonic() - self._beat > HEARTBEAT_SECONDS:
+            self._beat = self._clock.monotonic()
             self.run.ledger.heartbeat()
-        landed = self._flights.land()
-        for thought in self._thinkers.take():
-            self._accept(thought)
-        self._settle_open(landed)
+        collected = self._running.collect()
+        for answer in self._proposers.take():
+            self._accept(answer)
+        self._settle_open(collected)
         self.run.tidy()
         if self._ask():
             return
-        if not self._flights.experiments:
+        if not self._running.experiments:
             self._check_over()
-        self._news.wait(POLL_SECONDS)
+        self._clock.wait(self._news, POLL_SECONDS)
 
-    def _settle_open(self, landed: list[int]) -> None:
-        """Decide what can be decided, and give free devices their trials: first to races, then to what waits."""
+    def _settle_open(self, collected: list[int]) -> None:
+        """Decide where enough is measured, then give free devices trials: first races, then waiting proposals."""
         rows = self.run.ledger.undecided()
-        flying = self._flights.experiments
-        opened = [row for row in rows if row.number not in flying]
-        if any(row.number == 0 for row in rows):  # nothing can be compared before there is a baseline
+        busy = self._running.experiments
+        opened = [row for row in rows if row.number not in busy]
+        if any(row.number == 0 for row in rows):  # without a baseline there is nothing to compare with
             opened = [row for row in opened if row.number == 0]
         for row in sorted(opened, key=lambda row: (row.state == "proposed", row.number)):
-            if row.number in landed or self._may_start():
+            if row.number in collected or self._may_start():
                 self._settle(row)
 
     def _may_start(self) -> bool:
-        return self._flights.free > 0 and self._ending() is None
+        return self._running.free > 0 and self._ending() is None
 
     def _settle(self, row: ExperimentRow) -> None:
-        """Ask the judge; do what it asks for where there is a device, or record what it decides."""
+        """Ask the judge about one experiment; start the trial it wants on a free device, or record its decision."""
         if row.state == "proposed" and row.number:
-            fitted = refit(self.run, row)
-            if isinstance(fitted, str):
-                self._tell({"event": "withdrawn", "experiment": row.number, "reason": fitted})
+            rebased = rebase_waiting(self.run, row)
+            if rebased.row is None:
+                self._tell({"event": "withdrawn", "experiment": row.number, "reason": rebased.reason})
                 return
-            row = fitted
+            row = rebased.row
         while isinstance(step := self.judge.consider(self.run.evidence(row)), Demotion):
             self.run.demote(step)
             self._tell({"event": "demoted", "experiment": step.experiment, "reason": step.reason})
@@ -162,13 +172,13 @@ class Loop:
             if row.number not in self._begun:
                 self._begun.add(row.number)
                 self._tell({"event": "experiment", "experiment": row.number, "description": row.hypothesis})
-            self._flights.start(row, step)
+            self._running.start(row, step)
 
     def _decide(self, row: ExperimentRow, decision: Decision) -> None:
-        offer = second_chance(self.run, self.judge, row, decision)
-        if offer is not None:
-            # Before the decision: after a crash in between the same offer is made again, and is known already.
-            self.run.propose(offer.proposal, self.run.program(), offer.parent)
+        combined = second_chance(self.run, self.judge, row, decision)
+        if combined is not None:
+            # Before the decision is recorded. A crash in between repeats this, and finds the source already proposed.
+            self.run.propose(combined.proposal, self.run.program(), combined.parent)
         decided = self.run.decide(row, decision)
         self._failed = self._repeated = 0
         facts = {name: getattr(decided, name) for name in ("status", "val_bpb", "delta", "reason")}
@@ -183,83 +193,84 @@ class Loop:
             )
 
     def _ask(self) -> bool:
-        """Have as many proposals made as there will be devices for. Whether one came at once."""
+        """Have as many proposals made as there will be devices for. Return whether one came at once."""
         while self._wants_proposal():
             program = self.run.program()
-            history = self.run.history(program, self._thinkers.busy)
-            kind = "thinking" if self._flights.experiments else "proposing"
+            history = self.run.history(program, self._proposers.busy)
+            kind = "thinking" if self._running.experiments else "proposing"
             self._tell({"event": kind, "experiment": self.run.ledger.next_number()})
             try:
-                self._thinkers.ask(history)
+                self._proposers.ask(history)
             except KeyboardInterrupt:
                 raise self._stopped() from None
-            if not self._thinkers.ahead:
+            if not self._proposers.ahead:
                 return True
         return False
 
     def _wants_proposal(self) -> bool:
-        thinkers, flying = self._thinkers, self._flights.experiments
+        proposers, busy = self._proposers, self._running.experiments
         if self._exhausted() or self._ending() is not None:
             return False
-        # Who is quick is asked when a device is free and all is known; who is slow, one proposal ahead of each device.
-        if not (self.run.baseline_runs() if thinkers.ahead else self.run.attempts):
+        # Ask a quick researcher only when a device is idle and every result is in; keep one proposal waiting for each
+        # device with a slow one.
+        if not (self.run.baseline_runs() if proposers.ahead else self.run.attempts):
             return False
         begun = [row for row in self.run.ledger.undecided() if row.number]
         goal = self.limits.experiments
-        if goal is not None and len(self.run.attempts) - 1 + len(begun) + thinkers.busy >= goal:
+        if goal is not None and len(self.run.attempts) - 1 + len(begun) + proposers.busy >= goal:
             return False
-        waiting, free = sum(row.number not in flying for row in begun), self._flights.free
-        if not thinkers.ahead:
-            return waiting + thinkers.busy < free
+        waiting, free = sum(row.number not in busy for row in begun), self._running.free
+        if not proposers.ahead:
+            return waiting + proposers.busy < free
         if not self.run.attempts:
-            return waiting + thinkers.busy < self.executor.capacity()
-        # Of many devices some more: every keep outdates a part of what waits, and idle ones cannot wait for a thought.
-        more = 0 if self.executor.capacity() == 1 else max(free, self.executor.capacity() // SPARE)
-        return waiting + thinkers.busy < self.executor.capacity() + more
+            return waiting + proposers.busy < self.executor.capacity()
+        # Many devices need spare proposals: every improvement outdates some that wait, and idle devices are costly.
+        more = 0 if self.executor.capacity() == 1 else max(free, self.executor.capacity() // DEVICES_PER_SPARE)
+        return waiting + proposers.busy < self.executor.capacity() + more
 
-    def _accept(self, thought: Thought) -> None:
-        """A proposal becomes an experiment, unless its source was tried already."""
-        outcome, program = thought.outcome, thought.history.program
-        if isinstance(outcome, Proposal):
-            before = self.run.ledger.tried_as(fingerprint(outcome.source))
-            if before is None:
-                self._failed = self._repeated = 0
-                self.run.propose(outcome, program, thought.history.incumbent.experiment)
-                return
-            self._repeated += 1
-            self._refuse("repeated", f"experiment {before} tried this source already", outcome.cost, program)
-        else:
+    def _accept(self, answer: ResearcherAnswer) -> None:
+        """Make a proposal an experiment, unless its source was tried before."""
+        proposal, program = answer.proposal, answer.history.program
+        if proposal is None:
             self._failed += 1
-            self._refuse("failed", outcome, thought.cost, program)
+            self._refuse("failed", answer.refusal, answer.cost, program)
+            return
+        before = self.run.ledger.tried_as(fingerprint(proposal.source))
+        if before is not None:
+            self._repeated += 1
+            self._refuse("repeated", f"experiment {before} tried this source already", proposal.cost, program)
+            return
+        self._failed = self._repeated = 0
+        self.run.propose(proposal, program, answer.history.incumbent.experiment)
 
     def _refuse(self, kind: str, error: str, cost: Cost, program: str) -> None:
         self._error = error
-        self.run.ledger.refuse(kind, error, researcher=self._thinkers.researcher.name, cost=cost, program=program)
+        self.run.ledger.refuse(kind, error, researcher=self._proposers.researcher.name, cost=cost, program=program)
         self._tell({"event": "proposal_refused", "kind": kind, "reason": error})
 
     def _exhausted(self) -> bool:
-        """Whether the researcher has had no usable proposal too often. A decision gives it something new to go on."""
+        """Tell whether too many proposals in a row were unusable. A decision resets the count: it is something new."""
         return self._failed >= MAX_FAILED_PROPOSALS or self._repeated >= MAX_REPEATED_PROPOSALS
 
     def _check_over(self) -> None:
-        """No trial runs. Raises when none will."""
+        """End the loop when no trial runs and none will start. Raises `_End` or `LimitReachedError`."""
         ending = self._ending()
-        if self._thinkers.busy:
+        if self._proposers.busy:
             if ending is None:
                 return
-            self._patience = self._patience or time.monotonic() + PATIENCE_SECONDS
-            if time.monotonic() < self._patience:
+            self._patience = self._patience or self._clock.monotonic() + PATIENCE_SECONDS
+            if self._clock.monotonic() < self._patience:
                 return
         if ending is not None:
             raise _End(ending)
         if self._exhausted() and not self.run.ledger.undecided():
             count = max(self._failed, self._repeated)
-            who, why = self._thinkers.researcher.name, self._error.rstrip(".")
+            who, why = self._proposers.researcher.name, self._error.rstrip(".")
             message = f"the researcher {who} had no usable proposal {count} times in a row: {why}."
             raise LimitReachedError(message, fix="edit program.md, or choose another --researcher; the run goes on")
 
     def _ending(self) -> Ending | None:
-        """Why no trial may start any more; None when one may."""
+        """Return the reason why no further trial may start; None when one may."""
         if self.stop.wish != "go on":
             return self._stopped().ending
         goal, decided = self.limits.experiments, len(self.run.attempts) - 1
@@ -268,8 +279,8 @@ class Loop:
             return Ending("finished", f"{count} decided", 0)
         if self._deadline is None:
             return None
-        late = time.monotonic() + self._typical_seconds() - self._deadline
-        if time.monotonic() >= self._deadline or late > self.run.config.train_seconds:
+        late = self._clock.monotonic() + self._typical_seconds() - self._deadline
+        if self._clock.monotonic() >= self._deadline or late > self.run.config.train_seconds:
             reason = f"{self.limits.hours:g} hours are over"
             if goal is None:
                 return Ending("finished", reason, 0)
@@ -277,7 +288,7 @@ class Loop:
         return None
 
     def _typical_seconds(self) -> float:
-        """How long a trial takes, start-up and scoring included: the median of the last ones that went well."""
+        """Return a trial's usual seconds, start-up and scoring included: the median of the last successful ones."""
         walls = [
             attempt.metrics.get("wall_seconds") for attempt in self.run.attempts[-20:] if attempt.val_bpb is not None
         ]
@@ -285,10 +296,11 @@ class Loop:
         return statistics.median(known) if known else self.run.config.train_seconds
 
     def _stopped(self) -> _End:
-        return _End(Ending("interrupted", "stopped by a signal", self.stop.exit_code or 130))
+        reason = f"stopped; resume with `ar loop --tag {self.run.tag}`"
+        return _End(Ending("interrupted", reason, self.stop.exit_code or 130))
 
     def _tell(self, event: Mapping[str, Any]) -> None:
-        """One at a time: trials speak from threads of their own."""
+        """Pass an event to the observer, one at a time: trials call this from threads of their own."""
         if self._observer is not None:
-            with self._speaking:
+            with self._observer_lock:
                 self._observer(event)

@@ -1,4 +1,4 @@
-"""What a moving incumbent does to proposals that wait, and to results that come late."""
+"""Proposals and results that were made for an earlier incumbent, moved to the present one."""
 
 from __future__ import annotations
 
@@ -13,43 +13,49 @@ from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trainfile.merge import reapply
 
 REBASED = "rebased"
-"""The parameter of an edit that is offered a second time: the experiment that had it first."""
+"""Parameter of an edit that is tried a second time: the number of the experiment that had it first."""
 
 
-def refit(run: Run, row: ExperimentRow) -> ExperimentRow | str:
-    """A proposal that waits, as an edit of the present incumbent; in words why it is none. Does nothing if it is one.
+@dataclass(frozen=True)
+class Rebased:
+    """A waiting proposal after `rebase_waiting`."""
 
-    A proposal that does not fit is withdrawn.
-    """
+    row: ExperimentRow | None
+    """Its row, now an edit of the incumbent; None where it was withdrawn."""
+    reason: str = ""
+    """Why it was withdrawn."""
+
+
+def rebase_waiting(run: Run, row: ExperimentRow) -> Rebased:
+    """Make a waiting proposal an edit of the present incumbent, or withdraw it where it does not fit."""
     incumbent = run.incumbent_number()
     if row.parent == incumbent:
-        return row
+        return Rebased(row)
     source = reapply(*(_source(run, number) for number in (row.number, row.parent, incumbent)))
     if source is None:
         reason = f"it edits experiment {row.parent}, and does not fit experiment {incumbent}, which is better now"
     else:
         before = run.ledger.tried_as(fingerprint(source))
         if before is None or before == row.number:
-            return run.rebase(row, source, incumbent)
+            return Rebased(run.rebase(row, source, incumbent))
         reason = f"re-applied to experiment {incumbent} it is the same as experiment {before}"
     run.withdraw(row, reason)
-    return reason
+    return Rebased(None, reason)
 
 
 @dataclass(frozen=True)
-class Offer:
-    """An edit that deserves another trial, beside what was kept meanwhile."""
+class CombinedProposal:
+    """An edit to try again, on top of the improvement that was kept while its trial ran."""
 
     proposal: Proposal
     parent: int
 
 
-def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision) -> Offer | None:
-    """Another experiment with both edits, where a result came after the incumbent had moved.
+def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision) -> CombinedProposal | None:
+    """Propose both edits together, where a result came after the incumbent had changed. Call before recording it.
 
-    Asked before the decision is recorded.
-    A discard gets it when the judge would not have discarded it against its own parent; a keep gets it because it
-    throws out what was kept meanwhile. A discard gets it once.
+    A discard gets a second chance once, and only when the judge would not have discarded it against its own parent.
+    A kept change gets one because keeping it drops the improvement that was kept meanwhile.
     """
     incumbent = run.incumbent_number()
     if row.number == 0 or row.parent == incumbent:
@@ -78,7 +84,7 @@ def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision
         parameters={**edit.parameters, REBASED: edit.number},
         origin=edit.origin,
     )
-    return Offer(proposal, onto)
+    return CombinedProposal(proposal, onto)
 
 
 def _source(run: Run, number: int) -> str:

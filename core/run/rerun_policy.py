@@ -1,4 +1,7 @@
-"""Trials that say nothing about their source: the machine slept, slowed down, ran out of disk, or lost its device."""
+"""Which trials are run again, unjudged: the machine slept, slowed down, ran out of disk, or lost its device.
+
+Such a trial says nothing about its source.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,16 @@ from autoresearch.core.trial.device import probe_device
 from autoresearch.core.trial.request import TrialResult
 
 SLEEP_SECONDS = 5.0
-"""A gap this long is a machine that slept, not a clock that was read late."""
+"""Seconds of sleep from which on a trial is run again. Shorter gaps are clocks that were read late."""
 SLOW_AGAIN, SLOW_FIRST = 0.6, 0.3
-"""Share of the usual tokens/s below which a trial is run once more: of the same source's trials, and, because a larger
-model is slower by right, of the incumbent's for a source's first."""
+"""Shares of the usual tokens/s below which a trial is run once more. The first is of other trials of the same source.
+The second, for a source's first trial, is of the incumbent's, and lower because a larger model is slower by right."""
 FULL_BYTES = 16 * 2**20
+"""Free bytes below which a disk counts as full."""
 
 
 def asleep_seconds() -> float:
-    """A clock that moves only while the machine sleeps, whatever happens to the time of day. Differences count."""
+    """Return a clock in seconds that moves only while the machine sleeps. Only differences mean anything."""
     if hasattr(time, "CLOCK_BOOTTIME"):  # Linux: monotonic leaves sleep out, boottime does not
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
     if sys.platform == "darwin":  # there the raw clock counts sleep, and Python's monotonic does not
@@ -33,17 +37,17 @@ def asleep_seconds() -> float:
 
 
 def speeds(trials: Iterable[TrialRow]) -> list[float]:
-    """Tokens/s of those that have any."""
+    """Return the tokens/s of the trials that have any."""
     return [float(speed) for trial in trials if (speed := trial.result.get("tokens_per_second"))]
 
 
 def spoiled(
     result: TrialResult, *, slept: float, same: Sequence[float], incumbent: Sequence[float], repeated: bool
 ) -> str | None:
-    """Why a trial must be run again, unjudged; None when its result counts.
+    """Return the reason to run a trial again, unjudged; None when its result counts.
 
-    `same` are the tokens/s of earlier trials of its source, `incumbent` those of the best. Slowness is believed the
-    second time (`repeated`).
+    `slept` is in seconds. `same` are the tokens/s of earlier trials of its source, `incumbent` those of the best file.
+    A trial that was `repeated` counts even when it is slow: then the source is slow, not the machine.
     """
     if slept > SLEEP_SECONDS:
         return f"the machine slept for {slept:.0f} s during the trial"
@@ -59,7 +63,7 @@ def spoiled(
 
 
 def disk_is_full(folder: Path) -> bool:
-    """Whether there is no room left for a trial's files."""
+    """Tell whether a disk has no room left for a trial's files. A disk that cannot be asked is not full."""
     try:
         return shutil.disk_usage(folder).free < FULL_BYTES
     except OSError:
@@ -70,9 +74,9 @@ DEVICE_WORDS = (
     *("cuda error", "cuda driver", "no cuda gpus are available", "hip error", "nccl", "device-side"),
     *("device lost", "gpu is lost", "command buffer execution failed", "no metal device"),
 )
-"""Of failures that may be the device's fault, not the train file's. Running out of memory is the train file's."""
+"""Words of errors that may be the device's fault. Running out of memory is the train file's, so it is not here."""
 PAUSES_SECONDS = (5.0, 15.0, 40.0)
-"""Before each further look for a device that is gone: a driver that restarts takes about half a minute."""
+"""Seconds before each further look for a lost device. A driver that restarts takes about half a minute."""
 
 
 class DeviceWatch:
@@ -85,12 +89,12 @@ class DeviceWatch:
         probe: Callable[[str], Device] = probe_device,
         pauses: Sequence[float] = PAUSES_SECONDS,
     ) -> None:
-        """`machine` is what the run uses, as `Device.words` says it."""
+        """`machine` is the run's, as `Device.words` names it; "" accepts any. `probe` looks for a backend's device."""
         self.backend, self.machine = backend, machine
         self._probe, self._pauses = probe, pauses
 
     def suspect(self, result: TrialResult, *, repeated: bool, stopped: Callable[[], bool]) -> str | None:
-        """Why a failed trial must be run again, unjudged; None when the failure is its own.
+        """Return the reason to run a failed trial again, unjudged; None when the failure is the train file's own.
 
         Looks for the device after every crash and timeout. Raises `PrerequisiteError` when it stays away.
         """
@@ -113,7 +117,7 @@ class DeviceWatch:
         return None
 
     def _missing(self) -> str | None:
-        """What a look at the device finds wrong."""
+        """Look at the device; return what is wrong, or None."""
         try:
             found = self._probe(self.backend).words()
         except ArError as error:
@@ -122,7 +126,7 @@ class DeviceWatch:
 
 
 def _wait(seconds: float, stopped: Callable[[], bool]) -> bool:
-    """Whether it could be waited out: a person may want to stop."""
+    """Wait; return False at once when a person wants to stop."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if stopped():
@@ -132,11 +136,11 @@ def _wait(seconds: float, stopped: Callable[[], bool]) -> bool:
 
 
 def machine_moved(last: TrialRow | None, machine: str) -> str | None:
-    """What to tell when a run goes on elsewhere than its last trial; None when it does not."""
+    """Return a notice for a run whose last trial ran on another machine; None otherwise."""
     there = last.result.get("machine") if last is not None else None
     if not there or not machine or there == machine:
         return None
     return (
         f"this run's last trial ran on {there}, and this is {machine}: scores do not compare, so the baseline and the "
-        "best are measured again here before anything is judged"
+        "best file are measured again here before anything is judged"
     )

@@ -1,4 +1,4 @@
-"""When a loop ends: its limits, and what a person asks for while it runs."""
+"""Limits of a loop, the reason for its end, and the wish of a person to stop it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from autoresearch.core.store.rows import RunState
 
 @dataclass(frozen=True)
 class Limits:
-    """When to end. None is never."""
+    """Limits of one loop. None is no limit."""
 
     experiments: int | None = None
-    """Decided experiments in the run, those of earlier invocations included and the baseline not."""
+    """Decided experiments in the run, earlier invocations included, without the baseline."""
     hours: float | None = None
-    """Of this invocation."""
+    """Hours of this invocation."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Why the loop ended."""
+    """State, reason and exit code with which a loop ended."""
 
     state: RunState
     reason: str
@@ -30,7 +30,7 @@ class Ending:
 
 
 class Stop:
-    """What a person asked for while the loop runs. Its two methods are safe to call from a signal handler."""
+    """Carries a person's wish to stop from a signal handler to the loop. Both methods are safe to call from one."""
 
     def __init__(self) -> None:
         self.wish: Literal["go on", "finish", "kill"] = "go on"
@@ -43,14 +43,15 @@ class Stop:
             self.wish, self.exit_code = "finish", exit_code
 
     def kill(self, exit_code: int) -> None:
-        """Stop now; trials that run are killed, and run again when the run goes on."""
+        """Stop now. Trials that run are killed, and run again when the run is resumed."""
         self.wish, self.exit_code = "kill", exit_code
+        # The main thread may wait minutes for a network inside a researcher. Only an exception gets it out of there.
         if self._proposing:
             raise KeyboardInterrupt
 
     @contextmanager
     def proposing(self) -> Iterator[None]:
-        """A researcher is at work in this thread: `kill` may interrupt it, for it may wait on a network for minutes."""
+        """Mark a block in which a researcher works in this thread: `kill` may interrupt it."""
         self._proposing = True
         try:
             yield

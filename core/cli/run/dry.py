@@ -84,8 +84,8 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, peers: Peer
     from autoresearch.core.config import runs_dir
     from autoresearch.core.findings.offered import findings_for
     from autoresearch.core.proposal import Attempt
+    from autoresearch.core.run.history import history_of
     from autoresearch.core.run.run import starting_source
-    from autoresearch.core.store.attempts import history_of
     from autoresearch.core.store.git import Repository
 
     workspace, preset = choice.settings.workspace, choice.preset
@@ -109,7 +109,7 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, peers: Peer
 def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | None = None) -> History:
     """What a researcher would know of a run as it is now."""
     from autoresearch.core.findings.offered import findings_for
-    from autoresearch.core.store.attempts import attempt_of, history_of
+    from autoresearch.core.run.history import attempt_of, history_of
 
     def attempt(number: int) -> Attempt:
         row = reader.experiment(number)

@@ -10,7 +10,7 @@ from autoresearch.core.judge import race
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.proposal import Proposal
-from autoresearch.core.run.evidence import audit_bar
+from autoresearch.core.run.evidence import audit_threshold
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.trial.request import TrialResult
 
@@ -38,14 +38,16 @@ def keep(ledger: Ledger, number: int, *values: float, **facts: float) -> None:
 
 
 def test_before_there_is_an_incumbent_everything_is_audited(ledger: Ledger) -> None:
-    assert audit_bar(ledger, 0) is None
+    assert audit_threshold(ledger, 0) is None
 
 
 def test_the_bar_lies_half_a_sigma_above_the_incumbent(ledger: Ledger) -> None:
     keep(ledger, 0, 2.00, 2.02, sigma=0.02)
-    assert audit_bar(ledger, 1) == pytest.approx(2.02 + SAME_MARGIN * 0.02)  # its last trial, which is above the mean
+    assert audit_threshold(ledger, 1) == pytest.approx(
+        2.02 + SAME_MARGIN * 0.02
+    )  # its last trial, which is above the mean
     keep(ledger, 1, 1.92, 1.90, sigma=0.03)
-    assert audit_bar(ledger, 2) == pytest.approx(1.91 + SAME_MARGIN * 0.03)
+    assert audit_threshold(ledger, 2) == pytest.approx(1.91 + SAME_MARGIN * 0.03)
 
 
 def test_while_another_experiment_has_trials_the_keep_before_counts_for_it_may_be_the_incumbent_again(
@@ -55,20 +57,20 @@ def test_while_another_experiment_has_trials_the_keep_before_counts_for_it_may_b
     keep(ledger, 1, 2.0, sigma=0.02)
     propose(ledger, 2)
     propose(ledger, 3)
-    assert audit_bar(ledger, 3) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
+    assert audit_threshold(ledger, 3) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
     ledger.start_trial(2, RunTrial("candidate", 1), subject=2)
-    assert audit_bar(ledger, 3) == pytest.approx(2.5 + SAME_MARGIN * 0.02)
-    assert audit_bar(ledger, 2) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
+    assert audit_threshold(ledger, 3) == pytest.approx(2.5 + SAME_MARGIN * 0.02)
+    assert audit_threshold(ledger, 2) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
 
 
 def test_without_noise_the_bar_is_the_number_itself(ledger: Ledger) -> None:
     keep(ledger, 0, 2.0)
-    assert audit_bar(ledger, 1) == 2.0
+    assert audit_threshold(ledger, 1) == 2.0
 
 
 def test_what_the_judge_would_keep_or_race_lies_below_the_bar(ledger: Ledger) -> None:
     keep(ledger, 0, 2.00, 2.00, sigma=0.02)
-    bar = audit_bar(ledger, 1)
+    bar = audit_threshold(ledger, 1)
     assert bar is not None
     for removes_code in (False, True):
         match = race.Match(bar, [], race.MeasuredMean(2.0, 2), 0.02, 10, race.FIRST_WEALTH, 0, 0, removes_code)

@@ -54,7 +54,9 @@ def test_a_trial_that_lost_its_machine_is_run_again_and_counts_once(tmp_path: Pa
 
 def test_a_trial_that_loses_every_machine_ends_the_loop_and_stays_open(tmp_path: Path) -> None:
     with open_run(make_workspace(tmp_path)) as run:
-        with pytest.raises(ArError, match=f"lost its machine {MAX_LOSSES} times: at last, its node was lost: killed"):
+        with pytest.raises(
+            ArError, match=f"lost its machine {MAX_LOSSES} times; the last time, its node was lost: killed"
+        ):
             Loop(run, Widths(5), Greedy(), Losing(100), limits=Limits(1)).go()
         assert [row.number for row in run.ledger.undecided()] == [0]
     with open_run(tmp_path) as run:

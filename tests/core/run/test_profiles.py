@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from autoresearch.core.store.trial_notes import LIMIT, last_profile
+from autoresearch.core.run.trial_notes import PROFILE_CHARACTERS, last_profile
 
 SOURCE = "def build(spec):\n    return 1\n"
 
@@ -32,9 +32,9 @@ def test_the_newest_profile_of_this_backend_and_preset_is_shown_with_what_it_is_
 
 def test_no_profile_is_nothing_and_a_damaged_one_is_passed_over(tmp_path):
     assert last_profile(tmp_path, "cuda", "cpu", SOURCE) == ""
-    leave(tmp_path, "20260101-000000-cuda", page="x" * 2 * LIMIT)
+    leave(tmp_path, "20260101-000000-cuda", page="x" * 2 * PROFILE_CHARACTERS)
     leave(tmp_path, "20260102-000000-cuda")
     (tmp_path / "trials/20260102-000000-cuda/profile.md").write_bytes(b"\xff\xfe")
     leave(tmp_path, "20260103-000000-cuda")
     (tmp_path / "trials/20260103-000000-cuda/result.json").write_text("[]")
-    assert last_profile(tmp_path, "cuda", "cpu", SOURCE).count("x") == LIMIT
+    assert last_profile(tmp_path, "cuda", "cpu", SOURCE).count("x") == PROFILE_CHARACTERS

@@ -1,7 +1,4 @@
-"""A trial's training loss over its time, from the events that it has left, in a few words.
-
-The page that `ar train --profile` has left, for whoever wants to make the train file faster.
-"""
+"""Notes on the incumbent for researchers: its training loss over time, and the last page of `ar train --profile`."""
 
 from __future__ import annotations
 
@@ -14,12 +11,15 @@ from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.profile import PAGE
 
 POINTS = 12
+"""Points of a loss curve."""
+PROFILE_CHARACTERS = 4000
+"""Characters of a profile's page that are passed on: the parts of a step and the longest operations."""
 
 
 def loss_curve(folder: Path, train_seconds: float, points: int = POINTS) -> str:
-    """Such as "3.91 at 8 %, 3.2 at 17 %": about `points` points over the training time; empty where there are none.
+    """Return a trial's training loss such as "3.91 at 8 %, 3.2 at 17 %"; empty where it logged none.
 
-    `folder` is the trial's; the loss is the train file's own count, in nats.
+    `folder` is the trial's. The loss is the train file's own count, in nats; at most `points` points are told.
     """
     losses = _losses(folder / "events.jsonl")
     if not losses or train_seconds <= 0:
@@ -29,7 +29,7 @@ def loss_curve(folder: Path, train_seconds: float, points: int = POINTS) -> str:
 
 
 def _losses(path: Path) -> list[tuple[float, float]]:
-    """Seconds since the first batch, and loss; a line that a crash cut off is passed over."""
+    """Read (seconds since the first batch, loss) from a trial's events; skip a line that a crash cut off."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -47,12 +47,8 @@ def _losses(path: Path) -> list[tuple[float, float]]:
     return found
 
 
-LIMIT = 4000
-"""Characters of a page that are passed on: the parts of a step and the longest operations."""
-
-
 def last_profile(runs: Path, backend: str, preset: str, incumbent: str) -> str:
-    """The newest page of a trial of this backend and preset under `runs`/trials, and what was profiled; else empty.
+    """Return the newest profile of this backend and preset under `runs`/trials, with its date; "" without one.
 
     `incumbent` is the source of the best train file so far.
     """
@@ -60,7 +56,7 @@ def last_profile(runs: Path, backend: str, preset: str, incumbent: str) -> str:
     for path in sorted((runs / "trials").glob(f"*/{PAGE}"), reverse=True):
         if named.fullmatch(path.parent.name) and _preset_of(path.parent) == preset:
             try:
-                page = path.read_text(encoding="utf-8").strip()[:LIMIT]
+                page = path.read_text(encoding="utf-8").strip()[:PROFILE_CHARACTERS]
                 when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
             except (OSError, UnicodeDecodeError):
                 continue
