@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from autoresearch.core.store.git import Repository
+from autoresearch.core.store.git import Repository, run_git
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import damage
 
@@ -51,13 +51,8 @@ class Arena:
                 raise ValueError(f"the null train file has no {old!r} any more")
             source = source.replace(old, new)
         train.write_text(source, encoding="utf-8")
-        who = ["-c", "user.name=chaos", "-c", "user.email=chaos@example.org"]
-        subprocess.run(
-            ["git", *who, "commit", "-q", "-a", "-m", "fixed steps"],
-            cwd=self.workspace,
-            check=True,
-            capture_output=True,
-        )
+        author = ("-c", "user.name=chaos", "-c", "user.email=chaos@example.org")
+        run_git(self.workspace, *author, "commit", "-q", "-a", "-m", "fixed steps")
 
     def command(self) -> list[str]:
         """The same one every time."""

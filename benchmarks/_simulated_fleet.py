@@ -1,7 +1,7 @@
-"""The real loop, ledger, judge and git on devices that are played, in simulated time.
+"""The real loop, ledger, judge and git on simulated devices, in simulated time.
 
-Only trials and thoughts take simulated time; what the loop itself does takes none. Time moves on to the next end of a
-trial or of a thought when the loop has nothing left to do. Everything is drawn from seeds, so a run can be repeated.
+Only trials and a slow researcher take simulated time; the loop's own work takes none. Time moves on to the next end of
+a trial, or to the next proposal, when the loop waits. Everything is drawn from seeds, so a run can be repeated.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import itertools
 import math
 import random
 import re
-import subprocess
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,13 @@ from autoresearch.core.config import Preset, RunConfig
 from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.judge.decision import Judge
 from autoresearch.core.proposal import History, Proposal
-from autoresearch.core.run import loop as loop_module
 from autoresearch.core.run.loop import Ending, Limits, Loop
 from autoresearch.core.run.run import Run
+from autoresearch.core.store.git import run_git
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 KNOBS, START, BEST = 8, 0.0, 2.0
-"""Constants of the train file; where they begin, and where each is best."""
+"""Constants in the train file; the value of each at the start, and its best value."""
 TRAIN = '''"""A train file whose score is a bowl over its constants."""
 
 # ---- constants: what a preset sets
@@ -73,61 +72,98 @@ PRESET = Preset.model_validate(
 
 
 def knobs(source: str) -> list[float]:
-    """The constants of a train file."""
+    """Read the constants of a train file."""
     return [float(value) for value in re.findall(r"^KNOB_\d+ = (-?[\d.]+)", source, re.M)]
 
 
 def true_bpb(source: str) -> float:
-    """Without noise: a bowl whose sides flatten far out."""
+    """Return the val_bpb of a train file without noise: a bowl whose sides flatten far out."""
     distance = sum((value - BEST) ** 2 for value in knobs(source)) / (KNOBS * (BEST - START) ** 2)
     return FLOOR_BPB + HEIGHT_BPB * (1 - math.exp(-distance))
 
 
-@dataclass
-class Clock:
-    """Simulated time, and what will happen in it."""
+class SimulatedClock:
+    """The loop's clock, and the agenda of the simulation. Times are simulated seconds."""
 
-    now: float = 0.0
-    changes: int = 0
-    """Grows whenever something is done."""
-    _coming: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
-    _order: Any = field(default_factory=itertools.count)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.asked = 0
+        """Proposals asked of a slow researcher and not released yet."""
+        self._thinking = 0
+        self._changes = self._seen = 0
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._lock = threading.Condition()
+
+    def monotonic(self) -> float:
+        """Return the simulated time."""
+        return self.now
+
+    def wait(self, news: threading.Event, seconds: float) -> None:
+        """Move on to the next event on the agenda, unless the loop's last turn has changed anything.
+
+        The simulated time may pass `seconds`: nothing happens before the next event.
+        """
+        changed, self._seen = self._changes != self._seen, self._changes
+        if changed or news.is_set():
+            return
+        with self._lock:
+            # A thread that was started a moment ago draws its time first: the agenda is complete when all have.
+            self._lock.wait_for(lambda: self._thinking == self.asked)
+            if not self._agenda:
+                return
+            self.now, _, call = heapq.heappop(self._agenda)
+        self.changed()
+        call()
+        news.wait()  # every event gives the loop news, if only from the researcher's thread
+
+    def changed(self) -> None:
+        """Note that the loop has done something, so that it gets another turn at this time."""
+        self._changes += 1
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call back when that much time has passed."""
+        """Call back when `seconds` have passed."""
         with self._lock:
-            heapq.heappush(self._coming, (self.now + seconds, next(self._order), call))
+            heapq.heappush(self._agenda, (self.now + seconds, next(self._order), call))
 
-    def advance(self) -> None:
-        """On to the next thing that happens."""
+    def think(self, seconds: float) -> None:
+        """Hold a researcher's thread until `seconds` have passed."""
+        released = threading.Event()
+
+        def release() -> None:
+            with self._lock:
+                self._thinking -= 1
+                self.asked -= 1
+            released.set()
+
+        self.after(seconds, release)
         with self._lock:
-            if not self._coming:
-                return
-            self.now, _, call = heapq.heappop(self._coming)
-        self.changes += 1
-        call()
+            self._thinking += 1
+            self._lock.notify_all()
+        released.wait()
 
 
 class Devices:
-    """An executor of so many devices. A trial takes 300 s of training and a start-up and scoring that vary."""
+    """An executor of `count` devices. A trial takes 300 s of training, and a start-up and scoring that vary."""
 
-    def __init__(self, clock: Clock, count: int, seed: int) -> None:
+    def __init__(self, clock: SimulatedClock, count: int, seed: int) -> None:
         self.clock, self.count = clock, count
         self._random = random.Random(seed)
         self.spans: list[tuple[float, float]] = []
-        """Of every trial: from when to when it had a device."""
+        """Begin and end of every trial, in seconds."""
         self.sources: list[tuple[float, str]] = []
-        """Ends of trials, and what they ran."""
+        """End of every trial in seconds, and its source."""
 
     def capacity(self) -> int:
         return self.count
 
-    def submit(self, request: TrialRequest, observer: Observer | None = None) -> Played:
-        self.clock.changes += 1
+    def submit(self, request: TrialRequest, observer: Observer | None = None) -> SimulatedTrial:
+        self.clock.changed()
         seconds = 310.0 + self._random.lognormvariate(math.log(30.0), 1.0)
         start = self.clock.now
-        handle = Played(request, seconds, random.Random(f"{request.source}{request.seed}").gauss(0.0, NOISE_BPB))
+        handle = SimulatedTrial(
+            request, seconds, random.Random(f"{request.source}{request.seed}").gauss(0.0, NOISE_BPB)
+        )
 
         def end() -> None:
             self.spans.append((start, self.clock.now))
@@ -141,12 +177,12 @@ class Devices:
         pass
 
     def utilisation(self, since: float, until: float) -> float:
-        """Share of the devices' time between two moments in which trials ran."""
+        """Return the share of the devices' time between two moments in which trials ran, 0 to 1."""
         busy = sum(max(0.0, min(end, until) - max(start, since)) for start, end in self.spans)
         return busy / (self.count * (until - since))
 
 
-class Played:
+class SimulatedTrial:
     """A trial in flight."""
 
     def __init__(self, request: TrialRequest, seconds: float, noise: float) -> None:
@@ -180,71 +216,37 @@ class Played:
 
 
 class Climber:
-    """Moves one or two constants of the incumbent at random; slow to answer where `seconds` are given."""
+    """A researcher that moves one or two constants of the incumbent at random, slow where `seconds` are given."""
 
     name = "climber"
 
-    def __init__(self, clock: Clock, seed: int, seconds: float = 0.0) -> None:
+    def __init__(self, clock: SimulatedClock, seed: int, seconds: float = 0.0) -> None:
         self.clock, self.seed, self.seconds = clock, seed, seconds
         self.thinks_ahead = seconds > 0
-        self.blocked = 0
-        """Thoughts that wait for simulated time to pass."""
-        self._lock = threading.Lock()
 
     def propose(self, history: History) -> Proposal:
         draws = random.Random(f"{self.seed} {self.clock.now} {history.turn}")
         if self.thinks_ahead:
-            self._think(self.seconds * draws.lognormvariate(0.0, 0.5))
+            self.clock.think(self.seconds * draws.lognormvariate(0.0, 0.5))
         source, moved = history.incumbent.source, draws.sample(range(KNOBS), draws.choice((1, 1, 2)))
         for knob in moved:
             value = knobs(source)[knob] + draws.gauss(0.0, 0.5)
             source = re.sub(rf"^KNOB_{knob} = .*", f"KNOB_{knob} = {value:.6f}", source, flags=re.M)
         return Proposal(source, f"move {moved}", "optimizer", researcher=self.name)
 
-    def _think(self, seconds: float) -> None:
-        answered = threading.Event()
-
-        def answer() -> None:
-            with self._lock:
-                self.blocked -= 1
-            answered.set()
-
-        self.clock.after(seconds, answer)
-        with self._lock:
-            self.blocked += 1
-        answered.wait()
-
-
-class SimulatedLoop(Loop):
-    """Lets simulated time pass when a turn has changed nothing."""
-
-    clock: Clock
-
-    def _turn(self) -> None:
-        before = self.clock.changes
-        super()._turn()
-        if self.clock.changes != before:
-            return
-        researcher: Any = self._thinkers.researcher
-        while self._thinkers._working != researcher.blocked:
-            self._news.wait(0.001)  # a thread has just been started, or is about to hand in its answer
-            self._news.clear()
-        if self.clock.changes == before and not self._thinkers._thoughts:
-            self.clock.advance()
-
 
 @dataclass(frozen=True)
 class Simulated:
-    """What came of a run."""
+    """Result of a simulated run. Times are simulated seconds."""
 
     ending: Ending
     devices: Devices
     began: float
-    """When the baseline was decided."""
+    """Time when the baseline was decided."""
     emptying: float
-    """Until when there were experiments left for every device."""
+    """Last time at which there were experiments left for every device."""
     incumbents: tuple[str, ...]
-    """After each decision, the best source."""
+    """Best source after each decision."""
 
 
 def simulate(
@@ -257,16 +259,17 @@ def simulate(
     think_seconds: float = 0.0,
     at_decision: Callable[[int, Run], None] = lambda _n, _run: None,
 ) -> Simulated:
-    """`experiments` decided experiments on `count` devices, in a new workspace."""
-    clock = Clock()
+    """Decide `experiments` experiments on `count` devices, in a new workspace."""
+    clock = SimulatedClock()
     devices, researcher = Devices(clock, count, seed), Climber(clock, seed, think_seconds)
     marks: dict[str, float] = {}
     incumbents: list[str] = []
-    loop_module.POLL_SECONDS = 0.0  # nothing comes by itself
     with Run(make_workspace(folder), "t", replace(CONFIG, seed=seed), PRESET) as run:
 
         def observe(event: Mapping[str, Any]) -> None:
-            clock.changes += 1
+            clock.changed()
+            if event["event"] in ("thinking", "proposing") and researcher.thinks_ahead:
+                clock.asked += 1
             if event["event"] == "decided":
                 marks.setdefault("first", clock.now)
                 if len(incumbents) < max(1, experiments - count):
@@ -274,14 +277,13 @@ def simulate(
                 incumbents.append(run.ledger.text(run.ledger.experiment(run.incumbent_number()).source_sha256))
                 at_decision(len(incumbents), run)
 
-        job = SimulatedLoop(run, researcher, judge, devices, limits=Limits(experiments), observer=observe)
-        job.clock = clock
-        ending = job.go()
+        loop = Loop(run, researcher, judge, devices, limits=Limits(experiments), observer=observe, clock=clock)
+        ending = loop.go()
     return Simulated(ending, devices, marks["first"], marks["last"], tuple(incumbents))
 
 
 def make_workspace(folder: Path) -> Path:
-    """A committed workspace."""
+    """Make a workspace with one commit in `folder`, and return it."""
     (folder / "backends" / "null").mkdir(parents=True)
     lines = "\n".join(f"KNOB_{number} = {START}  # one of them" for number in range(KNOBS))
     names = ", ".join(f"KNOB_{number}" for number in range(KNOBS))
@@ -294,5 +296,5 @@ def make_workspace(folder: Path) -> Path:
         ("add", "."),
         ("commit", "-q", "-m", "start"),
     ):
-        subprocess.run(["git", *arguments], cwd=folder, check=True)
+        run_git(folder, *arguments)
     return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,11 +70,11 @@ def check_python() -> CheckResult:
 
 def check_git() -> CheckResult:
     """Git keeps every experiment."""
-    found = shutil.which("git")
-    if found is None:
+    from autoresearch.core.store.git import run_git
+
+    if shutil.which("git") is None:
         return CheckResult("git", "fail", "not on PATH", "install git")
-    answer = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
-    return CheckResult("git", "pass", answer.stdout.strip().removeprefix("git version "))
+    return CheckResult("git", "pass", run_git(Path.cwd(), "--version").removeprefix("git version "))
 
 
 def check_backends(settings: Settings) -> Iterator[CheckResult]:
@@ -216,8 +215,9 @@ def check_workspace(settings: Settings) -> CheckResult:
     files = sorted(folder.glob("backends/*/train.py"))
     if not files:
         return CheckResult("workspace", "warn", f"{folder} has no backends/*/train.py", fix)
-    inside = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, check=False)
-    if inside.returncode != 0:
+    from autoresearch.core.store.git import run_git
+
+    if not run_git(folder, "rev-parse", "HEAD", allow_failure=True):
         return CheckResult("workspace", "warn", f"{folder} is no git repository with a commit", "git init, git commit")
     return CheckResult(
         "workspace", "pass", f"{folder}: train files for {', '.join(file.parent.name for file in files)}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,10 +11,9 @@ import click
 
 from autoresearch.backends import names as backend_names
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
+from autoresearch.core.errors import PrerequisiteError, UsageError
 
 GITIGNORE = "runs/\n__pycache__/\n"
-_IDENTITY = {"NAME": "autoresearch", "EMAIL": "autoresearch@localhost"}
 
 
 @click.command()
@@ -65,26 +62,11 @@ def write_workspace(directory: Path) -> list[str]:
 
 
 def first_commit(directory: Path) -> str:
-    """Make it a git repository with everything in one commit; returns its hash. Raises `SourceError`."""
-    _git(directory, "init", "--quiet")
-    _git(directory, "add", "--all")
-    _git(directory, "commit", "--quiet", "--no-verify", "--message", "A workspace to research in")
-    return _git(directory, "rev-parse", "HEAD")
+    """Make a folder a git repository with everything in one commit; return the commit. Raises `SourceError`."""
+    from autoresearch.core.store.git import fallback_identity, run_git
 
-
-def _git(directory: Path, *arguments: str) -> str:
-    # A machine without a git identity can still commit: ours stands in where none is configured.
-    environment = {key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE")}
-    for key, value in _IDENTITY.items():
-        known = subprocess.run(
-            ["git", "config", f"user.{key.lower()}"], cwd=directory, capture_output=True, check=False
-        )
-        if known.returncode != 0:
-            environment.setdefault(f"GIT_AUTHOR_{key}", value)
-            environment.setdefault(f"GIT_COMMITTER_{key}", value)
-    answer = subprocess.run(
-        ["git", *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
-    )
-    if answer.returncode != 0:
-        raise SourceError(f"git {arguments[0]} failed in {directory}: {answer.stderr.strip()}")
-    return answer.stdout.strip()
+    run_git(directory, "init", "--quiet")
+    run_git(directory, "add", "--all")
+    message = ("--message", "A workspace to research in")
+    run_git(directory, "commit", "--quiet", "--no-verify", *message, environment=fallback_identity(directory))
+    return run_git(directory, "rev-parse", "HEAD")

@@ -12,9 +12,9 @@ from autoresearch.core.judge.noise import Noise
 from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.race import SAME_BAR, SAME_MARGIN
 from autoresearch.core.proposal import Cost, History, Researcher
+from autoresearch.core.run.merge import parses, reapply
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
-from autoresearch.core.trainfile.merge import parses, reapply
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from autoresearch.core.judge.decision import Decision, Judge
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.evidence import side_of
+from autoresearch.core.run.merge import reapply
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trainfile.fingerprint import fingerprint
-from autoresearch.core.trainfile.merge import reapply
 
 REBASED = "rebased"
 """Parameter of an edit that is tried a second time: the number of the experiment that had it first."""

@@ -1,6 +1,7 @@
-"""Every experiment as a git commit, made by plumbing: no checkout, and the user's index and files are never touched.
+"""Git: the one place that runs it, and every experiment as a commit.
 
-Experiment n of run <tag> is refs/autoresearch/<tag>/<n>; the branch autoresearch/<tag> stands at the best so far.
+Commits are made by plumbing commands, without a checkout: the user's index and files are never touched. Experiment n of
+run <tag> is refs/autoresearch/<tag>/<n>, and the branch autoresearch/<tag> is at the best experiment so far.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from pathlib import Path
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
 
 _FALLBACK_NAME, _FALLBACK_EMAIL = "autoresearch", "autoresearch@localhost"
+_GIT_VARIABLES = frozenset(
+    (
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"),
+        *("GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+    )
+)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 
 
 def check_tag(tag: str) -> str:
-    """The tag, if it can name a folder and a branch. Raises `UsageError`."""
+    """Return the tag if it can name a folder and a branch. Raises `UsageError`."""
     # `git check-ref-format` allows more than a folder name should hold, and forbids these last three.
     if not _TAG.fullmatch(tag) or ".." in tag or tag.endswith((".", ".lock")):
         raise UsageError(
@@ -30,26 +37,80 @@ def check_tag(tag: str) -> str:
 
 
 def branch_name(tag: str) -> str:
-    """The branch of a run."""
+    """Return the name of a run's branch."""
     return f"autoresearch/{tag}"
 
 
 def experiment_ref(tag: str, number: int) -> str:
-    """The ref of an experiment."""
+    """Return the full name of an experiment's ref."""
     return f"refs/autoresearch/{tag}/{number}"
+
+
+def run_git(
+    folder: Path,
+    *arguments: str,
+    stdin: str = "",
+    environment: Mapping[str, str] | None = None,
+    allow_failure: bool = False,
+    strip: bool = True,
+) -> str:
+    """Run one git command in a folder and return its standard output, without surrounding blanks if `strip`.
+
+    Raises `SourceError` with git's own words when it fails; `allow_failure` returns "" instead. Raises
+    `PrerequisiteError` when git is not installed.
+    """
+    done = try_git(folder, *arguments, stdin=stdin, environment=environment)
+    if done.returncode != 0 and not allow_failure:
+        said = " ".join(done.stderr.decode("utf-8", errors="replace").split())
+        raise SourceError(f"`git {' '.join(arguments[:2])}` failed in {folder}: {said}")
+    out = done.stdout.decode("utf-8", errors="surrogateescape")
+    return ("" if done.returncode else out.strip()) if strip else out
+
+
+def try_git(
+    folder: Path, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run one git command in a folder, whatever its exit code. Raises `PrerequisiteError` when git is not installed."""
+    # Variables that git sets for its hooks would point it at another repository or index.
+    inherited = {k: v for k, v in os.environ.items() if k not in _GIT_VARIABLES}
+    try:
+        return subprocess.run(
+            ["git", "-c", "core.fsync=all", "-c", "core.quotePath=false", *arguments],
+            cwd=folder,
+            input=stdin.encode("utf-8", errors="surrogatepass"),
+            capture_output=True,
+            env={**inherited, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(environment or {})},
+            check=False,
+            start_new_session=True,  # a Ctrl-C is for the loop, which finishes what it is writing
+        )
+    except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is no folder.") from error
+        raise PrerequisiteError("git is not installed.", fix="install git and put it on PATH") from None
+
+
+def fallback_identity(folder: Path) -> Mapping[str, str]:
+    """Return author and committer for a machine where git knows none, as variables; nothing where it does."""
+    if all(run_git(folder, "var", f"GIT_{role}_IDENT", allow_failure=True) for role in ("AUTHOR", "COMMITTER")):
+        return {}
+    return {
+        f"GIT_{role}_{field}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for field, value in (("NAME", _FALLBACK_NAME), ("EMAIL", _FALLBACK_EMAIL))
+    }
 
 
 @dataclass(frozen=True)
 class Repository:
-    """The git repository that a workspace lies in, at its top or in a folder of it."""
+    """The git repository that holds a workspace, at its top or in a folder."""
 
     workspace: Path
     prefix: str
-    """The workspace's folder inside the repository, "" or ending in "/"."""
+    """Path of the workspace inside the repository, "" or ending in "/"."""
 
     @classmethod
     def open(cls, workspace: Path) -> Repository:
-        """Raises `SourceError` when there is no git, no repository, or no commit in it yet."""
+        """Open the repository of a workspace. Raises `SourceError` without a repository or without a commit in it."""
         if not workspace.is_dir():
             raise SourceError(
                 f"{workspace} is no folder.", fix="name the workspace with --workspace, or make one: ar init DIR"
@@ -69,7 +130,7 @@ class Repository:
         return repository
 
     def head(self) -> str:
-        """The commit that is checked out."""
+        """Return the commit that is checked out. Raises `SourceError` when there is none."""
         commit = self._resolve("HEAD")
         if commit is None:
             raise SourceError(
@@ -78,15 +139,15 @@ class Repository:
         return commit
 
     def current_branch(self) -> str | None:
-        """The branch that is checked out, or None on a detached HEAD."""
-        return self._git("symbolic-ref", "--quiet", "--short", "HEAD", allow_failure=True) or None
+        """Return the branch that is checked out, or None on a detached HEAD."""
+        return self._try_git("symbolic-ref", "--quiet", "--short", "HEAD") or None
 
     def read(self, commit: str, path: str) -> str:
-        """A file of a commit; `path` is relative to the workspace."""
+        """Read a file of a commit; `path` is relative to the workspace."""
         return self._git("cat-file", "blob", f"{commit}:{self.prefix}{path}", strip=False)
 
     def changed(self, path: str) -> bool:
-        """Whether the file in the work tree differs from HEAD's, or is not in HEAD."""
+        """Tell whether the file in the work tree differs from HEAD's, or is not in HEAD."""
         committed = self._resolve(f"HEAD:{self.prefix}{path}")
         there = (self.workspace / path).is_file()
         if committed is None or not there:
@@ -95,7 +156,10 @@ class Repository:
         return self._git("hash-object", "--", path) != committed
 
     def commit(self, path: str, source: str, *, parent: str, message: str, date: float) -> str:
-        """A commit on `parent` in which only `path` differs. The same arguments give the same commit. Moves no ref."""
+        """Commit `source` at `path` on top of `parent` and return the commit. Moves no ref.
+
+        Equal arguments give equal commits, so a step that a crash cut off can be taken again.
+        """
         blob = self._git("hash-object", "-w", "--stdin", stdin=source)
         name = f"{self.prefix}{path}"
         entry = self._git("ls-tree", "--full-tree", parent, "--", name)
@@ -107,22 +171,22 @@ class Repository:
             tree = self._git("write-tree", environment=index)
         when = f"{int(date)} +0000"
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
-        identity = {**self._identity(), **dates}
+        identity = {**fallback_identity(self.workspace), **dates}
         return self._git("commit-tree", tree, "-p", parent, "-F", "-", stdin=message, environment=identity)
 
     def ref(self, name: str) -> str | None:
-        """The commit that a full ref name stands at, or None."""
+        """Return the commit of a full ref name, or None."""
         return self._resolve(f"{name}^{{commit}}")
 
     def refs(self, tag: str) -> dict[int, str]:
-        """Experiment number -> commit, of every ref of a run."""
+        """Return the commit of every experiment that has a ref, by its number."""
         prefix = f"refs/autoresearch/{tag}/"
         lines = self._git("for-each-ref", "--format=%(refname) %(objectname)", prefix).splitlines()
         found = (line.removeprefix(prefix).split(" ") for line in lines)
         return {int(number): commit for number, commit in found if number.isdigit()}
 
     def move_ref(self, name: str, commit: str, *, expected: str | None, reason: str) -> None:
-        """Set a ref that now stands at `expected` (None: that does not exist). Raises `SourceError` if it does not."""
+        """Set a ref that is now at `expected` (None: it does not exist). Raises `SourceError` if it is elsewhere."""
         self._git("update-ref", "--create-reflog", "-m", reason, name, commit, expected or "")
 
     def drop_ref(self, name: str) -> None:
@@ -130,54 +194,12 @@ class Repository:
         self._git("update-ref", "-d", name)
 
     def _resolve(self, name: str) -> str | None:
-        return self._git("rev-parse", "--verify", "--quiet", name, allow_failure=True) or None
-
-    def _identity(self) -> Mapping[str, str]:
-        """Nothing where git knows an author; else a stand-in, so that a fresh machine needs no set-up."""
-        if self._git("var", "GIT_AUTHOR_IDENT", allow_failure=True) and self._git(
-            "var", "GIT_COMMITTER_IDENT", allow_failure=True
-        ):
-            return {}
-        return {
-            f"GIT_{who}_{what}": value
-            for who in ("AUTHOR", "COMMITTER")
-            for what, value in (("NAME", _FALLBACK_NAME), ("EMAIL", _FALLBACK_EMAIL))
-        }
+        return self._try_git("rev-parse", "--verify", "--quiet", name) or None
 
     def _git(
-        self,
-        *arguments: str,
-        stdin: str = "",
-        environment: Mapping[str, str] | None = None,
-        allow_failure: bool = False,
-        strip: bool = True,
+        self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None, strip: bool = True
     ) -> str:
-        """Standard output of one git command in the workspace."""
-        # What git itself sets for hooks would point it at another repository or index.
-        inherited = {k: v for k, v in os.environ.items() if k not in _GIT_VARIABLES}
-        command = ["git", "-c", "core.fsync=all", "-c", "core.quotePath=false", *arguments]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self.workspace,
-                input=stdin.encode("utf-8", errors="surrogatepass"),
-                capture_output=True,
-                env={**inherited, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(environment or {})},
-                check=False,
-                start_new_session=True,  # a Ctrl-C is for the loop, which finishes what it is writing
-            )
-        except FileNotFoundError:
-            raise PrerequisiteError("git is not installed.", fix="install git and put it on PATH") from None
-        if done.returncode != 0 and not allow_failure:
-            said = " ".join(done.stderr.decode("utf-8", errors="replace").split())
-            raise SourceError(f"`git {' '.join(arguments[:2])}` failed in {self.workspace}: {said}")
-        out = done.stdout.decode("utf-8", errors="surrogateescape")
-        return ("" if done.returncode else out.strip()) if strip else out
+        return run_git(self.workspace, *arguments, stdin=stdin, environment=environment, strip=strip)
 
-
-_GIT_VARIABLES = frozenset(
-    (
-        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"),
-        *("GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
-    )
-)
+    def _try_git(self, *arguments: str) -> str:
+        return run_git(self.workspace, *arguments, allow_failure=True)

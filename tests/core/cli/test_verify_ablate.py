@@ -12,9 +12,9 @@ from autoresearch.core.followup import remeasure
 from autoresearch.core.followup.ablate import Change, without
 from autoresearch.core.followup.welch import welch
 from autoresearch.core.proposal import Proposal
+from autoresearch.core.run.merge import merge
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trainfile.merge import merge
 from autoresearch.core.trial.request import TrialResult
 
 BEFORE = "a = 1\n\n\nb = 2\n\n\nc = 3\n"

@@ -15,9 +15,9 @@ from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop, Stop
+from autoresearch.core.run.merge import reapply
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trainfile.merge import reapply
 
 MANY = [{"WIDTH": 3 + n * 7 % 11} if n % 2 else {"DEPTH": 3 + n * 5 % 13} for n in range(40)]
 

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import tempfile
 from pathlib import Path
 
 from autoresearch.core.config import Constant
-from autoresearch.core.errors import PrerequisiteError, SourceError
+from autoresearch.core.errors import SourceError
+from autoresearch.core.store.git import try_git
 from autoresearch.core.trainfile.constants import read_constants, write_constants
 
 MERGE_FAILED = 128
-"""`git merge-file` exits with the number of conflicts, at most 127; above is an error."""
+"""Lowest exit code of `git merge-file` that means an error; below, it is the number of conflicts."""
 
 
 def merge(ours: str, base: str, theirs: str) -> str | None:
-    """What `git merge-file` makes of three texts; None when they conflict."""
+    """Merge three texts with `git merge-file`; return None when they conflict. Raises `SourceError`."""
     with tempfile.TemporaryDirectory(prefix="ar-merge-") as name:
         files = [Path(name) / part for part in ("ours", "base", "theirs")]
         for file, text in zip(files, (ours, base, theirs), strict=True):
             file.write_text(text, encoding="utf-8", newline="")
-        command = ["git", "merge-file", "-p", "-q", *(str(file) for file in files)]
-        try:
-            done = subprocess.run(command, capture_output=True, check=False)
-        except FileNotFoundError:
-            raise PrerequisiteError("git is not installed.", fix="install git and put it on PATH") from None
+        done = try_git(Path(name), "merge-file", "-p", "-q", *(file.name for file in files))
     if done.returncode >= MERGE_FAILED:
         said = " ".join(done.stderr.decode("utf-8", errors="replace").split())
         raise SourceError(f"`git merge-file` failed: {said}")
@@ -33,7 +29,7 @@ def merge(ours: str, base: str, theirs: str) -> str | None:
 
 
 def parses(source: str) -> bool:
-    """Whether it is Python."""
+    """Tell whether a source is valid Python."""
     try:
         ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -42,10 +38,10 @@ def parses(source: str) -> bool:
 
 
 def reapply(edited: str, base: str, onto: str) -> str | None:
-    """The edit from `base` to `edited`, made on `onto`; None when it does not fit there, or no longer parses.
+    """Make the edit from `base` to `edited` on `onto`; return None when it does not fit there, or no longer parses.
 
-    Constants are merged by name first: two that stand on neighbouring lines would be a conflict of text and are none.
-    One that both sides moved the same way takes the edit's value; moved the other way, it speaks against the edit.
+    Constants are merged by name first: changes of two on neighbouring lines would be a conflict of text and are none.
+    A constant that both sides moved the same way takes the edit's value; moved apart, it is a conflict.
     """
     merged = _merge_by_name(edited, base, onto)
     if merged is None:
@@ -54,7 +50,10 @@ def reapply(edited: str, base: str, onto: str) -> str | None:
 
 
 def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
-    """None when a file has no constants block, when both sides moved a constant apart, or when the rest conflicts."""
+    """Merge the constants by value and the rest as text.
+
+    Returns None without a constants block, when both sides moved a constant apart, or when the rest conflicts.
+    """
     try:
         before, after, there = (read_constants(source) for source in (base, edited, onto))
         changed = {name: value for name, value in after.items() if name in before and value != before[name]}
@@ -66,7 +65,7 @@ def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
 
 
 def _agree(before: Constant, wanted: Constant, now: Constant) -> bool:
-    """Whether a constant may be set to `wanted`: it still is where it was, or was moved the same way meanwhile."""
+    """Tell whether a constant may be set to `wanted`: nothing has moved it since, or only the same way."""
     if now in (before, wanted):
         return True
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (before, wanted, now)):
