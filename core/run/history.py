@@ -17,7 +17,7 @@ from autoresearch.core.store.rows import ExperimentRow
 class StoredAttempt(Attempt):
     """An attempt that reads its source from the ledger each time: all sources of a long run would fill the memory."""
 
-    @property  # type: ignore[override]
+    @property
     def source(self) -> str:
         """The train file."""
         read: Callable[[], str] = self.__dict__["_read_source"]
