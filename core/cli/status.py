@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 
 import click
@@ -11,9 +10,6 @@ import click
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.store.chain import ChainReport
 from autoresearch.core.store.reader import LedgerReader
-
-STALE_SECONDS = 60.0
-"""A writer says every 10 s that it lives; after this long without a word it has died or hangs."""
 
 
 @click.command()
@@ -66,9 +62,6 @@ def status_record(reader: LedgerReader) -> dict[str, object]:
 
     run, current = reader.run(), reader.in_flight()
     record = summarise(reader)
-    alive = run.heartbeat is not None and time.time() - run.heartbeat < STALE_SECONDS
-    if run.state == "running" and not alive:
-        record["state"] = "died"
     record["pid"] = run.pid if record["state"] == "running" else None
     record["current"] = current and {"experiment": current.number, "state": current.state, "what": current.hypothesis}
     return record

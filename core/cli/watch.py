@@ -121,7 +121,7 @@ def stream_decisions(reader: LedgerReader, follower: RunFollower, look_seconds: 
             break
         time.sleep(look_seconds)
         snapshot = follower.look()
-    click.echo(json.dumps({"summary": {**summarise(reader), "state": snapshot.state}}))
+    click.echo(json.dumps({"summary": summarise(reader)}))
 
 
 def _say(line: str) -> None:

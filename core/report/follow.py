@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 from autoresearch.core.report.terminal.live import Progress
 from autoresearch.core.report.trial_events import EventFollower, is_number
 from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
 
 LAST_DECISIONS = 6
-STALE_SECONDS = 60.0
-"""After this long without a heartbeat a writer on another machine is taken for dead."""
 MAX_LOSSES = 20_000
 """Kept of a trial; a longer curve keeps its latest part."""
 
@@ -37,8 +35,8 @@ class Snapshot:
 
     now: float
     run: RunRow
-    died: bool
-    """It says that it runs, and its process is gone."""
+    state: str
+    """The run's state in a word, "died" when its process is gone (see `core.store.liveness`)."""
     totals: Totals
     best: ExperimentRow | None
     baseline: ExperimentRow | None
@@ -54,11 +52,6 @@ class Snapshot:
     """Of the last trial that ended."""
     isolation: str | None
     """Of the last trial that ended."""
-
-    @property
-    def state(self) -> str:
-        """The run's state in a word."""
-        return "died" if self.died else self.run.state
 
     @property
     def over(self) -> bool:
@@ -137,7 +130,7 @@ class RunFollower:
         return Snapshot(
             now=now,
             run=run,
-            died=run.state == "running" and not is_alive(run, now),
+            state=shown_state(run, now),
             totals=totals,
             best=reader.incumbent(),
             baseline=keeps[0] if keeps else None,
@@ -165,15 +158,6 @@ class RunFollower:
         if not ended and last:
             ended = [trial for trial in self._reader.trials(experiment=last[-1].number) if trial.result]
         return dict(ended[-1].result) if ended else {}
-
-
-def is_alive(run: RunRow, now: float) -> bool:
-    """Whether the run's writer lives: by its process on this machine, by its heartbeat on another."""
-    import psutil
-
-    if run.pid is not None and run.host == socket.gethostname():
-        return psutil.pid_exists(run.pid)
-    return run.heartbeat is not None and now - run.heartbeat < STALE_SECONDS
 
 
 def _key(trial: TrialRow) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.core.store.git import branch_name
+from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.transfers import counts, transfers_of
@@ -118,7 +119,7 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
     estimated = baseline is not None and best is not None and None not in (baseline.estimate, best.estimate)
     return {
         "tag": run.tag,
-        "state": run.state,
+        "state": shown_state(run),
         "ended": run.ended,
         "backend": run.config["backend"],
         "preset": run.config["preset"],

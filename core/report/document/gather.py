@@ -19,6 +19,7 @@ from autoresearch.core.report.document.statistics import (
     predictions_of,
     scores,
 )
+from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
 from autoresearch.core.store.transfers import Transfer, counts, transfers_of
@@ -58,6 +59,8 @@ class RunReport:
     """A run as a report sees it. Deltas and estimates are bits per byte; negative deltas are better."""
 
     run: RunRow
+    state: str
+    """The run's state in a word, "died" when its process is gone (see `core.store.liveness`)."""
     decided: tuple[ExperimentRow, ...]
     keeps: tuple[ExperimentRow, ...]
     """The changes that were kept, in order; the baseline is not among them."""
@@ -113,6 +116,7 @@ def gather(reader: LedgerReader) -> RunReport:
     fallen = [by_number[number] for number in reader.numbers_of("demoted") if number in by_number]
     return RunReport(
         run=run,
+        state=shown_state(run),
         decided=decided,
         keeps=keeps,
         failures=tuple(row for row in decided if row.status in FAILED),

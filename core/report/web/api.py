@@ -16,7 +16,7 @@ from typing import Any
 
 from autoresearch.core.report.document.gather import by_category
 from autoresearch.core.report.document.statistics import certainty_of, predictions_of, scores
-from autoresearch.core.report.follow import Running, Snapshot, is_alive
+from autoresearch.core.report.follow import Running, Snapshot
 from autoresearch.core.report.terminal.curves import resample
 from autoresearch.core.report.terminal.live import Progress
 from autoresearch.core.report.trial_events import is_number, loss_curve
@@ -24,6 +24,7 @@ from autoresearch.core.report.web.highlight import highlighted_diff
 from autoresearch.core.report.web.queries import RunLookup
 from autoresearch.core.report.wording import compact, one_line, visible
 from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 
 CURVE_POINTS = 300
@@ -66,14 +67,13 @@ def experiments(reader: RunLookup, since: float) -> list[dict[str, Any]]:
     return rows
 
 
-def side(reader: RunLookup, now: float) -> dict[str, Any]:
+def side(reader: RunLookup) -> dict[str, Any]:
     """A run in a line, with the steps of its best: to be laid beside others."""
     run, totals = reader.run(), reader.totals()
     steps, sigmas = reader.steps(), reader.sigmas()
-    alive = run.state != "running" or is_alive(run, now)
     return {
         "tag": run.tag,
-        "state": run.state if alive else "died",
+        "state": shown_state(run),
         "backend": run.config["backend"],
         "preset": run.config["preset"],
         "device": one_line(str(run.config["device"]), 60),

@@ -192,7 +192,7 @@ class Dashboard:
         for folder in self._folders()[-MAX_RUNS:]:
             try:
                 with RunLookup(folder) as reader:
-                    found.append(api.side(reader, time.time()))
+                    found.append(api.side(reader))
             except (ArError, OSError):
                 continue  # `ar status` says what is wrong with it; the others are still to be seen
         return found
