@@ -1,4 +1,4 @@
-"""`ar dashboard`: the runs of a workspace as a local web page."""
+"""`ar dashboard`: a local web page of the runs of a workspace."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="The run to show first.  [default: the one that was started last]")
-@click.option("--port", type=click.IntRange(0, 65535), default=8686, metavar="P", help="0 takes any free one.")
+@click.option("--tag", metavar="TAG", help="Run to show first.  [default: the one started last]")
+@click.option("--port", type=click.IntRange(0, 65535), default=8686, metavar="P", help="Port; 0 takes any free one.")
 @click.option(
-    "--host", default="127.0.0.1", metavar="ADDRESS", help="Where to listen; beyond loopback it takes a token."
+    "--host",
+    default="127.0.0.1",
+    metavar="ADDRESS",
+    help="Address; one beyond this machine asks for a token.",
 )
 @pass_settings
 def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None:
     """Serve the runs as a web page that follows them, until Ctrl-C.
 
-    The page only reads, and loads nothing from elsewhere. Prints its address.
+    The page changes nothing and loads nothing from other machines. Prints its address.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.web.auth import is_loopback
@@ -45,7 +48,7 @@ def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{server.port}/" + (f"?token={token}" if token else "") + f"#/{quote(run.tag, safe='')}"
     click.echo(json.dumps({"url": address, "tag": run.tag}) if settings.json else address)
-    settings.say(f"{run.tag}; Ctrl-C ends it")
+    settings.say(f"{run.tag}; Ctrl-C stops the dashboard, not the run")
     try:
         server.serve()
     except KeyboardInterrupt:
@@ -53,7 +56,7 @@ def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None
 
 
 def quotas(decided: Sequence[ExperimentRow]) -> dict[str, Any] | None:
-    """What the quotas for language models ask of the next proposal; None before the first of theirs."""
+    """Tell what the quotas for language models ask of the next proposal; None before their first proposal."""
     from autoresearch.agent.llm.quotas import BOLD, STRUCTURAL, WINDOW, counted, next_demand
     from autoresearch.core.run.history import attempt_of
 

@@ -1,4 +1,4 @@
-"""`ar report`: a run as one file to send to somebody."""
+"""`ar report`: a run as one HTML file, or as Markdown."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from autoresearch.core.errors import ArError, UsageError
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
+@click.option("--tag", metavar="TAG", help="Run to report on.  [default: the one started last]")
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Where report.html and progress.png go.  [default: the run's folder]",
+    help="Folder for report.html and progress.png.  [default: the run's own]",
 )
-@click.option("--markdown", is_flag=True, help="Print it as Markdown instead, for a pull request; write no file.")
+@click.option("--markdown", is_flag=True, help="Print the report as Markdown, for a pull request, and write no file.")
 @pass_settings
 def report(settings: Settings, tag: str | None, output: Path | None, markdown: bool) -> None:
     """Write a run's report: one HTML file that needs no network.
 
-    What was found, how sure it is, what it cost, what was kept and what failed, and how to do it again. Works while
-    the run goes on, too. Prints the file's path.
+    It says what was found, how sure that is, what it cost, which changes were kept, which failed, and how to repeat
+    the run. Works while the run goes on, too. Prints the file's path.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.document import page

@@ -1,4 +1,4 @@
-"""`ar results`: a run's experiments, as a table."""
+"""`ar results`: a table of a run's experiments."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N experiments.")
+@click.option("--tag", metavar="TAG", help="Run to list.  [default: the one started last]")
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of experiments, the latest.  [default: all]",
+)
 @click.option("--tsv", is_flag=True, help="Tab-separated: commit, val_bpb, memory_gb, status, description.")
 @click.option(
-    "--why", type=click.IntRange(min=0), metavar="N", help="Only why experiment N was decided so, in one line."
+    "--why",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Experiment to explain: print only why it was decided so.",
 )
 @pass_settings
 def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, why: int | None) -> None:
-    """A run's experiments, as a table."""
+    """List a run's experiments as a table."""
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.terminal.table import write_table
     from autoresearch.core.store.exports import decided_record, results_tsv
@@ -48,16 +56,18 @@ def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, wh
 
 
 def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
-    """One experiment's decision in a line, or as an object with the judge's numbers."""
-    from autoresearch.core.report.wording import one_line
+    """Print one experiment's decision and its reason; with --json also the judge's numbers."""
+    from autoresearch.core.report.wording import experiment_of, one_line
     from autoresearch.core.store.exports import decided_record
 
     if number >= reader.next_number():
-        raise UsageError(f"there is no experiment {number}.", fix="`ar results` lists them")
+        raise UsageError(f"there is no {experiment_of(number)}.", fix="`ar results` lists them")
     row = reader.experiment(number)
     if row.state != "decided":
-        raise UsageError(f"experiment {number} is not decided yet.", fix="wait for it; `ar status` says how far it is")
+        raise UsageError(
+            f"{experiment_of(number)} is not decided yet.", fix="wait for it; `ar status` says how far it is"
+        )
     if settings.json:
         click.echo(json.dumps({**decided_record(row), "judged": dict(row.judged)}))
     else:
-        click.echo(f"experiment {number}: {row.status}: {one_line(row.reason or '')}")
+        click.echo(f"{experiment_of(number)}: {row.status}: {one_line(row.reason or '')}")

@@ -1,4 +1,4 @@
-"""`ar watch`: a run that another process writes, live."""
+"""`ar watch`: follow a run that another process writes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from autoresearch.core.store.rows import ExperimentRow
 
 LOOK_SECONDS = 0.5
+"""Seconds between two looks at the run."""
 PLAIN_SECONDS = 10.0
-"""Between two lines about the same trial, where there is no terminal."""
+"""Seconds between two lines about the same trial, where there is no terminal."""
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
+@click.option("--tag", metavar="TAG", help="Run to follow.  [default: the one started last]")
 @pass_settings
 def watch(settings: Settings, tag: str | None) -> None:
-    """Look at a run while it goes on, from another terminal.
+    """Follow a run from another terminal.
 
-    Ends when the run does; Ctrl-C leaves it alone. Where there is no terminal, says what happens in plain lines; with
-    --json, prints every decision as an object, and a summary at the end.
+    Ends when the run does. Ctrl-C ends only the view, not the run. Where there is no terminal, prints plain lines;
+    with --json, prints every decision as an object, and a summary at the end.
     """
     from rich.console import Console
 
@@ -48,7 +49,7 @@ def watch(settings: Settings, tag: str | None) -> None:
 
 
 def _draw(follower: RunFollower, console: Console) -> None:
-    """The panel, drawn again in place until the run ends; its last state stays."""
+    """Draw the panel in place until the run ends; its last state stays on the terminal."""
     from autoresearch.core.report.terminal.panel import panel
     from autoresearch.core.report.terminal.screen import Screen
 
@@ -66,14 +67,14 @@ def _draw(follower: RunFollower, console: Console) -> None:
 
 
 class Decisions:
-    """Gives every decision once. Where several trials run side by side, numbers are not decided in order."""
+    """Gives every decision once. Side by side, experiments are not decided in the order of their numbers."""
 
     def __init__(self, reader: LedgerReader, known: int = 0) -> None:
-        """The first `known` of them are old news."""
+        """Leave out the first `known` decisions."""
         self._reader, self._seen = reader, set(reader.decisions()[:known])
 
     def new(self, snapshot: Snapshot) -> list[ExperimentRow]:
-        """What was decided since the last call."""
+        """Give the experiments decided since the last call."""
         if snapshot.decided == len(self._seen):
             return []
         numbers = [number for number in self._reader.decisions() if number not in self._seen]
@@ -82,34 +83,34 @@ class Decisions:
 
 
 def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float = LOOK_SECONDS) -> None:
-    """A line when an experiment starts or is decided, and now and then while one goes on."""
-    from autoresearch.core.report.terminal.panel import best_words, current_words, decided_words, head_words
-    from autoresearch.core.report.wording import one_line
+    """Print a line when an experiment starts or is decided, and one every PLAIN_SECONDS while a trial goes on."""
+    from autoresearch.core.report.terminal.panel import best_line, current_line, decision_line, head_parts
+    from autoresearch.core.report.wording import SEPARATOR, experiment_of, one_line
 
     snapshot = follower.look()
-    _say(" · ".join(head_words(snapshot)))
-    _say(best_words(snapshot))
-    decisions, shown, said = Decisions(reader, snapshot.decided), set[int](), 0.0
+    _print(SEPARATOR.join(head_parts(snapshot)))
+    _print(best_line(snapshot))
+    decisions, shown, printed = Decisions(reader, snapshot.decided), set[int](), 0.0
     while True:
         for row in decisions.new(snapshot):
-            _say(f"experiment {row.number}: {decided_words(row)}")
+            _print(f"{experiment_of(row.number)}: {decision_line(row)}")
         if snapshot.over:
             break
         fresh = [one.experiment for one in snapshot.running if one.experiment.number not in shown]
         for row in fresh:
-            _say(f"experiment {row.number}: {one_line(row.hypothesis)}")
+            _print(f"{experiment_of(row.number)}: {one_line(row.hypothesis)}")
         if fresh:
-            shown, said = {one.experiment.number for one in snapshot.running}, time.monotonic()
-        elif time.monotonic() - said > PLAIN_SECONDS:
-            said = time.monotonic()
-            _say(current_words(snapshot))
+            shown, printed = {one.experiment.number for one in snapshot.running}, time.monotonic()
+        elif time.monotonic() - printed > PLAIN_SECONDS:
+            printed = time.monotonic()
+            _print(current_line(snapshot))
         time.sleep(look_seconds)
         snapshot = follower.look()
-    _say(f"{snapshot.run.tag}: {snapshot.state}; {current_words(snapshot)}; {best_words(snapshot)}")
+    _print(f"{snapshot.run.tag}: {snapshot.state}; {current_line(snapshot)}; {best_line(snapshot)}")
 
 
 def stream_decisions(reader: LedgerReader, follower: RunFollower, look_seconds: float = LOOK_SECONDS) -> None:
-    """Every decision from the first on as one JSON object a line, and the summary."""
+    """Print every decision from the first on as one JSON object a line, then the summary."""
     from autoresearch.core.store.exports import decided_record, summarise
 
     decisions, snapshot = Decisions(reader), follower.look()
@@ -124,6 +125,6 @@ def stream_decisions(reader: LedgerReader, follower: RunFollower, look_seconds: 
     click.echo(json.dumps({"summary": summarise(reader)}))
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     click.echo(line)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""A run that another process writes, as it is at this moment: the ledger, and the events of the trials that run."""
+"""A run that another process writes, at this moment: its ledger, and the events of the trials under way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from autoresearch.core.report.terminal.live import Progress
+from autoresearch.core.report.progress import Progress
 from autoresearch.core.report.trial_events import EventFollower, is_number
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.liveness import shown_state
@@ -14,13 +14,14 @@ from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
 
 LAST_DECISIONS = 6
+"""Number of the latest decisions that a snapshot holds."""
 MAX_LOSSES = 20_000
-"""Kept of a trial; a longer curve keeps its latest part."""
+"""Number of losses kept of a trial; a longer curve loses its beginning."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """An experiment that is not decided yet, and the trial of it that runs."""
+    """An experiment that is not decided yet, and its trial under way."""
 
     experiment: ExperimentRow
     trial: TrialRow | None
@@ -31,7 +32,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment. Times are seconds since the epoch."""
+    """A run at one moment. Times are seconds since the epoch, results are bits per byte."""
 
     now: float
     run: RunRow
@@ -41,26 +42,26 @@ class Snapshot:
     best: ExperimentRow | None
     baseline: ExperimentRow | None
     keeps: tuple[tuple[int, float], ...]
-    """Experiment and estimate of every keep, the baseline first."""
+    """Number and cautious estimate of every kept experiment, the baseline first."""
     decided: int
-    """The baseline included."""
+    """Number of decided experiments, the baseline included."""
     last: tuple[ExperimentRow, ...]
     """The latest decisions, oldest first."""
     running: tuple[Running, ...]
-    """What is in flight, by number: several where trials run side by side."""
+    """Undecided experiments by number: several where trials run side by side."""
     peak_memory_mb: float | None
-    """Of the last trial that ended."""
+    """Memory of the last trial that ended, in MB."""
     isolation: str | None
-    """Of the last trial that ended."""
+    """Isolation level of the last trial that ended."""
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to be expected."""
+        """Tell whether nothing more is to come."""
         return self.state != "running"
 
     @property
     def gain(self) -> float | None:
-        """Estimate of the best against the baseline's; negative is better."""
+        """Estimate of the best less the baseline's, in bits per byte; negative is better."""
         if self.baseline is None or self.best is None:
             return None
         first, best = self.baseline.estimate, self.best.estimate
@@ -68,42 +69,23 @@ class Snapshot:
 
     @property
     def current(self) -> ExperimentRow | None:
-        """The first of what is in flight."""
+        """The first undecided experiment."""
         return self.running[0].experiment if self.running else None
 
     @property
     def trial(self) -> TrialRow | None:
-        """Its trial."""
+        """The trial of the first undecided experiment."""
         return self.running[0].trial if self.running else None
 
     @property
     def progress(self) -> Progress | None:
-        """How far that trial is."""
+        """The progress of that trial."""
         return self.running[0].progress if self.running else None
 
     @property
     def losses(self) -> tuple[float, ...]:
-        """That trial's losses."""
+        """The training losses of that trial."""
         return self.running[0].losses if self.running else ()
-
-
-class TrialFollower:
-    """Folds what one trial says."""
-
-    def __init__(self, reader: LedgerReader, trial: TrialRow, budget_seconds: float) -> None:
-        self._events = EventFollower(trial_folder(reader.folder, trial.experiment, trial.k) / "events.jsonl")
-        self._started = trial.started
-        self.progress = Progress(budget_seconds, since=trial.started)
-        self.losses: list[float] = []
-
-    def look(self) -> None:
-        """Take in what it has said since the last look."""
-        for event in self._events.new():
-            at = event.get("t")
-            self.progress.fold(event, self._started + (at if is_number(at) else 0.0))
-            if event.get("event") == "log" and is_number(loss := event.get("loss")):
-                self.losses.append(loss)
-        del self.losses[:-MAX_LOSSES]
 
 
 class RunFollower:
@@ -114,9 +96,10 @@ class RunFollower:
         self._trials: dict[tuple[int, int, int], TrialFollower] = {}
 
     def look(self) -> Snapshot:
-        """The run as it is now."""
+        """Read the run as it is now."""
         reader, run, now = self._reader, self._reader.run(), time.time()
         undecided = reader.undecided()
+        # Side by side, experiments are not decided in the order of their numbers.
         recent = reader.last(LAST_DECISIONS + len(undecided))
         last = sorted((row for row in recent if row.state == "decided"), key=lambda row: row.decided or 0.0)
         last = last[-LAST_DECISIONS:]
@@ -126,6 +109,7 @@ class RunFollower:
         self._trials = {key: follower for key, follower in self._trials.items() if key in in_flight}
         ended = self._last_result([trial for some in trials.values() for trial in some], last)
         keeps, totals = reader.keeps(), reader.totals()
+        # `totals` leaves the baseline out.
         baseline_decided = reader.next_number() > 0 and all(row.number > 0 for row in undecided)
         return Snapshot(
             now=now,
@@ -154,11 +138,32 @@ class RunFollower:
         return Running(row, trial, follower.progress, tuple(follower.losses))
 
     def _last_result(self, trials: list[TrialRow], last: list[ExperimentRow]) -> dict[str, Any]:
+        """Give the result of the last trial that ended; empty before the first."""
         ended = sorted((trial for trial in trials if trial.result), key=lambda trial: trial.ended or 0.0)
         if not ended and last:
             ended = [trial for trial in self._reader.trials(experiment=last[-1].number) if trial.result]
         return dict(ended[-1].result) if ended else {}
 
 
+class TrialFollower:
+    """Folds the events of one trial into its progress and its losses."""
+
+    def __init__(self, reader: LedgerReader, trial: TrialRow, budget_seconds: float) -> None:
+        self._events = EventFollower(trial_folder(reader.folder, trial.experiment, trial.k) / "events.jsonl")
+        self._started = trial.started
+        self.progress = Progress(budget_seconds, since=trial.started)
+        self.losses: list[float] = []
+
+    def look(self) -> None:
+        """Take in the events since the last look."""
+        for event in self._events.new():
+            at = event.get("t")
+            self.progress.fold(event, self._started + (at if is_number(at) else 0.0))
+            if event.get("event") == "log" and is_number(loss := event.get("loss")):
+                self.losses.append(loss)
+        del self.losses[:-MAX_LOSSES]
+
+
 def _key(trial: TrialRow) -> tuple[int, int, int]:
+    """Identify one start of a trial: a trial that is started again begins a new file of events."""
     return trial.experiment, trial.k, trial.starts

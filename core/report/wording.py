@@ -1,39 +1,80 @@
-"""How numbers and other people's text are put into one line."""
+"""The words and number formats that the views of a run share, and how other people's text is made safe to show."""
 
 from __future__ import annotations
 
 import re
 
 BAR_CELLS = 16
-_COLOURS = re.compile("\x1b\\[[0-9;:]*m")
+"""Width of a progress bar, in characters."""
+SEPARATOR = " · "
+"""Between two facts on one line."""
+_COLOUR_CODES = re.compile("\x1b\\[[0-9;:]*m")
 
 
-def one_line(text: str, limit: int | None = None) -> str:
-    """The text on one line, without control characters (a researcher's words may carry a terminal's escapes)."""
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else " " for char in text)
-    words = " ".join(text.split())
-    return words if limit is None or len(words) <= limit else words[: limit - 1].rstrip() + "…"
+# ---- phrases
 
 
-def visible(text: str) -> str:
-    """Text of several lines in which no character can steer who shows it, or change the order of what is read.
-
-    Colours go, control characters become their pictures, invisible ones their numbers; line ends are newlines.
-    """
-    text = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
-    return text if text.isprintable() else "".join(map(_visible, text))
+def counted(count: int, noun: str) -> str:
+    """Put a number before its noun: "1 trial", "3 trials"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _visible(char: str) -> str:
-    if char.isprintable() or char in "\n\t":
-        return char
-    code = ord(char)
-    return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"
+def experiment_of(number: int, total: int | None = None) -> str:
+    """Name an experiment by its number, and by how many are to be made: "experiment 3 of 20"."""
+    # The baseline is experiment 0 and none of the asked-for ones; a resumed run may pass its old goal.
+    return f"experiment {number}" + (f" of {total}" if total is not None and 0 < number <= total else "")
+
+
+def trial_of(k: int, total: int | None = None) -> str:
+    """Name a trial by its number within the experiment, and by how many there are: "trial 2 of 3"."""
+    return f"trial {k}" + (f" of {total}" if total is not None and total > 1 else "")
+
+
+def kept_of(kept: int, decided: int, goal: int | None = None) -> str:
+    """Say how far a run is: "12 of 20 experiments, 3 kept"."""
+    made = counted(decided, "experiment") if goal is None else f"{decided} of {counted(goal, 'experiment')}"
+    return f"{made}, {kept} kept"
+
+
+def training_parts(
+    seconds_left: float,
+    *,
+    step: float | None = None,
+    loss: float | None = None,
+    tokens_per_second: float | None = None,
+    memory_mb: float | None = None,
+) -> list[str]:
+    """Say how far a training is, one fact each: "12 s left", "step 120", "loss 2.310", "12k tokens/s", "300 MB"."""
+    parts = [f"{max(seconds_left, 0.0):.0f} s left"]
+    if step is not None:
+        parts.append(f"step {step:.0f}")
+    if loss is not None:
+        parts.append(f"loss {loss:.3f}")
+    if tokens_per_second is not None:
+        parts.append(f"{compact(tokens_per_second)} tokens/s")
+    if memory_mb is not None:
+        parts.append(f"{memory_mb:.0f} MB")
+    return parts
+
+
+def decision_text(status: str | None, val_bpb: float | None, delta: float | None, reason: str | None = None) -> str:
+    """Say what became of an experiment: "keep 1.2345 (-0.0012)", or "crash: out of memory"."""
+    if val_bpb is None:
+        return f"{status}: {one_line(str(reason), 80)}" if reason else f"{status}"
+    return f"{status} {val_bpb:.4f}" if delta is None else f"{status} {val_bpb:.4f} ({delta:+.4f})"
+
+
+def best_text(bpb: float, experiment: int, gain: float | None, *, digits: int = 4, unit: str = " bpb") -> str:
+    """Say what is best so far: "best 0.9000 bpb (experiment 1, -0.1000)". `gain` is against the baseline."""
+    against = "" if gain is None else f", {gain:+.{digits}f}"
+    return f"best {bpb:.{digits}f}{unit} ({experiment_of(experiment)}{against})"
+
+
+# ---- numbers
 
 
 def compact(number: float) -> str:
-    """12 -> "12", 5400 -> "5.4k", 1650000 -> "1.65M"."""
+    """Shorten a large number: 12 -> "12", 5400 -> "5.4k", 1650000 -> "1.65M"."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.3g}{unit}"
@@ -41,13 +82,13 @@ def compact(number: float) -> str:
 
 
 def bar(share: float) -> str:
-    """A bar of BAR_CELLS cells, `share` of them full."""
+    """Draw a bar of BAR_CELLS characters, `share` (0 to 1) of them full."""
     full = round(min(max(share, 0.0), 1.0) * BAR_CELLS)
     return "━" * full + "─" * (BAR_CELLS - full)
 
 
-def span(seconds: float) -> str:
-    """A duration: 42 -> "42 s", 150 -> "2 min 30 s", 7260 -> "2 h 1 min"."""
+def duration(seconds: float) -> str:
+    """Write a duration in its own units: 42 -> "42 s", 150 -> "2 min 30 s", 7260 -> "2 h 1 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -59,7 +100,37 @@ def span(seconds: float) -> str:
 
 
 def dollars(usd: float | None) -> str:
-    """An amount, or that it is not known."""
+    """Write an amount of US dollars, or "not known"."""
     if usd is None:
         return "not known"
     return "$0" if usd == 0 else f"${usd:.2f}" if usd >= 0.1 else f"${usd:.4f}"
+
+
+# ---- text that a model or a log wrote
+
+
+def one_line(text: str, limit: int | None = None) -> str:
+    """Put a text on one line of at most `limit` characters, without control characters.
+
+    A researcher's words may carry escape codes that would steer the reader's terminal.
+    """
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else " " for char in text)
+    words = " ".join(text.split())
+    return words if limit is None or len(words) <= limit else words[: limit - 1].rstrip() + "…"
+
+
+def visible(text: str) -> str:
+    """Make every character of a text of several lines visible, so that none can steer or reorder the display.
+
+    Colour codes go, control characters become their pictures, invisible ones their code points. Lines end in "\\n".
+    """
+    text = _COLOUR_CODES.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    if char.isprintable() or char in "\n\t":
+        return char
+    code = ord(char)
+    return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"

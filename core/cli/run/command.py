@@ -217,11 +217,11 @@ def _foretell(settings: Settings, run: Run) -> None:
 def _view(
     settings: Settings, run: Run, researcher: Researcher, limits: Limits, isolation: IsolationLevel | None = None
 ) -> View:
-    from autoresearch.core.report.terminal.panel import Outlook
+    from autoresearch.core.report.terminal.panel import LoopInfo
     from autoresearch.core.report.terminal.run_view import run_view
     from autoresearch.core.trial.sandbox.levels import best_level
 
-    outlook = Outlook(
+    info = LoopInfo(
         researcher=researcher.name,
         goal=limits.experiments,
         ends=None if limits.hours is None else time.time() + 3600 * limits.hours,
@@ -230,7 +230,7 @@ def _view(
     return run_view(
         run.folder,
         run.config.train_seconds,
-        outlook,
+        info,
         verbosity=settings.verbosity,
         data_on_stdout=settings.json,
     )

@@ -192,12 +192,12 @@ def show(record: dict[str, Any]) -> None:
 
 def estimate_words(facts: dict[str, Any]) -> str:
     """Time and dollars."""
-    from autoresearch.core.report.wording import dollars, span
+    from autoresearch.core.report.wording import dollars, duration
 
-    trial = span(facts["trial_seconds"])
+    trial = duration(facts["trial_seconds"])
     parts = [f"about {trial} a trial" if facts["measured"] else f"{trial} a trial, and start-up, scoring and audit"]
     if facts["experiments"] is not None:
-        whole = span(facts["trial_seconds"] * facts["experiments"])
+        whole = duration(facts["trial_seconds"] * facts["experiments"])
         parts.append(f"{facts['experiments']} experiments: {whole} or more (promising ones are trained again)")
     if facts["hours"] is not None:
         parts.append(f"at most {facts['hours']:g} h")

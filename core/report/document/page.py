@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.core.report.document.gather import RunReport
-from autoresearch.core.report.wording import compact, dollars, one_line, span
+from autoresearch.core.report.wording import compact, dollars, duration, one_line
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_FAILURES = 50
@@ -66,7 +66,7 @@ def _render(name: str, report: RunReport, **more: Any) -> str:
         "bpb": lambda value: "–" if value is None else f"{value:.4f}",
         "delta": lambda value: "–" if value is None else f"{value:+.4f}".replace("-", "−"),
         "percent": lambda value: "–" if value is None else f"{100 * value:.1f}\u00a0%".replace("-", "−"),
-        "span": lambda value: "not known" if value is None else span(value),
+        "span": lambda value: "not known" if value is None else duration(value),
         "compact": lambda value: "not known" if value is None else compact(value),
         "dollars": dollars,
         "line": one_line,

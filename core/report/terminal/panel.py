@@ -1,4 +1,4 @@
-"""A run on a terminal: where it stands, what it tries now, what was decided last."""
+"""The panel of a run on a terminal: how far it is, its best file, the trials under way, the last decisions."""
 
 from __future__ import annotations
 
@@ -8,44 +8,54 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
+from autoresearch.core.report.curves import best_so_far, braille, sparkline
 from autoresearch.core.report.follow import Running, Snapshot
-from autoresearch.core.report.terminal.curves import braille, sparkline, steps
-from autoresearch.core.report.terminal.live import decision_words
-from autoresearch.core.report.wording import dollars, one_line, span
+from autoresearch.core.report.terminal.table import STATUS_STYLES
+from autoresearch.core.report.wording import (
+    SEPARATOR,
+    best_text,
+    decision_text,
+    dollars,
+    duration,
+    experiment_of,
+    kept_of,
+    one_line,
+    trial_of,
+)
 from autoresearch.core.store.rows import ExperimentRow
 
 CURVE_LINES, CURVE_WIDTH = 4, 72
+"""Size of the loss curve, in lines and characters."""
 SHORT_LINES = 20
-"""Below this height there is no loss curve."""
+"""Height in lines below which there is no loss curve."""
 SPARK_CELLS = 10
-"""With less room than this the sparkline gets a line of its own."""
-_STYLES = {"keep": "bold green", "discard": "dim", "crash": "red", "invalid": "red", "timeout": "yellow"}
+"""Characters to the right of the best result; with fewer, the sparkline gets a line of its own."""
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What only the process that runs the loop knows. Times are seconds since the epoch."""
+class LoopInfo:
+    """Facts that only the process running the loop knows. Times are seconds since the epoch."""
 
     researcher: str = ""
     thinking: float | None = None
-    """When it was asked for the proposal that it has not made yet."""
+    """When the researcher was asked for the proposal that it has not made yet."""
     goal: int | None = None
-    """How many experiments were asked for."""
+    """Number of experiments asked for."""
     ends: float | None = None
-    """When its hours are over."""
+    """When the hours asked for are over."""
     isolation: str | None = None
-    """Of the trials to come."""
+    """Isolation level of the trials to come."""
 
 
-def panel(snapshot: Snapshot, width: int, height: int = 1000, outlook: Outlook | None = None) -> list[Text]:
-    """The run in at most `height` lines that fit `width` columns."""
-    outlook = outlook or Outlook()
-    lines = [*_head(snapshot, width, outlook), *_best(snapshot, width), Text()]
-    flying = [one for one in snapshot.running if one.progress is not None or one.experiment.state != "proposed"]
-    waiting = [one for one in snapshot.running if one not in flying]
-    for index, one in enumerate(flying):
-        lines += _trial(one, snapshot, width, curve=index == 0 and height >= SHORT_LINES)
-    lines += [Text(line, style="magenta") for line in flow(researcher_words(snapshot, outlook, waiting), width)]
+def panel(snapshot: Snapshot, width: int, height: int = 1000, info: LoopInfo | None = None) -> list[Text]:
+    """Draw the run in at most `height` lines that fit `width` columns."""
+    info = info or LoopInfo()
+    lines = [*_head(snapshot, width, info), *_best(snapshot, width), Text()]
+    begun = [one for one in snapshot.running if one.progress is not None or one.experiment.state != "proposed"]
+    waiting = [one for one in snapshot.running if one not in begun]
+    for index, one in enumerate(begun):
+        lines += _trial(one, snapshot, width, info, curve=index == 0 and height >= SHORT_LINES)
+    lines += [Text(line, style="magenta") for line in flow(researcher_parts(snapshot, info, waiting), width)]
     lines += [Text(), *_decisions(snapshot, max(height - len(lines) - 1, 0))]
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
@@ -53,56 +63,57 @@ def panel(snapshot: Snapshot, width: int, height: int = 1000, outlook: Outlook |
     return lines[:height]
 
 
-def flow(parts: Sequence[str], width: int, separator: str = " · ") -> list[str]:
-    """The parts in as many lines of `width` columns as they need."""
+def flow(parts: Sequence[str], width: int) -> list[str]:
+    """Join facts into as many lines of `width` columns as they need."""
     lines: list[str] = []
     for part in parts:
-        if lines and cell_len(lines[-1]) + len(separator) + cell_len(part) <= width:
-            lines[-1] += separator + part
+        if lines and cell_len(lines[-1]) + len(SEPARATOR) + cell_len(part) <= width:
+            lines[-1] += SEPARATOR + part
         else:
             lines.append(part)
     return lines
 
 
-def head_words(snapshot: Snapshot, outlook: Outlook | None = None) -> list[str]:
-    """The run, what it runs on, and how far it is."""
-    outlook = outlook or Outlook()
+# ---- text, shared with the plain lines of `ar watch`
+
+
+def head_parts(snapshot: Snapshot, info: LoopInfo | None = None) -> list[str]:
+    """Name the run and what it runs on, and say how far it is."""
+    info = info or LoopInfo()
     config, totals = snapshot.run.config, snapshot.totals
     parts = [
         f"{snapshot.run.tag}: {snapshot.state}",
         f"{config['backend']}/{config['preset']} on {one_line(str(config['device']), 40)}",
     ]
-    isolation = snapshot.isolation or outlook.isolation
+    isolation = snapshot.isolation or info.isolation
     if isolation:
         parts.append(one_line(isolation))
-    of = "" if outlook.goal is None else f" of {outlook.goal}"
-    parts.append(f"{totals.decided}{of} experiments, {totals.by_status.get('keep', 0)} kept")
+    parts.append(kept_of(totals.by_status.get("keep", 0), totals.decided, info.goal))
     parts.append("cost not known" if totals.usd is None else dollars(totals.usd))
-    if outlook.ends is not None:
-        parts.append(f"{span(max(outlook.ends - snapshot.now, 0))} left")
+    if info.ends is not None:
+        parts.append(f"{duration(max(info.ends - snapshot.now, 0))} left")
     return parts
 
 
-def best_words(snapshot: Snapshot) -> str:
-    """The best so far in one line."""
+def best_line(snapshot: Snapshot) -> str:
+    """Name the best result so far."""
     best = snapshot.best
     if best is None or best.estimate is None:
         return "no result yet"
-    words = f"best {best.estimate:.4f} bpb (experiment {best.number}"
-    return f"{words}, {snapshot.gain:+.4f})" if snapshot.gain and best.number else f"{words})"
+    return best_text(best.estimate, best.number, snapshot.gain if snapshot.gain and best.number else None)
 
 
-def current_words(snapshot: Snapshot) -> str:
-    """What is done now, in one line."""
+def current_line(snapshot: Snapshot) -> str:
+    """Say what the run does now, or why it ended."""
     if snapshot.over:
         return one_line(snapshot.run.ended or snapshot.state)
     if snapshot.progress is None:
         return "deciding" if snapshot.current else "proposing"
-    return " · ".join(trial_words(snapshot.running[0], snapshot))
+    return SEPARATOR.join(trial_parts(snapshot.running[0], snapshot))
 
 
-def trial_words(one: Running, snapshot: Snapshot) -> list[str]:
-    """How far a trial is; where it does not say what memory it takes, what the last one took."""
+def trial_parts(one: Running, snapshot: Snapshot) -> list[str]:
+    """Say how far a trial is. Where it does not report its memory, the last trial's stands in."""
     if one.progress is None:
         return ["deciding"]
     parts = one.progress.parts(snapshot.now)
@@ -111,47 +122,52 @@ def trial_words(one: Running, snapshot: Snapshot) -> list[str]:
     return parts
 
 
-def researcher_words(snapshot: Snapshot, outlook: Outlook, waiting: Sequence[Running]) -> list[str]:
-    """What the researcher does now, and what it has proposed that waits for a device."""
-    parts = []
+def researcher_parts(snapshot: Snapshot, info: LoopInfo, waiting: Sequence[Running]) -> list[str]:
+    """Say what the researcher does now, and which proposals of its wait for a device."""
     if snapshot.over:
         return [one_line(snapshot.run.ended or snapshot.state)]
-    if outlook.thinking is not None:
-        parts.append(f"{outlook.researcher} has been thinking for {span(max(snapshot.now - outlook.thinking, 0))}")
+    parts = []
+    if info.thinking is not None:
+        parts.append(f"{info.researcher} has been thinking for {duration(max(snapshot.now - info.thinking, 0))}")
     elif not snapshot.running:
-        parts.append(f"{outlook.researcher or 'the researcher'} proposes")
-    elif outlook.researcher:
-        parts.append(f"{outlook.researcher} waits for a result" if not waiting else f"{outlook.researcher} waits")
+        parts.append(f"{info.researcher or 'the researcher'} proposes")
+    elif info.researcher:
+        parts.append(f"{info.researcher} waits for a result" if not waiting else f"{info.researcher} waits")
     for one in waiting:
-        parts.append(f"next: experiment {one.experiment.number}: {one_line(one.experiment.hypothesis)}")
+        parts.append(f"next: {experiment_of(one.experiment.number)}: {one_line(one.experiment.hypothesis)}")
     return parts
 
 
-def decided_words(row: ExperimentRow) -> str:
-    """An experiment's outcome and what it was, in one line."""
-    facts = {"status": row.status, "val_bpb": row.val_bpb, "delta": row.delta if row.number else None}
-    return f"{decision_words(facts)}  {one_line(row.hypothesis)}"
+def decision_line(row: ExperimentRow) -> str:
+    """Say what an experiment came to and what it tried."""
+    text = decision_text(row.status, row.val_bpb, row.delta if row.number else None)
+    return f"{text}  {one_line(row.hypothesis)}"
 
 
-def _head(snapshot: Snapshot, width: int, outlook: Outlook) -> list[Text]:
+# ---- parts of the panel
+
+
+def _head(snapshot: Snapshot, width: int, info: LoopInfo) -> list[Text]:
     style = "bold" if not snapshot.over else ""
-    return [Text(line, style=style) for line in flow(head_words(snapshot, outlook), width)]
+    return [Text(line, style=style) for line in flow(head_parts(snapshot, info), width)]
 
 
 def _best(snapshot: Snapshot, width: int) -> list[Text]:
-    words = best_words(snapshot)
-    values, room = steps(snapshot.keeps, snapshot.decided), width - len(words) - 2
+    line = best_line(snapshot)
+    values, room = best_so_far(snapshot.keeps, snapshot.decided), width - len(line) - 2
     if room >= SPARK_CELLS:
-        return [Text(f"{words}  {sparkline(values, room)}", style="green")]
-    return [Text(words, style="green"), Text(sparkline(values, width), style="green")]
+        return [Text(f"{line}  {sparkline(values, room)}", style="green")]
+    return [Text(line, style="green"), Text(sparkline(values, width), style="green")]
 
 
-def _trial(one: Running, snapshot: Snapshot, width: int, *, curve: bool) -> list[Text]:
-    repeat = f" (trial {one.trial.k})" if one.trial and one.trial.k > 1 else ""
-    lines = [Text(f"experiment {one.experiment.number}{repeat}: {one_line(one.experiment.hypothesis)}")]
-    lines += [Text(line, style="cyan") for line in flow(trial_words(one, snapshot), width)]
+def _trial(one: Running, snapshot: Snapshot, width: int, info: LoopInfo, *, curve: bool) -> list[Text]:
+    name = experiment_of(one.experiment.number, info.goal)
+    if one.trial and one.trial.k > 1:
+        name += f", {trial_of(one.trial.k)}"
+    lines = [Text(f"{name}: {one_line(one.experiment.hypothesis)}")]
+    lines += [Text(line, style="cyan") for line in flow(trial_parts(one, snapshot), width)]
     if curve and one.losses:
-        # The fall of the first steps would make a line of the rest.
+        # The steep fall of the first steps would flatten the rest into a line.
         losses = one.losses[len(one.losses) // 10 :]
         labels = [f"{max(losses):7.3f} ", *[" " * 8] * (CURVE_LINES - 2), f"{min(losses):7.3f} "]
         drawn = braille(losses, min(width - 8, CURVE_WIDTH), CURVE_LINES)
@@ -160,9 +176,10 @@ def _trial(one: Running, snapshot: Snapshot, width: int, *, curve: bool) -> list
 
 
 def _decisions(snapshot: Snapshot, room: int) -> list[Text]:
+    """Draw the last decisions, the newest first, in at most `room` lines."""
     lines: list[Text] = []
     for row in reversed(snapshot.last):
-        lines.append(Text(f"{row.number:>5} {decided_words(row)}", style=_STYLES.get(row.status or "", "")))
+        lines.append(Text(f"{row.number:>5} {decision_line(row)}", style=STATUS_STYLES.get(row.status or "", "")))
         if row.reason:
             lines.append(Text(f"      {one_line(row.reason)}", style="dim"))
     return lines[:room]

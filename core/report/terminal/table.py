@@ -1,4 +1,4 @@
-"""A run's experiments as a table: drawn on a terminal, tab-separated when piped."""
+"""A run's experiments as a table: drawn on a terminal, tab-separated lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.rows import ExperimentRow
 
 COLUMNS = ("n", "status", "val_bpb", "delta", "seconds", "description")
-_STYLES = {"keep": "bold green", "discard": "dim", "crash": "red", "invalid": "red", "timeout": "yellow"}
+STATUS_STYLES = {"keep": "bold green", "discard": "dim", "crash": "red", "invalid": "red", "timeout": "yellow"}
 
 
 def cells(row: ExperimentRow) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def write_table(rows: Iterable[ExperimentRow], stream: TextIO | None = None) -> 
         numeric = name in ("n", "val_bpb", "delta", "seconds")
         table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "description")
     for row, texts in lines:
-        table.add_row(*texts, style=_STYLES.get(row.status or "", ""))
+        table.add_row(*texts, style=STATUS_STYLES.get(row.status or "", ""))
     Console(file=stream, markup=False, highlight=False).print(table)
 
 

@@ -11,9 +11,9 @@ from rich.console import Console, Group
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Proposal
+from autoresearch.core.report.curves import best_so_far, braille, sparkline
 from autoresearch.core.report.follow import RunFollower
-from autoresearch.core.report.terminal.curves import braille, sparkline, steps
-from autoresearch.core.report.terminal.panel import current_words, panel
+from autoresearch.core.report.terminal.panel import current_line, panel
 from autoresearch.core.report.trial_events import EventFollower
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
@@ -64,7 +64,7 @@ def test_a_follower_sees_the_trial_that_runs(seen):
     assert during.gain == pytest.approx(-0.1)
     assert after.over
     assert (after.state, after.current, after.progress) == ("finished", None, None)
-    assert current_words(after) == "2 experiments are decided"
+    assert current_line(after) == "2 experiments are decided"
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])
@@ -116,4 +116,4 @@ def test_curves_go_down_when_the_values_do():
     top, bottom = braille([4, 3, 2, 1, 1, 1, 1, 1], 4, 2)
     assert len(top) == len(bottom) == 4
     assert top[3] == "\u2800" != bottom[3]
-    assert steps([(0, 3.0), (2, 1.0)], 4) == [3.0, 3.0, 1.0, 1.0]
+    assert best_so_far([(0, 3.0), (2, 1.0)], 4) == [3.0, 3.0, 1.0, 1.0]

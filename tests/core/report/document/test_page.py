@@ -16,7 +16,7 @@ from autoresearch.core.proposal import Origin, Proposal
 from autoresearch.core.report.document.figures import draw_progress, quadrants
 from autoresearch.core.report.document.gather import gather
 from autoresearch.core.report.document.page import code_span, html_page, markdown
-from autoresearch.core.report.wording import dollars, span
+from autoresearch.core.report.wording import dollars, duration
 from autoresearch.core.run.loop import Limits, Loop
 
 HOSTILE = "<script>alert(1)</script> ![x](http://evil.example/p.png) `code` @someone <img src=x onerror=alert(2)>"
@@ -161,7 +161,7 @@ def test_a_code_span_holds_any_text(text):
 
 
 def test_durations_and_dollars_read_well():
-    assert [span(value) for value in (0.5, 42, 150, 7260)] == ["0.5 s", "42 s", "2 min 30 s", "2 h 1 min"]
+    assert [duration(value) for value in (0.5, 42, 150, 7260)] == ["0.5 s", "42 s", "2 min 30 s", "2 h 1 min"]
     assert [dollars(value) for value in (None, 0.0, 0.0012, 3.456)] == ["not known", "$0", "$0.0012", "$3.46"]
 
 

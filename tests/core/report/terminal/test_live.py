@@ -4,7 +4,8 @@ import re
 import pytest
 from rich.console import Console
 
-from autoresearch.core.report.terminal.live import PlainView, Progress, QuietView, TerminalView, live_view
+from autoresearch.core.report.progress import Progress
+from autoresearch.core.report.terminal.live import PlainView, QuietView, TerminalView, live_view
 from autoresearch.core.report.wording import bar, compact, one_line
 
 TRIAL = [
@@ -32,17 +33,17 @@ def fold(events, budget=20.0):
 
 
 def test_training_shows_time_left_step_loss_and_speed():
-    words = fold(TRIAL[:7]).words(110.0)
+    words = fold(TRIAL[:7]).line(110.0)
     assert "experiment 3" in words
     assert "10 s left" in words
     assert "step 12" in words
     assert "loss 4.250" in words
-    assert "5k tok/s" in words
+    assert "5k tokens/s" in words
 
 
 def test_scoring_shows_its_share_and_a_decision_stays_in_view():
-    assert "scoring ━━━━━━━━────────" in fold(TRIAL[:10]).words(101.0)
-    words = fold([*TRIAL, {"event": "proposing", "experiment": 4}]).words(101.0)
+    assert "scoring ━━━━━━━━────────" in fold(TRIAL[:10]).line(101.0)
+    words = fold([*TRIAL, {"event": "proposing", "experiment": 4}]).line(101.0)
     assert "experiment 4" in words
     assert "last: keep 2.5000 (-0.2500)" in words
 

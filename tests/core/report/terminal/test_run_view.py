@@ -15,7 +15,7 @@ from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.report.terminal.live import PlainView
-from autoresearch.core.report.terminal.panel import Outlook, flow
+from autoresearch.core.report.terminal.panel import LoopInfo, flow
 from autoresearch.core.report.terminal.run_view import RunView, run_view
 from autoresearch.core.run.loop import Limits, Loop
 
@@ -23,12 +23,12 @@ from autoresearch.core.run.loop import Limits, Loop
 class Watched:
     """A run's view on an emulated terminal."""
 
-    def __init__(self, run, width=80, height=24, outlook=None, **console):
+    def __init__(self, run, width=80, height=24, info=None, **console):
         self.sent, self.read = io.StringIO(), 0
         self.emulated = pyte.Screen(width, height)
         self.stream = pyte.Stream(self.emulated)
         self.console = Console(file=self.sent, force_terminal=True, width=width, height=height, **console)
-        self.view = RunView(run.folder, self.console, outlook or Outlook("widths"))
+        self.view = RunView(run.folder, self.console, info or LoopInfo("widths"))
 
     def text(self):
         sent = self.sent.getvalue()
@@ -70,7 +70,7 @@ def in_flight(run, *widths):
 def test_the_panel_follows_a_run_and_leaves_what_was_noted(run, width):
     Loop(run, Widths(9, 12), Greedy(), Scripted(), limits=Limits(2)).go()
     run.ledger.set_state("running")
-    watched = Watched(run, width, outlook=Outlook("widths", goal=5, ends=time.time() + 7200, isolation="process"))
+    watched = Watched(run, width, info=LoopInfo("widths", goal=5, ends=time.time() + 7200, isolation="process"))
     with watched.view as view:
         shown = watched.until("2 of 5 experiments", "left", "best 0.9000 bpb", "discard 1.2", "keep 0.9")
         assert "first: running" in shown
@@ -153,7 +153,7 @@ def test_a_pipe_gets_lines_that_say_whose_they_are():
 
 
 def test_what_is_no_terminal_gets_plain_lines(run, capsys):
-    with run_view(run.folder, 2.0, Outlook(), verbosity=0, data_on_stdout=False) as view:
+    with run_view(run.folder, 2.0, LoopInfo(), verbosity=0, data_on_stdout=False) as view:
         assert isinstance(view, PlainView)
         view.note("a \x1b[2J note")
     assert capsys.readouterr().err.endswith(" a [2J note\n")

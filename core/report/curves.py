@@ -1,4 +1,4 @@
-"""Curves made of characters."""
+"""Thinning curves to a number of points, and drawing them with characters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import pairwise
 BLOCKS = "▁▂▃▄▅▆▇█"
 BRAILLE = 0x2800
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-"""A braille character's dots: left column from the top, right column from the top."""
+"""Bits of a braille character's dots: its left column from the top, its right column from the top."""
 
 
 def resample(values: Sequence[float], count: int) -> list[float]:
-    """At most `count` values: means of neighbours, so that one odd value does not stand for many."""
+    """Thin values to at most `count`: means of neighbours, so that one odd value does not stand for many."""
     if count < 1:
         return []
     if len(values) <= count:
@@ -21,8 +21,8 @@ def resample(values: Sequence[float], count: int) -> list[float]:
     return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
 
 
-def steps(keeps: Sequence[tuple[int, float]], length: int) -> list[float]:
-    """The best so far after every experiment, from the numbers and values of the keeps."""
+def best_so_far(keeps: Sequence[tuple[int, float]], length: int) -> list[float]:
+    """Give the best value after each of `length` experiments, from the numbers and values of the kept ones."""
     best: list[float] = []
     for (number, value), (following, _) in zip(keeps, [*keeps[1:], (length, 0.0)], strict=False):
         best += [value] * max(following - number, 0)
@@ -30,7 +30,7 @@ def steps(keeps: Sequence[tuple[int, float]], length: int) -> list[float]:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """One line of blocks, low values low. Empty without values."""
+    """Draw values as one line of at most `width` blocks, low values low. Empty without values."""
     values = resample(values, width)
     if not values:
         return ""
@@ -40,7 +40,10 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def braille(values: Sequence[float], width: int, height: int) -> list[str]:
-    """`height` lines of at most `width` braille characters of two values by four levels; low values at the foot."""
+    """Draw values as `height` lines of at most `width` braille characters, low values at the foot.
+
+    One character holds two values at four levels each.
+    """
     values = resample(values, 2 * width)
     if not values:
         return []
