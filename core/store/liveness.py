@@ -1,7 +1,7 @@
 """Is the process that writes a run still alive? One rule for every view of a run.
 
-A loop that ends in good order says so in the ledger. A loop that is killed (SIGKILL, a full memory, a power cut) cannot, so
-its run says "running" for ever. `ar status`, `ar watch`, the dashboard and the report all ask `shown_state` instead.
+A loop that ends in good order says so in the ledger. A loop that is killed (SIGKILL, out of memory, a power cut)
+cannot, so its run says "running" for ever. `ar status`, `ar watch`, the dashboard and the report ask `shown_state`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The report of a run as one page of HTML or Markdown."""
+"""The report of a run: one HTML file, or Markdown."""

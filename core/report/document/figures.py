@@ -1,9 +1,4 @@
-"""A run as a picture: every experiment, what was kept, and how the best went down.
-
-Words beside points in a picture, where they cover nothing.
-
-What findings gained where they were made, against what they gained here.
-"""
+"""The report's pictures: every experiment of a run, and what changes gained on another device against here."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from autoresearch.core.report.wording import one_line
+from autoresearch.core.report.wording import counted, one_line
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.transfers import Transfer
 
@@ -21,6 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
+
+BEST, DISCARD, FAILED, INK, GRID = "#1b7f4d", "#a9b2bd", "#c8502f", "#2b2f36", "#e6e9ed"
+MAX_LABELS, MAX_DOTS = 12, 400
+"""Kept changes with words beside them, and dots that such words may not cover."""
+LABEL_CHARACTERS = 40
+WORST_SHOWN = 1.5
+"""Multiple of the run's whole gain: results further than that above the start are drawn at the edge."""
+MAX_TRANSFER_LABELS = 12
+MIN_TRANSFERS = 3
+"""Number of changes tried on both devices below which the table says as much as a picture."""
 
 Point = tuple[float, float]
 Place = tuple[float, float, Literal["left", "center", "right"], Literal["bottom", "top"]]
@@ -33,70 +38,12 @@ PLACES: tuple[Place, ...] = (
     (-7, -20, "right", "top"),
     (7, -6, "left", "top"),
 )
-"""Offsets from the point, and which side of the words is there; the first that is free is taken."""
-CLEAR = 3.0
-"""Pixels between words and what they must not cover."""
+"""Places for words, tried in order: offset from the point in points, and the side of the words that is there."""
+CLEARANCE = 3.0
+"""Pixels between words and anything that they must not cover."""
 
 
-class Labels:
-    """Puts words into axes whose layout is settled."""
-
-    def __init__(self, axes: Axes, stairs: Sequence[Point], dots: Sequence[Point]) -> None:
-        """`stairs` are the corners of a line of level and upright pieces; both in data coordinates."""
-        self.axes = axes
-        self._taken = [self._around([here, there]) for here, there in pairwise(stairs)]
-        self._taken += [self._around([dot], 5.0) for dot in dots]
-
-    def add(self, words: str, at: Point, colour: str) -> bool:
-        """Write the words beside a point; False when there is no room for them."""
-        from matplotlib.patheffects import withStroke
-
-        label = self.axes.annotate(
-            words,
-            at,
-            (0, 0),
-            textcoords="offset points",
-            fontsize=8,
-            color=colour,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            zorder=6,
-        )
-        frame = self.axes.get_window_extent().padded(-2.0)
-        for x, y, horizontal, vertical in PLACES:
-            label.set_position((x, y))
-            label.set_horizontalalignment(horizontal)
-            label.set_verticalalignment(vertical)
-            box = label.get_window_extent()
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in self._taken):
-                self._taken.append(box)
-                return True
-        label.remove()
-        return False
-
-    def _around(self, points: Sequence[Point], margin: float = CLEAR) -> Bbox:
-        from matplotlib.transforms import Bbox
-
-        found = self.axes.transData.transform(points)
-        (x0, y0), (x1, y1) = found.min(axis=0), found.max(axis=0)
-        return Bbox.from_extents(x0 - margin, y0 - margin, x1 + margin, y1 + margin)
-
-
-def corners(steps: Sequence[Point], end: float) -> list[Point]:
-    """Where a line turns that keeps each value until the next one comes, up to `end`."""
-    found: list[Point] = []
-    for x, y in steps:
-        if found:
-            found.append((x, found[-1][1]))
-        found.append((x, y))
-    return [*found, (end, found[-1][1])] if found else []
-
-
-BEST, DISCARD, FAILED, INK, GRID = "#1b7f4d", "#a9b2bd", "#c8502f", "#2b2f36", "#e6e9ed"
-MAX_LABELS, MAX_DOTS = 12, 400
-LABEL_CHARACTERS = 40
-WORST_SHOWN = 1.5
-"""Results further above the best than this many times the run's whole gain are drawn at the edge."""
+# ---- every experiment of a run
 
 
 def draw_progress(rows: Sequence[ExperimentRow], path: Path, yardsticks: Mapping[str, float] | None = None) -> None:
@@ -128,7 +75,7 @@ def draw_progress(rows: Sequence[ExperimentRow], path: Path, yardsticks: Mapping
 
 
 def sigma_of(decided: Sequence[ExperimentRow]) -> float | None:
-    """The judge's last idea of the noise of one trial."""
+    """Give the noise (standard deviation of one trial) that the judge estimated last; None before that."""
     known = [row.judged["sigma"] for row in decided if row.judged.get("sigma") is not None]
     return known[-1] if known else None
 
@@ -136,7 +83,7 @@ def sigma_of(decided: Sequence[ExperimentRow]) -> float | None:
 def value_range(
     decided: Sequence[ExperimentRow], keeps: Sequence[ExperimentRow], sigma: float = 0.0
 ) -> tuple[float, float]:
-    """Bits per byte at the bottom and top of the picture: all keeps, and what is not absurdly worse."""
+    """Choose the bits per byte at the bottom and top: kept changes fit, and results that are not absurdly worse."""
     values = [row.val_bpb for row in decided if row.val_bpb is not None]
     if not values:
         return 0.0, 1.0
@@ -150,7 +97,7 @@ def value_range(
 
 
 def draw_yardsticks(axes: Axes, yardsticks: Mapping[str, float], low: float, high: float) -> None:
-    """A dashed line for every compressor whose figure is within the picture."""
+    """Draw a dashed line for every compressor whose figure is within the picture."""
     for name, value in yardsticks.items():
         if low < value < high:
             axes.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (5, 4)), alpha=0.55, zorder=1)
@@ -168,12 +115,13 @@ def draw_yardsticks(axes: Axes, yardsticks: Mapping[str, float], low: float, hig
 
 
 def draw_others(axes: Axes, decided: Sequence[ExperimentRow], low: float, high: float) -> None:
-    """Discards as dots; those too far up, and those without a number, as marks at the upper edge."""
+    """Draw discarded changes as dots; results off the scale and failures become marks at the upper edge."""
     edge = high - 0.015 * (high - low)
     discards = [row for row in decided if row.status == "discard" and row.val_bpb is not None]
     inside = [row for row in discards if row.val_bpb is not None and row.val_bpb < high]
     above = [row for row in discards if row not in inside]
     failed = [row for row in decided if row.status in ("crash", "invalid", "timeout")]
+    # An empty group would still get its line in the legend.
     for group, marker, colour, label in (
         (inside, "o", DISCARD, "discarded"),
         (above, "^", DISCARD, "discarded, off the scale"),
@@ -185,7 +133,7 @@ def draw_others(axes: Axes, decided: Sequence[ExperimentRow], low: float, high: 
 
 
 def draw_best(axes: Axes, keeps: Sequence[ExperimentRow], last: int, sigma: float | None) -> None:
-    """The best estimate so far as a step line within its noise, and the keeps' first trials as dots."""
+    """Draw the best estimate so far as a step line within its noise, and the kept changes' first trials as dots."""
     if not keeps:
         return
     steps = [(row.number, best_of(row)) for row in keeps]
@@ -193,14 +141,24 @@ def draw_best(axes: Axes, keeps: Sequence[ExperimentRow], last: int, sigma: floa
     y = [*(value for _, value in steps), steps[-1][1]]
     if sigma:
         low, high = ([value + sign * sigma for value in y] for sign in (-1, 1))
-        axes.fill_between(x, low, high, step="post", color=BEST, alpha=0.12, linewidth=0, label="± 1 sigma", zorder=1.5)
-    axes.step(x, y, where="post", color=BEST, linewidth=1.8, label="best estimate", zorder=4)
+        axes.fill_between(
+            x,
+            low,
+            high,
+            step="post",
+            color=BEST,
+            alpha=0.12,
+            linewidth=0,
+            label="± noise (1 standard deviation)",
+            zorder=1.5,
+        )
+    axes.step(x, y, where="post", color=BEST, linewidth=1.8, label="best cautious estimate", zorder=4)
     firsts = [row.val_bpb for row in keeps if row.val_bpb is not None]
     axes.scatter(x[:-1], firsts, s=52, color=BEST, edgecolor="white", linewidth=1.2, label="kept", zorder=5)
 
 
 def label_keeps(axes: Axes, keeps: Sequence[ExperimentRow], decided: Sequence[ExperimentRow]) -> None:
-    """The words of the biggest steps beside them; those that would cover something are left out."""
+    """Write the descriptions of the biggest steps beside them, except those that would cover something."""
     if not keeps:
         return
     steps = [(float(row.number), best_of(row)) for row in keeps]
@@ -215,21 +173,20 @@ def label_keeps(axes: Axes, keeps: Sequence[ExperimentRow], decided: Sequence[Ex
 
 
 def best_of(row: ExperimentRow) -> float:
-    """What is believed of a keep: its estimate, or its first trial where there is none."""
+    """Give a kept change's cautious estimate, or its first trial where there is none."""
     value = row.estimate if row.estimate is not None else row.val_bpb
     return float("nan") if value is None else value
 
 
 def dress(axes: Axes, decided: Sequence[ExperimentRow], keeps: Sequence[ExperimentRow]) -> None:
-    """Title and axes."""
+    """Set the title and the axes."""
     from matplotlib.ticker import MaxNLocator
 
     count = sum(row.number > 0 for row in decided)
-    title = f"{count} experiments"
+    title = counted(count, "experiment")
     if keeps:
-        title += (
-            f", {len(keeps) - 1} kept: {best_of(keeps[0]):.4f} → {best_of(keeps[-1]):.4f} bits per byte (estimated)"
-        )
+        first, best = best_of(keeps[0]), best_of(keeps[-1])
+        title += f", {len(keeps) - 1} kept: {first:.4f} → {best:.4f} bits per byte (cautious estimate)"
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=10)
     axes.set_xlabel("experiment", color=INK)
     axes.set_ylabel("validation bits per byte (lower is better)", color=INK)
@@ -241,7 +198,7 @@ def dress(axes: Axes, decided: Sequence[ExperimentRow], keeps: Sequence[Experime
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:
-    """One line below the picture."""
+    """Put the legend in one line below the picture."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
@@ -256,18 +213,16 @@ def add_legend(figure: Figure, axes: Axes) -> None:
         )
 
 
-FEWEST = 3
-"""Below so many dots the table says as much."""
-MAX_LABELS = 12
+# ---- gains on another device and here
 
 
 def quadrants(transfers: Sequence[Transfer], here: str) -> bytes | None:
-    """A PNG (1000 x 700), one dot for every finding that has a gain there and one here; None where they are few.
+    """Draw each change that has a gain there and one here as a dot: a PNG of 1000 x 700, None below MIN_TRANSFERS.
 
     `here` is this run's device.
     """
     dots = [one for one in transfers if one.origin.delta is not None and one.delta is not None]
-    if len(dots) < FEWEST:
+    if len(dots) < MIN_TRANSFERS:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -282,7 +237,7 @@ def quadrants(transfers: Sequence[Transfer], here: str) -> bytes | None:
             axes.scatter(x, y, s=46, color=colour, edgecolor="white", linewidth=1.0, label=label, zorder=3)
     _dress(axes, dots, here)
     add_legend(figure, axes)
-    if len(dots) <= MAX_LABELS:
+    if len(dots) <= MAX_TRANSFER_LABELS:
         for one in dots:
             at = (_gain(one.origin.delta), _gain(one.delta))
             axes.annotate(f"#{one.experiment}", at, (6, 4), textcoords="offset points", fontsize=8, color=INK)
@@ -296,7 +251,7 @@ def _gain(delta: float | None) -> float:
 
 
 def _dress(axes: Axes, dots: Sequence[Transfer], here: str) -> None:
-    """Axes through nothing, the line of equal gains, and whose gains these are."""
+    """Set axes through zero, draw the line of equal gains, and name both devices."""
     there = sorted({one_line(one.origin.device, 40) for one in dots})
     axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
@@ -308,3 +263,60 @@ def _dress(axes: Axes, dots: Sequence[Transfer], here: str) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+# ---- words beside points
+
+
+class Labels:
+    """Words beside points, in axes whose layout is settled."""
+
+    def __init__(self, axes: Axes, stairs: Sequence[Point], dots: Sequence[Point]) -> None:
+        """Keep clear of a line (`stairs`: the corners of level and upright pieces) and of dots, in data coordinates."""
+        self.axes = axes
+        self._taken = [self._around([here, there]) for here, there in pairwise(stairs)]
+        self._taken += [self._around([dot], 5.0) for dot in dots]
+
+    def add(self, words: str, at: Point, colour: str) -> bool:
+        """Write the words beside a point; returns False when there is no room for them."""
+        from matplotlib.patheffects import withStroke
+
+        label = self.axes.annotate(
+            words,
+            at,
+            (0, 0),
+            textcoords="offset points",
+            fontsize=8,
+            color=colour,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            zorder=6,
+        )
+        frame = self.axes.get_window_extent().padded(-2.0)
+        for x, y, horizontal, vertical in PLACES:
+            label.set_position((x, y))
+            label.set_horizontalalignment(horizontal)
+            label.set_verticalalignment(vertical)
+            box = label.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in self._taken):
+                self._taken.append(box)
+                return True
+        label.remove()
+        return False
+
+    def _around(self, points: Sequence[Point], margin: float = CLEARANCE) -> Bbox:
+        from matplotlib.transforms import Bbox
+
+        found = self.axes.transData.transform(points)
+        (x0, y0), (x1, y1) = found.min(axis=0), found.max(axis=0)
+        return Bbox.from_extents(x0 - margin, y0 - margin, x1 + margin, y1 + margin)
+
+
+def corners(steps: Sequence[Point], end: float) -> list[Point]:
+    """List where a line turns that holds each value until the next one, up to `end`."""
+    found: list[Point] = []
+    for x, y in steps:
+        if found:
+            found.append((x, found[-1][1]))
+        found.append((x, y))
+    return [*found, (end, found[-1][1])] if found else []

@@ -1,4 +1,4 @@
-"""What a report says about a run, as data. How it looks is for page.py."""
+"""The content of a report, as data. page.py decides how it looks."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
 from autoresearch.core.store.transfers import Transfer, counts, transfers_of
 
 FAILED: tuple[Status, ...] = ("crash", "invalid", "timeout")
+"""Statuses of an experiment that gave no number."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What the trials took. What no trial reported is None."""
+    """Sums over a run's trials; None for a number that no trial reported."""
 
     trials: int
     wall_seconds: float | None
-    """Start-up and scoring included."""
+    """Seconds on the device, start-up and scoring included."""
     train_seconds: float | None
     tokens: int | None
-    """Training tokens."""
+    """Tokens trained on."""
     audits_passed: int
     audits_failed: int
 
 
 @dataclass(frozen=True)
-class Category:
-    """What came of one kind of change. The baseline is none."""
+class CategoryCount:
+    """Outcomes of one kind of change, the baseline left out."""
 
     name: str
     tried: int
@@ -51,60 +52,61 @@ class Category:
     discarded: int
     failed: int
     best_delta: float | None
-    """The lowest delta against the incumbent of its time."""
+    """Lowest difference from the incumbent of its time, in bits per byte."""
 
 
 @dataclass(frozen=True)
-class RunReport:
-    """A run as a report sees it. Deltas and estimates are bits per byte; negative deltas are better."""
+class ReportData:
+    """A run as a report sees it. Differences and estimates are bits per byte; negative differences are better."""
 
     run: RunRow
     state: str
     """The run's state in a word, "died" when its process is gone (see `core.store.liveness`)."""
     decided: tuple[ExperimentRow, ...]
     keeps: tuple[ExperimentRow, ...]
-    """The changes that were kept, in order; the baseline is not among them."""
+    """Kept changes in order, without the baseline."""
     failures: tuple[ExperimentRow, ...]
     baseline: ExperimentRow | None
     best: ExperimentRow | None
     sigma: float | None
-    """The judge's last idea of the noise of one trial."""
+    """Noise: the standard deviation of one trial between seeds, as the judge last estimated it."""
     totals: Totals
     spent: Spent
-    categories: tuple[Category, ...]
+    categories: tuple[CategoryCount, ...]
     certainty: Mapping[int, Certainty]
-    """How sure each keep is, by number, as far as the judge left it."""
+    """How sure each kept change is, by number, where the judge left the numbers for it."""
     demoted: Mapping[int, str]
-    """Keeps that did not hold when they were measured again, and why."""
+    """Numbers of kept changes that did not hold when measured again, with the reason."""
     predictions: tuple[PredictionScore, ...]
-    """How good every researcher's predictions were."""
+    """Scores of every researcher's predictions."""
     verified: Mapping[str, Any] | None
-    """The last `ar verify`."""
+    """Result of the last `ar verify`."""
     ablated: Mapping[str, Any] | None
-    """The last `ar ablate`."""
+    """Result of the last `ar ablate`."""
     transfers: tuple[Transfer, ...]
-    """Findings of other devices, and what became of them here."""
+    """Changes offered by runs on other devices, and what became of them here."""
     yardsticks: Mapping[str, float]
+    """Bits per byte that compressors reach on the same text, by name."""
     reproduction: Reproduction
 
     @property
     def transferred(self) -> list[dict[str, Any]]:
-        """How many findings each other run had, and how many of them held here."""
+        """Counts per peer run: changes offered, tried here, and kept here."""
         return counts(self.transfers)
 
     @property
     def gain(self) -> tuple[float, float, float] | None:
-        """Estimates of the baseline and the best, and their difference."""
+        """Cautious estimates of the baseline and of the best file, and their difference."""
         return _pair(self.baseline, self.best, "estimate")
 
     @property
     def raw_gain(self) -> tuple[float, float, float] | None:
-        """The same of the two first trials."""
+        """Results of the two files' first trials, and their difference."""
         return _pair(self.baseline, self.best, "val_bpb")
 
 
-def gather(reader: LedgerReader) -> RunReport:
-    """Read a run. Safe while a loop writes it. Raises `LedgerError` when the ledger is damaged."""
+def gather(reader: LedgerReader) -> ReportData:
+    """Read a run, also while a loop writes it. Raises `LedgerError` when the ledger is damaged."""
     run = reader.run()
     decided = tuple(row for row in reader.experiments() if row.state == "decided")
     trials = [trial for row in decided for trial in reader.trials(experiment=row.number)]
@@ -112,9 +114,9 @@ def gather(reader: LedgerReader) -> RunReport:
     best = None if run.incumbent is None else by_number.get(run.incumbent)
     sigmas = [row.judged["sigma"] for row in decided if row.judged.get("sigma") is not None]
     keeps = tuple(row for row in decided if row.status == "keep" and row.number > 0)
-    looks, ablations = reader.events("verified"), reader.events("ablated")
-    fallen = [by_number[number] for number in reader.numbers_of("demoted") if number in by_number]
-    return RunReport(
+    verifications, ablations = reader.events("verified"), reader.events("ablated")
+    demoted = [by_number[number] for number in reader.numbers_of("demoted") if number in by_number]
+    return ReportData(
         run=run,
         state=shown_state(run),
         decided=decided,
@@ -127,9 +129,9 @@ def gather(reader: LedgerReader) -> RunReport:
         spent=spent_on(trials),
         categories=by_category(decided),
         certainty={row.number: found for row in keeps if (found := certainty_of(row.judged)) is not None},
-        demoted={row.number: row.reason or "" for row in fallen if row.status != "keep"},
+        demoted={row.number: row.reason or "" for row in demoted if row.status != "keep"},
         predictions=tuple(scores(predictions_of(decided))),
-        verified=looks[-1] if looks else None,
+        verified=verifications[-1] if verifications else None,
         ablated=ablations[-1] if ablations else None,
         transfers=transfers_of(reader),
         yardsticks=yardsticks_of(run),
@@ -138,7 +140,7 @@ def gather(reader: LedgerReader) -> RunReport:
 
 
 def spent_on(trials: Sequence[TrialRow]) -> Spent:
-    """Sums over trials."""
+    """Add up what the trials took."""
     results = [trial.result for trial in trials]
     audits = [result["audit"]["ok"] for result in results if result.get("audit")]
     return Spent(
@@ -151,8 +153,8 @@ def spent_on(trials: Sequence[TrialRow]) -> Spent:
     )
 
 
-def by_category(decided: Sequence[ExperimentRow]) -> tuple[Category, ...]:
-    """One entry for every kind of change that was tried, the most tried first."""
+def by_category(decided: Sequence[ExperimentRow]) -> tuple[CategoryCount, ...]:
+    """Count the outcomes of every kind of change, the most tried first."""
     groups: dict[str, list[ExperimentRow]] = defaultdict(list)
     for row in decided:
         if row.number > 0:
@@ -163,12 +165,12 @@ def by_category(decided: Sequence[ExperimentRow]) -> tuple[Category, ...]:
         deltas = [row.delta for row in rows if row.delta is not None]
         failed = sum(count[status] for status in FAILED)
         best = min(deltas) if deltas else None
-        found.append(Category(name, len(rows), count["keep"], count["discard"], failed, best))
+        found.append(CategoryCount(name, len(rows), count["keep"], count["discard"], failed, best))
     return tuple(sorted(found, key=lambda one: (-one.tried, one.name)))
 
 
 def yardsticks_of(run: RunRow) -> dict[str, float]:
-    """What compressors reach on the same text, by name; empty when the prepared text is gone."""
+    """Read the bits per byte that compressors reach on the same text, by name; empty when the prepared text is gone."""
     try:
         yardsticks = Prepared.open(Path(run.config["prepared"])).manifest.yardsticks
     except (DataError, OSError):

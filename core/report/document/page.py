@@ -8,27 +8,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.report.document.gather import RunReport
+from autoresearch.core.report.document.gather import ReportData
 from autoresearch.core.report.wording import compact, dollars, duration, one_line
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_FAILURES = 50
-"""Shown in full; the table of categories counts the others."""
+"""Failures, and offered changes, listed one by one; the tables of counts have the others."""
 VERDICTS = {
     "idle": "not missed",
     "earns": "worse: it earns its place",
     "conflict": "not possible: later changes were built on it",
     "gone": "the same file: later changes replaced it",
 }
-"""Of `ar ablate` about the best file without a change."""
+"""Verdicts of `ar ablate` on the best file without a change, as text."""
 TRANSFERRED = {"keep": "held", "discard": "did not hold", "untried": "not tried"}
-"""What became here of a finding of another device."""
+"""Outcomes of a change offered by another device's run, as text."""
 
 
-def html_page(report: RunReport, picture: bytes | None, transfer_picture: bytes | None = None) -> str:
-    """The report as one HTML file that asks nobody for anything. The pictures are PNG: the run, and what transferred.
+def html_page(report: ReportData, picture: bytes | None, transfer_picture: bytes | None = None) -> str:
+    """Write the report as one HTML file that loads nothing. The pictures are PNG: the run, and the transferred changes.
 
-    Whatever comes from a proposal or a log is escaped, and the page allows no script.
+    Text from a proposal or a log is escaped, and the page allows no script.
     """
     return _render("report.html", report, picture=_embedded(picture), transfer_picture=_embedded(transfer_picture))
 
@@ -37,13 +37,13 @@ def _embedded(picture: bytes | None) -> str | None:
     return None if picture is None else f"data:image/png;base64,{base64.b64encode(picture).decode()}"
 
 
-def markdown(report: RunReport) -> str:
-    """The report in GitHub's Markdown. A proposal's words stand in code spans: no link, no mention, no HTML."""
+def markdown(report: ReportData) -> str:
+    """Write the report in GitHub's Markdown. Text from a proposal stands in code spans: no link, mention or HTML."""
     return re.sub(r"\n{3,}", "\n\n", _render("report.md", report))
 
 
 def code_span(text: str) -> str:
-    """The text on one line as Markdown code, whatever backticks are in it."""
+    """Write a text on one line as Markdown code, whatever backticks are in it."""
     words = one_line(text) or "-"
     longest = max((len(run) for run in re.findall("`+", words)), default=0)
     fence = "`" * (longest + 1)
@@ -51,7 +51,7 @@ def code_span(text: str) -> str:
     return f"{fence}{pad}{words}{pad}{fence}"
 
 
-def _render(name: str, report: RunReport, **more: Any) -> str:
+def _render(name: str, report: ReportData, **more: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -1,4 +1,4 @@
-"""What another person needs to do a run again."""
+"""The commands, commits and versions that another person needs to repeat a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autoresearch.core.store.rows import ExperimentRow, RunRow, TrialRow
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Commands, commits and versions."""
+    """Commands, commits and versions; None for what the run did not record."""
 
     branch: str
     commit: str | None
@@ -33,7 +33,7 @@ class Reproduction:
 
 
 def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[TrialRow], folder: Path) -> Reproduction:
-    """Commands, commits and versions, from the run's settings and the best experiment's first trial."""
+    """Collect them from the run's settings and the best experiment's first trial."""
     config = run.config
     common = ["ar", "--backend", config["backend"], "--preset", config["preset"]]
     text = ["--corpus", config["corpus"], "--budget", f"{config['train_seconds']:g}", "--seed", str(config["seed"])]
@@ -47,8 +47,8 @@ def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[Tr
         run_command=shlex.join(loop),
         trial_command=shlex.join([*common, "train", *text]),
         device=str(config["device"]),
-        framework=_words(device.get("framework")),
-        precision=_words(device.get("precision")),
+        framework=_text(device.get("framework")),
+        precision=_text(device.get("precision")),
         isolation=tuple(levels),
         ar_version=config["ar_version"],
         corpus=config["corpus"],
@@ -56,5 +56,5 @@ def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[Tr
     )
 
 
-def _words(value: Any) -> str | None:
+def _text(value: Any) -> str | None:
     return None if value is None else str(value)

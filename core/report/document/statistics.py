@@ -1,6 +1,6 @@
-"""How sure a kept change is: the measured difference and the shrunken one, each with an interval.
+"""How sure a kept change is, and how good the researchers' predictions were.
 
-Predicted changes against what came out.
+A change's effect is shown twice: as measured, and as the judge's cautious estimate, each with a 95 % interval.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist, correlation
 from typing import Any
 
-from autoresearch.core.judge.posterior import SLAB, normal_cdf
+from autoresearch.core.judge.posterior import SLAB
 from autoresearch.core.report.trial_events import is_number
 from autoresearch.core.store.rows import ExperimentRow
 
-Z95 = 1.959964
-"""Half the width of a normal's central 95 %, in standard deviations."""
+Z95 = NormalDist().inv_cdf(0.975)
+"""Half the width of a normal's central 95 %, in standard deviations: 1.96."""
+BISECTIONS = 60
+"""Halvings of an interval after which it is as narrow as a float can tell."""
 
 
 @dataclass(frozen=True)
-class Span:
+class Interval:
     """A difference in bits per byte with its 95 % interval."""
 
     value: float
@@ -30,82 +33,86 @@ class Span:
 
 @dataclass(frozen=True)
 class Certainty:
-    """About one difference against the incumbent of its time."""
+    """How sure one difference against the incumbent of its time is, in bits per byte."""
 
-    raw: Span
-    """As measured, with a confidence interval that allows for what is not known of the noise."""
-    shrunken: Span
-    """The posterior under the judge's prior on effects: its mean and its central 95 %."""
+    raw: Interval
+    """The measured difference, with a confidence interval that allows for the uncertainty of the noise."""
+    shrunken: Interval
+    """The cautious estimate: mean and central 95 % of the posterior under the judge's prior on effects."""
 
 
 def certainty_of(judged: Mapping[str, Any]) -> Certainty | None:
-    """From the numbers behind a decision; None where the judge left none, as the greedy one does."""
+    """Compute it from the numbers behind a decision; None where the judge left none, as the greedy one does."""
     measured, error, sigma = (judged.get(name) for name in ("measured", "error", "sigma"))
     if not (is_number(measured) and is_number(error) and is_number(sigma) and error > 0.0 and sigma > 0.0):
         return None
-    raw = Span(measured, measured - Z95 * error, measured + Z95 * error)
-    return Certainty(raw, posterior_span(measured, error, sigma))
+    raw = Interval(measured, measured - Z95 * error, measured + Z95 * error)
+    return Certainty(raw, posterior_interval(measured, error, sigma))
 
 
-def posterior_span(difference: float, error: float, sigma: float) -> Span:
-    """Mean and 2.5 % and 97.5 % points of the posterior mixture: each normal of SLAB is conjugate."""
-    parts: list[tuple[float, float, float]] = []  # logarithm of the weight, mean, standard deviation
+def posterior_interval(difference: float, error: float, sigma: float) -> Interval:
+    """Compute the mean and the 2.5 % and 97.5 % points of the posterior.
+
+    The prior is SLAB, a mixture of normals. Each is conjugate to the normal error, so the posterior is a mixture too:
+    of normals weighed by how well each predicts the difference.
+    """
+    parts: list[tuple[float, NormalDist]] = []  # logarithm of the weight, and the normal
     for weight, scale in SLAB:
         prior = (scale * sigma) ** 2
         spread = prior + error**2
         logarithm = math.log(weight) - 0.5 * difference**2 / spread - 0.5 * math.log(spread)
-        parts.append((logarithm, difference * prior / spread, math.sqrt(prior * error**2 / spread)))
-    top = max(logarithm for logarithm, _, _ in parts)
-    weights = [math.exp(logarithm - top) for logarithm, _, _ in parts]
-    mixture = [
-        (weight / sum(weights), mean, deviation) for weight, (_, mean, deviation) in zip(weights, parts, strict=True)
-    ]
-    mean = sum(weight * mean for weight, mean, _ in mixture)
-    return Span(mean, _quantile(mixture, 0.025), _quantile(mixture, 0.975))
+        parts.append((logarithm, NormalDist(difference * prior / spread, math.sqrt(prior * error**2 / spread))))
+    # Far out every weight underflows, so they are taken relative to the largest.
+    top = max(logarithm for logarithm, _ in parts)
+    total = sum(math.exp(logarithm - top) for logarithm, _ in parts)
+    mixture = [(math.exp(logarithm - top) / total, normal) for logarithm, normal in parts]
+    mean = sum(weight * normal.mean for weight, normal in mixture)
+    return Interval(mean, _quantile(mixture, 0.025), _quantile(mixture, 0.975))
 
 
-def _quantile(mixture: list[tuple[float, float, float]], share: float) -> float:
-    """By bisection, between where every part of the mixture is below and above it."""
-    low = min(mean - 8.0 * deviation for _, mean, deviation in mixture)
-    high = max(mean + 8.0 * deviation for _, mean, deviation in mixture)
-    for _ in range(60):
+def _quantile(mixture: list[tuple[float, NormalDist]], share: float) -> float:
+    """Find by bisection the point below which `share` of the mixture lies: a mixture's quantile has no formula."""
+    low = min(normal.mean - 8.0 * normal.stdev for _, normal in mixture)
+    high = max(normal.mean + 8.0 * normal.stdev for _, normal in mixture)
+    for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        below = sum(weight * normal_cdf((middle - mean) / deviation) for weight, mean, deviation in mixture)
+        below = sum(weight * normal.cdf(middle) for weight, normal in mixture)
         low, high = (middle, high) if below < share else (low, middle)
     return 0.5 * (low + high)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One experiment that had both. Bits per byte against the incumbent of its time; negative is better."""
+    """A prediction and its outcome, in bits per byte against the incumbent of its time; negative is better."""
 
     experiment: int
     researcher: str
     predicted: float
     outcome: float
-    """As measured: with fresh seeds where it was raced, and not shrunken."""
+    """The measured difference: not the cautious estimate, and with fresh seeds where there were more trials."""
 
 
 @dataclass(frozen=True)
 class PredictionScore:
-    """How good some predictions were. Errors are in bits per byte."""
+    """How good one researcher's predictions were. Errors are in bits per byte."""
 
     researcher: str
     count: int
     right_sign: float
-    """Share whose sign came true."""
+    """Share of predictions whose sign came true, 0 to 1."""
     error: float
     """Mean absolute error."""
     error_of_zero: float
-    """What always predicting "no change" would have had: predictions are worth something below it."""
+    """Mean absolute error of always predicting "no change". Predictions with a lower error are worth something."""
     bias: float
-    """Mean of outcome less prediction; above 0 is too hopeful."""
+    """Mean of outcome less prediction; above 0, the predictions were too hopeful."""
     rank_correlation: float | None
-    """Spearman's, None below three predictions or where all are equal: is the bigger promise the bigger gain?"""
+    """Spearman's rank correlation: is the bigger promise the bigger gain? None below three predictions or where all are
+    equal."""
 
 
 def predictions_of(decided: Iterable[ExperimentRow]) -> list[Prediction]:
-    """Every experiment with a prediction and a result, in order."""
+    """List every experiment with a prediction and a result, in order."""
     found = []
     for row in decided:
         outcome = row.judged.get("measured", row.delta)
@@ -115,7 +122,7 @@ def predictions_of(decided: Iterable[ExperimentRow]) -> list[Prediction]:
 
 
 def scores(predictions: Sequence[Prediction]) -> list[PredictionScore]:
-    """One for every researcher, the one with the most predictions first."""
+    """Score every researcher, the one with the most predictions first."""
     groups: dict[str, list[Prediction]] = defaultdict(list)
     for one in predictions:
         groups[one.researcher].append(one)
@@ -123,7 +130,7 @@ def scores(predictions: Sequence[Prediction]) -> list[PredictionScore]:
 
 
 def score(researcher: str, some: Sequence[Prediction]) -> PredictionScore:
-    """Of at least one prediction."""
+    """Score at least one prediction."""
     count = len(some)
     return PredictionScore(
         researcher=researcher,
@@ -137,17 +144,14 @@ def score(researcher: str, some: Sequence[Prediction]) -> PredictionScore:
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Rank correlation with ties at their mean rank; None where it is not defined."""
+    """Compute the rank correlation with ties at their mean rank; None where it is not defined."""
     if len(first) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
         return None
-    x, y = _ranks(first), _ranks(second)
-    middle = (len(x) - 1) / 2.0
-    both = sum((a - middle) * (b - middle) for a, b in zip(x, y, strict=True))
-    spread = sum((a - middle) ** 2 for a in x) * sum((b - middle) ** 2 for b in y)
-    return float(both / spread**0.5)
+    return correlation(_ranks(first), _ranks(second))
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
+    # statistics.correlation(method="ranked") does this too, but only from Python 3.12 on.
     order = sorted(range(len(values)), key=lambda i: values[i])
     ranks, start = [0.0] * len(values), 0
     while start < len(order):

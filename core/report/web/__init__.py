@@ -1,1 +1,1 @@
-"""The dashboard: a read-only web server and its page."""
+"""The dashboard: its server, the data that it answers with, and the page's own files in assets/."""

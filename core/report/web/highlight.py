@@ -1,7 +1,7 @@
-"""What an experiment edited, line by line, with Python's syntax told apart.
+"""The edit of an experiment as a diff, line by line, with Python's syntax marked.
 
-The text is a researcher's, and the result is data: whoever shows it puts it in as text. Its size is bounded before
-anything looks at it, and control characters are made visible.
+The text is a researcher's, so the result is data, and the page inserts it as text. The size is bounded before anything
+parses it, and control characters are made visible.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from autoresearch.core.report.wording import visible
 
 CONTEXT_LINES = 3
 MAX_LINES = 4000
-"""Shown of one edit."""
+"""Lines shown of one edit."""
 MAX_COMPARED = 4000
-"""Lines between the first and the last difference that are still compared one by one."""
+"""Lines between the first and the last difference up to which difflib compares them one by one."""
 MAX_CHARACTERS = 1000
-"""Of one line."""
+"""Characters shown of one line."""
 MAX_LEXED = 64 * 2**10
-"""Characters up to the last line shown: in a longer text the syntax is not told apart, for that takes seconds."""
+"""Characters up to the last line shown beyond which the syntax is not marked: that would take seconds."""
 _KINDS = {
     "Token.Keyword": "keyword",
     "Token.Literal.String": "string",
@@ -33,22 +33,22 @@ _KINDS = {
     "Token.Operator.Word": "keyword",
 }
 Part = tuple[str, str]
-"""What kind of token (empty: nothing special), and its text."""
+"""A piece of a line: its kind of token (empty for plain text) and its text."""
 
 
 @dataclass(frozen=True)
-class Line:
+class DiffLine:
     """One line of a diff."""
 
     mark: str
     """"+", "-", " ", or "@" between two places."""
     number: int | None
-    """Its number in the file it is of: the old one for "-", else the new one."""
+    """Line number in the old file for "-", in the new file otherwise; None for "@"."""
     parts: tuple[Part, ...]
 
 
-def highlighted_diff(before: str, after: str) -> list[Line]:
-    """The edit with CONTEXT_LINES around it, at most MAX_LINES of it."""
+def highlighted_diff(before: str, after: str) -> list[DiffLine]:
+    """Compare two texts: every change with CONTEXT_LINES around it, at most MAX_LINES in all."""
     old, new = _lines(before), _lines(after)
     shown: list[tuple[str, int, list[str]]] = []
     for place, (first, opcodes) in enumerate(_places(old, new)):
@@ -63,7 +63,7 @@ def highlighted_diff(before: str, after: str) -> list[Line]:
         needed = max((n for mark, n, these in shown if these is lines and mark != "@"), default=-1)
         lexed[id(lines)] = _lexed(lines[: needed + 1])
     return [
-        Line(mark, None, ()) if mark == "@" else Line(mark, n + 1, tuple(lexed[id(lines)][n]))
+        DiffLine(mark, None, ()) if mark == "@" else DiffLine(mark, n + 1, tuple(lexed[id(lines)][n]))
         for mark, n, lines in shown
     ]
 
@@ -80,7 +80,7 @@ Opcode = tuple[str, int, int, int, int]
 
 
 def _places(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, list[Opcode]]]:
-    """Groups of opcodes, each with the old file's line it starts at."""
+    """Group the differences by place: the old file's first line of each, and difflib's opcodes."""
     head = 0
     while head < min(len(old), len(new)) and old[head] == new[head]:
         head += 1
@@ -90,7 +90,7 @@ def _places(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, list[Opco
     if head == len(old) == len(new):
         return []
     if max(len(old), len(new)) - head - tail > MAX_COMPARED:
-        # difflib may take time that grows with the square; so much is a rewrite, and shown as one.
+        # difflib's time may grow with the square of this. So many lines are a rewrite, and are shown as one.
         changed = ("replace", head, len(old) - tail, head, len(new) - tail)
         return [(head, [changed])]
     groups = difflib.SequenceMatcher(None, old, new).get_grouped_opcodes(CONTEXT_LINES)
@@ -98,7 +98,7 @@ def _places(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, list[Opco
 
 
 def _lexed(lines: Sequence[str]) -> list[list[Part]]:
-    """Every line as parts."""
+    """Split every line into parts by kind of token."""
     if sum(map(len, lines)) > MAX_LEXED:
         return [[("", line)] for line in lines]
     from pygments import lex
@@ -116,7 +116,7 @@ def _lexed(lines: Sequence[str]) -> list[list[Part]]:
 
 
 def _append(parts: list[Part], kind: str, text: str) -> None:
-    """Neighbours of a kind become one part: fewer elements on the page."""
+    """Add a part, joined to its neighbour of the same kind: that makes fewer elements on the page."""
     if parts and parts[-1][0] == kind:
         parts[-1] = (kind, parts[-1][1] + text)
     else:

@@ -1,4 +1,4 @@
-"""What the dashboard asks of a ledger beyond what everybody does."""
+"""Queries of a ledger that only the dashboard needs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 from autoresearch.core.store.reader import LedgerReader
 
 HYPOTHESIS_CHARACTERS = 300
+"""Characters of a hypothesis in the table of experiments."""
 
 
-class RunLookup(LedgerReader):
-    """A reader with the sums and the short rows that a page of ten thousand experiments needs."""
+class RunQueries(LedgerReader):
+    """A reader with the sums and short rows that a page of ten thousand experiments needs."""
 
-    def __enter__(self) -> RunLookup:
+    def __enter__(self) -> RunQueries:
         return self
 
     def outcomes(self, since: float) -> list[dict[str, Any]]:
-        """What a table shows of every experiment that was decided at `since` or later, by number."""
+        """Give the table's columns of every experiment decided at `since` (Unix seconds) or later, by number."""
         sql = (
             "SELECT number AS n, status, val_bpb, estimate, CASE WHEN number > 0 THEN delta END AS delta, trials,"
             " category, researcher, substr(hypothesis, 1, ?) AS hypothesis, decided"
@@ -25,12 +26,12 @@ class RunLookup(LedgerReader):
         return self._rows(sql, (HYPOTHESIS_CHARACTERS, since))
 
     def steps(self) -> list[tuple[int, float, float]]:
-        """Number, estimate and time of decision of every keep, the baseline first."""
+        """Give number, cautious estimate and time of decision of every kept experiment, the baseline first."""
         rows = self._rows("SELECT number, estimate, decided FROM experiments WHERE status = 'keep' ORDER BY number")
         return [(row["number"], row["estimate"], row["decided"]) for row in rows if row["estimate"] is not None]
 
-    def sigmas(self) -> list[tuple[int, float]]:
-        """The judge's idea of the noise at every decision that left one."""
+    def noise_estimates(self) -> list[tuple[int, float]]:
+        """Give number and noise (standard deviation of a trial) of every decision at which the judge estimated it."""
         sql = (
             "SELECT number, json_extract(judged, '$.sigma') AS sigma FROM experiments"
             " WHERE state = 'decided' AND judged IS NOT NULL ORDER BY number"
@@ -38,12 +39,12 @@ class RunLookup(LedgerReader):
         return [(row["number"], float(row["sigma"])) for row in self._rows(sql) if row["sigma"] is not None]
 
     def wall_seconds(self) -> float | None:
-        """What all trials took on the device, None before the first has ended."""
+        """Sum the seconds that all trials took on the device; None before the first has ended."""
         total = self._rows("SELECT sum(json_extract(result, '$.wall_seconds')) AS total FROM trials")[0]["total"]
         return None if total is None else float(total)
 
     def proposal_cost(self, experiment: int) -> dict[str, Any]:
-        """Calls, tokens, dollars (None: not known) and models of what led to one experiment."""
+        """Sum calls, tokens and dollars (None: not known) of the proposals behind an experiment; name their models."""
         sql = (
             "SELECT count(*) AS calls, coalesce(sum(tokens_in), 0) AS tokens_in,"
             " coalesce(sum(tokens_out), 0) AS tokens_out, sum(usd) AS usd, coalesce(sum(usd IS NULL), 0) AS unknown,"

@@ -1,12 +1,8 @@
-"""The dashboard's server: reads the runs of a workspace, and changes nothing.
+"""The dashboard's server: it reads the runs of a workspace and changes nothing.
 
 Starlette and uvicorn, not the standard library's http.server, whose own page says that it is not for production: this
-one may listen beyond loopback, and keeps a connection open for every page that follows a run. They bring two packages,
-for what they stand on comes with litellm's client.
-
-Runs looked at for all pages at once: in one thread and at most so often, however many pages follow them.
-
-Data as JSON that every browser reads.
+server may listen beyond loopback, and keeps a connection open for every page that follows a run. They bring two
+packages of their own; everything they build on comes with litellm's client.
 """
 
 from __future__ import annotations
@@ -14,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,92 +21,41 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from autoresearch.core.errors import ArError
 from autoresearch.core.report.document.gather import yardsticks_of
 from autoresearch.core.report.follow import RunFollower
-from autoresearch.core.report.web import api
-from autoresearch.core.report.web.api import Quotas, overview
-from autoresearch.core.report.web.auth import Doors
-from autoresearch.core.report.web.queries import RunLookup
+from autoresearch.core.report.web import api, auth
+from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.store.reader import LEDGER_NAME
 
-
-def encode(data: Any) -> str:
-    """As JSON. A number that is not finite, which JSON does not know, becomes null."""
-    try:
-        return json.dumps(data, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        return json.dumps(_finite(data), allow_nan=False, separators=(",", ":"))
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    return [_finite(value) for value in data] if isinstance(data, list | tuple) else data
-
-
-LOOK_SECONDS = 0.5
-
-
-class Polling:
-    """The states of runs, as JSON."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "polling")
-        self._runs: dict[Path, tuple[RunFollower, dict[str, float]]] = {}
-        self._last: dict[Path, tuple[float, str]] = {}
-
-    async def state(self, folder: Path) -> str:
-        """The run's state, at most LOOK_SECONDS old. What is wrong with its ledger is a state, too."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, folder)
-
-    def close(self) -> None:
-        """Let the thread end."""
-        self._thread.shutdown(wait=False)
-
-    def _look(self, folder: Path) -> str:
-        at, text = self._last.get(folder, (-LOOK_SECONDS, ""))
-        if time.monotonic() - at < LOOK_SECONDS:
-            return text
-        try:
-            if folder not in self._runs:
-                reader = RunLookup(folder)
-                self._runs[folder] = RunFollower(reader), yardsticks_of(reader.run())
-            follower, yardsticks = self._runs[folder]
-            text = encode(api.state(follower.look(), yardsticks))
-        except (ArError, OSError) as error:
-            self._runs.pop(folder, None)  # the next look opens it again
-            text = encode({"tag": folder.name, "error": str(error)})
-        self._last[folder] = time.monotonic(), text
-        return text
-
-
 ASSETS = Path(__file__).with_name("assets")
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-ALIVE_SECONDS = 10.0
+ASSET_SUFFIXES = (".js", ".css", ".svg")
+"""Endings of the files in ASSETS that are served under /assets/."""
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at a run, however many pages follow it."""
+KEEP_ALIVE_SECONDS = 10.0
+"""Seconds of silence after which a stream sends a comment, so that no proxy closes it."""
 MAX_CONNECTIONS = 200
 MAX_RUNS = 100
-"""Laid side by side: the latest ones."""
+"""Number of runs shown side by side, the latest ones."""
 
 
 class Dashboard:
-    """Serves the runs in a folder until it is stopped. `token` is None on a loopback address."""
+    """The server of the runs in a folder. `token` is None on a loopback address."""
 
-    def __init__(self, address: tuple[str, int], runs: Path, *, token: str | None = None, quotas: Quotas) -> None:
-        """Listens from now on. Raises `OSError` when the address cannot be had."""
+    def __init__(self, address: tuple[str, int], runs: Path, *, token: str | None = None, quotas: api.Quotas) -> None:
+        """Begin to listen. Raises `OSError` when the address cannot be had."""
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.create_server(address, family=family)
         self.port = int(self._socket.getsockname()[1])
         self.runs, self._quotas, self._polling = runs, quotas, Polling()
         config = uvicorn.Config(
-            Starlette(routes=self._routes(), middleware=[Middleware(Doors, token=token)]),
+            Starlette(routes=self._routes(), middleware=auth.middleware(address[0], token)),
             log_config=None,
             log_level="error",
             access_log=False,
@@ -124,7 +70,7 @@ class Dashboard:
         self._server = uvicorn.Server(config)
 
     def serve(self) -> None:
-        """Until `stop`, or a signal, which is then raised again."""
+        """Serve until `stop`, or until a signal, which is then raised again."""
         try:
             self._server.run(sockets=[self._socket])
         finally:
@@ -132,15 +78,15 @@ class Dashboard:
             self._socket.close()
 
     def stop(self) -> None:
-        """Ends `serve`, from any thread; pages that follow a run are let go."""
+        """End `serve` and the streams of pages that follow a run. Any thread may call it."""
         self._server.should_exit = True
 
-    def _routes(self) -> list[Route]:
-        """Every address there is. All of them only read."""
+    def _routes(self) -> list[BaseRoute]:
+        """List every address there is. All of them only read."""
         return [
-            Route("/", _asset),
-            Route("/assets/{name}", _asset),
-            Route("/api/runs", self._answer(lambda request: self._side_by_side())),
+            Route("/", lambda request: FileResponse(ASSETS / "index.html")),
+            Mount("/assets", Assets(directory=ASSETS)),
+            Route("/api/runs", self._answer(lambda request: self._all_runs())),
             Route("/api/runs/{tag}/state", self._state),
             Route("/api/runs/{tag}/events", self._events),
             Route("/api/runs/{tag}/experiments", self._answer(self._experiments)),
@@ -149,7 +95,7 @@ class Dashboard:
         ]
 
     def _answer(self, find: Callable[[Request], Any]) -> Callable[[Request], Response]:
-        """A handler, run in a thread, that gives data or says what is wrong with the run."""
+        """Make a handler, run in a thread, that answers with data or says what is wrong with the run."""
 
         def handle(request: Request) -> Response:
             try:
@@ -160,7 +106,7 @@ class Dashboard:
         return handle
 
     def _folder(self, request: Request) -> Path:
-        """The run that is asked about, only if it is one of those there are."""
+        """Find the run that is asked about. The tag is compared, never made part of a path."""
         tag = request.path_params["tag"]
         found = next((folder for folder in self._folders() if folder.name == tag), None)
         if found is None:
@@ -176,25 +122,25 @@ class Dashboard:
             since = float(request.query_params.get("since", "0"))
         except ValueError:
             raise HTTPException(404, "`since` is a time in seconds\n") from None
-        with RunLookup(self._folder(request)) as reader:
+        with RunQueries(self._folder(request)) as reader:
             return api.experiments(reader, since)
 
     def _experiment(self, request: Request) -> dict[str, Any]:
-        with RunLookup(self._folder(request)) as reader:
+        with RunQueries(self._folder(request)) as reader:
             return api.experiment(reader, request.path_params["number"])
 
     def _overview(self, request: Request) -> dict[str, Any]:
-        with RunLookup(self._folder(request)) as reader:
-            return overview(reader, self._quotas)
+        with RunQueries(self._folder(request)) as reader:
+            return api.overview(reader, self._quotas)
 
-    def _side_by_side(self) -> list[dict[str, Any]]:
+    def _all_runs(self) -> list[dict[str, Any]]:
         found = []
         for folder in self._folders()[-MAX_RUNS:]:
             try:
-                with RunLookup(folder) as reader:
-                    found.append(api.side(reader))
+                with RunQueries(folder) as reader:
+                    found.append(api.run_summary(reader))
             except (ArError, OSError):
-                continue  # `ar status` says what is wrong with it; the others are still to be seen
+                continue  # `ar status` says what is wrong with it; the other runs are still shown
         return found
 
     async def _state(self, request: Request) -> Response:
@@ -204,20 +150,70 @@ class Dashboard:
         return StreamingResponse(self._changes(self._folder(request)), media_type="text/event-stream")
 
     async def _changes(self, folder: Path) -> AsyncIterator[str]:
-        """The state as server-sent events, whenever it has changed, until the page or the server goes."""
-        last, said = "", 0.0
+        """Yield the state as server-sent events whenever it has changed, until the page or the server goes."""
+        last, sent = "", 0.0
         while not self._server.should_exit:
             text = await self._polling.state(folder)
-            if text != last or time.monotonic() - said > ALIVE_SECONDS:
+            if text != last or time.monotonic() - sent > KEEP_ALIVE_SECONDS:
                 yield f"data: {text}\n\n" if text != last else ": alive\n\n"
-                last, said = text, time.monotonic()
+                last, sent = text, time.monotonic()
             await asyncio.sleep(LOOK_SECONDS)
 
 
-def _asset(request: Request) -> Response:
-    """A file of the page, only if it is one of those there are."""
-    name = request.path_params.get("name", "index.html")
-    path = next((file for file in ASSETS.iterdir() if file.name == name and file.suffix in KINDS), None)
-    if path is None:
-        raise HTTPException(404)
-    return Response(path.read_bytes(), media_type=KINDS[path.suffix])
+class Assets(StaticFiles):
+    """The page's own files. Starlette finds them and refuses paths that lead out; only ASSET_SUFFIXES are served."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """Find a file that lies directly in the folder and has a listed ending."""
+        if Path(path).name != path or not path.endswith(ASSET_SUFFIXES):
+            return "", None
+        return super().lookup_path(path)
+
+
+class Polling:
+    """The states of runs as JSON, looked at in one thread for all pages together."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "polling")
+        self._runs: dict[Path, tuple[RunFollower, dict[str, float]]] = {}
+        self._last: dict[Path, tuple[float, str]] = {}
+
+    async def state(self, folder: Path) -> str:
+        """Give the run's state, at most LOOK_SECONDS old. A damaged ledger is a state too, with an `error` in it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, folder)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False)
+
+    def _look(self, folder: Path) -> str:
+        at, text = self._last.get(folder, (-LOOK_SECONDS, ""))
+        if time.monotonic() - at < LOOK_SECONDS:
+            return text
+        try:
+            if folder not in self._runs:
+                reader = RunQueries(folder)
+                self._runs[folder] = RunFollower(reader), yardsticks_of(reader.run())
+            follower, yardsticks = self._runs[folder]
+            text = encode(api.state(follower.look(), yardsticks))
+        except (ArError, OSError) as error:
+            self._runs.pop(folder, None)  # the next look opens it again
+            text = encode({"tag": folder.name, "error": str(error)})
+        self._last[folder] = time.monotonic(), text
+        return text
+
+
+def encode(data: Any) -> str:
+    """Write data as JSON that every browser reads: a number that is not finite becomes null."""
+    try:
+        return json.dumps(data, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        return json.dumps(_finite(data), allow_nan=False, separators=(",", ":"))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, list | tuple) else data

@@ -149,7 +149,7 @@ function take(now) {
 function trials(now) {
   const nodes = now.running.map((one) => {
     const whole = element("div", null, "now"), words = element("p"), bar = element("progress");
-    words.append(link(`experiment ${one.n}`, now.tag, one.n), `${one.k > 1 ? `, trial ${one.k}` : ""}: ${one.words}`);
+    words.append(link(one.name, now.tag, one.n), `: ${one.progress}`);
     bar.value = one.share ?? 0;
     bar.setAttribute("aria-label", `experiment ${one.n}`);
     whole.append(words, element("p", one.hypothesis, "soft words"));

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from autoresearch.core.judge.posterior import SLAB, shrink
-from autoresearch.core.report.document.statistics import Prediction, certainty_of, posterior_span, score, spearman
+from autoresearch.core.report.document.statistics import Prediction, certainty_of, posterior_interval, score, spearman
 
 
 def test_the_posterior_interval_is_where_the_truth_is():
@@ -19,7 +19,7 @@ def test_the_posterior_interval_is_where_the_truth_is():
         truth = draw.gauss(0.0, draw.choices(scales, weights)[0] * sigma)
         if abs(truth + draw.gauss(0.0, error) - seen) < 0.0001:
             truths.append(truth)
-    span = posterior_span(seen, error, sigma)
+    span = posterior_interval(seen, error, sigma)
     inside = sum(span.low < truth < span.high for truth in truths) / len(truths)
     assert inside == pytest.approx(0.95, abs=0.02)
     assert sum(truth < span.low for truth in truths) / len(truths) == pytest.approx(0.025, abs=0.012)
@@ -27,7 +27,7 @@ def test_the_posterior_interval_is_where_the_truth_is():
 
 
 def test_a_far_difference_is_hardly_shrunken():
-    span = posterior_span(-1.0, 0.001, 0.001)
+    span = posterior_interval(-1.0, 0.001, 0.001)
     assert span.low < span.value < span.high < -0.9
 
 

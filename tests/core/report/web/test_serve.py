@@ -101,7 +101,15 @@ def test_a_server_that_is_stopped_ends_its_streams_in_good_order(workspace):
 @pytest.mark.parametrize(
     "path",
     [
-        *("/nothing", "/../ledger.sqlite", "/assets/..%2fserve.py", "/assets/nothing.js", "/api/runs/none/state"),
+        *(
+            "/nothing",
+            "/../ledger.sqlite",
+            "/assets/..%2fserver.py",
+            "/assets/index.html",
+            "/assets/%00.js",
+            "/assets/nothing.js",
+            "/api/runs/none/state",
+        ),
         *("/api/runs/..%2f..%2fx/state", f"{RUN}/experiment/99", f"{RUN}/experiment/x", f"{RUN}/experiments?since=x"),
     ],
 )
@@ -136,9 +144,11 @@ def test_every_answer_forbids_what_the_page_does_not_need(workspace):
 
 def test_a_name_that_points_here_from_elsewhere_is_refused(workspace):
     with served(workspace) as port:
-        assert ask(port, f"{RUN}/state", Host="evil.example")[0] == 403
-        assert ask(port, f"{RUN}/state", Host="[")[0] == 403
+        assert ask(port, f"{RUN}/state", Host="evil.example")[0] == 400
+        assert ask(port, f"{RUN}/state", Host="[")[0] == 400
         assert ask(port, f"{RUN}/state", Host=f"localhost:{port}")[0] == 200
+        assert ask(port, f"{RUN}/state", Host=f"[::1]:{port}")[0] == 200
+        assert "Content-Security-Policy" in ask(port, "/", Host="evil.example")[1]
     assert is_loopback("::1")
     assert not is_loopback("0.0.0.0")
 
