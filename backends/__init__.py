@@ -14,12 +14,12 @@ ROOT = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Every backend there is, by folder name."""
+    """List the backends by folder name."""
     return sorted(path.parent.name for path in ROOT.glob("*/runtime.py"))
 
 
 def folder(name: str) -> Path:
-    """The folder of a backend. Raises `KeyError` when there is none of that name."""
+    """Return the folder of a backend. Raises `KeyError` when there is none of that name."""
     if name not in names():
         raise KeyError(name)
     return ROOT / name

@@ -1,7 +1,8 @@
-"""What a train file and a runtime must offer. Imports no framework.
+"""The interfaces of a backend: what a train file and a runtime must offer. Imports no framework.
 
-Three parties meet here. The **core** owns data, clock, score and decision. The **train file** (edited by the
-researcher) owns the model. The **runtime** (frozen, one per backend) is the little that the core needs of a framework.
+Three parties meet here. The **core** owns data, clock, score and decision. The **train file**, which the researcher
+edits, owns the model. The **runtime**, one per backend and never edited, gives the core access to the framework:
+device, seeds, arrays, likelihoods and weights.
 """
 
 from __future__ import annotations
@@ -25,54 +26,60 @@ Packing = Literal["best_fit", "stream"]
 
 @dataclass(frozen=True)
 class Spec:
-    """What `build` is told."""
+    """The arguments of `build`."""
 
     vocab_size: int
     """Tokens in the prepared vocabulary, equal to the train file's VOCAB_SIZE."""
     eval_seq_len: int
-    """T at scoring: `logits` will be called with rows of this many tokens."""
+    """Row length T at scoring, in tokens."""
     seed: int
     device: str
-    """What the runtime computes on: "cuda", "cpu", "metal", "numpy"."""
+    """Kind of device that the runtime computes on: "cuda", "cpu", "metal", "numpy"."""
     tier: str
     """The preset's name: "h100", "rtx", "mac-max", "mac", "cpu", "demo"."""
 
 
 @dataclass(frozen=True)
 class BatchInfo:
-    """What comes with every real batch."""
+    """Counters that come with every real batch."""
 
     epoch: int
-    """Passes over the training text that are complete."""
+    """Number of complete passes over the training text."""
     tokens: int
-    """Training tokens handed out so far, this batch included."""
+    """Number of training tokens handed out so far, this batch included."""
 
 
 class Data(Protocol):
-    """The only way to training text. Given to `train`."""
+    """The only access to training text. Given to `train`."""
 
     def warmup(self, batch: int, seq: int) -> Iterator[tuple[Array, Array]]:
-        """Endless synthetic `(inputs, targets)`, each (batch, seq): for compiling. Does not start the clock."""
+        """Yield synthetic `(inputs, targets)`, each (batch, seq), without end, for compiling.
+
+        Does not start the clock.
+        """
         ...
 
     def batches(self, batch: int, seq: int, packing: Packing = "best_fit") -> Iterator[tuple[Array, Array, BatchInfo]]:
-        """Real `(inputs, targets, info)`, int arrays (batch, seq) on the device, until the deadline.
+        """Yield real `(inputs, targets, info)`, integer arrays (batch, seq) on the device, until the deadline.
 
-        The first one starts the clock. `targets[:, t]` is the token after `inputs[:, t]`.
+        The first batch starts the clock. `targets[:, t]` is the token after `inputs[:, t]`.
         """
         ...
 
     def documents(self) -> Iterator[np.ndarray]:
-        """Real documents, each BOS + tokens as uint16 (n,), for a train file that packs its own. Starts the clock."""
+        """Yield real documents, each BOS + tokens as uint16 (n,), for a train file that packs its own.
+
+        Starts the clock.
+        """
         ...
 
 
 class Clock(Protocol):
-    """The time that is left. The parent's clock rules; this is a view of it."""
+    """The trial's time. The deciding clock is in the parent process; this is a view of it."""
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is used, 0 before the first batch, at most 1."""
+        """Share of the budget that is used: 0 before the first batch, at most 1."""
         ...
 
     @property
@@ -82,11 +89,11 @@ class Clock(Protocol):
 
     @property
     def budget(self) -> float:
-        """Seconds of training that the trial is given."""
+        """Seconds of training in this trial."""
         ...
 
     def log(self, *, step: int, loss: float, **scalars: float) -> None:
-        """Send one point of the live curve. Cheap, never raises; converting a device array to float is the caller's."""
+        """Send one point of the live curve. Cheap, never raises. The caller converts device arrays to float."""
         ...
 
 
@@ -96,21 +103,21 @@ class TrainFile(Protocol):
     VOCAB_SIZE: int
 
     def build(self, spec: Spec) -> Model:
-        """A fresh model, drawn with `spec.seed`."""
+        """Return a fresh model, initialised with `spec.seed`."""
         ...
 
     def train(self, model: Model, data: Data, clock: Clock) -> Model:
-        """Train until the batches end; return the model to score."""
+        """Train until the batches end. Return the model to score."""
         ...
 
     def logits(self, model: Model, tokens: Array) -> Array:
-        """(B, T) -> (B, T, V): causal, pure, row by row. No dropout, no state."""
+        """Predict the next token: (B, T) -> (B, T, V). Causal, pure, row by row; no dropout, no state."""
         ...
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a runtime computes on, in words a person can check."""
+    """The device that a runtime computes on, described so that a person can check it."""
 
     kind: str
     """"cuda", "cpu", "metal" or "numpy"."""
@@ -118,17 +125,17 @@ class Device:
     """"NVIDIA H100 80GB HBM3", "Apple M4 Max", the CPU's model name ..."""
     memory_mb: float | None
     precision: str
-    """What the train file computes in by default on this device: "bf16", "fp32" ..."""
+    """Default precision of the train file on this device: "bf16", "fp32" ..."""
     framework: str
     """"torch 2.13.0", "mlx 0.32.4", "numpy 2.4.6"."""
     driver: str | None = None
     peak_flops: float | None = None
-    """Dense peak of that precision in FLOP/s from the vendor's data sheet; None where it is not known."""
+    """Dense peak at that precision in FLOP/s, from the vendor's data sheet; None where it is not known."""
     tier: str = "cpu"
-    """The preset that fits this device best."""
+    """Name of the preset that fits this device best."""
 
-    def words(self) -> str:
-        """What a score depends on beside the train file: device, framework and driver."""
+    def description(self) -> str:
+        """Describe what a score depends on beside the train file: device, framework and driver."""
         return ", ".join(part for part in (self.name, self.framework, self.driver and f"driver {self.driver}") if part)
 
 
@@ -138,43 +145,44 @@ class Operation:
 
     name: str
     seconds: float
-    """Its own time, without what it called: on the device where the framework can say, else on the host."""
+    """Seconds spent in it, calls to other operations excluded; of the device where the framework can tell, else of the
+    host."""
     calls: int
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a trace says."""
+    """The summary of a trace."""
 
     sections: Mapping[str, float]
-    """Seconds by part of a step, in the order of a step; one after another, not overlapping."""
+    """Seconds by part of a training step, in order; the parts do not overlap."""
     operations: Sequence[Operation]
-    """The longest first."""
+    """Operations, the longest first."""
     note: str
-    """How to read it, in one sentence."""
+    """One sentence on how to read the numbers."""
 
 
 class Trace(Protocol):
-    """Records what a framework does between `start` and `stop`."""
+    """A recorder of a framework's work between `start` and `stop`."""
 
     def start(self) -> None:
-        """Begin."""
+        """Begin recording."""
         ...
 
     def waiting(self) -> AbstractContextManager[Any]:
-        """Marks the time that the training loop waits for a batch."""
+        """Mark the time in which the training loop waits for a batch."""
         ...
 
     def stop(self) -> None:
-        """End; the device has been waited for."""
+        """End recording. The caller has waited for the device."""
         ...
 
     def profile(self) -> Profile:
-        """Sum up."""
+        """Summarise the recording."""
         ...
 
     def write(self, path: Path) -> None:
-        """Write all of it in the format of Chrome's tracing, gzipped."""
+        """Write the recording in the format of Chrome's tracing, gzipped."""
         ...
 
 
@@ -184,22 +192,28 @@ class Runtime(Protocol):
     NAME: str
 
     def unavailable(self) -> str | None:
-        """Why this backend cannot run here and the one-line fix, or None. Must not import the framework."""
+        """Say why this backend cannot run here, with a one-line fix; None when it can.
+
+        Must not import the framework.
+        """
         ...
 
     def launch_environment(self) -> Mapping[str, str]:
-        """Environment that a child needs before it starts (preloads, thread counts). Must not import the framework."""
+        """Return the variables that a child needs before it starts (preloads, thread counts).
+
+        Must not import the framework.
+        """
         ...
 
     def compile_caches(self) -> Sequence[str]:
-        """Folders where the framework keeps what it compiles, relative to a child's folder that holds `home` and `tmp`.
+        """List the folders of the framework's compile caches, relative to a child's folder that holds `home` and `tmp`.
 
         Must not import the framework.
         """
         ...
 
     def detect(self) -> Device:
-        """The device in use. May take seconds: it imports the framework."""
+        """Describe the device in use. May take seconds, because it imports the framework."""
         ...
 
     def seed(self, seed: int) -> None:
@@ -207,23 +221,23 @@ class Runtime(Protocol):
         ...
 
     def to_device(self, tokens: np.ndarray) -> Array:
-        """uint16 (B, T) in host memory -> an integer array on the device. The host array may be reused at once."""
+        """Copy uint16 (B, T) to an integer array on the device. The host array may be reused at once."""
         ...
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """A device array in host memory; floating types come back as float32."""
+        """Copy a device array to host memory; floating types become float32."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that was asked of it."""
+        """Wait until the device has finished all submitted work."""
         ...
 
     def inference(self, model: Model) -> AbstractContextManager[None]:
-        """No gradients, evaluation mode, inside the context."""
+        """Return a context in which the model is in evaluation mode and no gradients are recorded."""
         ...
 
     def nll(self, logits: Array, targets: Array) -> np.ndarray:
-        """Negative log-likelihood in nats, computed in float32 from logits of any float type.
+        """Compute negative log-likelihoods in nats, in float32, from logits of any float type.
 
         logits (B, T, V), targets (B, T) -> float32 (B, T) in host memory.
         """
@@ -238,7 +252,7 @@ class Runtime(Protocol):
         ...
 
     def parameter_count(self, model: Model) -> int:
-        """Scalars in trainable parameters, a shared one counted once."""
+        """Count the scalars in trainable parameters, a shared one once."""
         ...
 
     def reset_peak_memory(self) -> None:
@@ -246,16 +260,16 @@ class Runtime(Protocol):
         ...
 
     def peak_memory_mb(self) -> float | None:
-        """Peak device memory since the last reset in MiB, or None where the framework cannot say."""
+        """Return the peak device memory since the last reset in MiB; None where the framework cannot tell."""
         ...
 
     def products(self, size: int, precision: str) -> Callable[[int], None]:
-        """A function that takes n products of square matrices of that size, in "fp32" or "bf16", and waits for them.
+        """Return a function of n that computes n products of (size, size) matrices, in "fp32" or "bf16", and waits.
 
         Raises ValueError for a precision that the framework does not have.
         """
         ...
 
     def trace(self) -> Trace | None:
-        """A recorder by the framework's own profiler, or None where it has none."""
+        """Return a recorder that uses the framework's own profiler; None where it has none."""
         ...

@@ -125,7 +125,7 @@ def rate(folder: Path, address: str, count: int, seconds: float) -> float:
     prepared = _prepared(arena, folder)
     cluster, corpus = RayCluster(address), describe_corpus(prepared.folder)
     found = survey(cluster, "null", corpus)
-    machine = choose_device(found).words()
+    machine = choose_device(found).description()
     executor: Any = FleetExecutor(cluster, NodeRequirements("null", machine, code_sha256("null")), corpus, found)
     executor.spans = [[0.0, 0.0]]  # read by the idle benchmark's model; with this it answers at once
     preset = load_presets(Path(backends.__path__[0]) / "null" / "presets.toml")["demo"]

@@ -1,4 +1,4 @@
-"""What the core needs of PyTorch (`contract.Runtime`). Frozen: a researcher edits train.py, never this file.
+"""The cuda backend's runtime, on PyTorch (see `contract.Runtime`). A researcher edits train.py, never this file.
 
 Importing this module does not import torch; its functions do, on first use.
 """
@@ -23,10 +23,11 @@ from autoresearch.backends.contract import Array, Device, Model, Trace
 NAME = "cuda"
 
 NLL_BYTES = {"cuda": 256 * 2**20, "cpu": 4 * 2**20}
-"""Float32 logits that `nll` holds at a time: on a processor, what stays near it."""
+"""Bytes of float32 logits that `nll` holds at a time. On a CPU they should stay in its cache."""
 
 PEAK_FLOPS: tuple[tuple[str, float], ...] = (
-    # (part of the device's name, dense bfloat16 FLOP/s), from NVIDIA's data sheets; the first match counts.
+    # (part of the device's name, dense bfloat16 FLOP/s), from NVIDIA's data sheets. The first match counts, so a longer
+    # name stands before the shorter one that it contains.
     ("GB200", 2.5e15),  # GB200 NVL72 data sheet, half of the sparse figure, per GPU
     ("B200", 2.25e15),  # DGX B200 data sheet, half of the sparse figure
     ("H200 NVL", 835e12),  # H200 data sheet
@@ -47,17 +48,18 @@ PEAK_FLOPS: tuple[tuple[str, float], ...] = (
 
 
 def unavailable() -> str | None:
-    """Why this backend cannot run here and the fix, or None."""
+    """Say why this backend cannot run here, with the fix; None when it can."""
     if importlib.util.find_spec("torch") is None:
         return "PyTorch is not installed. Fix: pip install 'autoresearch-dual[cuda]'"
     return None
 
 
 def launch_environment() -> Mapping[str, str]:
-    """Threads for the CPU, an allocator that does not fragment for CUDA, where downloaded kernels are found.
+    """Return thread counts for the CPU, an allocator that does not fragment for CUDA, and the folder of the kernels.
 
-    The kernels lie in this Python's environment, which a child may read: it has no network and no home of yours.
-    Waiting threads sleep instead of spinning: on a busy machine a spinning pair takes the time of the one it waits for.
+    Downloaded kernels lie in this Python's environment, which a child can read: it has no network and not your home
+    folder. Waiting threads sleep instead of spinning: on a busy machine a spinning thread takes time from the thread it
+    waits for.
     """
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
@@ -70,12 +72,12 @@ def launch_environment() -> Mapping[str, str]:
 
 
 def compile_caches() -> Sequence[str]:
-    """Of Inductor, which also keeps Triton's; the user's name in a child is "trial"."""
+    """List the cache of Inductor, which includes Triton's. The user's name in a child is "trial"."""
     return ("tmp/torchinductor_trial",)
 
 
 def detect() -> Device:
-    """The GPU if PyTorch sees one, else this machine's CPU."""
+    """Describe the GPU if PyTorch sees one, else this machine's CPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -102,12 +104,12 @@ def detect() -> Device:
 
 
 def peak_flops(name: str) -> float | None:
-    """Dense bfloat16 FLOP/s of the card of that name; None where it is not known."""
+    """Look up the dense bfloat16 FLOP/s of a card by its name; None where it is not known."""
     return next((peak for part, peak in PEAK_FLOPS if part in name), None)
 
 
 def tier_of(major: int, memory_bytes: int) -> str:
-    """The preset for a card: its compute capability's major number, and its memory."""
+    """Choose the preset for a card by the major number of its compute capability and its memory."""
     return "h100" if major in (9, 10) and memory_bytes >= 70e9 else "rtx"  # Hopper, data-centre Blackwell
 
 
@@ -119,9 +121,9 @@ def seed(seed: int) -> None:
 
 
 class _PinnedPair:
-    """Two page-locked buffers for copies to the GPU; an event says when the copy out of each is done.
+    """Two page-locked buffers for copies to the GPU, used in turn; an event each says when its copy is done.
 
-    With one buffer, the next batch could overwrite one that is still on its way.
+    A copy returns before it has happened. With one buffer, the next batch would have to wait for it, or overwrite it.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -132,10 +134,10 @@ class _PinnedPair:
         self.turn = 0
 
     def send(self, tokens: np.ndarray) -> Array:
-        """A copy of tokens on the GPU; the host array is free when this returns."""
+        """Copy tokens to the GPU. The host array may be reused when this returns."""
         buffer, copied = self.buffers[self.turn], self.copied[self.turn]
         self.turn = 1 - self.turn
-        copied.synchronize()
+        copied.synchronize()  # the copy of two batches ago: normally long done
         buffer.numpy()[...] = tokens
         sent = buffer.to("cuda", non_blocking=True)
         copied.record()
@@ -148,7 +150,7 @@ def _pinned_pair(shape: tuple[int, ...]) -> _PinnedPair:
 
 
 def to_device(tokens: np.ndarray) -> Array:
-    """uint16 (B, T) -> int64 (B, T) on the device."""
+    """Copy uint16 (B, T) to int64 (B, T) on the device."""
     import torch
 
     if torch.cuda.is_available():
@@ -157,13 +159,13 @@ def to_device(tokens: np.ndarray) -> Array:
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """In host memory; floating types as float32."""
+    """Copy an array to host memory; floating types become float32."""
     array = array.detach()
     return (array.float() if array.is_floating_point() else array).cpu().numpy()
 
 
 def synchronize() -> None:
-    """Wait for the GPU; a CPU has always finished."""
+    """Wait for the GPU. On a CPU, PyTorch has always finished."""
     import torch
 
     if torch.cuda.is_available():
@@ -172,7 +174,7 @@ def synchronize() -> None:
 
 @contextmanager
 def inference(model: Model) -> Iterator[None]:
-    """Evaluation mode without gradients; the model's mode is restored."""
+    """Switch to evaluation mode without gradients, and restore the model's mode afterwards."""
     import torch
 
     training = model.training
@@ -185,7 +187,7 @@ def inference(model: Model) -> Iterator[None]:
 
 
 def nll(logits: Array, targets: Array) -> np.ndarray:
-    """logits (B, T, V), targets (B, T) -> float32 nats (B, T), some tokens at a time to bound the memory."""
+    """Compute (B, T, V), (B, T) -> float32 nats (B, T), a group of tokens at a time to bound the memory."""
     import torch
 
     scores, wanted = logits.flatten(0, 1), targets.flatten().long()
@@ -199,7 +201,7 @@ def nll(logits: Array, targets: Array) -> np.ndarray:
 
 
 def save_weights(model: Model, path: Path) -> None:
-    """Write the state dict as safetensors, floats in float32, a shared tensor once (under its first name)."""
+    """Write the state dict as safetensors: floats in float32, a shared tensor once, under its first name."""
     from safetensors.torch import save_file
 
     save_file(_distinct(model), path)
@@ -227,11 +229,11 @@ def load_weights(model: Model, path: Path) -> None:
 
 
 def _distinct(model: Model) -> dict[str, Any]:
-    """The state dict on the host, contiguous, float32, each storage once."""
+    """Copy the state dict to the host: contiguous, float32, each storage once."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
     distinct = {}
     for name, value in model.state_dict().items():
-        key = (value.data_ptr(), tuple(value.shape))
+        key = (value.data_ptr(), tuple(value.shape))  # tied tensors share both; views of other shapes are kept
         if value.numel() and key in seen:
             continue
         seen.add(key)
@@ -241,12 +243,12 @@ def _distinct(model: Model) -> dict[str, Any]:
 
 
 def parameter_count(model: Model) -> int:
-    """Scalars in trainable parameters, a shared one counted once."""
+    """Count the scalars in trainable parameters, a shared one once."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def reset_peak_memory() -> None:
-    """Forget the GPU's peak so far."""
+    """Forget the GPU's peak memory so far."""
     import torch
 
     if torch.cuda.is_available():
@@ -254,14 +256,14 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float | None:
-    """The GPU's peak since the last reset in MiB; None on a CPU."""
+    """Return the GPU's peak memory since the last reset in MiB; None on a CPU."""
     import torch
 
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
 
 
 def products(size: int, precision: str) -> Callable[[int], None]:
-    """n products of (size, size) matrices, one after another."""
+    """Return a function of n that computes n products of (size, size) matrices, one after another."""
     import torch
 
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -278,14 +280,14 @@ def products(size: int, precision: str) -> Callable[[int], None]:
 
 
 def trace() -> Trace:
-    """PyTorch's profiler."""
+    """Return a recorder that uses PyTorch's profiler."""
     from autoresearch.backends.cuda.trace import TorchTrace
 
     return TorchTrace()
 
 
 def _cpu_name() -> str:
-    """The processor's model name."""
+    """Read the processor's model name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -294,7 +296,7 @@ def _cpu_name() -> str:
 
 
 def _driver() -> str:
-    """Driver and CUDA version. The driver's own number comes from NVML where nvidia-ml-py is installed."""
+    """Return driver and CUDA version. The driver's number is known only where nvidia-ml-py is installed."""
     import torch
 
     cuda = f"CUDA {torch.version.cuda}"

@@ -1,4 +1,4 @@
-"""A trace by PyTorch's profiler. Frozen, like runtime.py; imported when a trial is profiled."""
+"""A trace by PyTorch's profiler. Part of the runtime; imported only when a trial is profiled."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from autoresearch.backends.contract import Operation, Profile
 
 WAITING = "waiting for a batch"
 BACKWARD = "autograd::engine::evaluate_function"
-"""How the profiler names every node of the backward pass."""
+"""Beginning of the profiler's name for every node of the backward pass."""
 
 
 class TorchTrace:
-    """Host events, and device events where there is a GPU."""
+    """Implements `Trace`: records host events, and device events where there is a GPU."""
 
     def __init__(self) -> None:
         self._cuda = torch.cuda.is_available()
@@ -27,23 +27,23 @@ class TorchTrace:
         self._profiler = profile(activities=activities)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin recording."""
         self._profiler.start()
 
     def waiting(self) -> AbstractContextManager[Any]:
-        """A named range."""
+        """Mark a named range of the trace."""
         return record_function(WAITING)
 
     def stop(self) -> None:
-        """End."""
+        """End recording."""
         self._profiler.stop()
 
     def write(self, path: Path) -> None:
-        """The name must end in .gz."""
+        """Write the recording in the format of Chrome's tracing. The name must end in .gz."""
         self._profiler.export_chrome_trace(str(path))
 
     def profile(self) -> Profile:
-        """Parts of a step by the host's clock; operations by their own time, on the GPU where there is one."""
+        """Summarise parts of a step by the host's clock and operations by their own time, the GPU's if there is one."""
         events = [event for event in self._profiler.events() if event.device_type == torch.autograd.DeviceType.CPU]
         own: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
         for event in events:
@@ -59,10 +59,10 @@ class TorchTrace:
 
 
 def sections(events: list[Any]) -> dict[str, float]:
-    """Seconds of waiting, forward, backward and what comes after it, summed over the batches.
+    """Divide the time into waiting, forward, backward and the rest. Return seconds, summed over the batches.
 
-    Backward lasts from the first to the last node that autograd evaluates between two batches; what comes before it is
-    forward, what comes after it the optimizer step and logging. Where there is no backward, all is forward.
+    Backward lasts from the first to the last node that autograd evaluates between two batches. The time before it is
+    forward, the time after it the optimizer step and logging. Without a backward pass, all of it is forward.
     """
     waits = sorted((event.time_range.start, event.time_range.end) for event in events if event.name == WAITING)
     nodes = sorted((e.time_range.start, e.time_range.end) for e in events if e.name.startswith(BACKWARD))

@@ -1,7 +1,7 @@
-"""What the core needs of MLX: moving arrays, the score's log-likelihoods, weights on disk, the device in words.
+"""The mlx backend's runtime (see `contract.Runtime`). A researcher edits train.py, never this file.
 
 Runs on Apple silicon (Metal), on Linux CPUs, and with `mlx[cuda12]` on NVIDIA cards. Importing this module does not
-import MLX. Weights are the arrays that `Module.parameters()` lists; an attribute whose name starts with an underscore
+import MLX. Weights are the arrays that `Module.parameters()` lists. An attribute whose name starts with an underscore
 is not one of them, so `build` must be able to make it again.
 """
 
@@ -26,14 +26,15 @@ NAME = "mlx"
 
 _INSTALL = "pip install 'autoresearch-dual[mlx]'"
 NLL_ROWS = 256
-"""Rows of logits that `nll` takes at a time on a CPU: they stay in its cache."""
+"""Rows of logits that `nll` processes at a time on a CPU, so that they stay in its cache."""
 
 _MAX_BLAS_THREADS = 16
-"""Matrices of a model that fits a CPU are small: more threads cost more in waiting than they save."""
+"""Largest number of BLAS threads. The matrices of a model for a CPU are small: more threads wait more than they
+save."""
 
 
 def unavailable() -> str | None:
-    """Why MLX cannot run here and the one-line fix, or None."""
+    """Say why MLX cannot run here, with a one-line fix; None when it can."""
     if sys.platform == "darwin" and platform.machine() != "arm64":
         return "MLX needs Apple silicon or Linux; this is an Intel Mac. Use --backend cuda, which runs on its CPU."
     if sys.platform not in ("darwin", "linux"):
@@ -46,13 +47,16 @@ def unavailable() -> str | None:
 
 
 def _linux_library_installed() -> bool:
-    """On Linux the package `mlx` is only the bindings; the library comes with one of these."""
+    """Return whether MLX's library is there.
+
+    On Linux the package `mlx` holds only bindings; mlx-cpu or mlx-cuda bring it.
+    """
     names = {(distribution.metadata["Name"] or "").lower() for distribution in importlib.metadata.distributions()}
     return any(name.startswith(("mlx-cpu", "mlx-cuda")) for name in names)
 
 
 def launch_environment() -> Mapping[str, str]:
-    """On Linux, preload OpenBLAS where there is one: the BLAS inside the wheel is the slow reference implementation."""
+    """Preload OpenBLAS on Linux where there is one: the BLAS inside the wheel is the slow reference implementation."""
     library = find_openblas() if sys.platform == "linux" else None
     if library is None:
         return {}
@@ -61,7 +65,7 @@ def launch_environment() -> Mapping[str, str]:
 
 
 def find_openblas(root: Path = Path("/")) -> Path | None:
-    """The system's OpenBLAS, the one with its own threads first. `root` is the file system's, or a test's."""
+    """Find the system's OpenBLAS, the build with its own threads first. `root` is / except in tests."""
     triplet = f"usr/lib/{platform.machine()}-linux-gnu"
     candidates = [
         f"{triplet}/openblas-pthread/libopenblas.so.0",  # Debian, Ubuntu: libopenblas0-pthread
@@ -77,20 +81,20 @@ def find_openblas(root: Path = Path("/")) -> Path | None:
 
 
 def openblas_in_use() -> bool:
-    """Whether MLX's matrix products go to OpenBLAS: a preloaded library's symbols come before the bundled one's.
+    """Return whether MLX's matrix products go to OpenBLAS: a preloaded library's symbols come before the bundled one's.
 
-    Looked up in the global scope, where the private OpenBLAS of numpy's wheel is not.
+    It is looked up in the process's global scope, which does not hold the private OpenBLAS of numpy's wheel.
     """
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "openblas_get_config")
 
 
 def compile_caches() -> Sequence[str]:
-    """Of the CPU build, which calls a C++ compiler for every fused kernel; Metal keeps its own."""
+    """List the cache of the CPU build, which calls a C++ compiler for every fused kernel. Metal keeps its own."""
     return ("tmp/mlx",)
 
 
 def detect() -> Device:
-    """The device that MLX computes on by default."""
+    """Describe the device that MLX computes on by default."""
     import mlx.core as mx
 
     version = f"mlx {importlib.metadata.version('mlx')}"
@@ -110,17 +114,17 @@ def detect() -> Device:
 
 
 def apple_tier(chip: str) -> str:
-    """The preset for a chip: "Apple M4 Max" and "Apple M3 Ultra" have several times the GPU cores of the rest."""
+    """Choose the preset for a chip: a Max or an Ultra has several times the GPU cores of the others."""
     return "mac-max" if chip.endswith((" Max", " Ultra")) else "mac"
 
 
 def _device_info(mx: Any) -> Mapping[str, Any]:
-    """MLX moved this function out of `mx.metal` during 0.30."""
+    """Return MLX's description of the device. The function left `mx.metal` during MLX 0.30."""
     return dict(mx.device_info() if hasattr(mx, "device_info") else mx.metal.device_info())
 
 
 def _cpu_name() -> str | None:
-    """The model's name as Linux gives it; not every architecture does."""
+    """Read the processor's model name on Linux; None where the architecture does not state it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -136,21 +140,21 @@ def seed(seed: int) -> None:
 
 
 def to_device(tokens: np.ndarray) -> Array:
-    """uint16 (B, T) -> int32 (B, T). MLX copies the host's memory at once."""
+    """Copy uint16 (B, T) to int32 (B, T). MLX copies the host's memory at once."""
     import mlx.core as mx
 
     return mx.array(tokens.astype(np.int32))
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """A device array in host memory, floating types as float32."""
+    """Copy a device array to host memory; floating types become float32."""
     import mlx.core as mx
 
     return np.array(array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array)
 
 
 def synchronize() -> None:
-    """Wait until everything that was handed to the device is done."""
+    """Wait until the device has finished all submitted work."""
     import mlx.core as mx
 
     mx.synchronize()
@@ -158,7 +162,7 @@ def synchronize() -> None:
 
 @contextmanager
 def inference(model: Model) -> Iterator[None]:
-    """Evaluation mode. MLX computes gradients only where they are asked for, so there is nothing to switch off."""
+    """Switch to evaluation mode. MLX computes gradients only on request, so there is nothing else to switch off."""
     was_training = model.training
     model.eval()
     try:
@@ -168,7 +172,7 @@ def inference(model: Model) -> Iterator[None]:
 
 
 def nll(logits: Array, targets: Array) -> np.ndarray:
-    """-log softmax(logits)[target] in nats. logits (B, T, V), targets (B, T) -> float32 (B, T)."""
+    """Compute -log softmax(logits)[target] in nats: (B, T, V), (B, T) -> float32 (B, T)."""
     import mlx.core as mx
 
     if mx.default_device().type == mx.DeviceType.cpu:
@@ -179,7 +183,7 @@ def nll(logits: Array, targets: Array) -> np.ndarray:
 
 
 def _host_nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The same in numpy, some rows at a time: on a CPU, MLX takes its exponentials one by one."""
+    """Compute the same in numpy, a group of rows at a time: on a CPU, MLX computes its exponentials one by one."""
     scores, wanted = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1, 1).astype(np.int64)
     out = np.empty(len(scores), np.float32)
     for start in range(0, len(scores), NLL_ROWS):
@@ -229,7 +233,7 @@ def _weights(model: Model) -> dict[str, Array]:
 
 
 def parameter_count(model: Model) -> int:
-    """Scalars in trainable parameters, a shared one counted once."""
+    """Count the scalars in trainable parameters, a shared one once."""
     from mlx.utils import tree_flatten
 
     distinct = {id(array): array.size for _, array in tree_flatten(model.trainable_parameters())}
@@ -244,18 +248,21 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float | None:
-    """Peak of what MLX allocated since the last reset, in MiB."""
+    """Return the peak of MLX's allocations since the last reset in MiB."""
     import mlx.core as mx
 
     return mx.get_peak_memory() / 2**20
 
 
 def products(size: int, precision: str) -> Callable[[int], None]:
-    """n products of (size, size) matrices, each with the one before, so that none is left out."""
+    """Return a function of n that computes n products of (size, size) matrices.
+
+    Each has the one before as a factor, so that MLX, which computes lazily, skips none.
+    """
     import mlx.core as mx
 
     dtype = {"fp32": mx.float32, "bf16": mx.bfloat16}[precision]
-    # Of about this scale, products keep the size of their factors.
+    # With a standard deviation of size^-1/2, a product's entries keep the scale of its factors' entries.
     a, b = ((mx.random.normal((size, size)) * size**-0.5).astype(dtype) for _ in range(2))
     mx.eval(a, b)
 
@@ -269,5 +276,5 @@ def products(size: int, precision: str) -> Callable[[int], None]:
 
 
 def trace() -> Trace | None:
-    """None: MLX has no profiler of its own that runs everywhere; the core times the host."""
+    """Return None: MLX has no profiler that runs everywhere. The core times the host."""
     return None

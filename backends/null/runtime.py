@@ -1,4 +1,4 @@
-"""The frozen part of the null backend: numpy arrays are the device, a model is a dict of named arrays."""
+"""The null backend's runtime: numpy arrays in host memory; a model is a dict of named arrays."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ NAME = "null"
 
 
 def unavailable() -> str | None:
-    """Never: numpy is a dependency of the core."""
+    """Return None: numpy is always installed."""
     return None
 
 
 def launch_environment() -> Mapping[str, str]:
-    """One BLAS thread: the arrays are too small to share out."""
+    """Use one BLAS thread: the arrays are too small to divide."""
     return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def compile_caches() -> Sequence[str]:
-    """numpy compiles nothing."""
+    """Return none: numpy compiles nothing."""
     return ()
 
 
 def detect() -> Device:
-    """The processor, without a data sheet: no MFU is shown."""
+    """Describe the processor. Its peak is not known, so no MFU is shown."""
     import numpy as np
 
     name = platform.processor() or platform.machine()
@@ -49,34 +49,35 @@ def seed(seed: int) -> None:
 
 
 def to_device(tokens: np.ndarray) -> np.ndarray:
-    """uint16 (B, T) -> int64 (B, T), a copy."""
+    """Copy uint16 (B, T) to int64 (B, T)."""
     import numpy as np
 
     return tokens.astype(np.int64)
 
 
 def to_numpy(array: np.ndarray) -> np.ndarray:
-    """The array itself; floating types as float32."""
+    """Return the array itself; floating types as float32."""
     import numpy as np
 
     return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
 
 def synchronize() -> None:
-    """Nothing to wait for: numpy computes when asked."""
+    """Do nothing: numpy computes at once."""
 
 
 @contextmanager
 def inference(model: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Nothing to switch off: there is no tape and no dropout."""
+    """Do nothing: the model records no gradients and has no dropout."""
     yield
 
 
 def nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """logits (B, T, V), targets (B, T) -> float32 (B, T) in nats: log-sum-exp minus the target's logit."""
+    """Compute log-sum-exp minus the target's logit: (B, T, V), (B, T) -> float32 (B, T) in nats."""
     import numpy as np
 
     scores = logits.astype(np.float32)
+    # The largest logit is taken out before exp, so that nothing overflows.
     peak = scores.max(axis=-1)
     total = np.log(np.exp(scores - peak[..., None]).sum(axis=-1))
     picked = np.take_along_axis(scores, np.asarray(targets, dtype=np.int64)[..., None], axis=-1)[..., 0]
@@ -104,24 +105,24 @@ def load_weights(model: dict[str, np.ndarray], path: Path) -> None:
 
 
 def parameter_count(model: Mapping[str, np.ndarray]) -> int:
-    """Scalars in all arrays, a shared one counted once."""
+    """Count the scalars in all arrays, a shared one once."""
     return sum(array.size for array in {id(array): array for array in model.values()}.values())
 
 
 def reset_peak_memory() -> None:
-    """Nothing to reset: host memory is measured by the parent."""
+    """Do nothing: the parent measures host memory."""
 
 
 def peak_memory_mb() -> float | None:
-    """None: numpy cannot say."""
+    """Return None: numpy does not know."""
     return None
 
 
 def products(size: int, precision: str) -> Callable[[int], None]:
-    """Raises ValueError: the bigram model multiplies nothing, so a product's speed would be no yardstick for it."""
+    """Raise ValueError: the bigram model multiplies no matrices, so their speed would say nothing about it."""
     raise ValueError(f"no products of {size} x {size} in {precision}: the null model is a table")
 
 
 def trace() -> Trace | None:
-    """None: the core times the host."""
+    """Return None: the core times the host."""
     return None

@@ -125,7 +125,7 @@ class NodeRequirements:
 
     backend: str
     machine: str
-    """Device, framework and driver, as `Device.words` returns them."""
+    """Device, framework and driver, as `Device.description` returns them."""
     code: str
     """SHA-256 of all code that decides scores."""
     isolation: IsolationLevel = "process"
@@ -135,8 +135,8 @@ class NodeRequirements:
         """Explain why trials of this run cannot run on a node; None when they can."""
         if node.device is None:
             return node.trouble
-        if node.device.words() != self.machine:
-            return f"it has {node.device.words()}, and this run's trials are on {self.machine}"
+        if node.device.description() != self.machine:
+            return f"it has {node.device.description()}, and this run's trials are on {self.machine}"
         if node.code != self.code:
             return "its ar is not the same as here (install the same version on both)"
         if STRENGTH[node.isolation] < STRENGTH[self.isolation]:
@@ -179,7 +179,7 @@ class SurveyedNode:
     def description(self) -> str:
         """Name the device, or say why there is none."""
         if self.device is not None:
-            return self.device.words()
+            return self.device.description()
         return str(self.info.trouble if self.info else self.trouble)
 
 
@@ -220,9 +220,9 @@ def choose_device(found: Survey, *, like: str | None = None, before: str = "") -
     devices: dict[str, Device] = {}
     for name, node in sorted(found.items()):
         device = node.device
-        if device is not None and (like is None or like.lower() in device.words().lower()):
-            devices.setdefault(device.words(), device)
-            slots[device.words()] += len(slots_of(name, node.resources, device.kind))
+        if device is not None and (like is None or like.lower() in device.description().lower()):
+            devices.setdefault(device.description(), device)
+            slots[device.description()] += len(slots_of(name, node.resources, device.kind))
     if not +slots:  # unary plus drops the kinds without a slot
         nodes = "; ".join(sorted({node.description() for node in found.values()}))
         raise PrerequisiteError(

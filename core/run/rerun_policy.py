@@ -89,7 +89,7 @@ class DeviceWatch:
         probe: Callable[[str], Device] = probe_device,
         pauses: Sequence[float] = PAUSES_SECONDS,
     ) -> None:
-        """`machine` is the run's, as `Device.words` names it; "" accepts any. `probe` looks for a backend's device."""
+        """`machine` is the run's, by `Device.description`; "" accepts any. `probe` looks for a backend's device."""
         self.backend, self.machine = backend, machine
         self._probe, self._pauses = probe, pauses
 
@@ -119,7 +119,7 @@ class DeviceWatch:
     def _missing(self) -> str | None:
         """Look at the device; return what is wrong, or None."""
         try:
-            found = self._probe(self.backend).words()
+            found = self._probe(self.backend).description()
         except ArError as error:
             return error.message.rstrip(".")
         return f"found {found} in place of {self.machine}" if self.machine and found != self.machine else None

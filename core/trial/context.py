@@ -70,7 +70,7 @@ class Measurements:
             seed=request.seed,
             backend=request.backend,
             device=self.device.name if self.device else None,
-            machine=self.device.words() if self.device else None,
+            machine=self.device.description() if self.device else None,
             preset=request.preset,
             isolation=self.isolation,
             audit=self.audit,

@@ -138,7 +138,7 @@ def configure(
         judge=wishes.judge or was.get("judge", DEFAULT_JUDGE),
         calibrate=wishes.calibrate or was.get("calibrate", 1 if was else CALIBRATE),
         device=device.name,
-        machine=device.words(),
+        machine=device.description(),
         ar_version=__version__,
     )
     return config, prepared

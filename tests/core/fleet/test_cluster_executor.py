@@ -27,8 +27,8 @@ from autoresearch.core.trial.supervisor import TrialCancelled
 CPU = Device("numpy", "A CPU", 1000.0, "fp32", "numpy 2")
 H100 = Device("cuda", "NVIDIA H100", 80000.0, "bf16", "torch 2")
 A100 = Device("cuda", "NVIDIA A100", 40000.0, "bf16", "torch 2")
-WANTED = NodeRequirements("null", CPU.words(), "same")
-OK = {"status": "ok", "seed": 0, "backend": "null", "preset": "demo", "machine": CPU.words()}
+WANTED = NodeRequirements("null", CPU.description(), "same")
+OK = {"status": "ok", "seed": 0, "backend": "null", "preset": "demo", "machine": CPU.description()}
 
 
 def node(device: Device | None = CPU, **changes: Any) -> NodeInfo:
@@ -94,7 +94,7 @@ def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_slot(corp
         "f": PrerequisiteError("ar is not installed"),
         "g": node(has_corpus=False),
     }
-    wanted = NodeRequirements("null", CPU.words(), "same", "landlock")
+    wanted = NodeRequirements("null", CPU.description(), "same", "landlock")
     executor = FleetExecutor(Played(there), wanted, corpus, say=said.append)
     assert executor.capacity() == 2
     assert executor.isolation == "bubblewrap"
@@ -118,7 +118,7 @@ def test_the_device_of_a_run_is_the_kind_with_the_most_slots_or_the_one_it_had()
     found = survey(cluster, "cuda")
     assert choose_device(found) == H100
     assert choose_device(found, like="a100") == A100
-    assert choose_device(found, before=A100.words()) == A100
+    assert choose_device(found, before=A100.description()) == A100
     with pytest.raises(PrerequisiteError, match=r"on 'B200'.*NVIDIA A100, torch 2; NVIDIA H100"):
         choose_device(found, like="B200")
 

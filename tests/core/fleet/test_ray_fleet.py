@@ -76,7 +76,9 @@ def test_a_fleet_of_two_nodes(nodes: tuple, prepared: Prepared, tmp_path: Path) 
     two_loops_share_the_slots(cluster, nodes[0].address, tmp_path / "loops")
     found = survey(cluster, "null", corpus)
     device = choose_device(found)
-    executor = FleetExecutor(cluster, NodeRequirements("null", device.words(), code_sha256("null")), corpus, found)
+    executor = FleetExecutor(
+        cluster, NodeRequirements("null", device.description(), code_sha256("null")), corpus, found
+    )
     try:
         two_nodes_run_two_trials_at_once(executor, prepared, tmp_path)
         a_trial_that_cannot_be_run_says_why(executor, prepared, tmp_path)

@@ -180,7 +180,7 @@ def run_report(tag: str, host: str, **changes: Any) -> RunUsage:
             "host": host,
             "folder": f"/w/runs/{tag}",
             "priority": 2.0,
-            "machine": CPU.words(),
+            "machine": CPU.description(),
             "places": [("aa11", "cpu", 0), ("ab22", "cpu", 0)],
             "used": [("aa11", "cpu", 0)],
             "device_seconds": 60.0,
@@ -220,7 +220,7 @@ def test_a_run_is_found_by_its_tag_and_a_node_by_host_address_or_id() -> None:
 def test_the_tables_say_what_runs_where() -> None:
     report = FleetUsage(runs=[run_report("night", "box", places=[("aa11", "cpu", 0)])], drained=["ab22"])
     rows = [list(node_row(one)) for one in node_records(NODES, report)]
-    assert rows[0] == ["aa11", "big", "10.0.0.1", CPU.words(), "1", "night", ""]
+    assert rows[0] == ["aa11", "big", "10.0.0.1", CPU.description(), "1", "night", ""]
     assert rows[1] == ["ab22", "big", "10.0.0.1", "8 cores, 2 GPUs", "-", "-", "drained"]
     assert rows[2][3] == "none: it runs no trials"
     run = {**run_report("night", "box"), "used": 1, "places": 2}
