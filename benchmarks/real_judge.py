@@ -23,7 +23,8 @@ from typing import Any
 
 from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
 from autoresearch.core.cli.main import run as ar
-from autoresearch.core.cli.run.resolve import Wishes, configure
+from autoresearch.core.cli.run.options import RunOverrides
+from autoresearch.core.cli.run.resolve import configure
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.noise import PRIORS
@@ -103,8 +104,8 @@ def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, 
     backend = resolve_backend(settings)
     preset = resolve_preset(settings, backend)
     device = probe_device(backend.name)
-    wishes = Wishes("racing", CALIBRATE, budget, None, None, None)
-    config, _ = configure(settings, backend.name, preset, device, wishes, None)
+    overrides = RunOverrides(judge="racing", calibrate=CALIBRATE, budget=budget)
+    config, _ = configure(settings, backend.name, preset, device, overrides, None)
     executor = LocalExecutor()
 
     def observe(event: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +118,18 @@ class RunConfig:
     """Device, framework and driver, where this process runs. With `device` it may change; the judge then measures the
     baseline again."""
 
+    @classmethod
+    def default(cls, name: str) -> Any:
+        """Return the value of a field in runs that were recorded before it existed; None when it has always existed."""
+        default = cls.__dataclass_fields__[name].default
+        return None if default is MISSING else default
+
     def check_same(self, stored: dict[str, Any], tag: str) -> None:
         """Raises `UsageError` naming the first field that differs from the run's."""
         for name, mine in self.plain().items():
             if name in ("device", "machine"):
                 continue
-            if stored.get(name, 1 if name == "calibrate" else None) != mine:
+            if stored.get(name, self.default(name)) != mine:
                 raise UsageError(
                     f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
                     fix="continue it with what it was started with, or start another run with --tag",

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import add_options
 from autoresearch.core.cli.run.options import (
     RESEARCHERS,
     ResearcherOptions,
     check_researcher,
     make_researcher,
-    researcher_options,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix"))
 @click.option(
     "--researcher", type=click.Choice(REPAIRERS), help="Who takes out what a merge cannot.  [default: nobody; it stays]"
 )
-@researcher_options
+@add_options(ResearcherOptions, "options")
 @pass_settings
 def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | None, options: ResearcherOptions) -> None:
     """Take each kept change out of a run's best file in turn, and measure what is left.

@@ -14,7 +14,6 @@ from typing import Literal
 from autoresearch.backends import names as backend_names
 from autoresearch.backends.contract import Runtime
 from autoresearch.core.cli.context import Settings, load_runtime, resolve_backend
-from autoresearch.core.config import data_dir
 from autoresearch.core.errors import ArError
 
 GIB = 2**30
@@ -54,8 +53,8 @@ def check_all(settings: Settings) -> Iterator[CheckResult]:
     yield check_isolation()
     yield check_compiler()
     yield check_memory()
-    yield check_disk(settings.data_dir or data_dir())
-    yield check_data(settings.data_dir or data_dir())
+    yield check_disk(settings.data_folder)
+    yield check_data(settings.data_folder)
     yield check_keys()
     yield check_workspace(settings)
 

@@ -13,14 +13,12 @@ _WHERE = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "fish": "~/.config/fish/config
     "ar completion fish | source  into ~/.config/fish/config.fish. NAME is autoresearch if you call it so."
 )
 @click.argument("shell", type=click.Choice(list(_WHERE)))
-@click.option("--name", default="ar", help="The command to complete.")
+@click.option("--name", default="ar", help="Name under which you call ar.")
 def completion(shell: str, name: str) -> None:
     """Print a completion script for bash, zsh or fish."""
-    from autoresearch.core.cli.main import cli
-
     shell_class = get_completion_class(shell)
     if shell_class is None:
         raise click.UsageError(f"no completion for {shell}")
     # The variable is fixed: `main` always answers as `ar`, under whichever name it was called.
-    script = shell_class(cli, {}, name, "_AR_COMPLETE")
+    script = shell_class(click.get_current_context().find_root().command, {}, name, "_AR_COMPLETE")
     click.echo(script.source())

@@ -1,27 +1,36 @@
-"""`ar config`: what every option is set to, and by whom."""
+"""`ar config`: every option's value, and where it was set."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from autoresearch.core.cli.configfile import FILE_NAME, defaults_of, imported, options_of, origin_of, user_file, written
+from autoresearch.core.cli.commands import COMMANDS, load_command
+from autoresearch.core.cli.configfile import (
+    FILE_NAME,
+    defaults_of,
+    options_of,
+    origin_of,
+    shared_options,
+    user_file,
+    written,
+)
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import UsageError
 
 UNSET = getattr(click.core, "UNSET", None)
-"""What newer versions of click say where there is no value."""
+"""The mark of click 8.3 and later for an option without a value."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One option of one command; `command` is None for those that all share."""
+    """One option of one command; `command` is None for an option that all commands share."""
 
     command: str | None
     option: str
@@ -31,13 +40,13 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """As it is spoken of."""
+        """The option's full name, such as "loop.hours"."""
         return self.option if self.command is None else f"{self.command}.{self.option}"
 
 
 @click.group()
 def config() -> None:
-    """Look at settings. Flags win over AR_* variables, those over the files, those over defaults.
+    """Show settings. Flags win over AR_* variables, variables over the files, files over defaults.
 
     Options can be written down in ar.toml, in the workspace or in your user configuration folder; the workspace's wins.
     Shared options stand at the top, a command's own in a table of its name:
@@ -54,12 +63,10 @@ def config() -> None:
 
 @config.command()
 @click.argument("commands", metavar="[COMMAND]...", nargs=-1)
-@click.option("--set", "only_set", is_flag=True, help="Only what a variable or a file has set.")
+@click.option("--set", "only_set", is_flag=True, help="Show only options that a variable or a file has set.")
 @pass_settings
 def show(settings: Settings, commands: tuple[str, ...], only_set: bool) -> None:
-    """Every option's value, and where it comes from."""
-    from autoresearch.core.cli.main import COMMANDS
-
+    """Show every option's value and where it was set."""
     unknown = next((name for name in commands if name not in COMMANDS), None)
     if unknown is not None:
         raise UsageError(f"there is no command {unknown!r}.", fix=f"one of {', '.join(COMMANDS)}")
@@ -81,26 +88,18 @@ def show(settings: Settings, commands: tuple[str, ...], only_set: bool) -> None:
 
 
 def shared_settings(root: click.Context, settings: Settings) -> Iterator[Setting]:
-    """What is in force now, flags of this very call included."""
-    from autoresearch.core.config import data_dir
-
-    in_force = {
-        "backend": settings.backend,
-        "preset": settings.preset,
-        "data_dir": settings.data_dir or data_dir(),
-    }
-    for option in root.command.params:
-        if option.name in in_force:
-            source = root.get_parameter_source(option.name)
-            flag = source is click.core.ParameterSource.COMMANDLINE
-            where = "flag" if flag else origin_of(root, option) or "default"
-            yield Setting(None, written(option.name), in_force[option.name], where)
+    """Yield the shared options in force, flags of this very call included."""
+    settings = replace(settings, data_dir=settings.data_folder)
+    for name, option in shared_options(root.command).items():
+        flag = root.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        where = "flag" if flag else origin_of(root, option) or "default"
+        yield Setting(None, written(name), getattr(settings, name), where)
 
 
 def command_settings(root: click.Context, names: tuple[str, ...]) -> Iterator[Setting]:
-    """What each command would start with, called without flags. A value that does not fit is a click error."""
+    """Yield the values that each command would get without flags. A value that does not fit is a click error."""
     for name in names:
-        command = imported(name)
+        command = load_command(name)
         with click.Context(command, info_name=name, parent=root) as ctx:
             for option in options_of(command).values():
                 given, source = option.consume_value(ctx, {})
@@ -114,18 +113,18 @@ def command_settings(root: click.Context, names: tuple[str, ...]) -> Iterator[Se
 
 
 def default_words(option: click.Parameter) -> str | None:
-    """What the help says that nothing given means."""
+    """Return the default that an option's help names, for one whose value is None."""
     said = re.search(r"\[default: (.+)\]$", getattr(option, "help", None) or "")
     return f"({said[1]})" if said else None
 
 
 def plain(value: Any) -> Any:
-    """As JSON takes it."""
+    """Return the value as JSON takes it."""
     return str(value) if isinstance(value, Path) else value
 
 
 def row(one: Setting) -> tuple[str, str, str]:
-    """Key, value, origin."""
+    """Return key, value and origin as text."""
     value = one.value
     if value is None:
         text = "-"

@@ -1,12 +1,11 @@
-"""`ar.toml`: a workspace's and a person's own defaults for options.
+"""`ar.toml`: defaults for options, written by a person for one workspace or for all.
 
-click looks them up itself, after flags and AR_* variables: they are its default map.
+click reads them as its default map, after flags and AR_* variables.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import re
 import sys
@@ -17,18 +16,18 @@ from typing import Any
 
 import click
 
+from autoresearch.core.cli.commands import COMMANDS, load_command
 from autoresearch.core.cli.params import CorpusType, Vocabularies
 from autoresearch.core.errors import UsageError
 
 FILE_NAME = "ar.toml"
-SHARED = ("backend", "preset", "data_dir")
-"""Keys at the top of the file; a command's own options stand in a table of its name."""
 META_KEY = "autoresearch.defaults"
+"""Key of `Defaults` in the root context's `meta`."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written."""
+    """The file and line in which a value is written."""
 
     path: Path
     line: int | None
@@ -39,27 +38,31 @@ class Origin:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What the files say."""
+    """The values in all ar.toml files that apply to a call."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    """For click: shared options by name, and a mapping for every command."""
+    """click's default map: shared options by name, and a mapping for every command."""
     origins: Mapping[tuple[str | None, str], Origin] = field(default_factory=dict)
-    """By command (None for shared options) and option."""
+    """Origins by command (None for shared options) and option."""
     files: tuple[Path, ...] = ()
-    """Those that were read."""
+    """Files that exist and were read."""
     error: UsageError | None = None
-    """Why the files could not be used; `values` is then empty. Raised when a command starts, so that --help works."""
+    """The reason why the files cannot be used; `values` is then empty. Raised when a command starts, not by --help."""
 
 
 def user_file() -> Path:
-    """The person's own file, for every workspace."""
+    """Return the path of the person's own file, which applies to every workspace."""
     import platformdirs
 
     return platformdirs.user_config_path("autoresearch") / FILE_NAME
 
 
-def load_defaults(workspace: Path) -> Defaults:
-    """The person's file and then the workspace's, which wins. A file that is not there says nothing."""
+def load_defaults(workspace: Path, root: click.Command) -> Defaults:
+    """Read the person's file, then the workspace's, which wins. Missing files are skipped.
+
+    `root` is the command group, whose options all commands share.
+    """
+    shared = shared_options(root)
     values: dict[str, Any] = {}
     origins: dict[tuple[str | None, str], Origin] = {}
     files = []
@@ -69,7 +72,7 @@ def load_defaults(workspace: Path) -> Defaults:
             if text is None:
                 continue
             files.append(path)
-            for (command, option), value in _entries(path, text):
+            for (command, option), value in _entries(path, text, shared):
                 target = values if command is None else values.setdefault(command, {})
                 target[option] = value
                 origins[command, option] = Origin(path, line_of(text, command, option))
@@ -79,7 +82,10 @@ def load_defaults(workspace: Path) -> Defaults:
 
 
 def line_of(text: str, command: str | None, option: str | None) -> int | None:
-    """The line, from 1, of a key in a command's table, or of the table itself; None when it is written otherwise."""
+    """Find the line (from 1) of a key in a command's table, or of the table itself when `option` is None.
+
+    Returns None for a layout that this simple reading does not find, such as an inline table.
+    """
     table: str | None = None
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*[\"']?([\w-]+)[\"']?\s*\]", line):
@@ -101,11 +107,8 @@ def _read(path: Path) -> str | None:
         raise UsageError(f"{path} cannot be read: {error}.", fix="mend it, or move it away") from error
 
 
-def _entries(path: Path, text: str) -> Iterator[tuple[tuple[str | None, str], Any]]:
-    """Every key of a file with its value, checked against the options there are. Raises `UsageError`."""
-    from autoresearch.core.cli.main import COMMANDS, cli
-
-    shared = {name: option for name, option in options_of(cli).items() if name in SHARED}
+def _entries(path: Path, text: str, shared: Mapping[str, click.Option]) -> Iterator[tuple[tuple[str | None, str], Any]]:
+    """Yield every key of a file with its value. Raises `UsageError` for a key that is no option."""
     for key, value in _parsed(path, text).items():
         if not isinstance(value, dict):
             if plain(key) not in shared:
@@ -115,7 +118,7 @@ def _entries(path: Path, text: str) -> Iterator[tuple[tuple[str | None, str], An
         if key not in COMMANDS:
             where = Origin(path, line_of(text, key, None))
             raise UsageError(f"{where}: there is no command [{key}].", fix=_nearest(key, COMMANDS))
-        own = options_of(imported(key))
+        own = options_of(load_command(key))
         for inner, inner_value in value.items():
             if plain(inner) not in own:
                 where = Origin(path, line_of(text, key, plain(inner)))
@@ -137,34 +140,29 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}.", fix="mend that line") from error
 
 
-def imported(name: str) -> click.Command:
-    """A command by its name."""
-    from autoresearch.core.cli.main import COMMANDS
-
-    entry = COMMANDS[name]
-    command = getattr(importlib.import_module(entry.module), entry.attribute)
-    assert isinstance(command, click.Command)
-    return command
-
-
 def options_of(command: click.Command) -> dict[str, click.Option]:
-    """What a command's table may set, by name: not --help and --workspace, which are read first."""
+    """List the options that a command's table may set, by name: not --help and --workspace, which click reads first."""
     options = [one for one in command.params if isinstance(one, click.Option)]
     return {str(one.name): one for one in options if not one.hidden and not one.is_eager}
 
 
+def shared_options(root: click.Command) -> dict[str, click.Option]:
+    """List the shared options that may stand at the top of the file: those that take a value."""
+    return {name: one for name, one in options_of(root).items() if not (one.is_flag or one.count)}
+
+
 def plain(key: str) -> str:
-    """An option's name as click has it."""
+    """Write an option's name as click has it, with underscores."""
     return key.replace("-", "_")
 
 
 def written(name: str) -> str:
-    """An option's name as people write it."""
+    """Write an option's name as people type it, with dashes."""
     return name.replace("_", "-")
 
 
 def _checked(path: Path, text: str, command: str | None, option: click.Option, value: Any) -> Any:
-    """The value as click takes it. A path is taken from the file's folder, whatever folder the command is given in."""
+    """Return the value as click takes it, paths relative to the file's folder. Raises `UsageError` for a wrong kind."""
     several = option.multiple or isinstance(option.type, Vocabularies)
     fits = isinstance(value, bool) if option.is_flag else not isinstance(value, bool | dict)
     if not fits or (isinstance(value, list) and not several):
@@ -178,8 +176,8 @@ def _checked(path: Path, text: str, command: str | None, option: click.Option, v
 
 
 def _not_shared(where: Origin, key: str, shared: Iterable[str]) -> UsageError:
-    """For a key at the top that is a command's, or nobody's."""
-    home = next((name for name in ("loop", "train", "prepare") if plain(key) in options_of(imported(name))), None)
+    """Explain a key above the tables that belongs to a command, or to nothing."""
+    home = next((name for name in ("loop", "train", "prepare") if plain(key) in options_of(load_command(name))), None)
     fix = f"it is an option of `ar {home}`: write it below [{home}]" if home else _nearest(key, shared)
     return UsageError(f"{where}: there is no key {key} above the tables.", fix=fix)
 
@@ -191,8 +189,9 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 
 def use_defaults(ctx: click.Context, workspace: Path) -> None:
-    """Make click look the files up, for the whole call. Called before the other options are read."""
-    defaults, root = load_defaults(workspace), ctx.find_root()
+    """Make click use the files' values in this call. Must run before click reads the other options."""
+    root = ctx.find_root()
+    defaults = load_defaults(workspace, root.command)
     root.meta[META_KEY] = defaults
     root.default_map = defaults.values
     if ctx is not root and ctx.info_name is not None:
@@ -200,13 +199,13 @@ def use_defaults(ctx: click.Context, workspace: Path) -> None:
 
 
 def defaults_of(ctx: click.Context) -> Defaults:
-    """What was read for this call."""
+    """Return the defaults that were read for this call."""
     found = ctx.find_root().meta.get(META_KEY)
     return found if isinstance(found, Defaults) else Defaults()
 
 
 def variable_of(ctx: click.Context, option: click.Parameter) -> str | None:
-    """The environment variable that click reads for an option, if it is set."""
+    """Return the name of the environment variable that sets an option, if one does."""
     names = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
     if isinstance(option, click.Option) and option.allow_from_autoenv and ctx.auto_envvar_prefix and option.name:
         names.append(f"{ctx.auto_envvar_prefix}_{option.name.upper()}")
@@ -214,7 +213,7 @@ def variable_of(ctx: click.Context, option: click.Parameter) -> str | None:
 
 
 def origin_of(ctx: click.Context, option: click.Parameter) -> str | None:
-    """Where a value comes from when it was not given as a flag: a variable, or a file and line. None is the default."""
+    """Say where a value was set if not by a flag: a variable, or a file and line. None means the default."""
     source = ctx.get_parameter_source(str(option.name))
     if source is click.core.ParameterSource.ENVIRONMENT:
         return variable_of(ctx, option)

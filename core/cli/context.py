@@ -1,6 +1,6 @@
-"""What every command starts from: the shared options, and the backend, preset and corpus that they choose.
+"""The shared options of all commands, and the backend, preset and corpus that they choose.
 
-Imports click alone when the command line starts; the rest is imported by the function that needs it.
+Only click is imported at the top, so that `ar --help` is quick; each function imports what it needs.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import functools
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from autoresearch.core.cli.configfile import SHARED, defaults_of
-from autoresearch.core.cli.params import BackendName
+from autoresearch.core.cli.configfile import defaults_of, shared_options, use_defaults
+from autoresearch.core.cli.params import BackendName, Level, add_options, option
 from autoresearch.core.errors import PrerequisiteError
 
 if TYPE_CHECKING:
@@ -24,13 +24,52 @@ if TYPE_CHECKING:
     from autoresearch.core.config import Preset
     from autoresearch.core.data.manifest import Prepared
 
-SHARED_NAMES = ("backend", "preset", "workspace", "data_dir", "json", "verbose", "quiet")
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+def find_workspace(start: Path) -> Path:
+    """Find the nearest workspace from `start` upward; return `start` when there is none."""
+    for folder in (start, *start.parents):
+        if (folder / "program.md").is_file() and (folder / "backends").is_dir():
+            return folder
+    return start
+
+
+def _read_defaults(ctx: click.Context, _option: click.Parameter, workspace: Path | None) -> Path | None:
+    """Read ar.toml before the other options are read; again when the workspace is named after the command."""
+    if not ctx.resilient_parsing and (workspace is not None or ctx.parent is None):
+        use_defaults(ctx, workspace.expanduser().resolve() if workspace else find_workspace(Path.cwd()))
+    return workspace
+
+
+@dataclass(frozen=True)
+class SharedOptions:
+    """The options that the group and every command accept, as they were given in one place; None is not given."""
+
+    backend: str | None = option(
+        type=BackendName(), metavar="auto|cuda|mlx|null", help="Framework to train with.  [default: auto]"
+    )
+    preset: str | None = option(metavar="NAME|auto", help="Preset: model sizes and training budget.  [default: auto]")
+    workspace: Path | None = option(
+        type=click.Path(file_okay=False, path_type=Path),
+        is_eager=True,
+        callback=_read_defaults,
+        help="Folder with program.md and backends/.  [default: the one around you]",
+    )
+    data_dir: Path | None = option(
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of prepared corpora.  [default: your data folder]",
+    )
+    json: bool | None = option(
+        is_flag=True, help="Print JSON on stdout: one object, or one a line where a command goes on."
+    )
+    verbose: int | None = option("-v", "--verbose", count=True, help="Say more; show tracebacks.")
+    quiet: bool | None = option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The shared options of one call."""
+    """The shared options of one call, defaults filled in."""
 
     backend: str = "auto"
     preset: str = "auto"
@@ -39,32 +78,29 @@ class Settings:
     verbosity: int = 0
     """-1 quiet, 0 normal, 1 or more verbose."""
     data_dir: Path | None = None
-    """Where prepared corpora are kept; None is the user's data folder."""
+    """Folder of prepared corpora; None is the user's data folder."""
 
-    def override(
-        self,
-        *,
-        backend: str | None = None,
-        preset: str | None = None,
-        workspace: Path | None = None,
-        json: bool | None = None,
-        verbose: int | None = None,
-        quiet: bool | None = None,
-        data_dir: Path | None = None,
-    ) -> Settings:
-        """These settings with every option that was given."""
+    def override(self, given: SharedOptions) -> Settings:
+        """Return these settings with every option that was given."""
         return replace(
             self,
-            backend=backend or self.backend,
-            preset=preset or self.preset,
-            workspace=workspace.expanduser().resolve() if workspace else self.workspace,
-            json=self.json or bool(json),
-            verbosity=-1 if quiet else (verbose or self.verbosity),
-            data_dir=data_dir.expanduser().resolve() if data_dir else self.data_dir,
+            backend=given.backend or self.backend,
+            preset=given.preset or self.preset,
+            workspace=given.workspace.expanduser().resolve() if given.workspace else self.workspace,
+            json=self.json or bool(given.json),
+            verbosity=-1 if given.quiet else (given.verbose or self.verbosity),
+            data_dir=given.data_dir.expanduser().resolve() if given.data_dir else self.data_dir,
         )
 
+    @property
+    def data_folder(self) -> Path:
+        """The folder of prepared corpora: `data_dir`, else the user's data folder."""
+        from autoresearch.core.config import data_dir
+
+        return self.data_dir or data_dir()
+
     def say(self, message: str) -> None:
-        """Tell the person something, on stderr, unless they asked for quiet."""
+        """Write a message to stderr, unless the person asked for quiet."""
         if self.verbosity >= 0:
             click.echo(message, err=True)
 
@@ -75,77 +111,21 @@ class Backend:
 
     name: str
     runtime: Runtime
-    """Its runtime module."""
+    """The runtime module."""
     train_file: Path
-    """In the workspace; need not exist."""
+    """The workspace's train file; need not exist."""
     presets_file: Path
-    """Installed with the backend, not edited by the researcher."""
+    """The presets that are installed with the backend; the researcher does not edit them."""
     why: str
-    """Why this one, in words."""
-
-
-def find_workspace(start: Path) -> Path:
-    """The nearest folder, from `start` upward, that looks like a workspace; `start` when there is none."""
-    for folder in (start, *start.parents):
-        if (folder / "program.md").is_file() and (folder / "backends").is_dir():
-            return folder
-    return start
-
-
-def _read_defaults(ctx: click.Context, _option: click.Parameter, workspace: Path | None) -> Path | None:
-    """Read ar.toml before the other options are; once more when the workspace is named after the command."""
-    if not ctx.resilient_parsing and (workspace is not None or ctx.parent is None):
-        from autoresearch.core.cli.configfile import use_defaults
-
-        use_defaults(ctx, workspace.expanduser().resolve() if workspace else find_workspace(Path.cwd()))
-    return workspace
-
-
-def global_options(*, hidden: bool) -> Callable[[AnyFunction], AnyFunction]:
-    """The options that the group and every command accept. `hidden` keeps them out of a command's own help."""
-    # One name each in the environment: AR_BACKEND, whichever command it is for.
-    option = functools.partial(
-        click.option, hidden=hidden, default=None, show_envvar=not hidden, allow_from_autoenv=not hidden
-    )
-    options = [
-        option(
-            "--backend",
-            type=BackendName(),
-            metavar="auto|cuda|mlx|null",
-            help="Framework to train with.  [default: auto]",
-        ),
-        option("--preset", metavar="NAME|auto", help="Hardware tier that sets the sizes.  [default: auto]"),
-        option(
-            "--workspace",
-            type=click.Path(file_okay=False, path_type=Path),
-            is_eager=True,
-            callback=_read_defaults,
-            help="Repository with program.md and backends/.  [default: the one around you]",
-        ),
-        option(
-            "--data-dir",
-            type=click.Path(file_okay=False, path_type=Path),
-            help="Where prepared corpora are kept.  [default: your data folder]",
-        ),
-        option("--json", is_flag=True, help="Data as JSON on stdout: an object, or one a line for streams."),
-        option("-v", "--verbose", count=True, help="Say more; show tracebacks."),
-        option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
-    ]
-
-    def decorate(function: AnyFunction) -> AnyFunction:
-        for add in reversed(options):
-            function = add(function)
-        return function
-
-    return decorate
+    """The reason for this choice, for messages."""
 
 
 REQUIRED_ISOLATION = "autoresearch.required_isolation"
-"""Where the context keeps the level that was asked for, if one was."""
+"""Key in the context's `meta` of the required isolation level, if one was given."""
 
 
 def require_isolation(function: AnyFunction) -> AnyFunction:
-    """Give a command that runs trials `--require-isolation`: below that level it does not start."""
+    """Give a command the option --require-isolation: it does not start below that isolation level."""
 
     def check(context: click.Context, _parameter: click.Parameter, level: Any) -> None:
         if level is not None:
@@ -156,55 +136,58 @@ def require_isolation(function: AnyFunction) -> AnyFunction:
 
     return click.option(
         "--require-isolation",
-        type=click.Choice(("bubblewrap", "landlock", "seatbelt", "process")),
+        type=Level(),
         expose_value=False,
         show_envvar=True,
         callback=check,
-        help="Refuse to run where train files cannot be shut in this well.",
+        help="Refuse to run trials at a weaker isolation level than this.",
     )(function)
 
 
 def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command its `Settings` first; the shared options are accepted after the command's name too."""
+    """Give a command its `Settings` first, and the shared options, which may also follow the command's name."""
 
     @functools.wraps(function)
-    def with_settings(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) for name in SHARED_NAMES}
+    def with_settings(*args: Any, given: SharedOptions, **kwargs: Any) -> Any:
         root = click.get_current_context().find_root()
         before = root.obj if isinstance(root.obj, Settings) else Settings(workspace=find_workspace(Path.cwd()))
-        if given["workspace"] is not None:
+        if given.workspace is not None:
             before = _with_defaults_of_workspace(root, before)
-        root.obj = before.override(**given)
+        root.obj = before.override(given)
         if (error := defaults_of(root).error) is not None:
             raise error
         return function(root.obj, *args, **kwargs)
 
-    return global_options(hidden=True)(with_settings)
+    # One variable each, AR_BACKEND, whichever command it is for: so a command's own copy has none. The default None
+    # keeps a flag that was not given apart from False.
+    hidden = add_options(SharedOptions, "given", hidden=True, default=None, show_envvar=False, allow_from_autoenv=False)
+    return hidden(with_settings)
+
+
+def _with_defaults_of_workspace(root: click.Context, settings: Settings) -> Settings:
+    """Apply the ar.toml of a workspace named after the command, where neither a flag nor a variable says otherwise."""
+    flags = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
+    unset: dict[str, Any] = {one.name: one.default for one in fields(Settings)}
+    for name, one in shared_options(root.command).items():
+        if root.get_parameter_source(name) not in flags:
+            given, source = one.consume_value(root, {})
+            root.set_parameter_source(name, source)
+            value = one.process_value(root, given)
+            settings = replace(settings, **{name: value or unset[name]})
+    return settings
 
 
 def load_runtime(name: str) -> Runtime:
-    """A backend's runtime module. Imports no framework."""
+    """Import a backend's runtime module, which imports no framework."""
     import importlib
 
     return cast("Runtime", importlib.import_module(f"autoresearch.backends.{name}.runtime"))
 
 
-def _with_defaults_of_workspace(root: click.Context, settings: Settings) -> Settings:
-    """The workspace was named after the command: its ar.toml counts for what was no flag and no variable."""
-    flags = (click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.ENVIRONMENT)
-    for option in root.command.params:
-        if option.name in SHARED and root.get_parameter_source(option.name) not in flags:
-            given, source = option.consume_value(root, {})
-            root.set_parameter_source(option.name, source)
-            value = option.process_value(root, given)
-            settings = replace(settings, **{option.name: value or getattr(Settings(), option.name)})
-    return settings
-
-
 def resolve_backend(settings: Settings, *, elsewhere: bool = False) -> Backend:
-    """The backend to use. `auto` takes mlx on Apple silicon and cuda elsewhere, or else the one that can run.
+    """Choose the backend. `auto` takes mlx on Apple silicon and cuda elsewhere, or else the one that can run.
 
-    Raises `PrerequisiteError` naming what is missing, unless its trials run `elsewhere`.
+    Raises `PrerequisiteError` with the missing package, unless its trials run `elsewhere`, on a fleet.
     """
     from autoresearch.core.config import train_file
 
@@ -231,7 +214,7 @@ def _choose_backend() -> tuple[str, str]:
 
 
 def resolve_preset(settings: Settings, backend: Backend) -> Preset:
-    """The preset to use. `auto` asks the device for its tier, in a child process, which takes seconds.
+    """Choose the preset. `auto` asks the device for its tier in a child process, which takes seconds.
 
     Raises `UsageError` for an unknown name.
     """
@@ -255,11 +238,11 @@ def ensure_prepared(
     val_bytes: int | None = None,
     shards: int | None = None,
 ) -> Prepared:
-    """The prepared corpus, prepared now if it is not there. What is not given comes from the preset.
+    """Return the prepared corpus; prepare it now if it is missing. Values that are None come from the preset.
 
-    Progress goes to stderr. Raises `DataError`.
+    `val_bytes` are raw bytes of validation text, `seq_lens` tokens per scored row. Progress goes to stderr.
+    Raises `DataError`.
     """
-    from autoresearch.core.config import data_dir
     from autoresearch.core.data.manifest import PrepareOptions
     from autoresearch.core.data.prepare import prepare
 
@@ -271,4 +254,4 @@ def ensure_prepared(
         test_bytes=preset.data.test_bytes,
         shards=shards or preset.data.shards,
     )
-    return prepare(options, settings.data_dir or data_dir(), settings.say)
+    return prepare(options, settings.data_folder, settings.say)

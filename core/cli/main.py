@@ -1,72 +1,32 @@
-"""The command line's frame: the group, its options, and how errors end.
-
-Commands are named here and imported when called, so that `ar --help` imports click and nothing else.
-"""
+"""The entry point `ar`: the command group, the shared options, and errors turned into a line and an exit code."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 
 from autoresearch import __version__
 from autoresearch.core.cli import archiver, configfile, examples
-from autoresearch.core.cli.context import Settings, find_workspace, global_options
+from autoresearch.core.cli.commands import COMMANDS, load_command
+from autoresearch.core.cli.context import Settings, SharedOptions, find_workspace
+from autoresearch.core.cli.params import add_options
 from autoresearch.core.errors import ArError
 
-
-class Entry(NamedTuple):
-    """Where a command lives, and its line in `ar --help`."""
-
-    module: str
-    attribute: str
-    help: str
-
-
-COMMANDS = {
-    "doctor": Entry(
-        "autoresearch.core.cli.doctor", "doctor", "Check every prerequisite and say how to fix what is missing."
-    ),
-    "init": Entry("autoresearch.core.cli.init", "init", "Make a new workspace."),
-    "prepare": Entry("autoresearch.core.cli.prepare", "prepare", "Prepare a corpus: splits, tokenizers, shards."),
-    "train": Entry("autoresearch.core.cli.train", "train", "Run one trial of a train file."),
-    "loop": Entry(
-        "autoresearch.core.cli.run.command", "loop", "The main job: propose, train, score, keep or discard; repeat."
-    ),
-    "status": Entry("autoresearch.core.cli.status", "status", "How a run is going, in one line."),
-    "fleet": Entry("autoresearch.core.cli.fleet", "fleet", "Who uses what on a Ray cluster; pause runs, drain nodes."),
-    "results": Entry("autoresearch.core.cli.results", "results", "A run's experiments, as a table."),
-    "watch": Entry("autoresearch.core.cli.watch", "watch", "Look at a run while it goes on."),
-    "dashboard": Entry("autoresearch.core.cli.dashboard", "dashboard", "A run as a local web page that follows it."),
-    "report": Entry("autoresearch.core.cli.report", "report", "Write a run's report: one HTML file to send around."),
-    "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
-    "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the hidden test text."),
-    "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
-    "bench": Entry(
-        "autoresearch.core.cli.bench", "bench", "Measure one backend: speed, MFU, memory, what is not training."
-    ),
-    "compare": Entry("autoresearch.core.cli.compare", "compare", "Both backends side by side on the same work."),
-    "ideas": Entry("autoresearch.core.cli.ideas", "ideas", "The idea bank: what helped others, and what hurt."),
-    "config": Entry("autoresearch.core.cli.config", "config", "Every option's value, and where it comes from."),
-    "completion": Entry("autoresearch.core.cli.completion", "completion", "Print the shell's completion script."),
-}
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-
-
+"""128 + SIGPIPE, as a shell reports it."""
 NoArguments = getattr(click.exceptions, "NoArgsIsHelpError", ())
-"""What newer versions of click raise for a bare `ar`; older ones show the help themselves."""
+"""The error that click 8.2 and later raise for a bare `ar`; older ones show the help themselves."""
 
 
 class Failure(click.ClickException):
-    """An error as one line on stderr, with the exit code of its kind."""
+    """An error that is shown as one line on stderr, with the exit code of its kind."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -78,20 +38,17 @@ class Failure(click.ClickException):
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
+    """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order of a run's life."""
+        """List the commands, in the order of a run's life."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import one command."""
-        entry = COMMANDS.get(name)
-        if entry is None:
+        if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(entry.module), entry.attribute)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{entry.module}.{entry.attribute} is not a click command")
+        command = load_command(name)
         if not (command.epilog or "").startswith("\b"):
             command.epilog = examples.epilog(name, command.epilog)
         return command
@@ -99,7 +56,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the first argument names; suggest one when there is none."""
+        """Find the command that the first argument names; suggest similar names when there is none."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             import difflib
@@ -153,33 +110,16 @@ class LazyGroup(click.Group):
     "AR_LOOP_HOURS ... Exit codes: 0 done, 1 failed, 2 usage, 3 a prerequisite is missing, 4 a limit was reached "
     "before the goal, 130 interrupted.",
 )
-@global_options(hidden=False)
+@add_options(SharedOptions, "given", default=None, show_envvar=True)
 @click.version_option(__version__, message="ar %(version)s (autoresearch-dual)")
 @click.pass_context
-def cli(
-    ctx: click.Context,
-    backend: str | None,
-    preset: str | None,
-    workspace: Path | None,
-    json: bool | None,
-    verbose: int | None,
-    quiet: bool | None,
-    data_dir: Path | None,
-) -> None:
+def cli(ctx: click.Context, given: SharedOptions) -> None:
     """Improve a small language model overnight, with a score that cannot be faked."""
-    ctx.obj = Settings(workspace=find_workspace(Path.cwd())).override(
-        backend=backend,
-        preset=preset,
-        workspace=workspace,
-        json=json,
-        verbose=verbose,
-        quiet=quiet,
-        data_dir=data_dir,
-    )
+    ctx.obj = Settings(workspace=find_workspace(Path.cwd())).override(given)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code. Everything that goes wrong is a line on stderr."""
+    """Run one command line and return its exit code. Every error becomes a line on stderr."""
     try:
         code = cli.main(args=list(arguments), prog_name="ar", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -203,7 +143,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def origin(error: click.UsageError) -> str:
-    """Where a value that does not fit was written, if it was no flag."""
+    """Say where a value that does not fit was set, unless it was a flag."""
     if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
         return ""
     found = configfile.origin_of(error.ctx, error.param)
@@ -211,13 +151,13 @@ def origin(error: click.UsageError) -> str:
 
 
 def home(error: click.UsageError) -> str:
-    """Where an option belongs that was given in the wrong place."""
+    """Say which command has an option that was given in the wrong place."""
     if not isinstance(error, click.NoSuchOption) or error.possibilities:
         return ""
     names = [
         name
         for name in COMMANDS
-        if any(error.option_name in option.opts for option in configfile.options_of(configfile.imported(name)).values())
+        if any(error.option_name in option.opts for option in configfile.options_of(load_command(name)).values())
     ]
     if not names:
         return ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from autoresearch.core.cli.configfile import imported
-from autoresearch.core.cli.main import COMMANDS, cli
+from autoresearch.core.cli.commands import COMMANDS, load_command
+from autoresearch.core.cli.main import cli
 
 WIDTH = 100
 HEAD = """\
@@ -16,11 +16,11 @@ Written by `make docs` from the commands' own help. Do not edit it here.
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the whole page."""
     root = context(cli, "ar", None)
     parts = [HEAD, section(root, 2)]
     for name in COMMANDS:
-        ctx = context(imported(name), name, root)
+        ctx = context(load_command(name), name, root)
         # As `ar NAME --help` has it, examples included.
         cli.get_command(root, name)
         parts.append(section(ctx, 2))
@@ -32,13 +32,13 @@ def reference() -> str:
 
 
 def context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
-    """A call of the command that does nothing, with lines of one width everywhere."""
+    """Make a context for a command's help, with lines of the same width on every terminal."""
     settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
     return click.Context(command, info_name=name, parent=parent, **settings)
 
 
 def section(ctx: click.Context, level: int) -> str:
-    """One command's help."""
+    """Return one command's help as a section."""
     text = "\n".join(line.rstrip() for line in ctx.get_help().splitlines())
     return f"{'#' * level} `{ctx.command_path}`\n\n```text\n{text}\n```\n"
 

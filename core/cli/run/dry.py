@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings
-from autoresearch.core.cli.run.resolve import Choice, Wishes, absolute, pick_run
+from autoresearch.core.cli.run.options import RunOverrides
+from autoresearch.core.cli.run.resolve import Choice, absolute, pick_run
 from autoresearch.core.errors import ProposalError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Estimate:
 def dry_run(
     settings: Settings,
     tag: str | None,
-    wishes: Wishes,
+    overrides: RunOverrides,
     researcher: str,
     options: Any,
     limits: Limits,
@@ -56,7 +57,7 @@ def dry_run(
 
     choice = pick_run(settings, tag)
     if choice.stored is None:
-        history, folder = first_history(choice, wishes, allow_dirty, peers), None
+        history, folder = first_history(choice, overrides, allow_dirty, peers), None
     else:
         with open_reader(settings.workspace, choice.tag) as reader:
             history, folder = stored_history(settings, reader, peers), reader.folder
@@ -67,7 +68,7 @@ def dry_run(
         "backend": choice.backend.name,
         "preset": choice.preset.name,
         "device": choice.device.name,
-        "corpus": wishes.corpus or (choice.stored.config["corpus"] if choice.stored else choice.preset.data.corpus),
+        "corpus": overrides.corpus or (choice.stored.config["corpus"] if choice.stored else choice.preset.data.corpus),
         "train_seconds": history.budget_seconds,
         "experiments": len(history.attempts) - 1,
         **next_step(proposer, history, options),
@@ -79,7 +80,7 @@ def dry_run(
         show(record)
 
 
-def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, peers: PeerRuns | None = None) -> History:
+def first_history(choice: Choice, overrides: RunOverrides, allow_dirty: bool, peers: PeerRuns | None = None) -> History:
     """What a researcher would know of a new run after its baseline, but for the baseline's score."""
     from autoresearch.core.config import runs_dir
     from autoresearch.core.findings.offered import findings_for
@@ -97,9 +98,9 @@ def first_history(choice: Choice, wishes: Wishes, allow_dirty: bool, peers: Peer
         "backend": choice.backend.name,
         "device": choice.device.name,
         "preset": preset.name,
-        "train_seconds": wishes.budget or preset.train_seconds,
-        "seed": wishes.seed or 0,
-        "vocabularies": wishes.vocab or preset.data.vocabularies,
+        "train_seconds": overrides.budget or preset.train_seconds,
+        "seed": overrides.seed or 0,
+        "vocabularies": overrides.vocab or preset.data.vocabularies,
     }
     own = (choice.tag, choice.backend.name, choice.device.name)
     findings = findings_for(peers, runs_dir(workspace) / choice.tag, own, [])

@@ -1,12 +1,8 @@
-"""What goes on beside the loop and never in its way: trackers, and the person's own commands.
-
-Commands of the person's own that hear of keeps and of the end. Nothing waits for them.
-"""
+"""Hooks of a run: experiment trackers, and the person's own commands. The loop does not wait for them."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import queue
 import signal
@@ -14,129 +10,110 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
+from autoresearch.core.cli.params import option
 from autoresearch.core.report.wording import one_line
-from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.track.tracker import tracker_names
 
 if TYPE_CHECKING:
     from autoresearch.core.run.run import Run
     from autoresearch.core.store.rows import ExperimentRow
 
-F = TypeVar("F", bound=Callable[..., Any])
+TIMEOUT_SECONDS = 60.0
+"""Seconds that one of the person's commands may take."""
+PATIENCE_SECONDS = 70.0
+"""Seconds that the end of the loop waits for the person's commands."""
 
 
 @dataclass(frozen=True)
-class BesideOptions:
-    """What was asked for."""
+class HookOptions:
+    """Options about trackers and the person's own commands."""
 
-    track: tuple[str, ...] = ()
-    on_keep: str | None = None
-    on_end: str | None = None
-
-
-_OPTIONS = (
-    click.option(
-        "--track",
+    track: tuple[str, ...] = option(
         type=click.Choice(tracker_names()),
         multiple=True,
-        help="Tell an experiment tracker of every decision.",
-    ),
-    click.option("--on-keep", metavar="COMMAND", help="Run it after every keep, with AR_EVENT_... variables."),
-    click.option("--on-end", metavar="COMMAND", help="Run it when the loop ends, however it does."),
-)
+        help="Report every experiment to this tracker; may be given several times.",
+    )
+    on_keep: str | None = option(
+        metavar="COMMAND", help="Shell command to run after every kept change; AR_EVENT_... variables describe it."
+    )
+    on_end: str | None = option(
+        metavar="COMMAND", help="Shell command to run when the loop ends, however it ends; gets AR_EVENT_... variables."
+    )
 
 
-def beside_options(function: F) -> F:
-    """Add these options to a command, which gets them as one argument, `beside`."""
-
-    @functools.wraps(function)
-    def with_options(*args: Any, **kwargs: Any) -> Any:
-        taken = {one.name: kwargs.pop(one.name) for one in fields(BesideOptions)}
-        return function(*args, beside=BesideOptions(**taken), **kwargs)
-
-    for option in reversed(_OPTIONS):
-        with_options = option(with_options)
-    return cast("F", with_options)
-
-
-def check_beside(options: BesideOptions) -> None:
-    """Raises `PrerequisiteError` when a tracker's library is missing."""
+def check_trackers(options: HookOptions) -> None:
+    """Check that every tracker's library is installed. Raises `PrerequisiteError`."""
     from autoresearch.core.track.tracker_process import check_library
 
     for name in options.track:
         check_library(name)
 
 
-class Beside:
-    """Hears every decision, and the end."""
+class RunHooks:
+    """Passes every decision, and the end of the loop, to the trackers and the person's commands."""
 
-    def __init__(self, options: BesideOptions, run: Run, say: Callable[[str], None]) -> None:
+    def __init__(self, options: HookOptions, run: Run, say: Callable[[str], None]) -> None:
         """`say` is called from other threads."""
         from autoresearch.core.store.exports import BEST_TRAIN
         from autoresearch.core.track.tracker_process import TrackerProcess
 
         facts = {"tag": run.tag, "folder": run.folder, "best_train": run.folder / BEST_TRAIN}
         self._run = run
-        self._notices = Notices(options.on_keep, options.on_end, facts, say)
+        self._commands = UserCommands(options.on_keep, options.on_end, facts, say)
         self._trackers = [TrackerProcess(name, run.ledger, say) for name in dict.fromkeys(options.track)]
 
     def decided(self, row: ExperimentRow) -> None:
-        """Pass it on; never waits."""
-        self._notices.decided(row)
+        """Pass a decision on without waiting."""
+        self._commands.decided(row)
         for tracker in self._trackers:
             tracker.decided(row)
 
-    def __enter__(self) -> Beside:
+    def __enter__(self) -> RunHooks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The loop has ended, and the ledger says how. Waits a little."""
+        """Report how the loop has ended, as the ledger says. Waits a limited time."""
         from autoresearch.core.errors import LedgerError
         from autoresearch.core.store.exports import summarise
 
         try:
             summary = summarise(self._run.ledger)
-        except LedgerError:  # why the loop has ended, most likely: it is on its way to the person
+        except LedgerError:  # most likely the reason why the loop ends: the person is told of it elsewhere
             summary = {"state": "failed", "ended": "the ledger cannot be read"}
         names = ("state", "ended", "experiments", "best_experiment", "best_bpb", "best_estimate", "delta", "usd")
         for tracker in self._trackers:
             tracker.close(str(summary["state"]), str(summary["ended"] or ""))
-        self._notices.close({name: summary.get(name) for name in names})
+        self._commands.close({name: summary.get(name) for name in names})
 
 
-TIMEOUT_SECONDS = 60.0
-PATIENCE_SECONDS = 70.0
-"""For commands that still run when the loop ends."""
-
-
-class Notices:
-    """Runs the commands one after another in a thread. What fails is said once for each command."""
+class UserCommands:
+    """Runs the person's commands one after another in a thread. A command's failure is reported once."""
 
     def __init__(
         self, on_keep: str | None, on_end: str | None, facts: Mapping[str, object], say: Callable[[str], None]
     ):
-        """`facts` go into the environment of every command; `say` is called from another thread."""
-        self._commands = {"keep": on_keep, "end": on_end}
+        """Start the thread. Every command gets `facts` in its environment; `say` is called from the thread."""
+        self._by_kind = {"keep": on_keep, "end": on_end}
         self._facts, self._say = dict(facts), say
         self._complained: set[str] = set()
         self._waiting: queue.SimpleQueue[tuple[str, dict[str, object]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="notices", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="user commands", daemon=True)
         self._thread.start()
 
     def decided(self, row: ExperimentRow) -> None:
-        """A decision; only keeps are passed on, and the baseline is none."""
+        """Queue the keep command for a kept change. The baseline is no change."""
         if row.status == "keep" and row.number > 0:
             names = ("val_bpb", "estimate", "delta", "commit", "category", "researcher", "reason")
             facts = {name: getattr(row, name) for name in names}
             self._waiting.put(("keep", {"experiment": row.number, "description": row.hypothesis, **facts}))
 
     def close(self, facts: Mapping[str, object]) -> None:
-        """The loop ends. Waits for its command, which has been given a limit."""
+        """Queue the end command, then wait until all commands are done, at most PATIENCE_SECONDS."""
         self._waiting.put(("end", dict(facts)))
         self._waiting.put(None)
         self._thread.join(PATIENCE_SECONDS)
@@ -144,7 +121,7 @@ class Notices:
     def _work(self) -> None:
         while (waiting := self._waiting.get()) is not None:
             kind, facts = waiting
-            command = self._commands[kind]
+            command = self._by_kind[kind]
             if command:
                 trouble = run_command(command, environment(kind, {**self._facts, **facts}))
                 if trouble and kind not in self._complained:
@@ -153,13 +130,13 @@ class Notices:
 
 
 def environment(kind: str, facts: Mapping[str, object]) -> dict[str, str]:
-    """The person's own environment with AR_EVENT and a variable for every fact that is known."""
+    """Return the person's environment with AR_EVENT and a variable for every fact that is known."""
     known = {f"AR_EVENT_{name.upper()}": one_line(str(value)) for name, value in facts.items() if value is not None}
     return {**os.environ, "AR_EVENT": kind, **known}
 
 
 def run_command(command: str, environ: Mapping[str, str], timeout_seconds: float = TIMEOUT_SECONDS) -> str | None:
-    """Run it in a shell, in a session of its own. Returns what went wrong, in words."""
+    """Run a command in a shell, in a session of its own. Returns the trouble it had; None if it succeeded."""
     try:
         process = subprocess.Popen(
             ["/bin/sh", "-c", command],
@@ -173,13 +150,13 @@ def run_command(command: str, environ: Mapping[str, str], timeout_seconds: float
         return f"cannot be started: {error}"
     last = b""
 
-    def listen() -> None:
+    def keep_last_line() -> None:
         nonlocal last
         assert process.stderr is not None
         for line in process.stderr:
             last = line.strip() or last
 
-    listener = threading.Thread(target=listen, daemon=True)
+    listener = threading.Thread(target=keep_last_line, daemon=True)
     listener.start()
     end = time.monotonic() + timeout_seconds
     try:

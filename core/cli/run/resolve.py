@@ -1,58 +1,61 @@
-"""The run that `ar loop` starts or goes on with, and its configuration."""
+"""What the options of `ar loop` stand for: the run and its configuration, its devices, its peer runs."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoresearch.core.cli.context import Settings
+import click
+
+from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings
+from autoresearch.core.cli.run.options import JUDGE_DEFAULTS, FleetOptions, RunOverrides
+from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
     from autoresearch.backends.contract import Device
     from autoresearch.core.cli.context import Backend
     from autoresearch.core.config import Preset, RunConfig
     from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.findings.peers import PeerRuns
+    from autoresearch.core.fleet.cluster import Survey
+    from autoresearch.core.fleet.executor import Executor
+    from autoresearch.core.fleet.local import LocalExecutor
+    from autoresearch.core.fleet.ray import RayCluster
     from autoresearch.core.store.rows import RunRow
 
 FindDevice = Callable[[str, str], "Device"]
-DEFAULT_JUDGE, CALIBRATE = "racing", 2
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What was asked for about the run itself. None takes the run's own value, or the preset's for a new run."""
-
-    judge: str | None
-    calibrate: int | None
-    budget: float | None
-    corpus: str | None
-    vocab: tuple[int, ...] | None
-    seed: int | None
+"""Finds the device for a backend's name and the run's last machine, where trials run on a fleet."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which run it is about, and on what it runs."""
+    """The run to start or to continue, and what it runs on."""
 
     tag: str
     stored: RunRow | None
-    """None for a new run."""
+    """The run's row in its ledger; None for a new run."""
     settings: Settings
-    """With the run's own backend and preset where `auto` was asked for."""
+    """The shared options, with the run's own backend and preset in place of `auto`."""
     backend: Backend
     device: Device
     preset: Preset
 
 
 def choose_run(
-    settings: Settings, tag: str | None, wishes: Wishes, *, allow_dirty: bool, find_device: FindDevice | None = None
+    settings: Settings,
+    tag: str | None,
+    overrides: RunOverrides,
+    *,
+    allow_dirty: bool,
+    find_device: FindDevice | None = None,
 ) -> tuple[str, RunConfig, Preset, Prepared, Device]:
-    """The run to start or to go on with, said on stderr, its configuration, and the device.
+    """Choose the run to start or to continue, and say so: its tag, configuration, preset, corpus and device.
 
-    Mends ledgers that a crash has left.
+    Repairs ledgers that a crash has left.
     """
     from autoresearch.core.config import runs_dir
     from autoresearch.core.run.run import starting_source
@@ -65,21 +68,21 @@ def choose_run(
     choice = pick_run(settings, tag, find_device)
     tag, backend, preset = choice.tag, choice.backend, choice.preset
     if choice.stored is not None:
-        settings.say(f"going on with the run {tag} (another --tag starts a new one)")
+        settings.say(f"continuing the run {tag} (another --tag starts a new one)")
     else:
         settings.say(
             f"starting the run {tag}: {backend.name} ({backend.why}), preset {preset.name}, {choice.device.name}"
         )
-        # Before minutes are spent on preparing text.
+        # Checked here, before minutes are spent on preparing text.
         starting_source(Repository.open(settings.workspace), backend.name, preset, allow_dirty=allow_dirty)
-    config, prepared = configure(choice.settings, backend.name, preset, choice.device, wishes, choice.stored)
+    config, prepared = configure(choice.settings, backend.name, preset, choice.device, overrides, choice.stored)
     return tag, config, preset, prepared, choice.device
 
 
 def pick_run(settings: Settings, tag: str | None, find_device: FindDevice | None = None) -> Choice:
-    """The run of that tag; without one the unfinished run of this backend and preset, or a new one. Writes nothing.
+    """Choose the run of that tag; without a tag the unfinished run of this backend and preset, or a new one.
 
-    `find_device` says what trials run on where that is not this machine; it is told the run's last machine.
+    `find_device` names the device where trials run on a fleet. Writes nothing.
     """
     from autoresearch.core.cli.context import resolve_backend, resolve_preset
     from autoresearch.core.cli.runs import fresh_tag, named_run, run_rows, unfinished_run
@@ -87,7 +90,7 @@ def pick_run(settings: Settings, tag: str | None, find_device: FindDevice | None
     from autoresearch.core.trial.device import probe_device
 
     stored = named_run(settings.workspace, tag) if tag is not None else None
-    Repository.open(settings.workspace)  # before seconds are spent on devices and data
+    Repository.open(settings.workspace)  # checked before seconds are spent on devices and data
     if stored is not None:
         settings = _as_stored(settings, stored)
     backend = resolve_backend(settings, elsewhere=find_device is not None)
@@ -103,23 +106,23 @@ def pick_run(settings: Settings, tag: str | None, find_device: FindDevice | None
 
 
 def _as_stored(settings: Settings, stored: RunRow) -> Settings:
-    """`auto` means what a run was started with."""
+    """Replace `auto` by the backend and preset that the run was started with."""
     backend = stored.config["backend"] if settings.backend == "auto" else settings.backend
     preset = stored.config["preset"] if settings.preset == "auto" else settings.preset
     return replace(settings, backend=backend, preset=preset)
 
 
 def configure(
-    settings: Settings, backend: str, preset: Preset, device: Device, wishes: Wishes, stored: RunRow | None
+    settings: Settings, backend: str, preset: Preset, device: Device, overrides: RunOverrides, stored: RunRow | None
 ) -> tuple[RunConfig, Prepared]:
-    """The run's configuration: what was asked for, else what the run was started with, else the preset's."""
+    """Make the run's configuration: the values given, else those the run was started with, else the preset's."""
     from autoresearch import __version__
     from autoresearch.core.cli.context import ensure_prepared
     from autoresearch.core.config import RunConfig
 
     was = dict(stored.config) if stored is not None else {}
-    corpus = absolute(wishes.corpus) if wishes.corpus else was.get("corpus", absolute(preset.data.corpus))
-    vocabularies = wishes.vocab or tuple(was.get("vocabularies", preset.data.vocabularies))
+    corpus = absolute(overrides.corpus) if overrides.corpus else was.get("corpus", absolute(preset.data.corpus))
+    vocabularies = overrides.vocab or tuple(was.get("vocabularies", preset.data.vocabularies))
     prepared = _prepared_for(was, corpus, vocabularies)
     if prepared is None:
         prepared = ensure_prepared(settings, preset, corpus=corpus, vocabularies=vocabularies)
@@ -132,11 +135,10 @@ def configure(
         vocabularies=vocabularies,
         eval_seq_len=preset.data.eval_seq_len,
         score_rows=preset.score_rows,
-        train_seconds=wishes.budget or was.get("train_seconds", preset.train_seconds),
+        train_seconds=overrides.budget or was.get("train_seconds", preset.train_seconds),
         startup_seconds=was.get("startup_seconds", preset.startup_seconds),
-        seed=was.get("seed", 0) if wishes.seed is None else wishes.seed,
-        judge=wishes.judge or was.get("judge", DEFAULT_JUDGE),
-        calibrate=wishes.calibrate or was.get("calibrate", 1 if was else CALIBRATE),
+        seed=was.get("seed", 0) if overrides.seed is None else overrides.seed,
+        **judge_settings(overrides, was),
         device=device.name,
         machine=device.description(),
         ar_version=__version__,
@@ -144,14 +146,24 @@ def configure(
     return config, prepared
 
 
+def judge_settings(overrides: RunOverrides, was: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the judge and its options: the values given, else the stored run's, else the defaults of a new run."""
+    from autoresearch.core.config import RunConfig
+
+    # A run from before an option existed has not recorded it: its value is then the default of `RunConfig`.
+    recorded = {name: was.get(name, RunConfig.default(name)) for name in JUDGE_DEFAULTS} if was else JUDGE_DEFAULTS
+    given = {name: getattr(overrides, name) for name in JUDGE_DEFAULTS}
+    return {name: recorded[name] if value is None else value for name, value in given.items()}
+
+
 def absolute(corpus: str) -> str:
-    """A corpus that is a path, so that a run can be taken up from another folder; names stay."""
+    """Make a corpus's path absolute, so that a run can be continued from another folder. A name stays as it is."""
     path = Path(corpus).expanduser()
     return str(path.resolve()) if path.exists() else corpus
 
 
 def _prepared_for(was: Mapping[str, Any], corpus: str, vocabularies: tuple[int, ...]) -> Prepared | None:
-    """The folder that the run has used so far, even if the corpus has changed since; None to prepare it."""
+    """Open the prepared folder that the run has used so far, even if the text has changed; None if it must be made."""
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.errors import DataError
 
@@ -160,13 +172,13 @@ def _prepared_for(was: Mapping[str, Any], corpus: str, vocabularies: tuple[int, 
     try:
         return Prepared.open(Path(was["prepared"]))
     except DataError:
-        return None  # deleted since: the same text gives the same folder again
+        return None  # it was deleted; preparing the same text makes the same folder again
 
 
 def data_sha256(prepared: Prepared, vocabularies: tuple[int, ...], seq_len: int) -> str:
-    """Of everything that trials with these vocabularies read: tokenizers, training shards and scored rows.
+    """Hash everything that trials with these vocabularies read: tokenizers, training shards and scored rows.
 
-    What other runs add to the folder does not count. Raises `DataError` when a vocabulary is not prepared.
+    Files that other runs add to the folder do not count. Raises `DataError` when a vocabulary is not prepared.
     """
     digest = hashlib.sha256()
     for size in sorted(vocabularies):
@@ -175,3 +187,117 @@ def data_sha256(prepared: Prepared, vocabularies: tuple[int, ...], seq_len: int)
         for sha256 in (record.tokenizer.sha256, *(shard.sha256 for shard in record.train), *rows):
             digest.update(f"{size} {sha256}\n".encode())
     return digest.hexdigest()
+
+
+class Devices:
+    """The devices that `FleetOptions` name, on this machine or on a Ray cluster."""
+
+    def __init__(self, options: FleetOptions, say: Callable[[str], None]) -> None:
+        """Connect to the cluster if the options name one. Raises `UsageError` for options that exclude each other."""
+        self._options, self._say = options, say
+        self._cluster: RayCluster | None = None
+        self._found: Survey = {}
+        if options.fleet == "local":
+            for name in ("address", "device", "priority"):
+                if getattr(options, name) is not None:
+                    raise UsageError(
+                        f"--{name} is an option for a Ray cluster.", fix="add --fleet ray, or leave it out"
+                    )
+            return
+        if options.priority is not None and not 0 < options.priority < math.inf:
+            raise UsageError(
+                f"--priority {options.priority:g} is not a positive number.", fix="--priority 2, for example"
+            )
+        if options.slots is not None:
+            raise UsageError(
+                "--slots is an option for this machine.", fix="leave it out: all devices of a Ray cluster are used"
+            )
+        from autoresearch.core.fleet.ray import RayCluster
+
+        self._cluster = RayCluster(options.address)
+        if self._cluster.started:
+            say("no Ray cluster found: starting one on this machine alone, which ends with this loop")
+
+    @property
+    def find_device(self) -> Callable[[str, str], Device] | None:
+        """The search for the cluster's device; None when trials run on this machine."""
+        return None if self._cluster is None else self._find
+
+    def _find(self, backend: str, before: str) -> Device:
+        from autoresearch.core.fleet.cluster import choose_device, survey
+
+        assert self._cluster is not None
+        self._found = survey(self._cluster, backend)
+        return choose_device(self._found, like=self._options.device, before=before)
+
+    def executor(self, tag: str, folder: Path, config: RunConfig, kind: str, prepared: Prepared) -> Executor:
+        """Make the executor for the run of that tag, whose folder is `folder`. `kind` is the device's."""
+        if self._cluster is None:
+            return local_executor(self._options.slots, kind, self._say)
+        from autoresearch.core.fleet.cluster import NodeRequirements
+        from autoresearch.core.fleet.cluster_executor import FleetExecutor
+        from autoresearch.core.fleet.membership import Member
+        from autoresearch.core.fleet.shipping import describe_corpus
+        from autoresearch.core.store.integrity import code_sha256
+
+        required = click.get_current_context().meta.get(REQUIRED_ISOLATION, "process")
+        wanted = NodeRequirements(config.backend, config.machine, code_sha256(config.backend), required)
+        member = Member(tag, folder, self._options.priority or 1.0)
+        executor = FleetExecutor(self._cluster, wanted, describe_corpus(prepared.folder), member=member, say=self._say)
+        plural, shared = "s" if executor.slots > 1 else "", ""
+        if executor.others:
+            shared = f", shared with {', '.join(executor.others)} (`ar fleet` shows who uses what)"
+        self._say(f"{executor.slots} trial{plural} at a time on the fleet: {config.machine}{shared}")
+        return executor
+
+
+def local_executor(slots: int | str | None, kind: str, say: Callable[[str], None]) -> LocalExecutor:
+    """Lock slots of this machine against other loops, say which, and make an executor on them.
+
+    `kind` is the device's. Raises `UsageError` when the machine has fewer, `PrerequisiteError` when they are in use.
+    """
+    from autoresearch.core.config import data_dir
+    from autoresearch.core.fleet.local import LocalExecutor
+    from autoresearch.core.fleet.slots import Claim, find_slots
+
+    shared_cpu = kind in ("cpu", "numpy")
+    if slots is None and shared_cpu:
+        return LocalExecutor()
+    count = None if slots == "auto" else int(slots or 1)
+    found = find_slots(kind, None if slots is None else count)
+    claim = Claim(found, data_dir() / "devices", count)
+    if len(claim.slots) > 1 or slots is not None:
+        plural = "s" if len(claim.slots) > 1 else ""
+        say(f"{len(claim.slots)} trial{plural} at a time: {'; '.join(slot.label for slot in claim.slots)}")
+    if shared_cpu and len(claim.slots) > 1:
+        say("trials that share a CPU slow each other down; do not compare them with trials that had it to themselves")
+    return LocalExecutor(claim.slots, claim)
+
+
+_SHARED = " (1 of "
+"""Mark in a machine's name before the number of slots that share its CPU."""
+
+
+def machine_name(words: str, kind: str, executor: Executor) -> str:
+    """Name the machine that scores depend on. A share of a CPU counts as another machine than the whole CPU."""
+    from autoresearch.core.fleet.local import LocalExecutor
+
+    count = executor.capacity()
+    shared = isinstance(executor, LocalExecutor) and kind in ("cpu", "numpy") and count > 1
+    return f"{words}{_SHARED}{count} slots)" if shared else words
+
+
+def whole_machine(words: str) -> str:
+    """Return the machine without the share that `machine_name` may have added."""
+    return words.partition(_SHARED)[0]
+
+
+def peer_runs(workspace: Path, wanted: tuple[str, ...], say: Callable[[str], None]) -> PeerRuns | None:
+    """Return the peer runs whose changes are offered to this one; None for --findings none. Raises `UsageError`."""
+    from autoresearch.core.findings.peers import PeerRuns, folders_of
+
+    if "none" not in wanted:
+        return PeerRuns(folders_of(workspace, wanted), say)
+    if len(wanted) > 1:
+        raise UsageError("--findings none cannot be combined with others.", fix="leave one of them out")
+    return None

@@ -1,9 +1,4 @@
-"""What `ar loop` shows when it ends.
-
-Ctrl-C while the loop runs: first finish the trial, then kill it.
-
-A machine that does not fall asleep while the loop works.
-"""
+"""One session of `ar loop` in the terminal: the live view, messages, signals, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -21,72 +17,174 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings
-from autoresearch.core.run.loop import Stop
+from autoresearch.core.cli.run.hooks import HookOptions, RunHooks
+from autoresearch.core.cli.run.options import JUDGES
+from autoresearch.core.cli.run.resolve import whole_machine
+from autoresearch.core.errors import LimitReachedError
+from autoresearch.core.fleet.cluster_executor import FleetExecutor
+from autoresearch.core.run.loop import Ending, Limits, Loop, Stop
+from autoresearch.core.run.rerun_policy import DeviceWatch, machine_moved
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.fleet.executor import Executor
+    from autoresearch.core.proposal import Researcher
+    from autoresearch.core.report.terminal.live import View
     from autoresearch.core.run.run import Run
-
-
-def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
-    """The picture; then the summary as JSON, or the table and where things are."""
-    from autoresearch.core.report.document.figures import draw_progress
-    from autoresearch.core.report.terminal.table import write_table
-    from autoresearch.core.store.exports import summarise
-
-    rows = [row for row in run.ledger.experiments() if row.state == "decided"]
-    picture, yardsticks = run.folder / "progress.png", prepared.manifest.yardsticks
-    if rows:
-        draw_progress(rows, picture, {"gzip": yardsticks.gzip_bpb, "xz": yardsticks.xz_bpb})
-    summary = {**summarise(run.ledger), "picture": str(picture) if rows else None}
-    if settings.json:
-        click.echo(json.dumps({"summary": summary}))
-        return
-    write_table(rows)
-    settings.say(f"{run.tag}: {reason}" if reason else run.tag)
-    if summary["best_experiment"] == 0:
-        settings.say("nothing was kept: the baseline is the best file so far")
-    elif summary["delta"] is not None:
-        if summary["estimated_delta"] is not None and run.config.judge == "racing":
-            settings.say(
-                f"estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the baseline "
-                f"(shrunken; the raw figures below flatter the best)"
-            )
-        settings.say(
-            f"best: experiment {summary['best_experiment']}, {summary['best_bpb']:.6f} bpb, "
-            f"{summary['delta']:+.6f} against the baseline's {summary['baseline_bpb']:.6f}"
-        )
-        settings.say(f"train file: {summary['best_train']} (branch {summary['branch']}; `ar apply` takes it over)")
-    for one in summary["findings"]:
-        settings.say(findings_words(one))
-    if rows:
-        settings.say(f"picture: {picture}")
-
-
-def findings_words(count: dict[str, Any]) -> str:
-    """What became of one run's findings, in a line."""
-    left = count["offered"] - count["tried"]
-    rest = f"; {left} not tried" if left else ""
-    where = f"{count['backend']} on {count['device']}"
-    noun = "finding" if count["offered"] == 1 else "findings"
-    return f"{count['held']} of {count['offered']} {noun} of {count['run']} ({where}) held here{rest}"
-
+    from autoresearch.core.store.rows import ExperimentRow
+    from autoresearch.core.trial.request import IsolationLevel
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+NOTED = {
+    "repeated": "experiment {experiment}: repeating the trial, because {reason}",
+    "seed_ignored": "experiment {experiment}: {reason}",
+    "demoted": "experiment {experiment} {reason}",
+    "withdrawn": "experiment {experiment} is withdrawn: {reason}",
+    "proposal_refused": "no usable proposal ({kind}): {reason}",
+}
+"""Events that leave a line above the live view, and the line."""
+
+
+class Messages:
+    """Passes messages to the person: to stderr, or to the live view while one is on the screen."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """Send messages to `say` until a view takes over."""
+        self._say = say
+
+    def say(self, message: str) -> None:
+        """Show one message. May be called from any thread."""
+        self._say(message)
+
+    @contextmanager
+    def shown_by(self, note: Callable[[str], None]) -> Iterator[None]:
+        """Send messages to `note` inside the block: a line written past a live view would break it."""
+        before, self._say = self._say, note
+        try:
+            yield
+        finally:
+            self._say = before
+
+
+def run_session(
+    settings: Settings,
+    run: Run,
+    researcher: Researcher,
+    limits: Limits,
+    prepared: Prepared,
+    options: HookOptions,
+    executor: Executor,
+    messages: Messages,
+) -> None:
+    """Run the loop, show its progress and its result, and exit with its exit code. Closes the executor."""
+    stop, limit = Stop(), None
+    _announce(settings, run)
+    level = executor.isolation if isinstance(executor, FleetExecutor) else None
+    ending: Ending | None = None
+    try:
+        with (
+            _view(settings, run, researcher, limits, level) as view,
+            RunHooks(options, run, view.note) as hooks,
+            messages.shown_by(view.note),
+            listen(stop, view.note),
+            awake(),
+        ):
+            ending = Loop(
+                run,
+                researcher,
+                JUDGES[run.config.judge](run.config),
+                executor,
+                limits=limits,
+                stop=stop,
+                observer=_observer(view),
+                on_decided=_on_decided(hooks, settings),
+                # A fleet looks after its devices itself.
+                device_watch=None if level else DeviceWatch(run.config.backend, whole_machine(run.config.machine)),
+            ).go()
+    except LimitReachedError as error:
+        limit = error
+    finally:
+        executor.close()
+    show_end(settings, run, ending.reason if ending else "", prepared)
+    if limit is not None:
+        raise limit
+    if ending is not None and ending.exit_code:
+        click.get_current_context().exit(ending.exit_code)
+
+
+def _announce(settings: Settings, run: Run) -> None:
+    """Say before the first trial what a person would wonder about: repeated baselines, a changed machine."""
+    calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
+    if calibrating:
+        settings.say(
+            f"the baseline is trained {run.config.calibrate} times ({run.config.train_seconds:g} s each) to learn the "
+            "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
+        )
+    moved = machine_moved(run.ledger.last_trial(), run.config.machine)
+    if moved is not None:
+        settings.say(moved)
+
+
+def _view(
+    settings: Settings, run: Run, researcher: Researcher, limits: Limits, isolation: IsolationLevel | None = None
+) -> View:
+    from autoresearch.core.report.terminal.panel import LoopInfo
+    from autoresearch.core.report.terminal.run_view import run_view
+    from autoresearch.core.trial.sandbox.levels import best_level
+
+    info = LoopInfo(
+        researcher=researcher.name,
+        goal=limits.experiments,
+        ends=None if limits.hours is None else time.time() + 3600 * limits.hours,
+        isolation=isolation or best_level(),
+    )
+    return run_view(
+        run.folder,
+        run.config.train_seconds,
+        info,
+        verbosity=settings.verbosity,
+        data_on_stdout=settings.json,
+    )
+
+
+def _observer(view: View) -> Callable[[Any], None]:
+    def observe(event: Any) -> None:
+        kind = event.get("event")
+        if kind in NOTED:
+            view.note(NOTED[kind].format_map(event))
+        elif kind == "decided" and event["experiment"] == 0 and event.get("reason"):
+            view.note(str(event["reason"]))  # the noise that calibration has found
+        view(event)
+
+    return observe
+
+
+def _on_decided(hooks: RunHooks, settings: Settings) -> Callable[[ExperimentRow], None]:
+    from autoresearch.core.store.exports import decided_record
+
+    def decided(row: ExperimentRow) -> None:
+        if settings.json:
+            click.echo(json.dumps(decided_record(row)))
+        hooks.decided(row)
+
+    return decided
 
 
 @contextmanager
 def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
-    """Turn signals into wishes inside the block. Must be entered in the main thread."""
+    """Turn signals into requests to stop inside the block: the first Ctrl-C finishes the trial, the second kills it.
+
+    SIGTERM kills it at once. Must be entered in the main thread.
+    """
 
     def tell(message: str) -> None:
-        # A handler that comes in the middle of a write to stderr may not write there; the wish counts all the same.
+        # A handler that interrupts a write to stderr may not write there itself; the request counts all the same.
         with suppress(RuntimeError):
             say(message)
 
     def interrupted(_number: int, _frame: FrameType | None) -> None:
         if stop.wish == "go on":
-            tell("stopping after the current trial; press Ctrl-C again to kill it (it is run again when you go on)")
+            tell("stopping after the current trial; press Ctrl-C again to kill it (continuing the run repeats it)")
             stop.finish(EXIT_INTERRUPTED)
         else:
             tell("killing the current trial")
@@ -108,7 +206,7 @@ def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def awake() -> Iterator[None]:
-    """On macOS, `caffeinate` for as long as the block runs or this process lives. Elsewhere nothing."""
+    """Keep a Mac awake inside the block, by `caffeinate`, which ends with this process. Elsewhere do nothing."""
     caffeinate = shutil.which("caffeinate") if sys.platform == "darwin" else None
     if caffeinate is None:
         yield
@@ -121,3 +219,49 @@ def awake() -> Iterator[None]:
     finally:
         keeper.terminate()
         keeper.wait()
+
+
+def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
+    """Draw the progress picture; print the summary as JSON, or the table and the paths of the results."""
+    from autoresearch.core.report.document.figures import draw_progress
+    from autoresearch.core.report.terminal.table import write_table
+    from autoresearch.core.store.exports import summarise
+
+    rows = [row for row in run.ledger.experiments() if row.state == "decided"]
+    picture, yardsticks = run.folder / "progress.png", prepared.manifest.yardsticks
+    if rows:
+        draw_progress(rows, picture, {"gzip": yardsticks.gzip_bpb, "xz": yardsticks.xz_bpb})
+    summary = {**summarise(run.ledger), "picture": str(picture) if rows else None}
+    if settings.json:
+        click.echo(json.dumps({"summary": summary}))
+        return
+    write_table(rows)
+    settings.say(f"{run.tag}: {reason}" if reason else run.tag)
+    if summary["best_experiment"] == 0:
+        settings.say("no change was kept: the baseline is the best file so far")
+    elif summary["delta"] is not None:
+        if summary["estimated_delta"] is not None and run.config.judge == "racing":
+            settings.say(
+                f"estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the baseline "
+                f"(shrunken; the raw figures below flatter the best)"
+            )
+        settings.say(
+            f"best: experiment {summary['best_experiment']}, {summary['best_bpb']:.6f} bpb, "
+            f"{summary['delta']:+.6f} against the baseline's {summary['baseline_bpb']:.6f}"
+        )
+        settings.say(
+            f"train file: {summary['best_train']} (branch {summary['branch']}; `ar apply` writes it into the checkout)"
+        )
+    for one in summary["findings"]:
+        settings.say(findings_words(one))
+    if rows:
+        settings.say(f"picture: {picture}")
+
+
+def findings_words(count: dict[str, Any]) -> str:
+    """Sum up in a line how many of a peer run's changes held here."""
+    left = count["offered"] - count["tried"]
+    rest = f"; {left} not tried" if left else ""
+    where = f"{count['backend']} on {count['device']}"
+    noun = "finding" if count["offered"] == 1 else "findings"
+    return f"{count['held']} of {count['offered']} {noun} of {count['run']} ({where}) held here{rest}"

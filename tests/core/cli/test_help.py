@@ -9,7 +9,7 @@ import click
 import pytest
 
 from autoresearch.core.cli import main
-from autoresearch.core.cli.configfile import imported
+from autoresearch.core.cli.commands import load_command
 from autoresearch.core.cli.examples import EXAMPLES
 from autoresearch.core.cli.reference import reference
 
@@ -33,7 +33,7 @@ def test_every_example_is_a_call_that_the_command_takes(call):
     with main.cli.make_context("ar", words, resilient_parsing=True) as root:
         # Without resilience: an option that does not exist, or a value that does not fit, is an error here.
         name = next(word for word in words if word in main.COMMANDS)
-        command, rest = imported(name), words[words.index(name) + 1 :]
+        command, rest = load_command(name), words[words.index(name) + 1 :]
         while isinstance(command, click.Group) and not (command.invoke_without_command and not rest):
             command = command.get_command(root, rest.pop(0))
         command.make_context(name, rest, parent=root)

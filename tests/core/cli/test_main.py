@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from autoresearch.core.cli import main
+from autoresearch.core.cli import commands, main
 from autoresearch.core.cli.context import Settings, find_workspace, pass_settings
 from autoresearch.core.errors import LimitReachedError, PrerequisiteError
 
@@ -24,7 +24,7 @@ def with_command(monkeypatch):
         module = type(sys)("probe_module")
         module.probe = command
         monkeypatch.setitem(sys.modules, "probe_module", module)
-        monkeypatch.setitem(main.COMMANDS, "probe", main.Entry("probe_module", "probe", "A probe."))
+        monkeypatch.setitem(main.COMMANDS, "probe", commands.Entry("probe_module", "probe", "A probe."))
 
     return add
 
@@ -176,10 +176,10 @@ def test_the_workspace_is_the_nearest_folder_upward_that_looks_like_one(tmp_path
 
 def test_a_reader_that_leaves_early_is_no_error():
     script = (
-        "import sys; from autoresearch.core.cli import main; import click, types\n"
+        "import sys; from autoresearch.core.cli import commands, main; import click, types\n"
         "probe = click.command()(lambda: [click.echo('x' * 1000) for _ in range(10000)])\n"
         "sys.modules['probe_module'] = types.SimpleNamespace(probe=probe)\n"
-        "main.COMMANDS['probe'] = main.Entry('probe_module', 'probe', 'A probe.')\n"
+        "main.COMMANDS['probe'] = commands.Entry('probe_module', 'probe', 'A probe.')\n"
         "sys.exit(main.run(['probe']))\n"
     )
     done = subprocess.run(

@@ -231,9 +231,9 @@ def test_the_tables_say_what_runs_where() -> None:
 def test_a_priority_is_a_positive_number_and_a_clusters(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "w")
     for given, words in (
-        (["--priority", "2"], "--priority is about a Ray cluster"),
-        (["--priority", "0", "--fleet", "ray"], "it is a positive number"),
-        (["--priority", "nan", "--fleet", "ray"], "it is a positive number"),
+        (["--priority", "2"], "--priority is an option for a Ray cluster"),
+        (["--priority", "0", "--fleet", "ray"], "is not a positive number"),
+        (["--priority", "nan", "--fleet", "ray"], "is not a positive number"),
     ):
         assert ar(["--workspace", str(workspace), "--backend", "null", "loop", *given]) == 2
         assert words in capsys.readouterr().err

@@ -61,4 +61,4 @@ def test_a_folder_from_another_machine_is_named(next_edit, workspace, tmp_path):
 def test_none_beside_others_is_a_mistake_that_is_said(workspace, capsys):
     command = ["--workspace", str(workspace), "loop", "--findings", "none", "--findings", "auto", "--dry-run"]
     assert ar(command) == 2
-    assert "--findings none, and others beside it. Fix: leave either out" in capsys.readouterr().err
+    assert "--findings none cannot be combined with others. Fix: leave one of them out" in capsys.readouterr().err

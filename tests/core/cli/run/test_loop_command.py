@@ -138,7 +138,7 @@ def test_without_json_the_table_is_on_stdout_and_the_rest_on_stderr(command):
     code, out, err = command.run("-n", "0")
     assert code == 0, err
     assert [line.split("\t")[0] for line in out.splitlines()] == ["n", "0"]
-    assert "nothing was kept: the baseline is the best file so far" in err
+    assert "no change was kept: the baseline is the best file so far" in err
     assert "progress.png" in err
     (tag,) = [path.name for path in (command.folder / "runs").iterdir() if (path / "ledger.sqlite").exists()]
     assert tag.endswith("-null")
@@ -184,7 +184,7 @@ def test_ctrl_c_finishes_the_trial_and_a_second_one_kills_it(command):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 130
-    assert "going on with the run t" in err
+    assert "continuing the run t" in err
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert experiments(command)[1].state in ("running", "trained")
 

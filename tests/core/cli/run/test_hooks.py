@@ -8,7 +8,7 @@ import time
 import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
-from autoresearch.core.cli.run.hooks import Beside, BesideOptions, run_command
+from autoresearch.core.cli.run.hooks import HookOptions, RunHooks, run_command
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 
@@ -21,15 +21,15 @@ def run(tmp_path):
 
 def go(run, options, *widths):
     said = []
-    with Beside(options, run, said.append) as beside:
-        Loop(run, Widths(*widths), Greedy(), Scripted(), limits=Limits(len(widths)), on_decided=beside.decided).go()
+    with RunHooks(options, run, said.append) as hooks:
+        Loop(run, Widths(*widths), Greedy(), Scripted(), limits=Limits(len(widths)), on_decided=hooks.decided).go()
     return said
 
 
 def test_a_keep_and_the_end_are_told_with_what_is_known_of_them(run, tmp_path):
     told = tmp_path / "told"
     line = f'echo "$AR_EVENT $AR_EVENT_TAG $AR_EVENT_EXPERIMENT $AR_EVENT_VAL_BPB $AR_EVENT_STATE" >> {told}'
-    assert go(run, BesideOptions(on_keep=line, on_end=line), 9, 12, 8) == []
+    assert go(run, HookOptions(on_keep=line, on_end=line), 9, 12, 8) == []
     assert told.read_text().splitlines() == [
         "keep first 1 0.9 ",
         "keep first 3 0.8 ",
@@ -38,7 +38,7 @@ def test_a_keep_and_the_end_are_told_with_what_is_known_of_them(run, tmp_path):
 
 
 def test_a_command_that_fails_is_said_once_with_its_last_words(run):
-    said = go(run, BesideOptions(on_keep="echo oh no >&2; exit 7"), 9, 8, 7)
+    said = go(run, HookOptions(on_keep="echo oh no >&2; exit 7"), 9, 8, 7)
     assert said == ["--on-keep: ended with exit code 7: oh no"]
 
 
@@ -50,8 +50,8 @@ def test_a_model_s_words_reach_a_command_as_words(run, tmp_path):
             return dataclasses.replace(super().propose(history), hypothesis=f"$(touch {tmp_path}/owned)\x1b[2J`id`")
 
     told = tmp_path / "told"
-    with Beside(BesideOptions(on_keep=f'printf "%s" "$AR_EVENT_DESCRIPTION" > {told}'), run, print) as beside:
-        Loop(run, Hostile(9), Greedy(), Scripted(), limits=Limits(1), on_decided=beside.decided).go()
+    with RunHooks(HookOptions(on_keep=f'printf "%s" "$AR_EVENT_DESCRIPTION" > {told}'), run, print) as hooks:
+        Loop(run, Hostile(9), Greedy(), Scripted(), limits=Limits(1), on_decided=hooks.decided).go()
     assert told.read_text() == f"$(touch {tmp_path}/owned) [2J`id`"
     assert not (tmp_path / "owned").exists()
 

@@ -1,0 +1,52 @@
+"""The list of all commands. Each is imported when it is called, so that `ar --help` imports click and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+import click
+
+
+class Entry(NamedTuple):
+    """A command's place, and its line in `ar --help`."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS = {
+    "doctor": Entry(
+        "autoresearch.core.cli.doctor", "doctor", "Check every prerequisite and say how to fix what is missing."
+    ),
+    "init": Entry("autoresearch.core.cli.init", "init", "Make a new workspace."),
+    "prepare": Entry("autoresearch.core.cli.prepare", "prepare", "Prepare a corpus: splits, tokenizers, shards."),
+    "train": Entry("autoresearch.core.cli.train", "train", "Run one trial of a train file."),
+    "loop": Entry(
+        "autoresearch.core.cli.run.command", "loop", "The main job: propose, train, score, keep or discard; repeat."
+    ),
+    "status": Entry("autoresearch.core.cli.status", "status", "Show in one line how a run is going."),
+    "fleet": Entry("autoresearch.core.cli.fleet", "fleet", "Show who uses a Ray cluster; pause runs, drain nodes."),
+    "results": Entry("autoresearch.core.cli.results", "results", "Show a run's experiments as a table."),
+    "watch": Entry("autoresearch.core.cli.watch", "watch", "Follow a run in the terminal."),
+    "dashboard": Entry("autoresearch.core.cli.dashboard", "dashboard", "Follow a run on a local web page."),
+    "report": Entry("autoresearch.core.cli.report", "report", "Write a run's report: one HTML file to send around."),
+    "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
+    "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the held-out test set."),
+    "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
+    "bench": Entry("autoresearch.core.cli.bench", "bench", "Measure one backend: speed, MFU, memory, overhead."),
+    "compare": Entry("autoresearch.core.cli.compare", "compare", "Compare two backends on the same work."),
+    "ideas": Entry("autoresearch.core.cli.ideas", "ideas", "Search the idea bank: published changes and their effect."),
+    "config": Entry("autoresearch.core.cli.config", "config", "Show every option's value and where it was set."),
+    "completion": Entry("autoresearch.core.cli.completion", "completion", "Print the shell's completion script."),
+}
+
+
+def load_command(name: str) -> click.Command:
+    """Import a command by its name in COMMANDS. Raises `KeyError` for an unknown name."""
+    entry = COMMANDS[name]
+    command = getattr(importlib.import_module(entry.module), entry.attribute)
+    if not isinstance(command, click.Command):
+        raise TypeError(f"{entry.module}.{entry.attribute} is not a click command")
+    return command
