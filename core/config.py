@@ -1,7 +1,4 @@
-"""Presets, and where things are kept.
-
-What a run is started with.
-"""
+"""Presets, the configuration of a run, and the folders in which things are kept."""
 
 from __future__ import annotations
 
@@ -26,41 +23,43 @@ Constant = bool | int | float | str
 
 
 class DataPreset(BaseModel):
-    """Which text, and how much of it is held out."""
+    """The text of a preset, and how much of it is held out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     corpus: str
-    """The default corpus; `--corpus` overrides it."""
+    """Default corpus; `--corpus` overrides it."""
     vocabularies: tuple[int, ...]
-    """The vocabularies that VOCAB_SIZE may name. The first is the preset's own."""
+    """Vocabulary sizes that VOCAB_SIZE may name. The first is the preset's own."""
     eval_seq_len: int
-    """T at scoring, fixed for a run."""
+    """Tokens per scored row (T), fixed for a run."""
     val_bytes: int
-    """Raw bytes of validation text, about; whole documents are taken until it is reached."""
+    """Least raw bytes of validation text; whole documents are taken until it is reached."""
     test_bytes: int
+    """Least raw bytes of the held-out test set."""
     shards: int | None = None
-    """How many shards of a hub corpus to fetch."""
+    """Number of shards of a hub corpus to fetch."""
 
 
 class Preset(BaseModel):
-    """One hardware tier of one backend."""
+    """Sizes and budget for one kind of hardware on one backend."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     description: str
     known: str = ""
-    """What is known of its result, and from where."""
+    """Known result of this preset, and its source."""
     data: DataPreset
     train_seconds: float
     startup_seconds: float = 300.0
+    """Longest time from the child's start to its first batch."""
     score_rows: int
     """Rows per scoring batch."""
     constants: Mapping[str, Constant]
-    """Written into the train file's constants block at a run's start."""
+    """Values written into the train file's constants block at a run's start."""
 
 
 def load_presets(path: Path) -> dict[str, Preset]:
-    """Every preset of a backend's `presets.toml`, by name. Raises `PrerequisiteError` when the file is malformed."""
+    """Read a backend's `presets.toml`, by preset name. Raises `PrerequisiteError` when it is missing or malformed."""
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: Preset(name=name, **table) for name, table in tables.items()}
@@ -69,40 +68,40 @@ def load_presets(path: Path) -> dict[str, Preset]:
 
 
 def choose_preset(presets: Mapping[str, Preset], name: str) -> Preset:
-    """The preset of that name. Raises `UsageError` naming those there are."""
+    """Return the preset of that name. Raises `UsageError`, which lists the names, for an unknown one."""
     if name not in presets:
         raise UsageError(f"there is no preset {name!r}.", fix=f"--preset {' | '.join(presets)}")
     return presets[name]
 
 
 def data_dir() -> Path:
-    """Where prepared corpora are kept: $AR_DATA_DIR, else the user's data folder."""
+    """Return the folder of prepared corpora: $AR_DATA_DIR, else the user's data folder."""
     override = os.environ.get("AR_DATA_DIR")
     return Path(override).expanduser() if override else platformdirs.user_data_path("autoresearch")
 
 
 def runs_dir(workspace: Path) -> Path:
-    """Where the runs of a workspace are kept."""
+    """Return the folder of a workspace's runs."""
     return workspace / "runs"
 
 
 def train_file(workspace: Path, backend: str) -> Path:
-    """The file that the researcher edits."""
+    """Return the path of the train file that a run starts from."""
     return workspace / "backends" / backend / "train.py"
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every trial of a run has in common. Fixed at its start: results under another one would not compare."""
+    """The settings that all trials of a run have in common, fixed at its start so that their results compare."""
 
     backend: str
     preset: str
     corpus: str
-    """As it was asked for."""
+    """The corpus by name or absolute path."""
     prepared: str
     """Folder of the prepared corpus."""
     prepared_sha256: str
-    """Of everything that its trials read (see `data_sha256` in core.cli.start)."""
+    """Hash of everything that its trials read (see `data_sha256` in core.cli.run.resolve)."""
     vocabularies: tuple[int, ...]
     eval_seq_len: int
     score_rows: int
@@ -115,8 +114,7 @@ class RunConfig:
     calibrate: int = 1
     """Trials of the baseline before the first experiment."""
     machine: str = ""
-    """Device, framework and driver, where this process runs. With `device` it may change; the judge then measures the
-    baseline again."""
+    """Device, framework and driver. `device` and `machine` may change; the judge then measures the baseline again."""
 
     @classmethod
     def default(cls, name: str) -> Any:
@@ -125,16 +123,16 @@ class RunConfig:
         return None if default is MISSING else default
 
     def check_same(self, stored: dict[str, Any], tag: str) -> None:
-        """Raises `UsageError` naming the first field that differs from the run's."""
+        """Compare with the configuration that a run has stored. Raises `UsageError` naming the first difference."""
         for name, mine in self.plain().items():
             if name in ("device", "machine"):
                 continue
             if stored.get(name, self.default(name)) != mine:
                 raise UsageError(
                     f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
-                    fix="continue it with what it was started with, or start another run with --tag",
+                    fix="leave that option out to continue the run, or start another run with --tag",
                 )
 
     def plain(self) -> dict[str, Any]:
-        """As JSON gives it back."""
+        """Return the fields as JSON would give them back, lists in place of tuples."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -1,13 +1,27 @@
-"""Every exception that a person may see. One clear line each: what happened, where, and what to do.
+"""Every exception that a person may see, and the exit code of each.
 
-The command line turns them into that line and an exit code; nothing else may exit the process.
+Each message is one clear line: what happened, where, and how to fix it. The command line prints the line and exits with
+the code; nothing else may end the process.
+
+    ArError                 1   any foreseeable failure
+    ├── UsageError          2   the command was called wrongly
+    ├── PrerequisiteError   3   a backend, corpus, repository or isolation level is missing
+    ├── LimitReachedError   4   a limit (hours, dollars, tries) ended the work before its goal
+    ├── DataError           1   text, tokenizer, shards or manifest are missing, malformed or changed
+    ├── LedgerError         1   the ledger cannot be opened, written or trusted
+    ├── IntegrityError      1   a file that decides scores or verdicts has changed since the run started
+    ├── SourceError         1   git or the train file's source cannot be used
+    ├── TrialError          1   a trial could not be started or observed
+    └── ProposalError       1   a researcher could not make a proposal
+
+Other exit codes: 0 success, 130 Ctrl-C, 141 broken pipe, 143 SIGTERM.
 """
 
 from __future__ import annotations
 
 
 class ArError(Exception):
-    """Something foreseeable went wrong. `str(error)` is one line for a person; `exit_code` is the process's."""
+    """A foreseeable failure. `str(error)` is one line for a person; `exit_code` is the code of the process."""
 
     exit_code = 1
 
@@ -24,7 +38,7 @@ class UsageError(ArError):
 
 
 class PrerequisiteError(ArError):
-    """Something that must be there is missing: a backend, a corpus, a repository, an isolation level."""
+    """A backend, a corpus, a repository or an isolation level is missing."""
 
     exit_code = 3
 
@@ -36,15 +50,15 @@ class LimitReachedError(ArError):
 
 
 class DataError(ArError):
-    """Text, tokenizer, shards or manifest are missing, malformed or changed since they were prepared."""
+    """Text, tokenizer, shards or manifest are missing, malformed, or changed since they were prepared."""
 
 
 class LedgerError(ArError):
-    """The ledger cannot be opened, written or believed."""
+    """The ledger cannot be opened, written or trusted."""
 
 
 class IntegrityError(ArError):
-    """A file that decides scores or verdicts is not what it was when the run started."""
+    """A file that decides scores or verdicts has changed since the run started."""
 
 
 class SourceError(ArError):
@@ -52,7 +66,7 @@ class SourceError(ArError):
 
 
 class TrialError(ArError):
-    """A trial could not be started or observed. (A trial that ran and failed is a result, not an exception.)"""
+    """A trial could not be started or observed. A trial that ran and failed is a result, not an exception."""
 
 
 class ProposalError(ArError):

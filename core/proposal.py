@@ -1,4 +1,4 @@
-"""What passes between the loop and a researcher."""
+"""The data that pass between the loop and a researcher."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ CATEGORIES = (
     "vocabulary",
     "simplification",
 )
-"""What a change is about. A proposal names one."""
+"""Subjects of a change. Every proposal names one."""
 
 Status = Literal["keep", "discard", "crash", "invalid", "timeout"]
-"""How an experiment ended."""
+"""End of an experiment. In messages `keep` and `discard` read kept and discarded."""
 
 Outcome = Literal["untried", "in flight", "keep", "discard", "crash", "invalid", "timeout"]
-"""What became here of what another run has found."""
+"""State in this run of a change that a peer run offers."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a proposal cost. `usd` is None where the price is not known, never 0 for "unknown"."""
+    """The cost of a proposal. `usd` is None where the price is not known, never 0 for "unknown"."""
 
     tokens_in: int = 0
     tokens_out: int = 0
@@ -43,33 +43,33 @@ class Cost:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a proposal comes from: a change that another run, on another device, has kept."""
+    """The source of a transfer: a change that a peer run, on another device, has kept."""
 
     run: str
-    """That run's tag."""
+    """The peer run's tag."""
     experiment: int
     backend: str
     device: str
     delta: float | None = field(default=None, compare=False)
-    """What it gained there. Bits per byte there and here do not compare."""
+    """Change of val_bpb there. Bits per byte of two devices do not compare."""
 
     def __str__(self) -> str:
         return f"{self.run}#{self.experiment}"
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """The run's tag, backend and device."""
+        """The peer run's tag, backend and device."""
         return self.run, self.backend, self.device
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """One edit of the train file, whole."""
+    """One change, as a complete new train file."""
 
     source: str
     """The complete train file."""
     hypothesis: str
-    """One sentence: what changes and why it should help. Becomes the experiment's description."""
+    """One sentence that says the change and why it should help. Becomes the experiment's description."""
     category: str
     """One of CATEGORIES."""
     predicted_delta: float | None = None
@@ -77,9 +77,9 @@ class Proposal:
     cost: Cost = field(default_factory=Cost)
     researcher: str = ""
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
-    """What the researcher wants back with the outcome (the tuner's own coordinates)."""
+    """Values that the researcher gets back with the outcome, such as the tuner's coordinates."""
     origin: Origin | None = None
-    """The finding of another run that it tries here."""
+    """The peer run's change that this proposal tries here."""
 
 
 @dataclass(frozen=True)
@@ -87,34 +87,34 @@ class Attempt:
     """One decided experiment, as a researcher sees it."""
 
     experiment: int
-    """1, 2, ...; the baseline is 0."""
+    """Number of the experiment: 1, 2, ...; the baseline is 0."""
     source: str
     status: Status
     reason: str
-    """Why it was decided so, in words."""
+    """Reason of the verdict, one sentence."""
     hypothesis: str
     category: str
     researcher: str
     predicted_delta: float | None
     val_bpb: float | None
     estimate: float | None
-    """The judge's estimate of its true val_bpb."""
+    """The judge's cautious estimate of the true val_bpb."""
     delta: float | None
-    """Against the incumbent of its time; negative is better."""
+    """Change of val_bpb against the incumbent of its time; negative is better."""
     parent: int
-    """The experiment whose source it edited."""
+    """Number of the experiment whose source was edited."""
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
     metrics: Mapping[str, float | int | str | None] = field(default_factory=dict)
-    """tokens, steps, params, peak_memory_mb, tokens_per_second, startup_seconds ... of its first trial.
+    """Figures of its first trial: tokens, steps, params, peak_memory_mb, tokens_per_second, startup_seconds ...
 
-    The incumbent's have its `loss_curve` as well, in words, and the last `profile` that a person has taken, a page.
+    The incumbent's also hold its `loss_curve`, described in text, and the latest page of `ar train --profile`.
     """
     origin: Origin | None = None
 
 
 @dataclass(frozen=True)
 class InFlight:
-    """An experiment that waits for a device or runs on one: nothing is known of it yet but what it tries."""
+    """An experiment without a verdict, which waits for a device or runs on one."""
 
     experiment: int
     source: str
@@ -123,69 +123,69 @@ class InFlight:
     researcher: str
     predicted_delta: float | None
     parent: int
-    """The experiment whose source it edited."""
+    """Number of the experiment whose source was edited."""
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
     origin: Origin | None = None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A change that another run of this workspace, on another device, has kept and still keeps.
+    """An offered change: a peer run, on another device, has kept it and still keeps it.
 
-    It says nothing about this device: a researcher chooses whether it is worth a trial here, the judge what came of it.
+    It is no evidence for this device. A researcher chooses whether to try it here, and the judge decides as always.
     """
 
     origin: Origin
     hypothesis: str
     category: str
     before: str
-    """The train file that it edited, of that run's backend."""
+    """The train file before the change, of the peer run's backend."""
     after: str
-    """The train file that was kept."""
+    """The train file with the change."""
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
-    """What its researcher left with it; "edit" is the name of an edit of the tuner's menu."""
+    """The proposal's parameters there; "edit" names an edit of the tuner's menu."""
     outcome: Outcome = "untried"
-    """What became of it here."""
+    """State of the change in this run."""
     experiment: int | None = None
-    """Of this run, that tried it or tries it."""
+    """Number of the experiment of this run that tries it."""
     delta: float | None = None
-    """Of that experiment."""
+    """Change of val_bpb in that experiment."""
 
 
 @dataclass(frozen=True)
 class History:
-    """All that a researcher may know when it proposes."""
+    """The knowledge that a researcher may use for a proposal."""
 
     program: str
-    """program.md as it is now."""
+    """Text of program.md as it is now."""
     backend: str
     device: str
     """The device's name."""
     preset: str
     budget_seconds: float
     seed: int
-    """The run's seed, for researchers that draw at random."""
+    """Seed of the run, for researchers that draw at random."""
     vocabularies: tuple[int, ...]
     """Prepared vocabularies: the values VOCAB_SIZE may take."""
     incumbent: Attempt
-    """The best so far; its `source` is what to edit."""
+    """The best experiment so far; its `source` is to be edited."""
     attempts: tuple[Attempt, ...]
-    """Every decided experiment in the order of the decisions, the baseline first."""
+    """Decided experiments in the order of the verdicts, the baseline first."""
     in_flight: tuple[InFlight, ...] = ()
-    """Every experiment that is not decided yet, the baseline left out."""
+    """Experiments without a verdict, the baseline left out."""
     thinking: int = 0
-    """Other proposals that are being made at this moment."""
+    """Number of other proposals in the making."""
     findings: tuple[Finding, ...] = ()
-    """What runs on other devices have kept, the largest gain first."""
+    """Changes that peer runs offer, the largest gain first."""
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Every source that was tried or is in flight, in order."""
+        """Sources of all attempts and of all experiments in flight, in order."""
         return (*(one.source for one in self.attempts), *(one.source for one in self.in_flight))
 
     @property
     def turn(self) -> int:
-        """How many proposals came before this one, made or in the making: what draws at random should be seeded by."""
+        """Number of proposals before this one, made or in the making. Use it to seed random draws."""
         return len(self.attempts) + len(self.in_flight) + self.thinking
 
 

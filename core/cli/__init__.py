@@ -1,1 +1,1 @@
-"""The command line, one file per command; the only place that wires core, backends and agent together."""
+"""The command line, one file per command. Only here are core, backends and agent put together."""

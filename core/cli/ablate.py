@@ -1,4 +1,4 @@
-"""`ar ablate`: which kept changes still earn their place."""
+"""`ar ablate`: take kept changes out again, and find those that no longer help."""
 
 from __future__ import annotations
 
@@ -27,25 +27,29 @@ if TYPE_CHECKING:
     from autoresearch.core.store.rows import ExperimentRow, RunRow
 
 SEED_OFFSET, SEEDS_PER_CALL = 1_500_000_000, 1000
+"""Seeds that no loop and no `ar verify` uses; each call takes new ones."""
 PROPOSED = "ablated_train.py"
+"""File in the run's folder that the smaller train file is written to."""
 REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix"))
-"""Who can follow instructions in words."""
+"""Researchers that can follow an instruction in plain language."""
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
-@click.option("--seeds", type=click.IntRange(min=1), default=2, metavar="N", help="Trials of each file.")
+@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, metavar="N", help="Trials of each train file.")
 @click.option(
-    "--researcher", type=click.Choice(REPAIRERS), help="Who takes out what a merge cannot.  [default: nobody; it stays]"
+    "--researcher",
+    type=click.Choice(REPAIRERS),
+    help="Researcher that takes out changes a merge cannot.  [default: none, such changes stay]",
 )
 @add_options(ResearcherOptions, "options")
 @pass_settings
 def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | None, options: ResearcherOptions) -> None:
-    """Take each kept change out of a run's best file in turn, and measure what is left.
+    """Take each kept change out of a run's best file in turn, and measure the rest.
 
-    Changes that are not missed by more than half a sigma are then taken out together. When that file is as good as the
-    best one, it is written beside the ledger and proposed. A change that others were built on conflicts: a --researcher
-    that follows instructions can take it out all the same, or else it stays.
+    Changes whose loss is below half the noise are then taken out together. If that file is as good as the best one, it
+    is written into the run's folder for you to review. A change that later changes were built on cannot be taken out
+    by a merge: a --researcher can try it, else it stays.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.cli.train import cancel_on_signal
@@ -85,13 +89,13 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
 
 
 class Study:
-    """Measures files that lack one change, or several."""
+    """Measures train files that lack one kept change, or several."""
 
     def __init__(self, bench: Bench, seed: int, seeds: int, noise: Noise, repair: Repair | None = None) -> None:
         self.bench, self.seed, self.seeds, self.noise, self.repair = bench, seed, seeds, noise, repair
 
     def go(self, final: str, changes: Sequence[Change]) -> dict[str, Any]:
-        """`source` is the proposed file, None when the final one is the smallest that is as good."""
+        """Measure every file. `source` in the result is the smaller file, None when it is not as good as the final."""
         from autoresearch.core.followup.ablate import as_good, smallest, without
 
         reference = self._measure("final", final)
@@ -126,11 +130,11 @@ class Study:
 
 
 def show(settings: Settings, record: dict[str, Any]) -> None:
-    """A line a change, then the proposal."""
+    """Print a line for each change, then the path of the smaller file."""
     words = {
         "idle": "not missed",
         "earns": "earns its place",
-        "conflict": "later changes were built on it: it conflicts, and stays",
+        "conflict": "stays: later changes were built on it",
         "gone": "replaced by later changes",
     }
     for row in record["changes"]:
@@ -140,7 +144,7 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
         click.echo(f"{row['experiment']}\t{words[row['verdict']]}{delta}\t{what}")
     if record["path"]:
         removed = ", ".join(str(number) for number in record["removed"])
-        settings.say(f"as good without {removed}: {record['path']}")
+        settings.say(f"as good without {removed}, review it: {record['path']}")
     else:
         settings.say("the best file stays as it is")
 
@@ -174,7 +178,7 @@ def _repair(
 
 
 def _context(run: RunRow, best: ExperimentRow, source: str) -> History:
-    """What a researcher may know of the run when it takes a change out."""
+    """Make the history that a researcher sees when it takes a change out."""
     from autoresearch.core.run.history import attempt_of, history_of
 
     incumbent = attempt_of(best, source)

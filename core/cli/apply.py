@@ -10,8 +10,8 @@ from autoresearch.core.cli.context import Settings, pass_settings
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
-@click.option("--force", is_flag=True, help="Overwrite changes that are not committed.")
+@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
+@click.option("--force", is_flag=True, help="Overwrite uncommitted changes of the train file.")
 @pass_settings
 def apply(settings: Settings, tag: str | None, force: bool) -> None:
     """Write a run's best train file into the checkout."""
@@ -33,7 +33,7 @@ def apply(settings: Settings, tag: str | None, force: bool) -> None:
     dirty = repository.changed(path)
     if dirty and not same and not force:
         fix = f"commit them first, or --force to lose them: git add {path} && git commit"
-        raise PrerequisiteError(f"{target} has changes that are not committed.", fix=fix)
+        raise PrerequisiteError(f"{target} has uncommitted changes.", fix=fix)
     if not same:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, source)

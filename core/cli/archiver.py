@@ -1,7 +1,7 @@
-"""Stepping aside for the system's archiver.
+"""Hand calls that are meant for the system's archiver `ar` over to it.
 
 In an activated environment our `ar` hides the one of binutils, which compilers and build tools call by name.
-A call that can only be meant for the archiver is handed over to the next `ar` on PATH.
+A call that can only be meant for the archiver goes to the next `ar` on PATH.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _OPTION = re.compile(r"--(plugin|target|output|thin|record-libdeps|format|rsp-qu
 # `-q` is our --quiet and the archiver's quick append; `-qv` likewise. An archive's name behind it decides.
 _AMBIGUOUS = re.compile(r"-qv*")
 _ARCHIVE = re.compile(r".+\.(a|lib|rlib)")
-_OUR_MARK = b"autoresearch.core.cli.main"
+_OUR_MARK = b"autoresearch.core.cli.main"  # every entry point script of ours imports it
 
 
 def is_archiver_call(argv: Sequence[str], commands: Collection[str]) -> bool:
-    """Whether this command line, program name included, is meant for the system's archiver."""
+    """Tell whether a command line, program name first, is meant for the system's archiver."""
     if len(argv) < 2 or Path(argv[0]).name != "ar":
         return False
     first = argv[1]
@@ -40,7 +40,7 @@ def is_archiver_call(argv: Sequence[str], commands: Collection[str]) -> bool:
 
 
 def find_archiver(search_path: str) -> Path | None:
-    """The first `ar` of a PATH that is not an entry point of ours."""
+    """Find the first `ar` on a PATH that is not an entry point of ours."""
     for folder in search_path.split(os.pathsep):
         candidate = Path(folder or ".") / "ar"
         if candidate.is_file() and os.access(candidate, os.X_OK) and not _is_ours(candidate):
@@ -54,7 +54,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def hand_over(argv: Sequence[str]) -> NoReturn:
-    """Become the system's archiver, or end with exit code 3 when there is none."""
+    """Replace this process by the system's archiver; exit with code 3 when there is none."""
     found = find_archiver(os.environ.get("PATH", os.defpath))
     if found is None:
         click.echo(

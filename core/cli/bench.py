@@ -1,4 +1,4 @@
-"""`ar bench`: how fast one backend is on this machine."""
+"""`ar bench`: measure how fast one backend is on this machine."""
 
 from __future__ import annotations
 
@@ -19,18 +19,28 @@ from autoresearch.core.cli.params import CorpusType
 
 @click.command()
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, metavar="S", help="Of training, each trial."
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    metavar="S",
+    help="Training seconds per trial.",
 )
-@click.option("--trials", type=click.IntRange(min=1), default=1, metavar="N", help="Medians are over so many.")
-@click.option("--common", is_flag=True, help="The work of `ar compare` instead of the preset's own.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Number of trials; the table shows their medians.",
+)
+@click.option("--common", is_flag=True, help="Measure the small model of `ar compare` instead of the preset's model.")
 @click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
 @require_isolation
 @pass_settings
 def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus: str | None) -> None:
     """Measure one backend: its matrix products, then real trials.
 
-    Speed, step time, share of the measured peak (MFU), memory, start-up, scoring and audit. What is measured of the
-    products is remembered, and later trials show their `mfu` by it where there is no data sheet.
+    Shows speed, step time, share of the measured peak (MFU), memory, and the time for start-up, scoring and audit.
+    The measured peak is stored; later trials use it for their `mfu` on devices without a data sheet.
     """
     from autoresearch.core.bench import work
     from autoresearch.core.bench.measure import BackendBench, measure
@@ -49,6 +59,6 @@ def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus:
     prepared = ensure_prepared(settings, choose_preset(presets, wanted.preset), corpus=corpus)
     folder = new_folder(settings.workspace, f"{backend.name}-bench")
     with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
-        room = BackendBench(folder, prepared, view, cancel)
-        measured = measure(wanted, room, seconds, list(range(trials)), view.note)
+        trials_bench = BackendBench(folder, prepared, view, cancel)
+        measured = measure(wanted, trials_bench, seconds, list(range(trials)), view.note)
     click.echo(json.dumps(measured.as_json()) if settings.json else table([measured]))

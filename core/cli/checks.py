@@ -1,4 +1,4 @@
-"""What `ar doctor` looks at. Each function returns results; none raises, none changes anything."""
+"""The checks of `ar doctor`. Each function returns results; none raises, none changes anything."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ KEYS = (
     "TOGETHERAI_API_KEY",
     "XAI_API_KEY",
 )
-"""Where litellm finds the keys of the common providers. Only the names are ever shown."""
+"""Variables in which litellm looks for the keys of common providers. Only their names are ever shown."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One prerequisite."""
+    """The state of one prerequisite."""
 
     name: str
     status: Literal["pass", "warn", "fail"]
-    """`fail`: nothing can run before it is fixed. `warn`: something is slower, weaker or not possible."""
+    """`fail`: nothing can run before it is fixed. `warn`: something is slower, weaker or unavailable."""
     detail: str
     fix: str | None = None
 
 
 def check_all(settings: Settings) -> Iterator[CheckResult]:
-    """Every result, the quick ones first."""
+    """Yield every result, the quick ones first."""
     yield check_python()
     yield check_git()
     yield from check_backends(settings)
@@ -60,7 +60,7 @@ def check_all(settings: Settings) -> Iterator[CheckResult]:
 
 
 def check_python() -> CheckResult:
-    """The interpreter that runs us, and so every trial."""
+    """Check the Python interpreter, which also runs every trial."""
     version = platform.python_version()
     if sys.version_info < (3, 10):  # noqa: UP036 - a broken install is what this command is for
         return CheckResult("python", "fail", version, "install Python 3.10 or newer")
@@ -68,7 +68,7 @@ def check_python() -> CheckResult:
 
 
 def check_git() -> CheckResult:
-    """Git keeps every experiment."""
+    """Check git, which keeps every experiment."""
     from autoresearch.core.store.git import run_git
 
     if shutil.which("git") is None:
@@ -77,7 +77,7 @@ def check_git() -> CheckResult:
 
 
 def check_backends(settings: Settings) -> Iterator[CheckResult]:
-    """Each backend's framework and device; the chosen one must work."""
+    """Check each backend's framework and device; the chosen one must work."""
     chosen = None
     try:
         backend = resolve_backend(settings)
@@ -92,7 +92,7 @@ def check_backends(settings: Settings) -> Iterator[CheckResult]:
 
 
 def check_device(name: str, *, required: bool) -> CheckResult:
-    """One backend's device, asked of its framework in a child process."""
+    """Check one backend's device, which its framework names in a child process."""
     from autoresearch.core.trial.device import probe_device
 
     missing = load_runtime(name).unavailable()
@@ -109,14 +109,14 @@ def check_device(name: str, *, required: bool) -> CheckResult:
 
 
 def check_openblas(runtime: Runtime) -> CheckResult:
-    """The MLX wheel for Linux brings a BLAS that is about 40 times slower than OpenBLAS."""
+    """Check for OpenBLAS: the BLAS in MLX's wheel for Linux is about 40 times slower."""
     if runtime.unavailable() is not None or "LD_PRELOAD" in runtime.launch_environment():
         return CheckResult("openblas", "pass", runtime.launch_environment().get("LD_PRELOAD", "not needed without mlx"))
     return CheckResult("openblas", "warn", "not found: mlx will be slow on this CPU", "install libopenblas0-pthread")
 
 
 def check_isolation() -> CheckResult:
-    """How far a train file is shut away from the rest of the machine, and how to get the best level."""
+    """Check how well a train file is isolated from the rest of the machine, and how to get the best level."""
     from autoresearch.core.trial.sandbox.levels import levels
 
     found = levels()
@@ -132,12 +132,12 @@ def check_isolation() -> CheckResult:
             "isolation", "pass", "seatbelt: no users' files, no network, writing in its own folder alone"
         )
     why = "; ".join(f"{level}: {reason}" for level, reason in missing.items() if "only" not in reason)
-    detail = f"process: a train file can read what you can read ({why or 'this system has no walls'})"
+    detail = f"process: a train file can read what you can read ({why or 'this system offers no sandbox'})"
     return CheckResult("isolation", "warn", detail, _bubblewrap_fix() if sys.platform == "linux" else None)
 
 
 def _bubblewrap_fix() -> str:
-    """How to get the best level on Linux: the package, or the right to make namespaces."""
+    """Say how to get the best level on Linux: install the package, or allow namespaces."""
     if shutil.which("bwrap") is None:
         return "install bubblewrap (Debian, Ubuntu: apt install bubblewrap; Fedora: dnf install bubblewrap)"
     return (
@@ -147,7 +147,7 @@ def _bubblewrap_fix() -> str:
 
 
 def check_compiler() -> CheckResult:
-    """torch.compile and mlx on a CPU call a C++ compiler."""
+    """Check for a C++ compiler, which torch.compile, and mlx on a CPU, call."""
     found = next((path for name in ("g++", "clang++", "c++") if (path := shutil.which(name))), None)
     if found is None:
         return CheckResult(
@@ -157,7 +157,7 @@ def check_compiler() -> CheckResult:
 
 
 def check_memory() -> CheckResult:
-    """Host memory: the frameworks alone take about a gigabyte per process."""
+    """Check free host memory: the frameworks alone take about a gigabyte per process."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -168,7 +168,7 @@ def check_memory() -> CheckResult:
 
 
 def check_disk(folder: Path) -> CheckResult:
-    """Room for prepared corpora: about 0.1 GiB for stdlib, several for climbmix."""
+    """Check disk space for prepared corpora: about 0.1 GiB for stdlib, several for climbmix."""
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     detail = f"{free / GIB:.1f} GiB free at {place}"
@@ -180,7 +180,7 @@ def check_disk(folder: Path) -> CheckResult:
 
 
 def check_data(folder: Path) -> CheckResult:
-    """Whether a corpus is prepared, and unchanged in size."""
+    """Check that a corpus is prepared and its files have their recorded sizes."""
     from autoresearch.core.data.manifest import Prepared
 
     opened: list[str] = []
@@ -201,13 +201,13 @@ def check_data(folder: Path) -> CheckResult:
 
 
 def check_keys() -> CheckResult:
-    """Keys for language models, by name only. The default researcher needs none."""
+    """List keys for language models, by name only. The default researcher needs none."""
     present = [name for name in KEYS if os.environ.get(name)]
     return CheckResult("keys", "pass", ", ".join(present) or "none set; the tuner needs none")
 
 
 def check_workspace(settings: Settings) -> CheckResult:
-    """Whether this is a git repository with a program and train files."""
+    """Check that the workspace is a git repository with a program and train files."""
     folder, fix = settings.workspace, "ar init DIR, then work in there"
     if not (folder / "program.md").is_file():
         return CheckResult("workspace", "warn", f"{folder} has no program.md", fix)

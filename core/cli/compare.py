@@ -1,4 +1,4 @@
-"""`ar compare`: two backends side by side on the same work."""
+"""`ar compare`: compare two backends on the same work."""
 
 from __future__ import annotations
 
@@ -17,14 +17,23 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--first", default="cuda", metavar="BACKEND", help="Its constants are given to both.")
-@click.option("--second", default="mlx", metavar="BACKEND")
+@click.option("--first", default="cuda", metavar="BACKEND", help="Backend whose constants both train files get.")
+@click.option("--second", default="mlx", metavar="BACKEND", help="Backend to compare with the first.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=60.0, metavar="S", help="Of training, each trial."
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    metavar="S",
+    help="Training seconds per trial.",
 )
-@click.option("--trials", type=click.IntRange(min=1), default=1, metavar="N", help="Of each, with as many seeds.")
 @click.option(
-    "--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG", help="[default: in the trials' folder]"
+    "--trials", type=click.IntRange(min=1), default=1, metavar="N", help="Trials of each backend, with as many seeds."
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PNG",
+    help="File for the picture.  [default: compare.png in the trials' folder]",
 )
 @click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
 @require_isolation
@@ -34,9 +43,9 @@ def compare(
 ) -> None:
     """Train both backends on the same work: the same text in the same order, sizes, seeds and learning rates.
 
-    Speed, memory, loss against tokens and against seconds, val_bpb at an equal budget, and whether the same weights
-    give the same logits, and the same losses over 20 optimizer steps. The sizes are one small model's, or with --preset
-    those of the first backend's preset.
+    Shows speed, memory, loss against tokens and against seconds, and val_bpb at an equal budget. Checks that the same
+    weights give the same logits, and the same losses over 20 optimizer steps. The model is a small one, or with
+    --preset that of the first backend's preset.
     """
     from autoresearch.core.bench.compare import compare as run
     from autoresearch.core.bench.measure import BackendBench
@@ -49,8 +58,8 @@ def compare(
     prepared = ensure_prepared(settings, preset, corpus=corpus)
     folder = new_folder(settings.workspace, f"{first}-{second}")
     with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
-        room = BackendBench(folder, prepared, view, cancel)
-        found = run(works, prepared, room, seconds, list(range(trials)), view.note, cancel)
+        trials_bench = BackendBench(folder, prepared, view, cancel)
+        found = run(works, prepared, trials_bench, seconds, list(range(trials)), view.note, cancel)
     path = picture or folder / "compare.png"
     draw(found, path)
     if settings.json:
@@ -68,7 +77,10 @@ def compare(
 
 
 def choose_work(settings: Settings, first: str, second: str) -> tuple[tuple[Work, Work], Preset]:
-    """The two works, and the preset whose text they are trained on. Raises `UsageError`, `PrerequisiteError`."""
+    """Choose the work of each backend, and the preset whose text they train on.
+
+    Raises `UsageError` for names that are not two backends, `PrerequisiteError` for a backend that cannot run here.
+    """
     from autoresearch.backends import folder, names
     from autoresearch.core.bench import work
     from autoresearch.core.config import choose_preset, load_presets, train_file

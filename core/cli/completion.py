@@ -9,8 +9,8 @@ _WHERE = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "fish": "~/.config/fish/config
 
 
 @click.command(
-    epilog='For good: put  eval "$(ar completion bash)"  into ~/.bashrc (zsh: ~/.zshrc), or  '
-    "ar completion fish | source  into ~/.config/fish/config.fish. NAME is autoresearch if you call it so."
+    epilog='To keep it: put  eval "$(ar completion bash)"  into ~/.bashrc (zsh: ~/.zshrc), or  '
+    "ar completion fish | source  into ~/.config/fish/config.fish. Use --name autoresearch if you call it by that name."
 )
 @click.argument("shell", type=click.Choice(list(_WHERE)))
 @click.option("--name", default="ar", help="Name under which you call ar.")

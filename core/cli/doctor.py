@@ -1,4 +1,4 @@
-"""`ar doctor`: what is there, what is missing, how to fix it."""
+"""`ar doctor`: check the prerequisites and say how to fix those that are missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def doctor(settings: Settings) -> None:
 
 
 def show(result: CheckResult, *, quiet: bool) -> None:
-    """One line per result, and one for its fix. Quiet shows only what is not well."""
+    """Print one line for the result and one for its fix. With `quiet` a passed check is left out."""
     if quiet and result.status == "pass":
         return
     click.echo(f"{click.style(result.status, fg=_COLOURS[result.status])}  {result.name:<13} {result.detail}")

@@ -1,12 +1,12 @@
-"""Examples of every command, shown by its --help and in the documentation."""
+"""Examples of every command, for its --help and the documentation."""
 
 from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
-    "doctor": (("ar doctor", "is everything there?"), ("ar doctor -q", "only what is not well")),
+    "doctor": (("ar doctor", "check all prerequisites"), ("ar doctor -q", "only warnings and failures")),
     "init": (("ar init ~/night", "a workspace in a new folder"),),
     "prepare": (
-        ("ar prepare", "what the preset needs"),
+        ("ar prepare", "the preset's own corpus"),
         ("ar prepare --corpus ~/texts --vocab 1024,2048", "your own text, with two vocabularies"),
         ("ar prepare --corpus climbmix --shards 8", "eight shards from the hub"),
     ),
@@ -15,24 +15,27 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar train --file other.py --budget 60 --seed 1 --json", "another file, a minute, as JSON"),
     ),
     "loop": (
-        ("ar loop --hours 8", "a night's work; the same command goes on with it"),
+        ("ar loop --hours 8", "a night's work; the same command continues it"),
         ("ar --preset demo loop -n 6", "a small run: six experiments"),
-        ("ar loop --dry-run", "what would come next, and its cost; nothing is run"),
+        ("ar loop --dry-run", "show the next step and its cost, run nothing"),
         ("ar loop --researcher mix --model anthropic/claude-sonnet-4-5 --max-usd 5", "with a language model"),
-        ("ar loop --hours 8 --track wandb --on-keep 'notify-send \"$AR_EVENT_DESCRIPTION\"'", "told to others"),
+        (
+            "ar loop --hours 8 --track wandb --on-keep 'notify-send \"$AR_EVENT_DESCRIPTION\"'",
+            "with a tracker and a notification",
+        ),
     ),
     "status": (("ar status", "every run of the workspace"), ("ar status --tag night --json", "one of them, as JSON")),
     "fleet": (
         ("ar fleet", "the nodes and the runs on the cluster"),
-        ("ar fleet pause night", "the run night starts no more trials"),
-        ("ar fleet drain box3", "nothing more is started on that machine"),
+        ("ar fleet pause night", "let the run night start no more trials"),
+        ("ar fleet drain box3", "start no more trials on that machine"),
     ),
     "results": (
         ("ar results", "the last run's table"),
-        ("ar results --why 17", "why experiment 17 was decided so"),
+        ("ar results --why 17", "the reason for experiment 17's verdict"),
         ("ar results --tsv > results.tsv", "five columns for other programs"),
     ),
-    "watch": (("ar watch", "the run that goes on now"), ("ar watch --json", "every decision as an object")),
+    "watch": (("ar watch", "the run under way"), ("ar watch --json", "every decision as an object")),
     "dashboard": (
         ("ar dashboard", "a page at http://127.0.0.1:8686/"),
         ("ar dashboard --host 0.0.0.0", "for other machines; the address then has a token"),
@@ -41,27 +44,33 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar report", "report.html and progress.png in the run's folder"),
         ("ar report --markdown > report.md", "for a pull request"),
     ),
-    "apply": (("ar apply", "take the best train file over"), ("ar apply --tag night --force", "over changes of mine")),
+    "apply": (
+        ("ar apply", "write the best train file into the checkout"),
+        ("ar apply --tag night --force", "overwrite uncommitted changes"),
+    ),
     "verify": (("ar verify", "three fresh seeds of each file"), ("ar verify --seeds 6", "a narrower interval")),
     "ablate": (("ar ablate", "each kept change taken out in turn"),),
-    "bench": (("ar bench", "measure this machine's backend"), ("ar --backend mlx bench --json", "the other one")),
+    "bench": (
+        ("ar bench", "measure this machine's backend"),
+        ("ar --backend mlx bench --json", "another backend, as JSON"),
+    ),
     "compare": (("ar --preset demo compare", "both backends on the same work"),),
     "ideas": (
-        ("ar ideas --platform h100 --verdict helps", "what has helped on an H100"),
-        ("ar ideas --example > ideas.toml", "a start for your own"),
+        ("ar ideas --platform h100 --verdict helps", "changes that helped on an H100"),
+        ("ar ideas --example > ideas.toml", "a template for your own ideas"),
     ),
     "config": (
         ("ar config show", "every option"),
         ("ar config show loop", "those of `ar loop`"),
-        ("ar config show --set --json", "only what somebody has set, as JSON"),
+        ("ar config show --set --json", "only options that were set, as JSON"),
     ),
     "completion": (('eval "$(ar completion bash)"', "for this shell"),),
 }
-"""A call and what it is for."""
+"""For each command, calls and what each is for."""
 
 
 def epilog(name: str, before: str | None = None) -> str:
-    """What a command's help ends with. \b keeps click from filling the lines."""
+    """Return the end of a command's help: its examples, then `before`. \b keeps click from filling the lines."""
     calls = EXAMPLES.get(name, ())
     width = max((len(call) for call, _ in calls if len(call) < 50), default=0)
     lines = []

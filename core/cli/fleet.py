@@ -1,4 +1,4 @@
-"""`ar fleet`: who uses what on a Ray cluster, and a hand on it: pause a run, drain a node."""
+"""`ar fleet`: show the nodes and runs of a Ray cluster; pause runs, drain nodes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from autoresearch.core.fleet.ray import RayCluster
 
 SHORT = 8
-"""Of a node's id, as people see it."""
+"""Characters of a node's id that are shown."""
 
 
 def with_address(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--address`, which may also stand before it."""
+    """Give a command the option --address, which may also stand before the command."""
     option = click.option(
-        "--address", metavar="HOST:PORT", help="The Ray cluster's.  [default: the one this machine is in]"
+        "--address", metavar="HOST:PORT", help="Address of the Ray cluster.  [default: the one this machine is in]"
     )
     return option(function)
 
@@ -36,10 +36,10 @@ def with_address(function: Callable[..., Any]) -> Callable[..., Any]:
 @with_address
 @pass_settings
 def fleet(settings: Settings, address: str | None) -> None:
-    """Who uses what on a Ray cluster; pause and resume runs, drain nodes.
+    """Show who uses a Ray cluster; pause and resume runs, drain nodes.
 
-    Without a command: the nodes with what runs there, and the runs with what they have. `ar loop --fleet ray` starts
-    runs; several on one cluster share its devices, each by its --priority.
+    Without a command it lists the nodes with their runs, and the runs with their slots. `ar loop --fleet ray` starts a
+    run; several runs on one cluster share its devices by their --priority.
     """
     if click.get_current_context().invoked_subcommand is None:
         show(settings, address)
@@ -49,7 +49,7 @@ def fleet(settings: Settings, address: str | None) -> None:
 @with_address
 @pass_settings
 def fleet_status(settings: Settings, address: str | None) -> None:
-    """The nodes with what runs there, and the runs with what they have."""
+    """List the nodes with their runs, and the runs with their slots."""
     show(settings, address)
 
 
@@ -58,11 +58,11 @@ def fleet_status(settings: Settings, address: str | None) -> None:
 @with_address
 @pass_settings
 def pause(settings: Settings, tag: str, address: str | None) -> None:
-    """Let a run start no more trials; those that run are finished. Ends with the run's loop."""
+    """Let a run start no more trials; running trials are finished. Lasts until the run's loop ends."""
     with connected(address) as cluster:
         run = find_run(cluster.scheduler().report(), tag)
         cluster.scheduler().pause(run["run"], True)
-        settings.say(f"{run['tag']} is paused{_finished(len(run['used']))}; `ar fleet resume {tag}` lets it go on")
+        settings.say(f"{run['tag']} is paused{_finished(len(run['used']))}; `ar fleet resume {tag}` continues it")
 
 
 @fleet.command("resume")
@@ -70,11 +70,11 @@ def pause(settings: Settings, tag: str, address: str | None) -> None:
 @with_address
 @pass_settings
 def resume(settings: Settings, tag: str, address: str | None) -> None:
-    """Let a paused run go on."""
+    """Let a paused run continue."""
     with connected(address) as cluster:
         run = find_run(cluster.scheduler().report(), tag)
         cluster.scheduler().pause(run["run"], False)
-        settings.say(f"{run['tag']} goes on" if run["paused"] else f"{run['tag']} was not paused")
+        settings.say(f"{run['tag']} continues" if run["paused"] else f"{run['tag']} was not paused")
 
 
 @fleet.command("drain")
@@ -82,7 +82,7 @@ def resume(settings: Settings, tag: str, address: str | None) -> None:
 @with_address
 @pass_settings
 def drain(settings: Settings, node: str, address: str | None) -> None:
-    """Start no more trials on a node; those that run there are finished.
+    """Start no more trials on a node; trials that run there are finished.
 
     NODE is its host name, its address, or the beginning of its id.
     """
@@ -90,9 +90,7 @@ def drain(settings: Settings, node: str, address: str | None) -> None:
         name, room = find_node(cluster.nodes(), node)
         cluster.scheduler().drain(name, True)
         running = sum(key[0] == name for run in cluster.scheduler().report()["runs"] for key in run["used"])
-        settings.say(
-            f"{_called(name, room)} is drained{_finished(running)}; `ar fleet undrain {node}` takes it in again"
-        )
+        settings.say(f"{_called(name, room)} is drained{_finished(running)}; `ar fleet undrain {node}` uses it again")
 
 
 @fleet.command("undrain")
@@ -109,10 +107,10 @@ def undrain(settings: Settings, node: str, address: str | None) -> None:
 
 
 def show(settings: Settings, address: str | None) -> None:
-    """Both tables, or one object."""
+    """Print both tables, or one JSON object."""
     with connected(address) as cluster:
-        rooms, report = cluster.nodes(), cluster.scheduler().report()
-    nodes, runs = node_records(rooms, report), run_records(report)
+        nodes_by_id, report = cluster.nodes(), cluster.scheduler().report()
+    nodes, runs = node_records(nodes_by_id, report), run_records(report)
     if settings.json:
         click.echo(json.dumps({"nodes": nodes, "runs": runs}))
         return
@@ -127,7 +125,7 @@ def show(settings: Settings, address: str | None) -> None:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[RayCluster]:
-    """The cluster for as long as the block. Raises `PrerequisiteError` when there is none, or it does not answer."""
+    """Connect to the cluster inside the block. Raises `PrerequisiteError` when there is none, or it does not answer."""
     from autoresearch.core.fleet.ray import RayCluster
 
     parent = click.get_current_context().parent
@@ -141,13 +139,13 @@ def connected(address: str | None) -> Iterator[RayCluster]:
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         message = f"the cluster does not answer: {type(error).__name__}: {words}"
-        raise PrerequisiteError(message, fix="`ray status` on its first machine says how it is") from error
+        raise PrerequisiteError(message, fix="look at `ray status` on its first machine") from error
     finally:
         cluster.close()
 
 
 def find_run(report: FleetUsage, tag: str) -> RunUsage:
-    """The run of that tag, or of that HOST:FOLDER. Raises `UsageError` when it is none, or several."""
+    """Find the run by its tag or its HOST:FOLDER. Raises `UsageError` unless exactly one fits."""
     found = [run for run in report["runs"] if tag in (run["tag"], run["run"])]
     if len(found) > 1:
         names = ", ".join(run["run"] for run in found)
@@ -159,23 +157,23 @@ def find_run(report: FleetUsage, tag: str) -> RunUsage:
     return found[0]
 
 
-def find_node(rooms: Mapping[str, NodeResources], wanted: str) -> tuple[str, NodeResources]:
-    """The node of that host name, address or beginning of an id. Raises `UsageError` when it is none, or several."""
-    found = [name for name, room in rooms.items() if wanted in (room.host, room.address)]
-    found = found or [name for name in rooms if wanted and name.startswith(wanted)]
+def find_node(nodes_by_id: Mapping[str, NodeResources], wanted: str) -> tuple[str, NodeResources]:
+    """Find the node by host name, address or the beginning of its id. Raises `UsageError` unless exactly one fits."""
+    found = [name for name, room in nodes_by_id.items() if wanted in (room.host, room.address)]
+    found = found or [name for name in nodes_by_id if wanted and name.startswith(wanted)]
     if len(found) == 1:
-        return found[0], rooms[found[0]]
+        return found[0], nodes_by_id[found[0]]
     if found:
         fix = f"one of {', '.join(name[:SHORT] for name in sorted(found))}"
         raise UsageError(f"{len(found)} nodes of the fleet are called {wanted!r}.", fix=fix)
-    there = ", ".join(sorted(_called(name, room) for name, room in rooms.items()))
+    there = ", ".join(sorted(_called(name, room) for name, room in nodes_by_id.items()))
     raise UsageError(f"there is no node {wanted!r} in the fleet.", fix=f"one of {there}")
 
 
-def node_records(rooms: Mapping[str, NodeResources], report: FleetUsage) -> list[dict[str, Any]]:
-    """Every node that lives, with what is known of it."""
+def node_records(nodes_by_id: Mapping[str, NodeResources], report: FleetUsage) -> list[dict[str, Any]]:
+    """Describe every live node for --json and the table."""
     records = []
-    for name, room in sorted(rooms.items(), key=lambda item: (item[1].host, item[0])):
+    for name, room in sorted(nodes_by_id.items(), key=lambda item: (item[1].host, item[0])):
         users = [(run, sum(key[0] == name for key in run["used"])) for run in report["runs"]]
         keys = {tuple(key) for run in report["runs"] for key in run["places"] if key[0] == name}
         kinds = Counter(kind for _, kind, _ in keys)
@@ -196,13 +194,13 @@ def node_records(rooms: Mapping[str, NodeResources], report: FleetUsage) -> list
 
 
 def run_records(report: FleetUsage) -> list[dict[str, Any]]:
-    """Every run, its places counted."""
+    """Describe every run for --json and the table, its slots counted."""
     runs = sorted(report["runs"], key=lambda run: (run["tag"], run["run"]))
     return [{**run, "places": len(run["places"]), "used": len(run["used"])} for run in runs]
 
 
 def node_row(node: Mapping[str, Any]) -> Sequence[str]:
-    """For a person."""
+    """Return the node's row of the table."""
     gpus = f", {node['gpus']:g} GPU{'s' if node['gpus'] != 1 else ''}" if node["gpus"] else ""
     what = (
         f"{node['cpus']:g} core{'s' if node['cpus'] != 1 else ''}{gpus}" if node["cpus"] else "none: it runs no trials"
@@ -220,7 +218,7 @@ def node_row(node: Mapping[str, Any]) -> Sequence[str]:
 
 
 def run_row(run: Mapping[str, Any]) -> Sequence[str]:
-    """For a person."""
+    """Return the run's row of the table."""
     return (
         run["tag"],
         run["host"],
@@ -232,7 +230,7 @@ def run_row(run: Mapping[str, Any]) -> Sequence[str]:
 
 
 def table(heads: Sequence[str], rows: Any) -> list[str]:
-    """Columns as wide as what stands in them."""
+    """Lay out rows in columns as wide as their widest text."""
     lines = [heads, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -1,4 +1,4 @@
-"""`ar ideas`: the idea bank, and one's own."""
+"""`ar ideas`: search the idea bank, published changes and the workspace's own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,20 @@ confidence = "low"      # low, medium or high
 
 
 @click.command()
-@click.option("--platform", type=click.Choice(["h100", "apple", "any"]), help="Only from this kind of device.")
-@click.option("--category", type=click.Choice(CATEGORIES), metavar="NAME", help=f"Only about: {', '.join(CATEGORIES)}.")
-@click.option("--verdict", type=click.Choice(["helps", "hurts", "neutral", "mixed"]), help="Only with this outcome.")
-@click.option("--search", metavar="TEXT", help="Only with this text in the change or its source.")
-@click.option("--example", is_flag=True, help="Show the form of a file of one's own, and nothing else.")
+@click.option(
+    "--platform", type=click.Choice(["h100", "apple", "any"]), help="Show only ideas measured on this kind of device."
+)
+@click.option(
+    "--category",
+    type=click.Choice(CATEGORIES),
+    metavar="NAME",
+    help=f"Show only ideas about one of: {', '.join(CATEGORIES)}.",
+)
+@click.option(
+    "--verdict", type=click.Choice(["helps", "hurts", "neutral", "mixed"]), help="Show only ideas with this effect."
+)
+@click.option("--search", metavar="TEXT", help="Show only ideas with this text in the change or its source.")
+@click.option("--example", is_flag=True, help="Print a template for your own ideas.toml instead.")
 @pass_settings
 def ideas(
     settings: Settings,
@@ -35,10 +44,10 @@ def ideas(
     search: str | None,
     example: bool,
 ) -> None:
-    """Public findings about models like these: what helped, what hurt, where, by how much.
+    """Search published changes to models like these: the effect, its size and the device.
 
-    They are mostly single runs on other machines: hints, not facts. With -v it says where from. `ideas.toml` in the
-    workspace adds your own.
+    Most come from single runs on other machines: hints, not facts. -v shows each source. `ideas.toml` in the workspace
+    adds your own.
     """
     from autoresearch.agent.llm.ideas import load_ideas
 
@@ -62,4 +71,4 @@ def ideas(
         if settings.verbosity > 0:
             click.echo(f"{'':<42} {idea.source} ({idea.confidence} confidence)")
     if not found:
-        settings.say("no idea fits; `ar ideas` without options lists them all")
+        settings.say("no idea matches; `ar ideas` without options lists all")

@@ -1,4 +1,4 @@
-"""`ar init`: a new workspace."""
+"""`ar init`: make a new workspace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GITIGNORE = "runs/\n__pycache__/\n"
 def init(settings: Settings, directory: Path) -> None:
     """Make a workspace in DIR: a git repository with program.md and one train file per backend.
 
-    DIR must not exist, or be empty: nothing is ever overwritten.
+    DIR must be new or empty: nothing is overwritten.
     """
     directory = directory.expanduser().resolve()
     check_empty(directory)
@@ -38,7 +38,7 @@ def init(settings: Settings, directory: Path) -> None:
 
 
 def check_empty(directory: Path) -> None:
-    """Raises `UsageError` unless a workspace can be made there without touching anything."""
+    """Check that the directory is new or empty. Raises `UsageError`."""
     if directory.is_dir() and any(directory.iterdir()):
         raise UsageError(f"{directory} is not empty, and nothing there will be overwritten.", fix="name a new folder")
     if directory.exists() and not directory.is_dir():

@@ -1,4 +1,4 @@
-"""`ar prepare`: a corpus, made ready for trials."""
+"""`ar prepare`: prepare a corpus for trials."""
 
 from __future__ import annotations
 
@@ -19,12 +19,26 @@ if TYPE_CHECKING:
     "--corpus",
     type=CorpusType(),
     metavar="NAME|PATH",
-    help="stdlib, climbmix, tinystories, a file or a folder.  [default: preset's]",
+    help="Text to prepare: stdlib, climbmix, tinystories, a file or a folder.  [default: the preset's]",
 )
-@click.option("--vocab", type=Vocabularies(), metavar="V,...", help="Vocabulary sizes.  [default: preset's]")
-@click.option("--seq-len", type=Vocabularies(), metavar="T,...", help="Row lengths of scoring.  [default: preset's]")
-@click.option("--shards", type=click.IntRange(min=1), metavar="N", help="Shards to fetch.  [default: preset's]")
-@click.option("--val-bytes", type=click.IntRange(min=1), metavar="N", help="Validation text.  [default: preset's]")
+@click.option(
+    "--vocab", type=Vocabularies(), metavar="V,...", help="Sizes of the vocabularies to make.  [default: the preset's]"
+)
+@click.option(
+    "--seq-len",
+    type=Vocabularies(),
+    metavar="T,...",
+    help="Tokens per scored row; several lengths may be given.  [default: the preset's]",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of shards to fetch of a hub corpus.  [default: the preset's]",
+)
+@click.option(
+    "--val-bytes", type=click.IntRange(min=1), metavar="N", help="Bytes of validation text.  [default: the preset's]"
+)
 @pass_settings
 def prepare(
     settings: Settings,
@@ -34,10 +48,10 @@ def prepare(
     shards: int | None,
     val_bytes: int | None,
 ) -> None:
-    """Make a corpus ready for trials: splits, tokenizers, shards and the rows that are scored.
+    """Prepare a corpus for trials: make splits, tokenizers, shards and the rows that are scored.
 
-    Called again it does only what is missing. A local corpus is any file or folder of .txt, .md, .jsonl and .parquet.
-    `ar loop` and `ar train` prepare what they need by themselves, with the preset's values.
+    A second call makes only what is missing. A local corpus is a file or a folder of .txt, .md, .jsonl and .parquet.
+    `ar loop` and `ar train` prepare the preset's corpus by themselves.
     """
     backend = resolve_backend(settings)
     preset = resolve_preset(settings, backend)
@@ -49,7 +63,7 @@ def prepare(
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:
-    """What there is now. Bytes are raw UTF-8; yardsticks are bits per byte of the validation text."""
+    """Describe a prepared corpus. Bytes are raw UTF-8; yardsticks are bits per byte of the validation text."""
     manifest = prepared.manifest
     return {
         "folder": str(prepared.folder),
@@ -74,7 +88,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
 
 
 def summary(facts: dict[str, Any]) -> str:
-    """The same for a person."""
+    """Write the description for a person."""
     lines = [f"{facts['corpus']} is prepared in {facts['folder']}"]
     for name, split in facts["splits"].items():
         lines.append(f"  {name:<6} {split['bytes']:>14,} bytes in {split['documents']:,} documents")
@@ -86,8 +100,8 @@ def summary(facts: dict[str, Any]) -> str:
         )
     removed, yardsticks = facts["removed"], facts["yardsticks"]
     lines.append(
-        f"  kept out of train because val or test hold it: {removed['duplicate_documents']:,} duplicates, "
+        f"  removed from train (also in val or test): {removed['duplicate_documents']:,} duplicates, "
         f"{removed['overlap_bytes']:,} bytes of long overlaps"
     )
-    lines.append(f"  to beat: gzip {yardsticks['gzip_bpb']:.4f}, xz {yardsticks['xz_bpb']:.4f} bits per byte")
+    lines.append(f"  for comparison: gzip {yardsticks['gzip_bpb']:.4f}, xz {yardsticks['xz_bpb']:.4f} bits per byte")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The runs of a workspace: finding them, and choosing the one a command is about."""
+"""The runs of a workspace: list them, and find the one that a command is about."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autoresearch.core.store.rows import RunRow
 
 
 def run_rows(workspace: Path, complain: Callable[[str], None]) -> list[RunRow]:
-    """Every run whose ledger can be read, the oldest first; `complain` is told of the others."""
+    """List every run whose ledger can be read, the oldest first; `complain` gets the errors of the others."""
     found = []
     for ledger in sorted(runs_dir(workspace).glob(f"*/{LEDGER_NAME}")):
         try:
@@ -26,7 +26,7 @@ def run_rows(workspace: Path, complain: Callable[[str], None]) -> list[RunRow]:
 
 
 def named_run(workspace: Path, tag: str) -> RunRow | None:
-    """The run of that tag, or None. Raises `LedgerError` when its ledger is damaged."""
+    """Read the run of that tag; None if there is none. Raises `LedgerError` when its ledger is damaged."""
     folder = runs_dir(workspace) / check_tag(tag)
     if not (folder / LEDGER_NAME).is_file():
         return None
@@ -35,13 +35,13 @@ def named_run(workspace: Path, tag: str) -> RunRow | None:
 
 
 def unfinished_run(runs: list[RunRow], backend: str, preset: str) -> RunRow | None:
-    """The latest run of that backend and preset that was not finished."""
+    """Return the latest unfinished run of that backend and preset, or None."""
     same = [run for run in runs if run.config["backend"] == backend and run.config["preset"] == preset]
     return next((run for run in reversed(same) if run.state != "finished"), None)
 
 
 def fresh_tag(workspace: Path, backend: str) -> str:
-    """`<yyyy-mm-dd>-<backend>`, numbered when there is one already, here or in git."""
+    """Return a new tag, `<yyyy-mm-dd>-<backend>`, with a number when the workspace or git has that one already."""
     repository, stem = Repository.open(workspace), f"{datetime.date.today():%Y-%m-%d}-{backend}"
     tag, number = stem, 1
     while (
@@ -53,10 +53,10 @@ def fresh_tag(workspace: Path, backend: str) -> str:
 
 
 def open_reader(workspace: Path, tag: str | None) -> LedgerReader:
-    """The ledger of that run; without a tag, of the one that was started last. Raises `UsageError`."""
+    """Open the ledger of that run; without a tag, of the run started last. Raises `UsageError` when there is none."""
     if tag is not None:
         if named_run(workspace, tag) is None:
-            raise UsageError(f"there is no run {tag!r} in {workspace}.", fix="`ar status` lists the runs there are")
+            raise UsageError(f"there is no run {tag!r} in {workspace}.", fix="`ar status` lists all runs")
         return LedgerReader(runs_dir(workspace) / tag)
     runs = run_rows(workspace, lambda _: None)
     if not runs:

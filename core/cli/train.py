@@ -1,4 +1,4 @@
-"""`ar train`: one trial of a train file, outside any run."""
+"""`ar train`: run one trial of a train file, outside any run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 PROFILE_GRACE = {"grace_floor_seconds": 60.0}
-"""A trace that is summed up near the deadline is no reason to refuse the weights."""
+"""Extra seconds for the weights of a profiled trial: summing up the trace takes time near the deadline."""
 
 
 @click.command()
@@ -39,16 +39,19 @@ PROFILE_GRACE = {"grace_floor_seconds": 60.0}
     "--file",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The train file.  [default: the workspace's backends/<backend>/train.py]",
+    help="Train file to run.  [default: the workspace's backends/<backend>/train.py]",
 )
 @click.option(
-    "--budget", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Training seconds.  [default: preset's]"
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Training seconds.  [default: the preset's]",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seeds the model and the order of the data."
+    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed for the model and the order of the data."
 )
 @click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
-@click.option("--profile", is_flag=True, help="Trace a few batches; write profile.md and the trace.")
+@click.option("--profile", is_flag=True, help="Trace a few batches and write profile.md and trace.json.gz.")
 @require_isolation
 @pass_settings
 def train(
@@ -56,9 +59,8 @@ def train(
 ) -> None:
     """Run one trial of a train file: train it, score it, audit it. Touches no git.
 
-    With --profile the trial's folder also holds a page on where the time goes (profile.md), which language models of
-    later loops are shown, and the whole trace (trace.json.gz, for a browser's tracing page). Tracing takes a little of
-    the training time.
+    --profile also writes a page on where the time goes (profile.md), which later loops show to language models, and the
+    whole trace (trace.json.gz, for a browser's tracing page). Tracing takes a little of the training time.
 
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
@@ -87,14 +89,14 @@ def train(
     with cancel_on_signal() as cancel, live_view(request.budget.train_seconds, verbosity=settings.verbosity) as view:
         result = run_trial(request, observer=view, cancel=cancel)
     if profile and result.profile is None:
-        settings.say("nothing was traced: the training was over, or failed, before it had enough batches")
+        settings.say("nothing was traced: training ended or failed before it had enough batches")
     click.echo(result.model_dump_json() if settings.json else summary(result))
     if result.status != "ok":
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
 def read_source(file: Path | None, backend: Backend) -> str:
-    """The train file that was named, or the workspace's. Raises `PrerequisiteError`."""
+    """Read the named train file, or the workspace's. Raises `PrerequisiteError`."""
     path = file or backend.train_file
     try:
         return path.read_text(encoding="utf-8")
@@ -104,7 +106,7 @@ def read_source(file: Path | None, backend: Backend) -> str:
 
 
 def choose_trial_preset(settings: Settings, backend: Backend, source: str | None) -> Preset:
-    """The preset that was asked for; else the one that a named file was written for; else the device's."""
+    """Choose the preset: the one given, else the one that a named file was written for, else the device's."""
     from autoresearch.core.config import load_presets
 
     presets = load_presets(backend.presets_file)
@@ -113,7 +115,7 @@ def choose_trial_preset(settings: Settings, backend: Backend, source: str | None
 
 
 def with_preset(settings: Settings, source: str, preset: Preset) -> str:
-    """The source with the preset's constants, as a run would start from. A file without a block stays as it is."""
+    """Write the preset's constants into the source, as a run does. A file without a constants block stays as it is."""
     from autoresearch.core.trainfile.constants import write_preset
 
     if not block_constants(source):
@@ -125,7 +127,7 @@ def with_preset(settings: Settings, source: str, preset: Preset) -> str:
 
 
 def block_constants(source: str) -> dict[str, bool | int | float | str]:
-    """The constants block of a train file; empty when it has none, or does not parse: the trial will tell."""
+    """Read a train file's constants block; {} when there is none or it does not parse, which the trial reports."""
     from autoresearch.core.errors import SourceError
     from autoresearch.core.trainfile.constants import read_constants
 
@@ -136,7 +138,7 @@ def block_constants(source: str) -> dict[str, bool | int | float | str]:
 
 
 def new_folder(workspace: Path, backend: str) -> Path:
-    """A new folder for the trial, named by the time and the backend."""
+    """Make a new folder for the trial, named by the time and the backend."""
     from autoresearch.core.config import runs_dir
 
     stem = runs_dir(workspace) / "trials" / f"{time.strftime('%Y%m%d-%H%M%S')}-{backend}"
@@ -154,7 +156,7 @@ def new_folder(workspace: Path, backend: str) -> Path:
 
 @contextmanager
 def cancel_on_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; the exit code is then the signal's, whatever the block raised."""
+    """Give the block an event that Ctrl-C and SIGTERM set. The exit code is then the signal's, whatever was raised."""
     cancel, caught = threading.Event(), []
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -173,7 +175,7 @@ def cancel_on_signal() -> Iterator[threading.Event]:
 
 
 def summary(result: TrialResult) -> str:
-    """The result for a person: what counts first, then a line per measure that exists."""
+    """Write the result for a person: the score first, then a line for each figure that exists."""
     head = f"val_bpb {result.val_bpb:.6f}" if result.status == "ok" else f"{result.status}: {result.reason}"
     audit = result.audit
     facts = {

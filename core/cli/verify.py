@@ -1,4 +1,4 @@
-"""`ar verify`: does the win hold on text that nothing has been chosen by?"""
+"""`ar verify`: check a run's improvement on the held-out test set, which no choice has used."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from autoresearch.core.followup.remeasure import Bench
 
 SEED_OFFSET, SEEDS_PER_LOOK = 1_000_000_000, 1000
-"""Seeds that no loop reaches, and other ones at every look."""
+"""Seeds that no loop uses; each look takes new ones."""
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="The run.  [default: the one that was started last]")
+@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
 @click.option("--seeds", type=click.IntRange(min=3), default=3, metavar="N", help="Trials of each of the two files.")
 @pass_settings
 def verify(settings: Settings, tag: str | None, seeds: int) -> None:
-    """Measure a run's best file and its baseline on the hidden test split.
+    """Measure a run's best file and its baseline on the held-out test set.
 
-    Each is trained with N fresh seeds. The interval and every look at the test text are recorded with the run: a test
-    that is looked at often, and chosen by, is no test any more.
+    Each is trained with N fresh seeds. The run records the interval and every look at the test set: a test set that
+    one looks at often, and chooses by, is no longer held out.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.errors import PrerequisiteError
@@ -37,20 +37,23 @@ def verify(settings: Settings, tag: str | None, seeds: int) -> None:
     with Ledger(folder) as ledger:
         run, best = ledger.run(), ledger.incumbent()
         if best is None or best.number == 0:
-            raise PrerequisiteError(f"the run {run.tag!r} has no keep to verify.", fix="let `ar loop` find one first")
+            raise PrerequisiteError(
+                f"the run {run.tag!r} has no kept change to verify.", fix="let `ar loop` find one first"
+            )
         look = len(ledger.events("verify started")) + 1
         sources = {n: ledger.text(ledger.experiment(n).source_sha256) for n in (0, best.number)}
         settings.say(
-            f"{run.tag}: experiment {best.number} against the baseline on the test split, {seeds} fresh seeds each "
-            f"({2 * seeds} trials of {run.config['train_seconds']:g} s); look {look} at this test"
+            f"{run.tag}: experiment {best.number} against the baseline on the held-out test set, "
+            f"{seeds} fresh seeds each ({2 * seeds} trials of {run.config['train_seconds']:g} s); "
+            f"look {look} at this test set"
         )
-        # Before the first trial: a look that is broken off has still been one.
+        # Noted before the first trial: a look that is interrupted counts as well.
         ledger.note("verify started", best.number, {"look": look, "seeds": seeds})
         bench = Bench(run.config, folder / "verify", "test", say=settings.say)
         bench.usual.update({source: usual_speeds(ledger, number) for number, source in sources.items()})
         record = {"tag": run.tag, "look": look, **_measure(settings, bench, look, seeds, sources)}
         ledger.note("verified", best.number, record)
-    click.echo(json.dumps(record) if settings.json else _words(record))
+    click.echo(json.dumps(record) if settings.json else _sentence(record))
 
 
 def _measure(settings: Settings, bench: Bench, look: int, seeds: int, sources: dict[int, str]) -> dict[str, Any]:
@@ -79,14 +82,14 @@ def _measure(settings: Settings, bench: Bench, look: int, seeds: int, sources: d
     }
 
 
-def _words(record: dict[str, Any]) -> str:
+def _sentence(record: dict[str, Any]) -> str:
     told = {
-        "better": "the win holds",
-        "worse": "the final file is worse than the baseline",
-        "not certain": "not certain: the interval holds zero (more --seeds would narrow it)",
+        "better": "the improvement holds",
+        "worse": "the best file is worse than the baseline",
+        "not certain": "not certain: the interval contains zero (more --seeds would narrow it)",
     }[record["verdict"]]
     look = record["look"]
-    often = "the first look at this test" if look == 1 else f"look {look} at this test: each makes it weaker"
+    often = "first look at this test set" if look == 1 else f"look {look} at this test set: every look weakens it"
     return (
         f"experiment {record['experiment']} on test: {record['delta']:+.6f} bpb, "
         f"95 % {record['low']:+.6f} to {record['high']:+.6f}; {told} ({often})"

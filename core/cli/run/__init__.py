@@ -1,1 +1,1 @@
-"""What `ar loop` needs: its options, the configuration they resolve to, and the session around a run."""
+"""`ar loop`: the command, its options, what they resolve to, the hooks, the session in the terminal, the dry run."""

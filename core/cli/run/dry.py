@@ -1,4 +1,4 @@
-"""`ar loop --dry-run`: what would come next. Runs no trial, asks no model, writes nothing."""
+"""`ar loop --dry-run`: show the next step and its cost. Runs no trial, asks no model, writes nothing."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the rest of the run would take. None is not known."""
+    """Time and dollars for the rest of the run. None is not known."""
 
     experiments: int | None
-    """That are still to come, where a number was asked for."""
+    """Experiments still to come; None without --experiments."""
     trial_seconds: float
     measured: bool
-    """Of this run's trials; else the training time alone, to which start-up, scoring and audit are added."""
+    """True if `trial_seconds` is measured in this run; else it is the training time alone."""
     hours: float | None
     usd_per_proposal: float | None
     usd_at_most: float | None
-    """Of one proposal that needs no repair."""
+    """Highest cost of one proposal that needs no repair."""
     max_usd: float | None
 
 
@@ -51,7 +51,7 @@ def dry_run(
     allow_dirty: bool,
     peers: PeerRuns | None = None,
 ) -> None:
-    """Say what the same command without --dry-run would do."""
+    """Show what the same command without --dry-run would do."""
     from autoresearch.core.cli.run.options import make_researcher
     from autoresearch.core.cli.runs import open_reader
 
@@ -81,7 +81,7 @@ def dry_run(
 
 
 def first_history(choice: Choice, overrides: RunOverrides, allow_dirty: bool, peers: PeerRuns | None = None) -> History:
-    """What a researcher would know of a new run after its baseline, but for the baseline's score."""
+    """Make the history of a new run after its baseline, whose score is not known yet."""
     from autoresearch.core.config import runs_dir
     from autoresearch.core.findings.offered import findings_for
     from autoresearch.core.proposal import Attempt
@@ -108,7 +108,7 @@ def first_history(choice: Choice, overrides: RunOverrides, allow_dirty: bool, pe
 
 
 def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | None = None) -> History:
-    """What a researcher would know of a run as it is now."""
+    """Make the history of a run as its ledger holds it now."""
     from autoresearch.core.findings.offered import findings_for
     from autoresearch.core.run.history import attempt_of, history_of
 
@@ -126,12 +126,12 @@ def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | N
 
 
 def program_of(settings: Settings) -> str:
-    """The workspace's program.md as it is now."""
+    """Read the workspace's program.md."""
     return (settings.workspace / "program.md").read_text(encoding="utf-8")
 
 
 def next_step(proposer: Researcher, history: History, options: ResearcherOptions) -> dict[str, Any]:
-    """The edit that comes next, or what would be sent to find it."""
+    """Describe the next edit, or the request that would be sent to get it."""
     turn = getattr(proposer, "next", None)
     if turn is not None:
         proposer = turn(history)
@@ -152,13 +152,13 @@ def next_step(proposer: Researcher, history: History, options: ResearcherOptions
 
 
 def diff_of(proposal: Proposal, history: History) -> str:
-    """Against the best file so far."""
+    """Return the proposal's diff against the best file."""
     before, after = (text.splitlines(keepends=True) for text in (history.incumbent.source, proposal.source))
     return "".join(difflib.unified_diff(before, after, "train.py (best so far)", "train.py (proposed)"))
 
 
 def estimate(history: History, limits: Limits, record: dict[str, Any], max_usd: float | None) -> Estimate:
-    """Time from this run's own trials where there are some, dollars from its own calls."""
+    """Estimate time and dollars, from this run's own trials and calls where it has some."""
     walls = [float(wall) for one in history.attempts if (wall := one.metrics.get("wall_seconds")) is not None]
     to_come = None if limits.experiments is None else max(limits.experiments - (len(history.attempts) - 1), 0)
     return Estimate(
@@ -173,10 +173,10 @@ def estimate(history: History, limits: Limits, record: dict[str, Any], max_usd: 
 
 
 def show(record: dict[str, Any]) -> None:
-    """For a person: the run, what comes next, what it would cost."""
-    state = "a new run" if record["new"] else f"a run of {record['experiments']} experiments, to be gone on with"
+    """Print the run, its next step and the cost for a person."""
+    state = "a new run" if record["new"] else f"a run of {record['experiments']} experiments, to be continued"
     click.echo(f"{record['tag']}: {state}; {record['backend']}/{record['preset']} on {record['device']}")
-    click.echo(f"text {absolute(record['corpus'])}; {record['train_seconds']:g} s of training a trial")
+    click.echo(f"text {absolute(record['corpus'])}; {record['train_seconds']:g} s of training per trial")
     if record["messages"] is not None:
         click.echo(f"\nnext: {record['model']} would be sent {record['tokens']:,} tokens:")
         for message in record["messages"]:
@@ -188,15 +188,15 @@ def show(record: dict[str, Any]) -> None:
         click.echo(f"\nnext, by {record['researcher']}: {record['hypothesis']}")
         for line in (record["diff"] or "").splitlines():
             click.echo(click.style(line, fg=STYLES.get(line[:1])))
-    click.echo(f"\n{estimate_words(record['estimate'])}\nnothing was run, sent or written")
+    click.echo(f"\n{estimate_line(record['estimate'])}\nnothing was run, sent or written")
 
 
-def estimate_words(facts: dict[str, Any]) -> str:
-    """Time and dollars."""
+def estimate_line(facts: dict[str, Any]) -> str:
+    """Write the estimate in one line."""
     from autoresearch.core.report.wording import dollars, duration
 
     trial = duration(facts["trial_seconds"])
-    parts = [f"about {trial} a trial" if facts["measured"] else f"{trial} a trial, and start-up, scoring and audit"]
+    parts = [f"about {trial} a trial" if facts["measured"] else f"{trial} a trial plus start-up, scoring and audit"]
     if facts["experiments"] is not None:
         whole = duration(facts["trial_seconds"] * facts["experiments"])
         parts.append(f"{facts['experiments']} experiments: {whole} or more (promising ones are trained again)")
@@ -206,7 +206,7 @@ def estimate_words(facts: dict[str, Any]) -> str:
     if most == 0:
         parts.append("$0: no model is asked")
     elif most is None and usual is None:
-        parts.append("dollars not known")
+        parts.append("cost unknown")
     else:
         parts.append(
             f"a proposal: {dollars(usual)} so far" if usual is not None else f"a proposal: at most {dollars(most)}"

@@ -38,7 +38,7 @@ def test_filters_narrow_the_list(ideas):
     kinds = {(one["platform"], one["category"], one["verdict"]) for one in found}
     assert kinds == {("apple", "optimizer", "helps")}
     assert [one["delta"] for one in listed(ideas("--json", "--search", "peri-ln"))] == [-0.025]
-    assert "no idea fits" in ideas("--search", "no such thing").stderr
+    assert "no idea matches" in ideas("--search", "no such thing").stderr
 
 
 def test_ones_own_file_comes_first_and_the_example_is_one(ideas, tmp_path):

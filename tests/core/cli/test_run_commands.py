@@ -98,7 +98,7 @@ def test_apply_does_not_overwrite_what_is_not_committed_unless_forced(workspace,
     train = workspace / "backends/null/train.py"
     train.write_text("mine = 1\n")
     assert call(workspace, "apply") == 3
-    assert "not committed" in capsys.readouterr().err
+    assert "uncommitted changes" in capsys.readouterr().err
     assert train.read_text() == "mine = 1\n"
     assert call(workspace, "apply", "--force") == 0
     assert train.read_text() == (workspace / "runs/first/best_train.py").read_text()
