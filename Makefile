@@ -1,10 +1,10 @@
-# Two commands do everything on a bare machine with Python, pip, make and git: `make demo` and `make test`.
+# `make demo` and `make test` work on a bare machine with Python, pip, make and git.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# What is installed besides the product; CI adds the trackers, which are large.
+# Optional dependencies to install; CI adds the trackers, which are large.
 EXTRAS ?= dev
 TAG ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
@@ -14,14 +14,14 @@ TAG ?= demo-$(shell date +%Y%m%d-%H%M%S)
 help:
 	@echo "make demo    install, then a small real research run (about 5 minutes)"
 	@echo "make test    install, then the whole test suite"
-	@echo "make cheats  every known cheat on every backend, with what stopped it, and honest variants (about 40 minutes;"
-	@echo "             make cheats BACKEND=null: 6)"
-	@echo "make check   ruff, mypy, import-linter"
-	@echo "make bench   the CPU-sized benchmarks; writes benchmarks/RESULTS.md"
-	@echo "make docs    write docs/commands.md from the commands' help"
-	@echo "make clean   remove what make made, runs/ excepted"
+	@echo "make cheats  try every known cheat on every backend, and honest variants beside them (about 40 minutes;"
+	@echo "             BACKEND=null takes 6)"
+	@echo "make check   ruff, mypy, import-linter, commit subjects"
+	@echo "make bench   run the CPU-sized benchmarks and write benchmarks/RESULTS.md"
+	@echo "make docs    write docs/commands.md from the help of the commands"
+	@echo "make clean   remove everything that make has made, except runs/"
 
-# Versions that work together are pinned in constraints.txt.
+# constraints.txt pins versions that work together.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -46,11 +46,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python .ci/check_subjects.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
-# What is written from the program itself; a test says when it is stale.
+# docs/commands.md is generated; a test fails when it is stale.
 docs: $(STAMP)
 	$(BIN)/python -m autoresearch.core.cli.reference > docs/commands.md
 
