@@ -20,7 +20,7 @@ from autoresearch import backends
 from autoresearch.core.config import load_presets
 from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trial.evaluation import Scorer
-from autoresearch.core.trial.request import Budget, TrialRequest
+from autoresearch.core.trial.request import TrialTerms
 from autoresearch.core.trial.sandbox.levels import levels, open_sandbox
 from autoresearch.core.trial.supervisor import run_trial
 from benchmarks._backends import loadable
@@ -50,16 +50,8 @@ def measure(backend: str, name: str) -> list[dict[str, Any]]:
     samples = []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as place, timed() as spent:
-            request = TrialRequest(
-                source=source,
-                backend=backend,
-                preset=name,
-                prepared=prepared.folder,
-                eval_seq_len=preset.data.eval_seq_len,
-                score_rows=preset.score_rows,
-                folder=Path(place),
-                budget=Budget(TRAIN_SECONDS, preset.startup_seconds),
-            )
+            terms = TrialTerms.of_preset(backend, preset, prepared.folder, TRAIN_SECONDS)
+            request = terms.request(source, Path(place))
             result = run_trial(request)
         if result.status != "ok" or result.audit is None:
             raise RuntimeError(f"{backend} {name}: {result.reason}")

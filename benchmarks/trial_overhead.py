@@ -11,6 +11,7 @@ import dataclasses
 import statistics
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from autoresearch.core.config import Preset, data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
 from autoresearch.core.trainfile.constants import write_preset
-from autoresearch.core.trial.request import Budget, IsolationLevel, TrialRequest
+from autoresearch.core.trial.request import IsolationLevel, TrialTerms
 from autoresearch.core.trial.sandbox.environment import load_runtime
 from autoresearch.core.trial.sandbox.levels import levels
 from autoresearch.core.trial.supervisor import run_trial
@@ -84,17 +85,8 @@ def one(
 ) -> dict[str, float]:
     """One trial's seconds by part."""
     with tempfile.TemporaryDirectory() as folder:
-        request = TrialRequest(
-            source=source,
-            backend=backend,
-            preset=preset.name,
-            prepared=prepared.folder,
-            eval_seq_len=preset.data.eval_seq_len,
-            score_rows=preset.score_rows,
-            folder=Path(folder),
-            isolation=level,
-            budget=Budget(TRAIN_SECONDS[backend], preset.startup_seconds),
-        )
+        terms = TrialTerms.of_preset(backend, preset, prepared.folder, TRAIN_SECONDS[backend])
+        request = replace(terms.request(source, Path(folder)), isolation=level)
         result = run_trial(request)
         if result.status != "ok":
             raise RuntimeError(f"{backend}: {result.status}: {result.reason}")

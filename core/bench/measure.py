@@ -23,7 +23,7 @@ from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import measure_peak
 from autoresearch.core.trial.peak import cores, write_peaks
 from autoresearch.core.trial.processes import TrialCancelled
-from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
+from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 WAIT_SECONDS = 0.2
 LABELS = ("backend", "preset", "seed", "precision", "hardware", "isolation")
@@ -156,17 +156,7 @@ class BackendBench:
     ) -> tuple[TrialRow, LossCurve]:
         """One trial. Raises `TrialError` when it does not end well, `TrialCancelled` when it was stopped."""
         folder = self._folder / f"{work.backend}-{seed}"
-        request = TrialRequest(
-            source=work.source,
-            backend=work.backend,
-            preset=work.preset,
-            prepared=self._prepared.folder,
-            eval_seq_len=work.data.eval_seq_len,
-            score_rows=work.score_rows,
-            folder=folder,
-            seed=seed,
-            budget=Budget(seconds, work.startup_seconds),
-        )
+        request = work.terms(self._prepared.folder, seconds).request(work.source, folder, seed)
         result = self._run(request)
         if result.status != "ok":
             raise TrialError(

@@ -24,7 +24,6 @@ from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.evaluation import Evaluation
 from autoresearch.core.trial.processes import TrialEnded, Watch
 from autoresearch.core.trial.record import Record
-from autoresearch.core.trial.request import Budget, TrialRequest
 from autoresearch.core.trial.sandbox.environment import load_runtime
 from autoresearch.core.trial.sandbox.levels import open_sandbox
 from autoresearch.core.trial.supervisor import DISK_SHARE
@@ -152,16 +151,8 @@ def _watch(record: Record, cancel: threading.Event) -> Watch:
 
 
 def _setting(work: Work, prepared: Prepared, record: Record, watch: Watch) -> Setting:
-    request = TrialRequest(
-        source=work.source,
-        backend=work.backend,
-        preset=work.preset,
-        prepared=prepared.folder,
-        eval_seq_len=work.data.eval_seq_len,
-        score_rows=ROWS,
-        folder=record.folder,
-        budget=Budget(TRAIN_SECONDS, work.startup_seconds),
-    )
+    terms = replace(work.terms(prepared.folder, TRAIN_SECONDS), score_rows=ROWS)
+    request = terms.request(work.source, record.folder)
     runtime = load_runtime(work.backend)
     sandbox = open_sandbox(None, (prepared.folder.absolute(), record.folder))
     environment = dict(runtime.launch_environment())

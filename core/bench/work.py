@@ -9,6 +9,7 @@ from pathlib import Path
 from autoresearch.core.config import Constant, DataPreset, Preset
 from autoresearch.core.errors import SourceError
 from autoresearch.core.trainfile.constants import read_constants, write_constants, write_preset
+from autoresearch.core.trial.request import Budget, TrialTerms
 
 COMMON: Mapping[str, Constant] = {
     "VOCAB_SIZE": 2048,
@@ -45,6 +46,17 @@ class Work:
     data: DataPreset
     score_rows: int
     startup_seconds: float
+
+    def terms(self, prepared: Path, train_seconds: float) -> TrialTerms:
+        """Return the terms of its trials, with the folder of the prepared corpus and the training time."""
+        return TrialTerms(
+            backend=self.backend,
+            preset=self.preset,
+            prepared=prepared,
+            eval_seq_len=self.data.eval_seq_len,
+            score_rows=self.score_rows,
+            budget=Budget(train_seconds, self.startup_seconds),
+        )
 
 
 def of_preset(backend: str, source: str, preset: Preset) -> Work:

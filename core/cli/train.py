@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from autoresearch.core.trial.request import TrialResult
 
 EXIT_FAILED = 1
-PROFILE_GRACE = {"grace_floor_seconds": 60.0}
-"""Extra seconds for the weights of a profiled trial: summing up the trace takes time near the deadline."""
+PROFILE_GRACE_SECONDS = 60.0
+"""Grace of a profiled trial, `Budget.grace_floor_seconds`: summing up the trace takes time near the deadline."""
 
 
 @click.command()
@@ -65,7 +66,7 @@ def train(
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
     from autoresearch.core.report.terminal.live import live_view
-    from autoresearch.core.trial.request import Budget, TrialRequest
+    from autoresearch.core.trial.request import TrialTerms
     from autoresearch.core.trial.supervisor import run_trial
 
     backend = resolve_backend(settings)
@@ -73,18 +74,10 @@ def train(
     preset = choose_trial_preset(settings, backend, source if file else None)
     source = with_preset(settings, source, preset)
     prepared = ensure_prepared(settings, preset, corpus=corpus)
-    request = TrialRequest(
-        source=source,
-        backend=backend.name,
-        preset=preset.name,
-        prepared=prepared.folder,
-        eval_seq_len=preset.data.eval_seq_len,
-        score_rows=preset.score_rows,
-        folder=new_folder(settings.workspace, backend.name),
-        seed=seed,
-        budget=Budget(budget or preset.train_seconds, preset.startup_seconds, **(PROFILE_GRACE if profile else {})),
-        profile=profile,
-    )
+    terms = TrialTerms.of_preset(backend.name, preset, prepared.folder, budget)
+    if profile:
+        terms = replace(terms, budget=replace(terms.budget, grace_floor_seconds=PROFILE_GRACE_SECONDS))
+    request = replace(terms.request(source, new_folder(settings.workspace, backend.name), seed), profile=profile)
     settings.say(f"backend {backend.name} ({backend.why}), preset {preset.name}, corpus {prepared.folder.name}")
     with cancel_on_signal() as cancel, live_view(request.budget.train_seconds, verbosity=settings.verbosity) as view:
         result = run_trial(request, observer=view, cancel=cancel)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from autoresearch.core.fleet.executor import Observer
 from autoresearch.core.run.evidence import ran_on
 from autoresearch.core.run.rerun_policy import asleep_seconds, speeds, spoiled
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
+from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialTerms
 from autoresearch.core.trial.supervisor import run_trial
 
 
@@ -34,19 +34,7 @@ class Bench:
     def measure(self, name: str, source: str, seed: int) -> float:
         """val_bpb, or test_bpb, of one trial. Raises `ArError` when the trial is not ok."""
         folder = self.folder / name
-        config = self.config
-        request = TrialRequest(
-            source=source,
-            backend=config["backend"],
-            preset=config["preset"],
-            prepared=Path(config["prepared"]),
-            eval_seq_len=config["eval_seq_len"],
-            score_rows=config["score_rows"],
-            folder=folder,
-            seed=seed,
-            budget=Budget(config["train_seconds"], config["startup_seconds"]),
-            split=self.split,
-        )
+        request = replace(TrialTerms.of_config(self.config).request(source, folder, seed), split=self.split)
         result = self._steady(name, request)
         for weights in folder.glob("*.safetensors"):
             weights.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.compile_cache import worth_carrying
-from autoresearch.core.trial.request import Budget, Carried, TrialRequest
+from autoresearch.core.trial.request import Carried, TrialRequest, TrialTerms
 
 
 class Run:
@@ -233,16 +233,9 @@ class Run:
         folder = trial_folder(self.folder, started.experiment, started.k)
         if folder.exists():
             shutil.rmtree(folder)  # left by an earlier start of this trial
-        request = TrialRequest(
-            source=self.ledger.text(self.ledger.experiment(started.subject).source_sha256),
-            backend=self.config.backend,
-            preset=self.config.preset,
-            prepared=Path(self.config.prepared),
-            eval_seq_len=self.config.eval_seq_len,
-            score_rows=self.config.score_rows,
-            folder=folder,
-            seed=trial.seed,
-            budget=Budget(self.config.train_seconds, self.config.startup_seconds),
+        terms = TrialTerms.of_config(self.config.plain())
+        request = replace(
+            terms.request(self.ledger.text(self.ledger.experiment(started.subject).source_sha256), folder, trial.seed),
             tolerances=self.folder / "tolerances.json",
             calibrate=started.subject == 0,
             audit_below=audit_threshold(self.ledger, row.number) if trial.role == "candidate" and row.number else None,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from autoresearch.core.config import Preset
 
 TrialStatus = Literal["ok", "crash", "invalid", "timeout"]
 IsolationLevel = Literal["bubblewrap", "landlock", "seatbelt", "process"]
@@ -103,6 +107,49 @@ class TrialRequest:
     """Compile caches for the train child; None gives it none."""
     gate: bool = True
     """Whether the static gate reads the train file first. Without it the sandbox and the audit stand alone."""
+
+
+@dataclass(frozen=True)
+class TrialTerms:
+    """The settings that trials share when their results are compared. Every request is made from one."""
+
+    backend: str
+    preset: str
+    prepared: Path
+    """Folder of the prepared corpus."""
+    eval_seq_len: int
+    """Tokens per scored row."""
+    score_rows: int
+    """Rows per scoring batch."""
+    budget: Budget
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> TrialTerms:
+        """Take the terms from a run's configuration, as `RunConfig.plain` returns it and the ledger stores it."""
+        return cls(
+            backend=config["backend"],
+            preset=config["preset"],
+            prepared=Path(config["prepared"]),
+            eval_seq_len=config["eval_seq_len"],
+            score_rows=config["score_rows"],
+            budget=Budget(config["train_seconds"], config["startup_seconds"]),
+        )
+
+    @classmethod
+    def of_preset(cls, backend: str, preset: Preset, prepared: Path, train_seconds: float | None = None) -> TrialTerms:
+        """Take the terms from a preset; `train_seconds` overrides its training time."""
+        return cls(
+            backend=backend,
+            preset=preset.name,
+            prepared=prepared,
+            eval_seq_len=preset.data.eval_seq_len,
+            score_rows=preset.score_rows,
+            budget=Budget(train_seconds or preset.train_seconds, preset.startup_seconds),
+        )
+
+    def request(self, source: str, folder: Path, seed: int = 0) -> TrialRequest:
+        """Make the request for a trial of `source` under these terms. Use `dataclasses.replace` for anything more."""
+        return TrialRequest(source=source, folder=folder, seed=seed, **vars(self))
 
 
 class AuditResult(BaseModel):
