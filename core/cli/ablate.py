@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +18,9 @@ from autoresearch.core.cli.run.options import (
 )
 
 if TYPE_CHECKING:
-    from autoresearch.core.followup.ablate import Change, Repair
-    from autoresearch.core.followup.remeasure import Bench
-    from autoresearch.core.judge.noise import Noise
-    from autoresearch.core.proposal import History
+    from autoresearch.core.followup.ablate import Repair
     from autoresearch.core.store.ledger import Ledger
-    from autoresearch.core.store.rows import ExperimentRow, RunRow
 
-SEED_OFFSET, SEEDS_PER_CALL = 1_500_000_000, 1000
-"""Seeds that no loop and no `ar verify` uses; each call takes new ones."""
 PROPOSED = "ablated_train.py"
 """File in the run's folder that the smaller train file is written to."""
 REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix"))
@@ -51,12 +44,10 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
     is written into the run's folder for you to review. A change that later changes were built on cannot be taken out
     by a merge: a --researcher can try it, else it stays.
     """
+    from autoresearch.core.cli.followup import remeasuring
     from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.cli.train import cancel_on_signal
     from autoresearch.core.errors import PrerequisiteError
-    from autoresearch.core.followup.ablate import kept_changes
-    from autoresearch.core.followup.remeasure import Bench, usual_speeds
-    from autoresearch.core.report.terminal.live import live_view
+    from autoresearch.core.followup import ablate as followup
     from autoresearch.core.store.ledger import Ledger
 
     if researcher is not None:
@@ -64,21 +55,21 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
     with open_reader(settings.workspace, tag) as reader:
         folder = reader.folder
     with Ledger(folder) as ledger:
-        run, best, changes = ledger.run(), ledger.incumbent(), kept_changes(ledger)
+        run, best, changes = ledger.run(), ledger.incumbent(), followup.kept_changes(ledger)
         if best is None or not changes:
             raise PrerequisiteError(f"the run {run.tag!r} has no kept change.", fix="let `ar loop` find one first")
-        final, noise = ledger.text(best.source_sha256), _noise(ledger, run.config["preset"], best.val_bpb)
+        final, noise = ledger.text(best.source_sha256), followup.noise_of(ledger, run.config["preset"], best.val_bpb)
         call = len(ledger.events("ablated")) + 1
         most = seeds * (len(changes) + 2)
         settings.say(f"{run.tag}: {len(changes)} kept changes, at most {most} trials; {noise.words()}")
-        with cancel_on_signal() as cancel, live_view(run.config["train_seconds"], verbosity=settings.verbosity) as view:
-            usual = {final: usual_speeds(ledger, best.number)}
-            bench = Bench(run.config, folder / "ablate" / str(call), "val", view, cancel, usual, settings.say)
-            costs: list[Any] = []
+        costs: list[Any] = []
+        folder_of_call = folder / "ablate" / str(call)
+        with remeasuring(
+            settings, ledger, (best.number,), folder_of_call, "val", (followup.SEED_OFFSET, call)
+        ) as remeasurer:
             repair = None if researcher is None else _repair(settings, researcher, options, ledger, costs)
-            first = run.config["seed"] + SEED_OFFSET + SEEDS_PER_CALL * call
-            study = Study(bench, first, seeds, noise, repair)
-            record = {"tag": run.tag, **study.go(final, changes), "repairs": [vars(cost) for cost in costs]}
+            ablation = followup.Ablation(remeasurer, seeds, noise, repair)
+            record = {"tag": run.tag, **ablation.run(final, changes), "repairs": [vars(cost) for cost in costs]}
         source = record.pop("source")
         record["path"] = _propose(folder / PROPOSED, source)
         ledger.note("ablated", best.number, record)
@@ -86,47 +77,6 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
         click.echo(json.dumps(record))
     else:
         show(settings, record)
-
-
-class Study:
-    """Measures train files that lack one kept change, or several."""
-
-    def __init__(self, bench: Bench, seed: int, seeds: int, noise: Noise, repair: Repair | None = None) -> None:
-        self.bench, self.seed, self.seeds, self.noise, self.repair = bench, seed, seeds, noise, repair
-
-    def go(self, final: str, changes: Sequence[Change]) -> dict[str, Any]:
-        """Measure every file. `source` in the result is the smaller file, None when it is not as good as the final."""
-        from autoresearch.core.followup.ablate import as_good, smallest, without
-
-        reference = self._measure("final", final)
-        rows, removable = [], []
-        for change in changes:
-            attempt = without(final, change, self.repair)
-            row: dict[str, Any] = {"experiment": change.experiment, "description": change.description}
-            row["repaired"] = attempt.repaired
-            if attempt.source is None:
-                rows.append({**row, "verdict": attempt.state, "delta": None, "probability": None})
-                continue
-            values = self._measure(f"without-{change.experiment}", attempt.source)
-            fine, probability = as_good(values, reference, self.noise)
-            if fine:
-                removable.append(change)
-            delta = sum(values) / len(values) - sum(reference) / len(reference)
-            rows.append({**row, "verdict": "idle" if fine else "earns", "delta": delta, "probability": probability})
-        source, gone = smallest(final, removable, self.repair)
-        proposed = bool(gone) and (
-            len(removable) == 1 or as_good(self._measure("small", source), reference, self.noise)[0]
-        )
-        return {
-            "final_val_bpb": reference,
-            "sigma": self.noise.sigma,
-            "changes": rows,
-            "removed": sorted(change.experiment for change in gone) if proposed else [],
-            "source": source if proposed else None,
-        }
-
-    def _measure(self, name: str, source: str) -> list[float]:
-        return [self.bench.measure(f"{name}-{k + 1}", source, self.seed + k) for k in range(self.seeds)]
 
 
 def show(settings: Settings, record: dict[str, Any]) -> None:
@@ -149,13 +99,6 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
         settings.say("the best file stays as it is")
 
 
-def _noise(ledger: Any, preset: str, level: float | None) -> Noise:
-    from autoresearch.core.judge.racing import Racing
-    from autoresearch.core.run.evidence import gather_repeats
-
-    return Racing(preset=preset).pool(gather_repeats(ledger), 1.0 if level is None else level)
-
-
 def _propose(path: Path, source: str | None) -> str | None:
     from autoresearch.core.store.exports import write_text
 
@@ -171,15 +114,4 @@ def _repair(
     from autoresearch.core.followup.ablate import repair_by
 
     made = make_researcher(researcher, options, run_folder=ledger.folder, workspace=settings.workspace)
-    best = ledger.incumbent()
-    if best is None:
-        raise ValueError("a run without a best file has nothing to repair")
-    return repair_by(made, _context(ledger.run(), best, ledger.text(best.source_sha256)), costs.append)
-
-
-def _context(run: RunRow, best: ExperimentRow, source: str) -> History:
-    """Make the history that a researcher sees when it takes a change out."""
-    from autoresearch.core.run.history import attempt_of, history_of
-
-    incumbent = attempt_of(best, source)
-    return history_of(run.config, "", [incumbent], incumbent)
+    return repair_by(made, ledger, costs.append)

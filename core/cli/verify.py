@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-
-if TYPE_CHECKING:
-    from autoresearch.core.followup.remeasure import Bench
-
-SEED_OFFSET, SEEDS_PER_LOOK = 1_000_000_000, 1000
-"""Seeds that no loop uses; each look takes new ones."""
 
 
 @click.command()
@@ -27,9 +20,10 @@ def verify(settings: Settings, tag: str | None, seeds: int) -> None:
     Each is trained with N fresh seeds. The run records the interval and every look at the test set: a test set that
     one looks at often, and chooses by, is no longer held out.
     """
+    from autoresearch.core.cli.followup import remeasuring
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.errors import PrerequisiteError
-    from autoresearch.core.followup.remeasure import Bench, usual_speeds
+    from autoresearch.core.followup import verify as followup
     from autoresearch.core.store.ledger import Ledger
 
     with open_reader(settings.workspace, tag) as reader:
@@ -49,37 +43,12 @@ def verify(settings: Settings, tag: str | None, seeds: int) -> None:
         )
         # Noted before the first trial: a look that is interrupted counts as well.
         ledger.note("verify started", best.number, {"look": look, "seeds": seeds})
-        bench = Bench(run.config, folder / "verify", "test", say=settings.say)
-        bench.usual.update({source: usual_speeds(ledger, number) for number, source in sources.items()})
-        record = {"tag": run.tag, "look": look, **_measure(settings, bench, look, seeds, sources)}
+        with remeasuring(
+            settings, ledger, (0, best.number), folder / "verify", "test", (followup.SEED_OFFSET, look)
+        ) as remeasurer:
+            record = {"tag": run.tag, "look": look, **followup.verify(remeasurer, look, seeds, sources)}
         ledger.note("verified", best.number, record)
     click.echo(json.dumps(record) if settings.json else _sentence(record))
-
-
-def _measure(settings: Settings, bench: Bench, look: int, seeds: int, sources: dict[int, str]) -> dict[str, Any]:
-    from autoresearch.core.cli.train import cancel_on_signal
-    from autoresearch.core.followup.welch import welch
-    from autoresearch.core.report.terminal.live import live_view
-
-    values: dict[int, list[float]] = {number: [] for number in sources}
-    seconds, first = bench.config["train_seconds"], bench.config["seed"] + SEED_OFFSET + SEEDS_PER_LOOK * look
-    with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
-        bench = replace(bench, observer=view, cancel=cancel)
-        for k in range(seeds):  # in turn, so that a machine that slows down slows both
-            for number, source in sources.items():
-                values[number].append(bench.measure(f"{look}-{number}-{k + 1}", source, first + k))
-    baseline, final = values.values()
-    interval = welch(baseline, final)
-    return {
-        "experiment": max(sources),
-        "seeds": seeds,
-        "baseline_test_bpb": baseline,
-        "final_test_bpb": final,
-        "delta": interval.difference,
-        "low": interval.low,
-        "high": interval.high,
-        "verdict": interval.verdict,
-    }
 
 
 def _sentence(record: dict[str, Any]) -> str:

@@ -1,1 +1,5 @@
-"""Measure a finished run's files again: verify, ablate."""
+"""Measure a finished run's files again. One file per command (verify, ablate) and what they share (remeasure, welch).
+
+A further command adds a file here: a function that takes a `Remeasurer`, trains and scores with it, and returns the
+record that is noted in the ledger; and its options in core/cli.
+"""

@@ -8,46 +8,9 @@ import sys
 import pytest
 
 from autoresearch.core.cli.main import run as ar
-from autoresearch.core.followup import remeasure
-from autoresearch.core.followup.ablate import Change, without
-from autoresearch.core.followup.welch import welch
 from autoresearch.core.proposal import Proposal
-from autoresearch.core.run.merge import merge
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trial.request import TrialResult
-
-BEFORE = "a = 1\n\n\nb = 2\n\n\nc = 3\n"
-
-
-def test_a_change_is_taken_out_of_a_file_that_went_on_or_conflicts_or_is_gone():
-    after = BEFORE.replace("b = 2", "b = 20")
-    change = Change(1, "b", BEFORE, after)
-    assert without(after.replace("c = 3", "c = 30"), change).source == BEFORE.replace("c = 3", "c = 30")
-    assert without(after.replace("b = 20", "b = 20 + 1"), change).state == "conflict"
-    assert without(BEFORE, change).state == "gone"
-    assert merge("x\n", "x\n", "y\n") == "y\n"
-
-
-def test_what_conflicts_is_put_to_whoever_repairs_and_only_a_file_that_parses_is_taken():
-    after = BEFORE.replace("b = 2", "b = 20")
-    change, final = Change(1, "b", BEFORE, after), after.replace("b = 20", "b = 20 + 1")
-    fixed = without(final, change, lambda source, _: source.replace("b = 20 + 1", "b = 2 + 1"))
-    assert (fixed.state, fixed.repaired, fixed.source) == ("removed", True, BEFORE.replace("b = 2", "b = 2 + 1"))
-    for useless in ("b = (", final, None):
-        assert without(final, change, lambda _source, _change, useless=useless: useless).state == "conflict"
-
-
-def test_welchs_interval_is_that_of_the_textbook():
-    # Two samples of equal spread and size: Welch's degrees of freedom are 2n - 2 = 4, t = 2.776.
-    interval = welch([1.0, 2.0, 3.0], [11.0, 12.0, 13.0])
-    assert interval.difference == pytest.approx(10.0)
-    assert interval.dof == pytest.approx(4.0)
-    assert interval.high - interval.difference == pytest.approx(2.776 * (2 / 3) ** 0.5, rel=0.01)
-    assert interval.verdict == "worse"
-    assert welch([1.0, 2.0], [1.1, 1.9]).verdict == "not certain"
-    with pytest.raises(ValueError, match="two values"):
-        welch([1.0], [1.0, 2.0])
 
 
 @pytest.fixture
@@ -127,34 +90,3 @@ def test_a_run_without_a_keep_has_nothing_to_verify(workspace, capsys):
     for command in ("verify", "ablate"):
         assert ar(["--workspace", str(workspace), command]) == 3
         assert "let `ar loop` find one first" in capsys.readouterr().err
-
-
-def test_a_trial_far_slower_than_its_sources_others_is_run_once_more_and_only_then_believed(tmp_path, monkeypatch):
-    told, ran = [], []
-
-    def trial(request, **_):
-        ran.append(request.source)
-        speed = 20.0 if len(ran) in (2, 4, 5) else 100.0
-        return TrialResult(
-            status="ok",
-            seed=request.seed,
-            backend="null",
-            preset="demo",
-            val_bpb=float(len(ran)),
-            tokens_per_second=speed,
-        )
-
-    monkeypatch.setattr(remeasure, "run_trial", trial)
-    config = {"backend": "null", "preset": "demo", "prepared": "", "eval_seq_len": 256, "score_rows": 32}
-    bench = remeasure.Bench(
-        {**config, "train_seconds": 1.0, "startup_seconds": 1.0},
-        tmp_path,
-        "test",
-        say=told.append,
-        usual={"a": [100.0]},
-    )
-    assert bench.measure("1-0-1", "a", 0) == 1.0
-    assert bench.measure("1-0-2", "a", 1) == 3.0  # the second trial was slow, so there was a third
-    assert bench.measure("1-1-1", "b", 0) == 5.0  # slow twice: a slow file, not a slow machine
-    assert [line.split(":")[0] for line in told] == ["1-0-2 is run once more", "1-1-1 is run once more"]
-    assert ran == ["a", "a", "a", "b", "b"]
