@@ -12,13 +12,12 @@ import math
 import random
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from autoresearch.core.config import Preset, RunConfig
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import Decided, Event, Observer, Proposing, Thinking
 from autoresearch.core.judge.decision import Judge
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run.loop import Ending, Limits, Loop
@@ -266,11 +265,11 @@ def simulate(
     incumbents: list[str] = []
     with Run(make_workspace(folder), "t", replace(CONFIG, seed=seed), PRESET) as run:
 
-        def observe(event: Mapping[str, Any]) -> None:
+        def observe(event: Event) -> None:
             clock.changed()
-            if event["event"] in ("thinking", "proposing") and researcher.thinks_ahead:
+            if isinstance(event, Thinking | Proposing) and researcher.thinks_ahead:
                 clock.asked += 1
-            if event["event"] == "decided":
+            if isinstance(event, Decided):
                 marks.setdefault("first", clock.now)
                 if len(incumbents) < max(1, experiments - count):
                     marks["last"] = clock.now

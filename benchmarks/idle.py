@@ -13,13 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from autoresearch import backends
 from autoresearch.core.config import RunConfig, load_presets
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import Observer
 from autoresearch.core.fleet.local import LocalExecutor, LocalHandle
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import History, Proposal
@@ -44,7 +44,7 @@ class Timed(LocalExecutor):
         super().__init__()
         self.spans: list[list[float]] = []
 
-    def submit(self, request: Any, observer: Callable[[Any], None] | None = None) -> LocalHandle:
+    def submit(self, request: Any, observer: Observer | None = None) -> LocalHandle:
         span = [time.monotonic()]
         self.spans.append(span)
         handle = super().submit(request, observer)

@@ -26,6 +26,7 @@ from autoresearch.core.cli.main import run as ar
 from autoresearch.core.cli.run.options import RunOverrides
 from autoresearch.core.cli.run.resolve import configure
 from autoresearch.core.errors import ProposalError
+from autoresearch.core.events import Decided, Event
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.noise import PRIORS
 from autoresearch.core.judge.racing import Racing
@@ -108,9 +109,9 @@ def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, 
     config, _ = configure(settings, backend.name, preset, device, overrides, None)
     executor = LocalExecutor()
 
-    def observe(event: Any) -> None:
-        if event["event"] == "decided":
-            say(f"{event['experiment']}\t{event['status']}\t{event['reason']}")
+    def observe(event: Event) -> None:
+        if isinstance(event, Decided):
+            say(f"{event.experiment}\t{event.status}\t{event.reason}")
 
     try:
         with Run(folder, script, config, preset) as run:

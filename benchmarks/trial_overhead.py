@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch import backends
-from autoresearch.core.bench.anatomy import read_events, take_apart
+from autoresearch.core.bench.anatomy import take_apart
 from autoresearch.core.config import Preset, data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
+from autoresearch.core.events import read_events
 from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trial.request import IsolationLevel, TrialTerms
 from autoresearch.core.trial.sandbox.environment import load_runtime

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-Events = Sequence[Mapping[str, Any]]
-"""{"t": seconds since the trial's start, "event": ..., ...}, in order."""
+from autoresearch.core.events import (
+    Audited,
+    FeedEnded,
+    FeedProgress,
+    Finished,
+    FirstBatch,
+    Frozen,
+    Log,
+    Scored,
+    Trained,
+    TrialEvent,
+)
+
+Events = Sequence[TrialEvent]
+"""Of one trial as they were read from its folder, in order."""
 
 
 @dataclass(frozen=True)
@@ -46,37 +55,28 @@ class LossCurve:
     loss: list[float]
 
 
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """What a trial has recorded in its folder."""
-    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def take_apart(events: Events) -> Anatomy:
     """The parts of a trial that went well. Raises `ValueError` naming the event that is missing."""
-    first, trained, frozen = (_time(events, name) for name in ("first_batch", "trained", "frozen"))
-    scored, finished = _time(events, "scored"), _time(events, "finished")
-    audited = next((float(event["t"]) for event in events if event["event"] == "audited"), scored)
+    first, trained, frozen = (_time(events, kind) for kind in (FirstBatch, Trained, Frozen))
+    scored, finished = _time(events, Scored), _time(events, Finished)
+    audited = _time(events, Audited) if any(isinstance(event, Audited) for event in events) else scored
     return Anatomy(first, trained - first, frozen - trained, scored - frozen, audited - scored, finished - audited)
 
 
 def curve_of(events: Events) -> LossCurve:
     """The training curve; tokens by the feeder's count, between whose reports they are interpolated."""
-    start = _time(events, "first_batch")
-    counted = [(float(event["t"]), float(event["tokens"])) for event in events if event["event"] in ("progress", "end")]
+    start = _time(events, FirstBatch)
+    counted = [(one.t or 0.0, float(one.tokens)) for one in events if isinstance(one, FeedProgress | FeedEnded)]
     times, tokens = zip(*[(start, 0.0), *counted], strict=True)
-    points = [
-        (float(event["t"]), float(event["loss"]))
-        for event in events
-        if event["event"] == "log" and isinstance(event.get("loss"), int | float) and math.isfinite(event["loss"])
-    ]
+    logged = [event for event in events if isinstance(event, Log)]
+    points = [(event.t or 0.0, float(event.loss)) for event in logged if event.loss is not None]
     at = [when for when, _ in points]
     seen = np.interp(at, times, tokens).tolist() if points else []
     return LossCurve([when - start for when in at], seen, [loss for _, loss in points])
 
 
-def _time(events: Events, name: str) -> float:
+def _time(events: Events, kind: type[TrialEvent]) -> float:
     for event in events:
-        if event["event"] == name:
-            return float(event["t"])
-    raise ValueError(f"the trial has recorded no {name!r}")
+        if isinstance(event, kind) and event.t is not None:
+            return event.t
+    raise ValueError(f"the trial has recorded no {kind.name!r}")

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from autoresearch.backends.contract import Device
-from autoresearch.core.bench.anatomy import LossCurve, curve_of, read_events, take_apart
+from autoresearch.core.bench.anatomy import Events, LossCurve, curve_of, take_apart
 from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import Observer, read_events
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import measure_peak
@@ -186,7 +186,7 @@ class BackendBench:
 
 def row_of(
     result: TrialResult,
-    events: list[dict[str, Any]],
+    events: Events,
     work: Work,
     seconds: float,
     device: Device,

@@ -20,6 +20,7 @@ from autoresearch.core.errors import TrialError
 from autoresearch.core.trainfile.constants import read_constants, write_constants
 from autoresearch.core.trainfile.source_check import vocab_size_of
 from autoresearch.core.trial import training
+from autoresearch.core.trial.child.channel import Failed, StepLosses
 from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.evaluation import Evaluation
 from autoresearch.core.trial.processes import TrialEnded, Watch
@@ -136,11 +137,11 @@ def _answer(watch: Watch, launch: Any, limit: float) -> Mapping[int, float]:
     child = watch.start(launch)
     while time.monotonic() < limit:
         ended = child.returncode() is not None
-        for _, event in watch.step(limit):
-            if event["event"] == "error":
-                raise failure(event)
-            if event["event"] == "steps":
-                return {int(step): float(loss) for step, loss in event["losses"].items()}
+        for _, message in watch.step(limit):
+            if isinstance(message, Failed):
+                raise failure(message)
+            if isinstance(message, StepLosses):
+                return {int(step): float(loss) for step, loss in message.losses.items()}
         if ended:
             raise gone(child)
     raise TrialEnded("timeout", f"{STEPS} optimizer steps took too long")

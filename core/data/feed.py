@@ -4,11 +4,8 @@ The clock starts when the first frame is sent. Nothing is sent after the deadlin
 left half sent. Frames are sent only when they are asked for, so a child cannot be given more than it takes, and at most
 one batch waits packed. See `frames` for the bytes.
 
-Events for the supervisor, JSON lines:
-    {"event": "first_batch", "monotonic": t0}
-    {"event": "progress", "tokens", "batches", "epoch"}          about four a second
-    {"event": "bad_request" | "data_error", "message"}           nothing more is handed out
-    {"event": "end", "reason": "deadline" | "closed", "tokens", "batches", "epoch"}      always the last
+It tells the supervisor, in JSON lines (see `core.events`): FirstBatch; FeedProgress about four times a second;
+BadRequest or DataFault, after which nothing more is handed out; FeedEnded, always the last.
 `tokens` and `batches` count a frame once the child has asked for another after it: the last frame, when the child was
 not ready for more, was fetched ahead and not used.
 """
@@ -23,7 +20,6 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from autoresearch.core.data.frames import DOCUMENTS, END, REQUEST, ROWS, FrameError, FrameHeader, Request
 from autoresearch.core.data.manifest import Prepared
@@ -32,6 +28,7 @@ from autoresearch.core.data.prefetch import Batch, Prefetcher
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.data.shuffle_buffer import ShuffleBuffer
 from autoresearch.core.errors import DataError
+from autoresearch.core.events import BadRequest, DataFault, FeedEnded, FeedProgress, FirstBatch, TrialEvent, to_json
 
 PROGRESS_SECONDS = 0.25
 SWITCH_SECONDS = 0.0005
@@ -52,10 +49,10 @@ class Events:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
-    def send(self, event: str, **fields: Any) -> None:
+    def send(self, event: TrialEvent) -> None:
         """Write one line. Raises `ClosedError` when nobody listens any more."""
         try:
-            os.write(self.descriptor, json.dumps({"event": event, **fields}).encode() + b"\n")
+            os.write(self.descriptor, json.dumps(to_json(event)).encode() + b"\n")
         except BrokenPipeError as error:
             raise ClosedError from error
 
@@ -90,12 +87,12 @@ class Feed:
             reason = "deadline"
             self._finish()
         except FrameError as error:
-            self._events.send("bad_request", message=str(error))
+            self._events.send(BadRequest(str(error)))
         except ClosedError:
             pass
         self._socket.close()
         try:
-            self._events.send("end", reason=reason, tokens=self._tokens, batches=self._batches, epoch=self._epoch)
+            self._events.send(FeedEnded(reason, self._tokens, self._batches, self._epoch))
         except ClosedError:
             pass
 
@@ -106,7 +103,7 @@ class Feed:
         if self._deadline is None:
             started = time.monotonic()
             self._deadline = started + self._budget
-            self._events.send("first_batch", monotonic=started)
+            self._events.send(FirstBatch(monotonic=started))
         self._check_deadline()
         self._sent_tokens += batch.tokens
         kind = DOCUMENTS if request.kind == DOCUMENTS else ROWS
@@ -151,7 +148,7 @@ class Feed:
             timeout = PROGRESS_SECONDS if self._deadline is None else min(PROGRESS_SECONDS, self._deadline - now)
             if self._deadline is not None and now >= self._next_progress:
                 self._next_progress = now + PROGRESS_SECONDS
-                self._events.send("progress", tokens=self._tokens, batches=self._batches, epoch=self._epoch)
+                self._events.send(FeedProgress(self._tokens, self._batches, self._epoch))
             for descriptor, _ in self._poll.poll(1000 * timeout):
                 if descriptor == self._events.descriptor:
                     raise ClosedError
@@ -193,8 +190,8 @@ def serve(prepared: Path, vocab: int, seed: int, budget_seconds: float, sock: so
         corpus.quick_check(vocab)
         shards = [open_shard(path) for path in corpus.train_shards(vocab)]
     except DataError as error:
-        events.send("data_error", message=str(error))
-        events.send("end", reason="closed", tokens=0, batches=0, epoch=0)
+        events.send(DataFault(str(error)))
+        events.send(FeedEnded("closed", tokens=0, batches=0, epoch=0))
         return 1
     Feed(sock, events, Prefetcher(ShuffleBuffer(Packer(shards, seed), seed)), budget_seconds).run()
     return 0

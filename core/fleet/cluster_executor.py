@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from autoresearch.core.errors import PrerequisiteError, TrialError
+from autoresearch.core.events import Event, Observer, from_json
 from autoresearch.core.fleet.cluster import (
     Cluster,
     NodeLost,
@@ -23,7 +24,7 @@ from autoresearch.core.fleet.cluster import (
     slots_of,
     survey,
 )
-from autoresearch.core.fleet.executor import Observer, TrialLost
+from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.fair_scheduler import Answer, SlotKey
 from autoresearch.core.fleet.local import LocalHandle
 from autoresearch.core.fleet.membership import Member, Membership
@@ -247,8 +248,8 @@ class FleetExecutor:
                     raise TrialError(f"on node {slot.node[:8]}: {message['error']}", fix=message["fix"])
                 if self._gone():
                     raise _gone()
-                if message and observer is not None:
-                    observer(message)
+                if observer is not None and isinstance(event := from_json(message), Event):
+                    observer(event)
         except NodeLost as error:
             with self._changed:
                 self._known.pop(slot.node, None)  # used again once an inspection says that it is well

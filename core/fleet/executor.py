@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from autoresearch.core.errors import TrialError
+from autoresearch.core.events import Observer
 from autoresearch.core.trial.request import TrialRequest, TrialResult
-
-Observer = Callable[[Mapping[str, Any]], None]
-"""Called with every event of a trial as it happens: {"event": "spawned" | "log" | ..., ...}. Must be cheap, must not
-raise."""
 
 
 class TrialLost(TrialError):  # noqa: N818 - named as what happened, like TrialCancelled

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import Observer
 from autoresearch.core.fleet.slots import WHOLE_MACHINE, Claim, Slot, bind
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial

@@ -14,12 +14,13 @@ from typing import Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.config import data_dir
 from autoresearch.core.errors import ArError
+from autoresearch.core.events import EVENTS_FILE, Event, to_json
 from autoresearch.core.fleet.shipping import CorpusRef, find_corpus, receive_corpus
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest
 
 HEARTBEAT_SECONDS = 1.0
 """Seconds between two signs of life of a trial that reports nothing."""
-FILES = ("run.log", "events.jsonl", "result.json", "train.py")
+FILES = ("run.log", EVENTS_FILE, "result.json", "train.py")
 """Files of a trial's folder that are sent back to the loop."""
 FILE_LIMIT_BYTES = 32 * 2**20
 """Size in bytes above which a file is not sent back."""
@@ -69,7 +70,7 @@ class TrialJob:
 
 
 def stream_trial(job: TrialJob, fetch: Callable[[str], bytes]) -> Iterator[Mapping[str, Any]]:
-    """Run a trial here. Yield {"event": ...} for its events, {} as a sign of life, and one final message.
+    """Run a trial here. Yield its events as JSON values, {} as a sign of life, and one final message.
 
     The final message is {"result", "files", "tolerances"}, or {"error", "fix"} when the trial could not be run. `fetch`
     returns the content of a file of the corpus, and is called only where this node has none. Closing the generator
@@ -80,11 +81,14 @@ def stream_trial(job: TrialJob, fetch: Callable[[str], bytes]) -> Iterator[Mappi
     messages: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
     cancel, done = threading.Event(), threading.Event()
 
+    def observe(event: Event) -> None:
+        messages.put(to_json(event))
+
     def work() -> None:
         try:
             with tempfile.TemporaryDirectory(prefix="ar-node-") as name:
                 request = _with_local_paths(job, Path(name), fetch)
-                result = run_trial(request, observer=messages.put, cancel=cancel)
+                result = run_trial(request, observer=observe, cancel=cancel)
                 messages.put(_final_message(request, result.model_dump()))
         except ArError as error:
             messages.put({"error": error.message, "fix": error.fix})

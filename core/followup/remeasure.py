@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from autoresearch.core.errors import ArError
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import Observer
 from autoresearch.core.run.evidence import ran_on
 from autoresearch.core.run.rerun_policy import asleep_seconds, speeds, spoiled
 from autoresearch.core.store.reader import LedgerReader

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from autoresearch.core.events import EVENTS_FILE, EventFollower, Log
 from autoresearch.core.report.progress import Progress
-from autoresearch.core.report.trial_events import EventFollower, is_number
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
@@ -149,7 +149,7 @@ class TrialFollower:
     """Folds the events of one trial into its progress and its losses."""
 
     def __init__(self, reader: LedgerReader, trial: TrialRow, budget_seconds: float) -> None:
-        self._events = EventFollower(trial_folder(reader.folder, trial.experiment, trial.k) / "events.jsonl")
+        self._events = EventFollower(trial_folder(reader.folder, trial.experiment, trial.k) / EVENTS_FILE)
         self._started = trial.started
         self.progress = Progress(budget_seconds, since=trial.started)
         self.losses: list[float] = []
@@ -157,10 +157,9 @@ class TrialFollower:
     def look(self) -> None:
         """Take in the events since the last look."""
         for event in self._events.new():
-            at = event.get("t")
-            self.progress.fold(event, self._started + (at if is_number(at) else 0.0))
-            if event.get("event") == "log" and is_number(loss := event.get("loss")):
-                self.losses.append(loss)
+            self.progress.fold(event, self._started + (event.t or 0.0))
+            if isinstance(event, Log) and event.loss is not None:
+                self.losses.append(event.loss)
         del self.losses[:-MAX_LOSSES]
 
 

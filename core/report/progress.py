@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from autoresearch.core.report.trial_events import is_number
+from autoresearch.core.events import (
+    Decided,
+    Event,
+    ExperimentBegun,
+    FeedProgress,
+    Finished,
+    FirstBatch,
+    Log,
+    MemoryUsed,
+    Proposing,
+    Scored,
+    Scoring,
+    Spawned,
+    Trained,
+)
 from autoresearch.core.report.wording import SEPARATOR, bar, decision_text, experiment_of, training_parts
 
 SPEED_AFTER_SECONDS = 1.0
@@ -34,38 +46,37 @@ class Progress:
     last: str = ""
     """The last decision, as text."""
 
-    def fold(self, event: Mapping[str, Any], now: float) -> bool:
+    def fold(self, event: Event, now: float) -> bool:
         """Take in one event; returns whether the phase changed."""
         before = self.phase
-        match event.get("event"):
-            case "experiment":
-                self.experiment, self.description = event.get("experiment"), str(event.get("description") or "")
-            case "proposing":
-                self.experiment, self.description, self.phase = event.get("experiment"), "", "proposing"
-            case "spawned" if event.get("role", "train") == "train":
+        match event:
+            case ExperimentBegun():
+                self.experiment, self.description = event.experiment, event.description
+            case Proposing():
+                self.experiment, self.description, self.phase = event.experiment, "", "proposing"
+            case Spawned(role="train"):
                 self.phase, self.step, self.loss, self.tokens, self.scored = "starting", None, None, None, None
                 self.memory_mb = None
-            case "first_batch":
+            case FirstBatch():
                 self.phase = "training"
-            case "log":
-                # The train file logs what it likes; only numbers are shown.
-                self.step = step if is_number(step := event.get("step")) else self.step
-                self.loss = loss if is_number(loss := event.get("loss")) else self.loss
-            case "progress":
-                self.tokens = event.get("tokens", self.tokens)
-            case "memory":
-                self.memory_mb = used if is_number(used := event.get("mb")) else self.memory_mb
-            case "trained":
+            case Log():
+                self.step = self.step if event.step is None else event.step
+                self.loss = self.loss if event.loss is None else event.loss
+            case FeedProgress():
+                self.tokens = event.tokens
+            case MemoryUsed():
+                self.memory_mb = event.mb
+            case Trained():
                 self.phase = "scoring"
-            case "scoring":
-                self.phase, self.scored = "scoring", event.get("done", 0) / max(event.get("total", 1), 1)
-            case "scored":
+            case Scoring():
+                self.phase, self.scored = "scoring", event.done / max(event.total, 1)
+            case Scored():
                 self.phase = "auditing"
-            case "finished":
+            case Finished():
                 self.phase = "finished"
-            case "decided":
-                found = (event.get(name) for name in ("status", "val_bpb", "delta", "reason"))
-                self.phase, self.last = "decided", decision_text(*found)
+            case Decided():
+                self.phase = "decided"
+                self.last = decision_text(event.status, event.val_bpb, event.delta, event.reason)
         if self.phase != before:
             self.since = now
         return self.phase != before

@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from autoresearch.core.errors import ArError, LimitReachedError
-from autoresearch.core.fleet.executor import Executor, Observer
+from autoresearch.core.events import (
+    Decided,
+    Demoted,
+    Event,
+    ExperimentBegun,
+    Observer,
+    ProposalRefused,
+    Proposing,
+    Thinking,
+    Withdrawn,
+)
+from autoresearch.core.fleet.executor import Executor
 from autoresearch.core.judge.decision import Decision, Demotion, Judge
 from autoresearch.core.proposal import Cost, Researcher
 from autoresearch.core.run.clock import Clock, SystemClock
@@ -160,18 +170,18 @@ class Loop:
         if row.state == "proposed" and row.number:
             rebased = rebase_waiting(self.run, row)
             if rebased.row is None:
-                self._tell({"event": "withdrawn", "experiment": row.number, "reason": rebased.reason})
+                self._tell(Withdrawn(rebased.reason, experiment=row.number))
                 return
             row = rebased.row
         while isinstance(step := self.judge.consider(self.run.evidence(row)), Demotion):
             self.run.demote(step)
-            self._tell({"event": "demoted", "experiment": step.experiment, "reason": step.reason})
+            self._tell(Demoted(step.reason, experiment=step.experiment))
         if isinstance(step, Decision):
             self._decide(row, step)
         elif self._may_start():
             if row.number not in self._begun:
                 self._begun.add(row.number)
-                self._tell({"event": "experiment", "experiment": row.number, "description": row.hypothesis})
+                self._tell(ExperimentBegun(row.hypothesis, experiment=row.number))
             self._running.start(row, step)
 
     def _decide(self, row: ExperimentRow, decision: Decision) -> None:
@@ -181,8 +191,8 @@ class Loop:
             self.run.propose(combined.proposal, self.run.program(), combined.parent)
         decided = self.run.decide(row, decision)
         self._failed = self._repeated = 0
-        facts = {name: getattr(decided, name) for name in ("status", "val_bpb", "delta", "reason")}
-        self._tell({"event": "decided", "experiment": row.number, **facts})
+        told = Decided(decided.status or "", decided.val_bpb, decided.delta, decided.reason, experiment=row.number)
+        self._tell(told)
         if self._on_decided is not None:
             self._on_decided(decided)
         if row.number == 0 and decided.status != "keep":
@@ -197,8 +207,8 @@ class Loop:
         while self._wants_proposal():
             program = self.run.program()
             history = self.run.history(program, self._proposers.busy)
-            kind = "thinking" if self._running.experiments else "proposing"
-            self._tell({"event": kind, "experiment": self.run.ledger.next_number()})
+            kind = Thinking if self._running.experiments else Proposing
+            self._tell(kind(experiment=self.run.ledger.next_number()))
             try:
                 self._proposers.ask(history)
             except KeyboardInterrupt:
@@ -246,7 +256,7 @@ class Loop:
     def _refuse(self, kind: str, error: str, cost: Cost, program: str) -> None:
         self._error = error
         self.run.ledger.refuse(kind, error, researcher=self._proposers.researcher.name, cost=cost, program=program)
-        self._tell({"event": "proposal_refused", "kind": kind, "reason": error})
+        self._tell(ProposalRefused(kind, error))
 
     def _exhausted(self) -> bool:
         """Tell whether too many proposals in a row were unusable. A decision resets the count: it is something new."""
@@ -299,7 +309,7 @@ class Loop:
         reason = f"stopped; resume with `ar loop --tag {self.run.tag}`"
         return _End(Ending("interrupted", reason, self.stop.exit_code or 130))
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
+    def _tell(self, event: Event) -> None:
         """Pass an event to the observer, one at a time: trials call this from threads of their own."""
         if self._observer is not None:
             with self._observer_lock:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from autoresearch.core.errors import ArError
+from autoresearch.core.events import Event, Observer, Repeated, SeedIgnored, Trained, TrialEvent
 from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
@@ -16,7 +16,6 @@ from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.trial.request import TrialResult
 
-Tell = Callable[[Mapping[str, Any]], None]
 MAX_LOSSES = 5
 """Times that one trial may lose its machine. After that the fleet is ill, or the train file brings machines down."""
 
@@ -42,7 +41,7 @@ class RunningTrials:
         self,
         run: Run,
         executor: Executor,
-        tell: Tell,
+        tell: Observer,
         notify: Callable[[], None],
         watch: DeviceWatch | None = None,
         stopped: Callable[[], bool] = lambda: False,
@@ -73,11 +72,12 @@ class RunningTrials:
         trial, request = self.run.start_trial(row, step)
         running = RunningTrial(trial, asleep_seconds())
 
-        def observe(event: Mapping[str, Any]) -> None:
-            if event.get("event") == "trained":
+        def observe(event: Event) -> None:
+            if isinstance(event, Trained):
                 running.trained = True
                 self._notify()
-            self._tell({**event, "experiment": trial.experiment, "k": trial.k})
+            if isinstance(event, TrialEvent):
+                self._tell(replace(event, experiment=trial.experiment, k=trial.k))
 
         self._trials[row.number] = running
         try:
@@ -122,7 +122,7 @@ class RunningTrials:
             raise ArError(message, fix="look at the fleet, then give the same command again; nothing is lost") from lost
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
         self.run.ledger.note("trial lost", number, {"k": trial.k, "reason": lost.message})
-        self._tell({"event": "repeated", "experiment": number, "reason": lost.message})
+        self._tell(Repeated(lost.message, experiment=number))
 
     def _record(self, running: RunningTrial, result: TrialResult) -> None:
         trial, number = running.trial, running.trial.experiment
@@ -144,13 +144,13 @@ class RunningTrials:
         if spoilt is None:
             if (reason := ignores_seed(result, self.run.ended_trials(trial.subject))) is not None:
                 self.run.ledger.note("seed ignored", number, {"k": trial.k, "reason": reason})
-                self._tell({"event": "seed_ignored", "experiment": number, "reason": reason})
+                self._tell(SeedIgnored(reason, experiment=number))
             self.run.ledger.score(number, trial.k, result)
             return
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
         self._repeated.add((number, trial.k))
         self.run.ledger.note("trial repeated", number, {"k": trial.k, "reason": spoilt})
-        self._tell({"event": "repeated", "experiment": number, "reason": spoilt})
+        self._tell(Repeated(spoilt, experiment=number))
 
     def _check_disk(self, result: TrialResult) -> None:
         """Raise `ArError` when a trial failed on a full disk: that says nothing about its source."""

@@ -7,6 +7,7 @@ import re
 import time
 from pathlib import Path
 
+from autoresearch.core.events import FirstBatch, Log, read_events
 from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.profile import PAGE
 
@@ -21,29 +22,22 @@ def loss_curve(folder: Path, train_seconds: float, points: int = POINTS) -> str:
 
     `folder` is the trial's. The loss is the train file's own count, in nats; at most `points` points are told.
     """
-    losses = _losses(folder / "events.jsonl")
+    losses = _losses(folder)
     if not losses or train_seconds <= 0:
         return ""
     chosen = sorted({round(i * (len(losses) - 1) / max(1, points - 1)) for i in range(points)})
     return ", ".join(f"{losses[i][1]:.4g} at {min(1.0, losses[i][0] / train_seconds):.0%}" for i in chosen)
 
 
-def _losses(path: Path) -> list[tuple[float, float]]:
-    """Read (seconds since the first batch, loss) from a trial's events; skip a line that a crash cut off."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-    found, started = [], None
-    for line in lines:
-        try:
-            event = json.loads(line)
-            if event["event"] == "first_batch":
-                started = float(event["t"])
-            elif event["event"] == "log" and started is not None and isinstance(event.get("loss"), int | float):
-                found.append((float(event["t"]) - started, float(event["loss"])))
-        except (ValueError, KeyError, TypeError):
-            continue
+def _losses(folder: Path) -> list[tuple[float, float]]:
+    """Return seconds since the first batch, and loss, of every point that a trial has logged."""
+    found: list[tuple[float, float]] = []
+    started: float | None = None
+    for event in read_events(folder):
+        if isinstance(event, FirstBatch):
+            started = event.t
+        elif isinstance(event, Log) and started is not None and event.t is not None and event.loss is not None:
+            found.append((event.t - started, event.loss))
     return found
 
 

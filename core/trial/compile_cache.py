@@ -21,6 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from autoresearch.core.events import Compiling, Message
+from autoresearch.core.trial.child.channel import Compiled
 from autoresearch.core.trial.context import Setting
 from autoresearch.core.trial.evaluation import SEPARATE
 from autoresearch.core.trial.processes import TrialEnded
@@ -73,24 +75,24 @@ def incumbents_cache(setting: Setting, places: Sequence[str]) -> Found | None:
 
 def _make(setting: Setting, source: str, folder: Path, places: Sequence[str]) -> None:
     """Compile in a child and keep what it leaves; an empty folder when it fails, so that it is not tried again."""
-    setting.record.event({"event": "compiling"})
+    setting.record.event(Compiling())
     setting.record.log(b"compiling the incumbent's train file on random tokens\n")
     launch = setting.launch("compile", {"budget_seconds": setting.request.budget.train_seconds}, ())
     (launch.work / "train.py").write_text(source, encoding="utf-8")
     child = setting.watch.start(launch)
     limit = time.monotonic() + setting.request.budget.startup_seconds
-    events: list[dict[str, Any]] = []
+    said: list[Message] = []
     try:
-        while not events and child.returncode() is None and time.monotonic() < limit:
-            events += [event for _, event in setting.watch.step(limit) if event["event"] == "compiled"]
+        while not said and child.returncode() is None and time.monotonic() < limit:
+            said += [message for _, message in setting.watch.step(limit) if isinstance(message, Compiled)]
     except TrialEnded:
         pass  # it took more than a child may; the trial itself has not begun
     finally:
-        events += setting.watch.end(child)
+        said += setting.watch.end(child)
     temporary = folder.with_suffix(".new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    if any(event["event"] == "compiled" for event in events):
+    if any(isinstance(message, Compiled) for message in said):
         _keep(launch.work, temporary, places)
     for old in folder.parent.iterdir():  # of earlier incumbents
         if old.is_dir() and old != temporary:

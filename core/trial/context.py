@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
+from autoresearch.core.trial.child.channel import Failed
 from autoresearch.core.trial.peak import known_peak
 from autoresearch.core.trial.processes import Child, Launch, TrialEnded, Watch, died_how, worker_argv
 from autoresearch.core.trial.record import Record
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 REASON_LIMIT = 500
 """Characters of an exception's message in a reason; the whole of it is in run.log."""
+NAME_LIMIT = 100
+"""Characters of an exception's class, or of what the child was doing, in a reason."""
 
 
 @dataclass
@@ -126,15 +129,14 @@ class Setting:
         )
 
 
-def failure(event: Mapping[str, Any]) -> TrialEnded:
-    """A child's error event as the end of the trial."""
-    kind, line = str(event.get("type"))[:100], event.get("line")
-    message = " ".join(str(event.get("message") or "").split())[:REASON_LIMIT]
-    words = f"{kind}: {message}" if message else str(kind)
-    if event.get("out_of_memory"):
+def failure(failed: Failed) -> TrialEnded:
+    """Turn what a child says of its failure into the end of the trial."""
+    kind, message = failed.type[:NAME_LIMIT], " ".join(failed.message.split())[:REASON_LIMIT]
+    words = f"{kind}: {message}" if message else kind
+    if failed.out_of_memory:
         words = f"out of memory: {words}"
-    place = f"line {line} of train.py, " if isinstance(line, int) else ""
-    return TrialEnded("crash", f"{words} ({place}in {str(event.get('stage'))[:100]})")
+    place = f"line {failed.line} of train.py, " if failed.line is not None else ""
+    return TrialEnded("crash", f"{words} ({place}in {failed.stage[:NAME_LIMIT]})")
 
 
 def gone(child: Child) -> TrialEnded:

@@ -10,6 +10,8 @@ from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.events import DeviceFound, Message
+from autoresearch.core.trial.child.channel import Failed, Peak, PeaksDone
 from autoresearch.core.trial.processes import Child, Launch, died_how, worker_argv
 from autoresearch.core.trial.sandbox.environment import load_runtime
 
@@ -24,8 +26,8 @@ def probe_device(backend: str) -> Device:
 
     Raises `PrerequisiteError` when the backend cannot run here.
     """
-    events = _ask(backend, {"role": "probe"}, PROBE_SECONDS)
-    return next(_device(event) for event in events if event["event"] == "device")
+    messages = _ask(backend, {"role": "probe"}, PROBE_SECONDS)
+    return next(message.device for message in messages if isinstance(message, DeviceFound))
 
 
 def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
@@ -33,23 +35,21 @@ def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
 
     Takes ten seconds or so. Raises `PrerequisiteError` when the backend cannot run here.
     """
-    device, peak = None, {}
-    for event in _ask(backend, {"role": "peak"}, PROBE_SECONDS + PEAK_SECONDS):
-        if event["event"] == "device":
-            device = _device(event)
-        elif event["event"] == "peak":
-            peak[str(event["precision"])] = float(event["flops"])
-        elif event["event"] == "done" and device is not None:
-            return device, peak
+    device: Device | None = None
+    peaks: dict[str, float] = {}
+    for message in _ask(backend, {"role": "peak"}, PROBE_SECONDS + PEAK_SECONDS):
+        match message:
+            case DeviceFound():
+                device = message.device
+            case Peak():
+                peaks[message.precision] = message.flops
+            case PeaksDone() if device is not None:
+                return device, peaks
     raise PrerequisiteError(f"the {backend} backend did not say how fast it multiplies")
 
 
-def _device(event: Mapping[str, Any]) -> Device:
-    return Device(**{name: value for name, value in event.items() if name != "event"})
-
-
-def _ask(backend: str, job: Mapping[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
-    """The events of a child that runs no train file, until the caller has heard enough."""
+def _ask(backend: str, job: Mapping[str, Any], seconds: float) -> Iterator[Message]:
+    """Yield what a child says that runs no train file, until the caller has heard enough."""
     environment = dict(load_runtime(backend).launch_environment())
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -57,22 +57,22 @@ def _ask(backend: str, job: Mapping[str, Any], seconds: float) -> Iterator[dict[
         (work / "tmp").mkdir()
         child = Child(Launch("probe", worker_argv(), work, {**job, "backend": backend}, environment=environment))
         try:
-            yield from _events(child, backend, seconds)
+            yield from _messages(child, backend, seconds)
         finally:
             child.close()
 
 
-def _events(child: Child, backend: str, seconds: float) -> Iterator[dict[str, Any]]:
+def _messages(child: Child, backend: str, seconds: float) -> Iterator[Message]:
     deadline = time.monotonic() + seconds
     said = b""
     while time.monotonic() < deadline:
         ended = child.returncode() is not None
         said += child.read(child.log_fd) or b""
-        for event in child.parse(child.read(child.events_fd) or b""):
-            if event["event"] == "error":
-                words = f"{event.get('type')}: {event.get('message')}"
+        for message in child.parse(child.read(child.events_fd) or b""):
+            if isinstance(message, Failed):
+                words = f"{message.type}: {message.message}"
                 raise PrerequisiteError(f"the {backend} backend does not start: {words}")
-            yield event
+            yield message
         if ended:
             last = said.decode(errors="replace").strip().splitlines()[-1:] or [died_how(child.returncode() or 0)]
             raise PrerequisiteError(f"the {backend} backend does not start: {last[0]}")

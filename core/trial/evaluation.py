@@ -21,13 +21,14 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from autoresearch.core.data.manifest import ScoredRows
+from autoresearch.core.events import Audited, Message, Scored, Scoring
 from autoresearch.core.trial import audit, evaluation
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
+from autoresearch.core.trial.child.channel import Failed, Ready
 from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.processes import Child, TrialEnded, Watch
 from autoresearch.core.trial.request import FIRST_ANSWER_SECONDS
@@ -130,7 +131,7 @@ class Scorer:
             pass  # it is gone, and its last words say why
         allowance = self._setting.request.budget.startup_seconds
         limit = time.monotonic() + allowance
-        while not self._heard(self._setting.watch.step(limit), "ready"):
+        while not self._ready(self._setting.watch.step(limit)):
             if time.monotonic() > limit:
                 raise TrialEnded("timeout", f"the {self._child.role} child was not ready within {allowance:g} s")
             self._check_alive()
@@ -148,7 +149,7 @@ class Scorer:
         limit = time.monotonic() + seconds
         try:
             while not exchange.complete:
-                self._heard(self._setting.watch.step(limit), "")
+                self._ready(self._setting.watch.step(limit))
                 done = exchange.received * count // exchange.expected
                 if done and not told:
                     seconds = self._allowance((count - done) * rows)
@@ -178,18 +179,18 @@ class Scorer:
 
     def _check_alive(self) -> None:
         if self._child.returncode() is not None:
-            self._heard(self._setting.watch.step(time.monotonic()), "")
+            self._ready(self._setting.watch.step(time.monotonic()))
             raise gone(self._child)
 
-    def _heard(self, events: Sequence[tuple[Child, dict[str, Any]]], name: str) -> bool:
-        """Whether the process has said `name`. Raises what its error event means."""
-        mine = [event for source, event in events if source is self._child]
-        for event in mine:
-            if event["event"] == "error":
-                if event.get("type") == "ValueError" and str(event.get("message")).startswith("logits has the shape"):
-                    raise TrialEnded("invalid", str(event.get("message")))
-                raise failure(event)
-        return any(event["event"] == name for event in mine)
+    def _ready(self, messages: Sequence[tuple[Child, Message]]) -> bool:
+        """Say whether the process reports that its model stands. Raises what a failure means for the trial."""
+        mine = [message for source, message in messages if source is self._child]
+        for message in mine:
+            if isinstance(message, Failed):
+                if message.type == "ValueError" and message.message.startswith("logits has the shape"):
+                    raise TrialEnded("invalid", message.message)
+                raise failure(message)
+        return any(isinstance(message, Ready) for message in mine)
 
 
 LEAD_SECONDS = 20.0
@@ -233,10 +234,10 @@ class Evaluation:
             scored = self._setting.prepared.scored_rows(request.split, self._setting.vocab_size, request.eval_seq_len)
             nll = self.likelihoods(scored, weights, sha256)
             bpb = evaluation.bits_per_byte(nll, scored.mask, scored.total_bytes)
-            self._setting.record.event({"event": "scored", "val_bpb": bpb})
+            self._setting.record.event(Scored(bpb))
             if request.audit and (request.audit_below is None or bpb < request.audit_below):
                 self._audit(scored, nll, weights, sha256)
-                self._setting.record.event({"event": "audited"})
+                self._setting.record.event(Audited())
             facts.val_bpb = bpb
         except (evaluation.ScoreFault, WeightsFault) as fault:
             raise TrialEnded("invalid", str(fault)) from fault
@@ -298,7 +299,7 @@ class Evaluation:
     def _progress(self, rows: int) -> Callable[[int], None]:
         def tell(batches: int) -> None:
             done = min(rows, batches * self._setting.request.score_rows)
-            self._setting.record.event({"event": "scoring", "done": done, "total": rows})
+            self._setting.record.event(Scoring(done, rows))
 
         return tell
 

@@ -24,6 +24,8 @@ from typing import Any
 import psutil
 
 from autoresearch.core.errors import TrialError
+from autoresearch.core.events import MemoryUsed, Message, Spawned, parse_line
+from autoresearch.core.trial.child.channel import MESSAGES
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialStatus
 from autoresearch.core.trial.sandbox import guard
@@ -140,12 +142,13 @@ class Child:
         except BlockingIOError:
             return None
 
-    def parse(self, data: bytes) -> list[dict[str, Any]]:
-        """The events that `data` completes. What is not a JSON object with a name is skipped."""
+    def parse(self, data: bytes) -> list[Message]:
+        """The messages that `data` completes. What is none of `MESSAGES`, or malformed, is skipped."""
         *lines, self._pending = (self._pending + data).split(b"\n")
         if len(self._pending) > EVENT_LIMIT_BYTES:
             self._pending = b""
-        return [event for line in lines if (event := _parse(line)) is not None]
+        short = [line for line in lines if len(line) <= EVENT_LIMIT_BYTES]
+        return [message for line in short if (message := parse_line(line, MESSAGES)) is not None]
 
     def measure_rss_mb(self) -> float:
         """Resident memory of all its processes in MiB; remembers the peak and every process it has seen."""
@@ -208,16 +211,6 @@ def _pipe(opened: contextlib.ExitStack) -> tuple[int, int]:
     return reader, writer
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    if len(line) > EVENT_LIMIT_BYTES:
-        return None
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
-
-
 TICK_SECONDS = 0.1
 MEMORY_SECONDS = 0.2
 """Between two looks at the memory: a child that allocates at 5 GB/s overshoots by 1 GB."""
@@ -245,9 +238,6 @@ class TrialEnded(Exception):  # noqa: N818
         self.reason = reason
 
 
-Event = tuple[Child, dict[str, Any]]
-
-
 class Watch:
     """Owns every process of a trial. Leaving it kills and reaps them all."""
 
@@ -261,7 +251,7 @@ class Watch:
         self._cancel = cancel
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
-        self._events: list[Event] = []
+        self._events: list[tuple[Child, Message]] = []
         self._next_memory = self._next_said = 0.0
 
     def __enter__(self) -> Watch:
@@ -281,10 +271,10 @@ class Watch:
         self._children.append(child)
         self._selector.register(child.events_fd, selectors.EVENT_READ, lambda: self._hear(child))
         self._selector.register(child.log_fd, selectors.EVENT_READ, lambda: self._copy_log(child))
-        self.record.event({"event": "spawned", "role": child.role, "pids": [child.pid]})
+        self.record.event(Spawned(child.role, (child.pid,)))
         return child
 
-    def end(self, child: Child) -> list[dict[str, Any]]:
+    def end(self, child: Child) -> list[Message]:
         """Kill a process with all below it, and read what it had still to say."""
         self._children.remove(child)
         try:
@@ -301,7 +291,7 @@ class Watch:
         self._events = [(owner, event) for owner, event in self._events if owner is not child]
         return mine
 
-    def step(self, deadline: float) -> list[Event]:
+    def step(self, deadline: float) -> list[tuple[Child, Message]]:
         """Wait a moment, at most until `deadline` (monotonic seconds), and return the events that arrived.
 
         Raises `TrialCancelled`, or `TrialEnded` when a child takes more memory, processes or disk than it may.
@@ -332,7 +322,7 @@ class Watch:
         for child in self._children:
             used = child.measure_rss_mb()
             if child.role == "train" and time.monotonic() >= self._next_said:
-                self.record.event({"event": "memory", "mb": round(used)})
+                self.record.event(MemoryUsed(round(used)))
                 self._next_said = time.monotonic() + SAY_MEMORY_SECONDS
             if child.role != "feed" and used > self.memory_limit_mb:
                 raise TrialEnded(

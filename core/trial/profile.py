@@ -6,10 +6,10 @@ import contextlib
 import math
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoresearch.core.trial.child.channel import Profiled
 from autoresearch.core.trial.request import ProfileResult
 
 TRACE = "trace.json.gz"
@@ -18,22 +18,21 @@ TRACE_LIMIT_BYTES = 256 * 2**20
 MAX_SECTIONS, MAX_OPERATIONS, NAME_LIMIT, NOTE_LIMIT = 10, 20, 80, 400
 
 
-def read(event: Mapping[str, Any]) -> ProfileResult | None:
-    """A child's profile event, cut to a few plain values; None when it is not one. It ends up on a person's screen."""
+def read(said: Profiled) -> ProfileResult | None:
+    """Cut what a child says of its time to a few plain values, for a person's screen; None when it is no profile."""
     try:
-        sections = {_plain(name): _seconds(value) for name, value in [*event["sections"].items()][:MAX_SECTIONS]}
+        sections = {_plain(name): _seconds(value) for name, value in [*said.sections.items()][:MAX_SECTIONS]}
         operations = [
-            (_plain(name), _seconds(seconds), int(calls))
-            for name, seconds, calls in event["operations"][:MAX_OPERATIONS]
+            (_plain(name), _seconds(seconds), int(calls)) for name, seconds, calls in said.operations[:MAX_OPERATIONS]
         ]
         return ProfileResult(
-            seconds=_seconds(event["seconds"]),
-            batches=int(event["batches"]),
+            seconds=_seconds(said.seconds),
+            batches=said.batches,
             sections=sections,
             operations=operations,
-            note=_plain(event["note"], NOTE_LIMIT),
+            note=_plain(said.note, NOTE_LIMIT),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

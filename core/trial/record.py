@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from autoresearch.core.errors import TrialError
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import EVENTS_FILE, Finished, Observer, TrialEvent, to_json
 from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.trial.weights import drop_weights
 
@@ -31,7 +28,7 @@ class Record:
         self.observer = observer
         self._source = source
         self.started = time.monotonic()
-        self._room = {"run.log": LOG_LIMIT_BYTES, "events.jsonl": EVENTS_LIMIT_BYTES}
+        self._room = {"run.log": LOG_LIMIT_BYTES, EVENTS_FILE: EVENTS_LIMIT_BYTES}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "result.json").unlink(missing_ok=True)
@@ -63,13 +60,12 @@ class Record:
         """Append what a child wrote, up to the limit."""
         self._append("run.log", data)
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: TrialEvent) -> None:
         """Append one event with its time since the trial's start in seconds, and pass it on."""
-        clean = {name: _finite(value) for name, value in event.items()}
-        line = {"t": round(time.monotonic() - self.started, 4), **clean}
-        self._append("events.jsonl", json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        line = {"t": round(time.monotonic() - self.started, 4), **to_json(event)}
+        self._append(EVENTS_FILE, json.dumps(line, ensure_ascii=False).encode() + b"\n")
         if self.observer is not None:
-            self.observer(clean)
+            self.observer(event)
 
     def work_folder(self, role: str) -> Path:
         """An empty folder for one child, with its private home and temp folder."""
@@ -107,7 +103,7 @@ class Record:
             temporary.replace(self.folder / "result.json")
         except OSError as error:
             raise self._trouble(error) from error
-        self.event({"event": "finished", "result": result.model_dump()})
+        self.event(Finished(result.model_dump()))
 
     def _append(self, name: str, data: bytes) -> None:
         room = self._room[name]
@@ -128,8 +124,3 @@ class Record:
             f"the trial's folder {self.folder} cannot be written: {error.strerror or error}.",
             fix="free some disk space or choose another folder, then run the same command again.",
         )
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what is not finite becomes null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ import time
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import Observer
 from autoresearch.core.trainfile.contamination import check_copied
 from autoresearch.core.trainfile.gate import check_gate
 from autoresearch.core.trainfile.source_check import SourceFault, check_source

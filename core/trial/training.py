@@ -7,21 +7,31 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError, TrialError
+from autoresearch.core.events import (
+    BadRequest,
+    DataFault,
+    DeviceFound,
+    FeedEnded,
+    FeedProgress,
+    FirstBatch,
+    Frozen,
+    Log,
+    Message,
+    Startup,
+    Trained,
+)
+from autoresearch.core.trial.child.channel import Failed, Profiled, WeightsWritten
 from autoresearch.core.trial.compile_cache import Found
 from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
 from autoresearch.core.trial.processes import Child, Launch, TrialEnded
 from autoresearch.core.trial.profile import TRACE, keep, read
 from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, flops_per_token, take_weights
 
-MAX_FIELDS = 40
-"""Of an event from the train child."""
 FEEDER_SECONDS = 2.0
 """How long the feeder may take to say how much it handed out, once the train child is gone."""
 
@@ -58,16 +68,16 @@ def train(
         try:
             take_weights(work_fd, WEIGHTS, destination)
             limit = setting.request.weights_limit_mb * 2**20
-            shapes = check_weights(destination, sha256=str(announced.get("sha256")), limit_bytes=limit)
+            shapes = check_weights(destination, sha256=announced.sha256, limit_bytes=limit)
             setting.facts.flops_per_token = flops_per_token(shapes, setting.vocab_size)
         except WeightsFault as fault:
             raise TrialEnded("invalid", str(fault)) from fault
         destination.chmod(0o444)
         if setting.request.profile:
             keep(setting.facts.profile, setting.record.folder, work_fd)
-    setting.facts.weights_sha256 = str(announced["sha256"])
-    setting.record.event({"event": "frozen"})
-    return destination, str(announced["sha256"])
+    setting.facts.weights_sha256 = announced.sha256
+    setting.record.event(Frozen())
+    return destination, announced.sha256
 
 
 def _start(setting: Setting, stack: contextlib.ExitStack, cache: Found | None) -> tuple[int, Child, Child]:
@@ -100,8 +110,8 @@ def _feeder(setting: Setting, socket_fd: int) -> Launch:
 
 def _wait_for_weights(
     setting: Setting, clock: Clock, feeder: Child, child: Child, near_end: Callable[[], None], lead_seconds: float
-) -> Mapping[str, Any]:
-    """The event that announces the weights, if it comes in time."""
+) -> WeightsWritten:
+    """Return the message that announces the weights. Raises `TrialEnded` when it does not come in time."""
     budget = setting.request.budget
     warned, early = False, budget.train_seconds - lead_seconds
     while True:
@@ -125,54 +135,62 @@ def _wait_for_weights(
             raise TrialError("the feeder stopped before the trial's end.", fix=f"see {setting.record.log_path}.")
 
 
-def _hear(setting: Setting, clock: Clock, feeder: Child, child: Child, limit: float) -> Mapping[str, Any] | None:
-    """Take in what has been said; the event that announces the weights, if it is there and in time."""
-    events = setting.watch.step(limit)
-    for source, event in events:  # first: the child's event may end the trial
+def _hear(setting: Setting, clock: Clock, feeder: Child, child: Child, limit: float) -> WeightsWritten | None:
+    """Take in what has been said; return the message that announces the weights, if it is there and in time."""
+    messages = setting.watch.step(limit)
+    for source, message in messages:  # the feeder's first: the child's may end the trial
         if source is feeder:
-            _hear_feeder(setting, clock, event)
-    for source, event in events:
-        if source is child and (announced := _hear_child(setting, clock, event)):
+            _hear_feeder(setting, clock, message)
+    for source, message in messages:
+        if source is child and (announced := _hear_child(setting, clock, message)):
             _check_time(setting, clock)
             return announced
     return None
 
 
-def _hear_feeder(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> None:
-    name = event["event"]
-    if name == "first_batch":
-        clock.first_batch = float(event["monotonic"])
-        setting.record.event({"event": "first_batch"})
-    elif name in ("progress", "end"):
-        setting.facts.tokens, setting.facts.batches = int(event["tokens"]), int(event["batches"])
-        setting.record.event(event)
-        clock.feed_over = clock.feed_over or name == "end"
-    elif name == "data_error":
-        raise DataError(str(event.get("message")))
-    elif name == "bad_request":
-        setting.record.event(event)
+def _hear_feeder(setting: Setting, clock: Clock, message: Message) -> None:
+    match message:
+        case FirstBatch():
+            clock.first_batch = message.monotonic
+            setting.record.event(FirstBatch())
+        case FeedProgress() | FeedEnded():
+            setting.facts.tokens, setting.facts.batches = message.tokens, message.batches
+            setting.record.event(message)
+            clock.feed_over = clock.feed_over or isinstance(message, FeedEnded)
+        case DataFault():
+            raise DataError(message.message)
+        case BadRequest():
+            setting.record.event(message)
 
 
-def _hear_child(setting: Setting, clock: Clock, event: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Note what the train child says; its "weights" event is returned. Nothing of it is believed about time."""
-    name, facts = event["event"], setting.facts
-    if name == "device" and facts.device is None:
-        facts.device = Device(**{key: value for key, value in event.items() if key != "event"})
-    elif name == "log":
-        facts.steps = facts.steps if (step := _count(event.get("step"))) is None else step
-    elif name == "trained" and clock.trained is None:
-        clock.trained = time.monotonic()
-    elif name == "weights":
-        clock.weights = time.monotonic()
-        facts.params, facts.peak_memory_mb = _count(event.get("params")), _amount(event.get("peak_memory_mb"))
-        facts.claimed_flops_per_token = _amount(event.get("flops_per_token"))
-        return event
-    elif name == "profile" and setting.request.profile:
-        facts.profile = read(event)
-    elif name == "error":
-        raise failure(event)
-    if name in ("device", "startup", "log", "trained"):
-        setting.record.event(_plain(event))
+def _hear_child(setting: Setting, clock: Clock, message: Message) -> WeightsWritten | None:
+    """Note what the train child says; return its message if that announces the weights.
+
+    Nothing of it is believed about time: each moment is when the parent hears of it.
+    """
+    facts = setting.facts
+    match message:
+        case DeviceFound():
+            # The first was sent before the train file was read; a later one may be forged.
+            facts.device = facts.device or message.device
+            setting.record.event(message)
+        case Startup():
+            setting.record.event(message)
+        case Log():
+            facts.steps = facts.steps if (step := _count(message.step)) is None else step
+            setting.record.event(message)
+        case Trained():
+            clock.trained = clock.trained or time.monotonic()
+            setting.record.event(message)
+        case Profiled() if setting.request.profile:
+            facts.profile = read(message)
+        case WeightsWritten():
+            clock.weights = time.monotonic()
+            facts.params, facts.peak_memory_mb = _count(message.params), _amount(message.peak_memory_mb)
+            facts.claimed_flops_per_token = _amount(message.flops_per_token)
+            return message
+        case Failed():
+            raise failure(message)
     return None
 
 
@@ -214,12 +232,12 @@ def _measure(setting: Setting, clock: Clock, feeder: Child, child: Child) -> Non
     deadline = time.monotonic() + FEEDER_SECONDS
     with contextlib.suppress(TrialError, DataError, TrialEnded):
         while not clock.feed_over and feeder.returncode() is None and time.monotonic() < deadline:
-            for source, event in setting.watch.step(deadline):
+            for source, message in setting.watch.step(deadline):
                 if source is feeder:
-                    _hear_feeder(setting, clock, event)
-    for event in setting.watch.end(feeder):
-        if event["event"] in ("progress", "end", "first_batch"):
-            _hear_feeder(setting, clock, event)
+                    _hear_feeder(setting, clock, message)
+    for message in setting.watch.end(feeder):
+        if isinstance(message, FirstBatch | FeedProgress | FeedEnded):
+            _hear_feeder(setting, clock, message)
     if clock.first_batch is not None:
         facts.startup_seconds = clock.first_batch - clock.spawned
         if clock.trained is not None:
@@ -228,15 +246,11 @@ def _measure(setting: Setting, clock: Clock, feeder: Child, child: Child) -> Non
         facts.startup_seconds = clock.trained - clock.spawned
 
 
-def _plain(event: Mapping[str, Any]) -> dict[str, Any]:
-    """What an untrusted child says, cut to a few plain values: it ends up on a person's screen."""
-    plain = {key: value for key, value in event.items() if value is None or isinstance(value, (int, float, str))}
-    return {key: value[:200] if isinstance(value, str) else value for key, value in [*plain.items()][:MAX_FIELDS]}
-
-
-def _count(value: Any) -> int | None:
+def _count(value: float | None) -> int | None:
+    """A claimed count, if a database can hold it."""
     return value if isinstance(value, int) and 0 <= value < 2**63 else None
 
 
-def _amount(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and 0 < value < float("inf") else None
+def _amount(value: float | None) -> float | None:
+    """A claimed amount, if it is one."""
+    return float(value) if value is not None and 0 < value < float("inf") else None

@@ -16,7 +16,7 @@ from offspring import offspring
 from autoresearch import backends
 from autoresearch.core.config import RunConfig, load_presets
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import Observer
 from autoresearch.core.fleet.local import LocalExecutor, LocalHandle
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import History, Proposal

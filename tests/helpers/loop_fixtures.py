@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autoresearch.core.config import Preset, RunConfig
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import Observer, Trained
 from autoresearch.core.proposal import Cost, History, Proposal
 from autoresearch.core.run.run import Run
 from autoresearch.core.trial.request import TrialRequest, TrialResult
@@ -121,7 +121,7 @@ class Scripted:
         request.folder.mkdir(parents=True)
         (request.folder / "weights.safetensors").write_text("weights")
         if observer is not None:
-            observer({"event": "trained"})
+            observer(Trained())
         return ScriptedHandle(self, request)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from loop_fixtures import git, make_workspace
 
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.fleet.executor import Observer
+from autoresearch.core.events import Observer, Trained
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
@@ -80,7 +80,7 @@ class Field:
         self.most = max(self.most, len(self.flying))
         assert self.most <= self.devices
         if observer is not None:
-            observer({"event": "trained"})
+            observer(Trained())
         return handle
 
     def poll(self, handle: FieldHandle) -> bool:

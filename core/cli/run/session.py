@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,16 @@ from autoresearch.core.cli.run.hooks import HookOptions, RunHooks
 from autoresearch.core.cli.run.options import JUDGES
 from autoresearch.core.cli.run.resolve import whole_machine
 from autoresearch.core.errors import LimitReachedError
+from autoresearch.core.events import (
+    Decided,
+    Demoted,
+    Event,
+    Observer,
+    ProposalRefused,
+    Repeated,
+    SeedIgnored,
+    Withdrawn,
+)
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.run.loop import Ending, Limits, Loop, Stop
 from autoresearch.core.run.rerun_policy import DeviceWatch, machine_moved
@@ -35,12 +45,12 @@ if TYPE_CHECKING:
     from autoresearch.core.trial.request import IsolationLevel
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
-NOTED = {
-    "repeated": "experiment {experiment}: repeating the trial, because {reason}",
-    "seed_ignored": "experiment {experiment}: {reason}",
-    "demoted": "experiment {experiment} {reason}",
-    "withdrawn": "experiment {experiment} is withdrawn: {reason}",
-    "proposal_refused": "no usable proposal ({kind}): {reason}",
+NOTED: Mapping[type[Event], str] = {
+    Repeated: "experiment {experiment}: repeating the trial, because {reason}",
+    SeedIgnored: "experiment {experiment}: {reason}",
+    Demoted: "experiment {experiment} {reason}",
+    Withdrawn: "experiment {experiment} is withdrawn: {reason}",
+    ProposalRefused: "no usable proposal ({kind}): {reason}",
 }
 """Events that leave a line above the live view, and the line."""
 
@@ -147,13 +157,12 @@ def _view(
     )
 
 
-def _observer(view: View) -> Callable[[Any], None]:
-    def observe(event: Any) -> None:
-        kind = event.get("event")
-        if kind in NOTED:
-            view.note(NOTED[kind].format_map(event))
-        elif kind == "decided" and event["experiment"] == 0 and event.get("reason"):
-            view.note(str(event["reason"]))  # the noise that calibration has found
+def _observer(view: View) -> Observer:
+    def observe(event: Event) -> None:
+        if (line := NOTED.get(type(event))) is not None:
+            view.note(line.format_map(vars(event)))
+        elif isinstance(event, Decided) and event.experiment == 0 and event.reason:
+            view.note(event.reason)  # the noise that calibration has found
         view(event)
 
     return observe

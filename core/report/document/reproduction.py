@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from autoresearch.core.report.trial_events import device_event
+from autoresearch.core.events import device_of
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.git import branch_name
 from autoresearch.core.store.rows import ExperimentRow, RunRow, TrialRow
@@ -38,7 +37,7 @@ def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[Tr
     common = ["ar", "--backend", config["backend"], "--preset", config["preset"]]
     text = ["--corpus", config["corpus"], "--budget", f"{config['train_seconds']:g}", "--seed", str(config["seed"])]
     loop = [*common, "loop", *text, "--judge", config["judge"], "--calibrate", str(config.get("calibrate", 1))]
-    device = device_event(trial_folder(folder, best.number if best else 0, 1) / "events.jsonl")
+    device = device_of(trial_folder(folder, best.number if best else 0, 1))
     levels = sorted({str(trial.result["isolation"]) for trial in trials if trial.result.get("isolation")})
     return Reproduction(
         branch=branch_name(run.tag),
@@ -47,14 +46,10 @@ def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[Tr
         run_command=shlex.join(loop),
         trial_command=shlex.join([*common, "train", *text]),
         device=str(config["device"]),
-        framework=_text(device.get("framework")),
-        precision=_text(device.get("precision")),
+        framework=device.framework if device else None,
+        precision=device.precision if device else None,
         isolation=tuple(levels),
         ar_version=config["ar_version"],
         corpus=config["corpus"],
         prepared_sha256=config["prepared_sha256"],
     )
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)

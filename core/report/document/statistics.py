@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import NormalDist, correlation
 from typing import Any
 
+from autoresearch.core.events import is_number
 from autoresearch.core.judge.posterior import SLAB
-from autoresearch.core.report.trial_events import is_number
 from autoresearch.core.store.rows import ExperimentRow
 
 Z95 = NormalDist().inv_cdf(0.975)

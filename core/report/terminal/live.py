@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
@@ -16,6 +15,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from autoresearch.core.events import (
+    Decided,
+    DeviceFound,
+    Event,
+    ExperimentBegun,
+    ProposalRefused,
+    Proposing,
+    Thinking,
+    Withdrawn,
+)
 from autoresearch.core.report.progress import Progress
 from autoresearch.core.report.wording import SEPARATOR, experiment_of, one_line
 
@@ -27,8 +36,8 @@ PLAIN_SECONDS = 10.0
 class View(Protocol):
     """An observer of a trial's events that shows them. Calling it is cheap and never raises."""
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Take in one event (see `core.fleet.executor.Observer`)."""
+    def __call__(self, event: Event) -> None:
+        """Take in one event (see `core.events.Observer`)."""
         ...
 
     def note(self, message: str) -> None:
@@ -45,7 +54,7 @@ class View(Protocol):
 class QuietView:
     """The view under --quiet: it shows nothing."""
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Ignore the event."""
 
     def note(self, message: str) -> None:
@@ -70,25 +79,24 @@ class PlainView(QuietView):
         self._written: dict[Any, float] = {}
         """Monotonic seconds of each trial's last line."""
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Write a line if the event is news."""
-        now, number, kind = time.monotonic(), event.get("experiment"), event.get("event")
-        if kind in ("proposing", "thinking", "proposal_refused", "withdrawn"):
+        now, number = time.monotonic(), event.experiment
+        if isinstance(event, Proposing | Thinking | ProposalRefused | Withdrawn):
             return  # about no trial; `ar loop` writes its own note of them
         progress = self._trials.setdefault(number, Progress(self._budget, since=now))
         changed = progress.fold(event, now)
         whose = "" if number is None else f"{experiment_of(number)}: "
-        if kind == "experiment":
+        if isinstance(event, ExperimentBegun):
             self._write(number, f"{whose}{one_line(progress.description)}")
-        elif kind == "device":
-            self._write(
-                number, f"{whose}on {event.get('name')} with {event.get('framework')}, {event.get('precision')}"
-            )
+        elif isinstance(event, DeviceFound):
+            found = event.device
+            self._write(number, f"{whose}on {found.name} with {found.framework}, {found.precision}")
         elif changed and progress.phase == "training":
             self._write(number, f"{whose}training for {progress.budget_seconds:g} s")
         elif changed and progress.phase in ("scoring", "auditing"):
             self._write(number, f"{whose}{progress.phase}")
-        elif kind == "decided":
+        elif isinstance(event, Decided):
             self._write(number, f"{whose}{progress.last}")
             del self._trials[number], self._written[number]
         elif progress.phase == "training" and now - self._written.get(number, now) >= self._interval:
@@ -121,13 +129,13 @@ class TerminalView(QuietView):
             redirect_stdout=sys.stdout.isatty(),
         )
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Take in one event, which the next refresh shows. Each experiment and its decision leave a line that stays."""
         self._progress.fold(event, time.monotonic())
-        if event.get("event") == "experiment":
-            self.note(f"{experiment_of(event['experiment'])}: {one_line(self._progress.description)}")
-        elif event.get("event") == "decided":
-            style = "bold green" if event.get("status") == "keep" else ""
+        if isinstance(event, ExperimentBegun):
+            self.note(f"{experiment_of(event.experiment)}: {one_line(self._progress.description)}")
+        elif isinstance(event, Decided):
+            style = "bold green" if event.status == "keep" else ""
             self._console.print(Text(f"  {self._progress.last}", style=style), soft_wrap=True)
 
     def note(self, message: str) -> None:

@@ -7,14 +7,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from autoresearch.core.errors import ArError
+from autoresearch.core.events import Event, ProposalRefused, Proposing, Thinking
 from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.terminal.live import PLAIN_SECONDS, PlainView, QuietView, View
 from autoresearch.core.report.terminal.panel import LoopInfo, panel
@@ -40,14 +39,14 @@ class RunView(QuietView):
         self._over = False
         self._thread = threading.Thread(target=self._draw, name="view", daemon=True)
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Remember what the ledger does not hold: since when the researcher thinks."""
-        match event.get("event"):
-            case "proposing" | "thinking":
-                self._expected = int(event.get("experiment") or 0)
+        match event:
+            case Proposing() | Thinking():
+                self._expected = event.experiment
                 if self._info.thinking is None:
                     self._info = dataclasses.replace(self._info, thinking=time.time())
-            case "proposal_refused":
+            case ProposalRefused():
                 self._info = dataclasses.replace(self._info, thinking=None)
 
     def note(self, message: str) -> None:

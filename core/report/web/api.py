@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from autoresearch.core.events import is_number, loss_curve
 from autoresearch.core.report.curves import resample
 from autoresearch.core.report.document.gather import by_category
 from autoresearch.core.report.document.statistics import Interval, certainty_of, predictions_of, scores
 from autoresearch.core.report.follow import Running, Snapshot
-from autoresearch.core.report.trial_events import is_number, loss_curve
 from autoresearch.core.report.web.highlight import highlighted_diff
 from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.report.wording import experiment_of, one_line, trial_of, visible
@@ -189,7 +189,7 @@ def _trial(folder: Path, trial: TrialRow) -> dict[str, Any]:
 
 def _curve(folder: Path, experiment: int, k: int) -> list[tuple[float, float]]:
     """Give (share of the budget, loss) of at most CURVE_POINTS points, evenly thinned."""
-    points = loss_curve(trial_folder(folder, experiment, k) / "events.jsonl")
+    points = loss_curve(trial_folder(folder, experiment, k))
     shares = resample([share for share, _ in points], CURVE_POINTS)
     losses = resample([loss for _, loss in points], CURVE_POINTS)
     return [(round(share, 4), round(loss, 5)) for share, loss in zip(shares, losses, strict=True)]

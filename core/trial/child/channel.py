@@ -1,26 +1,122 @@
-"""A child's way of telling its parent what happens."""
+"""What a child tells its parent: the messages besides the events of `core.events`, and the way they go."""
 
 from __future__ import annotations
 
 import json
 import os
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from autoresearch.core import events
+from autoresearch.core.events import Kinds, Message, kinds_of, to_json
 
 MESSAGE_LIMIT = 2000
 """Characters of an exception's message: some print whole tensors."""
 
 
+@dataclass(frozen=True)
+class Failed(Message):
+    """The child cannot go on."""
+
+    name = "error"
+    stage: str
+    """What it was doing, such as "import", "build", "train" or "logits"."""
+    type: str
+    """Name of the exception's class."""
+    message: str
+    line: int | None
+    """Last line of the train file that the exception passed; None where it passed none."""
+    out_of_memory: bool
+
+
+@dataclass(frozen=True)
+class WeightsWritten(Message):
+    """The weights lie in the work folder. The rest is what the train child claims about its model."""
+
+    name = "weights"
+    sha256: str
+    params: int | None
+    peak_memory_mb: float | None
+    flops_per_token: float | None
+
+
+@dataclass(frozen=True)
+class Profiled(Message):
+    """What a few traced batches took. See `core.trial.profile`, which reads it with distrust."""
+
+    name = "profile"
+    seconds: float
+    batches: int
+    sections: Mapping[str, Any]
+    """Part of a step -> seconds."""
+    operations: list[Any]
+    """[name, seconds of its own, calls] of each operation, the longest first."""
+    note: str
+
+
+@dataclass(frozen=True)
+class Compiled(Message):
+    """The compile role is through."""
+
+    name = "compiled"
+
+
+@dataclass(frozen=True)
+class Ready(Message):
+    """A score or audit child has its model and waits for batches."""
+
+    name = "ready"
+
+
+@dataclass(frozen=True)
+class StepLosses(Message):
+    """The steps role is through."""
+
+    name = "steps"
+    losses: Mapping[str, Any]
+    """Number of finished steps, as text -> loss in nats a token."""
+
+
+@dataclass(frozen=True)
+class Peak(Message):
+    """The fastest matrix product in one precision."""
+
+    name = "peak"
+    precision: str
+    """"fp32" or "bf16"."""
+    flops: float
+    """Floating-point operations a second."""
+    size: int
+    """Side of the square matrices at which it was measured."""
+
+
+@dataclass(frozen=True)
+class PeaksDone(Message):
+    """The peak role is through."""
+
+    name = "done"
+
+
+MESSAGES: Kinds = kinds_of([
+    events.DeviceFound, events.Startup, events.FirstBatch, events.Log, events.FeedProgress, events.BadRequest,
+    events.DataFault, events.FeedEnded, events.Trained,
+    Failed, WeightsWritten, Profiled, Compiled, Ready, StepLosses, Peak, PeaksDone,
+])  # fmt: skip
+"""All that a parent takes from a child. An event that the parent alone may report, such as a score, is not among it."""
+
+
 class Channel:
-    """The way out for events."""
+    """A child's end of the pipe to its parent."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def send(self, event: str, **fields: Any) -> None:
-        """Write one event. A parent that is gone is no error: the guard ends this process."""
+    def send(self, message: Message) -> None:
+        """Write one line. A parent that is gone is no error: the guard ends this process."""
         try:
-            os.write(self._fd, json.dumps({"event": event, **fields}).encode() + b"\n")
+            os.write(self._fd, json.dumps(to_json(message)).encode() + b"\n")
         except BrokenPipeError:
             pass
 
@@ -32,14 +128,14 @@ class Stage:
         self.name = "start-up"
 
 
-def describe(error: BaseException, path: str) -> dict[str, Any]:
-    """An exception as an event: its type and words, the last line of the train file it passed, out of memory or not."""
+def describe(error: BaseException, stage: Stage, path: str) -> Failed:
+    """Turn an exception into a message. `path` is the train file's, for the line that is to blame."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     message = str(error).strip()
-    out_of_memory = isinstance(error, MemoryError) or "out of memory" in message.lower()
-    return {
-        "type": type(error).__name__,
-        "message": message[:MESSAGE_LIMIT],
-        "line": frames[-1].lineno if frames else None,
-        "out_of_memory": out_of_memory,
-    }
+    return Failed(
+        stage=stage.name,
+        type=type(error).__name__,
+        message=message[:MESSAGE_LIMIT],
+        line=frames[-1].lineno if frames else None,
+        out_of_memory=isinstance(error, MemoryError) or "out of memory" in message.lower(),
+    )

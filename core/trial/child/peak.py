@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from autoresearch.core.trial.child.channel import Channel
+from autoresearch.core.trial.child.channel import Channel, Peak, PeaksDone
 
 SIZES = (512, 1024, 2048, 4096, 8192)
 PRECISIONS = ("fp32", "bf16")
@@ -25,8 +25,8 @@ def measure(runtime: Any, channel: Channel) -> None:
             flops, size = best(runtime.products, precision)
         except ValueError:  # a framework without this precision
             continue
-        channel.send("peak", precision=precision, flops=flops, size=size)
-    channel.send("done")
+        channel.send(Peak(precision, flops, size))
+    channel.send(PeaksDone())
 
 
 def best(products: Callable[[int, str], Callable[[int], None]], precision: str) -> tuple[float, int]:

@@ -12,7 +12,7 @@ from types import CodeType
 from typing import Any
 
 from autoresearch.backends.contract import Clock, Operation, Profile, Trace
-from autoresearch.core.trial.child.channel import Channel
+from autoresearch.core.trial.child.channel import Channel, Profiled
 
 SKIP_BATCHES = 5
 """The first ones may still compile or allocate."""
@@ -61,14 +61,9 @@ class Profiler:
         seconds, self._started, self._done = time.perf_counter() - self._started, None, True
         self._trace.stop()
         profile = self._trace.profile()
-        self._channel.send(
-            "profile",
-            seconds=seconds,
-            batches=self._batches - self._first,
-            sections=dict(profile.sections),
-            operations=[[one.name, one.seconds, one.calls] for one in profile.operations[:OPERATIONS]],
-            note=profile.note,
-        )
+        operations = [[one.name, one.seconds, one.calls] for one in profile.operations[:OPERATIONS]]
+        batches, sections = self._batches - self._first, dict(profile.sections)
+        self._channel.send(Profiled(seconds, batches, sections, operations, profile.note))
         self._trace.write(self._path)
 
 

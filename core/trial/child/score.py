@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch.core.trainfile.gate import MODULES
-from autoresearch.core.trial.child.channel import Channel, Stage
+from autoresearch.core.trial.child.channel import Channel, Ready, Stage
 from autoresearch.core.trial.child.train_module import build_model
 
 NICENESS = 5
@@ -82,7 +82,7 @@ def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
         runtime.load_weights(model, Path(job["weights"]))
         stage.name = "logits"
         answer = _audit_batch if job["role"] == "audit" else _score_batch
-        channel.send("ready")
+        channel.send(Ready())
         with runtime.inference(model):
             for _ in range(int(batches)):
                 rows.sendall(answer(job, runtime, module, model, rows))

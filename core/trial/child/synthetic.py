@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch.backends.contract import Array, BatchInfo, Device
-from autoresearch.core.trial.child.channel import Channel, Stage
+from autoresearch.core.trial.child.channel import Channel, Compiled, Stage, StepLosses
 from autoresearch.core.trial.child.train_module import build_model
 
 BUDGET_SECONDS = 20.0
@@ -84,7 +84,7 @@ def take_steps(job: dict[str, Any], runtime: Any, device: Device, channel: Chann
     stage.name = "train"
     module.train(model, given, given)
     runtime.synchronize()
-    channel.send("steps", losses=given.losses)
+    channel.send(StepLosses({str(step): loss for step, loss in given.losses.items()}))
 
 
 class NoText:
@@ -125,4 +125,4 @@ def compile_only(job: dict[str, Any], runtime: Any, device: Device, channel: Cha
         module.train(model, nothing, nothing)
         runtime.synchronize()
     finally:
-        channel.send("compiled")
+        channel.send(Compiled())

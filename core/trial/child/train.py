@@ -11,7 +11,8 @@ from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.client import FeedClient, FeedClock
-from autoresearch.core.trial.child.channel import Channel, Stage
+from autoresearch.core.events import Log, Startup, Trained
+from autoresearch.core.trial.child.channel import Channel, Stage, WeightsWritten
 from autoresearch.core.trial.child.profiler import Profiler
 from autoresearch.core.trial.child.train_module import build_model
 
@@ -36,8 +37,9 @@ class Curve:
     def flush(self) -> None:
         """Send what is held."""
         if self._held is not None:
-            fields = {name: value for name, value in self._held.items() if name != "event"}
-            self._channel.send("log", **{name: _number(value) for name, value in fields.items()})
+            numbers = {name: _number(value) for name, value in self._held.items()}
+            step, loss, progress = (numbers.pop(name, None) for name in ("step", "loss", "progress"))
+            self._channel.send(Log(step, loss, progress, numbers))
             self._held = None
             self._next = time.monotonic() + LOG_SECONDS
 
@@ -46,7 +48,7 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
     """Run `build` and `train`, wait for the device, then write and announce the weights."""
     module, model = build_model(job, runtime, device, stage)
     stage.name = "train"
-    channel.send("startup")
+    channel.send(Startup())
     curve = Curve(channel)
     clock = FeedClock(job["budget_seconds"], curve.add)
     data = FeedClient(
@@ -64,20 +66,17 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
     if profiler is not None:
         profiler.close()
     curve.flush()
-    channel.send("trained")
+    channel.send(Trained())
     stage.name = "saving the weights"
-    facts = {
-        "params": runtime.parameter_count(model),
-        "peak_memory_mb": runtime.peak_memory_mb(),
-        "flops_per_token": _flops(module, model),
-    }
+    # Asked before the weights are written, which may take memory of its own.
+    params, peak_memory_mb, flops = runtime.parameter_count(model), runtime.peak_memory_mb(), _flops(module, model)
     path = Path(job["weights"])
     runtime.save_weights(model, path)
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
-    channel.send("weights", sha256=digest.hexdigest(), **facts)
+    channel.send(WeightsWritten(digest.hexdigest(), params, peak_memory_mb, flops))
 
 
 def _flops(module: Any, model: Any) -> float | None:

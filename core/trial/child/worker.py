@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from autoresearch.core.events import DeviceFound
 from autoresearch.core.trial.child.channel import Channel, Stage, describe
 
 
@@ -41,7 +42,7 @@ def main() -> int:
     except BaseException as error:
         traceback.print_exc()
         sys.stderr.flush()
-        channel.send("error", stage=stage.name, **describe(error, job.get("source", "")))
+        channel.send(describe(error, stage, job.get("source", "")))
         return 1
     return 0
 
@@ -57,7 +58,7 @@ def run_role(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
     runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")
     device = runtime.detect()
     # Sent before the train file is read: the parent believes only this first one.
-    channel.send("device", **vars(device))
+    channel.send(DeviceFound(device))
     if role == "train":
         from autoresearch.core.trial.child.train import train
 

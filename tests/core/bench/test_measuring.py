@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from null_trials import NULL_SOURCE
@@ -22,6 +21,7 @@ from autoresearch.core.bench.work import Work
 from autoresearch.core.config import DataPreset
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import SourceError, TrialError
+from autoresearch.core.events import Audited, FeedProgress, Finished, FirstBatch, Frozen, Log, Scored, Trained
 from autoresearch.core.trainfile.constants import read_constants
 
 DEVICE = Device("numpy", "a processor", None, "fp32", "numpy", tier="demo")
@@ -96,22 +96,22 @@ def test_a_trial_that_fails_is_no_measurement(prepared: Prepared, tmp_path: Path
 
 
 def test_the_parts_of_a_trial_are_all_of_it() -> None:
-    named = {"first_batch": 2.0, "trained": 5.0, "frozen": 5.5, "scored": 7.0, "audited": 8.0, "finished": 8.25}
-    events: list[dict[str, Any]] = [{"t": t, "event": name} for name, t in named.items()]
+    events = [FirstBatch(t=2.0), Trained(t=5.0), Frozen(t=5.5), Scored(1.5, t=7.0), Audited(t=8.0)]
+    events.append(Finished({}, t=8.25))
     parts = take_apart(events)
     assert (parts.start_up, parts.training, parts.freezing) == (2.0, 3.0, 0.5)
     assert (parts.scoring, parts.audit, parts.ending, parts.outside) == (1.5, 1.0, 0.25, 5.25)
-    assert take_apart([event for event in events if event["event"] != "audited"]).audit == 0.0
+    assert take_apart([event for event in events if not isinstance(event, Audited)]).audit == 0.0
     with pytest.raises(ValueError, match="frozen"):
-        take_apart([event for event in events if event["event"] != "frozen"])
+        take_apart([event for event in events if not isinstance(event, Frozen)])
 
 
 def test_tokens_of_a_curve_are_the_feeders() -> None:
     events = [
-        {"t": 1.0, "event": "first_batch"},
-        {"t": 2.0, "event": "log", "loss": 3.0, "step": 10**9},
-        {"t": 3.0, "event": "progress", "tokens": 200},
-        {"t": 3.0, "event": "log", "loss": None},
+        FirstBatch(t=1.0),
+        Log(10**9, 3.0, t=2.0),
+        FeedProgress(200, t=3.0),
+        Log(None, None, t=3.0),
     ]
     curve = curve_of(events)
     assert (curve.seconds, curve.tokens, curve.loss) == ([1.0], [100.0], [3.0])

@@ -15,6 +15,7 @@ from null_trials import request
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
+from autoresearch.core.events import Trained, to_json
 from autoresearch.core.fleet import cluster_executor
 from autoresearch.core.fleet.cluster import NodeLost, NodeRequirements, NodeResources, NodeSlot, choose_device, survey
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
@@ -62,7 +63,7 @@ class Played:
 
     def run(self, slot: NodeSlot, job: TrialJob, ship: bool, cancel: threading.Event) -> Iterator[Mapping[str, Any]]:
         self.jobs.append((slot, ship))
-        yield {"event": "trained"}
+        yield to_json(Trained())
         while not self.go.wait(0.01):
             if cancel.is_set():
                 return

@@ -21,6 +21,7 @@ from two_loops import two_loops_share_the_slots
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
+from autoresearch.core.events import Event, FirstBatch, Spawned
 from autoresearch.core.fleet.cluster import NodeRequirements, choose_device, slots_of, survey
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.executor import TrialLost
@@ -92,8 +93,8 @@ def two_nodes_run_two_trials_at_once(executor: FleetExecutor, prepared: Prepared
     assert executor.capacity() == 2
     both = threading.Barrier(2, timeout=PATIENCE_SECONDS)
 
-    def meet(event: dict) -> None:
-        if event["event"] == "first_batch":
+    def meet(event: Event) -> None:
+        if isinstance(event, FirstBatch):
             both.wait()
 
     asked = [request(prepared, tmp_path / name, seed=3, budget=BUDGET, audit=False) for name in "ab"]
@@ -132,7 +133,7 @@ def a_lost_node_is_told_and_the_other_goes_on_until_it_is_stopped(
     handles = [
         executor.submit(
             request(prepared, tmp_path / name, ENDLESS, budget=Budget(60.0, 600.0)),
-            lambda event, seen=seen: seen.set() if event["event"] == "spawned" else None,  # type: ignore[misc]
+            lambda event, seen=seen: seen.set() if isinstance(event, Spawned) else None,  # type: ignore[misc]
         )
         for name, seen in zip("de", both, strict=True)
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.events import Event, FirstBatch
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.fleet.slots import Claim, Slot, cpu_slots, cuda_slots, find_slots, usable_cores
 from autoresearch.core.trial.request import Budget
@@ -87,8 +87,8 @@ def test_trials_run_side_by_side_each_on_its_own_slot(prepared: Prepared, tmp_pa
     executor = LocalExecutor(slots)
     both = threading.Barrier(2, timeout=60)
 
-    def meet(event: Mapping[str, object]) -> None:
-        if event.get("event") == "first_batch":
+    def meet(event: Event) -> None:
+        if isinstance(event, FirstBatch):
             both.wait()
 
     mine, patient = os.sched_getaffinity(0), Budget(0.3, 60.0, 30.0)

@@ -9,12 +9,12 @@ import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 from rich.console import Console, Group
 
+from autoresearch.core.events import EventFollower, Frozen, Trained
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.report.curves import best_so_far, braille, sparkline
 from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.terminal.panel import current_line, panel
-from autoresearch.core.report.trial_events import EventFollower
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.reader import LedgerReader
 
@@ -101,11 +101,11 @@ def test_hostile_words_cannot_steer_the_terminal(tmp_path):
 def test_events_are_read_once_and_only_when_they_are_whole(tmp_path):
     follower, path = EventFollower(tmp_path / "events.jsonl"), tmp_path / "events.jsonl"
     assert list(follower.new()) == []
-    path.write_text('{"event": "a"}\n{"eve')
-    assert list(follower.new()) == [{"event": "a"}]
+    path.write_text('{"event": "trained"}\n{"eve')
+    assert list(follower.new()) == [Trained()]
     with path.open("a") as file:
-        file.write('nt": "b"}\nnonsense\n[1]\n')
-    assert list(follower.new()) == [{"event": "b"}]
+        file.write('nt": "frozen"}\nnonsense\n[1]\n')
+    assert list(follower.new()) == [Frozen()]
     assert list(follower.new()) == []
 
 

@@ -6,6 +6,7 @@ import pytest
 from loop_fixtures import Scripted, Widths, git, make_workspace, open_run, width_of
 
 from autoresearch.core.errors import ArError, LimitReachedError
+from autoresearch.core.events import ProposalRefused
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop, Stop
 from autoresearch.core.store.exports import COLUMNS
@@ -160,7 +161,7 @@ def test_a_source_that_differs_only_in_form_is_refused_without_a_device(workspac
     executor = Scripted()
     _, _, events = go(workspace, Reformats(9), executor, n=1)
     assert len(executor.requests) == 2
-    assert [event["reason"] for event in events if event["event"] == "proposal_refused"] == [
+    assert [event.reason for event in events if isinstance(event, ProposalRefused)] == [
         "experiment 0 tried this source already"
     ] * 2
     with LedgerReader(workspace / "runs/t") as reader:
@@ -184,7 +185,7 @@ def test_a_researcher_with_a_fault_is_a_failed_proposal(workspace):
 
     _, decided, events = go(workspace, Faulty(9), Scripted(), n=1)
     assert len(decided) == 2
-    assert {"event": "proposal_refused", "kind": "failed", "reason": "ZeroDivisionError: odd"} in events
+    assert ProposalRefused("failed", "ZeroDivisionError: odd") in events
 
 
 def test_a_baseline_that_fails_ends_the_run_and_the_same_command_tries_it_again(workspace):

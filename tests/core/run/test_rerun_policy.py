@@ -14,6 +14,7 @@ from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, wi
 
 from autoresearch.core.cli.run.session import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
+from autoresearch.core.events import Repeated
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
@@ -67,7 +68,7 @@ def test_a_sleep_in_a_trial_has_it_run_again_under_its_number(workspace, monkeyp
         assert [(trial.k, trial.starts) for trial in run.ledger.trials(experiment=1)] == [(1, 2)]
         assert len(run.ledger.events("trial repeated")) == 1
     assert [width_of(request.source) for request in executor.requests] == [10, 9, 9]
-    assert "slept for 3600 s" in next(event["reason"] for event in events if event["event"] == "repeated")
+    assert "slept for 3600 s" in next(event.reason for event in events if isinstance(event, Repeated))
 
 
 def test_a_trial_that_fails_on_a_full_disk_is_not_held_against_its_source(workspace, monkeypatch):

@@ -11,6 +11,7 @@ from loop_fixtures import open_run
 from side_by_side import Edits, Field, edit, numbers, two_constants
 
 from autoresearch.core.errors import LimitReachedError
+from autoresearch.core.events import Proposing, Thinking, Withdrawn
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import Proposal
@@ -78,7 +79,7 @@ def test_a_researcher_that_takes_its_time_thinks_while_the_trial_runs_and_sees_i
     flying = [tuple(one.hypothesis for one in history.in_flight) for history in researcher.histories]
     assert flying == [(), ("WIDTH 9",), ("DEPTH 9",)]
     # The first was thought of when the baseline was known; the others while a trial ran.
-    kinds = [event["event"] for event in events if event["event"] in ("thinking", "proposing")]
+    kinds = [event.name for event in events if isinstance(event, Thinking | Proposing)]
     assert kinds == ["proposing", "thinking", "thinking"]
 
 
@@ -111,7 +112,7 @@ def test_a_proposal_that_no_longer_fits_is_withdrawn_and_another_is_asked_for(wo
     researcher = Edits({"WIDTH": 9}, {"WIDTH": 12}, {"DEPTH": 9}, ahead=True)
     _, events = go(workspace, researcher, executor, 2)
     assert [one["WIDTH"] for one in executor.tried()] == [10, 9, 9]
-    withdrawn = [event["reason"] for event in events if event["event"] == "withdrawn"]
+    withdrawn = [event.reason for event in events if isinstance(event, Withdrawn)]
     assert withdrawn == ["it edits experiment 0, and does not fit experiment 1, which is better now"]
     with LedgerReader(workspace / "runs/t") as reader:
         assert [row.hypothesis for row in reader.experiments()] == ["baseline", "WIDTH 9", "DEPTH 9"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from null_trials import NULL_SOURCE, request
 
 from autoresearch.backends.null import runtime
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import Event, Spawned
 from autoresearch.core.trial import compile_cache
 from autoresearch.core.trial.compile_cache import copy_files, worth_carrying
 from autoresearch.core.trial.evaluation import SEPARATE
@@ -58,8 +57,8 @@ def trial(prepared: Prepared, folder: Path, carried: Carried | None, source: str
     """The result, and what the children said."""
     names: list[str] = []
 
-    def observe(event: Mapping[str, Any]) -> None:
-        names.append(str(event.get("role") or event["event"]))
+    def observe(event: Event) -> None:
+        names.append(event.role if isinstance(event, Spawned) else event.name)
 
     result = run_trial(request(prepared, folder, source, carried=carried), observer=observe)
     return result, "\n".join([" ".join(names), (folder / "run.log").read_text()])

@@ -11,7 +11,10 @@ import pytest
 from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import from_json
+from autoresearch.core.trial.child.channel import MESSAGES
 from autoresearch.core.trial.profile import PAGE, TRACE, keep, page, read
+from autoresearch.core.trial.request import ProfileResult
 from autoresearch.core.trial.supervisor import run_trial
 
 SAID = {
@@ -22,6 +25,12 @@ SAID = {
     "operations": [["aten::mm", 1.0, 40]],
     "note": "a note",
 }
+
+
+def said(**change: object) -> ProfileResult | None:
+    """What the parent makes of a child's line that says this."""
+    message = from_json({**SAID, **change}, MESSAGES)
+    return read(message) if message is not None else None
 
 
 def test_a_profiled_trial_leaves_a_page_and_a_trace(prepared: Prepared, tmp_path: Path) -> None:
@@ -44,7 +53,7 @@ def test_nothing_is_profiled_unless_asked(prepared: Prepared, tmp_path: Path) ->
 
 
 def test_the_page_says_where_the_time_goes() -> None:
-    profile = read(SAID)
+    profile = said()
     assert profile is not None
     text = page(profile)
     assert "4 batches in 2.00 s" in text
@@ -64,11 +73,11 @@ def test_the_page_says_where_the_time_goes() -> None:
     ],
 )
 def test_what_is_no_profile_is_none(change: dict[str, object]) -> None:
-    assert read({**SAID, **change}) is None
+    assert said(**change) is None
 
 
 def test_names_are_cut_to_a_printable_line() -> None:
-    profile = read({**SAID, "operations": [["x\n# do as I say |" * 100, 1.0, 1]] * 100})
+    profile = said(operations=[["x\n# do as I say |" * 100, 1.0, 1]] * 100)
     assert profile is not None
     assert len(profile.operations) == 20
     name = profile.operations[0][0]
@@ -83,7 +92,7 @@ def test_a_trace_that_is_no_plain_file_is_left_where_it_is(tmp_path: Path) -> No
     (tmp_path / "secret").write_text("secret")
     (work / TRACE).symlink_to(tmp_path / "secret")
     work_fd = os.open(work, os.O_RDONLY)
-    keep(read(SAID), folder, work_fd)
+    keep(said(), folder, work_fd)
     os.close(work_fd)
     assert (folder / PAGE).exists()
     assert not (folder / TRACE).exists()

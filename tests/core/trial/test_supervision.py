@@ -18,6 +18,7 @@ from null_trials import request
 from offspring import offspring
 
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import Event, FirstBatch
 from autoresearch.core.trial.request import Budget, IsolationLevel
 from autoresearch.core.trial.sandbox.levels import best_level
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
@@ -90,8 +91,8 @@ def test_a_cancelled_trial_leaves_nothing(prepared: Prepared, tmp_path: Path, le
     cancel = threading.Event()
     known, family = offspring(), list[psutil.Process]()
 
-    def observe(event: object) -> None:
-        if isinstance(event, dict) and event["event"] == "first_batch":
+    def observe(event: Event) -> None:
+        if isinstance(event, FirstBatch):
             family.extend(offspring(known))
             cancel.set()
 
@@ -105,8 +106,8 @@ def test_a_cancelled_trial_leaves_nothing(prepared: Prepared, tmp_path: Path, le
 def test_an_exception_in_the_supervisor_leaves_nothing(prepared: Prepared, tmp_path: Path) -> None:
     known, family = offspring(), list[psutil.Process]()
 
-    def observe(event: object) -> None:
-        if isinstance(event, dict) and event["event"] == "first_batch":
+    def observe(event: Event) -> None:
+        if isinstance(event, FirstBatch):
             family.extend(offspring(known))
             raise KeyboardInterrupt
 

@@ -14,6 +14,7 @@ from null_trials import BUDGET, line_of, request
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
+from autoresearch.core.events import Event
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.sandbox.levels import best_level
 from autoresearch.core.trial.supervisor import run_trial
@@ -32,9 +33,9 @@ def log(folder: Path) -> str:
 
 
 def test_an_honest_train_file_is_trained_scored_and_audited(prepared: Prepared, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     folder = tmp_path / "trial"
-    result = run_trial(request(prepared, folder), observer=lambda event: events.append(dict(event)))
+    result = run_trial(request(prepared, folder), observer=events.append)
     assert (result.status, result.reason) == ("ok", None)
     assert result.val_bpb is not None
     assert 1.0 < result.val_bpb < 5.0
@@ -51,7 +52,7 @@ def test_an_honest_train_file_is_trained_scored_and_audited(prepared: Prepared, 
     assert result.mfu is None
     assert sorted(path.name for path in folder.iterdir()) == ["events.jsonl", "result.json", "run.log", "train.py"]
     assert TrialResult.model_validate_json((folder / "result.json").read_text()) == result
-    names = [event["event"] for event in events]
+    names = [event.name for event in events]
     for name in ("spawned", "device", "startup", "first_batch", "log", "trained", "scoring", "scored", "finished"):
         assert name in names
     recorded = [json.loads(line)["event"] for line in (folder / "events.jsonl").read_text().splitlines()]

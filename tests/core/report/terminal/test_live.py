@@ -4,24 +4,40 @@ import re
 import pytest
 from rich.console import Console
 
+from autoresearch.backends.contract import Device
+from autoresearch.core.events import (
+    Decided,
+    DeviceFound,
+    ExperimentBegun,
+    FeedProgress,
+    Finished,
+    FirstBatch,
+    Log,
+    Proposing,
+    Scored,
+    Scoring,
+    Spawned,
+    Startup,
+    Trained,
+)
 from autoresearch.core.report.progress import Progress
 from autoresearch.core.report.terminal.live import PlainView, QuietView, TerminalView, live_view
 from autoresearch.core.report.wording import bar, compact, one_line
 
 TRIAL = [
-    {"event": "experiment", "experiment": 3, "description": "a longer warmdown"},
-    {"event": "spawned", "role": "train", "pids": [1]},
-    {"event": "device", "name": "Test CPU", "framework": "numpy 2", "precision": "fp32"},
-    {"event": "startup"},
-    {"event": "first_batch"},
-    {"event": "log", "step": 12, "loss": 4.25},
-    {"event": "progress", "tokens": 50_000},
-    {"event": "trained"},
-    {"event": "spawned", "role": "score", "pids": [2]},
-    {"event": "scoring", "done": 5, "total": 10},
-    {"event": "scored", "val_bpb": 2.5},
-    {"event": "finished", "result": {}},
-    {"event": "decided", "experiment": 3, "status": "keep", "val_bpb": 2.5, "delta": -0.25},
+    ExperimentBegun("a longer warmdown", experiment=3),
+    Spawned("train", (1,)),
+    DeviceFound(Device("cpu", "Test CPU", None, "fp32", "numpy 2")),
+    Startup(),
+    FirstBatch(),
+    Log(12, 4.25),
+    FeedProgress(50_000),
+    Trained(),
+    Spawned("score", (2,)),
+    Scoring(5, 10),
+    Scored(2.5),
+    Finished({}),
+    Decided("keep", 2.5, -0.25, experiment=3),
 ]
 
 
@@ -43,7 +59,7 @@ def test_training_shows_time_left_step_loss_and_speed():
 
 def test_scoring_shows_its_share_and_a_decision_stays_in_view():
     assert "scoring ━━━━━━━━────────" in fold(TRIAL[:10]).line(101.0)
-    words = fold([*TRIAL, {"event": "proposing", "experiment": 4}]).line(101.0)
+    words = fold([*TRIAL, Proposing(experiment=4)]).line(101.0)
     assert "experiment 4" in words
     assert "last: keep 2.5000 (-0.2500)" in words
 

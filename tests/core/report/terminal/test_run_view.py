@@ -11,6 +11,17 @@ import pytest
 from loop_fixtures import TRAIN, Scripted, Widths, make_workspace, open_run
 from rich.console import Console
 
+from autoresearch.core.events import (
+    Decided,
+    ExperimentBegun,
+    FirstBatch,
+    Log,
+    MemoryUsed,
+    Spawned,
+    Thinking,
+    Trained,
+    to_json,
+)
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Cost, Proposal
@@ -59,11 +70,11 @@ def in_flight(run, *widths):
         _, request = run.start_trial(row, RunTrial("candidate", 1))
         request.folder.mkdir(parents=True)
         events = [
-            {"t": 0.1, "event": "first_batch"},
-            {"t": 0.2, "event": "log", "step": 10 * width, "loss": width + 0.5},
-            {"t": 0.3, "event": "memory", "mb": 100 * width},
+            FirstBatch(t=0.1),
+            Log(10 * width, width + 0.5, t=0.2),
+            MemoryUsed(100 * width, t=0.3),
         ]
-        (request.folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+        (request.folder / "events.jsonl").write_text("".join(json.dumps(to_json(event)) + "\n" for event in events))
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])
@@ -97,7 +108,7 @@ def test_the_researcher_is_shown_thinking_until_its_proposal_is_there(run):
     run.ledger.set_state("running")
     watched = Watched(run)
     with watched.view as view:
-        view({"event": "thinking", "experiment": 1})
+        view(Thinking(experiment=1))
         watched.until("widths has been thinking for")
         in_flight(run, 9)
         shown = watched.until("experiment 1: width 9", "widths waits for a result")
@@ -117,7 +128,7 @@ def test_a_view_that_cannot_read_the_run_says_so_and_is_no_hindrance(run):
     watched = Watched(run)
     (run.folder / "ledger.sqlite").rename(run.folder / "away.sqlite")
     with watched.view as view:
-        view({"event": "thinking", "experiment": 1})
+        view(Thinking(experiment=1))
         watched.until("the view has stopped, the run goes on")
         view.note("still there")
         watched.until("still there")
@@ -127,17 +138,17 @@ def test_a_pipe_gets_lines_that_say_whose_they_are():
     stream = io.StringIO()
     view = PlainView(20.0, stream)
     for event in (
-        {"event": "thinking", "experiment": 3},
-        {"event": "experiment", "experiment": 1, "description": "wider"},
-        {"event": "spawned", "role": "train", "experiment": 1, "k": 1},
-        {"event": "experiment", "experiment": 2, "description": "deeper"},
-        {"event": "spawned", "role": "train", "experiment": 2, "k": 1},
-        {"event": "first_batch", "experiment": 2, "k": 1},
-        {"event": "first_batch", "experiment": 1, "k": 1},
-        {"event": "trained", "experiment": 2, "k": 1},
-        {"event": "decided", "experiment": 2, "status": "discard", "val_bpb": 2.5, "delta": 0.5},
-        {"event": "trained", "experiment": 1, "k": 1},
-        {"event": "decided", "experiment": 1, "status": "keep", "val_bpb": 1.5, "delta": -0.5},
+        Thinking(experiment=3),
+        ExperimentBegun("wider", experiment=1),
+        Spawned("train", experiment=1, k=1),
+        ExperimentBegun("deeper", experiment=2),
+        Spawned("train", experiment=2, k=1),
+        FirstBatch(experiment=2, k=1),
+        FirstBatch(experiment=1, k=1),
+        Trained(experiment=2, k=1),
+        Decided("discard", 2.5, 0.5, experiment=2),
+        Trained(experiment=1, k=1),
+        Decided("keep", 1.5, -0.5, experiment=1),
     ):
         view(event)
     assert [line[9:] for line in stream.getvalue().splitlines()] == [

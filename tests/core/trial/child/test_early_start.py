@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import Event, Frozen, Spawned
 from autoresearch.core.trial.child.score import import_early, named_packages
 from autoresearch.core.trial.evaluation import SEPARATE
 from autoresearch.core.trial.request import Budget, TrialResult
@@ -30,9 +30,9 @@ def trial(prepared: Prepared, folder: Path, addition: str = "", **changes: Any) 
     names: list[str] = []
     frozen: list[float] = []
 
-    def observe(event: Mapping[str, Any]) -> None:
-        names.append(f"{event['event']} {event['role']}" if event["event"] == "spawned" else str(event["event"]))
-        if event["event"] == "frozen":
+    def observe(event: Event) -> None:
+        names.append(f"{event.name} {event.role}" if isinstance(event, Spawned) else event.name)
+        if isinstance(event, Frozen):
             frozen.append(time.time())
 
     result = run_trial(request(prepared, folder, addition, budget=BUDGET, **changes), observer=observe)
@@ -64,8 +64,8 @@ def test_where_they_are_not_they_start_one_after_the_other(prepared: Prepared, t
 def test_an_audit_that_nobody_needs_leaves_no_process(prepared: Prepared, tmp_path: Path) -> None:
     pids: list[int] = []
 
-    def observe(event: Mapping[str, Any]) -> None:
-        pids.extend(event["pids"] if event["event"] == "spawned" else ())
+    def observe(event: Event) -> None:
+        pids.extend(event.pids if isinstance(event, Spawned) else ())
 
     result = run_trial(request(prepared, tmp_path / "trial", budget=BUDGET, audit_below=0.0), observer=observe)
     assert (result.status, result.audit) == ("ok", None)
