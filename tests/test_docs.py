@@ -40,3 +40,14 @@ def test_every_page_of_the_documentation_can_be_reached():
         page.name for page in pages if not any(page.name in text for name, text in texts.items() if name != page.name)
     ]
     assert lost == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_folder_that_a_page_names_exists(page):
+    rooms = "agent|autoresearch|backends|benchmarks|core|docs|tests"
+    text = page.read_text(encoding="utf-8")
+    # Of benchmarks/RESULTS.md, `make bench` is the author.
+    named = set(re.findall(rf"`((?:{rooms})/[\w./-]*)`", text)) - {"benchmarks/RESULTS.md"}
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    modules = set(re.findall(r"python -m (benchmarks\.\w+)", text))
+    assert [name for name in sorted(modules) if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
