@@ -3,8 +3,8 @@
 Every device of a node is a slot for one trial. Only nodes with the run's own device, framework, driver and code have
 slots for it, because bits per byte are compared within one kind of device.
 
-A rule for placing trials touches three files at most: the resource or requirement and `slots_of` here, ray.py for what
-Ray is asked, and core/cli/run/options.py for an option.
+A rule for placing trials touches three files at most: `Placement`, `NodeRequirements` and `slots_of` here, ray.py for
+the resources that Ray reports and is asked for, and core/cli/run/options.py for an option.
 """
 
 from __future__ import annotations
@@ -119,31 +119,6 @@ class Cluster(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class NodeRequirements:
-    """What a node must be so that a run's trials can run there."""
-
-    backend: str
-    machine: str
-    """Device, framework and driver, as `Device.description` returns them."""
-    code: str
-    """SHA-256 of all code that decides scores."""
-    isolation: IsolationLevel = "process"
-    """The weakest isolation level that is acceptable."""
-
-    def mismatch(self, node: NodeInfo) -> str | None:
-        """Explain why trials of this run cannot run on a node; None when they can."""
-        if node.device is None:
-            return node.trouble
-        if node.device.description() != self.machine:
-            return f"it has {node.device.description()}, and this run's trials are on {self.machine}"
-        if node.code != self.code:
-            return "its ar is not the same as here (install the same version on both)"
-        if STRENGTH[node.isolation] < STRENGTH[self.isolation]:
-            return f"its best isolation level is {node.isolation}, and {self.isolation} is required"
-        return None
-
-
 def slots_of(node: str, resources: NodeResources, kind: str) -> tuple[NodeSlot, ...]:
     """Divide a node into slots for devices of that kind.
 
@@ -183,6 +158,50 @@ class SurveyedNode:
         return str(self.info.trouble if self.info else self.trouble)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """A person's rules for placing trials. Each field is an option of `ar loop` of the same name."""
+
+    device: str | None = None
+    """Words that the device's description must contain; None allows every device."""
+
+    def allows(self, device: Device) -> bool:
+        """Return whether trials may run on this kind of device."""
+        return self.device is None or self.device.lower() in device.description().lower()
+
+
+@dataclass(frozen=True)
+class NodeRequirements:
+    """What a node must be so that a run's trials can run there."""
+
+    backend: str
+    machine: str
+    """Device, framework and driver, as `Device.description` returns them."""
+    code: str
+    """SHA-256 of all code that decides scores."""
+    isolation: IsolationLevel = "process"
+    """The weakest isolation level that is acceptable."""
+    placement: Placement = Placement()
+
+    def mismatch(self, node: SurveyedNode) -> str | None:
+        """Explain why trials of this run cannot run on a node; None when they can."""
+        if node.info is None or node.device is None:
+            return node.description()
+        if node.device.description() != self.machine:
+            return f"it has {node.device.description()}, and this run's trials are on {self.machine}"
+        if node.info.code != self.code:
+            return "its ar is not the same as here (install the same version on both)"
+        if STRENGTH[node.info.isolation] < STRENGTH[self.isolation]:
+            return f"its best isolation level is {node.info.isolation}, and {self.isolation} is required"
+        return None
+
+    def slots(self, name: str, node: SurveyedNode) -> tuple[NodeSlot, ...]:
+        """List the slots of a node; none where it does not fit."""
+        if node.device is None or self.mismatch(node) is not None:
+            return ()
+        return slots_of(name, node.resources, node.device.kind)
+
+
 Survey = Mapping[str, SurveyedNode]
 """The inspected nodes by name."""
 
@@ -210,23 +229,23 @@ def survey(cluster: Cluster, backend: str, corpus: CorpusRef | None = None, know
     return {name: node for name, node in found.items() if node is not None}
 
 
-def choose_device(found: Survey, *, like: str | None = None, before: str = "") -> Device:
-    """Choose the kind of device on which a run's trials run.
+def choose_device(found: Survey, placement: Placement = Placement(), *, before: str = "") -> Device:
+    """Choose the kind of device on which a run's trials run, among those that the placement allows.
 
-    It is `before`, the kind that the run had, if it is there; else the kind with the most slots. Only kinds whose
-    description contains `like` count. Raises `PrerequisiteError` when there is none.
+    It is `before`, the kind that the run had, if it is there; else the kind with the most slots. Raises
+    `PrerequisiteError` when there is none.
     """
     slots: Counter[str] = Counter()
     devices: dict[str, Device] = {}
     for name, node in sorted(found.items()):
         device = node.device
-        if device is not None and (like is None or like.lower() in device.description().lower()):
+        if device is not None and placement.allows(device):
             devices.setdefault(device.description(), device)
             slots[device.description()] += len(slots_of(name, node.resources, device.kind))
     if not +slots:  # unary plus drops the kinds without a slot
-        nodes = "; ".join(sorted({node.description() for node in found.values()}))
+        wanted, nodes = placement.device, "; ".join(sorted({node.description() for node in found.values()}))
         raise PrerequisiteError(
-            f"no node of the fleet runs trials{f' on {like!r}' if like else ''}. Its nodes: {nodes}.",
+            f"no node of the fleet runs trials{f' on {wanted!r}' if wanted else ''}. Its nodes: {nodes}.",
             fix="start a node that has the device, ar and the backend",
         )
     return devices[max(sorted(+slots), key=lambda words: (words == before, slots[words]))]

@@ -21,7 +21,6 @@ from autoresearch.core.fleet.cluster import (
     NodeSlot,
     Survey,
     SurveyedNode,
-    slots_of,
     survey,
 )
 from autoresearch.core.fleet.executor import TrialLost
@@ -64,8 +63,7 @@ class FleetExecutor:
         is called with messages for a person, from any thread. Raises `PrerequisiteError` when no node fits.
         """
         self._cluster, self._requirements, self._corpus = cluster, requirements, corpus
-        self.say = say
-        """Shows a message; replaced while a live view draws on the screen."""
+        self._say = say
         self._changed = threading.Lock()
         self._known: dict[str, tuple[NodeSlot, ...]] = {}
         """Slots of every node that was inspected; empty for one that does not fit."""
@@ -161,8 +159,8 @@ class FleetExecutor:
 
     def _usable_slots(self, name: str, node: SurveyedNode) -> tuple[NodeSlot, ...]:
         """Return a node's slots; none, and a message, where it does not fit."""
-        reason = self._requirements.mismatch(node.info) if node.info else node.trouble
-        if node.info is None or node.info.device is None or reason is not None:
+        reason = self._requirements.mismatch(node)
+        if node.info is None or reason is not None:
             if node.resources.cpus >= 1:
                 self._say(f"node {name[:8]} is not used: {reason}")
             return ()
@@ -170,15 +168,12 @@ class FleetExecutor:
         self._hosts[name] = node.info.host
         if not node.info.has_corpus:
             self._lacking.add(name)
-        return slots_of(name, node.resources, node.info.device.kind)
+        return self._requirements.slots(name, node)
 
     def _watch(self) -> None:
         while not self._closing.wait(REFRESH_SECONDS):
             with suppress(Exception):  # asked again, until `_gone` gives the cluster up
                 self.refresh()
-
-    def _say(self, message: str) -> None:
-        self.say(message)  # looked up anew: the live view may have replaced it
 
     def _gone(self) -> bool:
         now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from autoresearch.core.config import Preset, RunConfig
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.findings.peers import PeerRuns
-    from autoresearch.core.fleet.cluster import Survey
+    from autoresearch.core.fleet.cluster import Placement, Survey
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.fleet.local import LocalExecutor
     from autoresearch.core.fleet.ray import RayCluster
@@ -228,7 +228,13 @@ class Devices:
 
         assert self._cluster is not None
         self._found = survey(self._cluster, backend)
-        return choose_device(self._found, like=self._options.device, before=before)
+        return choose_device(self._found, self._placement(), before=before)
+
+    def _placement(self) -> Placement:
+        """Return the options that are rules for placing trials: those that `Placement` has a field for."""
+        from autoresearch.core.fleet.cluster import Placement
+
+        return Placement(**{field.name: getattr(self._options, field.name) for field in fields(Placement)})
 
     def executor(self, tag: str, folder: Path, config: RunConfig, kind: str, prepared: Prepared) -> Executor:
         """Make the executor for the run of that tag, whose folder is `folder`. `kind` is the device's."""
@@ -241,7 +247,8 @@ class Devices:
         from autoresearch.core.store.integrity import code_sha256
 
         required = click.get_current_context().meta.get(REQUIRED_ISOLATION, "process")
-        wanted = NodeRequirements(config.backend, config.machine, code_sha256(config.backend), required)
+        code, placement = code_sha256(config.backend), self._placement()
+        wanted = NodeRequirements(config.backend, config.machine, code, required, placement)
         member = Member(tag, folder, self._options.priority or 1.0)
         executor = FleetExecutor(self._cluster, wanted, describe_corpus(prepared.folder), member=member, say=self._say)
         plural, shared = "s" if executor.slots > 1 else "", ""

@@ -17,7 +17,16 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
 from autoresearch.core.events import Trained, to_json
 from autoresearch.core.fleet import cluster_executor
-from autoresearch.core.fleet.cluster import NodeLost, NodeRequirements, NodeResources, NodeSlot, choose_device, survey
+from autoresearch.core.fleet.cluster import (
+    NodeLost,
+    NodeRequirements,
+    NodeResources,
+    NodeSlot,
+    Placement,
+    choose_device,
+    slots_of,
+    survey,
+)
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.fair_scheduler import FairScheduler
@@ -108,20 +117,20 @@ def test_only_nodes_with_the_runs_own_device_code_and_isolation_have_a_slot(corp
 
 
 def test_a_slot_is_a_gpu_or_a_whole_cpu() -> None:
-    four = cluster_executor.slots_of("n", NodeResources(32.0, 4.0, 1e9), "cuda")
+    four = slots_of("n", NodeResources(32.0, 4.0, 1e9), "cuda")
     assert [(slot.cpus, slot.gpus) for slot in four] == [(8.0, 1.0)] * 4
-    assert [slot.cpus for slot in cluster_executor.slots_of("n", NodeResources(32.0, 4.0, 1e9), "cpu")] == [32.0]
-    assert cluster_executor.slots_of("n", NodeResources(32.0, 0.0, 1e9), "cuda") == ()
+    assert [slot.cpus for slot in slots_of("n", NodeResources(32.0, 4.0, 1e9), "cpu")] == [32.0]
+    assert slots_of("n", NodeResources(32.0, 0.0, 1e9), "cuda") == ()
 
 
 def test_the_device_of_a_run_is_the_kind_with_the_most_slots_or_the_one_it_had() -> None:
     cluster = Played({"a": node(A100), "b": node(H100), "c": node(H100)}, gpus=1.0)
     found = survey(cluster, "cuda")
     assert choose_device(found) == H100
-    assert choose_device(found, like="a100") == A100
+    assert choose_device(found, Placement("a100")) == A100
     assert choose_device(found, before=A100.description()) == A100
     with pytest.raises(PrerequisiteError, match=r"on 'B200'.*NVIDIA A100, torch 2; NVIDIA H100"):
-        choose_device(found, like="B200")
+        choose_device(found, Placement("B200"))
 
 
 def test_a_result_comes_home_with_its_files(corpus: CorpusRef, prepared: Prepared, tmp_path: Path) -> None:
