@@ -71,7 +71,7 @@ class Proposal:
     hypothesis: str
     """One sentence that says the change and why it should help. Becomes the experiment's description."""
     category: str
-    """One of CATEGORIES."""
+    """Subject of the change, one of CATEGORIES."""
     predicted_delta: float | None = None
     """Expected change of val_bpb against the incumbent; negative is better."""
     cost: Cost = field(default_factory=Cost)

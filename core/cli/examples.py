@@ -66,7 +66,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "completion": (('eval "$(ar completion bash)"', "for this shell"),),
 }
-"""For each command, calls and what each is for."""
+"""Calls of every command, each with its purpose."""
 
 
 def epilog(name: str, before: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What the commands share that measure a finished run again: a live view, and a stop on Ctrl-C."""
+"""The live view and the stop on Ctrl-C that `ar verify` and `ar ablate` share."""
 
 from __future__ import annotations
 

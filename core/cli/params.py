@@ -1,4 +1,4 @@
-"""What options are made of: groups of options as dataclasses, and the kinds of values that options take."""
+"""Groups of options as dataclasses, and the kinds of values that options take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the options of `ar loop` stand for: the run and its configuration, its devices, its peer runs."""
+"""Turn the options of `ar loop` into the run and its configuration, its devices and its peer runs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,56 @@
+"""A group of options is a dataclass: each field is declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+from click.testing import CliRunner
+
+from autoresearch.core.cli.params import Level, add_options, option
+
+
+@dataclass(frozen=True)
+class Group:
+    hours: float | None = option(type=float, metavar="H", help="Hours until the end.")
+    model: tuple[str, ...] = option(multiple=True)
+    timeout: float = option(default=60.0, type=float, show_default=True)
+    last: int | None = option("-n", "--number", type=int)
+
+
+def call(*arguments):
+    seen = []
+
+    @click.command()
+    @add_options(Group, "group")
+    def command(group):
+        seen.append(group)
+
+    done = CliRunner().invoke(command, arguments)
+    return seen[0] if seen else done.output
+
+
+def test_a_command_gets_its_options_as_one_group():
+    assert call("--hours", "2", "--model", "a", "--model", "b", "-n", "3") == Group(2.0, ("a", "b"), 60.0, 3)
+
+
+def test_options_that_are_not_given_are_the_dataclass_s_own_defaults():
+    assert call() == Group()
+
+
+def test_flags_and_helps_come_from_the_fields():
+    shown = call("--help")
+    for words in ("--hours H", "Hours until the end.", "--model", "[default: 60.0]", "-n, --number"):
+        assert words in shown
+
+
+def test_levels_are_those_of_the_contract():
+    @click.command()
+    @click.option("--level", type=Level())
+    def command(level):
+        click.echo(level)
+
+    assert CliRunner().invoke(command, ["--level", "landlock"]).output == "landlock\n"
+    refused = CliRunner().invoke(command, ["--level", "none"])
+    assert refused.exit_code == 2
+    assert "'none' is not one of 'bubblewrap', 'landlock', 'seatbelt', 'process'." in refused.output
