@@ -24,7 +24,11 @@ def unusable(path: Path) -> bool:
 
 
 def core_modules() -> list[str]:
-    files = sorted(path for path in (ROOT / "core").rglob("*.py") if "cli" not in path.parts and not unusable(path))
+    files = sorted(
+        path
+        for path in (ROOT / "core").rglob("*.py")
+        if "cli" not in path.relative_to(ROOT).parts and not unusable(path)
+    )
     names = [path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in files]
     return ["autoresearch." + name.removesuffix(".__init__") for name in names]
 
