@@ -6,12 +6,10 @@ folder's end, reaches the run.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import tempfile
@@ -28,6 +26,7 @@ from autoresearch.agent.llm.replies import EditError, read_header
 from autoresearch.agent.llm.taxonomy import classify
 from autoresearch.agent.syntax.source_keys import tried_keys
 from autoresearch.core.errors import ProposalError, UsageError
+from autoresearch.core.process_group import kill_group
 from autoresearch.core.proposal import CATEGORIES, Cost, History, Proposal
 
 TRAIN, HYPOTHESIS = "train.py", "hypothesis.md"
@@ -111,7 +110,7 @@ class Command:
                     time.sleep(_POLL_SECONDS)
                 hung = process.poll() is None
             finally:
-                _kill_group(process)
+                kill_group(process)
             size = output.seek(0, os.SEEK_END)
             output.seek(max(0, size - _OUTPUT_BYTES))
             text = output.read().decode("utf-8", errors="replace")
@@ -184,13 +183,6 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """The agent and what it started in its session."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def agent_researcher(command: str | None, timeout_seconds: float) -> Command:

@@ -20,8 +20,7 @@ from autoresearch.core.errors import TrialError
 from autoresearch.core.events import Observer, read_events
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.trainfile.constants import read_constants
-from autoresearch.core.trial.device import measure_peak
-from autoresearch.core.trial.peak import cores, write_peaks
+from autoresearch.core.trial.device import cores, measure_peak, write_peaks
 from autoresearch.core.trial.processes import TrialCancelled
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 

@@ -21,9 +21,9 @@ from autoresearch.core.trainfile.constants import read_constants, write_constant
 from autoresearch.core.trainfile.source_check import vocab_size_of
 from autoresearch.core.trial import training
 from autoresearch.core.trial.child.channel import Failed, StepLosses
-from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
+from autoresearch.core.trial.context import WEIGHTS, TrialContext, failure, gone
 from autoresearch.core.trial.evaluation import Evaluation
-from autoresearch.core.trial.processes import TrialEnded, Watch
+from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.sandbox.environment import load_runtime
 from autoresearch.core.trial.sandbox.levels import open_sandbox
@@ -92,8 +92,8 @@ def changed(work: Work, **constants: str | int) -> Work:
 
 def _trained(work: Work, prepared: Prepared, folder: Path, cancel: threading.Event) -> Weights:
     """Weights that have left their start, out of reach of any child."""
-    with Record(folder / "train", work.source) as record, _watch(record, cancel) as watch:
-        weights, sha256 = training.train(_setting(work, prepared, record, watch), lambda: None, 0.0)
+    with Record(folder / "train", work.source) as record, _supervisor(record, cancel) as processes:
+        weights, sha256 = training.train(_context(work, prepared, record, processes), lambda: None, 0.0)
         return Path(shutil.copyfile(weights, folder / WEIGHTS)), sha256
 
 
@@ -104,8 +104,8 @@ def _logits(work: Work, prepared: Prepared, folder: Path, weights: Weights, canc
     take = rng.choice(len(scored.rows), ROWS, replace=len(scored.rows) < ROWS)
     tokens = np.ascontiguousarray(scored.rows[take, :-1])
     positions = rng.integers(0, tokens.shape[1], ROWS).astype(np.int32)
-    with Record(folder, work.source) as record, _watch(record, cancel) as watch:
-        evaluation = Evaluation(_setting(work, prepared, record, watch))
+    with Record(folder, work.source) as record, _supervisor(record, cancel) as processes:
+        evaluation = Evaluation(_context(work, prepared, record, processes))
         return evaluation.logits(tokens, positions, [np.arange(ROWS)], *weights)
 
 
@@ -120,24 +120,24 @@ def _losses(
     work = changed(work, PRECISION="fp32", LOG_EVERY=1, **sizes)
     known = set(sizes) <= read_constants(work.source).keys()
     text = open_shard(prepared.train_shards(vocab_size_of(work.source))[0]).values[: STEPS * step_tokens + 1]
-    with Record(folder, work.source) as record, _watch(record, cancel) as watch:
-        setting = _setting(work, prepared, record, watch)
+    with Record(folder, work.source) as record, _supervisor(record, cancel) as processes:
+        context = _context(work, prepared, record, processes)
         job = {
-            "tokens": setting.inside("steps", TOKENS),
+            "tokens": context.inside("steps", TOKENS),
             "steps": STEPS,
             "step_tokens": step_tokens if known else None,
         }
-        launch = setting.launch("steps", job, ())
+        launch = context.launch("steps", job, ())
         copy_weights(weights[0], launch.work / WEIGHTS, sha256=weights[1])
         np.asarray(text, np.uint16).tofile(launch.work / TOKENS)
-        return _answer(watch, launch, time.monotonic() + work.startup_seconds + STEPS_SECONDS)
+        return _answer(processes, launch, time.monotonic() + work.startup_seconds + STEPS_SECONDS)
 
 
-def _answer(watch: Watch, launch: Any, limit: float) -> Mapping[int, float]:
-    child = watch.start(launch)
+def _answer(processes: ProcessSupervisor, launch: Any, limit: float) -> Mapping[int, float]:
+    child = processes.start(launch)
     while time.monotonic() < limit:
         ended = child.returncode() is not None
-        for _, message in watch.step(limit):
+        for _, message in processes.step(limit):
             if isinstance(message, Failed):
                 raise failure(message)
             if isinstance(message, StepLosses):
@@ -147,14 +147,14 @@ def _answer(watch: Watch, launch: Any, limit: float) -> Mapping[int, float]:
     raise TrialEnded("timeout", f"{STEPS} optimizer steps took too long")
 
 
-def _watch(record: Record, cancel: threading.Event) -> Watch:
-    return Watch(record, memory_limit_mb=None, disk_limit_mb=DISK_SHARE * 8192, cancel=cancel)
+def _supervisor(record: Record, cancel: threading.Event) -> ProcessSupervisor:
+    return ProcessSupervisor(record, memory_limit_mb=None, disk_limit_mb=DISK_SHARE * 8192, cancel=cancel)
 
 
-def _setting(work: Work, prepared: Prepared, record: Record, watch: Watch) -> Setting:
+def _context(work: Work, prepared: Prepared, record: Record, processes: ProcessSupervisor) -> TrialContext:
     terms = replace(work.terms(prepared.folder, TRAIN_SECONDS), score_rows=ROWS)
     request = terms.request(work.source, record.folder)
     runtime = load_runtime(work.backend)
     sandbox = open_sandbox(None, (prepared.folder.absolute(), record.folder))
     environment = dict(runtime.launch_environment())
-    return Setting(request, vocab_size_of(work.source), prepared, environment, sandbox, record, watch)
+    return TrialContext(request, vocab_size_of(work.source), prepared, environment, sandbox, record, processes)

@@ -100,7 +100,7 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
 
 
 def _propose(path: Path, source: str | None) -> str | None:
-    from autoresearch.core.store.exports import write_text
+    from autoresearch.core.files import write_text
 
     if source is None:
         return None

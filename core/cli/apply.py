@@ -18,7 +18,7 @@ def apply(settings: Settings, tag: str | None, force: bool) -> None:
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.config import train_file
     from autoresearch.core.errors import PrerequisiteError
-    from autoresearch.core.store.exports import write_text
+    from autoresearch.core.files import write_text
     from autoresearch.core.store.git import Repository
 
     with open_reader(settings.workspace, tag) as reader:

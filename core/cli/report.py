@@ -28,10 +28,10 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     the run. Works while the run goes on, too. Prints the file's path.
     """
     from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.files import write_text
     from autoresearch.core.report.document import page
     from autoresearch.core.report.document.figures import draw_progress, quadrants
     from autoresearch.core.report.document.gather import gather
-    from autoresearch.core.store.exports import write_text
 
     if markdown and output is not None:
         raise UsageError("--markdown prints, and writes no file.", fix="leave --output out, and redirect: > report.md")

@@ -30,9 +30,9 @@ from autoresearch.core.data.overlap import Cut
 from autoresearch.core.data.scored_rows import rows_sha256, score_rows
 from autoresearch.core.data.shards import Shard, open_shard, write_shard
 from autoresearch.core.data.splits import HeldOut, hold_out, train_documents
-from autoresearch.core.data.storage import write_file
 from autoresearch.core.data.tokenizer import Tokenizer, train_tokenizer
 from autoresearch.core.errors import DataError
+from autoresearch.core.files import write_file
 
 Progress = Callable[[str], None]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from autoresearch.core.data.documents import Documents
 from autoresearch.core.data.files import SUFFIXES, read_documents
-from autoresearch.core.data.storage import sha256_of
 from autoresearch.core.errors import DataError
+from autoresearch.core.files import sha256_of
 
 STDLIB = "stdlib"
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.data.storage import FULL, as_data_error, sha256_of, write_file
+from autoresearch.core.data.storage import FULL, as_data_error
 from autoresearch.core.errors import DataError
+from autoresearch.core.files import sha256_of, write_file
 
 Progress = Callable[[str], None]
 

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autoresearch.core.data.scored_rows import rows_sha256
-from autoresearch.core.data.storage import sha256_of
 from autoresearch.core.errors import DataError
+from autoresearch.core.files import sha256_of
 
 FORMAT = 1
 """Raised when anything that `prepare` writes changes its meaning; older folders are then made again."""

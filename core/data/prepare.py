@@ -27,8 +27,9 @@ from autoresearch.core.data.manifest import (
     RowsRecord,
     VocabularyRecord,
 )
-from autoresearch.core.data.storage import as_data_error, sync_folder, write_file
+from autoresearch.core.data.storage import as_data_error
 from autoresearch.core.errors import DataError, UsageError
+from autoresearch.core.files import sync_folder, write_file
 
 Progress = Callable[[str], None]
 

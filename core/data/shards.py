@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from autoresearch.core.data.documents import Documents
-from autoresearch.core.data.storage import write_file
 from autoresearch.core.errors import DataError
+from autoresearch.core.files import write_file
 
 MAGIC = b"ARSHARD\n"
 VERSION = 1

@@ -14,6 +14,7 @@ from typing import Any
 
 from autoresearch.core.errors import PrerequisiteError, TrialError
 from autoresearch.core.events import Event, Observer, from_json
+from autoresearch.core.files import write_text
 from autoresearch.core.fleet.cluster import (
     Cluster,
     NodeLost,
@@ -30,7 +31,6 @@ from autoresearch.core.fleet.membership import Member, Membership
 from autoresearch.core.fleet.node import TrialJob
 from autoresearch.core.fleet.shipping import CorpusRef
 from autoresearch.core.fleet.status import FleetStatus, FleetStatusWriter
-from autoresearch.core.store.exports import write_text
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox.levels import STRENGTH
 from autoresearch.core.trial.supervisor import TrialCancelled

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from autoresearch.core.store.exports import write_text
+from autoresearch.core.files import write_text
 
 NAME = "fleet.json"
 CHANGED_SECONDS = 1.0

@@ -8,12 +8,12 @@ What a run has come to, as the objects that `--json` prints.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from autoresearch.core.files import write_text
 from autoresearch.core.store.git import branch_name
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
@@ -38,16 +38,6 @@ def _field(text: str) -> str:
     """In one line. One that begins with a quote would open a quoted field for most readers, pandas among them."""
     words = " ".join(text.split())
     return '"' + words.replace('"', '""') + '"' if words.startswith('"') else words
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old text or the new one, never half."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 RESULTS, BEST_TRAIN = "results.tsv", "best_train.py"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from autoresearch import backends, core
 from autoresearch.core.data.manifest import MANIFEST, Manifest, Prepared
-from autoresearch.core.data.storage import sha256_of
 from autoresearch.core.errors import ArError, IntegrityError
+from autoresearch.core.files import sha256_of
 
 if TYPE_CHECKING:
     from autoresearch.core.store.ledger import Ledger

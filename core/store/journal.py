@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoresearch.core.files import write_file
+
 JOURNAL_NAME = "journal.jsonl"
 
 TAIL_BYTES = 65536
@@ -110,12 +112,7 @@ def last_line(path: Path) -> Line | None:
 
 def write_snapshot(path: Path, number: int, writes: Sequence[Write]) -> None:
     """A new journal of one line that holds everything, in one step."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as file:
-        file.write(_line(number, writes))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_file(path, [_line(number, writes)])
 
 
 def _line(number: int, writes: Sequence[Write]) -> bytes:

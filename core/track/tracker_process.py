@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.process_group import kill_group
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.track.tracker import TrackedRun
@@ -84,9 +84,7 @@ class TrackerProcess:
         except subprocess.TimeoutExpired:
             self._fail(f"it has not taken everything in {PATIENCE_SECONDS:g} s")
         # Libraries start processes of their own (wandb a service, trackio a server): they must not outlive the loop.
-        with contextlib.suppress(OSError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait()
+        kill_group(self._child)
         for thread in self._threads:
             thread.join(max(end - time.monotonic(), 1.0))
 

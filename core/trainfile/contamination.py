@@ -28,7 +28,7 @@ UNPACKED_LIMIT = 2**20
 """Bytes that all literals together may come to, in every way to read them."""
 
 
-def check_copied(source: str, prepared: Prepared, vocab: int) -> None:
+def check_contamination(source: str, prepared: Prepared, vocab: int) -> None:
     """Raises `SourceFault` with the line of the literal that holds most of the val or test text. The source parses."""
     literals = {place: blob for place, blob in _literals(ast.parse(source)) if len(blob) >= ALLOWED_BYTES}
     if not literals:

@@ -24,6 +24,7 @@ import numpy as np
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError
+from autoresearch.core.files import write_text
 from autoresearch.core.trial.request import AuditResult
 
 POSITIONS = math.ceil(math.log(0.01) / math.log(0.99))
@@ -230,9 +231,7 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
 def write_tolerance(path: Path, key: str, value: Tolerance) -> None:
     """Add or replace one entry, whole or not at all."""
     entries = {name: vars(known) for name, known in {**read_tolerances(path), key: value}.items()}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(entries, indent=2) + "\n")
 
 
 def note_baseline(path: Path, key: str, outcome: AuditResult, precision: str) -> None:

@@ -23,9 +23,9 @@ from filelock import FileLock
 
 from autoresearch.core.events import Compiling, Message
 from autoresearch.core.trial.child.channel import Compiled
-from autoresearch.core.trial.context import Setting
-from autoresearch.core.trial.evaluation import SEPARATE
+from autoresearch.core.trial.context import TrialContext
 from autoresearch.core.trial.processes import TrialEnded
+from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
 
 CACHE_LIMIT_BYTES = 512 * 2**20
 FILES_LIMIT = 20_000
@@ -56,39 +56,39 @@ class Found:
                 copy_files(self.folder / place, work / place)
 
 
-def incumbents_cache(setting: Setting, places: Sequence[str]) -> Found | None:
+def incumbents_cache(context: TrialContext, places: Sequence[str]) -> Found | None:
     """The cache of the source that the request names, made now if it is not there; None where nothing is carried.
 
     `places` are the folders, relative to a child's work folder, in which the backend's framework keeps its caches.
     """
-    carried, seconds = setting.request.carried, setting.request.budget.train_seconds
-    if not places or carried is None or setting.sandbox.level not in SEPARATE:
+    carried, seconds = context.request.carried, context.request.budget.train_seconds
+    if not places or carried is None or context.sandbox.level not in ISOLATING_LEVELS:
         return None
     mark = hashlib.sha256(f"{seconds} {carried.source}".encode()).hexdigest()[:16]
     folder = carried.folder / mark
     carried.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(carried.folder / "lock"):  # of several trials at once, one makes it
         if not folder.is_dir():
-            _make(setting, carried.source, folder, places)
+            _make(context, carried.source, folder, places)
     return Found(folder, places)
 
 
-def _make(setting: Setting, source: str, folder: Path, places: Sequence[str]) -> None:
+def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str]) -> None:
     """Compile in a child and keep what it leaves; an empty folder when it fails, so that it is not tried again."""
-    setting.record.event(Compiling())
-    setting.record.log(b"compiling the incumbent's train file on random tokens\n")
-    launch = setting.launch("compile", {"budget_seconds": setting.request.budget.train_seconds}, ())
+    context.record.event(Compiling())
+    context.record.log(b"compiling the incumbent's train file on random tokens\n")
+    launch = context.launch("compile", {"budget_seconds": context.request.budget.train_seconds}, ())
     (launch.work / "train.py").write_text(source, encoding="utf-8")
-    child = setting.watch.start(launch)
-    limit = time.monotonic() + setting.request.budget.startup_seconds
+    child = context.processes.start(launch)
+    limit = time.monotonic() + context.request.budget.startup_seconds
     said: list[Message] = []
     try:
         while not said and child.returncode() is None and time.monotonic() < limit:
-            said += [message for _, message in setting.watch.step(limit) if isinstance(message, Compiled)]
+            said += [message for _, message in context.processes.step(limit) if isinstance(message, Compiled)]
     except TrialEnded:
         pass  # it took more than a child may; the trial itself has not begun
     finally:
-        said += setting.watch.end(child)
+        said += context.processes.end(child)
     temporary = folder.with_suffix(".new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

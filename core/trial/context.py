@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.trial.child.channel import Failed
-from autoresearch.core.trial.peak import known_peak
-from autoresearch.core.trial.processes import Child, Launch, TrialEnded, Watch, died_how, worker_argv
+from autoresearch.core.trial.device import known_peak
+from autoresearch.core.trial.processes import Child, Launch, ProcessSupervisor, TrialEnded, how_it_ended, worker_argv
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import AuditResult, ProfileResult, TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox.levels import Sandbox
@@ -84,7 +84,7 @@ class Measurements:
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrialContext:
     """One trial on its way."""
 
     request: TrialRequest
@@ -93,7 +93,7 @@ class Setting:
     environment: Mapping[str, str]
     sandbox: Sandbox
     record: Record
-    watch: Watch
+    processes: ProcessSupervisor
     facts: Measurements = field(default_factory=Measurements)
 
     def inside(self, role: str, name: str) -> str:
@@ -141,4 +141,4 @@ def failure(failed: Failed) -> TrialEnded:
 
 def gone(child: Child) -> TrialEnded:
     """A child that ended without saying why."""
-    return TrialEnded("crash", f"the {child.role} process {died_how(child.returncode() or 0)}; see run.log")
+    return TrialEnded("crash", f"the {child.role} process {how_it_ended(child.returncode() or 0)}; see run.log")

@@ -1,7 +1,14 @@
-"""What a backend computes on and how fast it multiplies, asked in a child: the parent never imports a framework."""
+"""What a backend computes on, and how fast it multiplies matrices.
+
+A child imports the framework and answers; the parent never imports one. The data folder keeps what `ar bench` has
+measured here, as the yardstick of devices that no data sheet is known for.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -9,20 +16,27 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.backends.contract import Device
+from autoresearch.core.config import data_dir
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.events import DeviceFound, Message
+from autoresearch.core.files import write_text
 from autoresearch.core.trial.child.channel import Failed, Peak, PeaksDone
-from autoresearch.core.trial.processes import Child, Launch, died_how, worker_argv
+from autoresearch.core.trial.processes import Child, Launch, how_it_ended, worker_argv
 from autoresearch.core.trial.sandbox.environment import load_runtime
 
 PROBE_SECONDS = 120.0
-"""A cold import of a framework from a slow disk takes tens of seconds."""
+"""Longest wait for a device, in seconds: a cold import of a framework from a slow disk takes tens of them."""
 PEAK_SECONDS = 60.0
-"""For measuring the products, once the framework is there."""
+"""Longest time for measuring matrix products, in seconds, once the framework is there."""
+PEAKS_FILE = "peaks.json"
+"""Name of the file in the data folder with what was measured: {device: {precision: FLOP/s}}."""
+
+
+# ---- asking a child
 
 
 def probe_device(backend: str) -> Device:
-    """Import the backend's framework in a child and say what it found.
+    """Import the backend's framework in a child, and return the device that it found.
 
     Raises `PrerequisiteError` when the backend cannot run here.
     """
@@ -31,9 +45,9 @@ def probe_device(backend: str) -> Device:
 
 
 def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
-    """The device, and its fastest square matrix products in FLOP/s by precision, "fp32" and "bf16".
+    """Return the device, and FLOP/s of its fastest square matrix products by precision, "fp32" and "bf16".
 
-    Takes ten seconds or so. Raises `PrerequisiteError` when the backend cannot run here.
+    This takes about ten seconds. Raises `PrerequisiteError` when the backend cannot run here.
     """
     device: Device | None = None
     peaks: dict[str, float] = {}
@@ -49,7 +63,7 @@ def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
 
 
 def _ask(backend: str, job: Mapping[str, Any], seconds: float) -> Iterator[Message]:
-    """Yield what a child says that runs no train file, until the caller has heard enough."""
+    """Yield the messages of a child that runs no train file, until the caller has heard enough."""
     environment = dict(load_runtime(backend).launch_environment())
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -66,7 +80,7 @@ def _messages(child: Child, backend: str, seconds: float) -> Iterator[Message]:
     deadline = time.monotonic() + seconds
     said = b""
     while time.monotonic() < deadline:
-        ended = child.returncode() is not None
+        ended = child.returncode() is not None  # asked before reading, so that nothing it said last is missed
         said += child.read(child.log_fd) or b""
         for message in child.parse(child.read(child.events_fd) or b""):
             if isinstance(message, Failed):
@@ -74,7 +88,48 @@ def _messages(child: Child, backend: str, seconds: float) -> Iterator[Message]:
                 raise PrerequisiteError(f"the {backend} backend does not start: {words}")
             yield message
         if ended:
-            last = said.decode(errors="replace").strip().splitlines()[-1:] or [died_how(child.returncode() or 0)]
+            last = said.decode(errors="replace").strip().splitlines()[-1:] or [how_it_ended(child.returncode() or 0)]
             raise PrerequisiteError(f"the {backend} backend does not start: {last[0]}")
         time.sleep(0.01)
     raise PrerequisiteError(f"the {backend} backend did not answer within {seconds:g} s")
+
+
+# ---- what was measured here
+
+
+def known_peak(device: Device, folder: Path | None = None) -> float | None:
+    """Return FLOP/s in the device's working precision: the data sheet's, else what was measured here, else None."""
+    return device.peak_flops or read_peaks(device, folder).get(device.precision)
+
+
+def read_peaks(device: Device, folder: Path | None = None) -> dict[str, float]:
+    """Return FLOP/s by precision as measured on this device, with this framework and as many cores; else nothing.
+
+    A file that cannot be read counts as none: what rests on it is shown, and decides nothing.
+    """
+    try:
+        known = json.loads(((folder or data_dir()) / PEAKS_FILE).read_text(encoding="utf-8"))
+        peaks = {str(name): float(flops) for name, flops in known[_key(device)].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return {name: flops for name, flops in peaks.items() if math.isfinite(flops) and flops > 0}
+
+
+def write_peaks(device: Device, peaks: Mapping[str, float], folder: Path | None = None) -> None:
+    """Remember FLOP/s by precision as measured on this device. Raises `OSError`."""
+    path = (folder or data_dir()) / PEAKS_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        known = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    write_text(path, json.dumps({**known, _key(device): dict(peaks)}, indent=2) + "\n")
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _key(device: Device) -> str:
+    return f"{device.name} / {device.framework} / {cores()} cores"

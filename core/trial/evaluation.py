@@ -29,30 +29,33 @@ from autoresearch.core.events import Audited, Message, Scored, Scoring
 from autoresearch.core.trial import audit, evaluation
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
-from autoresearch.core.trial.context import WEIGHTS, Setting, failure, gone
-from autoresearch.core.trial.processes import Child, TrialEnded, Watch
+from autoresearch.core.trial.context import WEIGHTS, TrialContext, failure, gone
+from autoresearch.core.trial.processes import Child, ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.request import FIRST_ANSWER_SECONDS
+from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
 from autoresearch.core.trial.weights import WeightsFault, copy_weights
 
 
 class Exchange:
     """Sends and receives as far as it goes without waiting."""
 
-    def __init__(self, watch: Watch, sock: socket.socket, payloads: Iterable[bytes], expected: int) -> None:
+    def __init__(
+        self, processes: ProcessSupervisor, sock: socket.socket, payloads: Iterable[bytes], expected: int
+    ) -> None:
         """`expected` counts float32 numbers over all answers."""
         self.answer = np.empty(expected, dtype=np.float32)
         self.expected = expected * 4
         self.received = 0
         self._view = self.answer.data.cast("B")
-        self._watch, self._sock = watch, sock
+        self._processes, self._sock = processes, sock
         self._payloads = iter(payloads)
         self._sending = memoryview(b"")
         sock.setblocking(False)
         # Two registrations of one socket: a selector takes each descriptor once, and sending ends before receiving.
         self._out: socket.socket | None = sock.dup()
         self._in: socket.socket | None = sock
-        watch.listen(self._out, selectors.EVENT_WRITE, self._send)
-        watch.listen(self._in, selectors.EVENT_READ, self._receive)
+        processes.listen(self._out, selectors.EVENT_WRITE, self._send)
+        processes.listen(self._in, selectors.EVENT_READ, self._receive)
 
     @property
     def complete(self) -> bool:
@@ -87,13 +90,13 @@ class Exchange:
 
     def _stop_sending(self) -> None:
         if self._out is not None:
-            self._watch.ignore(self._out)
+            self._processes.ignore(self._out)
             self._out.close()
             self._out = None
 
     def _stop_receiving(self) -> None:
         if self._in is not None:
-            self._watch.ignore(self._in)
+            self._processes.ignore(self._in)
             self._in = None
 
 
@@ -104,14 +107,14 @@ BEGIN = struct.Struct("<Q")
 class Scorer:
     """Started when it is made; `load`, then `answer`, then `close`."""
 
-    def __init__(self, setting: Setting, role: str) -> None:
-        self._setting = setting
+    def __init__(self, context: TrialContext, role: str) -> None:
+        self._context = context
         self._socket, far = socket.socketpair()
-        job = {"score_rows": setting.request.score_rows, "rows_fd": far.fileno()}
+        job = {"score_rows": context.request.score_rows, "rows_fd": far.fileno()}
         try:
-            launch = setting.launch(role, job, (far.fileno(),))
+            launch = context.launch(role, job, (far.fileno(),))
             self._work = launch.work
-            self._child = setting.watch.start(launch)
+            self._child = context.processes.start(launch)
         except BaseException:
             self._socket.close()
             raise
@@ -124,14 +127,14 @@ class Scorer:
         Raises `WeightsFault` when the weights are not those that were frozen, `TrialEnded` when the model fails.
         """
         copy_weights(weights, self._work / WEIGHTS, sha256=sha256)
-        self._setting.record.renew_source(self._work)
+        self._context.record.renew_source(self._work)
         try:
             self._socket.sendall(BEGIN.pack(count))
         except (BrokenPipeError, ConnectionResetError):
             pass  # it is gone, and its last words say why
-        allowance = self._setting.request.budget.startup_seconds
+        allowance = self._context.request.budget.startup_seconds
         limit = time.monotonic() + allowance
-        while not self._ready(self._setting.watch.step(limit)):
+        while not self._ready(self._context.processes.step(limit)):
             if time.monotonic() > limit:
                 raise TrialEnded("timeout", f"the {self._child.role} child was not ready within {allowance:g} s")
             self._check_alive()
@@ -143,13 +146,13 @@ class Scorer:
 
         The first answer may take as long as compiling takes; for the rest see `Budget.scoring_allowance`.
         """
-        rows = self._setting.request.score_rows
-        exchange = Exchange(self._setting.watch, self._socket, payloads, count * rows * width)
+        rows = self._context.request.score_rows
+        exchange = Exchange(self._context.processes, self._socket, payloads, count * rows * width)
         seconds, told = FIRST_ANSWER_SECONDS, 0
         limit = time.monotonic() + seconds
         try:
             while not exchange.complete:
-                self._ready(self._setting.watch.step(limit))
+                self._ready(self._context.processes.step(limit))
                 done = exchange.received * count // exchange.expected
                 if done and not told:
                     seconds = self._allowance((count - done) * rows)
@@ -168,18 +171,18 @@ class Scorer:
 
     def _allowance(self, rows: int) -> float:
         """Seconds for so many rows, by the speed of the training."""
-        request, facts = self._setting.request, self._setting.facts
+        request, facts = self._context.request, self._context.facts
         speed = facts.tokens / facts.train_seconds if facts.tokens and facts.train_seconds else None
         return request.budget.scoring_allowance(rows * request.eval_seq_len, speed)
 
     def close(self) -> None:
         """End the process."""
         self._socket.close()
-        self._setting.watch.end(self._child)
+        self._context.processes.end(self._child)
 
     def _check_alive(self) -> None:
         if self._child.returncode() is not None:
-            self._ready(self._setting.watch.step(time.monotonic()))
+            self._ready(self._context.processes.step(time.monotonic()))
             raise gone(self._child)
 
     def _ready(self, messages: Sequence[tuple[Child, Message]]) -> bool:
@@ -197,29 +200,27 @@ LEAD_SECONDS = 20.0
 """Before the deadline the two processes are started: an import at a lower priority takes its time on busy cores."""
 LEAD_SHARE = 0.5
 """Of the budget, where it is short."""
-SEPARATE = ("bubblewrap", "landlock")
-"""Isolation levels at which a train child can neither write to nor trace another process of the trial."""
 
 
 class Evaluation:
     """Scores and audits one trial."""
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+    def __init__(self, context: TrialContext) -> None:
+        self._context = context
         self._ready: dict[str, Scorer] = {}
 
     @property
     def lead_seconds(self) -> float:
         """How long before the deadline `get_ready` is to be called."""
-        return min(LEAD_SECONDS, LEAD_SHARE * self._setting.request.budget.train_seconds)
+        return min(LEAD_SECONDS, LEAD_SHARE * self._context.request.budget.train_seconds)
 
     def get_ready(self) -> None:
         """Start what may be needed, where that is safe."""
-        if self._setting.sandbox.level not in SEPARATE:
+        if self._context.sandbox.level not in ISOLATING_LEVELS:
             return
-        for role in ("score", "audit") if self._setting.request.audit else ("score",):
+        for role in ("score", "audit") if self._context.request.audit else ("score",):
             if role not in self._ready:
-                self._ready[role] = Scorer(self._setting, role)
+                self._ready[role] = Scorer(self._context, role)
 
     def close(self) -> None:
         """End what was started and not used."""
@@ -228,16 +229,16 @@ class Evaluation:
 
     def score(self, weights: Path, sha256: str) -> None:
         """Fill in `val_bpb` and the audit. Raises `TrialEnded` when the score is no score."""
-        request, facts = self._setting.request, self._setting.facts
+        request, facts = self._context.request, self._context.facts
         started = time.monotonic()
         try:
-            scored = self._setting.prepared.scored_rows(request.split, self._setting.vocab_size, request.eval_seq_len)
+            scored = self._context.prepared.scored_rows(request.split, self._context.vocab_size, request.eval_seq_len)
             nll = self.likelihoods(scored, weights, sha256)
             bpb = evaluation.bits_per_byte(nll, scored.mask, scored.total_bytes)
-            self._setting.record.event(Scored(bpb))
+            self._context.record.event(Scored(bpb))
             if request.audit and (request.audit_below is None or bpb < request.audit_below):
                 self._audit(scored, nll, weights, sha256)
-                self._setting.record.event(Audited())
+                self._context.record.event(Audited())
             facts.val_bpb = bpb
         except (evaluation.ScoreFault, WeightsFault) as fault:
             raise TrialEnded("invalid", str(fault)) from fault
@@ -247,26 +248,26 @@ class Evaluation:
     def likelihoods(self, scored: ScoredRows, weights: Path, sha256: str) -> np.ndarray:
         """Of every token of the scored rows, float32 (N, T) in nats."""
         N, T = scored.mask.shape
-        batch = self._setting.request.score_rows
+        batch = self._context.request.score_rows
         payloads = (rows.tobytes() for rows in evaluation.row_batches(scored.rows, batch))
         count = evaluation.batch_count(N, batch)
         return self._ask("score", weights, sha256, payloads, count, T, self._progress(N)).reshape(-1, T)[:N]
 
     def _audit(self, scored: ScoredRows, nll: np.ndarray, weights: Path, sha256: str) -> None:
         """Draw, ask the other process, compare."""
-        setting, request = self._setting, self._setting.request
+        context, request = self._context, self._context.request
         share = request.audit_share or (audit.EARLY_SHARE if "audit" in self._ready else audit.COST_SHARE)
         count = audit.position_count(len(scored.rows), int(scored.mask.sum()), request.score_rows, share)
         rng = audit.entropy()
         probes = audit.draw_probes(scored.rows, scored.mask, nll, count, rng)
         batches = audit.schedule(probes, request.score_rows, rng)
-        logits = np.empty((count, setting.vocab_size), np.float32)
+        logits = np.empty((count, context.vocab_size), np.float32)
         logits[np.concatenate(batches)] = self.logits(probes.tokens, probes.positions, batches, weights, sha256)
-        outcome, wrong = audit.compare(probes, logits, _tolerance(setting))
-        setting.facts.audit = outcome
+        outcome, wrong = audit.compare(probes, logits, _tolerance(context))
+        context.facts.audit = outcome
         if wrong is not None:
             raise TrialEnded("invalid", wrong)
-        device = setting.facts.device
+        device = context.facts.device
         if request.calibrate and request.tolerances and outcome and device:
             note_baseline(request.tolerances, tolerance_key(request.backend, device), outcome, device.precision)
 
@@ -275,7 +276,7 @@ class Evaluation:
     ) -> np.ndarray:
         """Of rows uint16 (K, T) at positions int32 (K,): float32 (the rows of all batches, V), batch after batch."""
         payloads = (tokens[take].tobytes() + positions[take].tobytes() for take in batches)
-        width = self._setting.vocab_size
+        width = self._context.vocab_size
         return self._ask("audit", weights, sha256, payloads, len(batches), width, None).reshape(-1, width)
 
     def _ask(
@@ -289,7 +290,7 @@ class Evaluation:
         progress: Callable[[int], None] | None,
     ) -> np.ndarray:
         """What a process of that role answers to `count` batches; it is gone when this returns."""
-        scorer = self._ready.pop(role, None) or Scorer(self._setting, role)
+        scorer = self._ready.pop(role, None) or Scorer(self._context, role)
         try:
             scorer.load(weights, sha256, count)
             return scorer.answer(payloads, count, width, progress)
@@ -298,21 +299,21 @@ class Evaluation:
 
     def _progress(self, rows: int) -> Callable[[int], None]:
         def tell(batches: int) -> None:
-            done = min(rows, batches * self._setting.request.score_rows)
-            self._setting.record.event(Scoring(done, rows))
+            done = min(rows, batches * self._context.request.score_rows)
+            self._context.record.event(Scoring(done, rows))
 
         return tell
 
 
-def _tolerance(setting: Setting) -> audit.Tolerance:
+def _tolerance(context: TrialContext) -> audit.Tolerance:
     """What the run has calibrated for this device, or what its precision allows."""
-    device = setting.facts.device
+    device = context.facts.device
     if device is None:
         return audit.FP32
     default = audit.tolerance(device.precision)
-    if setting.request.calibrate:  # it must not be held to what an earlier baseline happened to do
+    if context.request.calibrate:  # it must not be held to what an earlier baseline happened to do
         return default
-    return read_tolerances(setting.request.tolerances).get(tolerance_key(setting.request.backend, device), default)
+    return read_tolerances(context.request.tolerances).get(tolerance_key(context.request.backend, device), default)
 
 
 NEGATIVE_TOLERANCE = 1e-3

@@ -187,7 +187,7 @@ class Child:
         self._open.close()
 
 
-def died_how(status: int) -> str:
+def how_it_ended(status: int) -> str:
     """An exit status in words."""
     if status == 128 + signal.SIGKILL:
         return "was killed (SIGKILL), most likely by the system for lack of memory"
@@ -238,7 +238,7 @@ class TrialEnded(Exception):  # noqa: N818
         self.reason = reason
 
 
-class Watch:
+class ProcessSupervisor:
     """Owns every process of a trial. Leaving it kills and reaps them all."""
 
     def __init__(
@@ -254,7 +254,7 @@ class Watch:
         self._events: list[tuple[Child, Message]] = []
         self._next_memory = self._next_said = 0.0
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ProcessSupervisor:
         return self
 
     def __exit__(

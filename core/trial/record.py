@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import TracebackType
 
 from autoresearch.core.errors import TrialError
 from autoresearch.core.events import EVENTS_FILE, Finished, Observer, TrialEvent, to_json
+from autoresearch.core.files import write_text
 from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.trial.weights import drop_weights
 
@@ -94,13 +94,8 @@ class Record:
 
     def finish(self, result: TrialResult) -> None:
         """Write result.json whole or not at all, and say that the trial is over."""
-        temporary = self.folder / "result.json.tmp"
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(result.model_dump_json(indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.folder / "result.json")
+            write_text(self.folder / "result.json", result.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise self._trouble(error) from error
         self.event(Finished(result.model_dump()))

@@ -57,7 +57,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Carried:
-    """Whose compile caches a trial is given (see core.trial.compiled)."""
+    """Whose compile caches a trial is given (see core.trial.compile_cache)."""
 
     source: str
     """The incumbent's train file."""
@@ -96,7 +96,7 @@ class TrialRequest:
     weights_limit_mb: int = 8192
     """The largest file that the child may write."""
     tolerances: Path | None = None
-    """The run's calibrated tolerances of the audit (see core.trial.calibration); None takes the defaults."""
+    """The run's calibrated tolerances of the audit (see core.trial.audit); None takes the defaults."""
     calibrate: bool = False
     """Whether this is the honest baseline, whose audit widens what `tolerances` holds for later trials."""
     profile: bool = False

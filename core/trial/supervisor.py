@@ -8,14 +8,14 @@ import time
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.events import Observer
-from autoresearch.core.trainfile.contamination import check_copied
+from autoresearch.core.trainfile.contamination import check_contamination
 from autoresearch.core.trainfile.gate import check_gate
 from autoresearch.core.trainfile.source_check import SourceFault, check_source
 from autoresearch.core.trial import training
 from autoresearch.core.trial.compile_cache import incumbents_cache
-from autoresearch.core.trial.context import Measurements, Setting
+from autoresearch.core.trial.context import Measurements, TrialContext
 from autoresearch.core.trial.evaluation import Evaluation
-from autoresearch.core.trial.processes import TrialCancelled, TrialEnded, Watch
+from autoresearch.core.trial.processes import ProcessSupervisor, TrialCancelled, TrialEnded
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox.environment import child_variables, load_runtime
@@ -58,7 +58,7 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         vocab_size = check_source(request.source, prepared.vocabularies)
         if request.gate:
             check_gate(request.source)
-        check_copied(request.source, prepared, vocab_size)
+        check_contamination(request.source, prepared, vocab_size)
     except SourceFault as fault:
         raise TrialEnded("invalid", str(fault)) from fault
     prepared.quick_check(vocab_size)
@@ -66,13 +66,15 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     sandbox = open_sandbox(request.isolation, (prepared.folder.absolute(), record.folder))
     facts.isolation = sandbox.level
     disk_limit_mb = DISK_SHARE * request.weights_limit_mb
-    with Watch(record, memory_limit_mb=request.memory_limit_mb, disk_limit_mb=disk_limit_mb, cancel=cancel) as watch:
+    with ProcessSupervisor(
+        record, memory_limit_mb=request.memory_limit_mb, disk_limit_mb=disk_limit_mb, cancel=cancel
+    ) as processes:
         environment = child_variables(runtime.launch_environment(), request.environment)
-        setting = Setting(request, vocab_size, prepared, environment, sandbox, record, watch, facts)
-        cache = incumbents_cache(setting, runtime.compile_caches())
-        evaluation = Evaluation(setting)
+        context = TrialContext(request, vocab_size, prepared, environment, sandbox, record, processes, facts)
+        cache = incumbents_cache(context, runtime.compile_caches())
+        evaluation = Evaluation(context)
         try:
-            weights, sha256 = training.train(setting, evaluation.get_ready, evaluation.lead_seconds, cache)
+            weights, sha256 = training.train(context, evaluation.get_ready, evaluation.lead_seconds, cache)
             evaluation.score(weights, sha256)
         finally:
             evaluation.close()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
-import signal
 import subprocess
 import threading
 import time
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.params import option
+from autoresearch.core.process_group import kill_group
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.track.tracker import tracker_names
 
@@ -162,9 +161,7 @@ def run_command(command: str, environ: Mapping[str, str], timeout_seconds: float
     try:
         code = process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_group(process)
         return f"has not ended after {timeout_seconds:g} s and was killed"
     listener.join(min(1.0, max(end - time.monotonic(), 0.1)))
     if code == 0:

@@ -31,7 +31,7 @@ NICENESS = 5
 trial would wait for it."""
 
 
-def import_early(backend: str, path: str) -> threading.Thread:
+def preimport(backend: str, path: str) -> threading.Thread:
     """Begin to import the backend's runtime and the packages that the train file names; the file itself is not run.
 
     Only what any train file may import is imported, and a failure is left to the real import. The thread's priority
@@ -73,7 +73,7 @@ def _import(names: list[str]) -> None:
 def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
     """Import, wait for the parent's word, build the model, load the frozen weights, answer every batch."""
     with socket.socket(fileno=job["rows_fd"]) as rows:
-        imports = import_early(job["backend"], job["source"])
+        imports = preimport(job["backend"], job["source"])
         (batches,) = _receive(rows, np.uint64, (1,))
         imports.join()
         runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")

@@ -46,6 +46,8 @@ SHARED_MEMORY_BYTES = 2**28
 """Of /dev/shm: files there are memory that no process is charged for. What the frameworks share fits."""
 STRENGTH: dict[IsolationLevel, int] = {"process": 0, "seatbelt": 1, "landlock": 1, "bubblewrap": 2}
 """`seatbelt` and `landlock` are what two systems have of the same kind."""
+ISOLATING_LEVELS: tuple[IsolationLevel, ...] = ("bubblewrap", "landlock")
+"""Levels at which a train child can neither write to nor trace another process of the trial."""
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
 
 

@@ -13,7 +13,7 @@ import pytest
 from autoresearch import backends
 from autoresearch.backends import names
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trainfile.contamination import check_copied
+from autoresearch.core.trainfile.contamination import check_contamination
 from autoresearch.core.trainfile.source_check import SourceFault
 
 
@@ -41,30 +41,32 @@ WAYS = {
 def test_text_is_found(way: str, text: bytes, prepared: Prepared) -> None:
     source = f'"""A train file."""\n\nsmuggled = {WAYS[way](text)}\n'
     with pytest.raises(SourceFault, match=r"line 3 of train\.py: literals hold \d+ bytes of the held-out text \(val\)"):
-        check_copied(source, prepared, 512)
+        check_contamination(source, prepared, 512)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_tokens_are_found(split: str, prepared: Prepared) -> None:
     rows = prepared.scored_rows(split, 512, 256).rows  # type: ignore[arg-type]
     with pytest.raises(SourceFault, match="held-out text"):
-        check_copied(f"table = {rows[:4].ravel().tolist()}\n", prepared, 512)
+        check_contamination(f"table = {rows[:4].ravel().tolist()}\n", prepared, 512)
     with pytest.raises(SourceFault, match="held-out text"):
-        check_copied(f"table = bytes.fromhex('{np.ascontiguousarray(rows[:8]).tobytes().hex()}')\n", prepared, 512)
+        check_contamination(
+            f"table = bytes.fromhex('{np.ascontiguousarray(rows[:8]).tobytes().hex()}')\n", prepared, 512
+        )
 
 
 @pytest.mark.parametrize("backend", names())
 def test_the_real_train_files_carry_none(backend: str, prepared: Prepared) -> None:
     train_file = Path(next(iter(backends.__path__))) / backend / "train.py"
-    check_copied(train_file.read_text(encoding="utf-8"), prepared, 512)
+    check_contamination(train_file.read_text(encoding="utf-8"), prepared, 512)
 
 
 def test_a_short_quotation_and_long_indentation_are_no_copy(text: bytes, prepared: Prepared) -> None:
     quotation, blanks = text[:200].decode(), " " * 4000
-    check_copied(f'"""{"x" * 400} ."""\nquoted = {quotation!r}\nblank = {blanks!r}\n', prepared, 512)
+    check_contamination(f'"""{"x" * 400} ."""\nquoted = {quotation!r}\nblank = {blanks!r}\n', prepared, 512)
 
 
 def test_a_compressed_bomb_is_refused(prepared: Prepared) -> None:
     bomb = zlib.compress(bytes(2**26), 9)
     with pytest.raises(SourceFault, match=r"unpack to \d+ bytes or more; the limit is"):
-        check_copied(f"bomb = {bomb!r}\n", prepared, 512)
+        check_contamination(f"bomb = {bomb!r}\n", prepared, 512)

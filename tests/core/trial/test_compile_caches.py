@@ -12,9 +12,8 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.events import Event, Spawned
 from autoresearch.core.trial import compile_cache
 from autoresearch.core.trial.compile_cache import copy_files, worth_carrying
-from autoresearch.core.trial.evaluation import SEPARATE
 from autoresearch.core.trial.request import Carried, TrialResult
-from autoresearch.core.trial.sandbox.levels import best_level
+from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS, best_level
 from autoresearch.core.trial.supervisor import run_trial
 
 COMPILES = """
@@ -44,7 +43,9 @@ def logits(model, tokens):
 """
 SOURCE = f"{NULL_SOURCE}\n\n{COMPILES}\n"
 
-pytestmark = pytest.mark.skipif(best_level() not in SEPARATE, reason="caches are carried only where children are apart")
+pytestmark = pytest.mark.skipif(
+    best_level() not in ISOLATING_LEVELS, reason="caches are carried only where children are apart"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -320,7 +320,7 @@ def test_a_folder_that_cannot_be_made_is_a_trial_error(prepared: Prepared, tmp_p
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("name", ["run.log", "events.jsonl", "result.json.tmp"])
+@pytest.mark.parametrize("name", ["run.log", "events.jsonl", "result.json.partial"])
 def test_a_full_disk_is_a_trial_error(prepared: Prepared, tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/dev/full")
     with pytest.raises(TrialError, match="No space left on device"):

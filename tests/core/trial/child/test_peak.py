@@ -8,7 +8,7 @@ import pytest
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.trial.child.peak import best
-from autoresearch.core.trial.peak import known_peak, read_peaks, write_peaks
+from autoresearch.core.trial.device import known_peak, read_peaks, write_peaks
 from autoresearch.core.trial.weights import flops_per_token
 
 CPU = Device("cpu", "a processor", None, "bf16", "torch 2")

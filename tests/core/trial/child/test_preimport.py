@@ -14,10 +14,9 @@ from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.events import Event, Frozen, Spawned
-from autoresearch.core.trial.child.score import import_early, named_packages
-from autoresearch.core.trial.evaluation import SEPARATE
+from autoresearch.core.trial.child.score import named_packages, preimport
 from autoresearch.core.trial.request import Budget, TrialResult
-from autoresearch.core.trial.sandbox.levels import levels
+from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS, levels
 from autoresearch.core.trial.supervisor import run_trial
 from autoresearch.core.trial.weights import WeightsFault, copy_weights
 
@@ -39,7 +38,7 @@ def trial(prepared: Prepared, folder: Path, addition: str = "", **changes: Any) 
     return result, names, frozen[0]
 
 
-@pytest.mark.parametrize("level", [level for level in SEPARATE if level in AVAILABLE])
+@pytest.mark.parametrize("level", [level for level in ISOLATING_LEVELS if level in AVAILABLE])
 def test_where_processes_are_kept_apart_they_start_before_training_ends(
     prepared: Prepared, tmp_path: Path, level: str
 ) -> None:
@@ -79,7 +78,7 @@ def test_only_what_a_train_file_may_import_is_imported_early(tmp_path: Path) -> 
     path.write_text("import fractions, wave\nfrom statistics import mean\nimport subprocess\nraise SystemExit\n")
     assert named_packages(str(path)) == ["fractions", "statistics"]
     sys.modules.pop("fractions", None)
-    import_early("null", str(path)).join()
+    preimport("null", str(path)).join()
     assert "fractions" in sys.modules
     path.write_text("import this is no python")
     assert named_packages(str(path)) == []
