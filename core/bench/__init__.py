@@ -1,1 +1,1 @@
-"""How fast a backend is here, and two backends side by side: real trials, taken apart."""
+"""Measure how fast a backend is on this machine, and compare two backends, by real trials and their parts."""

@@ -1,4 +1,4 @@
-"""A trial taken apart by its recorded events: where its seconds went, and its curve."""
+"""Take a trial apart by its recorded events: the seconds of each part, and its loss curve."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ Events = Sequence[TrialEvent]
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Seconds. All parts together are the trial."""
+    """The parts of a trial in seconds. Their sum is the whole trial."""
 
     start_up: float
-    """To the first real batch: import, build, warm-up."""
+    """Start of the trial to the first real batch: import, build, warm-up."""
     training: float
     """First batch to the end of `train`."""
     freezing: float
-    """Weights written, checked and out of the train child's reach; the child and the feeder gone."""
+    """End of `train` until the weights are checked and out of the train child's reach. Child and feeder end meanwhile."""
     scoring: float
     audit: float
-    """0 without an audit."""
+    """0 for a trial that was not audited."""
     ending: float
 
     @property
     def outside(self) -> float:
-        """What is not training."""
+        """Seconds that are not training."""
         return self.start_up + self.freezing + self.scoring + self.audit + self.ending
 
 
 @dataclass(frozen=True)
 class LossCurve:
-    """Points of the live curve. The loss is what the train file logs; seconds and tokens are the core's."""
+    """Points of a training curve. The train file logs the loss; seconds and tokens are measured by the core."""
 
     seconds: list[float]
-    """Since the first batch."""
+    """Seconds since the first batch."""
     tokens: list[float]
     loss: list[float]
 
 
 def take_apart(events: Events) -> Anatomy:
-    """The parts of a trial that went well. Raises `ValueError` naming the event that is missing."""
+    """Compute the parts of a trial that ended well. Raises `ValueError`, which names the missing event."""
     first, trained, frozen = (_time(events, kind) for kind in (FirstBatch, Trained, Frozen))
     scored, finished = _time(events, Scored), _time(events, Finished)
     audited = _time(events, Audited) if any(isinstance(event, Audited) for event in events) else scored
@@ -64,7 +64,7 @@ def take_apart(events: Events) -> Anatomy:
 
 
 def curve_of(events: Events) -> LossCurve:
-    """The training curve; tokens by the feeder's count, between whose reports they are interpolated."""
+    """Build the training curve. Tokens are interpolated between the feeder's reports."""
     start = _time(events, FirstBatch)
     counted = [(one.t or 0.0, float(one.tokens)) for one in events if isinstance(one, FeedProgress | FeedEnded)]
     times, tokens = zip(*[(start, 0.0), *counted], strict=True)

@@ -1,4 +1,4 @@
-"""Two backends on the same work, in turn, so that a machine that slows down slows both."""
+"""Compare two backends on the same work. They take turns, so that a machine that slows down slows both."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
 
 TAIL = 0.1
-"""Of a curve's tokens, at its end: the loss is averaged over them where two are compared."""
+"""Share of a curve's tokens, at its end, over which the loss is averaged for the comparison."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both sides, and what they have in common."""
+    """The measurements of two backends and their comparison."""
 
     sides: tuple[BackendMeasurement, BackendMeasurement]
     parity: Parity
     equal_tokens: float
-    """As many as the slower side saw in its shortest trial."""
+    """Number of tokens that the slower side saw in its shortest trial."""
     losses: tuple[float, float]
-    """Training loss of each side there. The schedules follow the time that is left, not the tokens: where the faster
-    side has seen as many, its learning rates are still high."""
+    """Training loss of each side after `equal_tokens`. Schedules follow the remaining time, not the tokens, so the
+    faster side's learning rates are still high at this point."""
 
     def as_json(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the object that --json prints."""
         names = [side.backend for side in self.sides]
         return {
             "backends": {side.backend: side.as_json() for side in self.sides},
@@ -54,7 +54,10 @@ def compare(
     tell: Tell,
     cancel: threading.Event,
 ) -> Comparison:
-    """Measure both. Raises `TrialError` when a trial does not end well."""
+    """Measure both backends, one trial each per seed. Raises `TrialError` when a trial does not end well.
+
+    `seconds` is the training time of a trial; `tell` is called with a line for each step.
+    """
     tell("parity: the same weights and batches through both")
     parity = find_parity(works, prepared, cancel)
     peaks = []
@@ -77,9 +80,9 @@ def compare(
 
 
 def loss_at(side: BackendMeasurement, tokens: float) -> float:
-    """The mean over the side's trials of the loss just before so many tokens, between points on a straight line.
+    """Average a side's loss over its trials and over the last TAIL of `tokens` tokens. NaN without points.
 
-    NaN without points.
+    Between two points of a curve the loss is interpolated linearly.
     """
     places = np.linspace((1 - TAIL) * tokens, tokens, 11)
     curves = [curve for curve in side.curves if curve.tokens]

@@ -1,4 +1,4 @@
-"""One backend measured: the peak of its products, and real trials set against it."""
+"""Measure one backend: the peak speed of its matrix products, and real trials compared with it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 WAIT_SECONDS = 0.2
 LABELS = ("backend", "preset", "seed", "precision", "hardware", "isolation")
-"""Fields of a row that are no figures."""
+"""Fields of a row that are not figures."""
 
 
 class Hardware(BaseModel):
-    """What a figure was measured on: it means nothing without."""
+    """The machine that a figure was measured on. Figures of different machines do not compare."""
 
     model_config = ConfigDict(frozen=True)
     device: str
@@ -44,19 +44,19 @@ class Hardware(BaseModel):
     python: str
 
     def place(self) -> str:
-        """The device and how much of the host, in words."""
+        """Describe the device and the number of cores in words."""
         return f"{self.device}, {self.cores} core{'s' if self.cores > 1 else ''}"
 
 
-class TrialRow(BaseModel):
-    """One trial of one backend. What does not exist is None. Times are seconds."""
+class BenchRow(BaseModel):
+    """The figures of one trial of one backend. An unknown figure is None. Times are in seconds."""
 
     model_config = ConfigDict(frozen=True)
     backend: str
     preset: str
     seed: int
     precision: str
-    """What the train file computes in: "fp32" or "bf16"."""
+    """Number format of the train file's computation: "fp32" or "bf16"."""
     hardware: Hardware
     isolation: str | None
     budget: float
@@ -65,13 +65,13 @@ class TrialRow(BaseModel):
     tokens_per_second: float | None
     steps: int | None
     step_seconds: float | None
-    """Training time over the steps that the train file counts."""
+    """Training time divided by the number of steps that the train file reports."""
     flops_per_token: float | None
     claimed_flops_per_token: float | None
     mfu: float | None
-    """`flops_per_token` as the core counts them, against the measured products."""
+    """Model FLOPs utilization: `flops_per_token`, as the core counts them, times speed, over the measured peak."""
     claimed_mfu: float | None
-    """The same with the train file's own count, which adds attention."""
+    """`mfu` with the train file's own count of FLOPs, which includes attention."""
     peak_memory_mb: float | None
     peak_host_memory_mb: float | None
     start_up: float
@@ -80,36 +80,36 @@ class TrialRow(BaseModel):
     audit: float
     ending: float
     outside: float
-    """All that is not training."""
+    """Seconds of the trial that are not training."""
     outside_share: float
-    """Of the training budget."""
+    """`outside` as a share of the training budget."""
 
 
 @dataclass(frozen=True)
 class BackendMeasurement:
-    """A backend's rows and what they have in common."""
+    """The trials of one backend, and the facts that they share."""
 
     backend: str
     device: Device
     hardware: Hardware
     peak: dict[str, float]
-    """FLOP/s of the fastest square products, by precision, measured just before."""
-    rows: list[TrialRow]
+    """FLOP/s of the fastest square matrix products, by precision, measured just before the trials."""
+    rows: list[BenchRow]
     curves: list[LossCurve]
 
     @property
     def precision(self) -> str:
-        """What its train file computes in; "" without a row."""
+        """Number format of the train file's computation; "" without a row."""
         return self.rows[0].precision if self.rows else ""
 
     def median(self, name: str) -> float | None:
-        """Of a figure over all rows; None where one is missing."""
+        """Return the median of a figure over all rows. None when a row lacks it."""
         values = [getattr(row, name) for row in self.rows]
         return None if None in values else statistics.median(values)
 
     def as_json(self) -> dict[str, Any]:
-        """For --json and RESULTS."""
-        names = [name for name in TrialRow.model_fields if name not in LABELS]
+        """Return the object that --json prints and that benchmarks/RESULTS.md is made from."""
+        names = [name for name in BenchRow.model_fields if name not in LABELS]
         return {
             "backend": self.backend,
             "hardware": self.hardware.model_dump(),
@@ -122,7 +122,7 @@ class BackendMeasurement:
 
 
 def describe(device: Device) -> Hardware:
-    """The hardware fields of every row."""
+    """Collect the hardware fields of every row."""
     return Hardware(
         device=device.name,
         kind=device.kind,
@@ -137,7 +137,7 @@ def describe(device: Device) -> Hardware:
 
 
 def find_peak(backend: str) -> tuple[Device, dict[str, float]]:
-    """Measure the products and remember them for `mfu` in later trials; empty for a backend that multiplies nothing."""
+    """Measure the peak FLOP/s by precision and store it for `mfu` in later trials. Empty for the null backend."""
     device, peak = measure_peak(backend)
     if peak:
         write_peaks(device, peak)
@@ -152,8 +152,8 @@ class BackendBench:
 
     def trial(
         self, work: Work, seconds: float, seed: int, device: Device, peak: dict[str, float]
-    ) -> tuple[TrialRow, LossCurve]:
-        """One trial. Raises `TrialError` when it does not end well, `TrialCancelled` when it was stopped."""
+    ) -> tuple[BenchRow, LossCurve]:
+        """Run one trial. Raises `TrialError` when it does not end well, `TrialCancelled` when it was stopped."""
         folder = self._folder / f"{work.backend}-{seed}"
         request = work.terms(self._prepared.folder, seconds).request(work.source, folder, seed)
         result = self._run(request)
@@ -190,8 +190,8 @@ def row_of(
     seconds: float,
     device: Device,
     peak: dict[str, float],
-) -> TrialRow:
-    """A trial's row. Raises `ValueError` when an event is missing."""
+) -> BenchRow:
+    """Compute a trial's figures. Raises `ValueError` when an event is missing."""
     parts = take_apart(events)
     precision = precision_of(work, device)
     yardstick = peak.get(precision)
@@ -200,7 +200,7 @@ def row_of(
     def share(flops: float | None) -> float | None:
         return flops * speed / yardstick if flops and speed and yardstick else None
 
-    return TrialRow(
+    return BenchRow(
         backend=work.backend,
         preset=work.preset,
         seed=result.seed,
@@ -230,7 +230,7 @@ def row_of(
 
 
 def precision_of(work: Work, device: Device) -> str:
-    """What the train file computes in: its constant PRECISION, or the device's own where that says "auto"."""
+    """Read the number format from the file's constant PRECISION; "auto" means the device's own."""
     asked = read_constants(work.source).get("PRECISION", "auto")
     return str(asked) if asked in ("fp32", "bf16") else device.precision
 
@@ -239,7 +239,7 @@ Tell = Callable[[str], None]
 
 
 def measure(work: Work, bench: BackendBench, seconds: float, seeds: list[int], tell: Tell) -> BackendMeasurement:
-    """The peak, then one trial per seed."""
+    """Measure the peak, then run one trial per seed. `seconds` is the training time of a trial."""
     tell(f"{work.backend}: measuring matrix products")
     device, peak = find_peak(work.backend)
     done = []

@@ -1,4 +1,4 @@
-"""Do two backends compute the same? One file's weights through both, in float32: logits, and a few optimizer steps."""
+"""Check that two backends compute the same: logits and a few optimizer steps, in float32, from the same weights."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ from autoresearch.core.trial.supervisor import DISK_SHARE
 from autoresearch.core.trial.weights import copy_weights
 
 TRAIN_SECONDS = 2.0
-"""A little, so that no weight is what it was drawn as: where both heads are nearly zero, all logits agree."""
+"""Training time before the comparison. Right after initialization both heads are nearly zero and any logits agree."""
 ROWS = 16
-"""Compared at one position each, drawn from the whole row."""
+"""Number of rows whose logits are compared, at one random position each."""
 STEPS = 20
+"""Optimizer steps whose losses are compared."""
 STEP_TOKENS = 2048
-"""Of each step, in two micro-batches: enough to tell two optimizers apart, and seconds on a processor."""
+"""Tokens per step, in two micro-batches: enough to tell two optimizers apart, and a matter of seconds on a CPU."""
 STEPS_SECONDS = 600.0
+"""Longest wait for the steps, in seconds, after the start-up time."""
 TOKENS = "tokens.u16"
 
 Weights = tuple[Path, str]
@@ -46,26 +48,26 @@ Weights = tuple[Path, str]
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two backends are apart where they should agree. All in float32, on the same weights."""
+    """Differences between two backends where they should agree, in float32 with the same weights."""
 
     logits: float
-    """The largest difference of two logits on the same rows."""
+    """Largest absolute difference of two logits at the same positions."""
     steps: list[int]
-    """Optimizer steps after which both files said their loss."""
+    """Optimizer steps after which both files logged their loss."""
     losses: tuple[list[float], list[float]]
-    """Of those steps, on the same batches."""
+    """Each side's losses at `steps`, on the same batches."""
 
     @property
     def losses_apart(self) -> float:
-        """The largest difference of two losses, relative to the first's."""
+        """Largest difference of two losses, relative to the first side's."""
         first, second = (np.array(side) for side in self.losses)
         return float((np.abs(second - first) / np.abs(first)).max())
 
 
 def find_parity(works: tuple[Work, Work], prepared: Prepared, cancel: threading.Event) -> Parity:
-    """Train the first file a little and give its weights to both.
+    """Train the first file for TRAIN_SECONDS, give its weights to both and compare.
 
-    Raises `TrialError` when one of the two cannot do the other's work.
+    Raises `TrialError` when one of the two backends cannot run the other's work.
     """
     first, second = (changed(work, PRECISION="fp32") for work in works)
     with tempfile.TemporaryDirectory() as name:
@@ -84,21 +86,21 @@ def find_parity(works: tuple[Work, Work], prepared: Prepared, cancel: threading.
 
 
 def changed(work: Work, **constants: str | int) -> Work:
-    """The same work with other constants, as far as the file has them."""
+    """Return the work with other values for those of the constants that its file has."""
     known = read_constants(work.source)
     wanted = {name: value for name, value in constants.items() if name in known}
     return replace(work, source=write_constants(work.source, wanted)) if wanted else work
 
 
 def _trained(work: Work, prepared: Prepared, folder: Path, cancel: threading.Event) -> Weights:
-    """Weights that have left their start, out of reach of any child."""
+    """Train for TRAIN_SECONDS and copy the weights to where no child can change them."""
     with Record(folder / "train", work.source) as record, _supervisor(record, cancel) as processes:
         weights, sha256 = training.train(_context(work, prepared, record, processes), lambda: None, 0.0)
         return Path(shutil.copyfile(weights, folder / WEIGHTS)), sha256
 
 
 def _logits(work: Work, prepared: Prepared, folder: Path, weights: Weights, cancel: threading.Event) -> np.ndarray:
-    """float32 (ROWS, V), the same rows and positions for every backend."""
+    """Compute the logits, float32 (ROWS, V), at the same rows and positions for every backend."""
     scored = prepared.scored_rows("val", vocab_size_of(work.source), work.data.eval_seq_len)
     rng = np.random.default_rng(0)
     take = rng.choice(len(scored.rows), ROWS, replace=len(scored.rows) < ROWS)
@@ -112,7 +114,7 @@ def _logits(work: Work, prepared: Prepared, folder: Path, weights: Weights, canc
 def _losses(
     work: Work, prepared: Prepared, folder: Path, weights: Weights, cancel: threading.Event
 ) -> Mapping[int, float]:
-    """Loss by step, of the file's own training on the first shard's text."""
+    """Run the file's own training steps on the first shard's text, from `weights`. Returns the loss by step."""
     seq_len = read_constants(work.source).get("SEQ_LEN")
     rows = max(1, STEP_TOKENS // 2 // seq_len) if isinstance(seq_len, int) else 1
     step_tokens = 2 * rows * seq_len if isinstance(seq_len, int) else STEP_TOKENS

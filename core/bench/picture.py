@@ -1,4 +1,4 @@
-"""A comparison as a picture: speed, and the loss against tokens and against seconds."""
+"""Draw a comparison: speeds, and the loss against tokens and against seconds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def draw(comparison: Comparison, path: Path) -> None:
 
 
 def draw_speed(axes: Axes, sides: tuple[BackendMeasurement, BackendMeasurement]) -> None:
-    """Tokens a second, the median of each side's trials, with its share of the measured peak."""
+    """Draw each side's median tokens per second, labelled with its share of the measured peak."""
     for place, (side, colour) in enumerate(zip(sides, COLOURS, strict=True)):
         speed, mfu, bpb = (side.median(name) or 0.0 for name in ("tokens_per_second", "mfu", "val_bpb"))
         axes.bar(place, speed / 1000, color=colour, width=0.6)

@@ -1,4 +1,4 @@
-"""BackendMeasurement backends as a table for a person: a line per figure, a column per backend."""
+"""Format measurements as a table: a line per figure, a column per backend."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINES = (
 
 
 def table(measured: Sequence[BackendMeasurement]) -> str:
-    """Medians over the trials. With two backends, the last column is the first's figure over the second's."""
+    """Format the medians over the trials. With two backends, the last column is the first's figure over the other's."""
     rows: list[list[str]] = [["", *(one.backend for one in measured), *(["ratio"] if len(measured) == 2 else [])]]
     rows += [line("device", [one.hardware.place() for one in measured])]
     rows += [line("framework", [one.hardware.framework for one in measured])]
@@ -49,12 +49,12 @@ def table(measured: Sequence[BackendMeasurement]) -> str:
 
 
 def line(title: str, words: list[str]) -> list[str]:
-    """A line of words, which have no ratio."""
+    """Make a line of words, which has no ratio."""
     return [title, *words]
 
 
 def figures(title: str, values: Sequence[float | None], scale: float, unit: str) -> list[str]:
-    """A line of numbers; what is not known stays empty."""
+    """Make a line of numbers. An unknown one leaves its cell empty."""
     cells = ["" if value is None else f"{figure(value * scale)} {unit}".strip() for value in values]
     if len(values) == 2:
         first, second = values
@@ -63,5 +63,5 @@ def figures(title: str, values: Sequence[float | None], scale: float, unit: str)
 
 
 def figure(value: float) -> str:
-    """Four significant digits, without an exponent where it can be read without one."""
+    """Format a number with four significant digits, or as a whole number from 1000 on."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

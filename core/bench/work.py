@@ -1,4 +1,4 @@
-"""What is measured: one amount of work that every backend can do, or a preset's own."""
+"""The work that is measured: a train file and its data, with the sizes of a preset or the same for every backend."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMON: Mapping[str, Constant] = {
     "DEVICE_BATCH_ROWS": 32,
     "LOG_EVERY": 4,
 }
-"""A small model that a laptop's processor trains in a minute and a GPU in a second."""
+"""Sizes of a small model, which a laptop's CPU trains in a minute and a GPU in a second."""
 SHARED = (
     *("ROPE_BASE", "QK_GAIN", "SOFTCAP", "GATE_CHANNELS", "NORM_EPS", "INIT_SCALE", "HEAD_INIT", "X0_INIT"),
     *("EMBED_LR", "VALUE_EMBED_LR", "VALUE_EMBED_DECAY", "HEAD_LR", "RESID_LR", "X0_LR"),
@@ -38,7 +38,7 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Work:
-    """One train file, its sizes written into it, and the text it is trained and scored on."""
+    """A train file with its sizes written into it, and the data that it is trained and scored on."""
 
     backend: str
     preset: str
@@ -60,14 +60,14 @@ class Work:
 
 
 def of_preset(backend: str, source: str, preset: Preset) -> Work:
-    """The preset's own sizes, as a run would start from."""
+    """Make the work that a run with this preset starts from."""
     return Work(
         backend, preset.name, write_preset(source, preset), preset.data, preset.score_rows, preset.startup_seconds
     )
 
 
 def common(backend: str, source: str, preset: Preset) -> Work:
-    """The common work: COMMON's sizes, the rest from the `cpu` preset, which every backend has.
+    """Make the common work: the sizes of COMMON, the rest from `preset`, normally `cpu`, which every backend has.
 
     Raises `SourceError` when the file lacks one of the sizes.
     """
@@ -76,7 +76,10 @@ def common(backend: str, source: str, preset: Preset) -> Work:
 
 
 def alike(work: Work, other: Work) -> Work:
-    """`work` with what `other` learns by: every size and every constant of SHARED that both files have."""
+    """Give `work` the data of `other`, and its values of all constants of COMMON and SHARED that both files have.
+
+    Raises `SourceError` when they have none in common.
+    """
     mine, theirs = read_constants(work.source), read_constants(other.source)
     wanted = {name: theirs[name] for name in (*COMMON, *SHARED) if name in mine and name in theirs}
     if not wanted:
@@ -86,7 +89,7 @@ def alike(work: Work, other: Work) -> Work:
 
 
 def train_source(path: Path) -> str:
-    """A train file's text. Raises `SourceError` when it cannot be read."""
+    """Read a train file's text. Raises `SourceError` when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The two steps of `prepare`: text into splits, splits into tokens and rows. Each fills a folder of its own."""
+"""Build what `prepare` stores: split a corpus into train, val and test, and encode the splits into tokens and rows."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from autoresearch.core.files import write_file
 Progress = Callable[[str], None]
 
 SHARD_BYTES = 256 << 20
-"""Text per training shard."""
+"""Size of the text in a training shard, in bytes."""
 TOKENIZER_BYTES = 32 << 20
-"""Training text that a tokenizer learns from, spread evenly over the documents."""
+"""Size of the training text that a tokenizer learns from, in bytes, spread evenly over the documents."""
 ENCODE_BYTES = 32 << 20
-"""Text that is encoded at once."""
+"""Size of the text that is encoded at once, in bytes."""
 
 
 def build_text(corpus: Corpus, options: PrepareOptions, folder: Path, progress: Progress) -> Manifest:
@@ -55,7 +55,7 @@ def build_text(corpus: Corpus, options: PrepareOptions, folder: Path, progress: 
     }
     splits["train"], removed = _write_train(corpus, held, folder)
     sizes = ", ".join(f"{name} {splits[name].bytes / 1e6:.2f} MB" for name in ("train", "val", "test"))
-    progress(f"{sizes}; removed from train: {_removed_words(removed)}")
+    progress(f"{sizes}; removed from train (also in val or test): {_removed_words(removed)}")
     source = Source(
         corpus=corpus.name,
         stamp=corpus.stamp,
@@ -76,7 +76,7 @@ def build_text(corpus: Corpus, options: PrepareOptions, folder: Path, progress: 
 
 
 def yardsticks(text: bytes) -> Yardsticks:
-    """gzip -9 and xz -9 of the whole text, in bits per byte."""
+    """Compress the whole text with gzip -9 and xz -9, and return bits per byte."""
     scale = 8.0 / len(text)
     return Yardsticks(
         gzip_bpb=scale * len(gzip.compress(text, 9, mtime=0)), xz_bpb=scale * len(lzma.compress(text, preset=9))
@@ -84,7 +84,7 @@ def yardsticks(text: bytes) -> Yardsticks:
 
 
 def build_vocabulary(size: int, manifest: Manifest, source: Path, folder: Path, progress: Progress) -> VocabularyRecord:
-    """Learn a tokenizer from the train text in `source` and encode all splits; `folder` is the new vocabulary's own."""
+    """Learn a tokenizer from the train text in `source` and encode all splits into `folder`, the vocabulary's own."""
     progress(f"vocabulary {size}: learning")
     texts = {name: [source / file.path for file in manifest.splits[name].files] for name in manifest.splits}
     model = folder / "tokenizer.model"
@@ -135,7 +135,7 @@ def build_rows(
 
 
 def encode_documents(shard: Shard, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Each document as BOS + tokens, end to end: uint16 (tokens,) and int64 offsets (documents + 1,)."""
+    """Encode each document as BOS + tokens and join them: uint16 (tokens,) and int64 offsets (documents + 1,)."""
     bos = np.array([tokenizer.bos_id], dtype=np.uint16)
     parts: list[np.ndarray] = []
     lengths: list[int] = []

@@ -1,4 +1,4 @@
-"""The train child's view of the feed: `data` and `clock` of a train file. See `frames` for the bytes."""
+"""The train child's end of the feed: the arguments `data` and `clock` of a train file. See `frames` for the bytes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from autoresearch.backends.contract import Array, BatchInfo, Packing, Runtime
 from autoresearch.core.data.frames import DOCUMENTS, END, FRAME, ROWS, FrameHeader, Request
 
 INTERVALS = 33
-"""Of the last batches, from which the next one's time is expected."""
+"""Number of recent batches whose times predict the next one's."""
 ENOUGH_INTERVALS = 5
-"""With fewer, the shortest is expected rather than the longest: the first ones may hold a compilation."""
+"""Number of batch times from which on the longest is the prediction. Before, it is the shortest, because the first
+batches may include a compilation."""
 
 
 class FeedClock:
-    """A view of the supervisor's clock. It starts with the first batch."""
+    """The train file's `clock`: a view of the supervisor's clock, which starts with the first batch."""
 
     def __init__(self, budget_seconds: float, send_log: Callable[[dict[str, Any]], None]) -> None:
         self._budget = budget_seconds
@@ -28,12 +29,12 @@ class FeedClock:
         self._deadline: float | None = None
 
     def start(self, deadline: float) -> None:
-        """The first batch is there; `deadline` in seconds of the monotonic clock."""
+        """Start the clock. `deadline` is in seconds of the monotonic clock."""
         self._deadline = deadline
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is used, 0 to 1."""
+        """Used share of the budget, 0 to 1."""
         return 1.0 - self.remaining / self._budget
 
     @property
@@ -45,11 +46,11 @@ class FeedClock:
 
     @property
     def budget(self) -> float:
-        """Seconds of training."""
+        """Seconds of training in all."""
         return self._budget
 
     def log(self, *, step: int, loss: float, **scalars: float) -> None:
-        """Pass one point of the live curve on. Never raises: a broken curve is no reason to lose a trial."""
+        """Report one point of the loss curve. Never raises, because a broken curve is no reason to lose a trial."""
         try:
             self._send_log({**scalars, "step": step, "loss": loss, "progress": self.progress})
         except Exception:
@@ -57,19 +58,19 @@ class FeedClock:
 
 
 class Watcher(Protocol):
-    """Sees the pace of a training loop from outside."""
+    """Is told when a training loop waits for a batch, such as the profiler."""
 
     def asked(self) -> None:
-        """The loop wants a batch."""
+        """Note that the loop asks for a batch."""
         ...
 
     def given(self) -> None:
-        """It has one, or there are no more."""
+        """Note that the loop has its batch, or that there are no more."""
         ...
 
 
 class FeedClient:
-    """Asks for batches, one ahead, and puts them on the device."""
+    """The train file's `data`: asks for batches, one ahead, and puts them on the device."""
 
     def __init__(self, sock: socket.socket, *, runtime: Runtime, vocab_size: int, seed: int) -> None:
         sock.setblocking(True)
@@ -88,20 +89,20 @@ class FeedClient:
         self._synchronized = False
 
     def attach(self, clock: FeedClock) -> None:
-        """Start this clock with the first batch."""
+        """Choose the clock that the first batch starts."""
         self._clock = clock
 
     def watch(self, watcher: Watcher) -> None:
-        """Tell this one when a batch is asked for and when it is there."""
+        """Choose the watcher that is told of every batch."""
         self._watcher = watcher
 
     def warmup(self, batch: int, seq: int) -> Iterator[tuple[Array, Array]]:
-        """Endless random `(inputs, targets)`, each (batch, seq). Does not start the clock."""
+        """Yield random `(inputs, targets)` without end, each (batch, seq). Does not start the clock."""
         Request(ROWS, batch=batch, seq=seq).pack()
         return self._warmup(batch, seq)
 
     def batches(self, batch: int, seq: int, packing: Packing = "best_fit") -> Iterator[tuple[Array, Array, BatchInfo]]:
-        """Real `(inputs, targets, info)`, each array (batch, seq), until the deadline.
+        """Yield training text as `(inputs, targets, info)`, each array (batch, seq), until the deadline.
 
         Ends a little early when the next batch is not expected to be done in time. Raises `ValueError` for a shape
         that cannot be had, `RuntimeError` when the feed breaks off.
@@ -111,7 +112,7 @@ class FeedClient:
         return self._batches(request)
 
     def documents(self) -> Iterator[np.ndarray]:
-        """Real documents, uint16 (n,), each beginning with BOS, until the deadline."""
+        """Yield documents of the training text, uint16 (n,), each beginning with BOS, until the deadline."""
         request = Request(DOCUMENTS)
         while (frame := self._next(request)) is not None:
             header, values = frame
@@ -139,7 +140,7 @@ class FeedClient:
         return to_device(np.ascontiguousarray(rows[:, :-1])), to_device(np.ascontiguousarray(rows[:, 1:]))
 
     def _next(self, request: Request) -> tuple[FrameHeader, np.ndarray] | None:
-        """The next frame of this shape, having asked for the one after it; None at the end."""
+        """Return the next frame of this shape and ask for the one after it. None at the end."""
         if self._watcher is None:
             return self._take(request)
         self._watcher.asked()
@@ -161,7 +162,7 @@ class FeedClient:
         return frame
 
     def _fetch(self, request: Request) -> tuple[FrameHeader, np.ndarray] | None:
-        """Take the frame that was asked for ahead. One of another shape is kept for when that shape is wanted again."""
+        """Receive the frame that was asked for ahead. Keep one of another shape until that shape is wanted again."""
         if self._asked is not None and self._asked != request:
             other, self._asked = self._asked, None
             frame = self._receive()
@@ -200,7 +201,7 @@ class FeedClient:
         return header, body.view("<u2")
 
     def _read(self, size: int) -> np.ndarray | None:
-        """Exactly `size` bytes in a new array, or None when the stream ends before."""
+        """Read exactly `size` bytes into a new array. None when the stream ends before."""
         buffer = np.empty(size, dtype=np.uint8)
         rest = buffer.data
         try:
@@ -229,9 +230,11 @@ class FeedClient:
             self._intervals.setdefault(request, deque(maxlen=INTERVALS)).append(monotonic() - self._last[1])
 
     def _expected(self, request: Request) -> float:
-        """Seconds that the next batch of this shape will take."""
+        """Predict the seconds that the next batch of this shape takes."""
         intervals = self._intervals.get(request)
-        if not intervals or request.kind == DOCUMENTS:  # Whoever packs documents alone knows when a step is due.
+        if (
+            not intervals or request.kind == DOCUMENTS
+        ):  # A file that packs documents itself takes several of them a step.
             return 0.0
         return min(intervals) if len(intervals) < ENOUGH_INTERVALS else max(intervals)
 

@@ -1,4 +1,4 @@
-"""Which text there is: this Python's own library source, two corpora of the hub, or anything on the disk."""
+"""Find a corpus: the source of Python's standard library, a corpus of the Hugging Face hub, or files on the disk."""
 
 from __future__ import annotations
 
@@ -11,45 +11,49 @@ from pathlib import Path
 
 from autoresearch.core.data.documents import Documents
 from autoresearch.core.data.files import SUFFIXES, read_documents
+from autoresearch.core.data.hub import HUB_CORPORA, fetch
 from autoresearch.core.errors import DataError
 from autoresearch.core.files import sha256_of
 
 STDLIB = "stdlib"
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
-"""Folders that are left out of the standard library: its tests, and what is installed beside it."""
+"""Folders that are left out of the standard library: its tests, and the packages installed beside it."""
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Files to read, in order. With `held_out` files val and test come from those alone, else from `files`."""
+    """The files of a corpus, in reading order. Val and test come from `held_out` or, if it is empty, from `files`."""
 
     name: str
     root: Path
     files: tuple[Path, ...]
     held_out: tuple[Path, ...]
     stamp: str
-    """Changes whenever a file may have changed; cheap to compute."""
+    """A digest that changes whenever a file may have changed. It needs no reading of the files."""
     revision: str | None = None
-    """The hub's commit."""
+    """The commit on the hub; None for text on the disk."""
 
     @property
     def document_limit(self) -> int:
-        """Longer documents are cut at line ends: at 1 MiB, and so that one huge file can still be split in three."""
+        """Largest size of a document in bytes; longer ones are cut at line ends.
+
+        1 MiB, or less in a small corpus, so that even a single file yields documents for all three splits.
+        """
         total = sum(path.stat().st_size for path in self.files)
         return min(MIB, max(1024, total // 32))
 
     def documents(self) -> Iterator[Documents]:
-        """Documents for training; for val and test too where nothing is held out."""
+        """Read the documents for training, and for val and test too where no file is held out."""
         return read_documents(self.files, self.document_limit)
 
     def held_out_documents(self) -> Iterator[Documents]:
-        """Documents for val and test only."""
+        """Read the documents that are for val and test only."""
         return read_documents(self.held_out, self.document_limit)
 
     def content_sha256(self) -> str:
-        """SHA-256 over names and contents of all files; reads everything."""
+        """Compute the SHA-256 over names and contents of all files. It reads every file."""
         digest = hashlib.sha256()
         for path in (*self.files, *self.held_out):
             digest.update(f"{path.relative_to(self.root).as_posix()}\0{sha256_of(path)}\n".encode())
@@ -57,9 +61,7 @@ class Corpus:
 
 
 def open_corpus(name: str, data_dir: Path, shards: int | None, progress: Callable[[str], None]) -> Corpus:
-    """Find a corpus by name or path, fetching what must be fetched. Raises `DataError`."""
-    from autoresearch.core.data.hub import HUB_CORPORA, fetch
-
+    """Open a corpus by name or path, fetching missing files of a hub corpus. Raises `DataError`."""
     if name == STDLIB:
         root = Path(sysconfig.get_paths()["stdlib"])
         return _on_disk(name, root, sorted(_library_files(root), key=lambda path: path.relative_to(root).as_posix()))
@@ -82,7 +84,7 @@ def _local(name: str) -> Corpus:
     if not root.exists():
         raise DataError(
             f"there is no corpus {name!r}: no such file or folder.",
-            fix="stdlib, climbmix, tinystories or an existing path",
+            fix=f"{', '.join((STDLIB, *HUB_CORPORA))} or an existing path",
         )
     if root.is_file():
         if root.suffix not in SUFFIXES:
@@ -102,7 +104,7 @@ def _on_disk(name: str, root: Path, files: list[Path]) -> Corpus:
 
 
 def _file_stamp(path: Path) -> str:
-    """The change time moves even when an edit puts size and modification time back."""
+    # The change time (ctime) moves even when an edit puts size and modification time back.
     status = path.stat()
     return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 

@@ -1,4 +1,4 @@
-"""Documents in bulk: UTF-8 text of many documents in one array, so that numpy can work on all of it at once."""
+"""Documents in bulk: the UTF-8 text of many documents in one array, for numpy to work on at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BLOCK_BYTES = 8 << 20
-"""About how much text is worked on at once."""
+"""Size of the text that is worked on at once, in bytes, approximately."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Documents:
 
     @classmethod
     def of(cls, documents: Iterable[bytes]) -> Documents:
-        """These documents, in order; empty ones are left out."""
+        """Join these documents, in order, leaving out empty ones."""
         parts = [document for document in documents if document]
         lengths = np.fromiter((len(part) for part in parts), dtype=np.int64, count=len(parts))
         return cls(np.frombuffer(b"".join(parts), dtype=np.uint8), offsets_of(lengths))
@@ -41,32 +41,32 @@ class Documents:
         return np.diff(self.offsets)
 
     def texts(self) -> list[str]:
-        """Every document as text."""
+        """Decode every document."""
         return [document.decode("utf-8") for document in self]
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Documents:
-        """The documents at these places, in this order."""
+        """Return the documents at these indices, in this order."""
         bounds = self.offsets.tolist()
         parts = [self.data[bounds[i] : bounds[i + 1]] for i in np.asarray(indices, dtype=np.int64).tolist()]
         return join_arrays(parts)
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Where pieces of these lengths begin when they lie end to end: int64 (pieces + 1,)."""
+    """Compute where pieces of these lengths begin when they are joined: int64 (pieces + 1,), the total length last."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def join_arrays(parts: Sequence[np.ndarray]) -> Documents:
-    """One document per array of bytes."""
+    """Make one document of each array of bytes."""
     lengths = np.fromiter((len(part) for part in parts), dtype=np.int64, count=len(parts))
     data = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint8)
     return Documents(data, offsets_of(lengths))
 
 
 def join(blocks: Iterable[Documents]) -> Documents:
-    """All documents of the blocks, in order."""
+    """Join all documents of the blocks, in order."""
     held = list(blocks)
     lengths = np.concatenate([block.lengths for block in held]) if held else np.zeros(0, dtype=np.int64)
     data = np.concatenate([block.data for block in held]) if held else np.zeros(0, dtype=np.uint8)

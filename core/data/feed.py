@@ -1,4 +1,4 @@
-"""The feed: a trusted process that hands training text to a train child, and stops at the deadline.
+"""The feed: a trusted process that sends training text to a train child and stops at the deadline.
 
 The clock starts when the first frame is sent. Nothing is sent after the deadline: a frame that is half sent then is
 left half sent. Frames are sent only when they are asked for, so a child cannot be given more than it takes, and at most
@@ -31,20 +31,21 @@ from autoresearch.core.errors import DataError
 from autoresearch.core.events import BadRequest, DataFault, FeedEnded, FeedProgress, FirstBatch, TrialEvent, to_json
 
 PROGRESS_SECONDS = 0.25
+"""Time between two progress events."""
 SWITCH_SECONDS = 0.0005
-"""How long the packing thread may keep the sending one waiting for the interpreter."""
+"""Longest time that the packing thread may hold the interpreter while the sending one waits."""
 
 
 class DeadlineError(Exception):
-    """The budget is used up."""
+    """Raised when the budget is used up."""
 
 
 class ClosedError(Exception):
-    """The child, or the supervisor, is gone."""
+    """Raised when the child or the supervisor is gone."""
 
 
-class Events:
-    """The supervisor's end of things."""
+class EventPipe:
+    """Sends events to the supervisor."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -60,7 +61,7 @@ class Events:
 class Feed:
     """Answers the requests of one child."""
 
-    def __init__(self, sock: socket.socket, events: Events, ahead: Prefetcher, budget_seconds: float) -> None:
+    def __init__(self, sock: socket.socket, events: EventPipe, ahead: Prefetcher, budget_seconds: float) -> None:
         sock.setblocking(False)
         self._socket = sock
         self._events = events
@@ -161,7 +162,7 @@ class Feed:
         return now
 
     def _count(self) -> None:
-        """The child asks again, so it has taken what was sent last."""
+        """Count the last frame: the child asks again, so it has taken that one."""
         if self._sent is not None:
             self._tokens += self._sent.tokens
             self._batches += 1
@@ -169,10 +170,11 @@ class Feed:
             self._sent = None
 
     def _finish(self) -> None:
-        """Send END where the stream stands between two frames; never wait for it."""
+        """Send END if no frame is half sent. Never wait: the child may not be reading."""
         if self._midway:
             return
         try:
+            # A request that has come in says that the last frame was taken, although no answer follows.
             if len(self._socket.recv(REQUEST.size)) == REQUEST.size:
                 self._count()
         except OSError:
@@ -183,7 +185,7 @@ class Feed:
             pass
 
 
-def serve(prepared: Path, vocab: int, seed: int, budget_seconds: float, sock: socket.socket, events: Events) -> int:
+def serve(prepared: Path, vocab: int, seed: int, budget_seconds: float, sock: socket.socket, events: EventPipe) -> int:
     """Check the shards, then feed. Returns the exit code."""
     try:
         corpus = Prepared.open(prepared)
@@ -209,7 +211,7 @@ def main() -> int:
     given = parser.parse_args()
     sys.setswitchinterval(SWITCH_SECONDS)
     sock = socket.socket(fileno=given.socket_fd)
-    return serve(given.prepared, given.vocab, given.seed, given.budget, sock, Events(given.events_fd))
+    return serve(given.prepared, given.vocab, given.seed, given.budget, sock, EventPipe(given.events_fd))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reading documents from files: plain text and Markdown, JSON lines, parquet. Text is kept byte for byte."""
+"""Read documents from files: plain text and Markdown, JSON lines, parquet. Text is kept byte for byte."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FIELD = "text"
 
 
 def read_documents(files: Iterable[Path], limit: int) -> Iterator[Documents]:
-    """Every document of the files in order, none longer than `limit` bytes, in blocks of some megabytes.
+    """Yield the documents of the files in order, in blocks of some megabytes, none longer than `limit` bytes.
 
-    A text file is one document, a JSON line one, a parquet row one. Empty documents are left out.
+    A text file, a JSON line and a parquet row are one document each. Empty documents are left out.
     Raises `DataError` naming the file and the place in it.
     """
     small: list[Path] = []
@@ -101,7 +101,7 @@ def _parquet(path: Path) -> Iterator[Documents]:
 
 
 def _from_arrow(column: Any) -> Documents:
-    """The column's own buffers, without empty documents. Raises `UnicodeDecodeError`: writers need not have checked."""
+    """Use the column's own buffers, without empty documents. Raises `UnicodeDecodeError`: arrow does not check text."""
     if len(column) == 0:
         return Documents.of([])
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
@@ -110,6 +110,7 @@ def _from_arrow(column: Any) -> Documents:
     block = Documents(data, offsets - offsets[0])
     str(np.ascontiguousarray(data).data, "utf-8")
     starts = block.offsets[:-1][block.lengths > 0]
+    # The whole buffer may be valid UTF-8 while a document begins inside a character: decoding that one raises.
     if bool(np.any(data[starts] & 0xC0 == 0x80)):
         next(iter(block.texts()), None)
     if bool(np.any(block.lengths == 0)):

@@ -1,4 +1,4 @@
-"""What the feed and the train child say to each other over one stream socket. Little-endian throughout.
+"""The messages between the feed and the train child, over one stream socket, little-endian throughout.
 
 The child sends a request for every frame it wants (a credit); the feed answers requests in order, one frame each, until
 the deadline. Then comes one END frame, unless a frame was cut off by the deadline, and the stream is closed.
@@ -24,16 +24,16 @@ FRAME_MAGIC = b"ARfr"
 ROWS, DOCUMENTS, END = 1, 2, 3
 PACKINGS = ("best_fit", "stream")
 MAX_BATCH_TOKENS = 1 << 24
-"""Of one frame: batch * seq."""
+"""Largest size of a frame of rows, in tokens (batch * seq)."""
 
 
 class FrameError(ValueError):
-    """Bytes that are no request or frame, or a request that cannot be served."""
+    """Raised for bytes that are no request or frame, and for a request that cannot be served."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One credit."""
+    """A request for one frame."""
 
     kind: int
     packing: str = PACKINGS[0]
@@ -41,7 +41,7 @@ class Request:
     seq: int = 0
 
     def pack(self) -> bytes:
-        """The bytes to send. Raises `FrameError` when the request cannot be served."""
+        """Return the bytes to send. Raises `FrameError` when the request cannot be served."""
         check_request(self)
         return REQUEST.pack(REQUEST_MAGIC, self.kind, PACKINGS.index(self.packing), 0, self.batch, self.seq)
 
@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """What precedes a frame's tokens."""
+    """The fields before a frame's tokens."""
 
     kind: int
     epoch: int = 0
@@ -70,7 +70,7 @@ class FrameHeader:
     deadline: float = 0.0
 
     def pack(self) -> bytes:
-        """The bytes to send."""
+        """Return the bytes to send."""
         return FRAME.pack(FRAME_MAGIC, self.kind, self.epoch, self.rows, self.columns, self.tokens, self.deadline)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Corpora of the Hugging Face hub: files of a pinned revision, fetched in parallel, resumed, checked.
+"""Fetch corpora of the Hugging Face hub: files of a pinned revision, in parallel, resumable, checked.
 
 The first fetch resolves REVISION to a commit. The commit and every file's SHA-256 are recorded beside the files and
 used from then on, so later runs, and runs without a network, see the same text. HF_ENDPOINT, HF_TOKEN and the proxy
@@ -23,10 +23,12 @@ from autoresearch.core.files import sha256_of, write_file
 Progress = Callable[[str], None]
 
 REVISION = "main"
-"""Resolved to a commit once."""
+"""Branch that is resolved to a commit at the first fetch."""
 PARALLEL = 8
+"""Number of files fetched at once."""
 TRIES = 3
 RETRY_SECONDS = 1.0
+"""Wait after the first failure; it grows by as much after each further one."""
 RECORD = "fetched.json"
 FIX = "check the network and run `ar prepare` again: it resumes where it stopped"
 
@@ -59,18 +61,18 @@ HUB_CORPORA = {
 
 @dataclass(frozen=True)
 class Fetched:
-    """Files on the disk."""
+    """A hub corpus that is on the disk."""
 
     root: Path
     commit: str
     train: tuple[Path, ...]
     held_out: tuple[Path, ...]
     sha256: dict[str, str]
-    """By file name."""
+    """SHA-256 by file name."""
 
 
 def fetch(corpus: HubCorpus, folder: Path, shards: int | None, progress: Progress) -> Fetched:
-    """Fetch what is missing of the first `shards` train files and the held-out ones. Raises `DataError`."""
+    """Fetch the missing files of the first `shards` train files and the held-out ones. Raises `DataError`."""
     names = (*corpus.train[: shards or corpus.default_shards], *corpus.held_out)
     if shards is not None and shards > len(corpus.train):
         raise DataError(f"{corpus.name} has {len(corpus.train)} shards.", fix=f"--shards {len(corpus.train)} or fewer")
@@ -88,7 +90,7 @@ def fetch(corpus: HubCorpus, folder: Path, shards: int | None, progress: Progres
 
 
 def _fetch_all(corpus: HubCorpus, root: Path, missing: list[str], record: dict[str, Any], progress: Progress) -> None:
-    """Fetch in parallel; after a failure nothing new is started, and what did arrive is kept for the next call."""
+    """Fetch in parallel. After a failure start nothing new, and keep the files that have arrived for the next call."""
     import huggingface_hub.utils
 
     huggingface_hub.utils.disable_progress_bars()
@@ -106,7 +108,7 @@ def _fetch_all(corpus: HubCorpus, root: Path, missing: list[str], record: dict[s
 
 
 def _fetch_one(corpus: HubCorpus, root: Path, name: str, commit: str) -> dict[str, Any]:
-    """Fetch one file and check it against the hub's own checksum, where it tells one. Raises `DataError`."""
+    """Fetch one file and check it against the hub's own checksum, if there is one. Raises `DataError`."""
     import huggingface_hub
 
     where = f"{name} of {corpus.repository} at {commit[:10]}"
@@ -137,7 +139,7 @@ def _fetch_one(corpus: HubCorpus, root: Path, name: str, commit: str) -> dict[st
 
 
 def _resolve(corpus: HubCorpus, name: str) -> str:
-    """The commit that REVISION names now."""
+    """Ask the hub for the commit of REVISION."""
     try:
         commit = _metadata(corpus, name, REVISION).commit_hash
     except Exception as error:  # as in _fetch_one
@@ -157,12 +159,12 @@ def _metadata(corpus: HubCorpus, name: str, revision: str) -> Any:
 
 
 def _endpoint() -> str | None:
-    """Read when called: huggingface_hub reads it once, when it is imported."""
+    """Read HF_ENDPOINT now: huggingface_hub itself reads it only once, when it is imported."""
     return os.environ.get("HF_ENDPOINT") or None
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether another try cannot help: the hub has no such file, or will not give it."""
+    """Tell whether another try is useless: the hub has no such file, or refuses access."""
     status = getattr(getattr(error, "response", None), "status_code", 0)
     return status in (401, 403, 404, 410)
 
@@ -173,7 +175,7 @@ def _failed(where: str, error: Exception) -> DataError:
 
 
 def _is_there(path: Path, known: dict[str, Any] | None) -> bool:
-    """Whether a file was fetched and checked before, and has kept its size and time, or at least its content."""
+    """Tell whether a file was fetched and checked before and has kept its size and time, or at least its content."""
     if known is None or not path.is_file():
         return False
     status = path.stat()

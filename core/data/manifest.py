@@ -1,4 +1,4 @@
-"""What `prepare` made: options, sizes, checksums; and the prepared folder as trials see it."""
+"""The manifest of a prepared corpus (options, sizes, checksums), and the prepared folder as trials read it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoresearch.core.errors import DataError
 from autoresearch.core.files import sha256_of
 
 FORMAT = 1
-"""Raised when anything that `prepare` writes changes its meaning; older folders are then made again."""
+"""Version of the prepared folder. It is raised when a file changes its meaning; older folders are then made again."""
 MANIFEST = "manifest.json"
 FIX = "run `ar prepare` again: it makes anew what has changed"
 
@@ -24,22 +24,22 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What to prepare."""
+    """The corpus, vocabularies and sizes to prepare."""
 
     corpus: str
-    """stdlib, climbmix, tinystories, or a path."""
+    """A corpus by name (see `corpora`), or a path."""
     vocabularies: tuple[int, ...]
     seq_lens: tuple[int, ...]
-    """T at scoring: rows are made for each."""
+    """Row lengths T for scoring, in tokens; rows are made for each."""
     val_bytes: int
     test_bytes: int
     shards: int | None = None
-    """Training shards of a hub corpus."""
+    """Number of training shards of a hub corpus; None for its default."""
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """What a score is computed over."""
+    """The rows that a score is computed over."""
 
     rows: np.ndarray
     """uint16 (N, T + 1): inputs are rows[:, :-1], targets rows[:, 1:]."""
@@ -51,13 +51,13 @@ class ScoredRows:
 
 
 class ManifestPart(BaseModel):
-    """Base of everything in the manifest."""
+    """Base class of everything in the manifest: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FileRecord(ManifestPart):
-    """A file below the prepared folder."""
+    """Path, size, time and checksum of a file below the prepared folder."""
 
     path: str
     bytes: int
@@ -66,31 +66,31 @@ class FileRecord(ManifestPart):
 
 
 class Source(ManifestPart):
-    """Where the text came from."""
+    """The origin of the text."""
 
     corpus: str
     stamp: str
-    """Of names, sizes and times; when it differs, the content is compared."""
+    """Digest of names, sizes and times. When it differs, the content is compared."""
     content_sha256: str
     revision: str | None
-    """The hub's commit."""
+    """The commit on the hub; None for text on the disk."""
     files: int
 
 
 class Removed(ManifestPart):
-    """Text kept out of train because val or test hold it too. Test gives way to val in the same manner."""
+    """Amounts of text removed from train because val or test hold it too, and from test because val holds it."""
 
     duplicate_documents: int
     duplicate_bytes: int
     overlap_documents: int
-    """Training documents that lost runs of about 200 bytes or more."""
+    """Number of training documents that lost runs of about 200 bytes or more."""
     overlap_bytes: int
     test_overlap_documents: int
     test_overlap_bytes: int
 
 
 class SplitRecord(ManifestPart):
-    """One split's text."""
+    """The text of one split."""
 
     documents: int
     bytes: int
@@ -99,14 +99,14 @@ class SplitRecord(ManifestPart):
 
 
 class Yardsticks(ManifestPart):
-    """How well general compressors do on the val text, in bits per byte."""
+    """Bits per byte of general compressors on the val text, to compare a model with."""
 
     gzip_bpb: float
     xz_bpb: float
 
 
 class RowsRecord(ManifestPart):
-    """Scored rows of one split and T."""
+    """The scored rows of one split for one T."""
 
     split: Literal["val", "test"]
     seq_len: int
@@ -114,36 +114,36 @@ class RowsRecord(ManifestPart):
     targets: int
     total_bytes: int
     sha256: str
-    """Of rows, mask and byte count (`rows_sha256`)."""
+    """SHA-256 of rows, mask and byte count (`rows_sha256`)."""
     file: FileRecord
 
 
 class VocabularyRecord(ManifestPart):
-    """One tokenizer and all that was encoded with it."""
+    """One tokenizer and the files that were encoded with it."""
 
     size: int
     bos_id: int
     tokenizer: FileRecord
     train: tuple[FileRecord, ...]
     train_tokens: int
-    """BOS included."""
+    """Number of training tokens, BOS included."""
     val: FileRecord
     test: FileRecord
     rows: tuple[RowsRecord, ...]
 
     def files(self) -> Iterator[FileRecord]:
-        """Every file of this vocabulary."""
+        """List every file of this vocabulary."""
         yield self.tokenizer
         yield from (*self.train, self.val, self.test)
         yield from (record.file for record in self.rows)
 
 
 class Manifest(ManifestPart):
-    """All of `manifest.json`."""
+    """The content of `manifest.json`."""
 
     format: int
     val_bytes: int
-    """As asked for."""
+    """Requested size of val; `splits` has the actual one."""
     test_bytes: int
     shards: int | None
     source: Source
@@ -153,7 +153,7 @@ class Manifest(ManifestPart):
     vocabularies: tuple[VocabularyRecord, ...] = ()
 
     def files(self) -> Iterator[FileRecord]:
-        """Every file of the folder but the manifest itself."""
+        """List every file of the folder but the manifest itself."""
         for split in self.splits.values():
             yield from split.files
         for vocabulary in self.vocabularies:
@@ -161,14 +161,14 @@ class Manifest(ManifestPart):
 
 
 def file_record(path: Path, folder: Path, sha256: str) -> FileRecord:
-    """What is remembered of a file just written."""
+    """Record a file that was just written, with its path relative to `folder`."""
     status = path.stat()
     name = path.relative_to(folder).as_posix()
     return FileRecord(path=name, bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=sha256)
 
 
 class Prepared:
-    """A prepared folder. Reading it checks what it reads."""
+    """A prepared folder. Every file is checked before it is used."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
@@ -189,11 +189,11 @@ class Prepared:
 
     @property
     def vocabularies(self) -> tuple[int, ...]:
-        """Prepared vocabularies: the values VOCAB_SIZE may take."""
+        """Sizes of the prepared vocabularies: the values that VOCAB_SIZE may take."""
         return tuple(record.size for record in self.manifest.vocabularies)
 
     def vocabulary(self, vocab: int) -> VocabularyRecord:
-        """The record of one vocabulary. Raises `DataError` naming those there are."""
+        """Return the record of one vocabulary. Raises `DataError`, which names the prepared ones."""
         for record in self.manifest.vocabularies:
             if record.size == vocab:
                 return record
@@ -203,15 +203,15 @@ class Prepared:
         )
 
     def tokenizer_path(self, vocab: int) -> Path:
-        """The sentencepiece model."""
+        """Return the path of the sentencepiece model."""
         return self.folder / self.vocabulary(vocab).tokenizer.path
 
     def train_shards(self, vocab: int) -> list[Path]:
-        """Token shards of the training text, in order."""
+        """List the token shards of the training text, in order."""
         return [self.folder / record.path for record in self.vocabulary(vocab).train]
 
     def scored_rows(self, split: Literal["val", "test"], vocab: int, seq_len: int) -> ScoredRows:
-        """Rows, mask and byte count. Raises `DataError` when they were not prepared or are not what was prepared."""
+        """Read rows, mask and byte count. Raises `DataError` when they were not prepared, or have changed since."""
         for record in self.vocabulary(vocab).rows:
             if (record.split, record.seq_len) == (split, seq_len):
                 return self._read_rows(record)

@@ -1,4 +1,4 @@
-"""Long runs of text that two splits share, found by hashing, so that none is both trained on and scored.
+"""Remove long runs of text that two splits share, so that no text is both trained on and scored.
 
 A window of WINDOW bytes is hashed as a polynomial modulo 2^64 over random values per byte (Karp and Rabin, 1987). The
 held-out text is indexed at every STRIDE-th byte and the other text is looked up at every byte, so every shared run of
@@ -15,10 +15,13 @@ import numpy as np
 from autoresearch.core.data.documents import BLOCK_BYTES, Documents, join_arrays
 
 WINDOW = 150
+"""Bytes per hashed window."""
 STRIDE = 50
+"""Bytes between two indexed windows of the held-out text."""
 WIDEN = 200
 """A cut is widened to whole lines when their ends are at most this many bytes away, else to whole characters."""
 TABLE_BITS = 24
+"""Size of the first lookup table, as a power of two: 16 million flags."""
 _RANDOM = np.random.default_rng(150)
 _VALUES = _RANDOM.integers(0, 2**64, size=256, dtype=np.uint64)
 _BASE = int(_RANDOM.integers(0, 2**63, dtype=np.uint64)) * 2 + 1
@@ -26,15 +29,15 @@ _BASE = int(_RANDOM.integers(0, 2**63, dtype=np.uint64)) * 2 + 1
 
 @dataclass(frozen=True)
 class Cut:
-    """What `remove` took out."""
+    """Amount of text that `remove` took out."""
 
     documents: int
-    """How many documents lost text, some of them all of it."""
+    """Number of documents that lost text, some of them all of it."""
     bytes: int
 
 
 def window_hashes(data: np.ndarray) -> np.ndarray:
-    """Hash of every window of `data`, uint64 (bytes - WINDOW + 1,). Equal windows hash alike wherever they stand."""
+    """Hash every window of `data`, uint64 (bytes - WINDOW + 1,). Equal windows have equal hashes wherever they are."""
     count = len(data) - WINDOW + 1
     if count <= 0:
         return np.zeros(0, dtype=np.uint64)
@@ -52,7 +55,7 @@ def window_hashes(data: np.ndarray) -> np.ndarray:
 
 
 class OverlapIndex:
-    """The windows of some held-out documents."""
+    """Knows the windows of some held-out documents, and removes them from other documents."""
 
     def __init__(self, documents: Documents) -> None:
         found = [hashes[starts % STRIDE == 0] for hashes, starts in _inside(documents)]
@@ -61,7 +64,7 @@ class OverlapIndex:
         self._table[self._slots(self._hashes)] = True
 
     def remove(self, documents: Documents) -> tuple[Documents, Cut]:
-        """The documents without what the index holds. A document that is cut in the middle becomes two."""
+        """Return the documents without the indexed text, and how much was cut. One cut in the middle becomes two."""
         spans = self._spans(documents)
         if not len(spans):
             return documents, Cut(0, 0)
@@ -86,7 +89,7 @@ class OverlapIndex:
         return join_arrays(parts), Cut(touched, removed)
 
     def _spans(self, documents: Documents) -> np.ndarray:
-        """Runs of matching windows, merged: int64 (spans, 2) of begin and end, none across two documents."""
+        """Merge matching windows into runs: int64 (spans, 2) of begin and end, none across two documents."""
         starts = np.concatenate(
             [at[self._contains(hashes)] for hashes, at in _inside(documents, absolute=True)] or [[]]
         )
@@ -100,7 +103,7 @@ class OverlapIndex:
         return np.stack([starts[first], starts[last] + WINDOW], axis=1)
 
     def _contains(self, hashes: np.ndarray) -> np.ndarray:
-        """Which hashes are indexed: a look into a small table first, then exactly."""
+        """Mark the hashes that are indexed: look them up in a small table first, then exactly."""
         held = self._table[self._slots(hashes)]
         maybe = np.flatnonzero(held)
         held[maybe] = np.isin(hashes[maybe], self._hashes)
@@ -113,7 +116,7 @@ class OverlapIndex:
 
 
 def _inside(documents: Documents, absolute: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Hashes of the windows that lie inside one document, and where each begins (in its document, or absolutely)."""
+    """Hash the windows that lie inside one document, and say where each begins (in its document, or absolutely)."""
     found = []
     for low, high in _runs(documents):
         start, end = int(documents.offsets[low]), int(documents.offsets[high])
@@ -127,7 +130,7 @@ def _inside(documents: Documents, absolute: bool = False) -> list[tuple[np.ndarr
 
 
 def _runs(documents: Documents) -> list[tuple[int, int]]:
-    """Ranges of documents of about a block each, so that memory stays small."""
+    """Group the documents into ranges of about a block each, so that memory stays small."""
     marks = np.searchsorted(documents.offsets, np.arange(0, int(documents.offsets[-1]) + BLOCK_BYTES, BLOCK_BYTES))
     edges = np.unique(np.minimum(marks, len(documents))).tolist()
     return list(itertools.pairwise(edges))

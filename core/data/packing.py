@@ -1,4 +1,4 @@
-"""Documents into rows of T + 1 tokens without padding: every token of an epoch is a target exactly once.
+"""Pack documents into rows of T + 1 tokens without padding. Every token of an epoch is a target exactly once.
 
 A document (BOS + tokens) that is cut at the end of a row goes on at the start of the next one, led by the last token
 before the cut, which is then input only. `stream` takes documents in order. `best_fit` fills a row with the longest
@@ -19,16 +19,17 @@ import numpy as np
 from autoresearch.core.data.shards import Shard
 
 HELD = 1024
-"""Documents that `best_fit` chooses from."""
+"""Number of documents that `best_fit` chooses from."""
 AGE_BITS = 40
+"""Bits of a sort key that hold a document's age; its length is above them."""
 AGES = (1 << AGE_BITS) - 1
 
 Piece = tuple[np.ndarray, int, int]
-"""Tokens [start, end) of an array."""
+"""(array, start, end): the tokens [start, end) of the array."""
 
 
 class Packer:
-    """The training text of one vocabulary, without end. Rows of any shape are drawn from the same supply."""
+    """An endless supply of the training text of one vocabulary, from which rows of any shape are drawn."""
 
     def __init__(self, shards: Sequence[Shard], seed: int) -> None:
         self._shards = shards
@@ -36,7 +37,7 @@ class Packer:
         self._starts = np.concatenate([shard.offsets[:-1] for shard in shards])
         self._stops = np.concatenate([shard.offsets[1:] for shard in shards])
         self.epoch_tokens = sum(len(shard.values) for shard in shards)
-        """In all documents together, BOS included."""
+        """Number of tokens in all documents together, BOS included."""
         self._order = self._documents_of(0)
         self._exhausted = False
         self._tail: Piece | None = None
@@ -46,18 +47,18 @@ class Packer:
         self._ages: deque[int] = deque()
         self._by_length: list[int] = []
         self.epoch = 0
-        """Passes over the text that are complete."""
+        """Number of complete passes over the text."""
 
     def best_fit(self, batch: int, seq: int) -> np.ndarray:
-        """The next rows, uint16 (batch, seq + 1): documents kept whole where that is possible."""
+        """Return the next rows, uint16 (batch, seq + 1), with documents kept whole where that is possible."""
         return self._rows(batch, seq, self._take_fitting)
 
     def stream(self, batch: int, seq: int) -> np.ndarray:
-        """The next rows, uint16 (batch, seq + 1): documents one after the other."""
+        """Return the next rows, uint16 (batch, seq + 1), with documents one after the other."""
         return self._rows(batch, seq, lambda room: self._take_oldest())
 
     def documents(self, tokens: int) -> list[np.ndarray]:
-        """The next whole documents, uint16 (n,) each, of `tokens` tokens or a little more together."""
+        """Return the next whole documents, uint16 (n,) each, of `tokens` tokens or a little more together."""
         drawn: list[np.ndarray] = []
         while tokens > 0:
             values, start, end = self._take_document()
@@ -66,7 +67,7 @@ class Packer:
         return drawn
 
     def give_back(self, rows: np.ndarray) -> None:
-        """Rows (n, seq + 1) that were drawn and not used: they come before anything new, in this order.
+        """Take back rows (n, seq + 1) that were drawn and not used. They come before anything new, in this order.
 
         The first token of each, which was input only, may become a target a second time.
         """
@@ -87,10 +88,11 @@ class Packer:
         return rows
 
     def _take_fitting(self, room: int) -> Piece:
-        """The longest document that fits, the oldest of those; else the oldest of all."""
+        """Take the longest document that fits in `room` tokens, the oldest of equals; else the oldest of all."""
         if self._returned:
             return self._returned.popleft()
         self._refill()
+        # A row is led by one token that is input only, so a document that fills it has one token more than the room.
         found = bisect_right(self._by_length, (room + 1) << AGE_BITS) - 1
         if found < 0:
             return self._take_oldest()
@@ -98,11 +100,11 @@ class Packer:
         return self._pieces.pop(self._by_length.pop(first) & AGES)
 
     def _take_oldest(self) -> Piece:
-        """What was given back, or the document that was drawn first."""
+        """Take a row that was given back, else the document that was drawn first."""
         return self._returned.popleft() if self._returned else self._take_document()
 
     def _take_document(self) -> Piece:
-        """The document that was drawn first."""
+        """Take the document that was drawn first."""
         self._refill()
         while (age := self._ages.popleft()) not in self._pieces:
             pass  # best fit has taken it
@@ -127,7 +129,7 @@ class Packer:
             self._age += 1
 
     def _documents_of(self, epoch: int) -> Iterator[Piece]:
-        """Every document once, in this epoch's order."""
+        """Yield every document once, in this epoch's order."""
         ends = np.cumsum([len(shard) for shard in self._shards])
         order = np.random.default_rng([self._seed, epoch]).permutation(int(ends[-1]))
         for at in range(0, len(order), HELD):

@@ -1,4 +1,4 @@
-"""Packing in a background thread: while one batch is on its way, the next of the same shape is made."""
+"""Pack batches in a background thread: while one batch is being sent, the next of the same shape is packed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from autoresearch.core.data.frames import DOCUMENTS, Request
 from autoresearch.core.data.shuffle_buffer import ShuffleBuffer
 
 SHAPES = 4
-"""How many shapes may have a batch waiting. A train file that alternates between shapes loses none of its text."""
+"""Largest number of shapes with a packed batch waiting. A file that alternates between this many loses no text."""
 DOCUMENT_TOKENS = 1 << 16
-"""Tokens in a frame of documents, about."""
+"""Tokens in a frame of documents, approximately."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one frame carries."""
+    """The payload of one frame."""
 
     payload: bytes | memoryview
     rows: int
     columns: int
     tokens: int
-    """Training tokens in it: targets of rows, all tokens of documents."""
+    """Number of training tokens: the targets of rows, or all tokens of documents."""
     epoch: int
 
 
 class Prefetcher:
-    """One thread that owns the buffer."""
+    """Owns the shuffle buffer in one thread, and keeps one batch ahead of the requests."""
 
     def __init__(self, buffer: ShuffleBuffer) -> None:
         self._buffer = buffer
@@ -41,7 +41,7 @@ class Prefetcher:
         threading.Thread(target=self._work, daemon=True).start()
 
     def take(self, request: Request, deadline: float | None) -> Batch | None:
-        """The next batch of this shape, or None when it is not ready by the deadline (monotonic seconds)."""
+        """Return the next batch of this shape, or None when it is not ready by `deadline` (monotonic seconds)."""
         with self._changed:
             self._wanted = request
             self._changed.notify_all()
@@ -70,13 +70,14 @@ class Prefetcher:
                 return
             with self._changed:
                 self._ready[request] = batch
+                # A shape that is no longer asked for must not hold memory for ever; the oldest goes first.
                 while len(self._ready) > SHAPES:
                     del self._ready[next(iter(self._ready))]
                 self._changed.notify_all()
 
 
 def pack_batch(buffer: ShuffleBuffer, request: Request) -> Batch:
-    """Draw what a request asks for."""
+    """Draw the rows or documents that a request asks for."""
     if request.kind == DOCUMENTS:
         documents = buffer.documents(DOCUMENT_TOKENS)
         lengths = np.array([len(document) for document in documents], dtype="<u4")

@@ -1,7 +1,7 @@
-"""`prepare`: a corpus made ready for trials. Called again it does only what is missing or out of date.
+"""`ar prepare`: make a corpus ready for trials. A second call does only what is missing or out of date.
 
-Everything is built in a folder of its own and renamed when it is whole; the manifest is written last and is the only
-thing that is believed. A file lock keeps two calls from building the same folder at once.
+Everything is built in a temporary folder and renamed when it is complete. The manifest is written last, and a file that
+it does not list does not count. A file lock keeps two calls from building the same folder at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Progress = Callable[[str], None]
 
 
 def prepared_folder(options: PrepareOptions, data_dir: Path) -> Path:
-    """Where these options are prepared. Vocabularies and T share a folder; what defines the splits does not."""
+    """Return the folder for these options. Vocabularies and T share one; another corpus or split size has its own."""
     corpus = options.corpus
     if corpus != STDLIB and corpus not in HUB_CORPORA:
         corpus = str(Path(corpus).expanduser().resolve())
@@ -45,7 +45,7 @@ def prepared_folder(options: PrepareOptions, data_dir: Path) -> Path:
 
 
 def prepare(options: PrepareOptions, data_dir: Path, progress: Progress) -> Prepared:
-    """Prepare a corpus, or what is missing of it. `progress` is told, in words, what is being done.
+    """Prepare a corpus, or the missing parts of it. `progress` is called with a line for each step.
 
     Raises `DataError` when text cannot be read, fetched, split, encoded or written, `UsageError` for wrong options.
     """
@@ -69,7 +69,7 @@ def prepare(options: PrepareOptions, data_dir: Path, progress: Progress) -> Prep
 
 def _prepare(options: PrepareOptions, folder: Path, data_dir: Path, progress: Progress) -> Prepared:
     corpus = open_corpus(options.corpus, data_dir, options.shards, progress)
-    manifest = _believed(folder, corpus, progress)
+    manifest = _valid_manifest(folder, corpus, progress)
     if manifest is None:
         manifest = _rebuild(corpus, options, folder, progress)
     for size in options.vocabularies:
@@ -80,8 +80,8 @@ def _prepare(options: PrepareOptions, folder: Path, data_dir: Path, progress: Pr
     return Prepared(folder, manifest)
 
 
-def _believed(folder: Path, corpus: Corpus, progress: Progress) -> Manifest | None:
-    """The manifest there is, without what no longer stands; None when all must be made again, having said why."""
+def _valid_manifest(folder: Path, corpus: Corpus, progress: Progress) -> Manifest | None:
+    """Return the manifest without changed vocabularies. Say why, and return None, when all must be made again."""
     if not folder.exists():
         return None
     try:
@@ -102,18 +102,18 @@ def _believed(folder: Path, corpus: Corpus, progress: Progress) -> Manifest | No
     except DataError as error:
         progress(f"{error.message} Preparing again.")
         return None
-    return _standing_vocabularies(Prepared(folder, manifest), progress)
+    return _without_changed_vocabularies(Prepared(folder, manifest), progress)
 
 
-def _standing_vocabularies(prepared: Prepared, progress: Progress) -> Manifest:
-    standing = []
+def _without_changed_vocabularies(prepared: Prepared, progress: Progress) -> Manifest:
+    unchanged = []
     for record in prepared.manifest.vocabularies:
         try:
             prepared.quick_check(record.size)
-            standing.append(record)
+            unchanged.append(record)
         except DataError as error:
             progress(f"{error.message} Making vocabulary {record.size} again.")
-    return prepared.manifest.model_copy(update={"vocabularies": tuple(standing)})
+    return prepared.manifest.model_copy(update={"vocabularies": tuple(unchanged)})
 
 
 def _rebuild(corpus: Corpus, options: PrepareOptions, folder: Path, progress: Progress) -> Manifest:

@@ -1,9 +1,9 @@
-"""The rows that are scored: every token of a split is a target exactly once, whatever T is.
+"""Pack a split into the rows that are scored. Every token is a target exactly once, for any row length T.
 
 A document is BOS + tokens. Its tokens are cut into chunks of at most T; each chunk is led by the token before it (BOS
 for the first), which is input only. So a chunk takes up to T + 1 places, and first-fit decreasing packs chunks into
 rows of T + 1.
-Masked are: the leading token of every chunk, and padding (BOS, by convention).
+The mask leaves out the leading token of every chunk, and padding (BOS, by convention).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def score_rows(documents: Iterable[np.ndarray], seq_len: int, bos_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows uint16 (N, T + 1) and mask bool (N, T) of documents uint16 (n,), each beginning with BOS.
+    """Return rows uint16 (N, T + 1) and mask bool (N, T) of documents uint16 (n,), each beginning with BOS.
 
     mask[i, t] says whether rows[i, t + 1] counts, as the target of rows[i, : t + 1].
     """
@@ -37,9 +37,10 @@ def score_rows(documents: Iterable[np.ndarray], seq_len: int, bos_id: int) -> tu
 def first_fit(lengths: list[int], room: int) -> tuple[list[tuple[int, int]], int]:
     """Put each length, in order, into the first row that has room for it.
 
-    Returns (row, column) of each and the number of rows. A tree holds, above the free room of every row, the most of
-    each pair, so the first row that fits is found in logarithmic time.
+    Returns (row, column) of each and the number of rows.
     """
+    # A binary tree in an array, as a heap has it: the leaves most[size:] are the free room of every row, and each inner
+    # node is the larger of its two children. The first row that fits is found by walking down, in logarithmic time.
     size = 1
     while size < len(lengths):
         size *= 2
@@ -63,7 +64,7 @@ def first_fit(lengths: list[int], room: int) -> tuple[list[tuple[int, int]], int
 
 
 def rows_sha256(rows: np.ndarray, mask: np.ndarray, total_bytes: int) -> str:
-    """SHA-256 of everything that a score depends on: shape, tokens, mask and the denominator."""
+    """Compute the SHA-256 of everything that a score depends on: shape, tokens, mask and the denominator."""
     digest = hashlib.sha256(f"{rows.shape[0]} {rows.shape[1]} {total_bytes}\n".encode())
     digest.update(np.ascontiguousarray(rows, dtype=np.dtype("<u2")).data)
     digest.update(np.packbits(mask).data)

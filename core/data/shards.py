@@ -1,4 +1,4 @@
-"""One file of documents: UTF-8 bytes, or tokens. Memory-mapped when read.
+"""Shards: files that hold many documents, as UTF-8 bytes or as tokens, and are memory-mapped when read.
 
 Layout, little-endian: 64 bytes of header (magic, version, bytes per value, documents, values, zeros), then
 `documents + 1` offsets as int64, then the values as uint8 or uint16. A file of any other length is not a shard.
@@ -43,7 +43,7 @@ class Shard:
             yield self.values[start:end]
 
     def documents(self) -> Documents:
-        """The documents as text in bulk; only for a shard of bytes."""
+        """Return the documents as text in bulk. Only for a shard of bytes."""
         return Documents(self.values, self.offsets)
 
 

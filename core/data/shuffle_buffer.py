@@ -1,10 +1,10 @@
-"""Rows in random order within a pool: what stands together in the text does not end up together in a batch.
+"""Shuffle rows within a pool, so that rows which are neighbours in the text do not share a batch.
 
 A long document fills many rows in a row. Left in that order, a small batch would be a single document, and its gradient
-says little about the rest: on Python source, batches of 8 rows of 256 tokens, mixing was worth 0.3 bits per byte after
-300,000 tokens. A pool of few rows is few documents, and what the last pool of a short run happens to hold decides its
-score: with 1,024 rows the same file scored 1.82 bits per byte with a standard deviation of 0.065 over 29 seeds, and
-with 8,192 rows the five worst of those seeds fell from 1.94 to 1.83 on average.
+says little about the rest: on Python source, with batches of 8 rows of 256 tokens, shuffling was worth 0.3 bits per
+byte after 300,000 tokens. A small pool holds few documents, and then the last pool of a short run decides its score:
+with 1,024 rows the same file scored 1.82 bits per byte with a standard deviation of 0.065 over 29 seeds, and with 8,192
+rows the five worst of those seeds fell from 1.94 to 1.83 on average.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from autoresearch.core.data.packing import Packer
 
 POOL_ROWS = 2**14
 POOL_TOKENS = 2**22
-"""At most, to bound memory and the time to the first batch: 4 million tokens are packed in about 0.02 s. No pool is
-larger than the text, so that nothing comes often before the rest has come once."""
+"""Limits of a pool's size. They bound memory and the time to the first batch: 4 million tokens are packed in about
+0.02 s. A pool is never larger than the text, so that no row comes twice before every row has come once."""
 POOLS = 4
-"""Shapes that keep a pool. A train file that alternates between shapes loses none of its text."""
+"""Number of shapes that keep a pool. A train file that alternates between this many loses no text."""
 
 
 class ShuffleBuffer:
-    """Draws from a packer as the packer would, in an order of its own for every seed."""
+    """Draws rows from a packer and returns them in an order that depends on the seed."""
 
     def __init__(self, packer: Packer, seed: int) -> None:
         self._packer = packer
@@ -32,11 +32,11 @@ class ShuffleBuffer:
 
     @property
     def epoch(self) -> int:
-        """Passes over the text that were complete when the newest pool was filled."""
+        """Number of passes over the text that were complete when the newest pool was filled."""
         return self._epoch
 
     def rows(self, packing: str, batch: int, seq: int) -> np.ndarray:
-        """The next rows, uint16 (batch, seq + 1); `packing` as in the contract."""
+        """Return the next rows, uint16 (batch, seq + 1). `packing` is the contract's "best_fit" or "stream"."""
         pool = self._pools.pop((packing, seq), np.empty((0, seq + 1), dtype=np.uint16))
         parts = [pool]
         while sum(map(len, parts)) < batch:
@@ -48,7 +48,7 @@ class ShuffleBuffer:
         return pool[:batch]
 
     def documents(self, tokens: int) -> list[np.ndarray]:
-        """The next whole documents; their order is random already."""
+        """Return the next whole documents, uint16 (n,) each, of about `tokens` tokens, as the packer shuffled them."""
         drawn = self._packer.documents(tokens)
         self._epoch = self._packer.epoch
         return drawn

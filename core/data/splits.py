@@ -1,4 +1,4 @@
-"""Which document goes where: val and test by a seeded hash of the content, everything else to train."""
+"""Split documents: val and test take theirs by a seeded hash of the content, train takes the rest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autoresearch.core.errors import DataError
 SPLIT_KEY = b"autoresearch split 1"
 """Seeds the hash. Another key would hold out other documents."""
 CLOSE_ENOUGH, TOO_MUCH = 0.02, 0.1
-"""Shares of the wanted bytes that a split may lack, and may have on top."""
+"""Shares of the wanted bytes that a split may lack, and may exceed them by."""
 LARGEST_SHARE = 10
 """val and test each take at most one part in this many of a corpus that has no text of its own for them."""
 
@@ -30,11 +30,11 @@ class HeldOut:
     digests: np.ndarray
     """Hashes of all their documents as they were read, sorted: uint64 (documents,)."""
     test_cut: Cut
-    """What test lost because val has it too."""
+    """Amount of text that test lost because val has it too."""
 
 
 def document_hashes(documents: Documents) -> np.ndarray:
-    """A hash of each document's bytes, uint64 (documents,). Its order is the order in which documents are held out."""
+    """Hash each document's bytes: uint64 (documents,). Its order is the order in which documents are held out."""
     digests = [hashlib.blake2b(document, digest_size=8, key=SPLIT_KEY).digest() for document in documents]
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
@@ -69,7 +69,7 @@ def hold_out(corpus: Corpus, val_bytes: int, test_bytes: int) -> HeldOut:
 
 
 def _choose(sizes: np.ndarray, free: np.ndarray, wanted_bytes: int) -> np.ndarray:
-    """Which of the free documents to take, in their order, so that they come close to `wanted_bytes`.
+    """Choose free documents, in their order, whose sizes come close to `wanted_bytes` together.
 
     One that would go far beyond is passed over, or a single long document could double the split. bool (documents,).
     """
@@ -88,7 +88,7 @@ def _choose(sizes: np.ndarray, free: np.ndarray, wanted_bytes: int) -> np.ndarra
 
 
 def train_documents(corpus: Corpus, held: HeldOut) -> Iterator[tuple[Documents, Cut, Cut]]:
-    """Blocks of training text, with the duplicates and then the overlaps that each lost to val and test."""
+    """Yield blocks of training text, with the duplicates and then the overlaps that each lost to val and test."""
     index = OverlapIndex(join([held.val, held.test]))
     # Where nothing is held out, the first copy that is met is the held-out document itself: not a duplicate.
     seen = held.digests if corpus.held_out else held.digests[:0]
@@ -103,7 +103,7 @@ def train_documents(corpus: Corpus, held: HeldOut) -> Iterator[tuple[Documents, 
 
 
 def _pick(blocks: Iterable[Documents], wanted: np.ndarray) -> Iterator[Documents]:
-    """Documents with these hashes, the first of each, in the order in which they are read."""
+    """Yield the documents with these hashes, the first of each, in reading order."""
     seen = wanted[:0]
     for block in blocks:
         hashes = document_hashes(block)
@@ -114,7 +114,7 @@ def _pick(blocks: Iterable[Documents], wanted: np.ndarray) -> Iterator[Documents
 
 
 def _first_met(hashes: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Which are neither in `seen` nor earlier in `hashes`."""
+    """Mark the hashes that are neither in `seen` nor earlier in `hashes`."""
     first = np.zeros(len(hashes), dtype=bool)
     first[np.unique(hashes, return_index=True)[1]] = True
     return first & ~np.isin(hashes, seen)

@@ -1,4 +1,4 @@
-"""What an error of the file system means for a person who prepares a corpus."""
+"""Explain a file system's error to a person who prepares a corpus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from autoresearch.core.errors import DataError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Errors that say there is no room."""
+"""Error numbers of a full disk, a used-up quota and a file that is too large."""
 
 
 def as_data_error(error: OSError, folder: Path) -> DataError:

@@ -1,4 +1,4 @@
-"""A lossless sentencepiece tokenizer: any text comes back byte for byte.
+"""A lossless sentencepiece tokenizer: decoding returns any text byte for byte.
 
 Two spellings need care. U+2581 stands for the space inside sentencepiece, so a literal one would come back as a space:
 it is encoded as its three byte tokens instead. And text that spells a special token (`<s>`, `<0x41>`) must never be
@@ -22,16 +22,17 @@ BOS = "<s>"
 SPACE = "\u2581".encode()
 SPACE_BYTES = ("<0xE2>", "<0x96>", "<0x81>")
 UNLEARNABLE = re.compile("(?<=<)(?=(?:s|unk|0x[0-9A-F]{2})>)|[\u2581\u2585]")
-"""Where training text is cut: inside the spelling of a special token, and at two characters that sentencepiece reserves
-(it would drop the whole piece for a U+2585). Characters cut out here are still encoded, through their bytes."""
+"""Matches the places where training text is cut: inside the spelling of a special token, and at two characters that
+sentencepiece reserves (it would drop the whole piece for a U+2585). Characters that are cut out here can still be
+encoded, through their bytes."""
 PIECE_BYTES = 4000
-"""Of training text. Sentencepiece silently drops sentences longer than 4192 bytes."""
+"""Largest piece of training text, in bytes. Sentencepiece silently drops sentences longer than 4192 bytes."""
 MAX_VOCABULARY = 65535
-"""Tokens are stored as uint16."""
+"""Largest vocabulary, because tokens are stored as uint16."""
 
 
 class Tokenizer:
-    """Text to tokens and back, for one vocabulary."""
+    """Encodes and decodes text with one vocabulary."""
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
         import sentencepiece
@@ -51,7 +52,7 @@ class Tokenizer:
             raise DataError(f"{path} cannot be read as a tokenizer: {error}.", fix="run `ar prepare` again") from error
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Tokens of each text, uint16 (n,), without BOS. Raises `DataError` for text that UTF-8 cannot hold."""
+        """Encode each text as uint16 (n,) tokens, without BOS. Raises `DataError` for text that UTF-8 cannot hold."""
         try:
             pieces = [text.encode("utf-8").split(SPACE) for text in texts]
         except UnicodeEncodeError as error:
@@ -61,7 +62,7 @@ class Tokenizer:
         return [self._join([next(encoded) for _ in parts]) for parts in pieces]
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of these tokens. BOS and unknown decode to what sentencepiece prints for them; leave them out."""
+        """Return the text of these tokens. Leave out BOS and unknown, which decode to their spellings (`<s>`)."""
         text: str = self._processor.decode(np.asarray(tokens).tolist())
         return text
 

@@ -12,7 +12,7 @@ Z_95 = statistics.NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
-class Interval:
+class WelchInterval:
     """A difference of two means, second minus first, with its 95 % interval."""
 
     difference: float
@@ -29,7 +29,7 @@ class Interval:
         return "worse" if self.low > 0.0 else "not certain"
 
 
-def welch(first: Sequence[float], second: Sequence[float]) -> Interval:
+def welch(first: Sequence[float], second: Sequence[float]) -> WelchInterval:
     """Compare two samples whose variances may differ. Raises `ValueError` for fewer than two values in either."""
     if min(len(first), len(second)) < 2:
         raise ValueError("an interval needs two values of each")
@@ -37,11 +37,11 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Interval:
     difference = statistics.fmean(second) - statistics.fmean(first)
     variance = sum(parts)
     if variance == 0.0:
-        return Interval(difference, difference, difference, math.inf)
+        return WelchInterval(difference, difference, difference, math.inf)
     shares = zip(parts, (first, second), strict=True)
     dof = variance**2 / sum(part**2 / (len(values) - 1) for part, values in shares)
     half = t_quantile(Z_95, dof) * math.sqrt(variance)
-    return Interval(difference, difference - half, difference + half, dof)
+    return WelchInterval(difference, difference - half, difference + half, dof)
 
 
 def t_quantile(z: float, dof: float) -> float:
