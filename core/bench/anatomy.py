@@ -33,7 +33,7 @@ class Anatomy:
     training: float
     """First batch to the end of `train`."""
     freezing: float
-    """End of `train` until the weights are checked and out of the train child's reach. Child and feeder end meanwhile."""
+    """End of `train` until the weights are checked and out of the child's reach; child and feeder end meanwhile."""
     scoring: float
     audit: float
     """0 for a trial that was not audited."""
