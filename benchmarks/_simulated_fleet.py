@@ -56,7 +56,6 @@ CONFIG = RunConfig(
     judge="racing",
     device="simulated",
     ar_version="0",
-    calibrate=2,
 )
 PRESET = Preset.model_validate(
     {

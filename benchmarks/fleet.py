@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.run import Run
 from benchmarks._simulated_fleet import FLOOR_BPB, simulate, true_bpb
@@ -33,7 +34,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def judge() -> Racing:
-    return Racing(preset="h100", calibrate=2)
+    return Racing(JudgeOptions(preset="h100"))
 
 
 def busy() -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from autoresearch.core.config import RunConfig, load_presets
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.events import Observer
 from autoresearch.core.fleet.local import LocalExecutor, LocalHandle
+from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run.loop import Limits, Loop
@@ -103,11 +104,11 @@ def idle_share(
     arena = Workspace(folder / f"ahead-{thinks_ahead}", folder, experiments)
     prepared = _prepared(arena, folder)
     preset = load_presets(Path(backends.__path__[0]) / "null" / "presets.toml")["demo"]
-    config = null_config(prepared, seconds, startup_seconds=30.0, judge="racing", calibrate=2)
+    config = null_config(prepared, seconds, startup_seconds=30.0, judge="racing", judge_options=JudgeOptions())
     executor = Timed()
     with Run(arena.workspace, "idle", config, preset) as run:
         researcher = SlowModel(executor, thinks_ahead=thinks_ahead)
-        judge = Racing(preset="demo", calibrate=2)
+        judge = Racing(JudgeOptions(preset="demo"))
         Loop(run, researcher, judge, executor, limits=Limits(experiments)).go()
     executor.close()
     gaps = [after[0] - before[1] for before, after in zip(executor.spans, executor.spans[1:], strict=False)]

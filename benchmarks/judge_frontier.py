@@ -1,8 +1,8 @@
-"""What false keeps buy: the race's true gain against greedy's at equal device time, for larger and smaller budgets.
+"""True gain bought by false keeps: racing against greedy at equal device time, for larger and smaller budgets.
 
-The same simulation as in `benchmarks/judge.py`. Beside it a judge that no run can have: it knows the noise and the
-distribution of the effects exactly, makes no repeats, and keeps what is better in expectation and passes a test of the
-given level. Its false keeps in a run where nothing helps are the level times the number of experiments.
+The simulation is that of `benchmarks/judge.py`. It is compared with a judge that no run can have: one that knows the
+noise and the distribution of effects exactly, makes no repeats, and keeps a change that is better in expectation and
+passes a test of the given level. Its false keeps in a run where nothing helps are the level times the experiments.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.core.judge import race
 from benchmarks import judge
-from benchmarks.judge import GAINS, LARGEST, LOSSES, SMALLEST, UNPUBLISHED, Ours, greedy, no_effect, public_effect
+from benchmarks.judge import GAINS, LARGEST, LOSSES, SMALLEST, UNPUBLISHED, greedy, no_effect, public_effect, racing
 
 RUNS = 500
 FIRST_SEED = 200_000
 BUDGETS = (0.3, 0.75, 1.5, 2.4, 4.8)
-"""FIRST_WEALTH."""
+"""Wealth after the baseline, in place of `race.FIRST_WEALTH`."""
 LEVELS = (0.5, 0.1, 0.05, 0.02, 0.01)
 SIGMAS = (0.0007, 0.002)
 PICTURE = Path(__file__).with_name("judge_frontier.png")
 
 
 def run() -> list[dict[str, Any]]:
-    """name, median, unit, note of every measurement."""
+    """Return name, median, unit and note of every measurement."""
     rows, points = [], {}
     with ProcessPoolExecutor() as pool:
         for sigma in SIGMAS:
@@ -51,25 +50,29 @@ def _row(name: str, ratio: float, note: str) -> dict[str, Any]:
 
 
 def at_budget(budget: float, sigma: float, runs: int = RUNS) -> tuple[float, float, float]:
-    """False keeps where nothing helps; true gain as a share of greedy's; claimed gain over the true one, less 1."""
-    race.FIRST_WEALTH = budget
+    """Return false keeps where nothing helps, true gain as a share of greedy's, and claimed over true gain less 1."""
     seeds = range(FIRST_SEED, FIRST_SEED + runs)
-    false = statistics.fmean(Ours(seed, no_effect, sigma).go(judge.EXPERIMENTS).false_keeps for seed in seeds)
-    ours = [Ours(seed, public_effect, sigma).go(judge.EXPERIMENTS) for seed in seeds]
+    false = statistics.fmean(
+        racing(seed, no_effect, sigma, wealth=budget).go(judge.EXPERIMENTS).false_keeps for seed in seeds
+    )
+    ours = [racing(seed, public_effect, sigma, wealth=budget).go(judge.EXPERIMENTS) for seed in seeds]
     equal = [greedy(seed, public_effect, sigma, one.trials) for seed, one in zip(seeds, ours, strict=True)]
     true = judge.mean(ours, "true")
     return false, true / judge.mean(equal, "true"), judge.mean(ours, "claimed") / true - 1.0
 
 
 def all_knowing(sigma: float, level: float, runs: int = 4000, trials: int = 111) -> float:
-    """The all-knowing judge's true gain as a share of greedy's, with equally many trials. Updates as Kalman's."""
+    """Return the all-knowing judge's true gain as a share of greedy's, with equally many trials.
+
+    Its belief about the incumbent is updated as in a Kalman filter.
+    """
     rng = np.random.default_rng(FIRST_SEED)
     atoms, weights = _distribution()
     effects = rng.choice(atoms, size=(runs, trials), p=weights)
     noise = rng.normal(0.0, sigma, (runs, trials))
     mean, variance = noise[:, :2].mean(axis=1), np.full(runs, sigma**2 / 2.0)
     truth = np.zeros(runs)
-    bar = -statistics.NormalDist().inv_cdf(1.0 - level)
+    threshold = -statistics.NormalDist().inv_cdf(1.0 - level)
     for n in range(trials - 2):
         seen = truth + effects[:, n] + noise[:, n + 2] - mean
         total = sigma**2 + variance
@@ -78,7 +81,7 @@ def all_knowing(sigma: float, level: float, runs: int = 4000, trials: int = 111)
         share /= share.sum(axis=1, keepdims=True)
         expected = share @ atoms
         spread = np.maximum(share @ atoms**2 - expected**2, 0.0)
-        keep = (expected < 0.0) & (seen / np.sqrt(total) < bar)
+        keep = (expected < 0.0) & (seen / np.sqrt(total) < threshold)
         pull = variance / total
         mean = mean + np.where(keep, pull * seen + (1.0 - pull) * expected, pull * (seen - expected))
         variance = pull * sigma**2 + np.where(keep, (1.0 - pull) ** 2, pull**2) * spread
@@ -96,7 +99,7 @@ def _greedy_gain(effects: np.ndarray, noise: np.ndarray) -> float:
 
 
 def _distribution() -> tuple[np.ndarray, np.ndarray]:
-    """The public effects as points and their weights; losses of unpublished size on a fine grid."""
+    """Return the public effects as points and weights; losses of unpublished size lie on a fine grid."""
     count = len(GAINS) + len(LOSSES) + UNPUBLISHED
     grid = np.exp(np.linspace(math.log(SMALLEST), math.log(LARGEST), 40))
     atoms = np.concatenate([-np.array(GAINS), np.array(LOSSES), grid])
@@ -105,7 +108,7 @@ def _distribution() -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(points: dict[float, tuple[list[tuple[float, float]], list[tuple[float, float]]]]) -> None:
-    """False keeps against gain, a panel a noise."""
+    """Draw false keeps against gain, one panel for each noise."""
     import matplotlib
 
     matplotlib.use("Agg")

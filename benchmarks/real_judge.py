@@ -3,7 +3,7 @@
 `python -m benchmarks.real_judge aa FOLDER` runs 30 edits that add one unused name to the train file (an edit of
 comments alone is the same program to the loop, and is never trained). `ab` runs five edits whose effect is plain at
 this size. Both go through the loop itself, with a scripted researcher. The run lives in FOLDER and is taken up where it
-stopped, so that it may be run in pieces (`--hours`). What greedy would have kept is read off the same first trials.
+stopped, so that it may be run in pieces (`--hours`). The keeps of greedy are read off the same first trials.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from autoresearch.core.cli.run.resolve import configure
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.events import Decided, Event
 from autoresearch.core.fleet.local import LocalExecutor
-from autoresearch.core.judge.noise import PRIORS
+from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import History, Proposal
 from autoresearch.core.run.loop import Limits, Loop
@@ -36,7 +36,7 @@ from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trial.device import probe_device
-from benchmarks.judge import Ours, no_effect
+from benchmarks.judge import SimulatedRun, no_effect
 
 BUDGET_SECONDS = 8.0
 EDITS = 30
@@ -45,7 +45,7 @@ CALIBRATE = 2
 
 @dataclass(frozen=True)
 class Edit:
-    """A change of constants, and what it is expected to do."""
+    """A change of constants, and its expected result."""
 
     name: str
     constants: dict[str, object]
@@ -53,7 +53,7 @@ class Edit:
 
 
 def numbered(n: int) -> Edit:
-    """An edit that does nothing."""
+    """Return an edit that changes nothing."""
     return Edit(f"unused name {n}", {"UNUSED": n}, "nothing")
 
 
@@ -77,7 +77,7 @@ class Scripted:
         self.edits = edits
 
     def propose(self, history: History) -> Proposal:
-        """The next edit of the list."""
+        """Propose the next edit of the list."""
         done = len(history.attempts) - 1
         if done >= len(self.edits):
             raise ProposalError("every edit of the list is tried.")
@@ -95,7 +95,7 @@ def _assign(source: str, name: str, value: object) -> str:
 
 
 def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, say: Callable[[str], None]) -> None:
-    """Start the run in `folder`, or go on with it."""
+    """Start the run in `folder`, or resume it."""
     if not folder.exists():
         with contextlib.redirect_stdout(sys.stderr):
             if ar(["init", str(folder)]) != 0:
@@ -115,7 +115,7 @@ def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, 
 
     try:
         with Run(folder, script, config, preset) as run:
-            judge = Racing(preset=preset.name, calibrate=CALIBRATE)
+            judge = Racing(JudgeOptions(preset.name, CALIBRATE))
             limits = Limits(experiments=len(edits), hours=hours)
             ending = Loop(run, Scripted(edits), judge, executor, limits=limits, observer=observe).go()
     finally:
@@ -124,9 +124,9 @@ def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, 
 
 
 def greedy_keeps(rows: Sequence[ExperimentRow]) -> list[int]:
-    """What upstream's rule keeps of the same first trials: every new lowest number.
+    """Return the experiments that greedy keeps by the same first trials: every new lowest number.
 
-    Right for edits that do nothing, whatever was kept meanwhile.
+    This holds for edits that do nothing, whatever was kept meanwhile.
     """
     best, kept = rows[0].val_bpb, []
     for row in rows[1:]:
@@ -136,28 +136,20 @@ def greedy_keeps(rows: Sequence[ExperimentRow]) -> list[int]:
     return kept
 
 
-class Reordered(Ours):
-    """The race over 30 edits that do nothing, with scores drawn from real trials of one program."""
-
-    def __init__(self, seed: int, scores: Sequence[float]) -> None:
-        self.scores = scores
-        super().__init__(seed, no_effect, 0.0, PRIORS["demo"].relative * statistics.fmean(scores))
-
-    def measure(self, true: float) -> float:
-        """One of them."""
-        self.out.trials += 1
-        return self.rng.choice(self.scores)
-
-
 def reorder(scores: Sequence[float], runs: int = 2000) -> dict[str, float]:
-    """Mean keeps of both judges if the same trials had come in another order: all are of one program."""
+    """Return mean keeps and claims of both judges over other orders of the same trials, all of one program."""
     rng, greedy, claimed = random.Random(0), [], []
     for _ in range(runs):
         first, *others = rng.choices(scores, k=EDITS + 1)
         lows = list(accumulate([first, *others], min))
         greedy.append(sum(low < before for before, low in pairwise(lows)))
         claimed.append(first - lows[-1])
-    ours = [Reordered(seed, scores).go(EDITS) for seed in range(runs)]
+    judge = Racing(JudgeOptions("demo", CALIBRATE))
+
+    def draw(source: random.Random, _true: float) -> float:
+        return source.choice(scores)
+
+    ours = [SimulatedRun(seed, no_effect, 0.0, judge, measure=draw).go(EDITS) for seed in range(runs)]
     return {
         "racing_keeps": statistics.fmean(one.keeps for one in ours),
         "racing_claims": statistics.fmean(one.claimed for one in ours),
@@ -167,7 +159,7 @@ def reorder(scores: Sequence[float], runs: int = 2000) -> dict[str, float]:
 
 
 def summary(script: str, folder: Path) -> dict[str, Any]:
-    """What came of it."""
+    """Summarise the run, edit by edit."""
     with LedgerReader(folder / "runs" / script) as reader:
         rows = [row for row in reader.experiments() if row.state == "decided"]
         trials = [trial for row in rows for trial in reader.trials(experiment=row.number)]
@@ -196,7 +188,7 @@ def summary(script: str, folder: Path) -> dict[str, Any]:
 
 
 def run() -> list[dict[str, Any]]:
-    """name, median, unit, note of every measurement. Takes about twenty minutes the first time."""
+    """Return name, median, unit and note of every measurement. Takes about twenty minutes the first time."""
     results = []
     for script in SCRIPTS:
         folder = Path(__file__).parents[1] / "runs" / "real_judge" / script
@@ -210,7 +202,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """One script, in a folder of the caller's."""
+    """Run one script in a folder of the caller's."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_judge", description=__doc__)
     parser.add_argument("script", choices=list(SCRIPTS))
     parser.add_argument("folder", type=Path)

@@ -1,1 +1,1 @@
-"""Keep or discard: noise and decision."""
+"""Keep or discard, by pure rules: measurements in, a verdict out."""

@@ -1,4 +1,4 @@
-"""The judge's interface. A judge never runs anything: it asks for trials, or decides."""
+"""What goes into a judge and what comes out. A judge runs and reads nothing: it asks for trials, or decides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from autoresearch.core.proposal import Status
 
 Role = Literal["baseline", "candidate", "incumbent"]
-"""Whose source a trial runs: the starting point's, the proposal's, or that of the best so far."""
+"""Role of the source that a trial runs."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Measured:
     val_bpb: float | None
     reason: str | None = None
     tokens: int | None = None
+    """Training tokens that it saw."""
     own: bool = True
-    """Asked for by the source's own experiment, and so part of what its estimate was made from."""
+    """True for a trial that the source's own experiment asked for: its estimate rests on those."""
 
 
 @dataclass(frozen=True)
@@ -35,41 +36,41 @@ class Side:
     trials: tuple[Measured, ...] = ()
     category: str = ""
     estimate: float | None = None
-    """Of its true val_bpb, from its own experiment; None while that is not decided."""
+    """The judge's estimate of its true val_bpb; None while its experiment is not decided."""
     estimate_trials: float = 1.0
-    """How many trials that estimate is worth."""
+    """Weight of that estimate, in trials."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a judge may look at. Equal evidence must give an equal answer: a resumed run asks again."""
+    """Everything that a judge may look at. Equal evidence must give an equal answer: a resumed run asks again."""
 
     candidate: Side
-    """What is being decided. For experiment 0 this is the baseline itself."""
+    """The source to decide on; for experiment 0 the baseline itself."""
     incumbent: Side | None
     """None only while the baseline is being decided."""
     baseline: Side
     seed: int
     """The run's seed: the first seed of every side, so that first trials are paired."""
     decided: int
-    """Experiments decided before this one, the baseline not counted."""
+    """Number of experiments decided before this one, without the baseline."""
     asked: int
-    """Trials already run for this decision, in any role."""
+    """Number of trials already run for this decision, in any role."""
     roles: tuple[Role, ...] = ()
-    """Whose they were, in order."""
+    """Roles of those trials, in order."""
     predecessor: Side | None = None
-    """The keep before the incumbent, if there is one."""
+    """The incumbent before this one, if there is one."""
     repeats: tuple[tuple[Measured, ...], ...] = ()
-    """Trials of one source each that were not chosen by their result: what noise is estimated from."""
+    """Groups of trials, each of one source and none chosen by its result: the noise is estimated from them."""
     extra: int = 0
-    """Trials of the run that races have asked for: those after each candidate's first."""
+    """Number of trials in the run beyond each candidate's first."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What this judge left with its last decision."""
+    """The facts of this judge's last decision."""
 
 
 @dataclass(frozen=True)
 class RunTrial:
-    """Train and score that side's source once more, with this seed."""
+    """A request: train and score that side's source once more, with this seed."""
 
     role: Role
     seed: int
@@ -83,16 +84,16 @@ class Decision:
     estimate: float | None
     """The judge's estimate of the candidate's true val_bpb; None where it has none."""
     delta: float | None
-    """Against the incumbent of this time; negative is better."""
+    """Estimated change against the incumbent of this time; negative is better."""
     reason: str
-    """In one line, for people and researchers."""
+    """One line for people and researchers."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Numbers behind the reason, as JSON can hold them; kept in the ledger and handed back with the next evidence."""
 
 
 @dataclass(frozen=True)
 class Demotion:
-    """The incumbent does not hold: the keep before it takes its place, and the candidate is considered again."""
+    """The incumbent does not hold: its predecessor takes its place, and the candidate is considered again."""
 
     experiment: int
     """The incumbent that is demoted."""
@@ -105,12 +106,12 @@ class Judge(Protocol):
     name: str
 
     def consider(self, evidence: Evidence) -> RunTrial | Decision | Demotion:
-        """What to do next about the candidate. Called again after every trial until it decides."""
+        """Return the next step for the candidate. Called again after every trial until it is a decision."""
         ...
 
 
 def failure(evidence: Evidence) -> Decision | None:
-    """A candidate with a trial that is not ok is decided at once, with that trial's status and reason."""
+    """Decide a candidate with a failed trial at once, by that trial's status and reason; None without one."""
     for trial in evidence.candidate.trials:
         if trial.status != "ok":
             return Decision(trial.status, None, None, trial.reason or f"the trial ended as {trial.status}")
