@@ -1,1 +1,1 @@
-"""What lasts: ledger, git, results.tsv."""
+"""The records of a run: ledger, journal, git, and the files written from them."""

@@ -1,8 +1,9 @@
-"""A hash chain over what was decided: a row that is edited afterwards does not fit its link any more.
+"""A hash chain over the decisions: a row that is edited afterwards no longer fits its link.
 
 Each decision adds a link: the SHA-256 of the link before, and of the experiment's row with the trials that it was
-decided on. It shows that a ledger was edited, by hand or by a fault; it cannot show who, and whoever can write the file
-can also make the whole chain again. Sources are covered through their SHA-256, which is part of the row.
+decided on. The chain shows that a ledger was edited, by hand or by a fault. It cannot show by whom, and a person who
+can write the file can also make the whole chain again. Sources are covered through their SHA-256, which is part of the
+row.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ INSERT = "INSERT INTO chain (time, experiment, kind, digest, link) VALUES (?, ?,
 
 @dataclass(frozen=True)
 class ChainReport:
-    """What a walk along the chain has found."""
+    """Result of a walk along the chain."""
 
     links: int
     fault: str | None
-    """In words, what the first thing is that was changed; None where all is as it was written."""
+    """The first change that was found, in words; None where everything is as it was written."""
 
 
 def extend(query: Query, experiment: int, kind: str) -> None:
@@ -38,7 +39,7 @@ def extend(query: Query, experiment: int, kind: str) -> None:
 
 
 def chain_existing(query: Query) -> None:
-    """Links for a ledger that was written before there were any: what it says now is taken as it is."""
+    """Add links to a ledger that was written before there were any, taking its present rows as they are."""
     before = _last_link(query)
     for row in query("SELECT number FROM experiments WHERE state = 'decided' ORDER BY decided, number").fetchall():
         entry = _next(query, row["number"], DECIDED, before)
@@ -108,7 +109,7 @@ def _last_link(query: Query) -> str:
 
 
 def _start(query: Query) -> str:
-    """Before the first link: what the run was started with."""
+    """Return the value before the first link: a hash of the run's tag, configuration and base commit."""
     run = query("SELECT tag, config, base_commit FROM runs").fetchone()
     return _sha256([run["tag"], run["config"], run["base_commit"]])
 
@@ -118,7 +119,10 @@ def _link(before: str, experiment: int, kind: str, digest: str) -> str:
 
 
 def _digest(query: Query, row: Mapping[str, Any]) -> str:
-    """Of a decided experiment and the trials that had ended by then. Empty columns are left out: later versions add."""
+    """Hash a decided experiment and the trials that had ended by then.
+
+    Empty columns are left out, because later versions add columns to old ledgers.
+    """
     trials = query(
         "SELECT * FROM trials WHERE experiment = ? AND ended <= ? ORDER BY k", (row["number"], row["decided"])
     ).fetchall()

@@ -1,9 +1,4 @@
-"""The files of a run that are written from its ledger, and the disk that is given back. None of them is the truth.
-
-results.tsv: upstream's five columns, written from the ledger for people and notebooks. Never read back.
-
-What a run has come to, as the objects that `--json` prints.
-"""
+"""Written from the ledger, never read back: results.tsv, best_train.py, and the objects that `--json` prints."""
 
 from __future__ import annotations
 
@@ -17,14 +12,16 @@ from autoresearch.core.files import write_text
 from autoresearch.core.store.git import branch_name
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.store.rows import RECORD, ExperimentRow
 from autoresearch.core.store.transfers import counts, transfers_of
 
 COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
+"""Columns of results.tsv: the five of karpathy/autoresearch."""
+RESULTS, BEST_TRAIN = "results.tsv", "best_train.py"
 
 
 def results_tsv(rows: Iterable[ExperimentRow], *, header: bool = True) -> str:
-    """The table as text. A number that does not exist is `nan`: it reads as a float and compares as no result."""
+    """Write the table as text. A missing number is `nan`: it reads as a float and compares as no result."""
     lines = ["\t".join(COLUMNS)] if header else []
     for row in rows:
         bpb = "nan" if row.val_bpb is None else f"{row.val_bpb:.6f}"
@@ -35,12 +32,9 @@ def results_tsv(rows: Iterable[ExperimentRow], *, header: bool = True) -> str:
 
 
 def _field(text: str) -> str:
-    """In one line. One that begins with a quote would open a quoted field for most readers, pandas among them."""
+    """Put a text on one line. A quote at its start would open a quoted field for most readers, pandas among them."""
     words = " ".join(text.split())
     return '"' + words.replace('"', '""') + '"' if words.startswith('"') else words
-
-
-RESULTS, BEST_TRAIN = "results.tsv", "best_train.py"
 
 
 def export_results(ledger: LedgerReader) -> None:
@@ -50,7 +44,7 @@ def export_results(ledger: LedgerReader) -> None:
 
 
 def append_results(ledger: LedgerReader, rows: Sequence[ExperimentRow]) -> None:
-    """Add these to results.tsv, which holds every experiment that was decided before them."""
+    """Add rows to results.tsv, which holds every experiment that was decided before them."""
     with (ledger.folder / RESULTS).open("a", encoding="utf-8", newline="\n") as file:
         file.write(results_tsv(rows, header=False))
 
@@ -63,47 +57,34 @@ def export_best(ledger: LedgerReader) -> None:
 
 
 def trial_folder(run_folder: Path, experiment: int, k: int) -> Path:
-    """Where a trial keeps its log, events, result and weights."""
+    """Return the folder of a trial's log, events, result and weights."""
     return run_folder / "trials" / f"{experiment}-{k}"
 
 
 def drop_weights(ledger: LedgerReader, experiment: int | None = None) -> None:
-    """Delete the weights of one experiment's trials, or of all; the incumbent's and those in flight stay."""
+    """Delete the weights of one experiment's trials, or of all; those of the incumbent and of undecided ones stay."""
     keep = {ledger.run().incumbent, *(row.number for row in ledger.undecided())}
     pattern = "*-*" if experiment is None else f"{experiment}-*"
     for folder in (ledger.folder / "trials").glob(pattern):
         number = folder.name.partition("-")[0]
         if number.isdigit() and int(number) not in keep:
             for weights in folder.glob("*.safetensors"):
-                # Disk that cannot be given back is no reason to end a run.
+                # A file that cannot be deleted is no reason to end a run.
                 with contextlib.suppress(OSError):
                     weights.unlink()
 
 
 def decided_record(row: ExperimentRow) -> dict[str, Any]:
-    """One decided experiment. What does not exist is None, never 0."""
-    return {
-        "experiment": row.number,
-        "status": row.status,
-        "val_bpb": row.val_bpb,
-        "estimate": row.estimate,
-        "delta": row.delta,
-        "trials": row.trials,
-        "commit": row.commit,
-        "category": row.category,
-        "description": row.hypothesis,
-        "researcher": row.researcher,
-        "usd": row.usd,
-        "reason": row.reason,
-        "origin": None if row.origin is None else asdict(row.origin),
-    }
+    """Return one decided experiment as JSON shows it. A missing value is None, never 0."""
+    record = {key: getattr(row, name) for key, name in RECORD.items()}
+    return {**record, "origin": None if row.origin is None else asdict(row.origin)}
 
 
 def summarise(reader: LedgerReader) -> dict[str, Any]:
-    """The run as a whole. `experiments` leaves the baseline out; numbers are in bits per byte."""
+    """Summarise the run. `experiments` leaves the baseline out; results are in bits per byte."""
     run, totals, best = reader.run(), reader.totals(), reader.incumbent()
     baseline = reader.experiment(0) if best is not None else None
-    # Where the machine has changed, the last keep says what the baseline reaches on the new one.
+    # Where the machine has changed, the incumbent's facts hold the baseline's result on the new one.
     level = best.judged.get("baseline") if best is not None else None
     gain = baseline is not None and best is not None and None not in (baseline.val_bpb, best.val_bpb)
     estimated = baseline is not None and best is not None and None not in (baseline.estimate, best.estimate)

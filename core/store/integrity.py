@@ -1,8 +1,8 @@
-"""The files that a run's scores and verdicts hang on: hashed when it starts, looked at again before every verdict.
+"""The files that a run's scores and verdicts depend on: hashed at its start, checked before every verdict.
 
-They are the core's own modules (but for what only shows: the command line and the reports), the backend's runtime and
-contract, the tokenizers, the scored rows, and what the manifest says of them. A change that was not there when the run
-began would make its numbers incomparable, whether a person, an update or a train file made it.
+They are the core's modules (without those that only show results), the backend's runtime and contract, the tokenizers,
+the scored rows, and the manifest's record of them. A change after the start would make the run's numbers incomparable,
+whether a person, an update or a train file made it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,23 @@ if TYPE_CHECKING:
     from autoresearch.core.store.ledger import Ledger
 
 EVENT = "integrity"
+"""Kind of the ledger event that holds the hashes."""
 SHOWS_ONLY = ("bench", "cli", "report")
-"""Folders of the core that decide nothing."""
+"""Folders of the core that no score or verdict depends on."""
 CORE_FIX = (
     "put the file back as it was (`git checkout`, or install this version of ar again), or start another run with "
     "--tag: numbers from before and after do not compare"
+)
+VERSION_FIX = (
+    "start another run with --tag, or install the older version to go on with this one; commands that only read it, "
+    "such as `ar results` and `ar report`, still work"
 )
 DATA_FIX = "`ar prepare` makes it anew; if the text itself has changed, start another run with --tag"
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """A file as it was when it was read."""
+    """A file's size, time and hash when it was read."""
 
     bytes: int
     mtime_ns: int
@@ -41,37 +46,44 @@ class Stamp:
 
 
 class Integrity:
-    """Hashes of the files of one run. Cheap to ask again: sizes and times first, content where they differ."""
+    """Hashes of one run's files. Checks are cheap: a file is read again only when its size or time differs."""
 
     def __init__(self, files: Mapping[str, Path], vocabularies: Sequence[int] = (), seq_len: int = 0) -> None:
-        """`files` by the name that a person is told; that of the manifest is `MANIFEST`. Raises `IntegrityError`."""
+        """Hash `files`, given by the names for messages; the manifest's is `MANIFEST`. Raises `IntegrityError`."""
         self._files, self._vocabularies, self._seq_len = dict(files), tuple(sorted(vocabularies)), seq_len
         self._stamps = {name: self._read(name) for name in self._files}
 
     @classmethod
     def of(cls, backend: str, prepared: Prepared, vocabularies: Sequence[int], seq_len: int) -> Integrity:
-        """Of a run with that backend on that corpus, scored at T = `seq_len`."""
+        """Hash the files of a run with that backend on that corpus, scored at T = `seq_len` tokens."""
         files = dict([*_core_files(), *_backend_files(backend), *_data_files(prepared, vocabularies, seq_len)])
         return cls(files, vocabularies, seq_len)
 
     @property
     def sha256(self) -> dict[str, str]:
-        """Name -> SHA-256."""
+        """The SHA-256 of every file, by name."""
         return {name: stamp.sha256 for name, stamp in self._stamps.items()}
 
     def begin(self, ledger: Ledger) -> None:
-        """Record the hashes with a run that has none yet, or compare. Raises `IntegrityError` naming what changed."""
+        """Record the hashes of a new run, or compare them. Raises `IntegrityError` naming the difference."""
         recorded = ledger.events(EVENT)
         if not recorded:
             ledger.note(EVENT, None, self.sha256)
             return
         now, then = self.sha256, recorded[0]
+        # An update that renames modules is no change of a file: say so, lest a person look for what was tampered with.
+        if any(_is_code(name) and name not in now for name in then):
+            raise IntegrityError(
+                "this run was started by another version of ar, whose files had other names, so its numbers would not "
+                "compare with this version's.",
+                fix=VERSION_FIX,
+            )
         changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
         if changed:
             raise _changed(changed, "since this run was started")
 
     def check(self) -> None:
-        """Raises `IntegrityError` naming the files that are not what they were when this was made."""
+        """Compare the files with their hashes. Raises `IntegrityError` naming those that have changed."""
         changed = []
         for name, stamp in self._stamps.items():
             try:
@@ -98,7 +110,7 @@ class Integrity:
         return Stamp(status.st_size, status.st_mtime_ns, sha256)
 
     def _manifest_sha256(self, path: Path) -> str:
-        """Of what it says about this run's files: another run may add its own vocabularies to the folder."""
+        """Hash the manifest's record of this run's files: another run may add its own vocabularies to the folder."""
         manifest = Manifest.model_validate_json(path.read_bytes())
         digest = hashlib.sha256(f"{manifest.format} {manifest.source.content_sha256}\n".encode())
         for split, record in sorted(manifest.splits.items()):
@@ -116,7 +128,7 @@ class Integrity:
 
 
 def code_sha256(backend: str) -> str:
-    """Of everything here that decides scores, but for the data: what two machines must have in common."""
+    """Hash the code that decides scores. Two machines must have it in common."""
     digest = hashlib.sha256()
     for name, path in (*_core_files(), *_backend_files(backend)):
         digest.update(f"{name} {sha256_of(path)}\n".encode())
@@ -153,4 +165,8 @@ def _changed(names: Sequence[str], when: str) -> IntegrityError:
 
 
 def _fix(name: str) -> str:
-    return CORE_FIX if name.startswith(("core/", "backends/")) else DATA_FIX
+    return CORE_FIX if _is_code(name) else DATA_FIX
+
+
+def _is_code(name: str) -> bool:
+    return name.startswith(("core/", "backends/"))

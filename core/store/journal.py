@@ -1,7 +1,7 @@
 """The ledger's append-only journal: every transition as one line, on disk before the ledger has it.
 
 A line is `CRC JSON`: the CRC-32 of the rest in 8 hex digits, and {"n": 17, "writes": [[sql, [values ...]], ...]}, where
-a blob is {"blob": base64}. A ledger that is damaged, truncated or gone is made again from the lines up to the last
+a blob is {"blob": base64}. A ledger that is damaged, truncated or missing is made again from the lines up to the last
 whole one.
 """
 
@@ -21,15 +21,17 @@ from autoresearch.core.files import write_file
 JOURNAL_NAME = "journal.jsonl"
 
 TAIL_BYTES = 65536
+"""Bytes that are first read from the end to find the last line."""
 
 Write = tuple[str, Sequence[Any]]
+"""An SQL statement and its values."""
 
 
 class Journal:
     """Appends lines. `last` is the number of the last whole line, 0 when there is none."""
 
     def __init__(self, path: Path) -> None:
-        """Open it, and cut off what a crash left of a half-written line. Raises `OSError`."""
+        """Open the file, and cut off a line that a crash left half written. Raises `OSError`."""
         self.path = path
         found = last_line(path)
         self.last, end = (found.number, found.end) if found is not None else (0, 0)
@@ -39,7 +41,7 @@ class Journal:
         self._before = end
 
     def append(self, number: int, writes: Sequence[Write]) -> None:
-        """One line, on disk when this returns. Raises `OSError`; then nothing of it stays."""
+        """Append one line, on disk when this returns. Raises `OSError`; then nothing of the line stays."""
         self._before = self._file.tell()
         previous = self.last
         try:
@@ -53,8 +55,8 @@ class Journal:
         self.last = number
 
     def drop(self, last: int) -> None:
-        """Take the last line back: the ledger did not commit it. `last` is the number of the line before."""
-        # What a full disk left in the buffer must not be written at the next flush.
+        """Remove the last line, which the ledger did not commit. `last` is the number of the line before it."""
+        # Bytes that a full disk left in the buffer must not be written by the next flush.
         raw = self._file.detach()
         os.ftruncate(raw.fileno(), self._before)
         os.fsync(raw.fileno())
@@ -63,12 +65,12 @@ class Journal:
         self.last = last
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[Write], int]]:
-    """(number, writes, offset of the line's end) of every whole line, in order, up to the first that is not."""
+    """Yield (number, writes, offset of the line's end) of every whole line, in order, up to the first broken one."""
     offset = expected = 0
     with path.open("rb") as file:
         for line in file:
@@ -82,7 +84,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, list[Write], int]]:
 
 @dataclass(frozen=True)
 class Line:
-    """Where a line lies in the file, in bytes."""
+    """Number of a line, and its begin and end in the file in bytes."""
 
     number: int
     start: int
@@ -90,7 +92,7 @@ class Line:
 
 
 def last_line(path: Path) -> Line | None:
-    """The last whole line, found from the file's end; None when there is none, or no file."""
+    """Find the last whole line from the file's end; None when there is none, or no file."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -111,7 +113,7 @@ def last_line(path: Path) -> Line | None:
 
 
 def write_snapshot(path: Path, number: int, writes: Sequence[Write]) -> None:
-    """A new journal of one line that holds everything, in one step."""
+    """Replace the journal by one line that holds everything, in one step. Raises `OSError`."""
     write_file(path, [_line(number, writes)])
 
 

@@ -1,7 +1,4 @@
-"""Writing a run's ledger: every transition is one transaction, on disk before anything acts on it.
-
-The ledger's file in the hands of its one writer: the run's lock, the journal, transactions.
-"""
+"""Writing a run's ledger: every transition is one transaction, on disk before anything acts on it."""
 
 from __future__ import annotations
 
@@ -28,10 +25,11 @@ from autoresearch.core.store.rows import RunState, TrialRow
 from autoresearch.core.trial.request import TrialResult
 
 
-class LedgerFile(LedgerReader):
-    """The one writer of a run. Holds the run's lock until `close`."""
+class Ledger(LedgerReader):
+    """The one writer of a run: every transition is a method. Holds the run's lock until `close`."""
 
     def __init__(self, folder: Path) -> None:
+        """Lock the run and open or make its file. Raises `LedgerError` when another process writes it."""
         from filelock import FileLock, Timeout
 
         self.folder = folder
@@ -46,7 +44,7 @@ class LedgerFile(LedgerReader):
             raise schema.unreadable(self.path, error) from error
         try:
             if not self.path.exists():
-                # First, so that a ledger that a crash leaves half made is told from one that has lost its journal.
+                # The journal comes first. So a ledger that a crash left half made is told from one without a journal.
                 (folder / JOURNAL_NAME).touch()
             self._connection = schema.connect(self.path, write=True)
             self._open_journal()
@@ -57,18 +55,205 @@ class LedgerFile(LedgerReader):
             self._lock.release()
             raise
 
+    def __enter__(self) -> Ledger:
+        return self
+
     def close(self) -> None:
-        """Let go of the file and of the lock."""
+        """Close the file and release the lock."""
         super().close()
         self._journal.close()
         self._lock.release()
 
+    @property
+    def created(self) -> bool:
+        """True once there is a run in the file."""
+        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'runs'"))
+
+    def create(self, tag: str, config: Mapping[str, Any], base_commit: str) -> None:
+        """Make the tables and the run, in one transaction."""
+        with self._transaction() as write:
+            schema.create_tables(self._connection)
+            write(
+                "INSERT INTO runs (tag, state, created, config, base_commit) VALUES (?, 'running', ?, ?, ?)",
+                (tag, time.time(), json.dumps(config), base_commit),
+            )
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        """Record that this process lives, with its number and host."""
+        with self._transaction(journal=False) as write:  # a sign of life is nothing to restore
+            write("UPDATE runs SET pid = ?, host = ?, heartbeat = ?", (os.getpid(), socket.gethostname(), time.time()))
+
+    def set_state(self, state: RunState, ended: str | None = None) -> None:
+        """Record the state of the run as a whole, and the reason for its end."""
+        with self._transaction() as write:
+            write("UPDATE runs SET state = ?, ended = ?", (state, ended))
+            _event(write, "run", None, {"state": state, "ended": ended})
+
+    def propose(
+        self,
+        number: int,
+        proposal: Proposal,
+        *,
+        parent: int,
+        commit: str,
+        fingerprint: str,
+        program: str,
+        created: float,
+    ) -> None:
+        """Add an experiment in the state `proposed`, with its source and its cost. `created` dates its commit."""
+        with self._transaction() as write:
+            source = _store_text(write, proposal.source)
+            write(
+                "INSERT INTO experiments (number, state, parent, commit_id, source_sha256, fingerprint, hypothesis,"
+                " category, researcher, predicted_delta, parameters, created, trials, usd, origin)"
+                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                (
+                    *(number, parent, commit, source, fingerprint, proposal.hypothesis, proposal.category),
+                    *(proposal.researcher, proposal.predicted_delta, json.dumps(dict(proposal.parameters)), created),
+                    proposal.cost.usd,
+                    None if proposal.origin is None else json.dumps(asdict(proposal.origin)),
+                ),
+            )
+            _proposal(write, number, "accepted", None, proposal.researcher, proposal.cost, program)
+
+    def refuse(self, outcome: str, error: str, *, researcher: str, cost: Cost, program: str) -> None:
+        """Record a proposal that became no experiment: "failed" (there was none) or "repeated" (tried before)."""
+        with self._transaction() as write:
+            _proposal(write, None, outcome, error, researcher, cost, program)
+
+    def rebase(self, experiment: int, source: str, *, parent: int, commit: str, fingerprint: str) -> None:
+        """Move a proposal that waits for a device to another parent."""
+        with self._transaction() as write:
+            before = write("SELECT parent, commit_id FROM experiments WHERE number = ?", (experiment,)).fetchone()
+            _one(
+                write(
+                    "UPDATE experiments SET source_sha256 = ?, parent = ?, commit_id = ?, fingerprint = ?"
+                    " WHERE number = ? AND state = 'proposed'",
+                    (_store_text(write, source), parent, commit, fingerprint, experiment),
+                )
+            )
+            payload = {"parent": parent, "from": before["parent"], "commit": before["commit_id"]}
+            _event(write, "rebased", experiment, payload)
+
+    def withdraw(self, experiment: int, reason: str) -> None:
+        """Drop a proposal that waits for a device. Its cost stays counted."""
+        with self._transaction() as write:
+            _one(write("DELETE FROM experiments WHERE number = ? AND state = 'proposed'", (experiment,)))
+            write(
+                "UPDATE proposals SET outcome = 'outdated', error = ?, experiment = NULL WHERE experiment = ?",
+                (reason, experiment),
+            )
+            _event(write, "withdrawn", experiment, {"reason": reason})
+
+    def restart_baseline(self, source: str, *, commit: str, fingerprint: str, created: float) -> None:
+        """Set a failed baseline back to `proposed`, to be measured again from the train file as it is now.
+
+        Its old trials stay in the ledger; those that started before `created` no longer count.
+        """
+        with self._transaction() as write:
+            sha256 = _store_text(write, source)
+            _one(
+                write(
+                    "UPDATE experiments SET state = 'proposed', source_sha256 = ?, commit_id = ?, fingerprint = ?,"
+                    " created = ?, decided = NULL, status = NULL, reason = NULL, trials = 0"
+                    " WHERE number = 0 AND status != 'keep'",
+                    (sha256, commit, fingerprint, created),
+                )
+            )
+            chain.extend(write, 0, chain.RESTARTED)
+            _event(write, "baseline restarted", 0, {})
+
+    def start_trial(self, experiment: int, trial: RunTrial, *, subject: int) -> TrialRow:
+        """Move to `running`. A trial of this experiment that never ended is started again under its own number."""
+        with self._transaction() as write:
+            _one(
+                write("UPDATE experiments SET state = 'running' WHERE number = ? AND state != 'decided'", (experiment,))
+            )
+            unfinished = write("SELECT k FROM trials WHERE experiment = ? AND status IS NULL", (experiment,)).fetchone()
+            if unfinished is not None:
+                k = unfinished["k"]
+                write(
+                    "UPDATE trials SET starts = starts + 1, started = ?, role = ?, subject = ?, seed = ?"
+                    " WHERE experiment = ? AND k = ?",
+                    (time.time(), trial.role, subject, trial.seed, experiment, k),
+                )
+            else:
+                k = write("SELECT count(*) + 1 AS k FROM trials WHERE experiment = ?", (experiment,)).fetchone()["k"]
+                write(
+                    "INSERT INTO trials (experiment, k, role, subject, seed, starts, folder, started)"
+                    " VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
+                    (experiment, k, trial.role, subject, trial.seed, f"trials/{experiment}-{k}", time.time()),
+                )
+        return next(row for row in self.trials(experiment=experiment) if row.k == k)
+
+    def trained(self, experiment: int) -> None:
+        """Move from `running` to `trained`: the weights are frozen and will be scored."""
+        with self._transaction() as write:
+            write("UPDATE experiments SET state = 'trained' WHERE number = ? AND state = 'running'", (experiment,))
+
+    def score(self, experiment: int, k: int, result: TrialResult) -> None:
+        """Move to `scored`: the trial has ended, well or not, and its whole result is stored."""
+        with self._transaction() as write:
+            _one(
+                write(
+                    "UPDATE trials SET ended = ?, status = ?, val_bpb = ?, result = ?"
+                    " WHERE experiment = ? AND k = ? AND status IS NULL",
+                    (time.time(), result.status, result.val_bpb, result.model_dump_json(), experiment, k),
+                )
+            )
+            _one(write("UPDATE experiments SET state = 'scored', trials = trials + 1 WHERE number = ?", (experiment,)))
+
+    def decide(self, experiment: int, decision: Decision, first: TrialRow) -> None:
+        """Move from `scored` to `decided`; a kept experiment becomes the incumbent. `first` is its first trial.
+
+        Several experiments may be in flight, so decisions come in another order than numbers. Their times never go
+        back, even if the machine's clock does, and so give the order.
+        """
+        with self._transaction() as write:
+            last = write(_LAST_DECISION).fetchone()["decided"] or 0.0
+            _one(
+                write(
+                    "UPDATE experiments SET state = 'decided', decided = ?, status = ?, reason = ?, estimate = ?,"
+                    " delta = ?, val_bpb = ?, peak_memory_mb = ?, metrics = ?, judged = ?"
+                    " WHERE number = ? AND state = 'scored'",
+                    (
+                        *(max(time.time(), last + 1e-6), decision.status, decision.reason, decision.estimate),
+                        decision.delta,
+                        *(first.val_bpb, first.result.get("peak_memory_mb"), json.dumps(_metrics(first))),
+                        *(json.dumps(dict(decision.facts)), experiment),
+                    ),
+                )
+            )
+            if decision.status == "keep":
+                write("UPDATE runs SET incumbent = ?", (experiment,))
+            chain.extend(write, experiment, chain.DECIDED)
+
+    def demote(self, demotion: Demotion, successor: int) -> None:
+        """Discard the incumbent, and make `successor`, kept before it, the incumbent again."""
+        with self._transaction() as write:
+            _one(write("UPDATE runs SET incumbent = ? WHERE incumbent = ?", (successor, demotion.experiment)))
+            _one(
+                write(
+                    "UPDATE experiments SET status = 'discard', reason = ? || '; it was kept because ' || reason"
+                    " WHERE number = ? AND status = 'keep'",
+                    (demotion.reason, demotion.experiment),
+                )
+            )
+            chain.extend(write, demotion.experiment, chain.DEMOTED)
+            _event(write, "demoted", demotion.experiment, {"successor": successor, "reason": demotion.reason})
+
+    def note(self, kind: str, experiment: int | None, payload: Mapping[str, Any]) -> None:
+        """Record an event beside the experiments; `payload` must fit JSON."""
+        with self._transaction() as write:
+            _event(write, kind, experiment, payload)
+
     def _open_journal(self) -> None:
-        """Bring the journal in line with the ledger, which `mend` has found sound. Raises `OSError`."""
+        """Bring the journal in line with the ledger, which `restore.mend` found sound. Raises `OSError`."""
         path, known = self.folder / JOURNAL_NAME, self._step() if self.created else 0
         line = last_line(path)
         if line is not None and line.number == known + 1:
-            # Written, and never committed: the step was not acted on, and will be taken again.
+            # The line was written and never committed: nothing acted on the step, and it will be taken again.
             os.truncate(path, line.start)
             line = last_line(path)
         if (line.number if line is not None else 0) != known:
@@ -76,11 +261,11 @@ class LedgerFile(LedgerReader):
         self._journal = Journal(path)
 
     def _step(self) -> int:
-        """How many transitions the ledger has."""
+        """Return the number of the ledger's last transition."""
         return int(self._rows("SELECT coalesce(max(journal), 0) AS n FROM runs")[0]["n"])
 
     def _everything(self) -> list[Write]:
-        """Every row as the statement that makes it."""
+        """Return every row as the statement that makes it."""
         found: list[Write] = []
         for table in schema.TABLES:
             for row in self._rows(f"SELECT * FROM {table}"):
@@ -88,14 +273,9 @@ class LedgerFile(LedgerReader):
                 found.append((f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", list(row.values())))
         return found
 
-    @property
-    def created(self) -> bool:
-        """Whether there is a run in the file yet."""
-        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'runs'"))
-
     @contextmanager
     def _transaction(self, *, journal: bool = True) -> Iterator[Any]:
-        """All or nothing, in the journal and in the ledger, on disk when the block is left."""
+        """Write everything in the block or nothing, to the journal and the ledger, on disk when the block is left."""
         execute = self._connection.execute
         writes: list[Write] = []
 
@@ -131,204 +311,18 @@ def _locked(folder: Path) -> LedgerError:
             if run.pid is not None:
                 who = f"process {run.pid} on {run.host}"
     except LedgerError:
-        pass  # it has not written its name yet
+        pass  # the other process has not written its name yet
     return LedgerError(
         f"the run {folder.name!r} is being written by {who}.",
         fix="wait for it, stop it with Ctrl-C, or start another run with --tag",
     )
 
 
-class Ledger(LedgerFile):
-    """The transitions of a run, by its one writer. Holds the run's lock until `close`."""
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def create(self, tag: str, config: Mapping[str, Any], base_commit: str) -> None:
-        """Tables and the run, in one transaction."""
-        with self._transaction() as write:
-            schema.create_tables(self._connection)
-            write(
-                "INSERT INTO runs (tag, state, created, config, base_commit) VALUES (?, 'running', ?, ?, ?)",
-                (tag, time.time(), json.dumps(config), base_commit),
-            )
-        self.heartbeat()
-
-    def heartbeat(self) -> None:
-        """Say that this process lives, and who it is."""
-        with self._transaction(journal=False) as write:  # it is about now: nothing to restore
-            write("UPDATE runs SET pid = ?, host = ?, heartbeat = ?", (os.getpid(), socket.gethostname(), time.time()))
-
-    def set_state(self, state: RunState, ended: str | None = None) -> None:
-        """Where the run as a whole stands."""
-        with self._transaction() as write:
-            write("UPDATE runs SET state = ?, ended = ?", (state, ended))
-            _event(write, "run", None, {"state": state, "ended": ended})
-
-    def propose(
-        self,
-        number: int,
-        proposal: Proposal,
-        *,
-        parent: int,
-        commit: str,
-        fingerprint: str,
-        program: str,
-        created: float,
-    ) -> None:
-        """A new experiment in the state `proposed`, its source and its cost. `created` dates its commit."""
-        with self._transaction() as write:
-            source = _keep_text(write, proposal.source)
-            write(
-                "INSERT INTO experiments (number, state, parent, commit_id, source_sha256, fingerprint, hypothesis,"
-                " category, researcher, predicted_delta, parameters, created, trials, usd, origin)"
-                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
-                (
-                    *(number, parent, commit, source, fingerprint, proposal.hypothesis, proposal.category),
-                    *(proposal.researcher, proposal.predicted_delta, json.dumps(dict(proposal.parameters)), created),
-                    proposal.cost.usd,
-                    None if proposal.origin is None else json.dumps(asdict(proposal.origin)),
-                ),
-            )
-            _proposal(write, number, "accepted", None, proposal.researcher, proposal.cost, program)
-
-    def refuse(self, outcome: str, error: str, *, researcher: str, cost: Cost, program: str) -> None:
-        """A proposal that became no experiment: "failed" (there was none) or "repeated" (tried before)."""
-        with self._transaction() as write:
-            _proposal(write, None, outcome, error, researcher, cost, program)
-
-    def rebase(self, experiment: int, source: str, *, parent: int, commit: str, fingerprint: str) -> None:
-        """A proposal that waits for a device, re-applied to another parent."""
-        with self._transaction() as write:
-            before = write("SELECT parent, commit_id FROM experiments WHERE number = ?", (experiment,)).fetchone()
-            _one(
-                write(
-                    "UPDATE experiments SET source_sha256 = ?, parent = ?, commit_id = ?, fingerprint = ?"
-                    " WHERE number = ? AND state = 'proposed'",
-                    (_keep_text(write, source), parent, commit, fingerprint, experiment),
-                )
-            )
-            payload = {"parent": parent, "from": before["parent"], "commit": before["commit_id"]}
-            _event(write, "rebased", experiment, payload)
-
-    def withdraw(self, experiment: int, reason: str) -> None:
-        """A proposal that waits for a device becomes no experiment. What it cost stays counted."""
-        with self._transaction() as write:
-            _one(write("DELETE FROM experiments WHERE number = ? AND state = 'proposed'", (experiment,)))
-            write(
-                "UPDATE proposals SET outcome = 'outdated', error = ?, experiment = NULL WHERE experiment = ?",
-                (reason, experiment),
-            )
-            _event(write, "withdrawn", experiment, {"reason": reason})
-
-    def restart_baseline(self, source: str, *, commit: str, fingerprint: str, created: float) -> None:
-        """Back to `proposed`: a baseline that failed is measured again, from the train file as it is now.
-
-        Its old trials stay in the ledger; those that started before `created` count no more.
-        """
-        with self._transaction() as write:
-            sha256 = _keep_text(write, source)
-            _one(
-                write(
-                    "UPDATE experiments SET state = 'proposed', source_sha256 = ?, commit_id = ?, fingerprint = ?,"
-                    " created = ?, decided = NULL, status = NULL, reason = NULL, trials = 0"
-                    " WHERE number = 0 AND status != 'keep'",
-                    (sha256, commit, fingerprint, created),
-                )
-            )
-            chain.extend(write, 0, chain.RESTARTED)
-            _event(write, "baseline restarted", 0, {})
-
-    def start_trial(self, experiment: int, trial: RunTrial, *, subject: int) -> TrialRow:
-        """-> `running`. A trial of this experiment that never ended is started again under its own number."""
-        with self._transaction() as write:
-            _one(
-                write("UPDATE experiments SET state = 'running' WHERE number = ? AND state != 'decided'", (experiment,))
-            )
-            unfinished = write("SELECT k FROM trials WHERE experiment = ? AND status IS NULL", (experiment,)).fetchone()
-            if unfinished is not None:
-                k = unfinished["k"]
-                write(
-                    "UPDATE trials SET starts = starts + 1, started = ?, role = ?, subject = ?, seed = ?"
-                    " WHERE experiment = ? AND k = ?",
-                    (time.time(), trial.role, subject, trial.seed, experiment, k),
-                )
-            else:
-                k = write("SELECT count(*) + 1 AS k FROM trials WHERE experiment = ?", (experiment,)).fetchone()["k"]
-                write(
-                    "INSERT INTO trials (experiment, k, role, subject, seed, starts, folder, started)"
-                    " VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
-                    (experiment, k, trial.role, subject, trial.seed, f"trials/{experiment}-{k}", time.time()),
-                )
-        return next(row for row in self.trials(experiment=experiment) if row.k == k)
-
-    def trained(self, experiment: int) -> None:
-        """running -> `trained`: the weights are frozen and will be scored."""
-        with self._transaction() as write:
-            write("UPDATE experiments SET state = 'trained' WHERE number = ? AND state = 'running'", (experiment,))
-
-    def score(self, experiment: int, k: int, result: TrialResult) -> None:
-        """-> `scored`: the trial has ended, well or not, and its whole result is kept."""
-        with self._transaction() as write:
-            _one(
-                write(
-                    "UPDATE trials SET ended = ?, status = ?, val_bpb = ?, result = ?"
-                    " WHERE experiment = ? AND k = ? AND status IS NULL",
-                    (time.time(), result.status, result.val_bpb, result.model_dump_json(), experiment, k),
-                )
-            )
-            _one(write("UPDATE experiments SET state = 'scored', trials = trials + 1 WHERE number = ?", (experiment,)))
-
-    def decide(self, experiment: int, decision: Decision, first: TrialRow) -> None:
-        """scored -> `decided`, and a keep becomes the incumbent. `first` is the candidate's first trial.
-
-        Several experiments may be in flight, so decisions are not in the order of their numbers: their times are, and
-        never go back.
-        """
-        with self._transaction() as write:
-            last = write(_LAST_DECISION).fetchone()["decided"] or 0.0
-            _one(
-                write(
-                    "UPDATE experiments SET state = 'decided', decided = ?, status = ?, reason = ?, estimate = ?,"
-                    " delta = ?, val_bpb = ?, peak_memory_mb = ?, metrics = ?, judged = ?"
-                    " WHERE number = ? AND state = 'scored'",
-                    (
-                        *(max(time.time(), last + 1e-6), decision.status, decision.reason, decision.estimate),
-                        decision.delta,
-                        *(first.val_bpb, first.result.get("peak_memory_mb"), json.dumps(_metrics(first))),
-                        *(json.dumps(dict(decision.facts)), experiment),
-                    ),
-                )
-            )
-            if decision.status == "keep":
-                write("UPDATE runs SET incumbent = ?", (experiment,))
-            chain.extend(write, experiment, chain.DECIDED)
-
-    def demote(self, demotion: Demotion, successor: int) -> None:
-        """The incumbent becomes a discard, and `successor`, an earlier keep, the incumbent."""
-        with self._transaction() as write:
-            _one(write("UPDATE runs SET incumbent = ? WHERE incumbent = ?", (successor, demotion.experiment)))
-            _one(
-                write(
-                    "UPDATE experiments SET status = 'discard', reason = ? || '; it was kept because ' || reason"
-                    " WHERE number = ? AND status = 'keep'",
-                    (demotion.reason, demotion.experiment),
-                )
-            )
-            chain.extend(write, demotion.experiment, chain.DEMOTED)
-            _event(write, "demoted", demotion.experiment, {"successor": successor, "reason": demotion.reason})
-
-    def note(self, kind: str, experiment: int | None, payload: Mapping[str, Any]) -> None:
-        """Record something that happened beside the experiments, as JSON."""
-        with self._transaction() as write:
-            _event(write, kind, experiment, payload)
-
-
 _LAST_DECISION = (
     "SELECT max(decided) AS decided FROM experiments"
     " WHERE number > (SELECT max(number) FROM experiments) - 1000 OR number = 0"
 )
-"""Nobody has a thousand experiments in flight, and a run may have very many."""
+"""Looks at the last thousand experiments only: no more are ever in flight, and a run may have very many."""
 _METRICS = (
     *("tokens", "steps", "params", "peak_memory_mb", "tokens_per_second", "startup_seconds", "train_seconds"),
     *("eval_seconds", "wall_seconds", "mfu"),
@@ -339,7 +333,7 @@ def _metrics(trial: TrialRow) -> dict[str, Any]:
     return {name: trial.result.get(name) for name in _METRICS}
 
 
-def _keep_text(write: Any, text: str) -> str:
+def _store_text(write: Any, text: str) -> str:
     body = text.encode("utf-8", errors="surrogatepass")
     sha256 = hashlib.sha256(body).hexdigest()
     write(
@@ -356,18 +350,8 @@ def _proposal(
         "INSERT INTO proposals (time, experiment, outcome, error, researcher, model, tokens_in, tokens_out, usd,"
         " program_sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            *(
-                time.time(),
-                experiment,
-                outcome,
-                error,
-                researcher,
-                cost.model,
-                cost.tokens_in,
-                cost.tokens_out,
-                cost.usd,
-            ),
-            _keep_text(write, program),
+            *(time.time(), experiment, outcome, error, researcher, cost.model, cost.tokens_in, cost.tokens_out),
+            *(cost.usd, _store_text(write, program)),
         ),
     )
 
@@ -380,6 +364,6 @@ def _event(write: Any, kind: str, experiment: int | None, payload: Mapping[str, 
 
 
 def _one(cursor: sqlite3.Cursor) -> None:
-    """A transition changes exactly one row; anything else means that two loops or a bug wrote this ledger."""
+    """Raise `LedgerError` unless one row changed: anything else means that two loops or a bug wrote this ledger."""
     if cursor.rowcount != 1:
         raise LedgerError("the ledger is not in the state that this step needs; nothing was written.")

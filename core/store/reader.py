@@ -1,7 +1,4 @@
-"""Reading a run's ledger, at any time, also while a loop writes it.
-
-A run's texts, read when they are asked for: all sources of a long run are more than should lie in memory.
-"""
+"""Reading a run's ledger, at any time, also while a loop writes it."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
 
 LEDGER_NAME = "ledger.sqlite"
 _UNDECIDED = "state IN ('proposed', 'running', 'trained', 'scored')"
-"""In this form the index on states finds the few there are, however long the run."""
+"""SQL condition. Written this way, the index on states finds the few undecided rows of a long run."""
 
 
 class LedgerReader:
-    """Typed reading. Safe while a loop writes. Every method raises `LedgerError` when the file is damaged."""
+    """Reads a ledger as typed rows. Safe while a loop writes. Every method raises `LedgerError` on a damaged file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,78 +36,78 @@ class LedgerReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def run(self) -> RunRow:
-        """The run itself."""
+        """Return the run itself."""
         rows = self._rows("SELECT * FROM runs")
         if not rows:
             raise LedgerError(f"{self.path} has no run in it.", fix="move its folder away, or choose another --tag")
         return run_row(rows[0])
 
     def experiment(self, number: int) -> ExperimentRow:
-        """One experiment. Raises `LedgerError` when there is none of that number."""
+        """Return one experiment. Raises `LedgerError` when there is none of that number."""
         rows = self._rows("SELECT * FROM experiments WHERE number = ?", (number,))
         if not rows:
             raise LedgerError(f"{self.path} has no experiment {number}.")
         return experiment_row(rows[0])
 
     def experiments(self) -> Iterator[ExperimentRow]:
-        """Every experiment in order, the baseline first, one at a time from the file."""
+        """Yield every experiment in order, the baseline first, one at a time from the file."""
         for row in self._stream("SELECT * FROM experiments ORDER BY number"):
             yield experiment_row(row)
 
     def last(self, count: int) -> list[ExperimentRow]:
-        """The last `count` experiments, oldest first."""
+        """Return the last `count` experiments, oldest first."""
         rows = self._rows("SELECT * FROM experiments ORDER BY number DESC LIMIT ?", (count,))
         return [experiment_row(row) for row in reversed(rows)]
 
     def in_flight(self) -> ExperimentRow | None:
-        """The first experiment that is not decided yet, if there is one; those that have begun come first."""
+        """Return the first undecided experiment, if there is one; those that have begun come first."""
         sql = f"SELECT * FROM experiments WHERE {_UNDECIDED} ORDER BY state = 'proposed', number LIMIT 1"
         rows = self._rows(sql)
         return experiment_row(rows[0]) if rows else None
 
     def undecided(self) -> list[ExperimentRow]:
-        """Every experiment that is not decided yet, in order: several when trials run side by side."""
+        """Return every undecided experiment, in order: several when trials run side by side."""
         rows = self._rows(f"SELECT * FROM experiments WHERE {_UNDECIDED} ORDER BY number")
         return [experiment_row(row) for row in rows]
 
     def decisions(self) -> list[int]:
-        """The numbers of the decided experiments in the order in which they were decided."""
+        """Return the numbers of the decided experiments, in the order of the decisions."""
         rows = self._rows("SELECT number FROM experiments WHERE state = 'decided' ORDER BY decided, number")
         return [int(row["number"]) for row in rows]
 
     def keeps(self) -> list[ExperimentRow]:
-        """Every kept experiment in order, the baseline first."""
+        """Return every kept experiment in order, the baseline first."""
         rows = self._rows("SELECT * FROM experiments WHERE status = 'keep' ORDER BY number")
         return [experiment_row(row) for row in rows]
 
     def incumbent(self) -> ExperimentRow | None:
-        """The best so far."""
+        """Return the best experiment so far."""
         number = self.run().incumbent
         return None if number is None else self.experiment(number)
 
     def trials(self, *, experiment: int | None = None, subject: int | None = None) -> list[TrialRow]:
-        """Trials that an experiment asked for, or trials of an experiment's source."""
+        """Return the trials that an `experiment` asked for, or every trial of the source of experiment `subject`."""
         column, value = ("subject", subject) if experiment is None else ("experiment", experiment)
         rows = self._rows(f"SELECT * FROM trials WHERE {column} = ? ORDER BY experiment, k", (value,))
         return [trial_row(row) for row in rows]
 
     def last_trial(self) -> TrialRow | None:
-        """The one that ended last."""
+        """Return the trial that ended last."""
         rows = self._rows("SELECT * FROM trials WHERE status IS NOT NULL ORDER BY rowid DESC LIMIT 1")
         return trial_row(rows[0]) if rows else None
 
     def keep_before(self, number: int) -> ExperimentRow | None:
-        """The last keep before that experiment, the baseline included."""
+        """Return the last kept experiment before that one, the baseline included."""
         sql = "SELECT * FROM experiments WHERE status = 'keep' AND number < ? ORDER BY number DESC LIMIT 1"
         rows = self._rows(sql, (number,))
         return experiment_row(rows[0]) if rows else None
 
     def repeats(self, latest: int = 2000) -> list[list[TrialRow]]:
-        """Trials of every source with more than two of them, by source, among the latest experiments' sources."""
+        """Return the trials of every source with more than two, by source, among the `latest` experiments' sources."""
         sql = (
             "SELECT * FROM trials WHERE subject IN (SELECT subject FROM trials WHERE subject > ?"
             " AND status IS NOT NULL GROUP BY subject HAVING count(*) > 2) ORDER BY subject, started"
@@ -121,7 +118,7 @@ class LedgerReader:
         return list(groups.values())
 
     def extra_trials(self) -> int:
-        """Ended trials that races have asked for: those after an experiment's first of its own source."""
+        """Count the ended trials that races asked for: those after an experiment's first of its own source."""
         sql = (
             "SELECT count(*) AS n FROM experiments AS e JOIN trials AS t ON t.experiment = e.number WHERE e.number > 0"
             " AND e.trials > 1 AND t.status IS NOT NULL AND t.k > (SELECT min(k) FROM trials AS own"
@@ -130,7 +127,7 @@ class LedgerReader:
         return int(self._rows(sql)[0]["n"])
 
     def last_facts(self) -> Mapping[str, Any]:
-        """What the judge left with the last decision."""
+        """Return the facts of the judge's last decision."""
         sql = (
             "SELECT * FROM experiments WHERE number = (SELECT number FROM experiments WHERE state = 'decided' AND"
             " (number = 0 OR number > (SELECT max(number) FROM experiments) - 1000) ORDER BY decided DESC LIMIT 1)"
@@ -139,46 +136,46 @@ class LedgerReader:
         return experiment_row(rows[0]).judged if rows else {}
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """The payloads of every event of that kind, oldest first."""
+        """Return the payload of every event of that kind, oldest first."""
         rows = self._rows("SELECT payload FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [json.loads(row["payload"]) for row in rows]
 
     def numbers_of(self, kind: str) -> list[int]:
-        """The experiments that events of that kind are about, oldest first."""
+        """Return the experiments that events of that kind are about, oldest first."""
         rows = self._rows("SELECT experiment FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [int(row["experiment"]) for row in rows if row["experiment"] is not None]
 
     def with_origin(self) -> list[ExperimentRow]:
-        """Every experiment that tries another run's finding, in order. Not for ledgers from before there were any."""
+        """Return every experiment that tries an offered change, in order. Older ledgers lack the column."""
         rows = self._rows("SELECT * FROM experiments WHERE origin IS NOT NULL ORDER BY number")
         return [experiment_row(row) for row in rows]
 
     def has_commit(self, commit: str) -> bool:
-        """Whether an experiment of this run has that commit."""
+        """Tell whether an experiment of this run has that commit."""
         return bool(self._rows("SELECT 1 FROM experiments WHERE commit_id = ? LIMIT 1", (commit,)))
 
     def verify(self) -> ChainReport:
-        """Whether what was decided is as it was written (see `chain`). Takes some seconds for 100,000 experiments."""
+        """Check that the decisions are as they were written (see `chain`). Takes seconds for 100,000 experiments."""
         try:
             return walk(self._connection.execute)
         except sqlite3.Error as error:
             raise schema.unreadable(self.path, error) from error
 
     def next_number(self) -> int:
-        """The number of the next experiment."""
+        """Return the number of the next experiment."""
         return int(self._rows("SELECT coalesce(max(number), -1) + 1 AS n FROM experiments")[0]["n"])
 
     def tried_as(self, fingerprint: str) -> int | None:
-        """The experiment that had this source already, up to formatting and comments."""
+        """Return the experiment that tried this source before, up to formatting and comments."""
         rows = self._rows("SELECT number FROM experiments WHERE fingerprint = ? LIMIT 1", (fingerprint,))
         return int(rows[0]["number"]) if rows else None
 
     def text(self, sha256: str) -> str:
-        """A train file or a program.md by its SHA-256."""
+        """Return a train file or a program.md by its SHA-256."""
         return text_of(self._connection, self.path, sha256)
 
     def totals(self) -> Totals:
-        """Sums over the run."""
+        """Return sums over the run."""
         by_status = {
             str(row["status"]): int(row["n"])
             for row in self._rows(
@@ -205,7 +202,7 @@ class LedgerReader:
 
 
 def text_of(connection: sqlite3.Connection, path: Path, sha256: str) -> str:
-    """A text of the ledger that `connection` reads. Raises `LedgerError` when it is not there, or damaged."""
+    """Read a text by its SHA-256 through an open connection. Raises `LedgerError` when it is missing or damaged."""
     try:
         row = connection.execute("SELECT body FROM texts WHERE sha256 = ?", (sha256,)).fetchone()
         return zlib.decompress(row["body"]).decode("utf-8", errors="surrogatepass")
@@ -213,21 +210,24 @@ def text_of(connection: sqlite3.Connection, path: Path, sha256: str) -> str:
         raise schema.unreadable(path, error) from error
 
 
-KEPT = 64
-"""Texts that are kept: the same few are asked for again and again."""
+CACHED_TEXTS = 64
+"""Texts held in memory: the same few are read again and again."""
 
 
 class Texts:
-    """Reads train files by their SHA-256, in any thread, over a connection of its own, opened when it is needed."""
+    """Reads train files by their SHA-256, in any thread, over a connection of its own that opens on first use.
+
+    All sources of a long run would fill the memory.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LEDGER_NAME
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
-        self.read = lru_cache(maxsize=KEPT)(self._from_file)
+        self.read = lru_cache(maxsize=CACHED_TEXTS)(self._from_file)
 
     def close(self) -> None:
-        """Let go of the file; who still asks opens it again."""
+        """Close the file; a later read opens it again."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()

@@ -1,4 +1,4 @@
-"""A damaged ledger made again from its journal."""
+"""Restoring a damaged ledger from its journal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from autoresearch.core.store.reader import LEDGER_NAME
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a run's ledger; None when it is sound, newer than this version, or has no journal to help."""
+    """Return what is wrong with a run's ledger.
+
+    None when it is sound, when it is newer than this version, or when there is no journal to restore it from.
+    """
     path, journal = folder / LEDGER_NAME, folder / JOURNAL_NAME
     line = last_line(journal)
     if line is None and not (journal.is_file() and journal.stat().st_size == 0):
@@ -43,9 +46,9 @@ def damage(folder: Path) -> str | None:
 
 
 def mend(folder: Path, say: Callable[[str], None]) -> bool:
-    """Make the ledger again when it is damaged; the damaged file stays beside it. Whether anything was done.
+    """Restore the ledger if it is damaged, and keep the damaged file beside it. Return whether it was.
 
-    Nothing is done to a run that is being written. Raises `LedgerError` when it cannot be written.
+    A run that is being written is left alone. Raises `LedgerError` when the ledger cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -53,7 +56,7 @@ def mend(folder: Path, say: Callable[[str], None]) -> bool:
         return False
     try:
         with FileLock(folder / "writer.lock", timeout=0):
-            trouble = damage(folder)  # again, for a writer may have been at work
+            trouble = damage(folder)  # again: a writer may have been at work until now
             if trouble is None:
                 return False
             lines = [(number, writes) for number, writes, _ in read_lines(folder / JOURNAL_NAME)]
@@ -61,7 +64,7 @@ def mend(folder: Path, say: Callable[[str], None]) -> bool:
             if lines:
                 _rebuild(folder / LEDGER_NAME, lines)
     except Timeout:
-        return False  # whoever writes it will say so
+        return False  # its writer will report the damage
     except (OSError, sqlite3.Error) as error:
         raise schema.unreadable(folder / LEDGER_NAME, error) from error
     kept = f"; the damaged file is {aside.name}" if aside is not None else ""
@@ -72,7 +75,7 @@ def mend(folder: Path, say: Callable[[str], None]) -> bool:
 
 
 def _set_aside(folder: Path) -> Path | None:
-    """Move the ledger and what sqlite keeps beside it out of the way."""
+    """Move the ledger and the files that sqlite keeps beside it out of the way."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     for suffix in ("-wal", "-shm"):
         beside = folder / f"{LEDGER_NAME}{suffix}"

@@ -1,4 +1,4 @@
-"""What the ledger says, as data. Reports read these; nothing else of the ledger leaves its folder."""
+"""Rows of the ledger as frozen dataclasses: the form in which everything else reads a ledger."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class RunRow:
     tag: str
     state: RunState
     ended: str | None
-    """Why it is not running any more, in words."""
+    """Reason for its end, in words; None while it runs."""
     created: float
     config: Mapping[str, Any]
-    """What every trial of the run has in common (see core.runconfig.RunConfig)."""
+    """Settings that every trial of the run has in common (see core.config.RunConfig)."""
     base_commit: str
     """HEAD when the run was started."""
     incumbent: int | None
-    """The experiment that is best so far; None until the baseline is decided."""
+    """Number of the best experiment so far; None until the baseline is decided."""
     pid: int | None
     host: str | None
     heartbeat: float | None
-    """When the writing process last said that it lives."""
+    """Time of the writing process's last sign of life."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ExperimentRow:
     status: Status | None = None
     reason: str | None = None
     val_bpb: float | None = None
-    """Of its first trial."""
+    """val_bpb of its first trial."""
     estimate: float | None = None
     delta: float | None = None
     trials: int = 0
@@ -67,7 +67,25 @@ class ExperimentRow:
     judged: Mapping[str, Any] = field(default_factory=dict)
     """The numbers behind `reason` (see core.judge.decision.Decision.facts)."""
     origin: Origin | None = None
-    """The finding of another run that it tries."""
+    """The peer run's change that it tries; None for its researcher's own idea."""
+
+
+RECORD = {
+    "experiment": "number",
+    "status": "status",
+    "val_bpb": "val_bpb",
+    "estimate": "estimate",
+    "delta": "delta",
+    "trials": "trials",
+    "commit": "commit",
+    "category": "category",
+    "description": "hypothesis",
+    "researcher": "researcher",
+    "usd": "usd",
+    "reason": "reason",
+    "origin": "origin",
+}
+"""Keys of an experiment's `--json` object, each with the field of `ExperimentRow` that it shows."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +97,10 @@ class TrialRow:
     """1, 2, ... within the experiment; its folder is trials/<experiment>-<k>."""
     role: Role
     subject: int
-    """The experiment whose source it ran: another one when the incumbent is measured again."""
+    """Number of the experiment whose source it ran: another one when the incumbent is measured again."""
     seed: int
     starts: int
-    """How often it was started: more than once when the loop died or was stopped during it."""
+    """Number of its starts: more than one when the loop died or was stopped during it."""
     started: float
     ended: float | None
     status: Literal["ok", "crash", "invalid", "timeout"] | None
@@ -105,13 +123,13 @@ class Totals:
 
 
 def run_row(row: Mapping[str, Any]) -> RunRow:
-    """From a row of the table `runs`."""
+    """Convert a row of the table `runs`."""
     names = ("tag", "state", "ended", "created", "base_commit", "incumbent", "pid", "host", "heartbeat")
     return RunRow(config=json.loads(row["config"]), **{name: row[name] for name in names})
 
 
 def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
-    """From a row of the table `experiments`."""
+    """Convert a row of the table `experiments`."""
     apart = ("commit_id", "parameters", "metrics", "fingerprint", "judged", "origin")
     plain = {k: v for k, v in row.items() if k not in apart}
     origin = row.get("origin")  # neither this nor `judged` is there in an older ledger
@@ -126,12 +144,12 @@ def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
 
 
 def trial_row(row: Mapping[str, Any]) -> TrialRow:
-    """From a row of the table `trials`."""
+    """Convert a row of the table `trials`."""
     plain = {k: v for k, v in row.items() if k not in ("result", "folder")}
     return TrialRow(result=_result(row["result"] or "{}"), **plain)
 
 
 @lru_cache(maxsize=4096)
 def _result(text: str) -> Mapping[str, Any]:
-    """An incumbent's trials are read for every decision, and a long run may have hundreds of them."""
+    """Parse a result. Cached, because an incumbent's trials, up to hundreds, are read for every decision."""
     return MappingProxyType(json.loads(text))

@@ -1,4 +1,4 @@
-"""The ledger's tables, and how its file is opened."""
+"""The ledger's tables, its versions, and opening its file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import chain
 
 SCHEMA_VERSION = 4
+"""Version of the tables; `_migrate` brings older ledgers to it."""
 APPLICATION_ID = 0x61724C67  # "arLg": tells the ledger from any other sqlite file
 
 _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
@@ -29,7 +30,7 @@ _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
         },
         "tag",
     ),
-    # Sources and pages of program.md are kept once, by their SHA-256, as zlib-compressed UTF-8.
+    # Sources and versions of program.md are stored once, by their SHA-256, as zlib-compressed UTF-8.
     "texts": ({"sha256": str, "body": bytes, "first_used": float}, "sha256"),
     "experiments": (
         {
@@ -112,7 +113,7 @@ _INDEXES = (
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Every table and index, inside the caller's transaction."""
+    """Make every table and index, inside the caller's transaction."""
     _create(connection, TABLES)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -158,7 +159,7 @@ def connect(path: Path, *, write: bool, shared: bool = False) -> sqlite3.Connect
 
 
 def unreadable(path: Path, error: Exception) -> LedgerError:
-    """What to tell a person whose ledger sqlite will not read or write."""
+    """Return the error for a ledger that sqlite cannot read or write."""
     return LedgerError(
         f"{path} cannot be used as a ledger: {error}.",
         fix=(
@@ -195,7 +196,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         _create(connection, ("chain",))
         if connection.execute("SELECT 1 FROM runs").fetchone():
             chain.chain_existing(connection.execute)
-        # A step that no line of the journal has, so that whoever opens it writes the journal anew, with the links.
+        # A step that the journal lacks: the next writer then writes the journal anew, with the links.
         connection.execute("UPDATE runs SET journal = coalesce(journal, 0) + 1")
     if version < 4:  # before runs tried what others had found
         connection.execute("ALTER TABLE experiments ADD COLUMN origin TEXT")

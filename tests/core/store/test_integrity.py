@@ -87,6 +87,22 @@ def test_a_run_keeps_the_hashes_that_it_was_started_with(tmp_path):
         assert len(ledger.events("integrity")) == 1
 
 
+def test_a_run_of_a_version_with_other_file_names_is_refused_in_one_sentence_that_says_what_to_do(tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    (tmp_path / "loop.py").write_text("x = 1\n")
+    with Run(workspace, "t", CONFIG, PRESET, integrity=Integrity({"core/loop.py": tmp_path / "loop.py"})):
+        pass
+    renamed = Integrity({"core/run/loop.py": tmp_path / "loop.py"})
+    with pytest.raises(IntegrityError) as refused, Run(workspace, "t", CONFIG, PRESET, integrity=renamed):
+        pass
+    assert "started by another version of ar, whose files had other names" in refused.value.message
+    assert "--tag" in str(refused.value.fix)
+    assert "`ar results`" in str(refused.value.fix)
+    assert "changed" not in str(refused.value)
+    with LedgerReader(workspace / "runs/t") as reader:
+        assert reader.experiment(0).hypothesis == "baseline"
+
+
 def test_a_loop_stops_before_the_verdict_and_goes_on_once_the_file_is_back(tmp_path):
     workspace, watched = make_workspace(tmp_path / "w"), tmp_path / "audit.py"
     watched.write_text("honest = True\n")
