@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.judge.options import UNRECORDED, JudgeOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -111,28 +112,23 @@ class RunConfig:
     judge: str
     device: str
     ar_version: str
-    calibrate: int = 1
-    """Trials of the baseline before the first experiment."""
+    judge_options: JudgeOptions = field(default_factory=JudgeOptions)
     machine: str = ""
     """Device, framework and driver. `device` and `machine` may change; the judge then measures the baseline again."""
-
-    @classmethod
-    def default(cls, name: str) -> Any:
-        """Return the value of a field in runs that were recorded before it existed; None when it has always existed."""
-        default = cls.__dataclass_fields__[name].default
-        return None if default is MISSING else default
 
     def check_same(self, stored: dict[str, Any], tag: str) -> None:
         """Compare with the configuration that a run has stored. Raises `UsageError` naming the first difference."""
         for name, mine in self.plain().items():
             if name in ("device", "machine"):
                 continue
-            if stored.get(name, self.default(name)) != mine:
+            if stored.get(name, UNRECORDED.get(name)) != mine:
                 raise UsageError(
                     f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
                     fix="leave that option out to continue the run, or start another run with --tag",
                 )
 
     def plain(self) -> dict[str, Any]:
-        """Return the fields as JSON would give them back, lists in place of tuples."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Return the fields as JSON would give them back; the judge's settings stand among them by their own names."""
+        values = asdict(self)
+        merged = {**values.pop("judge_options"), **values}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in merged.items()}

@@ -61,7 +61,7 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
         final, noise = ledger.text(best.source_sha256), followup.noise_of(ledger, run.config["preset"], best.val_bpb)
         call = len(ledger.events("ablated")) + 1
         most = seeds * (len(changes) + 2)
-        settings.say(f"{run.tag}: {len(changes)} kept changes, at most {most} trials; {noise.words()}")
+        settings.say(f"{run.tag}: {len(changes)} kept changes, at most {most} trials; {noise.describe()}")
         costs: list[Any] = []
         folder_of_call = folder / "ablate" / str(call)
         with remeasuring(

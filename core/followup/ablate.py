@@ -13,8 +13,9 @@ from typing import Any, Literal
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.followup.remeasure import Remeasurer
 from autoresearch.core.judge.noise import Noise
+from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.posterior import better_than
-from autoresearch.core.judge.race import SAME_BAR, SAME_MARGIN
+from autoresearch.core.judge.race import SAME_MARGIN, SAME_PROBABILITY
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import Cost, History, Researcher
 from autoresearch.core.run.evidence import gather_repeats
@@ -67,7 +68,7 @@ def kept_changes(ledger: LedgerReader) -> list[KeptChange]:
 
 def noise_of(ledger: LedgerReader, preset: str, level: float | None) -> Noise:
     """Pool the noise between seeds over the run's repeated trials. `level` is the best file's bits per byte."""
-    return Racing(preset=preset).pool(gather_repeats(ledger), 1.0 if level is None else level)
+    return Racing(JudgeOptions(preset)).pool(gather_repeats(ledger), 1.0 if level is None else level)
 
 
 class Ablation:
@@ -118,7 +119,7 @@ def as_good(values: Sequence[float], final: Sequence[float], noise: Noise) -> tu
     difference = sum(values) / len(values) - sum(final) / len(final)
     error = noise.sigma * (1.0 / len(values) + 1.0 / len(final)) ** 0.5
     probability = better_than(SAME_MARGIN * noise.sigma, difference, error, noise.dof)
-    return probability >= SAME_BAR, probability
+    return probability >= SAME_PROBABILITY, probability
 
 
 def without(final: str, change: KeptChange, repair: Repair | None = None) -> Without:

@@ -1,17 +1,22 @@
-"""Upstream's rule, for comparison."""
+"""The rule of karpathy/autoresearch (https://github.com/karpathy/autoresearch, "upstream"), for comparison."""
 
 from __future__ import annotations
 
 from autoresearch.core.judge.decision import Decision, Evidence, RunTrial, failure
+from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
 
 
 class Greedy:
-    """Upstream's rule: one trial, kept when its val_bpb is strictly lower than the incumbent's."""
+    """Keeps a change when the val_bpb of its one trial is strictly lower than the incumbent's."""
 
     name = "greedy"
 
+    def __init__(self, options: JudgeOptions = DEFAULTS) -> None:
+        """Take the options of every judge; this one has no use for any."""
+        self.options = options
+
     def consider(self, evidence: Evidence) -> RunTrial | Decision:
-        """One trial, then a decision."""
+        """Ask for one trial, then decide."""
         candidate, incumbent = evidence.candidate, evidence.incumbent
         if not candidate.trials:
             return RunTrial("baseline" if incumbent is None else "candidate", evidence.seed)

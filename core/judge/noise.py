@@ -1,4 +1,4 @@
-"""How much two trials of the same source differ: calibrated from repeats, and pooled with every later one."""
+"""The noise: how much trials of one source differ between seeds, estimated from all repeats of the run and a prior."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PRIOR_DOF = 4.0
-"""The prior's weight: as if it came from that many repeats. A run's own repeats soon outweigh it."""
+"""Weight of the prior in degrees of freedom. A run's own repeats soon outweigh it."""
 MIN_SPLIT_DOF = 4.0
-"""Fewer repeats than this say nothing about where the noise comes from."""
+"""Least degrees of freedom from which the noise is split into its two parts."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Noise as known before the run has repeats."""
+    """The noise expected before the run has repeats."""
 
     relative: float
     """Sigma as a share of val_bpb."""
     source: str
-    """Where the figure is from."""
+    """Origin of the figure, in words."""
 
 
 PUBLIC = Prior(0.0009, "public repeats of larger models: 0.0006 to 0.002 bpb, about 0.0009 in the geometric mean")
 DEMO = Prior(0.02, "short trials on a CPU that does other work too")
 PRIORS = {"demo": DEMO, "cpu": DEMO}
-"""By preset; every other preset has PUBLIC."""
+"""Priors of presets; every other preset has PUBLIC."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Noise:
-    """One sigma of val_bpb between trials of the same source, and how well it is known."""
+    """Standard deviation of val_bpb between trials of one source, and how well it is known. Sigmas in bits per byte."""
 
     sigma: float
     dof: float
@@ -47,18 +47,18 @@ class Noise:
     """Degrees of freedom from this run's own repeats."""
     source: str
     training: float | None = None
-    """The part that stays when every trial sees the same number of tokens; None with too few repeats."""
+    """Part that would remain if every trial saw equally many tokens; None with too few repeats."""
     throughput: float | None = None
-    """The part explained by how many tokens a trial saw."""
+    """Part explained by the number of tokens that a trial saw; None with too few repeats."""
 
     @property
     def interval(self) -> tuple[float, float]:
-        """About 95 % for sigma (Wilson-Hilferty quantiles of chi-square)."""
+        """Return an interval that holds sigma with about 95 % (Wilson-Hilferty quantiles of chi-square)."""
         low, high = (_chi_square(z, self.dof) for z in (-1.96, 1.96))
         return self.sigma * math.sqrt(self.dof / high), self.sigma * math.sqrt(self.dof / low)
 
-    def words(self) -> str:
-        """For people."""
+    def describe(self) -> str:
+        """Describe the noise in one line for people."""
         low, high = self.interval
         text = f"noise (1 sigma) {self.sigma:.5f} bpb, 95 % {low:.5f} to {high:.5f}, from {self.source}"
         if self.training is not None and self.throughput is not None:
@@ -67,7 +67,7 @@ class Noise:
 
 
 def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: float) -> Noise:
-    """Pool the groups' variances with the prior's: each group holds trials of one source. `level` is a typical val_bpb.
+    """Pool the groups' variances with the prior's. Each group holds trials of one source; `level` is a typical val_bpb.
 
     The pooled variance is (dof0 * s0^2 + sum of squares) / (dof0 + dof): the scaled inverse chi-square posterior.
     """
@@ -86,7 +86,7 @@ def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: floa
 
 
 def _within(groups: Sequence[Sequence[Repeat]]) -> tuple[float, int]:
-    """Sum of squares about each group's own mean, and its degrees of freedom."""
+    """Return the sum of squares about each group's own mean, and its degrees of freedom."""
     squares = 0.0
     for group in groups:
         mean = sum(one.val_bpb for one in group) / len(group)
@@ -95,7 +95,10 @@ def _within(groups: Sequence[Sequence[Repeat]]) -> tuple[float, int]:
 
 
 def _split(groups: Sequence[Sequence[Repeat]], own: int) -> tuple[float | None, float | None]:
-    """(training, throughput): val_bpb regressed on log tokens within each group; the residual is training noise."""
+    """Split sigma into (training, throughput) by regressing val_bpb on log tokens within each group.
+
+    The residual is the training noise; (None, None) with too few repeats or without token counts.
+    """
     if own < MIN_SPLIT_DOF or any(one.tokens is None or one.tokens <= 0 for group in groups for one in group):
         return None, None
     xx = xy = yy = 0.0
@@ -112,6 +115,6 @@ def _split(groups: Sequence[Sequence[Repeat]], own: int) -> tuple[float | None, 
 
 
 def _chi_square(z: float, dof: float) -> float:
-    """The quantile of chi-square that has the normal quantile z (Wilson and Hilferty 1931)."""
+    """Return the quantile of chi-square at the normal quantile z (Wilson and Hilferty 1931)."""
     part = 2.0 / (9.0 * dof)
     return dof * max(1e-3, 1.0 - part + z * math.sqrt(part)) ** 3

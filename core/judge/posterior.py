@@ -1,4 +1,4 @@
-"""What a difference of two means says about the truth: probability of improvement, and a shrunken estimate."""
+"""From a measured difference of two means to the true one: probability of improvement, and a cautious estimate."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from dataclasses import dataclass
 
 SLAB = ((0.5, 0.5), (0.3, 2.0), (0.2, 10.0))
 """Prior on effect sizes: (weight, scale in sigmas) of normals centred at zero. Most edits do next to nothing, a few do
-a lot; a mixture shrinks the first kind and leaves the second alone (adaptive shrinkage: Stephens 2017, "False
+a lot. A mixture shrinks the first kind and leaves the second alone (adaptive shrinkage: Stephens 2017, "False
 discovery rates: a new deal", Biostatistics 18(2))."""
 
 
 @dataclass(frozen=True)
 class Belief:
-    """About a true difference, candidate minus incumbent: negative is better."""
+    """A belief about the true difference, candidate minus incumbent, in bits per byte; negative is better."""
 
     better: float
     """Probability that the difference is below `margin`, by the data alone (flat prior)."""
     shrunken: float
-    """Posterior mean of the difference under SLAB, in bits per byte."""
+    """Cautious estimate: posterior mean of the difference under SLAB."""
     standard_error: float
-    """Of the measured difference, widened for what is not known of sigma."""
+    """Standard error of the measured difference, widened for the uncertainty of sigma."""
 
 
 def believe(difference: float, sigma: float, dof: float, n_candidate: float, n_incumbent: float) -> Belief:
-    """From a measured difference of two means. `n_*` are (effective) numbers of trials, `dof` of the sigma."""
+    """Form a belief from a measured difference of two means.
+
+    `sigma` is the noise with `dof` degrees of freedom; `n_*` are (effective) numbers of trials.
+    """
     error = sigma * math.sqrt(1.0 / n_candidate + 1.0 / n_incumbent)
     z = normal_score(difference / error, dof)
     widened = error if z == 0.0 else difference / z
@@ -32,12 +35,12 @@ def believe(difference: float, sigma: float, dof: float, n_candidate: float, n_i
 
 
 def better_than(margin: float, difference: float, error: float, dof: float) -> float:
-    """Probability that the true difference is below `margin`."""
+    """Return the probability that the true difference is below `margin`, where `error` is the standard error."""
     return normal_cdf(-normal_score((difference - margin) / error, dof))
 
 
 def shrink(difference: float, error: float, sigma: float) -> float:
-    """Posterior mean of the true difference: each normal of SLAB is conjugate, weighed by how well it predicts."""
+    """Return the posterior mean of the true difference: each normal of SLAB is conjugate, weighed by its prediction."""
     total, mean = 0.0, 0.0
     for weight, scale in SLAB:
         prior = (scale * sigma) ** 2
@@ -45,16 +48,16 @@ def shrink(difference: float, error: float, sigma: float) -> float:
         likelihood = weight * math.exp(-0.5 * difference**2 / spread) / math.sqrt(spread)
         total += likelihood
         mean += likelihood * difference * prior / spread
-    # So far out that every likelihood is 0.0, the widest normal has the say.
+    # Every likelihood is 0.0 only so far out that even the widest normal hardly shrinks.
     return mean / total if total > 0.0 else difference
 
 
 def normal_cdf(z: float) -> float:
-    """Standard normal distribution function."""
+    """Return the standard normal distribution function at z."""
     return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
 def normal_score(t: float, dof: float) -> float:
-    """The z with nearly the same tail as Student's t with `dof` degrees of freedom (Wallace 1959)."""
+    """Return the z with nearly the same tail as Student's t with `dof` degrees of freedom (Wallace 1959)."""
     scale = (8.0 * dof + 1.0) / (8.0 * dof + 3.0)
     return math.copysign(scale * math.sqrt(dof * math.log1p(t * t / dof)), t)

@@ -1,4 +1,4 @@
-"""The judge that knows noise: calibrates, screens, races, and looks at its champion again."""
+"""The racing judge: measures the noise, screens, races, and measures the incumbent again from time to time."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge import race
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, failure
 from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
+from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
 from autoresearch.core.judge.race import Match, MeasuredMean, Verdict
 
 CHECK_EVERY = 20
-"""Experiments between two looks at the champion."""
+"""Experiments between two checks of the incumbent."""
 SEEDS_PER_EXPERIMENT = 1000
+"""Seeds set aside for each experiment."""
 STEADY = 0.6
-"""A trial that saw fewer tokens than this share of the most that its source has seen was on a hot or busy machine."""
+"""Share of the most tokens that any trial of a source saw. A trial that saw fewer was on a hot or busy machine."""
 MAX_SPOILT = 3
 """Trials of one source that may be left out, or fail, while the noise is measured."""
 
 
 class Racing:
-    """Implements `Judge` by the rule in `core.judge.race`. Holds no state: equal evidence, equal answer."""
+    """A judge by the rule in `core.judge.race`. It holds no state: equal evidence gives an equal answer."""
 
     name = "racing"
 
-    def __init__(self, *, preset: str = "", calibrate: int = 2) -> None:
-        """`calibrate` is how often the baseline is measured before the first experiment."""
-        self.prior = PRIORS.get(preset, PUBLIC)
-        self.calibrate = max(1, calibrate)
+    def __init__(self, options: JudgeOptions = DEFAULTS) -> None:
+        """Take the prior of the noise from the preset, and the other settings as they are."""
+        self.prior = PRIORS.get(options.preset, PUBLIC)
+        self.calibrate = max(1, options.calibrate)
 
     def consider(self, evidence: Evidence) -> RunTrial | Decision | Demotion:
-        """Another trial, a decision, or the champion's demotion."""
+        """Ask for a trial, decide, or demote the incumbent."""
         if (failed := failure(evidence)) is not None:
             return Decision(failed.status, None, None, failed.reason, _carry(evidence))
         if evidence.incumbent is None:
             return self._baseline(evidence)
-        if (settling := self._settle_in(evidence, evidence.incumbent)) is not None:
-            return settling
+        if (first := self._measure_here(evidence, evidence.incumbent)) is not None:
+            return first
         check = self._check(evidence, evidence.incumbent)
         if check is not None:
             return check
@@ -48,29 +50,30 @@ class Racing:
         return self._race(evidence, evidence.incumbent)
 
     def noise(self, evidence: Evidence) -> Noise:
-        """From every repeat of the run so far, and the prior."""
+        """Estimate the noise from every repeat of the run so far, and the prior."""
         return self.pool(evidence.repeats, _mean(evidence.baseline))
 
     def pool(self, repeats: Iterable[Iterable[Measured]], level: float) -> Noise:
-        """From these groups of repeats, and the prior; `level` is a typical val_bpb."""
+        """Estimate the noise from these groups of repeats, and the prior; `level` is a typical val_bpb."""
         groups = [[Repeat(_bpb(one), one.tokens) for one in _steady(group)] for group in repeats]
         return estimate_noise(groups, self.prior, level)
 
     def _baseline(self, evidence: Evidence) -> RunTrial | Decision:
+        """Measure the baseline `calibrate` times, leaving slow trials out, then keep it."""
         measured, asked = len(_steady(evidence.candidate.trials)), len(evidence.candidate.trials)
         if measured < self.calibrate and asked < self.calibrate + MAX_SPOILT:
             return RunTrial("baseline", _seed(evidence))
         mean, noise = _mean(evidence.candidate), self.noise(evidence)
         slow = f" ({asked - measured} far below the usual speed left out)" if asked > measured else ""
-        reason = f"the baseline, mean of {measured} trials{slow}; {noise.words()}"
+        reason = f"the baseline, mean of {measured} trials{slow}; {noise.describe()}"
         facts = {"n": measured, "wealth": race.FIRST_WEALTH, "sigma": noise.sigma, "dof": noise.dof}
         return Decision("keep", mean, None, reason, facts)
 
-    def _settle_in(self, evidence: Evidence, incumbent: Side) -> RunTrial | None:
-        """On a machine that is new to the run: baseline and incumbent are measured here before anything is judged."""
+    def _measure_here(self, evidence: Evidence, incumbent: Side) -> RunTrial | None:
+        """Measure baseline and incumbent first on a machine that is new to the run; None where both are measured."""
         for role, side in (("baseline", evidence.baseline), ("incumbent", incumbent)):
             if side.estimate is not None:
-                continue  # of trials on this machine
+                continue  # an estimate rests on trials of this machine
             if len(side.trials) >= self.calibrate + MAX_SPOILT and not _steady(side.trials):
                 reason = side.trials[-1].reason or f"the trial ended as {side.trials[-1].status}"
                 raise PrerequisiteError(
@@ -82,43 +85,46 @@ class Racing:
         return None
 
     def _check(self, evidence: Evidence, incumbent: Side) -> RunTrial | Demotion | None:
-        """Every CHECK_EVERY experiments, before the candidate's first trial: does the champion hold?"""
+        """Measure the incumbent again every CHECK_EVERY experiments, and demote it where it does not hold."""
         if not evidence.decided or evidence.decided % CHECK_EVERY or evidence.candidate.trials:
             return None
         if "incumbent" not in evidence.roles:
             return RunTrial("incumbent", _seed(evidence))
         if evidence.predecessor is None or not any(_good(one) for one in incumbent.trials if not one.own):
             return None
-        now, before = standing(incumbent), standing(evidence.predecessor)
+        now, before = mean_of(incumbent), mean_of(evidence.predecessor)
         if now.mean < before.mean:
             return None
         reason = (
-            f"demoted: measured again it stands at {now.mean:.6f}, "
+            f"demoted: measured again, its mean is {now.mean:.6f}, "
             f"not below experiment {evidence.predecessor.experiment}'s {before.mean:.6f}"
         )
         return Demotion(incumbent.experiment, reason)
 
     def _race(self, evidence: Evidence, incumbent: Side) -> RunTrial | Decision:
         first, *fresh = [_bpb(one) for one in evidence.candidate.trials]
-        noise, champion = self.noise(evidence), standing(incumbent)
+        noise, level = self.noise(evidence), mean_of(incumbent)
         wealth = float(evidence.facts.get("wealth", race.FIRST_WEALTH))
         allowance = int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided)
         allowance -= evidence.extra
         spent = len(evidence.roles) - evidence.roles.index("candidate") - 1
         less = evidence.candidate.category == "simplification" and removes_code(evidence.candidate, incumbent)
-        match = Match(first, fresh, champion, noise.sigma, noise.dof, wealth, spent, allowance, less)
-        verdict = race.judge(match)
+        match = Match(first, fresh, level, noise.sigma, noise.dof, wealth, spent, allowance, less)
+        verdict = race.next_step(match)
         if verdict.step in ("candidate", "incumbent"):
             return RunTrial("candidate" if verdict.step == "candidate" else "incumbent", _seed(evidence))
         decision = _decision(verdict, match, noise, incumbent)
         if evidence.baseline.estimate is not None:
             return decision
-        # What a gain is measured against, where the baseline's own figures are another machine's.
+        # The baseline's own figures are another machine's, so the gain is measured against its mean here.
         return replace(decision, facts={**decision.facts, "baseline": _mean(evidence.baseline)})
 
 
-def standing(side: Side) -> MeasuredMean:
-    """Its estimate and every later repeat, which nothing has chosen. Raises `ValueError` without any measurement."""
+def mean_of(side: Side) -> MeasuredMean:
+    """Return the mean of a side's estimate and its later trials. Raises `ValueError` without any measurement.
+
+    Its own experiment's trials count through the estimate alone; nothing has chosen the later ones.
+    """
     later = [_bpb(one) for one in _steady(side.trials) if not one.own]
     if side.estimate is None:
         every = [_bpb(one) for one in _steady(side.trials)]
@@ -130,7 +136,7 @@ def standing(side: Side) -> MeasuredMean:
 
 
 def removes_code(candidate: Side, incumbent: Side) -> bool:
-    """Whether the candidate's syntax tree has fewer nodes."""
+    """Tell whether the candidate's syntax tree has fewer nodes; False where one does not parse."""
     try:
         sizes = [sum(1 for _ in ast.walk(ast.parse(side.source))) for side in (candidate, incumbent)]
     except (SyntaxError, ValueError, RecursionError):
@@ -143,35 +149,34 @@ def _decision(verdict: Verdict, match: Match, noise: Noise, incumbent: Side) -> 
     wealth = race.wealth_after(match.wealth, verdict.paid, kept=kept)
     counted = [match.screen, *match.fresh] if match.removes_code else (match.fresh or [match.screen])
     measured = sum(counted) / len(counted) - match.incumbent.mean
-    fresh = "fresh " if match.fresh and not match.removes_code else ""
-    reason = (
-        f"{verdict.why}: over {len(counted)} {fresh}trial{'' if len(counted) == 1 else 's'} {abs(measured):.5f} bpb "
-        f"{'lower' if measured < 0 else 'higher'} than experiment {incumbent.experiment}, give or take "
-        f"{belief.standard_error:.5f}: better with probability {_chance(belief.better)}"
+    trials = f"{len(counted)} trial{'' if len(counted) == 1 else 's'}"
+    reason = f"{verdict.why}: {_percent(belief.better)} likely better"
+    if verdict.needed is not None and not match.removes_code:
+        reason += f", {_percent(verdict.needed)} needed {verdict.goal}"
+    reason += (
+        f" ({measured:+.5f} bpb against experiment {incumbent.experiment} over {trials}, standard error "
+        f"{belief.standard_error:.5f}; cautious estimate {belief.shrunken:+.5f}; noise {noise.sigma:.5f})"
     )
-    if verdict.bar is not None and not match.removes_code:
-        reason += f", where {_chance(verdict.bar)} is needed to {verdict.goal}"
-    reason += f"; best guess of the change {belief.shrunken:+.5f}; noise (1 sigma) {noise.sigma:.5f}"
     facts: dict[str, Any] = {"n": len(counted), "wealth": wealth, "paid": verdict.paid, "better": belief.better}
-    facts |= {"bar": verdict.bar, "measured": measured, "error": belief.standard_error}
+    facts |= {"bar": verdict.needed, "measured": measured, "error": belief.standard_error}
     facts |= {"incumbent": match.incumbent.mean}
     facts |= {"sigma": noise.sigma, "dof": noise.dof, "training": noise.training, "throughput": noise.throughput}
     estimate = match.incumbent.mean + belief.shrunken
     return Decision("keep" if kept else "discard", estimate, belief.shrunken, reason, facts)
 
 
-def _chance(probability: float) -> str:
-    """Digits enough to tell it from 0 and 1."""
-    return f"{probability:.2f}" if 0.02 <= probability <= 0.98 else f"{probability:.4f}"
+def _percent(probability: float) -> str:
+    """Write a probability in percent, with digits enough to tell it from 0 and 100."""
+    return f"{100 * probability:.{0 if 0.02 <= probability <= 0.98 else 2}f} %"
 
 
 def _carry(evidence: Evidence) -> Mapping[str, Any]:
-    """A failure costs nothing."""
+    """Hand the wealth on after a failure, which costs nothing."""
     return {"wealth": evidence.facts["wealth"]} if "wealth" in evidence.facts else {}
 
 
 def _seed(evidence: Evidence) -> int:
-    """A seed that no trial of the run has had; the run's own for the baseline's first."""
+    """Return a seed that no trial of the run has had; the run's own for the baseline's first."""
     return evidence.seed + SEEDS_PER_EXPERIMENT * evidence.candidate.experiment + evidence.asked
 
 
@@ -189,7 +194,7 @@ def _mean(side: Side) -> float:
 
 
 def _steady(trials: Iterable[Measured]) -> list[Measured]:
-    """Those of one source that went well, at its usual speed."""
+    """Return the successful trials of one source that ran at its usual speed."""
     good = [one for one in trials if _good(one)]
     most = max((one.tokens or 0 for one in good), default=0)
     return [one for one in good if not one.tokens or one.tokens >= STEADY * most]

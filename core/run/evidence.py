@@ -90,8 +90,9 @@ def audit_threshold(ledger: LedgerReader, experiment: int) -> float | None:
     """Return the val_bpb from which on a trial of this experiment needs no audit; None where all do.
 
     A change is kept when its mean is below its incumbent's, or for less code within `SAME_MARGIN` sigmas of it
-    (`race.judge`). So it rests on trials below the threshold, which are all audited; one above it only speaks against
-    its source. While other experiments have trials, the incumbent may be demoted, so the one before it counts as well.
+    (`race.next_step`). So it rests on trials below the threshold, which are all audited; a trial above it only speaks
+    against its source. While other experiments have trials, the incumbent may be demoted, so the one before it counts
+    as well.
     """
     best = ledger.incumbent()
     if best is None:

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from autoresearch.core.cli.params import CorpusType, Price, Slots, Vocabularies, option
 from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.judge.options import JudgeOptions
 
 if TYPE_CHECKING:
     from autoresearch.agent.llm.providers import Provider
@@ -30,34 +31,33 @@ CALLS, DIGEST = "calls.jsonl", "digest.md"
 def _racing(config: RunConfig) -> Judge:
     from autoresearch.core.judge.racing import Racing
 
-    return Racing(preset=config.preset, calibrate=config.calibrate)
+    return Racing(config.judge_options)
 
 
-def _greedy(_config: RunConfig) -> Judge:
+def _greedy(config: RunConfig) -> Judge:
     from autoresearch.core.judge.greedy import Greedy
 
-    return Greedy()
+    return Greedy(config.judge_options)
 
 
 JUDGES: Mapping[str, Callable[[RunConfig], Judge]] = {"racing": _racing, "greedy": _greedy}
-JUDGE_DEFAULTS: Mapping[str, Any] = {"judge": "racing", "calibrate": 2}
-"""The judge's options in a new run, named as in `RunConfig`. A run keeps the values that it was started with."""
+DEFAULT_JUDGE = "racing"
 
 
 @dataclass(frozen=True)
 class RunOverrides:
-    """Options about the run itself. None takes the run's own value, for a new run JUDGE_DEFAULTS' or the preset's."""
+    """Options about the run itself. None takes the run's own value, for a new run the default or the preset's."""
 
     judge: str | None = option(
         type=click.Choice(list(JUDGES)),
         help="Judge of the experiments: racing repeats promising trials and accounts for noise, greedy believes one "
-        f"trial.  [default: {JUDGE_DEFAULTS['judge']}]",
+        f"trial.  [default: {DEFAULT_JUDGE}]",
     )
     calibrate: int | None = option(
         type=click.IntRange(min=1),
         metavar="N",
         help="Trials of the baseline before the first experiment, to learn the noise (racing only).  "
-        f"[default: {JUDGE_DEFAULTS['calibrate']}]",
+        f"[default: {JudgeOptions.calibrate}]",
     )
     budget: float | None = option(
         type=click.FloatRange(min=0, min_open=True),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings
-from autoresearch.core.cli.run.options import JUDGE_DEFAULTS, FleetOptions, RunOverrides
+from autoresearch.core.cli.run.options import DEFAULT_JUDGE, FleetOptions, RunOverrides
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def configure(
     from autoresearch import __version__
     from autoresearch.core.cli.context import ensure_prepared
     from autoresearch.core.config import RunConfig
+    from autoresearch.core.judge.options import JudgeOptions
 
     was = dict(stored.config) if stored is not None else {}
     corpus = absolute(overrides.corpus) if overrides.corpus else was.get("corpus", absolute(preset.data.corpus))
@@ -138,22 +139,13 @@ def configure(
         train_seconds=overrides.budget or was.get("train_seconds", preset.train_seconds),
         startup_seconds=was.get("startup_seconds", preset.startup_seconds),
         seed=was.get("seed", 0) if overrides.seed is None else overrides.seed,
-        **judge_settings(overrides, was),
+        judge=overrides.judge or was.get("judge", DEFAULT_JUDGE),
+        judge_options=JudgeOptions.choose(preset.name, vars(overrides), was),
         device=device.name,
         machine=device.description(),
         ar_version=__version__,
     )
     return config, prepared
-
-
-def judge_settings(overrides: RunOverrides, was: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the judge and its options: the values given, else the stored run's, else the defaults of a new run."""
-    from autoresearch.core.config import RunConfig
-
-    # A run from before an option existed has not recorded it: its value is then the default of `RunConfig`.
-    recorded = {name: was.get(name, RunConfig.default(name)) for name in JUDGE_DEFAULTS} if was else JUDGE_DEFAULTS
-    given = {name: getattr(overrides, name) for name in JUDGE_DEFAULTS}
-    return {name: recorded[name] if value is None else value for name, value in given.items()}
 
 
 def absolute(corpus: str) -> str:

@@ -124,10 +124,11 @@ def run_session(
 
 def _announce(settings: Settings, run: Run) -> None:
     """Say before the first trial what a person would wonder about: repeated baselines, a changed machine."""
-    calibrating = run.config.judge == "racing" and run.config.calibrate > 1 and run.ledger.run().incumbent is None
+    times = run.config.judge_options.calibrate
+    calibrating = run.config.judge == "racing" and times > 1 and run.ledger.run().incumbent is None
     if calibrating:
         settings.say(
-            f"the baseline is trained {run.config.calibrate} times ({run.config.train_seconds:g} s each) to learn the "
+            f"the baseline is trained {times} times ({run.config.train_seconds:g} s each) to learn the "
             "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
         )
     moved = machine_moved(run.ledger.last_trial(), run.config.machine)

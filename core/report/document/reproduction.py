@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.core.events import device_of
+from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.git import branch_name
 from autoresearch.core.store.rows import ExperimentRow, RunRow, TrialRow
@@ -36,7 +37,11 @@ def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[Tr
     config = run.config
     common = ["ar", "--backend", config["backend"], "--preset", config["preset"]]
     text = ["--corpus", config["corpus"], "--budget", f"{config['train_seconds']:g}", "--seed", str(config["seed"])]
-    loop = [*common, "loop", *text, "--judge", config["judge"], "--calibrate", str(config.get("calibrate", 1))]
+    options = JudgeOptions.choose(config["preset"], {}, config)
+    judge = ["--judge", config["judge"]]
+    for name in JudgeOptions.settings():
+        judge += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    loop = [*common, "loop", *text, *judge]
     device = device_of(trial_folder(folder, best.number if best else 0, 1))
     levels = sorted({str(trial.result["isolation"]) for trial in trials if trial.result.get("isolation")})
     return Reproduction(

@@ -16,7 +16,7 @@ def test_without_repeats_the_prior_speaks_and_is_named():
     noise = estimate_noise([], PRIOR, 0.5)
     assert noise.sigma == pytest.approx(0.001)
     assert (noise.dof, noise.repeats) == (PRIOR_DOF, 0)
-    assert "a test" in noise.words()
+    assert "a test" in noise.describe()
     low, high = noise.interval
     assert low < noise.sigma < high
 

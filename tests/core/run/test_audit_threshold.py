@@ -63,15 +63,15 @@ def test_while_another_experiment_has_trials_the_keep_before_counts_for_it_may_b
     assert audit_threshold(ledger, 2) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
 
 
-def test_without_noise_the_bar_is_the_number_itself(ledger: Ledger) -> None:
+def test_without_noise_the_threshold_is_the_number_itself(ledger: Ledger) -> None:
     keep(ledger, 0, 2.0)
     assert audit_threshold(ledger, 1) == 2.0
 
 
-def test_what_the_judge_would_keep_or_race_lies_below_the_bar(ledger: Ledger) -> None:
+def test_what_the_judge_would_keep_or_race_lies_below_the_threshold(ledger: Ledger) -> None:
     keep(ledger, 0, 2.00, 2.00, sigma=0.02)
-    bar = audit_threshold(ledger, 1)
-    assert bar is not None
+    threshold = audit_threshold(ledger, 1)
+    assert threshold is not None
     for removes_code in (False, True):
-        match = race.Match(bar, [], race.MeasuredMean(2.0, 2), 0.02, 10, race.FIRST_WEALTH, 0, 0, removes_code)
-        assert race.judge(match).step == "discard"
+        match = race.Match(threshold, [], race.MeasuredMean(2.0, 2), 0.02, 10, race.FIRST_WEALTH, 0, 0, removes_code)
+        assert race.next_step(match).step == "discard"

@@ -81,7 +81,7 @@ def test_a_trial_that_fails_on_a_full_disk_is_not_held_against_its_source(worksp
         assert run.ledger.experiment(1).status == "keep"
 
 
-def test_a_champion_that_does_not_hold_gives_its_place_back_and_everything_follows(workspace):
+def test_an_incumbent_that_does_not_hold_gives_its_place_back_and_everything_follows(workspace):
     class Demotes(Greedy):
         def consider(self, evidence):
             if evidence.candidate.experiment == 2 and evidence.incumbent.experiment == 1:

@@ -13,6 +13,7 @@ from side_by_side import Edits, Field, edit, numbers, two_constants
 from autoresearch.core.errors import LimitReachedError
 from autoresearch.core.events import Proposing, Thinking, Withdrawn
 from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop, Stop
@@ -67,7 +68,7 @@ def test_the_same_order_of_results_gives_the_same_decisions(tmp_path):
         told = []
         for name in "ab":
             folder = two_constants(tmp_path / f"{name}{seed}")
-            go(folder, Edits(*MANY), Field(4, order), 6, judge=Racing(preset="demo", calibrate=2))
+            go(folder, Edits(*MANY), Field(4, order), 6, judge=Racing(JudgeOptions(preset="demo")))
             told.append(story(folder))
         assert told[0] == told[1]
     assert len({str(story(tmp_path / f"a{seed}")) for seed in (1, 2)}) == 2

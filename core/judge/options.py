@@ -1,0 +1,39 @@
+"""Every setting of a judge, once: the command line, a run's configuration and the judges read this class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+UNRECORDED = {"calibrate": 1}
+"""Values that a run had whose configuration is older than the setting; others had the default."""
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Settings of a judge; a run keeps them in its configuration under the same names."""
+
+    preset: str = ""
+    """The run's preset, from which the prior of the noise follows. Not a setting of its own."""
+    calibrate: int = 2
+    """Trials of the baseline before the first experiment."""
+
+    @classmethod
+    def settings(cls) -> tuple[str, ...]:
+        """Return the names that a person may set, each a flag of `ar loop`."""
+        return tuple(one.name for one in fields(cls) if one.name != "preset")
+
+    @classmethod
+    def choose(cls, preset: str, asked: Mapping[str, Any], stored: Mapping[str, Any]) -> JudgeOptions:
+        """Take each setting from `asked`, else a run's `stored` configuration ({} for a new run), else the default.
+
+        None in `asked` is no answer; names that are no settings are passed over.
+        """
+        before = {**UNRECORDED, **stored} if stored else {}
+        given = {name: value for name, value in asked.items() if value is not None}
+        found = {**before, **given}
+        return cls(preset, **{name: found[name] for name in cls.settings() if name in found})
+
+
+DEFAULTS = JudgeOptions()
