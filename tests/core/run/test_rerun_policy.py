@@ -126,7 +126,7 @@ class Probe:
         self.looks += 1
         if not (self.there.pop(0) if len(self.there) > 1 else self.there[0]):
             raise PrerequisiteError("the null backend does not start: no device.")
-        return SimpleNamespace(words=lambda: "A")
+        return SimpleNamespace(description=lambda: "A")
 
 
 def crash(reason, status="crash"):
