@@ -166,7 +166,7 @@ class Log(TrialEvent):
 
 @dataclass(frozen=True)
 class FeedProgress(TrialEvent):
-    """How much text the feeder has handed out so far."""
+    """The feeder's count of the text it has handed out so far."""
 
     name = "progress"
     tokens: int
@@ -227,7 +227,7 @@ class Frozen(TrialEvent):
 
 @dataclass(frozen=True)
 class Scoring(TrialEvent):
-    """How many rows of the split are scored so far."""
+    """The number of rows of the split that are scored so far."""
 
     name = "scoring"
     done: int
@@ -330,7 +330,7 @@ class Decided(ExperimentEvent):
 
     name = "decided"
     status: str
-    """As in the ledger: "keep", "discard", "crash" ..."""
+    """Verdict as in the ledger: "keep", "discard", "crash" ..."""
     val_bpb: float | None = None
     delta: float | None = None
     """Estimated difference to the incumbent in bits per byte; negative is better."""

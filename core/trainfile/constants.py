@@ -1,4 +1,4 @@
-"""The constants block of a train file: read it, and write values into it without touching anything else."""
+"""The constants block of a train file: read it, and write values into it without changing anything else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK_END = "# ---- end of constants"
 
 
 def read_constants(source: str) -> dict[str, Constant]:
-    """Every `NAME = literal` of the block, in order. Values that are no bool, int, float or str are left out.
+    """Return every `NAME = literal` of the block, in order. Values that are no bool, int, float or str are left out.
 
     Raises `SourceError` when there is no block or the file does not parse.
     """
@@ -29,7 +29,7 @@ def read_constants(source: str) -> dict[str, Constant]:
 
 
 def write_constants(source: str, values: Mapping[str, Constant]) -> str:
-    """The source with these values in its block. Comments, spacing and equal values stay as they are written.
+    """Return the source with these values in its block. Comments, spacing and equal values stay as they are written.
 
     Raises `SourceError` naming the first constant that the block does not have.
     """
@@ -52,9 +52,9 @@ def write_constants(source: str, values: Mapping[str, Constant]) -> str:
 
 
 def write_preset(source: str, preset: Preset) -> str:
-    """The source with the preset's constants, or unchanged when its PRESET names that preset already.
+    """Return the source with the preset's constants; unchanged when its PRESET names that preset already.
 
-    Unchanged, because what a person edited by hand after choosing a preset is theirs.
+    A constant that a person edited by hand after choosing a preset stays as it is.
     """
     if read_constants(source).get("PRESET") == preset.name:
         return source
@@ -62,7 +62,7 @@ def write_preset(source: str, preset: Preset) -> str:
 
 
 def _assignments(source: str) -> dict[str, ast.expr]:
-    """Name -> value node of the block's module-level assignments. Positions count UTF-8 bytes, as `ast` does."""
+    """Return name -> value node of the block's module-level assignments. Positions count UTF-8 bytes, as `ast` does."""
     first, last = _block(source)
     try:
         body = ast.parse(source).body
@@ -80,7 +80,7 @@ def _assignments(source: str) -> dict[str, ast.expr]:
 
 
 def _block(source: str) -> tuple[int, int]:
-    """Line numbers, counted from 1, of the block's two comment lines."""
+    """Return the line numbers, counted from 1, of the block's two comment lines. Raises `SourceError` without one."""
     lines = source.encode("utf-8").splitlines()
     starts = [n for n, line in enumerate(lines, 1) if line.startswith(BLOCK_START.encode())]
     ends = [n for n, line in enumerate(lines, 1) if line.startswith(BLOCK_END.encode())]
@@ -93,7 +93,7 @@ def _block(source: str) -> tuple[int, int]:
 
 
 def _replace(lines: list[bytes], node: ast.expr, text: bytes) -> None:
-    """Put `text` where the node stands, which may span several lines."""
+    """Replace the text of a node, which may span several lines."""
     first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
     tail = lines[last][node.end_col_offset :]
     lines[first : last + 1] = [lines[first][: node.col_offset] + text + tail] + [b""] * (last - first)

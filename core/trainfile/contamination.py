@@ -1,7 +1,8 @@
-"""Does a train file carry text that it is judged on? Its literals, plain or in the usual encodings, are looked up.
+"""The check for contamination: does a train file contain text that it is judged on?
 
-It finds what was copied, not what was enciphered: a file of n bytes can hide n bytes of text in ways that nobody can
-look up, which is why the static gate limits literals (see docs/trust.md).
+Its literals, plain or in the usual encodings, are looked up in the held-out text. This finds what was copied, not what
+was enciphered: a file of n bytes can hide n bytes of text in ways that nobody can look up, which is why the static gate
+limits literals (see docs/trust.md).
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ from autoresearch.core.data.manifest import FileRecord, Prepared, Split
 from autoresearch.core.trainfile.source_check import SourceFault
 
 BLOCK = 32
-"""Bytes compared at a time: every shared run of 2 * BLOCK - 1 bytes is found."""
+"""Bytes that are compared at a time. The held-out text is cut at multiples of BLOCK, and a literal at every byte, so
+every shared run of 2 * BLOCK - 1 bytes is found."""
 ALLOWED_BYTES = 256
-"""Shared text that is no copy: a licence, a table that everybody writes alike."""
+"""Bytes of shared text that count as no copy: a licence, a table that everybody writes alike."""
 DISTINCT = 8
-"""A block of fewer different bytes is indentation or padding."""
+"""Different bytes that a block must have: one with fewer is indentation or padding."""
 UNPACKED_LIMIT = 2**20
-"""Bytes that all literals together may come to, in every way to read them."""
+"""Bytes that all literals together may come to, in every way to read them. A small literal can unpack to gigabytes."""
 
 
 def check_contamination(source: str, prepared: Prepared, vocab: int) -> None:
-    """Raises `SourceFault` with the line of the literal that holds most of the val or test text. The source parses."""
+    """Check a source that parses against the val and test splits of a prepared corpus, as text and as tokens.
+
+    Raises `SourceFault` with the line of the literal that holds most of the held-out text. `vocab` names the tokens.
+    """
     literals = {place: blob for place, blob in _literals(ast.parse(source)) if len(blob) >= ALLOWED_BYTES}
     if not literals:
         return
@@ -46,7 +51,7 @@ def check_contamination(source: str, prepared: Prepared, vocab: int) -> None:
 
 
 def _held_out(prepared: Prepared, vocab: int) -> Iterator[tuple[str, bytes]]:
-    """Text and tokens of val and test."""
+    """Yield the name of the split and the bytes of each file with text or tokens of val and test."""
     record = prepared.vocabulary(vocab)
     splits: tuple[tuple[Split, FileRecord], ...] = (("val", record.val), ("test", record.test))
     for split, tokens in splits:
@@ -55,14 +60,14 @@ def _held_out(prepared: Prepared, vocab: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _shared(content: bytes, blocks: set[bytes]) -> set[bytes]:
-    """Those of the blocks that stand in `content` at a multiple of BLOCK."""
+    """Return those of the blocks that stand in `content` at a multiple of BLOCK."""
     starts = range(0, len(content) - BLOCK + 1, BLOCK)
     found = {content[start : start + BLOCK] for start in starts} & blocks
     return {block for block in found if len(set(block)) >= DISTINCT}
 
 
 def _literals(tree: ast.Module) -> Iterator[tuple[tuple[int, int], bytes]]:
-    """((line, which), content) of every literal that may hold text, in every way to read it."""
+    """Yield ((line, reading), bytes) for every way to read every literal that may hold text."""
     for node in ast.walk(tree):
         blobs: Iterable[bytes] = ()
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
@@ -76,7 +81,7 @@ def _literals(tree: ast.Module) -> Iterator[tuple[tuple[int, int], bytes]]:
 
 
 def _numbers(elements: Sequence[ast.expr]) -> Iterator[bytes]:
-    """A list of small integers, as tokens and as bytes."""
+    """Yield a list of small integers read as tokens, and read as bytes."""
     values = [element.value for element in elements if isinstance(element, ast.Constant)]
     whole = [value for value in values if type(value) is int and 0 <= value < 2**16]
     yield struct.pack(f"<{len(whole)}H", *whole)
@@ -84,7 +89,7 @@ def _numbers(elements: Sequence[ast.expr]) -> Iterator[bytes]:
 
 
 def _readings(value: str | bytes) -> Iterator[bytes]:
-    """The literal itself, and what comes of decoding and decompressing it."""
+    """Yield the literal itself, and what decoding and decompressing it gives."""
     plain = value if isinstance(value, bytes) else value.encode("utf-8", errors="replace")
     decoded = [plain, *_tried(_DECODERS, plain)]
     if isinstance(value, str):

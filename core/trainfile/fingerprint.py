@@ -1,4 +1,4 @@
-"""When two train files are the same program."""
+"""The fingerprint of a train file: equal for two files that are the same program."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 
 
 def fingerprint(source: str) -> str:
-    """Equal for sources that differ only in comments, docstrings and formatting.
+    """Return a digest that is equal for sources which differ only in comments, docstrings and formatting.
 
-    The SHA-256 of the syntax tree; of the text itself where that does not parse.
+    It is the SHA-256 of the syntax tree without docstrings, in hex; of the text itself where that does not parse.
     """
     try:
         tree = ast.parse(source)
@@ -23,7 +23,7 @@ def fingerprint(source: str) -> str:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """A docstring, or a string left standing alone as a comment."""
+    """Say whether a statement is a docstring, or a string that stands alone as a comment."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

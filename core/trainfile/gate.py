@@ -1,7 +1,7 @@
 """The static gate: what a train file may import and touch, read from its syntax tree before a device is used.
 
-It is a courtesy, not a wall. It tells a researcher within a millisecond, and with a line number, what the sandbox and
-the audit would stop later or what they cannot see (see docs/trust.md); whoever wants past it gets past it.
+It is a courtesy, not a protection. It tells a researcher within a millisecond, and with a line number, what the sandbox
+and the audit would stop later, or what they cannot see (see docs/trust.md). A file that tries to get past it does.
 """
 
 from __future__ import annotations
@@ -47,20 +47,22 @@ FILES = _words(
 SETTINGS = frozenset(("backends", "config"))
 """Below these, a framework's attributes may be set: `torch.backends.cudnn.benchmark = True`."""
 SEEDERS = frozenset(("seed", "manual_seed", "manual_seed_all", "default_rng", "RandomState", "key", "PRNGKey"))
+"""Functions that take a seed: a literal there would make every trial of a file the same."""
 
 STRING_LIMIT = 2000
-"""Characters of one string or bytes literal."""
+"""Characters of one string or bytes literal, at most."""
 DOCSTRING_LIMIT = 8000
+"""Characters of one docstring, at most."""
 TEXT_LIMIT = 16_000
-"""Characters of all string literals together, docstrings left out."""
+"""Characters of all string literals together, docstrings left out, at most."""
 ITEMS_LIMIT = 512
-"""Elements of one literal list, tuple, set or dict."""
+"""Elements of one literal list, tuple, set or dict, at most."""
 NUMBERS_LIMIT = 4000
-"""Number literals in the whole file."""
+"""Number literals in the whole file, at most."""
 
 
 def check_gate(source: str) -> None:
-    """Raises `SourceFault` with the line of the first thing that is not allowed. The source parses."""
+    """Check a source that parses. Raises `SourceFault` with the line of the first thing that is not allowed."""
     tree = ast.parse(source)
     aliases = _imported(tree)
     docstrings = _docstrings(tree)
@@ -171,20 +173,20 @@ def _totals(tree: ast.Module, docstrings: set[int]) -> Iterator[Fault]:
 
 
 def _imported(tree: ast.Module) -> set[str]:
-    """Names that an import binds."""
+    """Return the names that an import binds."""
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     return {alias.asname or alias.name.split(".")[0] for node in nodes for alias in node.names}
 
 
 def _docstrings(tree: ast.Module) -> set[int]:
-    """Which constants are docstrings, by identity."""
+    """Return the `id` of each constant that is a docstring."""
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     bodies = [node.body for node in ast.walk(tree) if isinstance(node, owners)]
     return {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
 
 
 def _root(node: ast.expr) -> str | None:
-    """The name at the left end of `a.b.c`."""
+    """Return the name at the left end of `a.b.c`."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else None

@@ -1,4 +1,4 @@
-"""Reading a train file without running it: what is wrong at first sight costs no device time."""
+"""The first check of a train file, without running it: what is wrong at first sight costs no device time."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import ast
 from collections.abc import Collection
 
 SIZE_LIMIT_BYTES = 256 * 1024
+"""Largest train file."""
 FUNCTIONS = ("build", "train", "logits")
+"""Functions of the contract (see docs/contract.md)."""
 
 
 class SourceFault(ValueError):  # noqa: N818
-    """Why a train file cannot be used, in words."""
+    """A train file that cannot be used, with the reason in words."""
 
 
 def vocab_size_of(source: str) -> int:
-    """The literal that VOCAB_SIZE is set to. Raises `SourceFault` when the file does not parse or has none."""
+    """Return the literal that VOCAB_SIZE is set to. Raises `SourceFault` when the file does not parse or has none."""
     nodes = [node for node in _parse(source).body if "VOCAB_SIZE" in _assigned(node)]
     if not nodes:
         raise SourceFault("the train file does not set VOCAB_SIZE at its top level")
@@ -26,9 +28,9 @@ def vocab_size_of(source: str) -> int:
 
 
 def check_source(source: str, vocabularies: Collection[int]) -> int:
-    """VOCAB_SIZE of a train file that may be run. Raises `SourceFault`.
+    """Check a train file, and return its VOCAB_SIZE. Raises `SourceFault` with what is wrong.
 
-    Checked: at most 256 KB, parses, defines build, train and logits, and names a prepared vocabulary.
+    It must have at most `SIZE_LIMIT_BYTES`, parse, define build, train and logits, and name one of these vocabularies.
     """
     size = len(source.encode("utf-8", errors="replace"))
     if size > SIZE_LIMIT_BYTES:

@@ -1,14 +1,22 @@
 """The causality audit: do the committed likelihoods follow from the past alone?
 
-Each probe is a row whose prefix, up to and including a position drawn at random, is the scored one and whose rest is
-foreign. An honest model gives the same logits at that position; one that looks ahead, or that was told the answers,
-cannot. A file that cheats on a share f of the tokens escapes K probes with probability (1 - f)^K.
+An honest language model gives the token x[t+1] a probability p(x[t+1] | x[0..t]). A cheating one has looked at x[t+1],
+or was told it. The audit tells them apart without knowing the model. The score child has committed itself to a
+negative log-likelihood L[n, t] for every token of every scored row n. Now K pairs (n, t) are drawn at random. For each,
+a fresh process is given the true prefix x[0..t] followed by *foreign* tokens, and its logits z at t give
 
-This holds only if the audit child has no way to learn a target before it must answer. So a row's shorter prefixes come
-in earlier batches than its longer ones, and the foreign rest is single tokens from all over the split in random order:
-whole pieces of scored text there would give away what other probes ask for.
+    L'[n, t] = logsumexp(z) - z[x[n, t+1]]
 
-How far an honest model's two answers are apart on this device: measured on the baseline, stored with the run.
+which the parent computes itself. For an honest model L' = L up to rounding. A file that cheats on a share f of the
+tokens is missed by one probe with probability 1 - f, and by all K with probability (1 - f)^K.
+
+This holds only while the audit child cannot learn a target before it must answer. Hence two rules. A row's shorter
+prefixes come in earlier batches than its longer ones, which contain their targets. And the foreign rest is single
+tokens from all over the split in random order: whole pieces of scored text there would give away what other probes
+ask for.
+
+The two answers of an honest model differ by rounding. How far they may is a `Tolerance`, measured on the baseline and
+stored with the run (see `calibrate`).
 """
 
 from __future__ import annotations
@@ -28,82 +36,93 @@ from autoresearch.core.files import write_text
 from autoresearch.core.trial.request import AuditResult
 
 POSITIONS = math.ceil(math.log(0.01) / math.log(0.99))
-"""459: finds a file that cheats on 1 % of the tokens with a probability of 99 %."""
+"""Largest number of probes, K = ln(0.01) / ln(1 - 0.01) = 459: it finds a file that cheats on 1 % of the tokens with a
+probability of 99 %."""
 COST_SHARE = 0.15
-"""The audit may take this share of the scoring's rows: splits of 3000 rows have enough for all positions."""
+"""Rows of the audit as a share of the scored rows, at most: splits of 3000 rows have enough for all positions."""
 EARLY_SHARE = 0.3
-"""Where its process was started while training went on: what its start would have taken goes into positions."""
+"""Share of the rows where the audit child was started during training: the time saved is spent on positions."""
+REDRAWS = 8
+"""Tries at a foreign token that differs from the true one. With less than half of a text equal to one token, 8 tries
+leave fewer than 1 probe in 256 without it."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an honest model's two answers may be apart, in nats."""
+    """Allowed difference between an honest model's two answers, in nats."""
 
     max_abs: float
-    """At any one position."""
+    """Limit at any one position."""
     mean: float
-    """In the mean over all positions, sign kept: rounding cancels, an advantage does not."""
+    """Limit of the mean over all positions, sign kept: rounding cancels, an advantage does not."""
 
 
 FP32 = Tolerance(max_abs=2e-3, mean=2e-4)
 """Logits below 30 have a spacing of 2e-6 in float32; a sum in another order loses two or three digits."""
-REDUCED = Tolerance(max_abs=0.125, mean=4e-3)
-"""bf16 has 8 bits: logits near 15 have a spacing of 1/16, and a sum in another order may move one by two. Models whose
-batches have one shape answer bit for bit the same, so a run narrows this: see `calibration`."""
 
+
+FP32 = Tolerance(max_abs=2e-3, mean=2e-4)
+"""Default in float32. Logits below 30 have a spacing of 2e-6; a sum in another order loses two or three digits."""
+REDUCED = Tolerance(max_abs=0.125, mean=4e-3)
+"""Default in bf16, with 8 bits: logits near 15 have a spacing of 1/16, and a sum in another order may move one by two.
+Models whose batches have one shape answer bit for bit the same, so a run narrows this (see `calibrate`)."""
+MARGIN = 8.0
+"""Factor above the largest honest difference: an honest variant may round more than the baseline does."""
+FLOOR = Tolerance(max_abs=2e-4, mean=2e-5)
+"""Narrowest tolerance in float32. Even where a baseline answers bit for bit the same, a variant's sums may have another
+order."""
 SHIFT = 2e-5
 """Nats by which all likelihoods may be off alike, in any precision: rounding has no direction."""
 SIGMAS = 4.0
-"""Standard errors that the mean of rounding errors may be away from there."""
+"""Standard errors by which the mean of rounding errors may differ from zero beyond `SHIFT`."""
 
 
 @dataclass(frozen=True)
 class Probes:
-    """What the audit child is given, and what the parent keeps to itself."""
+    """The drawn positions. The audit child is given `tokens` and `positions`; the parent keeps the rest to itself."""
 
     rows: np.ndarray
-    """int64 (K,): which scored row each probe begins like."""
+    """int64 (K,): index n of the scored row that each probe begins like."""
     tokens: np.ndarray
-    """uint16 (K, T): true prefix, foreign rest."""
+    """uint16 (K, T): true prefix x[n, 0..t], foreign rest."""
     positions: np.ndarray
-    """int32 (K,): the last true position of each row."""
+    """int32 (K,): last true position t of each row."""
     targets: np.ndarray
-    """int64 (K,): the true next token, which the child never sees."""
+    """int64 (K,): true next token x[n, t+1], which this batch shows to nobody."""
     committed: np.ndarray
-    """float64 (K,): the likelihoods that the score child returned for them."""
-
-
-def tolerance(precision: str) -> Tolerance:
-    """Of a device's working precision ("fp32", "bf16" ...)."""
-    return FP32 if precision == "fp32" else REDUCED
+    """float64 (K,): L[n, t] in nats, as the score child has answered."""
 
 
 def position_count(rows: int, tokens: int, batch: int, share: float = COST_SHARE) -> int:
-    """K: enough to find a cheat on 1 %, at most `share` of the scored rows (but one batch), at most every token.
+    """Return the number of probes: K = min(POSITIONS, tokens, max(batch, share * rows)).
 
-    A keep rests on several trials, each with a draw of its own, and their positions add up.
+    `rows` and `tokens` count what is scored, `batch` the rows of one batch, which costs the same when it is not full.
+    On a small split K is below POSITIONS; a keep rests on several trials, each with a draw of its own, and their
+    positions add up.
     """
     return min(POSITIONS, tokens, max(batch, int(share * rows)))
 
 
 def entropy() -> np.random.Generator:
-    """A generator that nobody can foresee: the draw must not follow from the seed of the trial."""
+    """Return a generator that nobody can foresee. The trial's own seed would not do: the train file knows it."""
     return np.random.default_rng(int.from_bytes(os.urandom(16), "little"))
 
 
 def draw_probes(
     rows: np.ndarray, mask: np.ndarray, committed: np.ndarray, count: int, rng: np.random.Generator
 ) -> Probes:
-    """`count` scored positions without repetition, in random order.
+    """Draw `count` scored positions uniformly and without repetition, in random order.
 
-    rows uint16 (N, T + 1), mask bool (N, T), committed float32 (N, T).
+    rows uint16 (N, T + 1); mask bool (N, T), true where a token is scored; committed float32 (N, T), the likelihoods L.
     """
     T = mask.shape[1]
     flat = rng.choice(np.flatnonzero(mask), size=count, replace=False)
     row, position = flat // T, (flat % T).astype(np.int32)
     targets = rows[row, position + 1].astype(np.int64)
     rest = _foreign(rows[:, :T], row, position, (count, T), rng)
-    for _ in range(8):  # the token after the position: another than the true one where that can be, so that it shows
+    for _ in range(REDRAWS):
+        # Right after the position comes another token than the true one, where that can be. A model that looks one
+        # token ahead would otherwise answer as before, and the probe would show nothing.
         inner = np.flatnonzero(position < T - 1)
         same = inner[rest[inner, position[inner] + 1] == targets[inner]]
         if not len(same):
@@ -116,7 +135,10 @@ def draw_probes(
 def _foreign(
     rows: np.ndarray, row: np.ndarray, position: np.ndarray, shape: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """Single tokens from random places of the other rows, `shape` (K, n). With one row only: from the known prefix."""
+    """Draw single tokens from random places of the other rows, `shape` (K, n); of a single row, from its known prefix.
+
+    rows (N, T); row and position (K,) say which row, and how much of it, each of the K probes shows.
+    """
     N, T = rows.shape
     if N == 1:
         return rows[0, rng.integers(0, position[:, None] + 1, shape)]
@@ -124,19 +146,21 @@ def _foreign(
 
 
 def schedule(probes: Probes, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Which probes go into which batch, each int64 (batch,), in the order in which they are to be sent.
+    """Return which probes go into which batch, each int64 (batch,), in the order in which they are to be sent.
 
-    Of one row a batch has one probe at most, and a shorter prefix comes before a longer one: what a probe asks for is
-    shown to nobody before it is answered. A batch that is not full repeats its own probes.
+    A batch has at most one probe of a row, and a row's shorter prefixes come first. So the target of a probe is part of
+    a later batch at the earliest, when the probe is already answered. A batch that is not full repeats its own probes.
     """
     waiting: dict[int, list[int]] = {}
-    for index in np.argsort(-probes.positions, kind="stable").tolist():
+    for index in np.argsort(-probes.positions, kind="stable").tolist():  # longest first, because `pop` takes the last
         waiting.setdefault(int(probes.rows[index]), []).append(index)
     batches = []
     while waiting:
+        # The longest queues first, which makes the fewest batches; equal ones in random order.
         names = list(waiting)
         left = np.array([len(waiting[name]) for name in names]) + rng.random(len(names))
-        chosen = [names[index] for index in np.argsort(-left)[:batch]]  # the longest queues first: fewest batches
+        chosen = [names[index] for index in np.argsort(-left)[:batch]]
+        # Shuffled, so that the place in a batch says nothing about the length of a row's queue.
         taken = rng.permutation([waiting[name].pop() for name in chosen])
         waiting = {name: queue for name, queue in waiting.items() if queue}
         batches.append(np.resize(taken, batch))
@@ -144,7 +168,10 @@ def schedule(probes: Probes, batch: int, rng: np.random.Generator) -> list[np.nd
 
 
 def nll_from_logits(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """logits (K, V), targets (K,) -> float64 (K,) in nats, computed by the parent itself."""
+    """Return logsumexp(z) - z[target] for logits z (K, V) and targets (K,), float64 (K,) in nats.
+
+    The parent computes this itself: a number from the child's own softmax would be a claim.
+    """
     scores = logits.astype(np.float64)
     peak = scores.max(axis=1, keepdims=True)
     total = np.log(np.exp(scores - peak).sum(axis=1)) + peak[:, 0]
@@ -152,9 +179,10 @@ def nll_from_logits(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[AuditResult | None, str | None]:
-    """The outcome (None where there is no number to state) and in words what is wrong, if something is.
+    """Judge the audit child's logits, float32 (K, V), by the differences d = L' - L over all K probes.
 
-    logits float32 (K, V).
+    The audit passes when max|d| <= limit.max_abs and |mean(d)| <= mean_allowed(d, limit). Returns its outcome, None
+    where a difference is not finite, and what is wrong in words, None where nothing is.
     """
     count = len(probes.targets)
     # A logit of minus infinity forbids a token, which is honest; what gives no likelihood of the target is not.
@@ -180,29 +208,34 @@ def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[Audit
 
 
 def mean_allowed(difference: np.ndarray, limit: Tolerance) -> float:
-    """How far from zero the mean of differences (K,) may be, in nats.
+    """Return the limit of |mean(d)| in nats: min(limit.mean, SHIFT + SIGMAS * std(d) / sqrt(K)).
 
-    Rounding spreads to both sides, so its mean is small next to its spread; a likelihood that was made smaller is not.
+    difference (K,) holds d. Rounding spreads to both sides, so its mean is small next to its spread. Likelihoods that
+    were all made a little better have a mean and no spread, however small `limit.max_abs` would let each one be.
     """
     spread = float(difference.std()) / math.sqrt(len(difference))
     return min(limit.mean, SHIFT + SIGMAS * spread)
 
 
-MARGIN = 8.0
-"""Above the largest honest difference: an honest variant may round more than the baseline."""
-FLOOR = Tolerance(max_abs=2e-4, mean=2e-5)
-"""Where a baseline's answers are bit for bit the same, a variant's need not be: another order of float32 sums."""
+# ---- tolerances, calibrated on the baseline
+
+
+def tolerance(precision: str) -> Tolerance:
+    """Return the default for a device's working precision ("fp32", "bf16" ...)."""
+    return FP32 if precision == "fp32" else REDUCED
 
 
 def tolerance_key(backend: str, device: Device) -> str:
-    """What a tolerance is valid for: backend, device, precision and framework."""
+    """Return the name of what a tolerance is valid for: backend, device, precision and framework."""
     return " / ".join((backend, device.name, device.precision, device.framework))
 
 
 def calibrate(honest: Sequence[AuditResult], precision: str) -> Tolerance:
-    """From audits of the baseline: a margin above the largest difference, never wider than the precision's default.
+    """Return the tolerance that audits of the honest baseline justify, in each of its two numbers:
 
-    Raises ValueError without an audit: nothing was measured.
+        min(default, max(floor, MARGIN * largest honest difference))
+
+    where the floor is FLOOR in float32, else a quarter of the default. Raises `ValueError` without an audit.
     """
     if not honest:
         raise ValueError("a tolerance is calibrated on at least one audit of the baseline")
@@ -216,7 +249,10 @@ def calibrate(honest: Sequence[AuditResult], precision: str) -> Tolerance:
 
 
 def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
-    """By key; empty without a file. Raises `DataError` when the file cannot be used: a guess would let cheats pass."""
+    """Read a run's tolerances by key; none without a file.
+
+    Raises `DataError` when the file cannot be used: a guess would let cheats pass.
+    """
     if path is None or not path.exists():
         return {}
     try:
@@ -229,13 +265,13 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
 
 
 def write_tolerance(path: Path, key: str, value: Tolerance) -> None:
-    """Add or replace one entry, whole or not at all."""
+    """Add or replace one entry of a run's tolerances. Raises `OSError`, or `DataError` as `read_tolerances` does."""
     entries = {name: vars(known) for name, known in {**read_tolerances(path), key: value}.items()}
     write_text(path, json.dumps(entries, indent=2) + "\n")
 
 
 def note_baseline(path: Path, key: str, outcome: AuditResult, precision: str) -> None:
-    """Calibrate on one more baseline: what an earlier one has widened stays."""
+    """Calibrate on one more audit of the baseline. A tolerance only ever gets wider by this."""
     found = calibrate([outcome], precision)
     if (known := read_tolerances(path).get(key)) is not None:
         found = Tolerance(max(found.max_abs, known.max_abs), max(found.mean, known.mean))

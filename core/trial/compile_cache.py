@@ -1,10 +1,11 @@
-"""Compile caches: what compiling the incumbent leaves is given to later train children, so that they need not wait.
+"""Compile caches: later train children are given the files that compiling the incumbent left, and start faster.
 
-A process of its own makes it: in the sandbox, from the incumbent's source, on random tokens. It never sees real text,
-so nothing learned can travel in a cache from one trial to the next. Every train child gets a copy of its own and what
-it does to the copy ends with it; score and audit children get none. A source that was kept can still fill its cache
-with what it likes, and this code may then run in the train child of a later trial, behind the same walls as that
-trial's own file. It can spoil or slow that training. It has no way to a score.
+A process of its own makes a cache, in the sandbox, from the incumbent's source and on random tokens. It never sees real
+text, so nothing learned can travel in a cache from one trial to the next. Every train child gets a copy, and whatever
+it does to the copy ends with it. Score and audit children get none.
+
+A kept source can still fill its cache with what it likes. That code may then run in the train child of a later trial,
+under the same restrictions as that trial's own file. It can spoil or slow that training; it cannot reach a score.
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ from autoresearch.core.trial.processes import TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
 
 CACHE_LIMIT_BYTES = 512 * 2**20
+"""Largest cache; a larger one is not kept."""
 FILES_LIMIT = 20_000
+"""Files of a cache, at most."""
 SLOW_SECONDS = 15.0
-"""A start-up that takes as long has most likely compiled something."""
+"""Seconds of a start-up that has most likely compiled something."""
 
 
 def worth_carrying(folder: Path, results: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a run should carry caches: it does so already, or a trial of its incumbent was slow to start.
+    """Say whether a run should carry caches: it does so already, or a trial of its incumbent was slow to start.
 
-    `results` are that one's trials, as recorded. A keep that was given a cache itself has no slow start to show.
+    `results` are the recorded trials of the incumbent. An incumbent that was given a cache itself has no slow start to
+    show, hence the first condition.
     """
     return folder.is_dir() or any((result.get("startup_seconds") or 0.0) >= SLOW_SECONDS for result in results)
 
@@ -50,14 +54,14 @@ class Found:
     """Folders in it, relative, as they lie in a child's work folder."""
 
     def copy_to(self, work: Path) -> None:
-        """A child's own copy. What cannot be copied is compiled again."""
+        """Copy the cache into a child's work folder. What cannot be copied is compiled again."""
         for place in self.places:
             with contextlib.suppress(OSError, TooMuch):
                 copy_files(self.folder / place, work / place)
 
 
 def incumbents_cache(context: TrialContext, places: Sequence[str]) -> Found | None:
-    """The cache of the source that the request names, made now if it is not there; None where nothing is carried.
+    """Return the cache of the source that the request names, made now if it is not there; None without one.
 
     `places` are the folders, relative to a child's work folder, in which the backend's framework keeps its caches.
     """
@@ -67,14 +71,14 @@ def incumbents_cache(context: TrialContext, places: Sequence[str]) -> Found | No
     mark = hashlib.sha256(f"{seconds} {carried.source}".encode()).hexdigest()[:16]
     folder = carried.folder / mark
     carried.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(carried.folder / "lock"):  # of several trials at once, one makes it
+    with FileLock(carried.folder / "lock"):  # among several trials at once, one makes it
         if not folder.is_dir():
             _make(context, carried.source, folder, places)
     return Found(folder, places)
 
 
 def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str]) -> None:
-    """Compile in a child and keep what it leaves; an empty folder when it fails, so that it is not tried again."""
+    """Compile in a child and keep the files it leaves; keep an empty folder when it fails, so that nobody retries."""
     context.record.event(Compiling())
     context.record.log(b"compiling the incumbent's train file on random tokens\n")
     launch = context.launch("compile", {"budget_seconds": context.request.budget.train_seconds}, ())
@@ -86,7 +90,7 @@ def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str
         while not said and child.returncode() is None and time.monotonic() < limit:
             said += [message for _, message in context.processes.step(limit) if isinstance(message, Compiled)]
     except TrialEnded:
-        pass  # it took more than a child may; the trial itself has not begun
+        pass  # it took more memory or disk than a child may; the trial itself has not begun
     finally:
         said += context.processes.end(child)
     temporary = folder.with_suffix(".new")
@@ -94,7 +98,7 @@ def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str
     temporary.mkdir()
     if any(isinstance(message, Compiled) for message in said):
         _keep(launch.work, temporary, places)
-    for old in folder.parent.iterdir():  # of earlier incumbents
+    for old in folder.parent.iterdir():  # caches of earlier incumbents
         if old.is_dir() and old != temporary:
             shutil.rmtree(old, ignore_errors=True)
     temporary.rename(folder)
@@ -102,7 +106,7 @@ def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str
 
 
 def _keep(work: Path, folder: Path, places: Sequence[str]) -> None:
-    """All of it, or nothing where it is too much."""
+    """Copy each of the cache's folders, or nothing of it where it is too large."""
     for place in places:
         try:
             copy_files(work / place, folder / place)

@@ -1,4 +1,4 @@
-"""What the phases of one trial share: what was asked, where it runs, and what has been measured so far."""
+"""The context that the phases of one trial share: its request, its sandbox, and the measurements so far."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME_LIMIT = 100
 
 @dataclass
 class Measurements:
-    """Filled in as the trial goes; what was never reached stays None."""
+    """The numbers of one trial, filled in as it goes on. A phase that was never reached leaves None."""
 
     device: Device | None = None
     isolation: str | None = None
@@ -50,7 +50,7 @@ class Measurements:
     def result(
         self, request: TrialRequest, status: TrialStatus, reason: str | None, wall_seconds: float, log: Path
     ) -> TrialResult:
-        """The trial's result."""
+        """Return the trial's result, with the numbers that follow from the others."""
         speed = self.tokens / self.train_seconds if self.tokens and self.train_seconds else None
         peak = known_peak(self.device) if self.device else None
         return TrialResult(
@@ -85,25 +85,28 @@ class Measurements:
 
 @dataclass(frozen=True)
 class TrialContext:
-    """One trial on its way."""
+    """One trial under way, as all its phases see it."""
 
     request: TrialRequest
     vocab_size: int
+    """VOCAB_SIZE of the train file."""
     prepared: Prepared
     environment: Mapping[str, str]
+    """Variables of the backend and the slot, for every worker."""
     sandbox: Sandbox
     record: Record
     processes: ProcessSupervisor
+    """All processes of the trial."""
     facts: Measurements = field(default_factory=Measurements)
 
     def inside(self, role: str, name: str) -> str:
-        """The path by which the child of that role knows a file in its work folder."""
+        """Return the path by which the child of that role knows a file in its work folder."""
         return self.sandbox.inside(self.record.folder / "work" / role, name)
 
     def launch(
         self, role: str, job: Mapping[str, Any], descriptors: tuple[int, ...], read_only: tuple[Path, ...] = ()
     ) -> Launch:
-        """A worker in the sandbox, in an empty work folder of its own."""
+        """Prepare a worker of that role, in the sandbox and in an empty work folder of its own."""
         work = self.record.work_folder(role)
         request = self.request
         common = {
@@ -140,5 +143,5 @@ def failure(failed: Failed) -> TrialEnded:
 
 
 def gone(child: Child) -> TrialEnded:
-    """A child that ended without saying why."""
+    """Return the end of a trial whose child ended without saying why."""
     return TrialEnded("crash", f"the {child.role} process {how_it_ended(child.returncode() or 0)}; see run.log")

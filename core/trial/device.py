@@ -1,4 +1,4 @@
-"""What a backend computes on, and how fast it multiplies matrices.
+"""The device that a backend computes on, and its speed in multiplying matrices.
 
 A child imports the framework and answers; the parent never imports one. The data folder keeps what `ar bench` has
 measured here, as the yardstick of devices that no data sheet is known for.

@@ -1,14 +1,13 @@
-"""The second half of a trial: fresh processes score and audit the frozen weights; the parent does the sums.
+"""The second half of a trial: fresh processes score and audit the frozen weights, and the parent does the sums.
 
-Both processes may be started while training still goes on, so that their frameworks are imported when the weights are
-there. Until then they are told nothing and run none of the train file's code; and they are started early only at an
-isolation level at which the train child cannot reach them.
+The score child answers with the negative log-likelihood of every token, from which the parent computes the bits per
+byte. The audit child is another process. It answers with logits for prefixes of the scored rows that continue with
+foreign text, and the parent compares the two (see `core.trial.audit`). Neither child ever sees the number it is
+measured by, and neither can talk to the other.
 
-One process that scores or audits, seen from the parent: it imports, waits, is given the weights, and answers.
-
-Batches out and answers in over one socket, between the parent and a child that scores.
-
-Bits per byte from the negative log-likelihoods that the score child returns.
+Both may be started while training still goes on, so that their frameworks are imported by the time the weights are
+there. They then wait: they are told nothing, and run none of the train file's code. This is done only at an isolation
+level at which the train child cannot reach them.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import numpy as np
 
 from autoresearch.core.data.manifest import ScoredRows
 from autoresearch.core.events import Audited, Message, Scored, Scoring
-from autoresearch.core.trial import audit, evaluation
+from autoresearch.core.trial import audit
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, failure, gone
@@ -35,14 +34,66 @@ from autoresearch.core.trial.request import FIRST_ANSWER_SECONDS
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
 from autoresearch.core.trial.weights import WeightsFault, copy_weights
 
+LEAD_SECONDS = 20.0
+"""Seconds before the deadline at which the two processes are started: an import at low priority takes its time."""
+LEAD_SHARE = 0.5
+"""Largest lead as a share of the training time."""
+NEGATIVE_TOLERANCE = 1e-3
+"""Nats by which a loss may be below zero: rounding in float32 can do that to a token that is certain."""
+BEGIN = struct.Struct("<Q")
+"""The one message that a waiting child gets before its batches: how many there will be. Its weights and train file lie
+in its work folder by then."""
+
+
+class ScoreFault(ValueError):  # noqa: N818
+    """A score that cannot be used, with the reason in words."""
+
+
+def bits_per_byte(nll: np.ndarray, mask: np.ndarray, total_bytes: int) -> float:
+    """Return the score: sum of nll / (ln 2 * total_bytes), over the scored targets, summed in float64.
+
+    nll float32 (N, T) in nats; mask bool (N, T), true where a target counts; total_bytes the raw UTF-8 bytes of the
+    split's documents. Dividing by bytes makes scores of different tokenizers comparable. Raises `ScoreFault` when a
+    scored value is not finite, or below zero: no probability exceeds one.
+    """
+    scored = nll[mask].astype(np.float64)
+    bad = int(np.count_nonzero(~np.isfinite(scored)))
+    if bad:
+        raise ScoreFault(f"the loss is not a finite number at {bad} of {scored.size} scored tokens")
+    if scored.size and scored.min() < -NEGATIVE_TOLERANCE:
+        raise ScoreFault(f"the loss is negative ({scored.min():.3g} nats), which no probability allows")
+    return float(scored.sum() / (math.log(2) * total_bytes))
+
+
+def row_batches(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
+    """Cut rows (N, W) into arrays (batch, W).
+
+    The last is filled up with the first rows again. One shape for all batches means one compilation, and the same
+    order of sums for every row, which the audit's tolerance rests on.
+    """
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        if len(part) < batch:
+            part = np.concatenate([part, np.resize(rows, (batch - len(part), rows.shape[1]))])
+        yield np.ascontiguousarray(part)
+
+
+def batch_count(rows: int, batch: int) -> int:
+    """Return how many batches `row_batches` yields for so many rows."""
+    return -(-rows // batch)
+
 
 class Exchange:
-    """Sends and receives as far as it goes without waiting."""
+    """Sends batches to a child and collects its answers over one socket, without ever waiting for either.
+
+    The child answers while it is still being sent to. A parent that waited in `send` while the child waits in its own
+    would wait for ever.
+    """
 
     def __init__(
         self, processes: ProcessSupervisor, sock: socket.socket, payloads: Iterable[bytes], expected: int
     ) -> None:
-        """`expected` counts float32 numbers over all answers."""
+        """Begin. `payloads` are the batches as bytes; `expected` counts the float32 numbers of all answers."""
         self.answer = np.empty(expected, dtype=np.float32)
         self.expected = expected * 4
         self.received = 0
@@ -59,7 +110,7 @@ class Exchange:
 
     @property
     def complete(self) -> bool:
-        """Whether every answer is in."""
+        """True once every answer is in."""
         return self.received == self.expected
 
     def close(self) -> None:
@@ -85,7 +136,7 @@ class Exchange:
         with contextlib.suppress(ConnectionResetError):
             count = self._sock.recv_into(self._view[self.received :])
         self.received += count
-        if count == 0 or self.complete:  # a connection closed too early shows in the child's end
+        if count == 0 or self.complete:  # a connection closed too early shows in how the child ended
             self._stop_receiving()
 
     def _stop_sending(self) -> None:
@@ -100,12 +151,8 @@ class Exchange:
             self._in = None
 
 
-BEGIN = struct.Struct("<Q")
-"""What the process waits for: how many batches will come. By then weights and train file lie in its work folder."""
-
-
 class Scorer:
-    """Started when it is made; `load`, then `answer`, then `close`."""
+    """One child that scores or audits, started when this is made. Call `load`, `answer` and `close` in this order."""
 
     def __init__(self, context: TrialContext, role: str) -> None:
         self._context = context
@@ -122,19 +169,21 @@ class Scorer:
             far.close()
 
     def load(self, weights: Path, sha256: str, count: int) -> None:
-        """Give it the frozen weights and the train file, and wait until its model stands. `count` batches will come.
+        """Give the child the frozen weights and the train file, and wait until it has its model.
 
-        Raises `WeightsFault` when the weights are not those that were frozen, `TrialEnded` when the model fails.
+        `count` is the number of batches that will come. Raises `WeightsFault` when the weights are not those that were
+        frozen, `TrialEnded` when the model cannot be built in time.
         """
+        # Only now, when the train child is gone: at a weak isolation level it could have changed what lies here.
         copy_weights(weights, self._work / WEIGHTS, sha256=sha256)
         self._context.record.renew_source(self._work)
         try:
             self._socket.sendall(BEGIN.pack(count))
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it is gone, and its last words say why
+            pass  # the child is gone; what it said last tells why
         allowance = self._context.request.budget.startup_seconds
         limit = time.monotonic() + allowance
-        while not self._ready(self._context.processes.step(limit)):
+        while not self._hear(self._context.processes.step(limit)):
             if time.monotonic() > limit:
                 raise TrialEnded("timeout", f"the {self._child.role} child was not ready within {allowance:g} s")
             self._check_alive()
@@ -142,9 +191,10 @@ class Scorer:
     def answer(
         self, payloads: Iterable[bytes], count: int, width: int, progress: Callable[[int], None] | None
     ) -> np.ndarray:
-        """Its float32 answers to all batches, flat, each (score_rows, width), within the floor on speed.
+        """Send all batches and return the answers, float32 (count * score_rows * width,), batch after batch.
 
-        The first answer may take as long as compiling takes; for the rest see `Budget.scoring_allowance`.
+        The first answer may take `FIRST_ANSWER_SECONDS`, for compiling; the time for the rest is limited by
+        `Budget.scoring_allowance`. `progress` is called with the number of batches done. Raises `TrialEnded`.
         """
         rows = self._context.request.score_rows
         exchange = Exchange(self._context.processes, self._socket, payloads, count * rows * width)
@@ -152,9 +202,9 @@ class Scorer:
         limit = time.monotonic() + seconds
         try:
             while not exchange.complete:
-                self._ready(self._context.processes.step(limit))
+                self._hear(self._context.processes.step(limit))
                 done = exchange.received * count // exchange.expected
-                if done and not told:
+                if done and not told:  # the first answer is in: from here on the speed of training sets the limit
                     seconds = self._allowance((count - done) * rows)
                     limit = time.monotonic() + seconds
                 if progress is not None and done > told:
@@ -170,7 +220,7 @@ class Scorer:
         return exchange.answer
 
     def _allowance(self, rows: int) -> float:
-        """Seconds for so many rows, by the speed of the training."""
+        """Return the seconds that so many rows may take, by the speed of the training."""
         request, facts = self._context.request, self._context.facts
         speed = facts.tokens / facts.train_seconds if facts.tokens and facts.train_seconds else None
         return request.budget.scoring_allowance(rows * request.eval_seq_len, speed)
@@ -182,10 +232,10 @@ class Scorer:
 
     def _check_alive(self) -> None:
         if self._child.returncode() is not None:
-            self._ready(self._context.processes.step(time.monotonic()))
+            self._hear(self._context.processes.step(time.monotonic()))
             raise gone(self._child)
 
-    def _ready(self, messages: Sequence[tuple[Child, Message]]) -> bool:
+    def _hear(self, messages: Sequence[tuple[Child, Message]]) -> bool:
         """Say whether the process reports that its model stands. Raises what a failure means for the trial."""
         mine = [message for source, message in messages if source is self._child]
         for message in mine:
@@ -196,14 +246,8 @@ class Scorer:
         return any(isinstance(message, Ready) for message in mine)
 
 
-LEAD_SECONDS = 20.0
-"""Before the deadline the two processes are started: an import at a lower priority takes its time on busy cores."""
-LEAD_SHARE = 0.5
-"""Of the budget, where it is short."""
-
-
 class Evaluation:
-    """Scores and audits one trial."""
+    """Scores and audits the frozen weights of one trial."""
 
     def __init__(self, context: TrialContext) -> None:
         self._context = context
@@ -211,11 +255,11 @@ class Evaluation:
 
     @property
     def lead_seconds(self) -> float:
-        """How long before the deadline `get_ready` is to be called."""
+        """Seconds before the deadline at which `get_ready` is to be called."""
         return min(LEAD_SECONDS, LEAD_SHARE * self._context.request.budget.train_seconds)
 
     def get_ready(self) -> None:
-        """Start what may be needed, where that is safe."""
+        """Start the processes that may be needed, at isolation levels where the train child cannot reach them."""
         if self._context.sandbox.level not in ISOLATING_LEVELS:
             return
         for role in ("score", "audit") if self._context.request.audit else ("score",):
@@ -223,38 +267,44 @@ class Evaluation:
                 self._ready[role] = Scorer(self._context, role)
 
     def close(self) -> None:
-        """End what was started and not used."""
+        """End the processes that were started and not used."""
         while self._ready:
             self._ready.popitem()[1].close()
 
     def score(self, weights: Path, sha256: str) -> None:
-        """Fill in `val_bpb` and the audit. Raises `TrialEnded` when the score is no score."""
+        """Score the weights and audit the score; note both in the trial's measurements.
+
+        Raises `TrialEnded` when the score cannot be used, or the audit finds that it was not computed honestly.
+        """
         request, facts = self._context.request, self._context.facts
         started = time.monotonic()
         try:
             scored = self._context.prepared.scored_rows(request.split, self._context.vocab_size, request.eval_seq_len)
             nll = self.likelihoods(scored, weights, sha256)
-            bpb = evaluation.bits_per_byte(nll, scored.mask, scored.total_bytes)
+            bpb = bits_per_byte(nll, scored.mask, scored.total_bytes)
             self._context.record.event(Scored(bpb))
             if request.audit and (request.audit_below is None or bpb < request.audit_below):
                 self._audit(scored, nll, weights, sha256)
                 self._context.record.event(Audited())
-            facts.val_bpb = bpb
-        except (evaluation.ScoreFault, WeightsFault) as fault:
+            facts.val_bpb = bpb  # last: a score that the audit rejects is in no result
+        except (ScoreFault, WeightsFault) as fault:
             raise TrialEnded("invalid", str(fault)) from fault
         finally:
             facts.eval_seconds = time.monotonic() - started
 
     def likelihoods(self, scored: ScoredRows, weights: Path, sha256: str) -> np.ndarray:
-        """Of every token of the scored rows, float32 (N, T) in nats."""
+        """Return the negative log-likelihood of every token of the scored rows, float32 (N, T) in nats."""
         N, T = scored.mask.shape
         batch = self._context.request.score_rows
-        payloads = (rows.tobytes() for rows in evaluation.row_batches(scored.rows, batch))
-        count = evaluation.batch_count(N, batch)
+        payloads = (rows.tobytes() for rows in row_batches(scored.rows, batch))
+        count = batch_count(N, batch)
         return self._ask("score", weights, sha256, payloads, count, T, self._progress(N)).reshape(-1, T)[:N]
 
     def _audit(self, scored: ScoredRows, nll: np.ndarray, weights: Path, sha256: str) -> None:
-        """Draw, ask the other process, compare."""
+        """Draw probes, ask the audit child for logits, and compare. Raises `TrialEnded` when they disagree.
+
+        The probes are drawn after the score child has answered and is gone: until then nobody can know them.
+        """
         context, request = self._context, self._context.request
         share = request.audit_share or (audit.EARLY_SHARE if "audit" in self._ready else audit.COST_SHARE)
         count = audit.position_count(len(scored.rows), int(scored.mask.sum()), request.score_rows, share)
@@ -274,7 +324,10 @@ class Evaluation:
     def logits(
         self, tokens: np.ndarray, positions: np.ndarray, batches: list[np.ndarray], weights: Path, sha256: str
     ) -> np.ndarray:
-        """Of rows uint16 (K, T) at positions int32 (K,): float32 (the rows of all batches, V), batch after batch."""
+        """Return the audit child's logits at one position of each row, float32 (rows of all batches, V).
+
+        tokens uint16 (K, T), positions int32 (K,); each batch holds indices of rows, int64 (score_rows,).
+        """
         payloads = (tokens[take].tobytes() + positions[take].tobytes() for take in batches)
         width = self._context.vocab_size
         return self._ask("audit", weights, sha256, payloads, len(batches), width, None).reshape(-1, width)
@@ -289,7 +342,7 @@ class Evaluation:
         width: int,
         progress: Callable[[int], None] | None,
     ) -> np.ndarray:
-        """What a process of that role answers to `count` batches; it is gone when this returns."""
+        """Return the answers of a child of that role to `count` batches. The child is gone when this returns."""
         scorer = self._ready.pop(role, None) or Scorer(self._context, role)
         try:
             scorer.load(weights, sha256, count)
@@ -306,48 +359,11 @@ class Evaluation:
 
 
 def _tolerance(context: TrialContext) -> audit.Tolerance:
-    """What the run has calibrated for this device, or what its precision allows."""
+    """Return the tolerance that the run has calibrated for this device, else the default of its precision."""
     device = context.facts.device
     if device is None:
         return audit.FP32
     default = audit.tolerance(device.precision)
-    if context.request.calibrate:  # it must not be held to what an earlier baseline happened to do
+    if context.request.calibrate:  # a baseline must not be held to what an earlier baseline happened to do
         return default
     return read_tolerances(context.request.tolerances).get(tolerance_key(context.request.backend, device), default)
-
-
-NEGATIVE_TOLERANCE = 1e-3
-"""Nats. Rounding in float32 can make the loss of a certain token slightly negative."""
-
-
-class ScoreFault(ValueError):  # noqa: N818
-    """Why a score is no score, in words."""
-
-
-def bits_per_byte(nll: np.ndarray, mask: np.ndarray, total_bytes: int) -> float:
-    """`sum of nll in nats / (ln 2 * bytes)` over the masked targets, summed in float64.
-
-    nll float32 (N, T), mask bool (N, T); `total_bytes` are the raw UTF-8 bytes of the split's documents. Raises
-    `ScoreFault` when a scored value is not finite or below zero: no probability exceeds one.
-    """
-    scored = nll[mask].astype(np.float64)
-    bad = int(np.count_nonzero(~np.isfinite(scored)))
-    if bad:
-        raise ScoreFault(f"the loss is not a finite number at {bad} of {scored.size} scored tokens")
-    if scored.size and scored.min() < -NEGATIVE_TOLERANCE:
-        raise ScoreFault(f"the loss is negative ({scored.min():.3g} nats), which no probability allows")
-    return float(scored.sum() / (math.log(2) * total_bytes))
-
-
-def row_batches(rows: np.ndarray, batch: int) -> Iterator[np.ndarray]:
-    """(N, W) -> arrays (batch, W); the last is filled up with the first rows, so that every batch has one shape."""
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        if len(part) < batch:
-            part = np.concatenate([part, np.resize(rows, (batch - len(part), rows.shape[1]))])
-        yield np.ascontiguousarray(part)
-
-
-def batch_count(rows: int, batch: int) -> int:
-    """How many batches `row_batches` yields."""
-    return -(-rows // batch)

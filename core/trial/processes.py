@@ -1,6 +1,8 @@
-"""One process of a trial, seen from the parent: how it is started, heard and killed.
+"""The processes of a trial, seen from the parent: how they are started, heard, limited and killed.
 
-Waits for a trial's processes: their events, output and memory, the clock, and the wish to stop.
+`Child` is one process behind its guard (see `core.trial.sandbox.guard`). `ProcessSupervisor` owns all of a trial's
+children. It waits for their messages and their output, looks at the memory, processes and files that they take, and
+leaves none of them behind, whatever happens. One thread does all this, so nothing here needs a lock.
 """
 
 from __future__ import annotations
@@ -33,41 +35,61 @@ from autoresearch.core.trial.sandbox.environment import child_environment
 from autoresearch.core.trial.sandbox.levels import ProcessSandbox, Sandbox
 
 EVENT_LIMIT_BYTES = 1 << 16
-"""A longer line is no event."""
+"""Longest message in bytes."""
 KILL_SECONDS = 20.0
-"""How long a killed process may take to vanish: a GPU driver gives memory back slowly."""
+"""Seconds that a killed process may take to vanish: a GPU driver gives memory back slowly."""
 OPEN_FILES = 4096
+"""Files that one process may have open."""
+PROCESS_LIMIT = 512
+"""Processes below one child: data loaders and compilers take tens; a fork bomb takes them all."""
+FILES_LIMIT = 100_000
+"""Files in a child's work folder."""
+MEMORY_SHARE = 0.8
+"""Share of the machine's memory that a child may take, where the request names no limit."""
+TICK_SECONDS = 0.1
+"""Longest wait for a message, in seconds."""
+MEMORY_SECONDS = 0.2
+"""Seconds between two looks at the memory: a child that allocates at 5 GB/s overshoots by 1 GB."""
+MEMORY_EVENT_SECONDS = 2.0
+"""Seconds between two events that say how much the train child takes."""
+DISK_SECONDS = 1.0
+"""Seconds between two looks at the files that a child has written."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start."""
+    """Everything that the start of a child depends on."""
 
     role: str
     """"feed", "compile", "train", "steps", "score", "audit" or "probe"."""
     argv: Sequence[str]
-    """The command; "{events}" and "{job}" are replaced by the numbers of the inherited descriptors."""
+    """Command of the child; "{events}" and "{job}" stand for the numbers of the inherited descriptors."""
     work: Path
+    """The one folder that the child may write to."""
     job: Mapping[str, Any] = field(default_factory=dict)
+    """Task of the worker, as JSON values."""
     sandbox: Sandbox = field(default_factory=ProcessSandbox)
     environment: Mapping[str, str] = field(default_factory=dict)
+    """The backend's variables, beside those that every child has."""
     descriptors: Sequence[int] = ()
-    """Further descriptors that it inherits under the same numbers."""
+    """Further descriptors that the child inherits under the same numbers."""
     read_only: Sequence[Path] = ()
+    """Files that the child may read besides; they appear in its work folder."""
     file_limit_mb: int = 8192
+    """Largest file that the child may write, in MiB."""
 
 
 def _with_environment(extra: Mapping[str, str]) -> list[str]:
-    """A command prefix that sets the backend's variables for the child alone.
+    """Return a command prefix that sets the backend's variables for the child alone.
 
-    Not for the guard and the sandbox before it: a preloaded OpenBLAS has threads, and bwrap, which copies itself
-    without telling the C library, then waits for them for ever.
+    The guard and the sandbox before it must not have them. A preloaded OpenBLAS has threads, and bwrap, which copies
+    itself without telling the C library, would wait for them for ever.
     """
     return ["/usr/bin/env", *(f"{name}={value}" for name, value in extra.items())] if extra else []
 
 
 def worker_argv() -> list[str]:
-    """The command of a child that runs a train file."""
+    """Return the command of a child that runs a train file."""
     return [
         sys.executable,
         "-m",
@@ -80,15 +102,15 @@ def worker_argv() -> list[str]:
 
 
 class Child:
-    """A running process behind its guard. Not thread-safe: one thread starts, reads and kills it."""
+    """A running process behind its guard."""
 
     def __init__(self, launch: Launch) -> None:
-        """Start it. Raises `TrialError` when the system refuses."""
+        """Start the process. Raises `TrialError` when the system refuses."""
         self.role = launch.role
         self.started = time.monotonic()
         self.work = launch.work
         self.processes = 0
-        """At the last measurement."""
+        """Processes below the guard at the last measurement."""
         self.peak_rss_mb = 0.0
         self._pending = b""
         self._seen: dict[int, psutil.Process] = {}
@@ -103,8 +125,10 @@ class Child:
         self.events_fd, events = _pipe(opened)
         self.log_fd, log = _pipe(opened)
         with contextlib.ExitStack() as theirs, tempfile.TemporaryFile() as job:
+            # The parent's copies of the writing ends: while one is open, the pipe never looks closed.
             theirs.callback(os.close, events)
             theirs.callback(os.close, log)
+            # An unnamed file and not an argument: the job may be long, and other processes can read arguments.
             job.write(json.dumps(dict(launch.job)).encode())
             job.seek(0)
             numbers = {"{events}": str(events), "{job}": str(job.fileno())}
@@ -112,7 +136,7 @@ class Child:
             argv = launch.sandbox.wrap(inner, launch.work, launch.read_only)
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", guard.__file__, *_limits(launch), "--", *argv],
-                stdin=subprocess.PIPE,
+                stdin=subprocess.PIPE,  # the lifeline: the guard kills everything when it closes
                 stdout=log,
                 stderr=log,
                 pass_fds=[events, job.fileno(), *launch.descriptors],
@@ -128,30 +152,30 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Of the guard, under which all its processes live."""
+        """Number of the guard, below which all the child's processes live."""
         return self.process.pid
 
     def returncode(self) -> int | None:
-        """None while it runs; else the status as a shell would say it."""
+        """Return None while it runs, else the exit status as a shell gives it: 128 + n for signal n."""
         return self.process.poll()
 
     def read(self, fd: int) -> bytes | None:
-        """At most 1 MiB from a pipe, without waiting: None when there is nothing now, b"" when it is closed."""
+        """Read at most 1 MiB from a pipe without waiting: None when there is nothing now, b"" when it is closed."""
         try:
             return os.read(fd, 1 << 20)
         except BlockingIOError:
             return None
 
     def parse(self, data: bytes) -> list[Message]:
-        """The messages that `data` completes. What is none of `MESSAGES`, or malformed, is skipped."""
+        """Return the messages that `data` completes. What is none of `MESSAGES`, or malformed, is skipped."""
         *lines, self._pending = (self._pending + data).split(b"\n")
         if len(self._pending) > EVENT_LIMIT_BYTES:
-            self._pending = b""
+            self._pending = b""  # a line without end must not fill the parent's memory
         short = [line for line in lines if len(line) <= EVENT_LIMIT_BYTES]
         return [message for line in short if (message := parse_line(line, MESSAGES)) is not None]
 
     def measure_rss_mb(self) -> float:
-        """Resident memory of all its processes in MiB; remembers the peak and every process it has seen."""
+        """Return the resident memory of all its processes in MiB; remember the peak, and every process seen."""
         total = 0
         with contextlib.suppress(psutil.Error):
             below = psutil.Process(self.pid).children(recursive=True)
@@ -164,31 +188,31 @@ class Child:
         return total / 2**20
 
     def kill(self) -> None:
-        """Close the lifeline: the guard kills everything. Returns when nothing is left."""
+        """Close the lifeline, upon which the guard kills everything. Returns when nothing is left."""
         if self.process.stdin is not None and not self.process.stdin.closed:
             self.process.stdin.close()
         try:
             self.process.wait(KILL_SECONDS)
         except subprocess.TimeoutExpired:
-            self._sweep()
+            self._sweep()  # the guard itself was stopped or is stuck
             self.process.kill()
             self.process.wait(KILL_SECONDS)
         self._sweep()
 
     def _sweep(self) -> None:
-        """Kill what the guard could not see: what had left its session where there is no adoption (macOS)."""
+        """Kill what the guard cannot see: processes that left its session, where there is no adoption (macOS)."""
         for process in self._seen.values():
             with contextlib.suppress(psutil.Error):
                 process.kill()  # psutil compares start times, so a reused number is left alone
 
     def close(self) -> None:
-        """Kill it and let go of its pipes."""
+        """Kill the process and close its pipes."""
         self.kill()
         self._open.close()
 
 
 def how_it_ended(status: int) -> str:
-    """An exit status in words."""
+    """Say in words how a process ended, from its exit status."""
     if status == 128 + signal.SIGKILL:
         return "was killed (SIGKILL), most likely by the system for lack of memory"
     if status > 128:
@@ -200,37 +224,26 @@ def how_it_ended(status: int) -> str:
 
 
 def _limits(launch: Launch) -> list[str]:
-    """No core dumps, a cap on written files and on open ones. Address space is left alone: CUDA reserves terabytes."""
+    """Return the guard's limits: no core dumps, a cap on written files and on open ones.
+
+    Address space is left alone, because CUDA reserves terabytes of it; memory in use is measured instead.
+    """
     return ["CORE=0", f"FSIZE={launch.file_limit_mb * 2**20}", f"NOFILE={OPEN_FILES}"]
 
 
 def _pipe(opened: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe whose reading end is closed with `opened`; the writing end is the caller's."""
+    """Make a pipe whose reading end is closed with `opened`; the writing end is the caller's to close."""
     reader, writer = os.pipe()
     opened.callback(os.close, reader)
     return reader, writer
 
 
-TICK_SECONDS = 0.1
-MEMORY_SECONDS = 0.2
-"""Between two looks at the memory: a child that allocates at 5 GB/s overshoots by 1 GB."""
-SAY_MEMORY_SECONDS = 2.0
-DISK_SECONDS = 1.0
-"""Between two looks at what a child has written."""
-PROCESS_LIMIT = 512
-"""Of one child: data loaders and compilers take tens; a fork bomb takes them all."""
-FILES_LIMIT = 100_000
-"""In a child's work folder."""
-MEMORY_SHARE = 0.8
-"""Of the machine's memory, where the request names no limit."""
-
-
 class TrialCancelled(TrialError):  # noqa: N818  (it is the name of the interface)
-    """The trial was stopped before its end; nothing of it is left running."""
+    """The trial was stopped before its end, and no process of it is left."""
 
 
 class TrialEnded(Exception):  # noqa: N818
-    """The trial is over with a status other than ok. Caught in the supervisor, never shown."""
+    """The trial is over with a status other than ok. `run_trial` catches this; nobody else sees it."""
 
     def __init__(self, status: TrialStatus, reason: str) -> None:
         super().__init__(reason)
@@ -239,7 +252,7 @@ class TrialEnded(Exception):  # noqa: N818
 
 
 class ProcessSupervisor:
-    """Owns every process of a trial. Leaving it kills and reaps them all."""
+    """Owns every process of a trial. Leaving its context kills and reaps them all."""
 
     def __init__(
         self, record: Record, *, memory_limit_mb: int | None, disk_limit_mb: int, cancel: threading.Event | None
@@ -251,7 +264,7 @@ class ProcessSupervisor:
         self._cancel = cancel
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
-        self._events: list[tuple[Child, Message]] = []
+        self._messages: list[tuple[Child, Message]] = []
         self._next_memory = self._next_said = 0.0
 
     def __enter__(self) -> ProcessSupervisor:
@@ -266,7 +279,7 @@ class ProcessSupervisor:
         self._selector.close()
 
     def start(self, launch: Launch) -> Child:
-        """Start a process and listen to it."""
+        """Start a process and listen to it. Raises `TrialError` when the system refuses."""
         child = Child(launch)
         self._children.append(child)
         self._selector.register(child.events_fd, selectors.EVENT_READ, lambda: self._hear(child))
@@ -275,7 +288,7 @@ class ProcessSupervisor:
         return child
 
     def end(self, child: Child) -> list[Message]:
-        """Kill a process with all below it, and read what it had still to say."""
+        """Kill a process with all below it. Returns the messages of it that `step` has not returned."""
         self._children.remove(child)
         try:
             child.kill()
@@ -287,12 +300,12 @@ class ProcessSupervisor:
                 if fd in self._selector.get_map():
                     self._selector.unregister(fd)
             child.close()
-        mine = [event for owner, event in self._events if owner is child]
-        self._events = [(owner, event) for owner, event in self._events if owner is not child]
+        mine = [event for owner, event in self._messages if owner is child]
+        self._messages = [(owner, event) for owner, event in self._messages if owner is not child]
         return mine
 
     def step(self, deadline: float) -> list[tuple[Child, Message]]:
-        """Wait a moment, at most until `deadline` (monotonic seconds), and return the events that arrived.
+        """Wait a moment, at most until `deadline` (monotonic seconds), and return the messages that arrived.
 
         Raises `TrialCancelled`, or `TrialEnded` when a child takes more memory, processes or disk than it may.
         """
@@ -307,7 +320,7 @@ class ProcessSupervisor:
         if time.monotonic() >= self._next_disk:
             self._check_disk()
             self._next_disk = time.monotonic() + DISK_SECONDS
-        events, self._events = self._events, []
+        events, self._messages = self._messages, []
         return events
 
     def listen(self, fileobj: Any, events: int, callback: Callable[[], object]) -> None:
@@ -323,7 +336,7 @@ class ProcessSupervisor:
             used = child.measure_rss_mb()
             if child.role == "train" and time.monotonic() >= self._next_said:
                 self.record.event(MemoryUsed(round(used)))
-                self._next_said = time.monotonic() + SAY_MEMORY_SECONDS
+                self._next_said = time.monotonic() + MEMORY_EVENT_SECONDS
             if child.role != "feed" and used > self.memory_limit_mb:
                 raise TrialEnded(
                     "crash",
@@ -336,7 +349,7 @@ class ProcessSupervisor:
 
     def _check_disk(self) -> None:
         for child in self._children:
-            files, size_mb = written(child.work, FILES_LIMIT)
+            files, size_mb = disk_use(child.work, FILES_LIMIT)
             if files > FILES_LIMIT or size_mb > self.disk_limit_mb:
                 raise TrialEnded(
                     "crash",
@@ -346,7 +359,7 @@ class ProcessSupervisor:
 
     def _hear(self, child: Child) -> bool:
         data = self._read(child, child.events_fd)
-        self._events += [(child, event) for event in child.parse(data)]
+        self._messages += [(child, event) for event in child.parse(data)]
         return bool(data)
 
     def _copy_log(self, child: Child) -> bool:
@@ -362,8 +375,8 @@ class ProcessSupervisor:
         return data or b""
 
 
-def written(folder: Path, limit: int) -> tuple[int, float]:
-    """Files below a folder and their size on disk in MiB; counting stops above `limit` files. Follows no link."""
+def disk_use(folder: Path, limit: int) -> tuple[int, float]:
+    """Count the files below a folder, and their size on disk in MiB. Follows no link, and stops above `limit` files."""
     files, size = 0, 0
     waiting = [str(folder)]
     while waiting and files <= limit:

@@ -1,4 +1,4 @@
-"""What a profiled train child says about its time: read with distrust, kept as a page for people and researchers."""
+"""The profile of a train child: read with distrust, and kept as a page for people and researchers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from autoresearch.core.trial.child.channel import Profiled
 from autoresearch.core.trial.request import ProfileResult
 
 TRACE = "trace.json.gz"
+"""Name of the whole trace, in the format of Chrome's tracing."""
 PAGE = "profile.md"
+"""Name of the page that sums it up."""
 TRACE_LIMIT_BYTES = 256 * 2**20
+"""Largest trace that is kept."""
 MAX_SECTIONS, MAX_OPERATIONS, NAME_LIMIT, NOTE_LIMIT = 10, 20, 80, 400
 
 
@@ -37,7 +40,10 @@ def read(said: Profiled) -> ProfileResult | None:
 
 
 def keep(profile: ProfileResult | None, folder: Path, work_fd: int) -> None:
-    """Write the page into the trial's folder and move the trace there, if it is a regular file of a sensible size."""
+    """Write the page into the trial's folder, and move the trace there if it is a regular file of a sensible size.
+
+    `work_fd` was opened before the child ran, so no link of the child's is followed.
+    """
     for name in (PAGE, TRACE):
         (folder / name).unlink(missing_ok=True)
     if profile is None:
@@ -50,7 +56,7 @@ def keep(profile: ProfileResult | None, folder: Path, work_fd: int) -> None:
 
 
 def page(profile: ProfileResult) -> str:
-    """One page of Markdown."""
+    """Return the page as Markdown: two tables and a note."""
     total = sum(profile.sections.values()) or 1.0
     each = 1000 / max(1, profile.batches)
     lines = [
@@ -80,5 +86,5 @@ def _seconds(value: Any) -> float:
 
 
 def _plain(text: Any, limit: int = NAME_LIMIT) -> str:
-    """One printable line; no sign that ends a table's cell."""
+    """Cut a child's text to one printable line, without the characters that end a table's cell."""
     return "".join(c if c.isprintable() and c not in "|`<>" else " " for c in str(text)[:limit])

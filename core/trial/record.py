@@ -1,4 +1,4 @@
-"""A trial's folder: train.py, run.log, events.jsonl and, last, result.json."""
+"""The folder of one trial: train.py, run.log, events.jsonl and, written last, result.json."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.trial.weights import drop_weights
 
 LOG_LIMIT_BYTES = 16 * 2**20
+"""Largest run.log: a child that prints without end must not fill the disk."""
 EVENTS_LIMIT_BYTES = 16 * 2**20
-"""A child that prints without end fills neither the disk nor the next reader's patience."""
+"""Largest events.jsonl, for the same reason."""
 
 
 class Record:
-    """Writes what happens during a trial, and tells the observer."""
+    """Writes down what happens in a trial, and tells the observer."""
 
     def __init__(self, folder: Path, source: str, observer: Observer | None = None) -> None:
-        """Make the folder, empty of an earlier attempt. Raises `TrialError` when it cannot be written."""
+        """Make the folder, or clear it of an earlier attempt. Raises `TrialError` when it cannot be written."""
         self.folder = folder.absolute()
         self.observer = observer
         self._source = source
@@ -53,22 +54,22 @@ class Record:
 
     @property
     def log_path(self) -> Path:
-        """Where the children's output goes."""
+        """Path of the file with the children's output."""
         return self.folder / "run.log"
 
     def log(self, data: bytes) -> None:
-        """Append what a child wrote, up to the limit."""
+        """Append what a child has printed, up to `LOG_LIMIT_BYTES`. Raises `TrialError`."""
         self._append("run.log", data)
 
     def event(self, event: TrialEvent) -> None:
-        """Append one event with its time since the trial's start in seconds, and pass it on."""
+        """Append one event with its seconds since the trial's start, and pass it to the observer."""
         line = {"t": round(time.monotonic() - self.started, 4), **to_json(event)}
         self._append(EVENTS_FILE, json.dumps(line, ensure_ascii=False).encode() + b"\n")
         if self.observer is not None:
             self.observer(event)
 
     def work_folder(self, role: str) -> Path:
-        """An empty folder for one child, with its private home and temp folder."""
+        """Make an empty work folder for one child, with a home and a temporary folder of its own."""
         work = self.folder / "work" / role
         try:
             shutil.rmtree(work, ignore_errors=True)
@@ -80,9 +81,9 @@ class Record:
         return work
 
     def renew_source(self, work: Path) -> None:
-        """Put the train file into a child's work folder, whatever lies there.
+        """Put the train file into a child's work folder, in place of whatever lies there.
 
-        From memory: at a weak isolation level another child could have changed the copy on disk.
+        It comes from memory, because at a weak isolation level another child could have changed a copy on disk.
         """
         path = work / "train.py"
         try:
@@ -93,7 +94,7 @@ class Record:
             raise self._trouble(error) from error
 
     def finish(self, result: TrialResult) -> None:
-        """Write result.json whole or not at all, and say that the trial is over."""
+        """Write result.json, and tell that the trial is over."""
         try:
             write_text(self.folder / "result.json", result.model_dump_json(indent=2) + "\n")
         except OSError as error:

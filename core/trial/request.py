@@ -1,4 +1,4 @@
-"""What is asked of a trial and what comes out of it."""
+"""The request for a trial, and its result."""
 
 from __future__ import annotations
 
@@ -17,37 +17,42 @@ IsolationLevel = Literal["bubblewrap", "landlock", "seatbelt", "process"]
 
 
 FIRST_ANSWER_SECONDS = 60.0
-"""For the first batch that a process scores: what is compiled for it is compiled then."""
+"""Seconds that a process may take for the first batch it scores: frameworks compile then."""
 SCORE_FLOOR_SECONDS = 30.0
+"""Seconds that scoring may always take."""
 SCORE_SHARE = 3.0
+"""Seconds of scoring for each second of training, at most."""
 SCORE_SLACK = 4.0
+"""Factor by which scoring may be slower than training, token for token."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds. The clock of `train_seconds` starts at the first real batch."""
+    """The time limits of a trial, in seconds. The clock of `train_seconds` starts at the first real batch."""
 
     train_seconds: float = 300.0
     startup_seconds: float = 300.0
-    """From the child's start to its first real batch: import, build, compile."""
+    """Longest time from the child's start to its first real batch: import, build, compile."""
     grace_floor_seconds: float = 5.0
-    """The fixed part of the grace: time to write weights on a slow disk."""
+    """Fixed part of `grace_seconds`: time to write the weights on a slow disk."""
 
     @property
     def grace_seconds(self) -> float:
-        """How much later than the budget the weights may arrive."""
+        """Time after the budget within which the weights must arrive: 2 % of the budget and the floor."""
         return 0.02 * self.train_seconds + self.grace_floor_seconds
 
     @property
     def hard_seconds(self) -> float:
-        """After the first batch: when a child without weights is killed."""
+        """Time after the first batch at which a child without weights is killed."""
         return self.train_seconds + 3.0 * self.grace_seconds
 
     def scoring_allowance(self, tokens: int, tokens_per_second: float | None) -> float:
-        """How long the answers for so many tokens may take after the first batch's: no free computation at test time.
+        """Return how many seconds so many tokens may take to score, the first batch aside.
 
-        A forward pass costs a third of a training step, so the speed of training leaves a margin of twelve. It never
-        comes to more than `SCORE_SHARE` times the training time, however slowly a file chose to train.
+        min(SCORE_FLOOR + SCORE_SHARE * train_seconds, SCORE_FLOOR + SCORE_SLACK * tokens / tokens_per_second), with the
+        speed of the training; the first of the two where no speed is known. A forward pass costs a third of a training
+        step, so an honest file has a margin of 3 * SCORE_SLACK = 12. Without a limit, computing at test time would be
+        free of the clock.
         """
         most = SCORE_FLOOR_SECONDS + SCORE_SHARE * self.train_seconds
         if not tokens_per_second:
@@ -57,17 +62,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class Carried:
-    """Whose compile caches a trial is given (see core.trial.compile_cache)."""
+    """The compile caches that a trial is given (see `core.trial.compile_cache`)."""
 
     source: str
-    """The incumbent's train file."""
+    """The incumbent's train file, which the caches are made from."""
     folder: Path
-    """Where the caches of the run lie; made if missing."""
+    """The run's folder for caches; made if missing."""
 
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """Everything that a trial depends on. Two equal requests differ only by the machine's noise."""
+    """Everything that a trial depends on. The results of two equal requests differ only by the machine's noise."""
 
     source: str
     """The train file."""
@@ -85,28 +90,28 @@ class TrialRequest:
     budget: Budget = Budget()
     split: Literal["val", "test"] = "val"
     memory_limit_mb: int | None = None
-    """Host memory that the child may take; None asks the supervisor for a sensible share of the machine's."""
+    """Host memory that a child may take, in MiB; None is a share of the machine's (`processes.MEMORY_SHARE`)."""
     isolation: IsolationLevel | None = None
-    """None takes the best level there is."""
+    """Isolation level of the children; None takes the best one here."""
     audit: bool = True
     audit_below: float | None = None
-    """With `audit`: only a val_bpb below this is audited, because only that could become a keep. None audits all."""
+    """Threshold of the audit: only a val_bpb below it can become a keep, and is audited. None audits every score."""
     audit_share: float | None = None
-    """Rows of the audit, as a share of the scored ones; None takes what `core.trial.audit` allows."""
+    """Rows of the audit as a share of the scored ones; None takes what `core.trial.audit` allows."""
     weights_limit_mb: int = 8192
-    """The largest file that the child may write."""
+    """Largest file that a child may write, in MiB."""
     tolerances: Path | None = None
-    """The run's calibrated tolerances of the audit (see core.trial.audit); None takes the defaults."""
+    """File with the run's calibrated tolerances (see `core.trial.audit`); None takes the defaults."""
     calibrate: bool = False
-    """Whether this is the honest baseline, whose audit widens what `tolerances` holds for later trials."""
+    """True for the honest baseline, whose audit widens what `tolerances` holds for later trials."""
     profile: bool = False
-    """Whether a few batches are traced: the trial then trains on a little less."""
+    """True to trace a few batches: the trial then trains on a little less."""
     environment: tuple[tuple[str, str], ...] = ()
-    """Variables for every child, beside the backend's own: which device of several it may see, how many threads."""
+    """Variables for every child beside the backend's own: the device that it may see, how many threads it may use."""
     carried: Carried | None = None
-    """Compile caches for the train child; None gives it none."""
+    """Compile caches for the train child, or None."""
     gate: bool = True
-    """Whether the static gate reads the train file first. Without it the sandbox and the audit stand alone."""
+    """True to read the train file with the static gate first; without it the sandbox and the audit stand alone."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +168,11 @@ class AuditResult(BaseModel):
 
 
 class ProfileResult(BaseModel):
-    """Where a profiled train child's time went, over a few batches in the middle of its training."""
+    """The time that a profiled train child spent on each part of a few batches, in the middle of its training."""
 
     model_config = ConfigDict(frozen=True)
     seconds: float
+    """Length of the traced stretch."""
     batches: int
     sections: dict[str, float]
     """Seconds by part of a step."""
@@ -176,35 +182,35 @@ class ProfileResult(BaseModel):
 
 
 class TrialResult(BaseModel):
-    """What `ar train --json` prints. What does not exist is None, never 0."""
+    """The result of a trial, as `ar train --json` prints it. A value that does not exist is None, never 0."""
 
     model_config = ConfigDict(frozen=True)
     status: TrialStatus
     reason: str | None = None
-    """In words, when the status is not ok."""
+    """Reason in words, when the status is not ok."""
     val_bpb: float | None = None
     train_seconds: float | None = None
-    """First real batch to the end of `train`, by the parent's clock."""
+    """Time from the first real batch to the end of `train`, by the parent's clock."""
     startup_seconds: float | None = None
     eval_seconds: float | None = None
-    """Start of the score child to its last number, the audit included."""
+    """Time for scoring, the audit included."""
     wall_seconds: float | None = None
     tokens: int | None = None
-    """Counted by the feeder."""
+    """Tokens trained on, as the feeder counts them."""
     steps: int | None = None
     tokens_per_second: float | None = None
     params: int | None = None
     peak_memory_mb: float | None = None
-    """Of the device where the framework can say, else of the host."""
+    """Peak memory of the device in MiB where the framework can say, else of the host."""
     peak_host_memory_mb: float | None = None
-    """Resident memory of the train child and all below it."""
+    """Peak of the resident memory of the train child and all below it, in MiB."""
     flops_per_token: float | None = None
-    """Forward and backward, counted by the core from the shapes of the trained weights (see core.trial.weights)."""
+    """FLOP of forward and backward, counted from the shapes of the trained weights (see `core.trial.weights`)."""
     claimed_flops_per_token: float | None = None
-    """What the train file itself says, attention included. A claim: nothing rests on it."""
+    """FLOP as the train file itself counts them, attention included. A claim: nothing rests on it."""
     mfu: float | None = None
-    """`flops_per_token` times `tokens_per_second` over the device's peak, 0..1: the data sheet's, or what `ar bench`
-    measured here."""
+    """`flops_per_token` * `tokens_per_second` / the device's peak, 0..1. The peak is the data sheet's, or measured by
+    `ar bench`."""
     seed: int
     backend: str
     device: str | None = None
@@ -214,8 +220,8 @@ class TrialResult(BaseModel):
     isolation: str | None = None
     audit: AuditResult | None = None
     weights_sha256: str | None = None
-    """Of the frozen weights."""
+    """SHA-256 of the frozen weights."""
     profile: ProfileResult | None = None
-    """With `ar train --profile`; the trial's folder then holds profile.md and, whole, trace.json.gz."""
+    """Set by `ar train --profile`. The trial's folder then also holds profile.md and the whole trace, trace.json.gz."""
     log: str | None = None
     """Path of run.log."""

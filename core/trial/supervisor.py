@@ -1,4 +1,4 @@
-"""One trial from a request to a result. See `training` and `evaluation` for its two halves."""
+"""One trial, from its request to its result. See `training` and `evaluation` for the two halves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autoresearch.core.trial.sandbox.environment import child_variables, load_ru
 from autoresearch.core.trial.sandbox.levels import open_sandbox
 
 DISK_SHARE = 2
-"""A child may write this many times the largest weights: them, and what a compiler caches."""
+"""Disk that a child may fill, as a multiple of the largest weights: a compiler's cache needs room beside them."""
 
 __all__ = ["TrialCancelled", "run_trial"]
 
@@ -30,11 +30,11 @@ __all__ = ["TrialCancelled", "run_trial"]
 def run_trial(
     request: TrialRequest, *, observer: Observer | None = None, cancel: threading.Event | None = None
 ) -> TrialResult:
-    """Train, score and audit one train file; every outcome of the train file's own making is a result.
+    """Train, score and audit one train file. Whatever the train file does ends in a result, not in an exception.
 
     Raises `TrialError` when the trial could not be started or recorded, `DataError` when the prepared corpus cannot be
     used, `PrerequisiteError` when the backend or the isolation level is missing, `TrialCancelled` when `cancel` was
-    set. Whatever happens, no process of the trial is left.
+    set. No process of the trial is left when this returns or raises.
     """
     started = time.monotonic()
     facts = Measurements()

@@ -1,4 +1,9 @@
-"""The first half of a trial: the feeder, the train child and the clock, up to weights that nobody can change."""
+"""The first half of a trial: the feeder, the train child and the clock, up to weights that nobody can change.
+
+The feeder is a trusted process that hands out the text. The train child is not trusted. What it says of its loss and
+its parameters is noted as a claim; every time is taken by the parent, when it hears of something. The weights are taken
+from the child's work folder, checked and made read-only after the child has been killed.
+"""
 
 from __future__ import annotations
 
@@ -33,28 +38,28 @@ from autoresearch.core.trial.profile import TRACE, keep, read
 from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, flops_per_token, take_weights
 
 FEEDER_SECONDS = 2.0
-"""How long the feeder may take to say how much it handed out, once the train child is gone."""
+"""Seconds that the feeder may take to say how much it handed out, once the train child is gone."""
 
 
 @dataclass
 class Clock:
-    """Monotonic seconds, all by the parent's clock."""
+    """Moments of one trial, in monotonic seconds by the parent's clock; None for those that have not come."""
 
     spawned: float
     first_batch: float | None = None
     trained: float | None = None
     weights: float | None = None
     feed_over: bool = False
-    """Whether the feeder has said its last count."""
+    """True once the feeder has given its last count."""
 
 
 def train(
     context: TrialContext, near_end: Callable[[], None], lead_seconds: float, cache: Found | None = None
 ) -> tuple[Path, str]:
-    """Train, and return the frozen weights file and its SHA-256. Raises `TrialEnded` for any other outcome.
+    """Train, and return the frozen weights file and its SHA-256.
 
-    `near_end` is called once, `lead_seconds` before the deadline, if training lasts as long. `cache` is copied for the
-    train child alone.
+    `near_end` is called once, `lead_seconds` before the deadline, if training lasts as long. `cache` is copied into the
+    train child's work folder. Raises `TrialEnded` for any other outcome.
     """
     with contextlib.ExitStack() as stack:
         work_fd, feeder, child = _start(context, stack, cache)
@@ -81,7 +86,10 @@ def train(
 
 
 def _start(context: TrialContext, stack: contextlib.ExitStack, cache: Found | None) -> tuple[int, Child, Child]:
-    """The work folder's descriptor, the feeder and the train child, joined by a socket that nobody else holds."""
+    """Start the feeder and the train child, joined by a socket that nobody else holds.
+
+    Returns a descriptor of the work folder, the feeder and the child.
+    """
     request = context.request
     with contextlib.ExitStack() as ours:
         near, far = socket.socketpair()
@@ -92,6 +100,7 @@ def _start(context: TrialContext, stack: contextlib.ExitStack, cache: Found | No
         launch = context.launch("train", job, (far.fileno(),))
         if cache is not None:
             cache.copy_to(launch.work)
+        # Opened before the child runs: whatever it does with links and names later, this is its real work folder.
         work_fd = os.open(launch.work, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, work_fd)
         child = context.processes.start(launch)
@@ -127,7 +136,7 @@ def _wait_for_weights(
         if now > limit:
             raise TrialEnded("timeout", _too_slow(context, clock, now))
         if child.returncode() is not None:
-            if announced := _hear(context, clock, feeder, child, now):  # its last words
+            if announced := _hear(context, clock, feeder, child, now):  # what it said just before it ended
                 return announced
             raise gone(child)
         if feeder.returncode() not in (None, 0):
@@ -222,13 +231,14 @@ def _too_slow(context: TrialContext, clock: Clock, now: float) -> str:
 
 
 def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -> None:
-    """Kill the child, let the feeder say its last count, and note the times."""
+    """Kill the child, let the feeder give its last count, and note the times."""
     facts = context.facts
     child.measure_rss_mb()
     context.processes.end(child)
     facts.peak_host_memory_mb = child.peak_rss_mb or None
     if facts.peak_memory_mb is None:
         facts.peak_memory_mb = facts.peak_host_memory_mb
+    # With the child's end of the socket closed the feeder ends by itself, after one more count.
     deadline = time.monotonic() + FEEDER_SECONDS
     with contextlib.suppress(TrialError, DataError, TrialEnded):
         while not clock.feed_over and feeder.returncode() is None and time.monotonic() < deadline:
@@ -242,7 +252,7 @@ def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -
         facts.startup_seconds = clock.first_batch - clock.spawned
         if clock.trained is not None:
             facts.train_seconds = clock.trained - clock.first_batch
-    elif clock.trained is not None:
+    elif clock.trained is not None:  # `train` asked for no batch
         facts.startup_seconds = clock.trained - clock.spawned
 
 

@@ -1,4 +1,7 @@
-"""Checks of the weights file that an untrusted child has written."""
+"""The weights file of a train child: taken out of its reach, checked, and copied for the children that score it.
+
+The child is not trusted: the file may be anything, a link or a pipe among others, and may change while it is read.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 class WeightsFault(ValueError):  # noqa: N818
-    """Why a weights file cannot be used, in words."""
+    """A weights file that cannot be used, with the reason in words."""
 
 
 def drop_weights(path: Path) -> None:
-    """Remove what lies there, even if a child has put a folder in the place of its weights."""
+    """Remove whatever lies at this path, even if a child has put a folder in the place of its weights."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -30,7 +33,10 @@ def drop_weights(path: Path) -> None:
 
 
 def take_weights(work_fd: int, name: str, destination: Path) -> None:
-    """Move the child's file out of its reach. `work_fd` was opened before the child ran, so no link is followed."""
+    """Move the child's file out of its reach. Raises `WeightsFault` when there is none.
+
+    `work_fd` is a descriptor of the work folder, opened before the child ran, so that no link on the way is followed.
+    """
     try:
         os.rename(name, destination, src_dir_fd=work_fd)
     except OSError as error:
@@ -53,10 +59,12 @@ def copy_weights(path: Path, destination: Path, *, sha256: str) -> None:
 
 
 def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> Shapes:
-    """Regular file, not too large, well-formed safetensors, the announced SHA-256; the tensors' shapes by name.
+    """Check a weights file, and return its tensors' shapes by name.
 
-    Raises `WeightsFault`.
+    It must be a regular file of at most `limit_bytes`, well-formed safetensors, and have the announced SHA-256. Raises
+    `WeightsFault` with what is wrong.
     """
+    # No link is followed, and opening a pipe does not wait for somebody to write into it.
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -83,12 +91,12 @@ def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> Shapes:
 
 
 def flops_per_token(shapes: Shapes, vocab_size: int) -> float | None:
-    """FLOPs of forward and backward per training token, read off the shapes of what was trained: 6 per matrix weight.
+    """Return the FLOP of forward and backward for one training token: 6 times the weights in matrices.
 
-    Of the matrices with the vocabulary on one side only one counts, as the head: the others, and those with it on both
-    sides, are tables to look up in.
-    What attention does between tokens is left out, and a weight that is not used on every token is counted as if it
-    were. None where there is no matrix.
+    The 6 are 2 for the forward and 4 for the backward pass (Kaplan et al. 2020, section 2.1). Among the matrices with
+    the vocabulary on one side, only the largest counts, as the head: the others, and those with it on both sides, are
+    tables to look up in. What attention does between tokens is left out, and a weight that is not used on every token
+    is counted as if it were. None where there is no matrix.
     """
     matrices = [shape for shape in shapes.values() if len(shape) >= 2]
     heads = [math.prod(shape) for shape in matrices if list(shape).count(vocab_size) == 1]
@@ -97,9 +105,10 @@ def flops_per_token(shapes: Shapes, vocab_size: int) -> float | None:
 
 
 def _read_header(header: bytes, size: int) -> Shapes:
-    """Let the library that will load the file judge its header, in a file of `size` bytes; the shapes by name.
+    """Let the library that will load the file judge its header, and return the shapes by name.
 
-    It checks that every tensor's type, shape and place agree, and that together they fill the file.
+    `header` is the beginning of a file of `size` bytes. The library checks that every tensor's type, shape and place
+    agree, and that together they fill the file. Raises `WeightsFault`.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -1,4 +1,4 @@
-"""What a child tells its parent: the messages besides the events of `core.events`, and the way they go."""
+"""The messages of a child to its parent: those that are no events (see `core.events`), and the pipe they go through."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Failed(Message):
 
     name = "error"
     stage: str
-    """What it was doing, such as "import", "build", "train" or "logits"."""
+    """Step in which it failed, such as "import", "build", "train" or "logits"."""
     type: str
     """Name of the exception's class."""
     message: str
@@ -44,7 +44,7 @@ class WeightsWritten(Message):
 
 @dataclass(frozen=True)
 class Profiled(Message):
-    """What a few traced batches took. See `core.trial.profile`, which reads it with distrust."""
+    """The time that a few traced batches took. `core.trial.profile` reads it with distrust."""
 
     name = "profile"
     seconds: float
@@ -58,7 +58,7 @@ class Profiled(Message):
 
 @dataclass(frozen=True)
 class Compiled(Message):
-    """The compile role is through."""
+    """The compile role has done its work."""
 
     name = "compiled"
 
@@ -72,7 +72,7 @@ class Ready(Message):
 
 @dataclass(frozen=True)
 class StepLosses(Message):
-    """The steps role is through."""
+    """The steps role has done its work."""
 
     name = "steps"
     losses: Mapping[str, Any]
@@ -94,7 +94,7 @@ class Peak(Message):
 
 @dataclass(frozen=True)
 class PeaksDone(Message):
-    """The peak role is through."""
+    """The peak role has done its work."""
 
     name = "done"
 
@@ -104,7 +104,8 @@ MESSAGES: Kinds = kinds_of([
     events.DataFault, events.FeedEnded, events.Trained,
     Failed, WeightsWritten, Profiled, Compiled, Ready, StepLosses, Peak, PeaksDone,
 ])  # fmt: skip
-"""All that a parent takes from a child. An event that the parent alone may report, such as a score, is not among it."""
+"""Every message that a parent takes from a child. Events that the parent alone may report, such as a score, are left
+out."""
 
 
 class Channel:
@@ -122,7 +123,7 @@ class Channel:
 
 
 class Stage:
-    """What the child is doing, for the sentence that explains a failure."""
+    """The step that a child has reached, for the sentence that explains a failure."""
 
     def __init__(self) -> None:
         self.name = "start-up"

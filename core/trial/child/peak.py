@@ -1,4 +1,4 @@
-"""The peak role: how fast this device multiplies square matrices. Runs no train file."""
+"""The peak role: measure how fast this device multiplies square matrices. It runs no train file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 from autoresearch.core.trial.child.channel import Channel, Peak, PeaksDone
 
 SIZES = (512, 1024, 2048, 4096, 8192)
+"""Sides of the square matrices."""
 PRECISIONS = ("fp32", "bf16")
 BLOCK_SECONDS = 0.1
-"""Of products between two looks at the clock, about."""
+"""Seconds of products between two looks at the clock, about."""
 SIZE_SECONDS = 0.5
-"""Of blocks of one size."""
+"""Seconds of measuring at one size."""
 SLOW_SECONDS = 0.5
-"""A larger size is not tried where one product takes as long."""
+"""Seconds of one product above which no larger size is tried."""
 
 
 def measure(runtime: Any, channel: Channel) -> None:
-    """Send the best FLOP/s of every precision over all sizes."""
+    """Send the best FLOP/s over all sizes, for every precision that the framework has."""
     for precision in PRECISIONS:
         try:
             flops, size = best(runtime.products, precision)
@@ -30,7 +31,7 @@ def measure(runtime: Any, channel: Channel) -> None:
 
 
 def best(products: Callable[[int, str], Callable[[int], None]], precision: str) -> tuple[float, int]:
-    """FLOP/s of the fastest block, and the size it was measured at. A product of size n takes 2 n^3 FLOP."""
+    """Return FLOP/s of the fastest block, and its size. A product of size n takes 2 n^3 FLOP."""
     found = (0.0, 0)
     for size in SIZES:
         multiply = products(size, precision)
@@ -45,7 +46,10 @@ def best(products: Callable[[int, str], Callable[[int], None]], precision: str) 
 
 
 def fastest(multiply: Callable[[int], None], count: int, duration: float) -> float:
-    """Seconds of the fastest block of `count` products; blocks are repeated for `duration` seconds."""
+    """Return the seconds of the fastest block of `count` products, of those that fit into `duration` seconds.
+
+    The fastest and not the mean: whatever else runs on the machine only ever makes a block slower.
+    """
     ended = time.perf_counter() + duration
     shortest = float("inf")
     while True:

@@ -1,4 +1,4 @@
-"""Tracing a few batches in the middle of a training, in the train child. Frozen code around the train file's loop."""
+"""Trace a few batches in the middle of a training: frozen code in the train child, around the train file's loop."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from autoresearch.backends.contract import Clock, Operation, Profile, Trace
 from autoresearch.core.trial.child.channel import Channel, Profiled
 
 SKIP_BATCHES = 5
-"""The first ones may still compile or allocate."""
+"""Batches before the trace: the first ones may still compile or allocate."""
 SKIP_PROGRESS = 0.1
+"""Share of the time budget before the trace."""
 WINDOW_BATCHES = 16
+"""Batches of the trace, at most."""
 WINDOW_SECONDS = 5.0
+"""Seconds of the trace, at most."""
 OPERATIONS = 15
+"""Longest operations that are sent."""
 
 
 class Profiler:
-    """Watches the feed, starts the trace when training is under way, and sends what it says."""
+    """Watches the feed, traces some batches when training is under way, and sends the profile."""
 
     def __init__(self, runtime: Any, clock: Clock, path: Path, channel: Channel) -> None:
         self._runtime, self._clock, self._path, self._channel = runtime, clock, path, channel
@@ -34,7 +38,7 @@ class Profiler:
         self._wait = contextlib.ExitStack()
 
     def asked(self) -> None:
-        """The loop wants a batch: start, stop, or mark the waiting."""
+        """Start or stop the trace, or mark the waiting: the loop wants a batch."""
         if self._started is None and not self._done:
             if self._batches >= SKIP_BATCHES and self._clock.progress >= SKIP_PROGRESS:
                 self._runtime.synchronize()
@@ -49,12 +53,12 @@ class Profiler:
             self._wait.enter_context(self._trace.waiting())
 
     def given(self) -> None:
-        """The batch is there."""
+        """Count a batch, and end the waiting."""
         self._wait.close()
         self._batches += 1
 
     def close(self) -> None:
-        """Stop the trace, if it runs, and send what it says."""
+        """Stop the trace, if it runs, and send its profile."""
         if self._started is None:
             return
         self._runtime.synchronize()
@@ -68,7 +72,7 @@ class Profiler:
 
 
 class HostTrace:
-    """For a framework without a profiler: the host's functions, and when the loop waited for data."""
+    """The trace of a framework without a profiler: the host's functions, and when the loop waited for data."""
 
     def __init__(self) -> None:
         self._profiler = cProfile.Profile()
@@ -76,13 +80,13 @@ class HostTrace:
         self._began = self._ended = 0.0
 
     def start(self) -> None:
-        """Begin."""
+        """Begin the trace."""
         self._began = time.perf_counter()
         self._profiler.enable()
 
     @contextlib.contextmanager
     def waiting(self) -> Any:
-        """One mark."""
+        """Mark a stretch of waiting for data."""
         started = time.perf_counter()
         try:
             yield
@@ -90,12 +94,12 @@ class HostTrace:
             self._marks.append((started, time.perf_counter()))
 
     def stop(self) -> None:
-        """End."""
+        """End the trace."""
         self._profiler.disable()
         self._ended = time.perf_counter()
 
     def profile(self) -> Profile:
-        """Waiting for data and the rest; the host's functions by their own time."""
+        """Return two sections, waiting and the rest, and the host's functions by their own time."""
         operations = sorted(
             (Operation(_name(entry.code), entry.inlinetime, entry.callcount) for entry in self._profiler.getstats()),
             key=lambda one: -one.seconds,
@@ -110,7 +114,7 @@ class HostTrace:
         return Profile(sections, operations, note)
 
     def write(self, path: Path) -> None:
-        """The loop as alternating spans of waiting and working."""
+        """Write the loop as alternating spans of waiting and working, in the format of Chrome's tracing."""
         events, last = [], self._began
         for start, end in [*self._marks, (self._ended, self._ended)]:
             events += [_span("step", last, start), _span("data wait", start, end)]
@@ -120,7 +124,7 @@ class HostTrace:
 
 
 def _span(name: str, start: float, end: float) -> dict[str, Any]:
-    """Chrome's tracing counts microseconds."""
+    """Return one span, in microseconds as Chrome's tracing wants them."""
     return {"name": name, "ph": "X", "ts": 1e6 * start, "dur": 1e6 * (end - start), "pid": 0, "tid": 0}
 
 

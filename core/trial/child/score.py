@@ -3,9 +3,8 @@
 score: uint16 (B, T + 1) in, float32 (B, T) out: the negative log-likelihood of every token.
 audit: uint16 (B, T) and int32 (B,) positions in, float32 (B, V) out: the logits at those positions.
 
-First of all comes the number of batches; before it the child only imports.
-
-Imports at a lower priority, in a child that waits: most of the time they take is what training leaves idle.
+First of all comes the number of batches. Before it the child only imports, at a lower priority and while training goes
+on: the time that this takes is mostly what training leaves idle.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from autoresearch.core.trial.child.channel import Channel, Ready, Stage
 from autoresearch.core.trial.child.train_module import build_model
 
 NICENESS = 5
-"""A third of the usual share of a busy core. At the lowest priority an import starves where others work too, and the
-trial would wait for it."""
+"""Priority of the early imports: a third of the usual share of a busy core. At the lowest priority an import starves on
+a busy machine, and the trial would wait for it."""
 
 
 def preimport(backend: str, path: str) -> threading.Thread:
-    """Begin to import the backend's runtime and the packages that the train file names; the file itself is not run.
+    """Begin to import the backend's runtime and the packages that the train file at `path` names.
 
-    Only what any train file may import is imported, and a failure is left to the real import. The thread's priority
-    is its own: the process goes on at its usual one.
+    The file itself is not run. Only what any train file may import is imported, and a failure is left to the real
+    import. The thread has a priority of its own: the process goes on at its usual one.
     """
     names = [f"autoresearch.backends.{backend}.runtime", *named_packages(path)]
     thread = threading.Thread(target=_import, args=(names,), daemon=True)
@@ -44,7 +43,7 @@ def preimport(backend: str, path: str) -> threading.Thread:
 
 
 def named_packages(path: str) -> list[str]:
-    """Modules that the file's import statements name, in order, if a train file may import them at all."""
+    """Return the modules that the file's top-level imports name, in order, if a train file may import them at all."""
     try:
         tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError, RecursionError):
@@ -71,9 +70,10 @@ def _import(names: list[str]) -> None:
 
 
 def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
-    """Import, wait for the parent's word, build the model, load the frozen weights, answer every batch."""
+    """Import, wait for the number of batches, build the model, load the frozen weights, and answer every batch."""
     with socket.socket(fileno=job["rows_fd"]) as rows:
         imports = preimport(job["backend"], job["source"])
+        # The parent answers when the weights are frozen. Until then none of the train file's code has run here.
         (batches,) = _receive(rows, np.uint64, (1,))
         imports.join()
         runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")
@@ -107,7 +107,7 @@ def _audit_batch(job: dict[str, Any], runtime: Any, module: Any, model: Any, row
 
 
 def _logits(job: dict[str, Any], runtime: Any, module: Any, model: Any, tokens: np.ndarray) -> Any:
-    """The train file's logits. Raises ValueError when the shape is wrong."""
+    """Return the train file's logits (B, T, V). Raises `ValueError` when the shape is wrong."""
     out = module.logits(model, runtime.to_device(np.ascontiguousarray(tokens)))
     expected = (*tokens.shape, job["vocab_size"])
     if tuple(out.shape) != expected:
@@ -116,7 +116,7 @@ def _logits(job: dict[str, Any], runtime: Any, module: Any, model: Any, tokens: 
 
 
 def _receive(rows: socket.socket, kind: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
-    """Exactly one array. Raises ConnectionError when the parent is gone."""
+    """Receive exactly one array. Raises `ConnectionError` when the parent is gone."""
     array = np.empty(shape, dtype=kind)
     view = array.data.cast("B")
     while view:

@@ -1,6 +1,7 @@
-"""The steps role: the train file's own `train` on given text, from given weights. Its losses are sent back.
+"""Two roles that run the train file's own `train` without the feed.
 
-The compile role: build, and train without a single real batch, for what the framework compiles on the way.
+steps: on a given text, from given weights; the losses are sent back. `ar bench` compares backends by them.
+compile: on random tokens, without a single real batch, so that the framework compiles (see `core.trial.compile_cache`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from autoresearch.core.trial.child.channel import Channel, Compiled, Stage, Step
 from autoresearch.core.trial.child.train_module import build_model
 
 BUDGET_SECONDS = 20.0
-"""What the train file is told. Time is counted in steps, so only what it chooses by its budget depends on this."""
+"""Time budget that the train file is told. Time is counted in steps, so this only matters to a file that reads it."""
 
 
 class GivenText:
@@ -26,21 +27,21 @@ class GivenText:
     budget = BUDGET_SECONDS
 
     def __init__(self, tokens: np.ndarray, runtime: Any, vocab_size: int, steps: int, step_tokens: int | None) -> None:
-        """tokens uint16 (n,). A step takes `step_tokens`, or one batch for None."""
+        """Cut tokens, uint16 (n,), into `steps` steps of `step_tokens` each; of one batch each where that is None."""
         self._tokens, self._runtime, self._vocab_size = tokens, runtime, vocab_size
         self._steps, self._step_tokens = steps, step_tokens
         self._given, self._total = 0, 1
         self.losses: dict[int, float] = {}
-        """By the number of steps that were done."""
+        """Number of finished steps -> loss in nats a token."""
 
     @property
     def progress(self) -> float:
-        """Share of all batches that were given."""
+        """Share of all batches that were given, 0..1."""
         return self._given / self._total
 
     @property
     def remaining(self) -> float:
-        """Seconds of the budget, by the same count."""
+        """Seconds left of the budget, by the same count."""
         return self.budget * (1 - self.progress)
 
     def log(self, *, step: int, loss: float, **scalars: float) -> None:
@@ -49,13 +50,13 @@ class GivenText:
             self.losses[int(step)] = loss
 
     def warmup(self, batch: int, seq: int) -> Iterator[tuple[Array, Array]]:
-        """Random tokens."""
+        """Yield random tokens without end."""
         draw = np.random.default_rng(0)
         while True:
             yield self._pair(draw.integers(0, self._vocab_size, (batch, seq + 1)).astype(np.uint16))
 
     def batches(self, batch: int, seq: int, packing: str = "best_fit") -> Iterator[tuple[Array, Array, BatchInfo]]:
-        """As many as make up the steps. The text starts again when it is over."""
+        """Yield as many batches as make up the steps. The text starts again when it is over."""
         self._total = self._steps * max(1, (self._step_tokens or 0) // (batch * seq))
         for index in range(self._total):
             self._given = index + 1
@@ -64,7 +65,7 @@ class GivenText:
             yield *self._pair(rows), BatchInfo(epoch=0, tokens=self._given * batch * seq)
 
     def documents(self) -> Iterator[np.ndarray]:
-        """The text as one document, once for every step."""
+        """Yield the text as one document, once for every step."""
         self._total = self._steps
         for index in range(self._steps):
             self._given = index + 1
@@ -75,7 +76,7 @@ class GivenText:
 
 
 def take_steps(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
-    """Build, load the weights, train, and say the losses."""
+    """Build, load the weights, train, and send the losses."""
     module, model = build_model(job, runtime, device, stage)
     stage.name = "loading the weights"
     runtime.load_weights(model, Path(job["weights"]))
@@ -97,10 +98,10 @@ class NoText:
         self.budget = self.remaining = budget
 
     def log(self, *, step: int, loss: float, **scalars: float) -> None:
-        """Nothing is learned here."""
+        """Ignore the loss: nothing is learned here."""
 
     def warmup(self, batch: int, seq: int) -> Iterator[tuple[Array, Array]]:
-        """As in a trial."""
+        """Yield random tokens without end, as in a trial."""
         draw = np.random.default_rng(0)
         while True:
             rows = draw.integers(0, self._vocab_size, (batch, seq + 1)).astype(np.uint16)
@@ -108,16 +109,16 @@ class NoText:
             yield self._runtime.to_device(inputs), self._runtime.to_device(targets)
 
     def batches(self, batch: int, seq: int, packing: str = "best_fit") -> Iterator[tuple[Array, Array, BatchInfo]]:
-        """None."""
+        """Yield nothing: the feed is over."""
         yield from ()
 
     def documents(self) -> Iterator[np.ndarray]:
-        """None."""
+        """Yield nothing: the feed is over."""
         yield from ()
 
 
 def compile_only(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
-    """Warm up and say so. A file that cannot end without a batch has compiled by then, too."""
+    """Warm up and say so. A file that fails for want of a batch has compiled by then, too."""
     module, model = build_model(job, runtime, device, stage)
     nothing = NoText(runtime, job["vocab_size"], job["budget_seconds"])
     stage.name = "train"

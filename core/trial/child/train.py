@@ -17,11 +17,11 @@ from autoresearch.core.trial.child.profiler import Profiler
 from autoresearch.core.trial.child.train_module import build_model
 
 LOG_SECONDS = 0.05
-"""Between two points of the live curve; the last one is always sent."""
+"""Seconds between two points of the live curve; the last one is always sent."""
 
 
 class Curve:
-    """Thins out what `clock.log` says."""
+    """Sends the points of `clock.log`, thinned out."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -35,7 +35,7 @@ class Curve:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is held."""
+        """Send the point that is held."""
         if self._held is not None:
             numbers = {name: _number(value) for name, value in self._held.items()}
             step, loss, progress = (numbers.pop(name, None) for name in ("step", "loss", "progress"))
@@ -80,7 +80,7 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
 
 
 def _flops(module: Any, model: Any) -> float | None:
-    """The train file's own count for the MFU that is shown, where it offers one that makes sense."""
+    """Return the train file's own count of FLOP a token, where it offers one that makes sense."""
     if not hasattr(module, "flops_per_token"):
         return None
     try:

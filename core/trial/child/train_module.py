@@ -1,4 +1,4 @@
-"""A train file as a module, and the Spec that its `build` is given: the same in training, scoring and audit."""
+"""A train file as a module, and its model: made the same way in training, scoring and audit."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def load_train_file(path: str) -> types.ModuleType:
     module.__file__ = path
     sys.modules[MODULE_NAME] = module  # dataclasses look their module up
     linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+    # In no folder of the search path, so that it can import nothing that lies beside it.
     exec(compile(source, path, "exec"), module.__dict__)
     return module
 
 
 def make_spec(job: dict[str, Any], device: Device) -> Spec:
-    """From the parent's job and the device that the runtime found."""
+    """Return the specification for `build`, from the parent's job and the device that the runtime found."""
     return Spec(
         vocab_size=job["vocab_size"],
         eval_seq_len=job["eval_seq_len"],
@@ -37,7 +38,7 @@ def make_spec(job: dict[str, Any], device: Device) -> Spec:
 
 
 def build_model(job: dict[str, Any], runtime: Any, device: Device, stage: Stage) -> tuple[types.ModuleType, Any]:
-    """The train file as a module and its freshly built model, the same way in every child."""
+    """Run the train file and its `build`; return the module and the model."""
     stage.name = "import"
     module = load_train_file(job["source"])
     runtime.seed(job["seed"])

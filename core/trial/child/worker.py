@@ -1,12 +1,11 @@
-"""Entry of every child that runs a train file.
+"""The program of every child that runs a train file, and of those that ask a framework something.
 
 Its command: `python -m autoresearch.core.trial.child.worker --job-fd J --events-fd E`.
 
-The job (JSON) names the role: `probe` asks for the device, `peak` for the speed of its matrix products, `train` trains
-and writes the weights, `compile` trains without a batch for the caches that this leaves, `steps` trains on given text
-and tells its losses, `score` returns the negative log-likelihood of every token, `audit` the logits at chosen
-positions. Events go out as JSON lines on the events descriptor; output and errors go to run.log. The train file runs as
-a module that is on no search path.
+The job (JSON) names the role. `probe` finds the device, `peak` measures its matrix products. `train` trains and writes
+the weights; `compile` trains without a batch, for the caches that this leaves; `steps` trains on a given text and sends
+its losses. `score` answers with the negative log-likelihood of every token, `audit` with the logits at chosen
+positions. Messages go out as JSON lines on the events descriptor; output and errors go to run.log.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from autoresearch.core.trial.child.channel import Channel, Stage, describe
 
 
 def main() -> int:
-    """Do the job; 0 when it is done, 1 after an error event."""
+    """Do the job; return 0 when it is done, 1 after a `Failed` message."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--job-fd", type=int, required=True)
     parser.add_argument("--events-fd", type=int, required=True)
@@ -48,7 +47,7 @@ def main() -> int:
 
 
 def run_role(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
-    """Dispatch; each role imports only what it needs."""
+    """Run the role that the job names. Each imports only what it needs, so that a child starts quickly."""
     role = job["role"]
     if role in ("score", "audit"):
         from autoresearch.core.trial.child.score import score

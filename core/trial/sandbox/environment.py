@@ -1,4 +1,4 @@
-"""What a child sees of the user's environment: an allow-list, and a private home."""
+"""The environment of a child: a few of the user's variables, a private home, and what the backend asks for."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ ALLOWED = (
     "OPENBLAS_NUM_THREADS",
     "SYSTEMROOT",
 )
-"""Nothing in it can carry a key: names are listed, not patterns."""
+"""Variables that a child inherits. None of them carries a key; these are names, not patterns."""
 
 ALLOCATOR = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"
     f":glibc.malloc.mmap_threshold={32 * 2**20}:glibc.malloc.trim_threshold={16 * 2**30}"
 }
-"""Ask glibc for huge pages, and to keep what was freed. A step on a CPU takes and frees the same large blocks again and
+"""Makes glibc use huge pages and keep freed memory. A step on a CPU takes and frees the same large blocks again and
 again, and page faults were 8 to 18 % of its time. Other C libraries do not read it."""
 
 
 def child_environment(home: str, temp: str) -> dict[str, str]:
-    """The whole environment of a child, but for what its backend's runtime asks for."""
+    """Return the whole environment of a child, but for the variables that its backend asks for."""
     return {
         **{name: os.environ[name] for name in ALLOWED if name in os.environ},
         "HOME": home,
@@ -49,6 +49,7 @@ def child_environment(home: str, temp: str) -> dict[str, str]:
         # Caches ask for a name; inside a sandbox the user has none.
         "USER": "trial",
         "LOGNAME": "trial",
+        # The same order of sets in every child: a model built twice from one seed must be the same.
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
@@ -57,7 +58,7 @@ def child_environment(home: str, temp: str) -> dict[str, str]:
 
 
 def child_variables(backends: Mapping[str, str], slots: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """What the backend asks for, and what the slot says; of two numbers of threads the smaller one."""
+    """Join the variables of the backend and of the slot, which wins; of two numbers of threads, take the smaller."""
     found = dict(backends)
     for name, value in slots:
         mine = found.get(name, "")
@@ -66,7 +67,7 @@ def child_variables(backends: Mapping[str, str], slots: Iterable[tuple[str, str]
 
 
 def load_runtime(backend: str) -> Any:
-    """The backend's runtime module (see `backends.contract.Runtime`), which imports no framework by itself.
+    """Return the backend's runtime module (see `backends.contract.Runtime`), which imports no framework by itself.
 
     Raises `PrerequisiteError` when there is no such backend or it cannot run here.
     """

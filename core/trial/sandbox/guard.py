@@ -1,15 +1,15 @@
-"""The process that stands between `ar` and a child, and sees to it that nothing of the child survives.
+"""The process between `ar` and a child, which makes sure that nothing of the child survives.
 
-Run as a script with `python -I -S`, so it imports little and starts in about 15 ms:
+It runs as a script with `python -I -S`, imports only the standard library, and starts in about 15 ms:
 
     guard.py [LIMIT=VALUE ...] -- ARGV...
 
-Standard input is the lifeline: the other end is held by `ar` alone. When it closes (because `ar` wants the child
-gone, or because `ar` itself was killed), or when the child ends, every descendant is killed, and then the guard
-exits with the child's status (128 + n for signal n). Descendants that left the session or whose parent died are found
-too on Linux, where the guard adopts them; elsewhere only the child's process group is.
+Standard input is the lifeline: `ar` alone holds its other end. When it closes (because `ar` wants the child gone, or
+because `ar` itself was killed), or when the child ends, the guard kills every descendant and exits with the child's
+status (128 + n for signal n). On Linux it also finds descendants that left the session or whose parent died, because it
+adopts them; elsewhere it finds only the child's process group.
 
-It does not protect against a child of the same user that kills the guard first; a process namespace does.
+A child of the same user can kill the guard first. Only a process namespace prevents that (see `levels`).
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+"""prctl: send this process a signal when its parent ends."""
 PR_SET_CHILD_SUBREAPER = 36
+"""prctl: become the parent of descendants whose own parent has ended."""
 LINUX = sys.platform == "linux"
 
 
 def main(argv: list[str]) -> int:
-    """Run ARGV under the limits until it ends or the lifeline closes; return its exit status."""
+    """Run ARGV under the limits until it ends or the lifeline closes, and return its exit status."""
     split = argv.index("--")
     limits = dict(item.split("=", 1) for item in argv[:split])
     if LINUX:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # SIGCHLD must wake the `select` in `wait`. The handler does nothing; the wakeup descriptor makes the pipe readable.
     wake_r, wake_w = os.pipe()
     os.set_blocking(wake_w, False)
     signal.set_wakeup_fd(wake_w)
@@ -49,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 
 def spawn(argv: list[str], limits: dict[str, str]) -> int:
-    """Fork and execute ARGV in its own session, under the limits, with no standard input."""
+    """Fork and execute ARGV in a session of its own, under the limits, with no standard input; return its number."""
     child = os.fork()
     if child:
         return child
@@ -57,7 +60,7 @@ def spawn(argv: list[str], limits: dict[str, str]) -> int:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
-        if LINUX:
+        if LINUX:  # so that the child ends even when the guard is killed and cannot do it
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         for name, value in limits.items():
             lower(getattr(resource, f"RLIMIT_{name}"), int(value))
@@ -68,18 +71,18 @@ def spawn(argv: list[str], limits: dict[str, str]) -> int:
     except BaseException as error:
         os.write(2, f"guard: cannot start {argv[0]}: {error}\n".encode())
     finally:
-        os._exit(127)
+        os._exit(127)  # whatever happened, this copy of the guard must not go on as one
 
 
 def lower(kind: int, value: int) -> None:
-    """Set a resource limit, never above the hard limit in force."""
+    """Set a resource limit, soft and hard, at most to the hard limit in force."""
     _, hard = resource.getrlimit(kind)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (value, value))
 
 
 def wait(child: int, wake: int) -> int:
-    """Until the child ends or the lifeline closes; the child's status as a shell would say it."""
+    """Wait until the child ends or the lifeline closes, and return the child's status as a shell gives it."""
     while True:
         pid, status = reap(child)
         if pid:
@@ -92,7 +95,10 @@ def wait(child: int, wake: int) -> int:
 
 
 def reap(child: int) -> tuple[int, int]:
-    """Collect every process that ended; (child, status) when the child is among them, else (0, 0)."""
+    """Collect every process that has ended, adopted ones included.
+
+    Returns (child, status) when the child is among them, else (0, 0).
+    """
     found = (0, 0)
     while True:
         try:
@@ -106,14 +112,15 @@ def reap(child: int) -> tuple[int, int]:
 
 
 def kill_descendants(child: int) -> None:
-    """SIGKILL, again and again until nothing is left: a process may be forking meanwhile."""
+    """Kill every descendant, again and again until none is left: a process may be forking meanwhile."""
     if not LINUX:
         try:
-            os.killpg(child, signal.SIGKILL)
+            os.killpg(child, signal.SIGKILL)  # nothing of `ar` can be imported here, `kill_group` neither
         except (ProcessLookupError, PermissionError):
             pass
         reap(child)
         return
+    # A killed process whose own children live leaves them to this guard, so each round sees all that is left.
     while pids := descendants(os.getpid()):
         for pid in pids:
             try:
@@ -125,7 +132,7 @@ def kill_descendants(child: int) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Every process below `root`, from /proc. The command may hold spaces and brackets: read from its last bracket."""
+    """Return the number of every process below `root`, from /proc."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208  (pathlib is slower to start)
         if entry.isdigit():
@@ -133,6 +140,7 @@ def descendants(root: int) -> list[int]:
                 stat = Path(f"/proc/{entry}/stat").read_bytes()
             except OSError:
                 continue
+            # "pid (command) state parent ...". The command may contain brackets and spaces: read behind the last one.
             parent = int(stat[stat.rindex(b")") + 1 :].split()[1])
             children.setdefault(parent, []).append(int(entry))
     found: list[int] = []
@@ -145,13 +153,13 @@ def descendants(root: int) -> list[int]:
 
 
 def open_descriptors() -> list[int]:
-    """Descriptors open in this process."""
+    """Return the descriptors that are open in this process."""
     folder = "/proc/self/fd" if LINUX else "/dev/fd"
     return [int(name) for name in os.listdir(folder) if name.isdigit() and is_open(int(name))]  # noqa: PTH208
 
 
 def is_open(fd: int) -> bool:
-    """Whether it is still open: the listing's own descriptor is not."""
+    """Say whether a descriptor is still open: the one that listed the folder is not."""
     try:
         os.fstat(fd)
     except OSError:
@@ -160,7 +168,7 @@ def is_open(fd: int) -> bool:
 
 
 def prctl(option: int, value: int) -> None:
-    """Linux prctl(2), which the standard library does not offer."""
+    """Call Linux's prctl(2), which the standard library does not offer."""
     import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""What every child needs of the machine, whatever shuts it in: this Python, the system's folders, GPU nodes."""
+"""The paths of this machine that every child needs at any isolation level: this Python, the system, GPU nodes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ from autoresearch import backends, core
 from autoresearch.core.trial.request import IsolationLevel
 
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store")
+"""Folders with programs and libraries. Nothing in them belongs to a user."""
 ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "OpenCL", "vulkan", "nvidia")
+"""The few entries of /etc that the loader and GPU libraries read."""
 GPU_NODES = ("nvidia*", "dri", "kfd", "dxg")
+"""Patterns of device nodes below /dev: NVIDIA, Mesa, AMD, and NVIDIA under Windows."""
 PROC = ("self", "cpuinfo", "meminfo", "stat", "loadavg", "version", "filesystems", "uptime", "vmstat", "sys", "driver")
-"""What a framework may ask of /proc without seeing other processes: `self` is the child alone."""
+"""Entries of /proc that frameworks read and that show no other process: `self` is the child alone."""
 GPU_READ = ("/sys", "/proc/devices", "/proc/modules")
-"""What a GPU's driver library asks for besides its nodes."""
+"""Paths that a GPU's driver library reads besides its nodes."""
 DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system/cpu")
 DEVICES_WRITE = ("/dev/null",)
 
 
 @dataclass(frozen=True)
 class LevelStatus:
-    """Whether an isolation level can be used here."""
+    """An isolation level, and whether it can be used here."""
 
     level: IsolationLevel
     available: bool
     why_not: str | None = None
+    """Reason in words where it cannot be used."""
 
 
 def visible_roots() -> list[Path]:
-    """This Python, its environment and the packages of ar: folders (or single files) that a child must read."""
+    """Return the folders, or single files, of this Python, its environment and the packages of ar."""
     folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(os.__file__).parent]
     folders += [Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()) if path in sys.path]
     for package in (autoresearch, core, backends):
@@ -49,7 +53,7 @@ def visible_roots() -> list[Path]:
 
 
 def interpreter_links() -> list[Path]:
-    """Every path on the way from `sys.executable` to the real interpreter: a virtual environment's is a link."""
+    """Return every path from `sys.executable` to the real interpreter: a virtual environment's is a link."""
     link = Path(sys.executable)
     found = []
     while link.is_symlink():
@@ -59,7 +63,7 @@ def interpreter_links() -> list[Path]:
 
 
 def system_binds() -> list[str]:
-    """The system's folders as they are here, links kept as links, and the few files of /etc that the loader reads."""
+    """Return bwrap's options for the system's folders, links kept as links, and for `ETC`."""
     binds: list[str] = []
     for place in SYSTEM_FOLDERS:
         path = Path(place)
@@ -73,12 +77,12 @@ def system_binds() -> list[str]:
 
 
 def gpu_nodes(devices: Path = Path("/dev")) -> list[str]:
-    """Device nodes of GPUs, where there are any."""
+    """Return the paths of the device nodes of GPUs; none on a machine without."""
     return sorted(str(node) for pattern in GPU_NODES for node in devices.glob(pattern))
 
 
 def gpu_binds(nodes: Sequence[str]) -> list[str]:
-    """bwrap's options for GPUs' nodes; CPU topology always, and all of /sys for a GPU's driver."""
+    """Return bwrap's options for the GPUs' nodes, and for /sys: all of it for a driver, else the CPUs' topology."""
     binds = ["--ro-bind-try", "/sys", "/sys"] if nodes else []
     if not nodes:
         binds = ["--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu"]

@@ -1,13 +1,14 @@
-"""Walls without namespaces (Linux 5.13 and later): a process gives up files and TCP, then becomes the command.
+"""Isolation without namespaces (Linux 5.13 and later): a process gives up files and TCP, then becomes the command.
 
-Run as a script with `python -I -S`, before anything untrusted:
+It runs as a script with `python -I -S`, before anything untrusted:
 
     landlock.py [--read PATH]... [--write PATH]... -- ARGV...
 
-Everything that is not named is out of reach, for this process and all that it starts, for good. `--read` also allows to
-execute. Numbers are from the kernel's include/uapi/linux/landlock.h. TCP is denied from ABI 4 on, signals and
-abstract sockets to the outside from ABI 6 on. UDP is not covered by
-rules. Whoever calls should name /proc/self and not /proc, which shows other processes' environments.
+Files that are not named are out of reach, for this process and all that it starts, for good. `--read` also allows to
+execute. TCP is denied from ABI 4 on; signals and abstract sockets to the outside from ABI 6 on. The rules do not cover
+UDP. A caller should allow /proc/self and not /proc, which shows other processes' environments.
+
+All numbers are from the kernel's include/uapi/linux/landlock.h.
 """
 
 from __future__ import annotations
@@ -19,35 +20,41 @@ import struct
 import sys
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-"""System calls, the same number on every architecture."""
+"""Numbers of the system calls, the same on every architecture."""
 VERSION_FLAG = 1
+"""Makes `CREATE_RULESET` return the ABI's version instead."""
 RULE_PATH_BENEATH = 1
+"""Kind of a rule that holds for a file, or for a folder and all below it."""
 PR_SET_NO_NEW_PRIVS = 38
+"""prctl: programs that this process executes gain no privileges. The kernel asks for it before `RESTRICT_SELF`."""
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 TRUNCATE, IOCTL_DEV = 1 << 14, 1 << 15
 READ = EXECUTE | READ_FILE | READ_DIR
 FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
-"""What can be granted on something that is no folder."""
+"""Rights that can be granted on something that is no folder; the kernel refuses a rule with others."""
 ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""ABI -> every right on files that it knows; an ABI that is not named knows those of the one before."""
+"""ABI -> all rights on files that it knows. An ABI that is not named knows those of the one before it."""
 TCP = 0b11
+"""To bind and to connect, from ABI 4 on."""
 SCOPES = 0b11
+"""Abstract Unix sockets and signals, from ABI 6 on."""
 
 
 def abi() -> int:
-    """The kernel's version of landlock; 0 where it is missing or switched off."""
+    """Return the kernel's version of landlock; 0 where it is missing or switched off."""
     if sys.platform != "linux":
         return 0
     return max(0, _library().syscall(CREATE_RULESET, None, ctypes.c_size_t(0), VERSION_FLAG))
 
 
 def restrict(read: list[str], write: list[str]) -> None:
-    """Give up everything else. A path that does not exist is passed over. Raises OSError when the kernel refuses."""
+    """Give up every file but these, and TCP. A path that does not exist is skipped. Raises `OSError`."""
     version, library = abi(), _library()
     if version < 1:
         raise OSError("this kernel has no landlock")
     rights = ALL_RIGHTS[max(known for known in ALL_RIGHTS if known <= version)]
+    # What the ruleset names is denied unless a rule allows it. An older kernel takes only the fields that it knows.
     fields = [rights] + ([TCP] if version >= 4 else []) + ([SCOPES] if version >= 6 else [])
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     ruleset = _checked(library.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
@@ -85,7 +92,7 @@ def _library() -> ctypes.CDLL:
 
 
 def main(argv: list[str]) -> int:
-    """Restrict this process, then execute ARGV. 127 when that fails: never run it without the walls."""
+    """Restrict this process, then execute ARGV. Returns 127 when either fails: ARGV never runs unrestricted."""
     split = argv.index("--")
     options = list(zip(argv[0:split:2], argv[1:split:2], strict=True))
     try:

@@ -1,12 +1,12 @@
-"""Isolation levels: what a child can reach.
+"""Isolation levels: how much of the machine a child can reach.
 
-`bubblewrap` (Linux): own namespaces without network; it sees the system's folders, this Python, the installed packages
-and the GPU nodes, all read-only, and its own work folder. `landlock` (Linux without it): the same rules for files, no
-TCP; UDP and the list of processes stay open. `seatbelt` (macOS): no user's files, no network, no writing elsewhere (see
-`seatbelt`). `process`: separate process, scrubbed environment, limits; a child that
-looks for the user's files finds them, so the level is recorded in every result.
+`bubblewrap` (Linux): namespaces of its own, without network. A child sees the system's folders, this Python, the
+installed packages and the GPU nodes, all read-only, and its own work folder. `landlock` (Linux without bubblewrap): the
+same rules for files, and no TCP; UDP and the list of processes stay open. `seatbelt` (macOS): no user's files, no
+network, no writing elsewhere (see `seatbelt`). `process`: a process of its own, a clean environment and limits. A child
+that looks for the user's files finds them there, so every result names its level.
 
-Neither protects against a fault in the kernel or in the GPU's driver, or against filling the disk with small files.
+No level protects against a fault in the kernel or in the GPU's driver.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from autoresearch.core.trial.sandbox.host_paths import (
 )
 
 INSIDE = "/trial"
-"""Where a child finds its work folder inside a namespace of its own."""
+"""Path of the work folder inside a namespace."""
 LANDLOCK_ABI = 4
-"""The first that denies TCP."""
+"""Lowest version of landlock that is used: the first that denies TCP."""
 SHARED_MEMORY_BYTES = 2**28
-"""Of /dev/shm: files there are memory that no process is charged for. What the frameworks share fits."""
+"""Size of a child's /dev/shm, whose files are memory that no process is charged for. Frameworks need less."""
 STRENGTH: dict[IsolationLevel, int] = {"process": 0, "seatbelt": 1, "landlock": 1, "bubblewrap": 2}
-"""`seatbelt` and `landlock` are what two systems have of the same kind."""
+"""Order of the levels. `seatbelt` and `landlock` are the same kind of protection on two systems."""
 ISOLATING_LEVELS: tuple[IsolationLevel, ...] = ("bubblewrap", "landlock")
 """Levels at which a train child can neither write to nor trace another process of the trial."""
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
@@ -56,34 +56,34 @@ class Sandbox(Protocol):
 
     @property
     def level(self) -> IsolationLevel:
-        """Its name."""
+        """Name of the level."""
         ...
 
     def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """The command that runs `argv` with `work` as its only writable folder and current directory.
+        """Return the command that runs `argv` with `work` as its only writable folder and current directory.
 
-        `read_only` are files it may read besides; they appear in `work` under their own names.
+        `read_only` are files that it may read besides; they appear in `work` under their own names.
         """
         ...
 
     def inside(self, work: Path, name: str) -> str:
-        """The path by which the child knows `name`, a file in its work folder."""
+        """Return the path by which the child knows `name`, a file in its work folder."""
         ...
 
 
 class ProcessSandbox:
-    """No walls: the child runs where it is put."""
+    """No isolation: the child runs where it is put."""
 
     level: IsolationLevel = "process"
 
     def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """The command as it is; the read-only files are linked into the work folder."""
+        """Return the command as it is; link the read-only files into the work folder."""
         for path in read_only:
             (work / path.name).symlink_to(path.resolve())
         return list(argv)
 
     def inside(self, work: Path, name: str) -> str:
-        """The real path."""
+        """Return the real path."""
         return str(work / name)
 
 
@@ -93,11 +93,11 @@ class BubblewrapSandbox:
 
     program: str
     hidden: tuple[Path, ...] = ()
-    """Folders that must not be seen even if they lie in a folder that is (the prepared corpus, the run)."""
+    """Folders that stay hidden even if they lie in a visible one: the prepared corpus and the run's."""
     level: IsolationLevel = "bubblewrap"
 
     def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """bwrap with read-only binds of what Python and the framework need, and the work folder."""
+        """Return bwrap's command: Python and the framework read-only, and the work folder."""
         roots = visible_roots()
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
         command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *system_binds(), *gpu_binds(gpu_nodes())]
@@ -107,7 +107,7 @@ class BubblewrapSandbox:
         command += ["--bind", str(work / "tmp"), "/tmp"]
         for root in roots:
             command += ["--ro-bind", str(root), str(root)]
-        for folder in self.hidden:
+        for folder in self.hidden:  # an empty folder is mounted over it; after the roots, because later mounts win
             if any(folder.resolve().is_relative_to(root.resolve()) for root in (*roots, Path("/usr"))):
                 command += ["--tmpfs", str(folder.resolve()), "--remount-ro", str(folder.resolve())]
         command += ["--bind", str(work), INSIDE]
@@ -116,21 +116,22 @@ class BubblewrapSandbox:
         return [*command, "--remount-ro", "/", "--chdir", INSIDE, "--", *argv]
 
     def inside(self, work: Path, name: str) -> str:
-        """The path below /trial."""
+        """Return the path below /trial."""
         return f"{INSIDE}/{name}"
 
 
 @dataclass(frozen=True)
 class LandlockSandbox:
-    """Rules that the child puts on itself before it becomes the command."""
+    """Restrictions that the child puts on itself before it becomes the command."""
 
     hidden: tuple[Path, ...] = ()
     level: IsolationLevel = "landlock"
 
     def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """The command behind `landlock.py`; read-only files are linked into the work folder.
+        """Return the command behind `landlock.py`; link the read-only files into the work folder.
 
-        Raises `PrerequisiteError` where a hidden folder lies in one that must be seen: rules only add.
+        Raises `PrerequisiteError` where a hidden folder lies in one that must be visible: landlock's rules only add
+        rights, so nothing inside a readable folder can be hidden.
         """
         readable = [*visible_roots(), *(Path(place) for place in SYSTEM_FOLDERS)]
         for folder in self.hidden:
@@ -152,7 +153,7 @@ class LandlockSandbox:
         return [sys.executable, "-I", "-S", landlock.__file__, *rules, "--", *argv]
 
     def inside(self, work: Path, name: str) -> str:
-        """The real path."""
+        """Return the real path."""
         return str(work / name)
 
 
@@ -164,20 +165,20 @@ class SeatbeltSandbox:
     level: IsolationLevel = "seatbelt"
 
     def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """The command behind its profile; read-only files are linked into the work folder."""
+        """Return the command behind its profile; link the read-only files into the work folder."""
         for path in read_only:
             (work / path.name).symlink_to(path.resolve())
         profile = seatbelt.profile(work, [*visible_roots(), *read_only], self.hidden)
         return [seatbelt.PROGRAM, "-p", profile, *argv]
 
     def inside(self, work: Path, name: str) -> str:
-        """The real path."""
+        """Return the real path."""
         return str(work / name)
 
 
 @functools.cache
 def takes_sizes(program: str) -> bool:
-    """Whether this bwrap can limit a tmpfs: from 0.7 on, which Ubuntu 22.04 does not have."""
+    """Say whether this bwrap can limit the size of a tmpfs: from 0.7 on, which Ubuntu 22.04 does not have."""
     said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     numbers = re.findall(r"\d+", said)
     return [int(number) for number in numbers[:2]] >= [0, 7]
@@ -185,7 +186,7 @@ def takes_sizes(program: str) -> bool:
 
 @functools.cache
 def bubblewrap_status() -> LevelStatus:
-    """Whether bubblewrap is here and may make namespaces; asked once per process."""
+    """Find out whether bubblewrap is here and may make namespaces; asked once per process."""
     program = shutil.which("bwrap")
     if sys.platform != "linux":
         return LevelStatus("bubblewrap", False, "it is Linux only")
@@ -203,7 +204,7 @@ def bubblewrap_status() -> LevelStatus:
 
 
 def landlock_status() -> LevelStatus:
-    """Whether the kernel offers landlock with rules for TCP: without them the network is open."""
+    """Find out whether the kernel offers landlock with rules for TCP: without them the network is open."""
     if sys.platform != "linux":
         return LevelStatus("landlock", False, "it is Linux only")
     version = landlock.abi()
@@ -213,12 +214,12 @@ def landlock_status() -> LevelStatus:
 
 
 def levels() -> list[LevelStatus]:
-    """Every level this build knows, best first, and why one cannot be used."""
+    """Return every level, best first, with the reason where it cannot be used."""
     return [bubblewrap_status(), landlock_status(), seatbelt.status(), LevelStatus("process", True)]
 
 
 def require(level: IsolationLevel) -> None:
-    """Raises `PrerequisiteError` when the best level here is weaker than `level`."""
+    """Raise `PrerequisiteError` when the best level here is weaker than `level`."""
     best = best_level()
     if STRENGTH[best] < STRENGTH[level]:
         why = "; ".join(f"{status.level}: {status.why_not}" for status in levels() if status.why_not)
@@ -226,12 +227,15 @@ def require(level: IsolationLevel) -> None:
 
 
 def best_level() -> IsolationLevel:
-    """The strongest level that works here."""
+    """Return the strongest level that works here."""
     return next(status.level for status in levels() if status.available)
 
 
 def open_sandbox(level: IsolationLevel | None, hidden: Sequence[Path] = ()) -> Sandbox:
-    """The sandbox of that level, or of the best one for None. Raises `PrerequisiteError` when it cannot be used."""
+    """Return the sandbox of that level, or of the best one for None, with these folders hidden.
+
+    Raises `PrerequisiteError` when the level cannot be used here.
+    """
     wanted = level or best_level()
     status = next(status for status in levels() if status.level == wanted)
     if not status.available:

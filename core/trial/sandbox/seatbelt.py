@@ -1,9 +1,9 @@
 """The isolation level of macOS: a profile for `sandbox-exec`, written for one child.
 
-What it denies: the network; writing anywhere but in the work folder; reading users' folders, other disks, temporary
-folders and keychains but for what Python needs; other processes; shared memory, which would outlive a process; opening
-things through other programs. What it leaves: the system's own files and services, among them Metal's (the GPU's user
-clients, the shader compiler), because which of them a framework asks for differs from one macOS to the next.
+The profile denies the network; writing anywhere but in the work folder; reading users' folders, other disks, temporary
+folders and keychains, except for what Python needs; other processes; shared memory, which would outlive a process; and
+opening things through other programs. It leaves the system's own files and services, among them Metal's (the GPU's user
+clients, the shader compiler): which of these a framework asks for differs from one macOS to the next.
 
 The last rule that matches wins, so the order of the lines matters.
 """
@@ -25,21 +25,27 @@ PRIVATE = (
     "/Users", "/Volumes", "/Network", "/private/tmp", "/private/var/folders", "/private/var/tmp", "/private/var/root",
     "/private/var/db", "/Library/Keychains", "/System/Volumes/Data/Users",
 )  # fmt: skip
-"""Where people's and other programs' files are."""
+"""Folders with people's and other programs' files: not readable."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", "/dev/dtracehelper", "/dev/tty")
+"""Devices that may be written to."""
 METAL_SERVICES = ("com.apple.MTLCompilerService", "com.apple.cvmsServ", "com.apple.gpumemd.source")
 METAL_CLIENTS = ("AGXDeviceUserClient", "IOSurfaceRootUserClient", "IOAccelDevice2", "IOAccelSharedUserClient2")
-"""Allowed by name too: what the GPU must have stays allowed when a line above it becomes stricter."""
+"""Services and clients of the GPU, allowed by name: they stay allowed when a line above them becomes stricter."""
 SERVICES_DENIED = (
     "com.apple.SecurityServer", "com.apple.securityd", "com.apple.securityd.xpc", "com.apple.pasteboard.1",
     "com.apple.coreservices.appleevents", "com.apple.tccd", "com.apple.tccd.system", "com.apple.cfprefsd.daemon",
 )  # fmt: skip
-"""Keys, the clipboard, other programs, preferences."""
+"""Services that are denied: keys, the clipboard, other programs, preferences."""
 PROBE_SECONDS = 60.0
+"""Longest wait, in seconds, for the child that tries the profile."""
 
 
 def profile(work: Path, readable: Sequence[Path], hidden: Sequence[Path] = ()) -> str:
-    """The rules for one child: `work` is its only writable folder; `hidden` folders are closed but for `work`."""
+    """Return the rules for one child, whose only writable folder is `work`.
+
+    `readable` are Python's folders and single files; `hidden` folders are closed, except for what of `work` and of
+    the single files lies in them.
+    """
     place, roots = work.resolve(), [path.resolve() for path in readable]
     rules = [
         "(version 1)",
@@ -72,7 +78,7 @@ def profile(work: Path, readable: Sequence[Path], hidden: Sequence[Path] = ()) -
 
 @functools.cache
 def status() -> LevelStatus:
-    """Whether a child starts behind the profile and, with MLX installed, still computes on the GPU. Asked once."""
+    """Find out whether a child starts behind the profile and, with MLX, still computes on the GPU; asked once."""
     if sys.platform != "darwin":
         return LevelStatus("seatbelt", False, "it is macOS only")
     if not Path(PROGRAM).exists():
@@ -95,12 +101,12 @@ def status() -> LevelStatus:
 
 
 def _ancestors(paths: Iterable[Path]) -> list[str]:
-    """Every folder above the paths, once."""
+    """Return every folder above the paths, once."""
     return list(dict.fromkeys(str(folder) for path in paths for folder in reversed(path.parents)))
 
 
 def _named(kind: str, names: Iterable[str]) -> str:
-    """(kind "name") for each, quoted."""
+    """Return `(kind "name")` for each name, quoted."""
     return " ".join(f'({kind} "{_escaped(name)}")' for name in names)
 
 
