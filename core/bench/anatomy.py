@@ -21,7 +21,7 @@ from autoresearch.core.events import (
 )
 
 Events = Sequence[TrialEvent]
-"""Of one trial as they were read from its folder, in order."""
+"""Events of one trial, in order, as read from its folder."""
 
 
 @dataclass(frozen=True)
