@@ -1,7 +1,7 @@
 """The researcher that asks an outside coding agent: a private folder goes in, one train file comes out.
 
-The agent is the person's own program and runs as they do. It gets copies; nothing that it does in its folder, nor the
-folder's end, reaches the run.
+The agent is the person's own program and runs with their rights. It gets copies, so nothing that it does in its folder
+reaches the run.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from autoresearch.agent.llm.prompt import Detail, cards_of, fill, task_text
 from autoresearch.agent.llm.quotas import Demand
 from autoresearch.agent.llm.replies import EditError, read_header
 from autoresearch.agent.llm.taxonomy import classify
-from autoresearch.agent.syntax.source_keys import tried_keys
+from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.core.errors import ProposalError, UsageError
 from autoresearch.core.process_group import kill_group
-from autoresearch.core.proposal import CATEGORIES, Cost, History, Proposal
+from autoresearch.core.proposal import CATEGORIES, Cost, History, Proposal, Researcher
 
 TRAIN, HYPOTHESIS = "train.py", "hypothesis.md"
 _OUTPUT_BYTES = 64 * 1024
-"""Of the agent's output, its end: where it may have said what it did."""
+"""Bytes at the end of the agent's output that are read: it may have described its change there."""
 _POLL_SECONDS = 0.1
 
 
-class Command:
-    """Implements `core.proposal.Researcher`."""
+class Command(Researcher):
+    """Runs a program of the person's that edits the train file."""
 
     name = "command"
     thinks_ahead = True
@@ -53,12 +53,13 @@ class Command:
         self._timeout = timeout_seconds
         self._cancelled = threading.Event()
 
-    def cancel(self) -> None:
-        """End every agent that runs, from another thread; returns when it is asked of them."""
+    def cancel(self) -> bool:
+        """Ask every agent that runs to end; this returns before they have."""
         self._cancelled.set()
+        return True
 
     def propose(self, history: History) -> Proposal:
-        """What the agent made of the train file. Raises `ProposalError` when that cannot be used."""
+        """Propose the train file that the agent leaves behind. Raises `ProposalError` when it cannot be used."""
         with tempfile.TemporaryDirectory(prefix="ar-agent-", ignore_cleanup_errors=True) as name:
             folder = Path(name).resolve() / "work"
             folder.mkdir()
@@ -72,8 +73,7 @@ class Command:
             )
         source = source.replace("\r\n", "\n")
         try:
-            tried = tried_keys((*history.sources, history.incumbent.source))
-            check_source(source, history.incumbent.source, tried)
+            check_source(source, history.incumbent.source, tried_programs(history))
         except EditError as error:
             raise ProposalError(f"the agent's train.py cannot be used: {error}") from None
         header = read_header(said if said.strip() else output)
@@ -90,7 +90,7 @@ class Command:
         )
 
     def _run(self, folder: Path) -> str:
-        """Run the agent to its end or the timeout; its group is gone afterwards. Returns the end of its output."""
+        """Run the agent to its end or the timeout, end its process group, and return the end of its output."""
         argv = [word.replace("{task}", TASK) for word in self._argv]
         with tempfile.TemporaryFile() as output:
             try:
@@ -131,7 +131,7 @@ TASK = (
 
 
 def fill_folder(folder: Path, history: History) -> None:
-    """Everything that an outside agent is told, as files."""
+    """Write everything that an outside agent is told into a folder."""
     task = Task("improve", history.incumbent, (), Demand("knob", (), ""))
     text = task_text(history, task, Detail(cards=200, diffs=12, ideas=0), "", ())
     start, end = text.index("# The train file"), text.index("# Your task")
@@ -176,7 +176,7 @@ are copies for reading. You cannot run a trial here. Write `hypothesis.md` with 
 
 
 def _read(path: Path) -> str | None:
-    """A plain file's text, not through a link, and not without end."""
+    """The text of a plain file of at most 4 MB; None for a link or anything else."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > 4 * 1024 * 1024:
             return None
@@ -186,7 +186,7 @@ def _read(path: Path) -> str | None:
 
 
 def agent_researcher(command: str | None, timeout_seconds: float) -> Command:
-    """The researcher for `--agent-command`. Raises `UsageError` when it is missing or names no program."""
+    """Make the researcher for `--agent-command`. Raises `UsageError` when it is missing or names no program."""
     if not command:
         raise UsageError("--researcher command needs --agent-command.", fix="see docs/researchers.md for recipes")
     return Command(command, timeout_seconds=timeout_seconds)

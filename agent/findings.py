@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoresearch.agent.syntax.source_keys import tree_key
 from autoresearch.agent.transfer.carry import Carried, carry
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Origin, Proposal
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 PAUSE, LONG_PAUSE = 1, 4
-"""Proposals of its own that a run makes between two findings; the second where none of the last ones held."""
+"""Number of proposals of its own that a run makes between two findings; the second when no recent finding held."""
 RECENT = 3
-"""Findings that are looked at for that."""
+"""Number of decided findings that choose between the two pauses."""
 
 
 def propose_finding(history: History, tried: frozenset[str]) -> Proposal | None:
-    """The largest gain elsewhere that can be carried over and was not tried here; None where it is not its turn.
+    """Propose the largest gain elsewhere that can be carried over and was not tried here; None where none is due.
 
-    Its researcher is left to whoever proposes it.
+    `tried` are fingerprints that are passed over. The proposal's researcher is left empty.
     """
     if not _due(history):
         return None
@@ -25,10 +25,10 @@ def propose_finding(history: History, tried: frozenset[str]) -> Proposal | None:
         if finding.outcome != "untried":
             continue
         carried = carry(finding, history.incumbent.source, history.vocabularies)
-        if carried is not None and tree_key(carried.source) not in tried:
+        if carried is not None and fingerprint(carried.source) not in tried:
             return Proposal(
                 source=carried.source,
-                hypothesis=_in_words(finding, carried),
+                hypothesis=_hypothesis(finding, carried),
                 category=finding.category,
                 parameters=carried.parameters,
                 origin=finding.origin,
@@ -37,21 +37,26 @@ def propose_finding(history: History, tried: frozenset[str]) -> Proposal | None:
 
 
 def named_finding(history: History, name: str) -> Origin | None:
-    """The finding that a proposal says it tries, such as "night#12"; None where it names none that is known."""
+    """Look up the finding that a proposal says it tries, such as "night#12"; None where it names no known one."""
     words = name.strip(" `*_.").split()
     return next((one.origin for one in history.findings if words and str(one.origin) == words[0]), None)
 
 
-def where(origin: Origin) -> str:
-    """A finding's name, its device and its gain there."""
+def described_origin(origin: Origin) -> str:
+    """Describe a finding by its name, its device and its gain there."""
     gain = "" if origin.delta is None else f", {origin.delta:+.4f} there"
     return f"{origin} (kept by {origin.backend} on {' '.join(origin.device.split())}{gain})"
 
 
+def own(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Leave out the findings of other devices, which say nothing about the researcher that passed them on."""
+    return [one for one in attempts if one.origin is None]
+
+
 def _due(history: History) -> bool:
-    """Whether the run has made enough proposals of its own since the last finding."""
+    """True when the run has made enough proposals of its own since the last finding."""
     if history.thinking:
-        return False  # whoever thinks at this moment may have taken the same one
+        return False  # a proposal in the making may try the same finding
     proposed: list[Attempt | InFlight] = [*history.attempts, *history.in_flight]
     proposed.sort(key=lambda one: one.experiment)
     since = next((at for at, one in enumerate(reversed(proposed)) if one.origin is not None), None)
@@ -60,13 +65,8 @@ def _due(history: History) -> bool:
     return since is None or since >= (LONG_PAUSE if barren else PAUSE)
 
 
-def own(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Without what was found elsewhere: it says nothing about who proposed it here."""
-    return [one for one in attempts if one.origin is None]
-
-
-def _in_words(finding: Finding, carried: Carried) -> str:
+def _hypothesis(finding: Finding, carried: Carried) -> str:
     origin = finding.origin
     gain = "" if origin.delta is None else f" ({origin.delta:+.4f} there)"
     without = f", without {', '.join(carried.left_out)}" if carried.left_out else ""
-    return f"{carried.words}{without}; kept by {origin.backend} on {' '.join(origin.device.split())}{gain}."
+    return f"{carried.summary}{without}; kept by {origin.backend} on {' '.join(origin.device.split())}{gain}."

@@ -1,4 +1,4 @@
-"""Tuner and language model together: one history, and the budget split by what has paid."""
+"""Several researchers on one history; their gains so far decide whose turn it is."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from dataclasses import replace
 
 from autoresearch.agent.findings import own, propose_finding
 from autoresearch.agent.llm.models import total
-from autoresearch.agent.llm.spending import FailedProposalError
-from autoresearch.agent.syntax.source_keys import tried_keys
+from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import Attempt, Cost, History, Proposal, Researcher
+from autoresearch.core.proposal import Attempt, Cost, FailedProposalError, History, Proposal, Researcher, paid_for
 
 _WINDOW = 24
-"""Experiments of each that count."""
+"""Number of latest experiments of each researcher that count."""
 _LEAST = 0.15
-"""Of the budget, for either."""
+"""Smallest share of the proposals that a researcher gets, 0..1."""
 
 
-class Mix:
-    """Implements `core.proposal.Researcher`. Both read the same history, so each builds on what the other found."""
+class Mix(Researcher):
+    """Asks several researchers in turn. All read the same history, so each builds on the others' improvements."""
 
     name = "mix"
     thinks_ahead = True
 
     def __init__(self, researchers: Sequence[Researcher]) -> None:
-        """The first has the first turn."""
+        """The first researcher has the first turn."""
         self._researchers = tuple(researchers)
 
     def propose(self, history: History) -> Proposal:
-        """What another device has kept, at times; else the edit of whoever's turn it is, or of one who has any."""
+        """Propose a due finding of another device, else ask the researcher whose turn it is, else the others.
+
+        Raises `FailedProposalError` when none has a proposal; every call that was paid for is in the cost.
+        """
         found = _finding(history)
         if found is not None:
             return replace(found, researcher=self.name)
@@ -41,25 +43,23 @@ class Mix:
                 proposal = researcher.propose(history)
             except ProposalError as error:
                 errors.append(f"{researcher.name}: {error.message}")
-                paid.append(getattr(error, "cost", Cost()))
+                paid.append(paid_for(error))
                 continue
             cost = total([proposal.cost, *paid]) if paid else proposal.cost
             return replace(proposal, researcher=proposal.researcher or researcher.name, cost=cost)
         raise FailedProposalError("; ".join(errors), cost=total(paid))
 
-    def cancel(self) -> None:
-        """Nobody waits for a proposal any more."""
-        for researcher in self._researchers:
-            stop = getattr(researcher, "cancel", None)
-            if stop is not None:
-                stop()
+    def cancel(self) -> bool:
+        """End the proposals of all researchers."""
+        waits = [researcher.cancel() for researcher in self._researchers]
+        return any(waits)
 
     def next(self, history: History) -> Researcher:
-        """Whose turn it is; its own where that needs neither."""
+        """Return the researcher whose turn it is; this one when a finding is due."""
         return self if _finding(history) is not None else self._order(history)[0]
 
     def _order(self, history: History) -> list[Researcher]:
-        """Each once first; then drawn, with each one's chance as its share of the gains."""
+        """The researchers in the order in which they are asked: each once at first, later drawn by its share."""
         unused = [one for one in self._researchers if not _by(history.attempts, one.name)]
         if unused:
             first = unused[0]
@@ -71,13 +71,14 @@ class Mix:
 
 
 def _finding(history: History) -> Proposal | None:
-    return propose_finding(history, tried_keys((*history.sources, history.incumbent.source)))
+    return propose_finding(history, tried_programs(history))
 
 
 def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
-    """Each one's share of the budget: by the bits per byte that its last experiments gained each, never below a floor.
+    """Compute each researcher's share of the proposals from the bits per byte that its last experiments gained.
 
-    The gains are smoothed by a quarter of all gains, so that one early keep does not decide a night.
+    No share falls below a floor. Four average experiments are added to each, so that one early keep does not decide a
+    night.
     """
     gains = []
     for name in names:
@@ -95,7 +96,7 @@ def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
 
 
 def _by(attempts: Sequence[Attempt], name: str) -> list[Attempt]:
-    """The experiments of one researcher; what stood in for a model was that model's turn."""
+    """The experiments of one researcher; a proposal made in place of a model's counts as that model's turn."""
     return [one for one in own(attempts) if one.experiment and _turn(one) == name]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from autoresearch.core.config import Preset, RunConfig
 from autoresearch.core.events import Decided, Event, Observer, Proposing, Thinking
 from autoresearch.core.judge.decision import Judge
-from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.proposal import History, Proposal, Researcher
 from autoresearch.core.run.loop import Ending, Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.git import run_git
@@ -213,7 +213,7 @@ class SimulatedTrial:
         self.end()
 
 
-class Climber:
+class Climber(Researcher):
     """A researcher that moves one or two constants of the incumbent at random, slow where `seconds` are given."""
 
     name = "climber"

@@ -13,7 +13,7 @@ from typing import Any
 
 from autoresearch.agent.llm.edits import apply_reply
 from autoresearch.agent.llm.replies import EditError
-from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,7 +27,7 @@ def outcomes() -> tuple[Counter[str], Counter[str], int]:
     """Replies by the hardest rung that they needed, refused ones by reason, and how many gave another file."""
     base = (REPLIES / "base_train.text").read_text(encoding="utf-8")
     expected = tomllib.loads((REPLIES / "outcomes.toml").read_text(encoding="utf-8"))
-    tried = {tree_key(base.replace("\nLR = 0.1", "\nLR = 0.77"))}
+    tried = {fingerprint(base.replace("\nLR = 0.1", "\nLR = 0.77"))}
     applied: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     wrong = 0

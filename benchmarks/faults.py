@@ -23,8 +23,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from autoresearch.agent.syntax.constants import read_constants, write_constants
-from autoresearch.agent.tuner.structural import MENU
+from autoresearch.agent.structural import MENU
+from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.core.trainfile.constants import write_constants
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from model_server import TOKENS_IN, TOKENS_OUT, Act, ModelServer, reply
@@ -89,7 +90,7 @@ class Model:
             edited = edit.apply(now) if wanted else None
             if edited is not None:
                 now, category, wanted = edited, edit.category, wanted - 1
-        constants = read_constants(now)
+        constants = constants_of(now)
         name = self._rng.choice([one for one in ("WARMDOWN", "INIT_SCALE", "MUON_LR", "HEAD_LR") if one in constants])
         return write_constants(now, {name: round(self._rng.uniform(0.01, 0.9), 6)}), category
 

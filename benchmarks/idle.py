@@ -23,7 +23,7 @@ from autoresearch.core.events import Observer
 from autoresearch.core.fleet.local import LocalExecutor, LocalHandle
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.proposal import History, Proposal, Researcher
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.trainfile.constants import read_constants, write_constants
@@ -60,7 +60,7 @@ class Workspace(Arena):
         pass
 
 
-class SlowModel:
+class SlowModel(Researcher):
     """One constant at a time, after a long thought."""
 
     name = "slow"

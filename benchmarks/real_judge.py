@@ -30,7 +30,7 @@ from autoresearch.core.events import Decided, Event
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.proposal import History, Proposal, Researcher
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
@@ -68,7 +68,7 @@ AB = (
 SCRIPTS = {"aa": AA, "ab": AB}
 
 
-class Scripted:
+class Scripted(Researcher):
     """Proposes the edits of a list, one an experiment, each on top of the incumbent."""
 
     name = "scripted"

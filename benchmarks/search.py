@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.syntax.constant_priors import footprint, repair
+from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
 from autoresearch.agent.tuner.numeric import parzen_draws
-from autoresearch.agent.tuner.observations import numbers, observe
+from autoresearch.agent.tuner.observations import observe
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.agent.tuner.space import Number, footprint, repair, search_space
+from autoresearch.agent.tuner.space import search_space
 from autoresearch.core.proposal import Attempt, History, Proposal
+from autoresearch.core.trainfile.constants import write_constants
 
 SOURCE = '''"""A simulated train file."""
 
@@ -64,7 +66,7 @@ class Landscape:
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self._start = numbers(read_constants(SOURCE))
+        self._start = numbers_of(SOURCE)
         self._names = list(self._start)
         n = len(self._names)
         self._optimum = rng.normal(0.0, 0.8, n)
@@ -80,7 +82,7 @@ class Landscape:
 
     def score(self, source: str) -> float | None:
         """Bits per byte without noise; None when the file crashes."""
-        values = numbers(read_constants(source))
+        values = numbers_of(source)
         if values["MUON_LR"] > 0.16 or footprint(values) > 2.5 * footprint(self._start):
             return None
         point = np.array([_distance(name, values[name], self._start[name]) for name in self._names])
@@ -175,7 +177,7 @@ def plain_tpe(history: History) -> Proposal:
 
 def _space(history: History) -> tuple[Any, ...]:
     start = history.attempts[0].source if history.attempts else history.incumbent.source
-    return search_space(read_constants(history.incumbent.source), read_constants(start), history.vocabularies)
+    return search_space(constants_of(history.incumbent.source), constants_of(start), history.vocabularies)
 
 
 def _size(history: History) -> int:
@@ -183,9 +185,8 @@ def _size(history: History) -> int:
 
 
 def _with(history: History, point: np.ndarray) -> Proposal:
-    constants = read_constants(history.incumbent.source)
     values = {d.name: d.value(float(u)) for d, u in zip(_space(history), point, strict=True)}
-    source = write_constants(history.incumbent.source, repair({**numbers(constants), **values}))
+    source = write_constants(history.incumbent.source, repair({**numbers_of(history.incumbent.source), **values}))
     return Proposal(source=source, hypothesis="", category="optimizer")
 
 

@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch import backends
-from autoresearch.agent.syntax.constants import read_constants
-from autoresearch.agent.tuner.observations import numbers
+from autoresearch.agent.syntax.constants import numbers_of
 from autoresearch.core.config import data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
@@ -105,7 +104,7 @@ class Trials:
         if self._prepared is None:
             self._prepared = prepare(OPTIONS, data_dir(), lambda line: print(f"  {line}", file=sys.stderr))
         result = trial(source, self._prepared, seed)
-        start, now = (numbers(read_constants(text)) for text in (self.start, source))
+        start, now = (numbers_of(text) for text in (self.start, source))
         changed = {name: value for name, value in now.items() if value != start[name]}
         return {**result, "constants": changed}
 

@@ -14,13 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.judge.options import UNRECORDED, JudgeOptions
+from autoresearch.core.trainfile.constants import ConstantValue
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-Constant = bool | int | float | str
 
 
 class DataPreset(BaseModel):
@@ -55,7 +54,7 @@ class Preset(BaseModel):
     """Longest time from the child's start to its first batch."""
     score_rows: int
     """Rows per scoring batch."""
-    constants: Mapping[str, Constant]
+    constants: Mapping[str, ConstantValue]
     """Values written into the train file's constants block at a run's start."""
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
+
+from autoresearch.core.errors import ProposalError
 
 CATEGORIES = (
     "attention",
@@ -189,21 +192,65 @@ class History:
         return len(self.attempts) + len(self.in_flight) + self.thinking
 
 
-class Researcher(Protocol):
-    """Proposes the next edit.
+@dataclass(frozen=True)
+class CallPreview:
+    """The next call to a language model, before it is made. Dollars are None where they are not known."""
 
-    Two attributes are optional. `thinks_ahead` (False without it) says that proposals take so long that they are best
-    made while trials run: then `propose` is called in threads of its own, as many at once as there are devices, and
-    with what is in flight in the history. `cancel()` is called from another thread when nobody waits for a proposal any
-    more; a researcher that started processes ends them.
-    """
+    model: str
+    messages: list[Mapping[str, str]]
+    """Each with "role" and "content"."""
+    tokens: int
+    """Length of the messages, estimated."""
+    most_usd: float | None
+    """Dollars with the longest reply that is allowed."""
+    usual_usd: float | None
+    """Mean dollars of the run's calls to this model."""
+
+
+class FailedProposalError(ProposalError):
+    """No proposal was made, but calls to a model were paid for."""
+
+    def __init__(self, message: str, *, cost: Cost | None = None, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.cost = cost or Cost()
+
+
+def paid_for(error: ProposalError) -> Cost:
+    """Return the cost of a proposal that was not made."""
+    return error.cost if isinstance(error, FailedProposalError) else Cost()
+
+
+class Researcher(ABC):
+    """Proposes the next edit. Subclasses give a name and `propose`; the defaults below suit a fast researcher."""
 
     name: str
+    """Name in the ledger and in messages."""
+    thinks_ahead: bool = False
+    """True when a proposal takes so long that it is best made while trials run.
 
+    Then `propose` is called in threads of its own, as many at once as there are devices, and the history holds the
+    experiments in flight. False: it is called in the loop's thread when a device is idle and all results are known.
+    """
+
+    @abstractmethod
     def propose(self, history: History) -> Proposal:
-        """The next edit of `history.incumbent.source`.
+        """Propose the next edit of `history.incumbent.source`.
 
         Must be deterministic given `history` where it needs no model, so that a resumed run goes on as it would have.
-        Raises `ProposalError` when it has nothing to propose.
+        Raises `ProposalError` when there is nothing to propose, `FailedProposalError` when that had a price.
         """
-        ...
+
+    def cancel(self) -> bool:
+        """End proposals in the making, from another thread: nobody waits for them any more.
+
+        Returns True when that takes a moment and is worth waiting for; the default ends nothing.
+        """
+        return False
+
+    def next(self, history: History) -> Researcher:
+        """Return the researcher that would make the next proposal: by default this one."""
+        return self
+
+    def preview(self, history: History) -> CallPreview | None:
+        """Describe the call to a model that the next proposal needs; None, the default, when it needs none."""
+        return None

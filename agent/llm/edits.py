@@ -1,8 +1,9 @@
-"""From a model's reply to an edited train file: all of it or nothing.
+"""Apply a model's reply to the train file: all of it or nothing.
 
-Two formats. SEARCH/REPLACE blocks, each found in the file by a ladder: exactly, else without trailing whitespace, else
-moved by one uniform indentation. A rung counts only if it fits in exactly one place. Or the whole file in one fence.
-Everything doubtful is refused, with words that help whoever wrote the reply to do better.
+A reply has one of two formats. SEARCH/REPLACE blocks are each found in the file exactly, else without trailing
+whitespace, else moved by one uniform indentation; each of these rungs counts only if it fits in exactly one place. Or
+the reply holds the whole file in one fence. Everything doubtful is refused, with a message that helps the model to do
+better.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from functools import lru_cache
 from typing import Literal
 
 from autoresearch.agent.llm.replies import (
-    Block,
     EditError,
+    SearchReplace,
     check_complete,
     check_file,
     has_blocks,
@@ -25,15 +26,16 @@ from autoresearch.agent.llm.replies import (
     read_whole,
     without_thoughts,
 )
-from autoresearch.agent.syntax.constants import split_source
-from autoresearch.agent.syntax.source_keys import tree_key
-from autoresearch.agent.syntax.trees import statements
+from autoresearch.core.trainfile.constants import split_source
+from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.trainfile.trees import statements
 
 Format = Literal["blocks", "whole"]
 Rung = Literal["exact", "trailing whitespace", "indentation", "whole file"]
 MAX_BYTES = 256 * 1024
 """The contract's limit on a train file."""
 _NEAREST = 3
+"""Least number of lines that are shown where a SEARCH was not found."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class Edited:
     source: str
     format: Format
     rungs: tuple[Rung, ...]
+    """The rung on which each block was found."""
 
 
 def apply_reply(reply: str, source: str, *, tried: Collection[str] = (), whole: bool = True) -> Edited:
-    """The train file that the reply asks for.
+    """Make the train file that a reply asks for. Raises `EditError` when it cannot be made or used.
 
-    `tried` holds `tree_key`s that are refused; `whole` allows a whole file where there are no blocks.
-    Raises `EditError`.
+    `tried` holds fingerprints of programs that are refused; `whole` allows a whole file where there are no blocks.
     """
     text = without_thoughts(reply.replace("\r\n", "\n").replace("\r", "\n"))
     if has_blocks(text):
@@ -64,7 +66,7 @@ def apply_reply(reply: str, source: str, *, tried: Collection[str] = (), whole: 
 
 
 def check_source(new: str, old: str, tried: Collection[str] = ()) -> None:
-    """Refuse what is no train file, changes nothing, or was tried. Raises `EditError`."""
+    """Raise `EditError` when an edited file is no train file, changes nothing, or was tried."""
     if len(new.encode("utf-8", errors="surrogatepass")) > MAX_BYTES:
         raise EditError("too large", f"The edited file has more than {MAX_BYTES // 1024} KB.")
     if statements(new) is None:
@@ -74,15 +76,15 @@ def check_source(new: str, old: str, tried: Collection[str] = ()) -> None:
         raise EditError("contract", f"The edited file lacks {', '.join(missing)} at its top level; keep them.")
     if split_source(old) is not None and split_source(new) is None:
         raise EditError("contract", "The constants block and the two comment lines around it must stay.")
-    key = tree_key(new)
-    if key == tree_key(old):
+    key = fingerprint(new)
+    if key == fingerprint(old):
         raise EditError("no-op", "The edit changes nothing that runs: comments and layout do not count.")
     if key in tried:
         raise EditError("tried", "This very program was tried before in this run. Propose another change.")
 
 
 def _flaw(source: str) -> str:
-    """Where it is no Python, and why."""
+    """The line where a source is no Python, and the reason."""
     try:
         ast.parse(source)
     except SyntaxError as error:
@@ -93,27 +95,26 @@ def _flaw(source: str) -> str:
 
 
 def _offered(source: str) -> set[str]:
-    """Which of the contract's names a module offers."""
+    """The contract's names that a module defines."""
     names = {name for statement in statements(source) or () for name in _names(statement)}
     return names & {"build", "train", "logits", "VOCAB_SIZE"}
 
 
 @lru_cache(maxsize=4096)
 def _names(statement: str) -> frozenset[str]:
-    """What a top-level statement defines."""
+    """The names that a top-level statement defines."""
     names: set[str] = set()
     for node in ast.parse(statement).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(node.name)
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        names |= {target.id for target in targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
     return frozenset(names)
 
 
-def apply_blocks(blocks: Sequence[Block], source: str) -> tuple[str, tuple[Rung, ...]]:
-    """All blocks, each matched against the file as it was. Raises `EditError`."""
+def apply_blocks(blocks: Sequence[SearchReplace], source: str) -> tuple[str, tuple[Rung, ...]]:
+    """Apply blocks, each matched against the file as it was. Raises `EditError`."""
     lines = source.split("\n")
     found: list[tuple[int, int, Sequence[str]]] = []
     rungs: list[Rung] = []
@@ -134,8 +135,8 @@ def apply_blocks(blocks: Sequence[Block], source: str) -> tuple[str, tuple[Rung,
     return "\n".join(lines), tuple(rungs)
 
 
-def _locate(block: Block, lines: Sequence[str], number: int) -> tuple[int, Rung, Sequence[str]]:
-    """Where the block fits, on which rung, and what comes there."""
+def _locate(block: SearchReplace, lines: Sequence[str], number: int) -> tuple[int, Rung, Sequence[str]]:
+    """The line where the block fits, the rung on which it does, and the lines to put there."""
     search = block.search
     rungs: tuple[tuple[Rung, Callable[[Sequence[str]], str | None]], ...] = (
         ("exact", lambda there: "" if tuple(there) == search else None),
@@ -167,7 +168,7 @@ def _indent(line: str) -> str:
 
 
 def _shift(search: Sequence[str], there: Sequence[str]) -> str | None:
-    """How far off the search's indentation is: "+" and what it lacks on every line, or "-" and what it has too much.
+    """The difference in indentation: "+" and the text that every searched line lacks, or "-" and the text to take off.
 
     None if it is not the same on every line, or if more than indentation differs.
     """
@@ -184,7 +185,7 @@ def _shift(search: Sequence[str], there: Sequence[str]) -> str | None:
     return shifts.pop() if len(shifts) == 1 else None
 
 
-def _shifted(block: Block, shift: str, number: int) -> list[str]:
+def _shifted(block: SearchReplace, shift: str, number: int) -> list[str]:
     """The replacement moved as the search was. Refused where the two do not start from the same indentation."""
     lines = _stripped(block.replace)
     filled = [line for line in lines if line]
@@ -202,7 +203,7 @@ def _shifted(block: Block, shift: str, number: int) -> list[str]:
 
 
 def _nearest(search: Sequence[str], lines: Sequence[str], number: int) -> str:
-    """Which lines of the file look most like those that were not found."""
+    """A message with the lines of the file that look most like those that were not found."""
     wanted, size = "\n".join(search), len(search)
     first = next(line.strip() for line in search if line.strip())
 

@@ -1,4 +1,4 @@
-"""A proposal made without a model, where a model's replies could not be used or broke the quotas."""
+"""A proposal made without a model, where its replies could not be used or broke the quotas."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ import numpy as np
 
 from autoresearch.agent.llm.quotas import Demand
 from autoresearch.agent.llm.taxonomy import Change, classify
-from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.structural import MENU
+from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 _COMBINATIONS = 8
-"""Piles of edits of the menu that are looked at."""
+"""Number of combinations of the menu's edits that are looked at."""
 _TOGETHER = 6
-"""Edits in a pile."""
+"""Number of edits in a combination."""
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """A proposal and what it really is."""
+    """A proposal and its kind of change."""
 
     proposal: Proposal
     change: Change
 
 
 def stand_in(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
-    """From the tuner where a number will do, else from the menu of structural edits, several together if need be.
+    """Propose by the tuner where a number suffices, else from the menu of structural edits, several together if needed.
 
-    Where nothing meets the demand, the category is given up first, then the boldness: a run goes on rather than ends.
+    Where nothing meets the demand, the closed categories are allowed first, then smaller changes: a proposal that
+    breaks a quota is better than the end of the run. None when the tuner has nothing left either.
     """
     found = _meeting(history, demand, tried)
     if found is None and demand.closed:
@@ -49,8 +52,6 @@ def _meeting(history: History, demand: Demand, tried: frozenset[str]) -> StandIn
 
 
 def _from_tuner(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
-    from autoresearch.agent.tuner.researcher import Tuner
-
     try:
         proposal = Tuner().propose(history)
     except ProposalError:
@@ -70,12 +71,10 @@ def _from_menu(history: History, demand: Demand, tried: frozenset[str]) -> Stand
 
 
 def _edits(source: str, rng: np.random.Generator, most: int) -> Iterator[tuple[str, str, str]]:
-    """Source, hypothesis, category of edits of the menu in random order.
+    """Source, hypothesis and category of edits of the menu in random order.
 
-    With `most` above 1 they pile up, one of each category, until there are so many.
+    With `most` above 1 they are combined, one of each category, until there are that many.
     """
-    from autoresearch.agent.tuner.structural import MENU
-
     now, words = source, ""
     categories: list[str] = []
     for edit in (MENU[i] for i in rng.permutation(len(MENU))):
@@ -93,7 +92,7 @@ def _edits(source: str, rng: np.random.Generator, most: int) -> Iterator[tuple[s
 
 
 def _checked(history: History, proposal: Proposal, demand: Demand, tried: frozenset[str]) -> StandIn | None:
-    if tree_key(proposal.source) in tried:
+    if fingerprint(proposal.source) in tried:
         return None
     change = classify(history.incumbent.source, proposal.source, proposal.category)
     return None if demand.breach(change) else StandIn(proposal, change)

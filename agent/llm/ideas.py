@@ -1,4 +1,4 @@
-"""The idea bank: public findings as data, with where they come from and how far to believe them."""
+"""The idea bank: public findings as data, with their sources and how far to believe them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Verdict = Literal["helps", "hurts", "neutral", "mixed"]
 Confidence = Literal["low", "medium", "high"]
 BANK = Path(__file__).parent / "ideas.toml"
 USER_FILE = "ideas.toml"
-"""In the workspace: a person's own ideas, in the same form."""
+"""File in the workspace with a person's own ideas, in the same form."""
 
 
 class Idea(BaseModel):
-    """One finding."""
+    """One public finding about a change of a train file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     change: str
@@ -34,7 +34,7 @@ class Idea(BaseModel):
     category: str
     verdict: Verdict
     delta: float | None = None
-    """Change of val_bpb on that platform; negative is better. None where no number is known."""
+    """Change of val_bpb on that platform in bpb; negative is better. None where no number is known."""
     source: str
     confidence: Confidence
 
@@ -52,7 +52,7 @@ class Idea(BaseModel):
 
 
 def load_ideas(workspace: Path | None = None) -> tuple[Idea, ...]:
-    """The bank, then the person's own file where the workspace has one. Raises `UsageError` when it is malformed."""
+    """Read the person's own file where the workspace has one, then the bank. Raises `UsageError` when malformed."""
     ideas = _read(BANK)
     own = workspace / USER_FILE if workspace is not None else None
     return ideas if own is None or not own.is_file() else (*_read(own), *ideas)
@@ -76,14 +76,14 @@ def _read(path: Path) -> tuple[Idea, ...]:
 
 
 def platform_of(history: History) -> Platform:
-    """Which findings were made on something like this device."""
+    """Name the platform whose findings come closest to this run's device."""
     if history.backend == "mlx":
         return "apple"
     return "h100" if history.backend == "cuda" and history.preset == "h100" else "any"
 
 
 def nearest_ideas(ideas: Sequence[Idea], history: History, closed: Sequence[str], count: int = 8) -> list[Idea]:
-    """Those of the same platform first, then by what they are said to gain; categories that rest are left out.
+    """Choose ideas: those of the same platform first, then by their reported gain; closed categories are left out.
 
     Categories that were tried less come first among equals, so that the list changes as the run goes on.
     """

@@ -1,4 +1,4 @@
-"""What a run has taught: a card for every experiment, a score for every prediction, and a digest now and then."""
+"""The memory of a run for a model: a card for every experiment, a score of its predictions, and a digest."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from pathlib import Path
 from autoresearch.core.proposal import Attempt, InFlight
 
 DIGEST_EVERY = 10
-"""Decided experiments between two digests."""
+"""Number of decided experiments between two digests."""
 _DIFF_LINES = 40
+"""Number of lines after which a diff is cut."""
 _HEADER = re.compile(r"<!-- after experiment (\d+)[^>]*-->\n?")
 
 
 @dataclass(frozen=True)
 class Card:
-    """One experiment."""
+    """One experiment in a few words."""
 
     line: str
-    """What was tried and what came of it, in one line."""
+    """The change and its result, in one line."""
     diff: str
-    """What it changed, as a unified diff; empty for the baseline."""
+    """The change as a unified diff; empty for the baseline."""
 
 
 def verdict(attempt: Attempt) -> str:
-    """What an experiment says about its idea: a bug says nothing."""
+    """Say what an experiment means for its idea; a bug means nothing for it."""
     if attempt.status == "keep":
         return "kept"
     if attempt.status == "discard":
@@ -36,7 +37,7 @@ def verdict(attempt: Attempt) -> str:
 
 
 def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
-    """The card of one experiment; `sources` holds the train files by experiment, none where no diff is wanted."""
+    """Make the card of one experiment; `sources` holds the train files by experiment, none where no diff is wanted."""
     if attempt.experiment == 0:
         return Card(f"#0 baseline: {_number(attempt.val_bpb)} bpb", "")
     delta = f"{attempt.delta:+.4f}" if attempt.delta is not None else "no score"
@@ -46,7 +47,7 @@ def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
 
 
 def card_in_flight(flight: InFlight, sources: Mapping[int, str]) -> Card:
-    """The card of one that is not decided yet."""
+    """Make the card of an experiment that is not decided yet."""
     expected = f" {flight.predicted_delta:+.4f} is expected." if flight.predicted_delta is not None else ""
     return Card(f"{_title(flight)}{expected} {_words(flight)}", _diff(flight, sources))
 
@@ -67,7 +68,7 @@ def _diff(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:
 
 
 def diff_of(before: str, after: str, lines: int = _DIFF_LINES) -> str:
-    """A short unified diff, without its two first lines."""
+    """Make a short unified diff, without its two first lines."""
     diff = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm=""))[2:]
     more = f"\n... and {len(diff) - lines} lines more" if len(diff) > lines else ""
     return "\n".join(diff[:lines]) + more
@@ -79,11 +80,11 @@ def _number(value: float | None) -> str:
 
 @dataclass(frozen=True)
 class PredictionScore:
-    """How good the predictions were, over experiments that had both a prediction and a score."""
+    """Accuracy of the predictions, over experiments that have both a prediction and a score."""
 
     count: int
     right_sign: float
-    """Share whose sign was right."""
+    """Share of predictions with the right sign, 0..1."""
     mean_error: float
     """Mean absolute difference between predicted and measured change, in bpb."""
     bias: float
@@ -98,7 +99,7 @@ class PredictionScore:
 
 
 def score_predictions(attempts: Sequence[Attempt]) -> PredictionScore | None:
-    """None while there is nothing to score."""
+    """Score the predictions of a run; None while there are none to score."""
     pairs = [
         (one.predicted_delta, one.delta)
         for one in attempts
@@ -113,23 +114,23 @@ def score_predictions(attempts: Sequence[Attempt]) -> PredictionScore | None:
 
 
 class Digest:
-    """A page of what was learned, kept in the run's folder, where a person may edit it."""
+    """A page of lessons, kept in the run's folder, where a person may edit it."""
 
     def __init__(self, path: Path | None = None) -> None:
         """`path` is the page; None keeps it in memory."""
         self._path, self._text = path, ""
 
     def read(self) -> str:
-        """The page as it is now, its first line left out; empty when there is none."""
+        """Read the page as it is now, without its first line; empty when there is none."""
         return _HEADER.sub("", self._page(), count=1).strip()
 
     def due(self, attempts: Sequence[Attempt]) -> bool:
-        """Whether ten experiments were decided since it was written."""
+        """Tell whether DIGEST_EVERY experiments were decided since the page was written."""
         decided = attempts[-1].experiment if attempts else 0
         return decided - self._after() >= DIGEST_EVERY
 
     def write(self, text: str, attempts: Sequence[Attempt]) -> None:
-        """Replace the page."""
+        """Replace the page, and note the last of these attempts in its first line."""
         number = attempts[-1].experiment
         page = f"<!-- after experiment {number}; edit freely, it is read before every proposal -->\n{text.strip()}\n"
         if self._path is None:

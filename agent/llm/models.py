@@ -1,4 +1,4 @@
-"""Several language models: which to ask for a proposal, and in which order to fall back."""
+"""The language models of a run: which one to ask first, retries, and the order of fallbacks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from autoresearch.agent.llm.spending import OverBudgetError, Spending
 from autoresearch.core.proposal import Attempt, Cost
 
 MAX_TRIES = 4
-"""Of one call to one model, before the next model is asked."""
+"""Number of tries of one call to one model, before the next model is asked."""
 
 
 class Models:
-    """The models of a run, with retries, fallbacks and the account of what they cost."""
+    """The models of a run, with retries and the account of their cost."""
 
     def __init__(
         self,
@@ -35,10 +35,10 @@ class Models:
         self._broken: dict[str, str] = {}
 
     def order(self, attempts: Sequence[Attempt], seed: int) -> list[str]:
-        """The model to ask first, then the others. Draws from what each has earned, per dollar.
+        """Order the models by a random draw of what each earns per dollar, the one to ask first in front.
 
-        A keep is a win; a draw from Beta(1 + wins, 3 + losses) is divided by the model's mean dollars per call plus the
-        mean of all models, so price counts, but never more than a factor of two against the average.
+        A keep is a win. A draw from Beta(1 + wins, 3 + losses) is divided by the model's mean dollars per call plus the
+        mean of all models, so price counts, but a cheap model gains at most a factor of two over the average.
         """
         rng = random.Random(f"{seed} {len(attempts)}")
         known = [usd for name in self.names if (usd := self.spending.usd_per_call(name)) is not None]
@@ -53,12 +53,12 @@ class Models:
         return sorted(self.names, key=lambda name: (name in self._broken, -worth[name]))
 
     def context_tokens(self, model: str) -> int:
-        """Tokens that a prompt may have, room for the reply left."""
+        """Return the number of tokens that a prompt may have; room for the reply is left."""
         whole = self.provider.context_tokens(model)
         return max(1024, whole - min(self.max_output_tokens, whole // 3))
 
     def most_usd(self, model: str, messages: Sequence[Message]) -> float | None:
-        """The most that a call can cost; None where the price is not known."""
+        """Return the most dollars that a call can cost; None where the price is not known."""
         price = self.provider.price(model)
         return None if price is None else price.of(tokens_in(messages), self._longest_reply(model))
 
@@ -66,9 +66,9 @@ class Models:
         return min(self.max_output_tokens, self.provider.context_tokens(model) // 3)
 
     def ask(self, model: str, messages: Sequence[Message]) -> Reply:
-        """One model's reply, with retries where they may help; its cost has all that was billed.
+        """Get one model's reply, with retries where they may help. Its cost includes the failed tries.
 
-        Raises `CallError` or `OverBudgetError`, with what was billed until then as their `cost`.
+        Raises `CallError` or `OverBudgetError`; their `cost` is the bill until then.
         """
         tries = 0
         paid: list[Cost] = []
@@ -87,7 +87,7 @@ class Models:
                     self._broken[model] = error.kind
                 if not error.passing or tries == MAX_TRIES:
                     raise
-                # Half of it at random, so that several runs do not come back at the same moment.
+                # Half of the pause is random, so that several runs do not come back at the same moment.
                 pause = self._backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.0)
                 self._sleep(max(pause, error.wait_seconds or 0.0))
 
@@ -107,7 +107,7 @@ class Models:
 
 
 def total(costs: Sequence[Cost]) -> Cost:
-    """The sum. Its dollars are unknown when any of them are."""
+    """Add costs. The sum's dollars are unknown when any of them are."""
     usd: float | None = 0.0
     for cost in costs:
         usd = None if usd is None or cost.usd is None else usd + cost.usd

@@ -1,4 +1,4 @@
-"""Kinds of steps: improve, debug, combine, ablate, simplify, a bold rewrite, and its follow-ups."""
+"""The tasks a model may be given: improve, debug, combine, ablate, simplify, a bold rewrite, its follow-ups."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from autoresearch.core.proposal import Attempt, History, InFlight
 
 Operator = Literal["improve", "debug", "combine", "ablate", "simplify", "bold", "follow_up"]
 MAX_REPAIRS = 3
-"""Of one crash."""
+"""Number of attempts to repair one crash."""
 REPAIR_SHARE = 0.2
-"""Of the experiments so far may have been repairs, and MAX_REPAIRS more: crashes do not take a night."""
+"""Share of all experiments that repairs may take, MAX_REPAIRS more at first, so that crashes do not fill a night."""
 FOLLOW_UPS = 2
-"""Tuning steps that a bold change gets before it is dropped."""
+"""Number of tuning steps that a bold change gets before it is dropped."""
 _SHARES = {"combine": 0.12, "ablate": 0.08, "simplify": 0.1}
+"""Share of the free turns that each task gets; the rest goes to improve."""
 _REMEMBERED = 6
-"""A bold change that is further back gets no follow-up any more."""
+"""Number of latest proposals among which a bold change still gets its follow-ups."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of the next proposal."""
+    """The task of the next proposal."""
 
     operator: Operator
     base: Attempt
-    """Whose source is edited."""
+    """The attempt whose source is edited."""
     material: tuple[Attempt, ...]
-    """Experiments that it is about."""
+    """Experiments that the task is about."""
     demand: Demand
 
 
 def choose_task(history: History) -> Task:
-    """The same for the same history."""
+    """Choose the next task. The same history always gives the same one."""
     attempts = history.attempts
     demand = next_demand(attempts, history.in_flight)
     broken = _to_repair(history)
@@ -49,7 +50,7 @@ def choose_task(history: History) -> Task:
 
 
 def _drawn(history: History, demand: Demand) -> Task:
-    """One of those that need no occasion."""
+    """A task that needs no occasion, drawn by its share."""
     material = {
         "combine": _pair(history),
         "ablate": tuple(one for one in history.attempts if one.status == "keep" and one.experiment)[:-1][-3:],
@@ -100,10 +101,10 @@ def _to_follow_up(history: History) -> Attempt | None:
 
 
 def _pair(history: History) -> tuple[Attempt, ...]:
-    """What may be worth more together: keeps of different branches, else two near-misses of different categories.
+    """Two changes that may be worth more together: keeps of different branches, else near-misses of two categories.
 
-    A keep that the incumbent does not descend from was thrown out by one that came from an older file. The loop itself
-    puts such edits together where their lines allow it; here are those where it takes thought.
+    A keep that is no ancestor of the incumbent was replaced by one that came from an older file. The loop itself joins
+    such edits where they touch different lines; the pairs here take thought.
     """
     line, again = _line(history), {one.parameters.get("rebased") for one in history.attempts}
     keeps = [one for one in history.attempts if one.status == "keep" and one.experiment]
@@ -123,7 +124,7 @@ def _pair(history: History) -> tuple[Attempt, ...]:
 
 
 def _line(history: History) -> set[int]:
-    """The incumbent and what it descends from, by number."""
+    """Numbers of the incumbent and its ancestors."""
     parents = {one.experiment: one.parent for one in history.attempts}
     line, at = {0}, history.incumbent.experiment
     while at not in line:

@@ -1,4 +1,7 @@
-"""From a history to messages for a language model, within its context: the oldest detail goes first, rules never."""
+"""The messages for a language model, made from a history within its context.
+
+Where not everything fits, the oldest details are dropped first, the rules never.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +11,45 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from autoresearch.agent.findings import where
+from autoresearch.agent.findings import described_origin
 from autoresearch.agent.llm.edits import Format
 from autoresearch.agent.llm.ideas import Idea, nearest_ideas
 from autoresearch.agent.llm.memory import Card, card_in_flight, card_of, diff_of, score_predictions
 from autoresearch.agent.llm.operators import Task
 from autoresearch.agent.llm.providers import Message, tokens_in
-from autoresearch.agent.tuner.effects import Known, surface
+from autoresearch.agent.tuner.effects import ConstantEffect, constant_effects
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import CATEGORIES, Attempt, History
 
 FOLDER = Path(__file__).parent / "prompts"
-_DIFFS = 6
-"""Of the latest cards, so many are shown with what they changed."""
-_CARDS = 60
-_IDEAS = 8
-_SURFACE = 8
-_FINDINGS = 8
 _FINDING_DIFFS = 3
-"""Of the findings that were not tried here, so many are shown with what they changed."""
+"""Number of untried findings that are shown with their diffs."""
 
 
 @dataclass(frozen=True)
 class Detail:
-    """How much is told beside the rules, the file and the task."""
+    """The amount of detail beside the rules, the file and the task, as numbers of entries."""
 
-    cards: int = _CARDS
-    diffs: int = _DIFFS
-    ideas: int = _IDEAS
-    surface: int = _SURFACE
-    findings: int = _FINDINGS
+    cards: int = 60
+    """Latest experiments, one line each."""
+    diffs: int = 6
+    """Latest of these cards that are shown with their diffs."""
+    ideas: int = 8
+    effects: int = 8
+    """Constants whose effects are told."""
+    findings: int = 8
     digest: bool = True
 
     def less(self) -> Detail | None:
-        """One step shorter: first go diffs, then old cards, ideas, what constants do, findings, digest, the rest."""
+        """Take one step less: diffs go first, then old cards, ideas, effects, findings, the digest, the last cards."""
         if self.diffs:
             return replace(self, diffs=self.diffs - 1)
         if self.cards > 5:
             return replace(self, cards=max(5, self.cards * 3 // 4))
         if self.ideas:
             return replace(self, ideas=self.ideas // 2)
-        if self.surface:
-            return replace(self, surface=self.surface // 2)
+        if self.effects:
+            return replace(self, effects=self.effects // 2)
         if self.findings:
             return replace(self, findings=self.findings // 2)
         if self.digest:
@@ -73,7 +73,7 @@ def _template(name: str) -> Any:
 
 
 def fill(name: str, **values: object) -> str:
-    """One of the prompts, filled in."""
+    """Fill in one of the prompts."""
     return str(_template(name).render(**values)).strip()
 
 
@@ -86,12 +86,12 @@ def build_messages(
     digest: str = "",
     ideas: Sequence[Idea] = (),
 ) -> list[Message]:
-    """System and user message of at most `limit` tokens. Raises `ProposalError` when the rules alone are longer."""
+    """Make a system and a user message of at most `limit` tokens. Raises `ProposalError` when the rules are longer."""
     detail: Detail | None = Detail()
     system = {"role": "system", "content": system_text(history, form)}
-    known = surface(history)
+    effects = constant_effects(history)
     while detail is not None:
-        user = {"role": "user", "content": task_text(history, task, detail, digest, ideas, known)}
+        user = {"role": "user", "content": task_text(history, task, detail, digest, ideas, effects)}
         if tokens_in([system, user]) <= limit:
             return [system, user]
         detail = detail.less()
@@ -102,7 +102,7 @@ def build_messages(
 
 
 def system_text(history: History, form: Format) -> str:
-    """The rules."""
+    """Write the rules: program.md, the contract and the format of an answer."""
     return fill(
         "system",
         budget=_seconds(history.budget_seconds),
@@ -119,11 +119,11 @@ def task_text(
     detail: Detail,
     digest: str,
     ideas: Sequence[Idea],
-    known: Sequence[Known] | None = None,
+    effects: Sequence[ConstantEffect] | None = None,
 ) -> str:
-    """Where the run stands, and what is asked; `known` is the surface, where it was fitted already."""
-    if known is None:
-        known = surface(history) if detail.surface else ()
+    """Write the state of the run and the task; `effects` are given where they were fitted already."""
+    if effects is None:
+        effects = constant_effects(history) if detail.effects else ()
     cards = cards_of(history.attempts, detail.diffs)
     shown = cards[max(0, len(cards) - detail.cards) :] if detail.cards else []
     best, predictions = history.incumbent, score_predictions(history.attempts)
@@ -139,12 +139,12 @@ def task_text(
         profile=_profile(best.metrics),
         curve=best.metrics.get("loss_curve") or "",
         time=(best.metrics.get("profile") or "") if detail.digest else "",
-        surface=[str(one) for one in known[: detail.surface]],
+        effects=[str(one) for one in effects[: detail.effects]],
         predictions=str(predictions) if predictions else "",
         digest=digest if detail.digest else "",
         cards=shown,
         forgotten=len(cards) - len(shown),
-        flying=_in_flight(history, detail),
+        in_flight=_in_flight(history, detail),
         ideas=[str(idea) for idea in near],
         findings=_findings(history, detail),
         source="```python\n" + task.base.source.rstrip("\n") + "\n```",
@@ -154,21 +154,21 @@ def task_text(
 
 
 def cards_of(attempts: Sequence[Attempt], diffs: int = 0) -> list[Card]:
-    """Of every experiment, the oldest first; the latest with what they changed."""
+    """Make the cards of all experiments, the oldest first; the latest `diffs` of them have their diffs."""
     sources = {attempt.experiment: attempt.source for attempt in attempts} if diffs else {}
     first = len(attempts) - diffs
     return [card_of(attempt, sources if at >= first else {}) for at, attempt in enumerate(attempts)]
 
 
 def _in_flight(history: History, detail: Detail) -> list[Card]:
-    """Of what waits for a device or runs: short, and always told, so that nobody is asked for the same again."""
+    """Cards of the experiments in flight: always told, so that the same is not proposed again."""
     sources = {attempt.experiment: attempt.source for attempt in history.attempts}
     cards = [card_in_flight(one, sources) for one in history.in_flight]
     return cards if detail.diffs else [replace(card, diff="") for card in cards]
 
 
 def _findings(history: History, detail: Detail) -> list[Card]:
-    """Of what other devices have kept: first what was not tried here, with what it changed while there is room."""
+    """Cards of the findings of other devices: untried ones first, with their diffs while there is room."""
     ordered = sorted(history.findings, key=lambda one: one.outcome != "untried")
     cards = []
     for at, one in enumerate(ordered[: detail.findings]):
@@ -177,7 +177,7 @@ def _findings(history: History, detail: Detail) -> list[Card]:
         told = at < _FINDING_DIFFS and one.outcome == "untried" and detail.diffs > 0
         diff = diff_of(one.before, one.after) if told else ""
         words = " ".join(one.hypothesis.split())[:300]
-        cards.append(Card(f"{where(one.origin)} [{one.category}]: {words} -> {here}{gained}", diff))
+        cards.append(Card(f"{described_origin(one.origin)} [{one.category}]: {words} -> {here}{gained}", diff))
     return cards
 
 
@@ -192,7 +192,7 @@ def _operator_text(history: History, task: Task) -> str:
 
 
 def _profile(metrics: Mapping[str, Any]) -> str:
-    """What is known of the best file's trial; what is not known is left out."""
+    """The known figures of the best file's trial."""
     forms = (
         ("tokens", "{:,.0f} tokens"),
         ("steps", "{:,.0f} steps"),

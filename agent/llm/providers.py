@@ -1,4 +1,4 @@
-"""Language models behind one call, through litellm: any hosted provider, or a server of one's own.
+"""Language models behind one call, through litellm: any hosted provider, or a local server.
 
 Keys are read from the environment by litellm and never appear in what this module raises.
 """
@@ -14,10 +14,11 @@ from typing import Any
 from autoresearch.core.proposal import Cost
 
 Message = Mapping[str, str]
-"""{"role": "system" | "user" | "assistant", "content": ...}."""
+"""A message to a model: {"role": "system" | "user" | "assistant", "content": ...}."""
 DEFAULT_CONTEXT_TOKENS = 32_768
+"""Context assumed of a model that litellm's table does not know, in tokens."""
 CHARACTERS_PER_TOKEN = 3.0
-"""Of code, on the safe side: what is trimmed and reserved by it is rather too much than too little."""
+"""Characters of code in a token, a cautious estimate: prompts are trimmed too much rather than too little."""
 MAX_REPLY_CHARACTERS = 1_500_000
 _KINDS = {
     "RateLimitError": "rate limit",
@@ -43,18 +44,18 @@ class Price:
     usd_out: float
 
     def of(self, tokens_in: int, tokens_out: int) -> float:
-        """Dollars of a call."""
+        """Return the dollars of a call."""
         return tokens_in * self.usd_in + tokens_out * self.usd_out
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered."""
+    """A model's answer."""
 
     text: str
     cost: Cost
     cut: bool
-    """It ended at the limit on output tokens."""
+    """True when it ended at the limit on output tokens."""
 
 
 class CallError(Exception):
@@ -63,20 +64,20 @@ class CallError(Exception):
     def __init__(self, kind: str, message: str, wait_seconds: float | None = None, cost: Cost | None = None) -> None:
         super().__init__(message)
         self.cost = cost
-        """What was billed all the same: an empty reply is a reply. None where no bill came."""
+        """The bill, for instance of an empty reply; None where no bill came."""
         self.kind = kind
         """"rate limit", "timeout", "connection", "server", "key", "model", "context", "empty" or "request"."""
         self.wait_seconds = wait_seconds
-        """How long the server asks to wait."""
+        """Seconds that the server asks to wait; None where it does not say."""
 
     @property
     def passing(self) -> bool:
-        """The same call may work a little later."""
+        """True when the same call may work a little later."""
         return self.kind in ("rate limit", "timeout", "connection", "server", "empty")
 
     @property
     def maybe_billed(self) -> bool:
-        """The model may have written a reply that was lost on the way."""
+        """True when the model may have written a reply that was lost on the way."""
         return self.kind in ("timeout", "connection")
 
 
@@ -95,11 +96,11 @@ class Provider:
         self._prices, self._context = dict(prices or {}), context_tokens
 
     def complete(self, model: str, messages: Sequence[Message], max_tokens: int) -> Reply:
-        """One call, without retries. Raises `CallError`."""
+        """Make one call, without retries. Raises `CallError`."""
         litellm = _litellm()
         more = {"api_base": self._api_base} if self._api_base else {}
         if self._api_base and model.startswith("openai/") and not os.environ.get("OPENAI_API_KEY"):
-            more["api_key"] = "none"  # servers of one's own mostly ask for none, but the client insists on one
+            more["api_key"] = "none"  # a local server mostly asks for no key, but the client insists on one
         try:
             response = litellm.completion(
                 model=model,
@@ -133,7 +134,7 @@ class Provider:
             return None
 
     def price(self, model: str) -> Price | None:
-        """What was said on the command line, else litellm's table; None where neither knows."""
+        """Look up a model's price on the command line, else in litellm's table; None where neither knows."""
         if model in self._prices:
             return self._prices[model]
         info = _model_info(model)
@@ -141,7 +142,7 @@ class Provider:
         return None if usd_in is None or usd_out is None else Price(float(usd_in), float(usd_out))
 
     def missing_keys(self, model: str) -> list[str]:
-        """Names of environment variables that this model's provider needs and that are not set."""
+        """Name the environment variables that this model's provider needs and that are not set."""
         if self._api_base:
             return []
         try:
@@ -150,12 +151,12 @@ class Provider:
             return []  # a provider that litellm's check does not know; the first call will tell
 
     def context_tokens(self, model: str) -> int:
-        """How many tokens a prompt and its reply may have together."""
+        """Return the number of tokens that a prompt and its reply may have together."""
         return self._context or int(_model_info(model).get("max_input_tokens") or DEFAULT_CONTEXT_TOKENS)
 
 
 def tokens_in(messages: Sequence[Message]) -> int:
-    """About how many tokens these messages have; rather too many."""
+    """Estimate the number of tokens of these messages, rather too many than too few."""
     return 16 + int(sum(len(message["content"]) for message in messages) / CHARACTERS_PER_TOKEN)
 
 
@@ -171,7 +172,7 @@ def _litellm() -> Any:
 
 
 def _model_info(model: str) -> Mapping[str, Any]:
-    """litellm's table, without asking a server."""
+    """A model's row in litellm's table, without asking a server."""
     table = _litellm().model_cost
     return dict(table.get(model) or table.get(model.partition("/")[2]) or {})
 
@@ -203,7 +204,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 def without_keys(text: str) -> str:
-    """The text without anything that is, or looks like, a key."""
+    """Replace everything in a text that is, or looks like, a key."""
     for name, value in os.environ.items():
         if len(value) >= 8 and re.search(r"KEY|TOKEN|SECRET|PASSWORD", name):
             text = text.replace(value, "***")

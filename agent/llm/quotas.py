@@ -1,7 +1,7 @@
-"""Quotas against timidity: how much the next proposal must change, and which categories it must leave alone.
+"""Quotas against timid proposals: how much the next one must change, and which categories it must leave alone.
 
-They hold for every ten proposals in a row: at least three structural ones and a bold one besides. They hold whatever a
-model does, for a proposal that breaks them is refused, and in the end made by other means.
+Every ten proposals in a row hold at least three structural ones and a bold one besides. A proposal that breaks a quota
+is refused; when the model keeps breaking it, the proposal is made without the model (`fallback.py`).
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ from autoresearch.agent.llm.taxonomy import KINDS, Change, Kind
 from autoresearch.core.proposal import CATEGORIES, Attempt, InFlight
 
 WINDOW = 10
+"""Number of proposals in a row that the quotas are about."""
 STRUCTURAL, BOLD = 3, 1
-"""At least so many in a window; a bold one counts as structural where there is more than one."""
+"""Least number of structural and of bold proposals in a window; a second bold one counts as structural."""
 IN_A_ROW = 3
-"""The most proposals of one category, one after another."""
+"""Largest number of proposals of one category, one after another."""
 MISSES = 5
-"""The last so many of a category without a keep: it rests."""
+"""Number of proposals of one category without a keep, after which the category rests."""
 REST = 5
-"""For so many proposals."""
+"""Number of proposals for which it rests."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What the next proposal must be."""
+    """Demands on the next proposal."""
 
     least: Kind
+    """The smallest kind of change that is accepted."""
     closed: tuple[str, ...]
+    """Categories that are refused."""
     why: str
-    """In words, for whoever proposes; empty when everything goes."""
+    """The rule for the model to read; empty when everything is accepted."""
 
     def breach(self, change: Change) -> str | None:
-        """What is wrong with a change, or None."""
+        """Describe how a change breaks the demand; None when it does not."""
         if KINDS.index(change.kind) < KINDS.index(self.least):
             found = "only changes numbers" if change.kind == "knob" else "is a small structural change"
             return f"This edit {found} ({', '.join(change.names) or 'numbers in functions'}), but {self.why}"
@@ -47,12 +50,12 @@ Proposed = TypeVar("Proposed", Attempt, InFlight)
 
 
 def counted(proposals: Sequence[Proposed]) -> list[Proposed]:
-    """The proposals that the quotas are about: a language model's and what stood in for it, repairs left out."""
+    """Select the proposals that count: a language model's and those made in its place, repairs left out."""
     return [one for one in proposals if "kind" in one.parameters and one.parameters.get("operator") != "debug"]
 
 
 def next_demand(attempts: Sequence[Attempt], in_flight: Sequence[InFlight] = ()) -> Demand:
-    """From the run so far; what is in flight counts as proposed, and as neither kept nor missed."""
+    """Derive the demand from the run so far; an experiment in flight is neither kept nor missed yet."""
     own: list[Attempt | InFlight] = [*counted(attempts), *counted(in_flight)]
     kinds = [str(one.parameters["kind"]) for one in own]
     least: Kind = "knob"
@@ -72,7 +75,7 @@ def next_demand(attempts: Sequence[Attempt], in_flight: Sequence[InFlight] = ())
 
 
 def _closed(own: Sequence[Attempt | InFlight]) -> tuple[str, ...]:
-    """Categories that had their turn: three in a row, or five misses."""
+    """Categories that are closed: after three in a row, or while they rest after five misses."""
     last = {one.category for one in own[-IN_A_ROW:]}
     in_a_row = last if len(own) >= IN_A_ROW and len(last) == 1 else set()
     resting = set()

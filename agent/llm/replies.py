@@ -1,6 +1,6 @@
-"""What a model's reply holds: SEARCH/REPLACE blocks, or a whole file in a fence. It is read, not applied.
+"""Read a model's reply: the header in which it says what it tries, and its edit, which is not applied here.
 
-The lines before an edit, in which a model or an agent says what it tries.
+An edit is one or more SEARCH/REPLACE blocks, or the whole train file in a fence.
 """
 
 from __future__ import annotations
@@ -26,44 +26,84 @@ _ELISION = re.compile(
     re.I,
 )
 """A line that stands for lines that the writer left out."""
+_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.S | re.I)
+_EDIT_START = re.compile(r"^[ \t]*<{5,9}|^[ \t]*```", re.M)
+_FIELD = r"^[ \t>*#_-]*{name}[ \t*_]*:[ \t*_]*(.+)$"
+_NUMBER = re.compile(r"[-+\u2212]?\d*\.?\d+(?:[eE][-+]?\d+)?")
 
 
 class EditError(Exception):
-    """The reply cannot be applied. `str(error)` is for whoever wrote it."""
+    """A reply that cannot be applied. `str(error)` is written for the model that sent it."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-        """One word or two: "no edit", "broken block", "not found", "ambiguous", "other file", "no-op", "tried" ..."""
+        """Kind of problem: "no edit", "broken block", "not found", "ambiguous", "other file", "no-op", "tried" ..."""
 
 
 @dataclass(frozen=True)
-class Block:
+class SearchReplace:
     """One SEARCH/REPLACE block, as lines without their ends."""
 
     search: tuple[str, ...]
     replace: tuple[str, ...]
     file: str
-    """The file that the reply names for it, or empty."""
+    """Name of the file that the reply gives for it, or empty."""
 
 
 def without_thoughts(text: str) -> str:
-    """Some models send their thoughts along; those may hold blocks that were thought better of."""
-    text = re.sub(r"<(think|thinking|reasoning)>.*?</\1>", "", text, flags=re.S | re.I)
+    """Drop the thoughts that some models send along: they may hold blocks that the model has dropped itself.
+
+    Raises `EditError` when the reply ends inside them.
+    """
+    text = _THOUGHTS.sub("", text)
     if re.search(r"<(think|thinking|reasoning)>", text, flags=re.I):
         raise EditError("broken block", "The reply ends inside its thoughts. Answer shorter, with the edit.")
     return text
 
 
+@dataclass(frozen=True)
+class Header:
+    """The lines before an edit. Fields that are missing are empty or None."""
+
+    hypothesis: str
+    category: str
+    predicted_delta: float | None
+    """Expected change of val_bpb in bpb; negative is better."""
+    risk: str
+    finding: str = ""
+    """Name of the finding that the edit tries."""
+
+
+def read_header(text: str) -> Header:
+    """Read the lines before the edit, however they are decorated."""
+    before = _EDIT_START.split(_THOUGHTS.sub("", text))[0]
+
+    def of(name: str) -> str:
+        found = re.search(_FIELD.format(name=name), before, re.M | re.I)
+        return found.group(1).strip(" \t*_`") if found else ""
+
+    category = re.sub(r"[^a-z]+", "_", of("category").lower()).strip("_")
+    delta = _NUMBER.search(of("predicted[ _-]?delta"))
+    value = float(delta.group().replace("\u2212", "-")) if delta else None
+    return Header(
+        hypothesis=" ".join(of("hypothesis").split())[:500],
+        category=category if category in CATEGORIES else "",
+        predicted_delta=value if value is not None and abs(value) < 100 else None,
+        risk=of("risk"),
+        finding=of("finding"),
+    )
+
+
 def has_blocks(text: str) -> bool:
-    """Whether any line looks like a marker of a block."""
+    """Tell whether any line looks like a marker of a block."""
     return any(_MARKER.match(line) for line in text.split("\n"))
 
 
-def read_blocks(text: str) -> list[Block]:
-    """Every block of a reply, in order. Raises `EditError` when any is broken."""
+def read_blocks(text: str) -> list[SearchReplace]:
+    """Read every block of a reply, in order. Raises `EditError` when any is broken."""
     lines = text.split("\n")
-    blocks: list[Block] = []
+    blocks: list[SearchReplace] = []
     at = 0
     while at < len(lines):
         start = _SEARCH.match(lines[at])
@@ -83,20 +123,20 @@ def read_blocks(text: str) -> list[Block]:
         search, replace = lines[at + 1 : middle[0]], lines[middle[0] + 1 : end]
         search, replace = _without_margin(start.group(1), search, replace)
         search, replace = _without_fences(search, replace)
-        blocks.append(Block(tuple(search), tuple(replace), start.group(2) or _file_before(lines, at)))
+        blocks.append(SearchReplace(tuple(search), tuple(replace), start.group(2) or _file_before(lines, at)))
         at = end + 1
     return blocks
 
 
 def _without_margin(margin: str, *parts: list[str]) -> tuple[list[str], ...]:
-    """A block whose markers are indented, as in a list, has its lines indented as well."""
+    """The parts of a block whose markers are indented, as in a list, without that indentation."""
     if margin and all(line.startswith(margin) or not line.strip() for part in parts for line in part):
         return tuple([line[len(margin) :] if line.startswith(margin) else "" for line in part] for part in parts)
     return parts
 
 
 def _without_fences(*parts: list[str]) -> tuple[list[str], ...]:
-    """Fences inside a block, around each of its parts."""
+    """The parts of a block without fences around each of them."""
     fenced = [len(part) >= 2 and bool(_FENCE.match(part[0])) and part[-1].strip() in ("```", "~~~") for part in parts]
     if all(inside or not part for inside, part in zip(fenced, parts, strict=True)):
         return tuple(part[1:-1] for part in parts)
@@ -104,7 +144,7 @@ def _without_fences(*parts: list[str]) -> tuple[list[str], ...]:
 
 
 def _file_before(lines: Sequence[str], at: int) -> str:
-    """The file name on the line above a block or fence, if there is one."""
+    """The file name on the line above a block or fence, or an empty string."""
     for i in range(at - 1, max(-1, at - 4), -1):
         if _FENCE.match(lines[i]) or not lines[i].strip():
             continue
@@ -114,13 +154,13 @@ def _file_before(lines: Sequence[str], at: int) -> str:
 
 
 def check_file(file: str) -> None:
-    """Refuse an edit of another file than the train file. Raises `EditError`."""
+    """Raise `EditError` for an edit of another file than the train file."""
     if file and re.split(r"[/\\]", file)[-1] != TRAIN_FILE:
         raise EditError("other file", f"Only {TRAIN_FILE} may be edited, not {file}.")
 
 
 def check_complete(new: Sequence[str], old: Sequence[str]) -> None:
-    """Nothing may stand for lines that were left out."""
+    """Raise `EditError` when a line of `new` stands for lines that were left out; `old` is the file before."""
     known = {line.strip() for line in old}
     for line in new:
         if _ELISION.match(line) and line.strip() not in known:
@@ -128,7 +168,7 @@ def check_complete(new: Sequence[str], old: Sequence[str]) -> None:
 
 
 def read_whole(text: str, old: str) -> str:
-    """The file in the reply's one fence that holds a train file. Raises `EditError`."""
+    """Read the file in the reply's one fence that holds a train file. Raises `EditError` when there is none."""
     fences = _fences(text)
     if any(not closed for _, _, closed in fences):
         raise EditError("broken block", "The last fence is not closed: the reply seems to have been cut off.")
@@ -149,7 +189,7 @@ def read_whole(text: str, old: str) -> str:
 
 
 def _fences(text: str) -> list[tuple[str, str, bool]]:
-    """File name or empty, body, whether it is closed: of every fence."""
+    """File name (or empty), body, and whether it is closed, for every fence."""
     lines, found, at = text.split("\n"), [], 0
     while at < len(lines):
         start = _FENCE.match(lines[at])
@@ -166,41 +206,3 @@ def _fences(text: str) -> list[tuple[str, str, bool]]:
 def _is_train_file(body: str) -> bool:
     names = ("def build(", "def train(", "def logits(", "VOCAB_SIZE")
     return all(re.search(rf"^{re.escape(name)}", body, re.M) for name in names)
-
-
-_FIELD = r"^[ \t>*#_-]*{name}[ \t*_]*:[ \t*_]*(.+)$"
-_NUMBER = re.compile(r"[-+\u2212]?\d*\.?\d+(?:[eE][-+]?\d+)?")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a reply says about its edit. Fields that are missing are empty or None."""
-
-    hypothesis: str
-    category: str
-    predicted_delta: float | None
-    risk: str
-    finding: str = ""
-    """The name of the finding that it tries."""
-
-
-def read_header(text: str) -> Header:
-    """The lines before the edit, however they are decorated."""
-    before = re.split(
-        r"^[ \t]*<{5,9}|^[ \t]*```", re.sub(r"(?is)<think(?:ing)?>.*?</think(?:ing)?>", "", text), flags=re.M
-    )[0]
-
-    def of(name: str) -> str:
-        found = re.search(_FIELD.format(name=name), before, re.M | re.I)
-        return found.group(1).strip(" \t*_`") if found else ""
-
-    category = re.sub(r"[^a-z]+", "_", of("category").lower()).strip("_")
-    delta = _NUMBER.search(of("predicted[ _-]?delta"))
-    value = float(delta.group().replace("\u2212", "-")) if delta else None
-    return Header(
-        hypothesis=" ".join(of("hypothesis").split())[:500],
-        category=category if category in CATEGORIES else "",
-        predicted_delta=value if value is not None and abs(value) < 100 else None,
-        risk=of("risk"),
-        finding=of("finding"),
-    )

@@ -1,6 +1,7 @@
-"""The researcher that asks language models: it reads program.md and what was tried, and edits the train file.
+"""The researcher that asks language models: it reads program.md and the history, and edits the train file.
 
-All that it keeps between proposals is in the history, in the run's account and in the digest, so a run can be resumed.
+Everything that it keeps between proposals is in the history, in the run's account and in the digest, so a run can be
+resumed.
 """
 
 from __future__ import annotations
@@ -19,59 +20,44 @@ from autoresearch.agent.llm.prompt import build_messages, cards_of, fill
 from autoresearch.agent.llm.providers import CallError, Message, Reply, tokens_in
 from autoresearch.agent.llm.quotas import next_demand
 from autoresearch.agent.llm.replies import EditError, Header, read_header
-from autoresearch.agent.llm.spending import FailedProposalError, OverBudgetError
+from autoresearch.agent.llm.spending import OverBudgetError
 from autoresearch.agent.llm.taxonomy import Change, classify
-from autoresearch.agent.syntax.source_keys import tried_keys
+from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import Cost, History, Proposal
+from autoresearch.core.proposal import CallPreview, Cost, FailedProposalError, History, Proposal, Researcher
 
 MAX_REPAIRS = 3
-"""Turns that a model gets to mend its edit; then it is asked for the whole file, once."""
+"""Number of turns that a model gets to mend its edit; then it is asked for the whole file, once."""
 _PRIOR = {"blocks": (2.7, 3), "whole": (1.8, 3)}
-"""What is assumed of each format before it was seen: replies that could be applied, and of how many."""
+"""Prior of each format: replies that could be applied, and all replies."""
 _MALFORMED = {"no edit", "broken block", "not found", "ambiguous", "overlap", "elision", "syntax"}
-"""Failures that the format may be to blame for."""
+"""Kinds of failures that the format may be to blame for."""
 _QUOTED = 12_000
-"""Characters of a bad reply that are shown to the model again."""
-
-
-@dataclass(frozen=True)
-class Preview:
-    """The next call to a model, before it is made. Dollars are None where they are not known."""
-
-    model: str
-    messages: list[Message]
-    tokens: int
-    """Of the messages, about."""
-    most_usd: float | None
-    """With the longest reply that is allowed."""
-    usual_usd: float | None
-    """What the run's calls to this model have cost on average."""
+"""Number of characters of a bad reply that are shown to the model again."""
 
 
 @dataclass
 class _Talk:
-    """One proposal in the making."""
+    """One proposal in the making: its task, and the costs and problems so far."""
 
     history: History
     task: Task
     tried: frozenset[str]
     costs: list[Cost] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    asked: set[str] = field(default_factory=set)
 
     @property
     def cost(self) -> Cost:
         return total(self.costs)
 
     def bill(self, cost: Cost | None) -> None:
-        """Count what a call without a usable reply has cost."""
+        """Add the cost of a call without a usable reply."""
         self.costs += [cost] if cost is not None else []
 
 
-class LLM:
-    """Implements `core.proposal.Researcher`."""
+class LLM(Researcher):
+    """Asks language models for edits, and mends their replies with them."""
 
     name = "llm"
     thinks_ahead = True
@@ -83,10 +69,12 @@ class LLM:
         self.models, self.digest, self._ideas = models, digest or Digest(), ideas
 
     def propose(self, history: History) -> Proposal:
-        """The next edit. Raises `FailedProposalError`, with what was paid until then, when no model answers."""
+        """Propose a model's edit, or one made without a model where its replies cannot be used.
+
+        Raises `FailedProposalError`, with the cost until then, when no model answers.
+        """
         attempts = history.attempts
-        tried = tried_keys((*history.sources, history.incumbent.source))
-        talk = _Talk(history, choose_task(history), tried)
+        talk = _Talk(history, choose_task(history), tried_programs(history))
         names = self.models.order(attempts, history.seed)
         self._renew_digest(talk, names)
         for name in names:
@@ -109,19 +97,19 @@ class LLM:
             fix="check the key in the environment, --model and --api-base; or go on with --researcher tuner",
         )
 
-    def preview(self, history: History) -> Preview:
-        """Which model would be asked next, and what it would be told; nothing is sent."""
+    def preview(self, history: History) -> CallPreview:
+        """Describe the next call: the model and its messages. Nothing is sent."""
         name = self.models.order(history.attempts, history.seed)[0]
         messages = self._messages(name, history, choose_task(history), self.models.context_tokens(name))
         most, count = self.models.most_usd(name, messages), tokens_in(messages)
-        return Preview(name, messages, count, most, self.models.spending.usd_per_call(name))
+        return CallPreview(name, list(messages), count, most, self.models.spending.usd_per_call(name))
 
     def _messages(self, name: str, history: History, task: Task, limit: int) -> list[Message]:
-        more = {"digest": self.digest.read(), "ideas": self._ideas()}
-        return build_messages(history, task, form=self.best_format(name), limit=limit, **more)  # type: ignore[arg-type]
+        form, digest = self.best_format(name), self.digest.read()
+        return build_messages(history, task, form=form, limit=limit, digest=digest, ideas=self._ideas())
 
     def _within_context(self, name: str, talk: _Talk) -> Proposal | None:
-        """This model's proposal; told less where the server finds the prompt too long."""
+        """This model's proposal; the prompt is shortened where the server finds it too long."""
         limit = self.models.context_tokens(name)
         for share in (1, 2):
             try:
@@ -133,7 +121,7 @@ class LLM:
         return self._from_model(name, talk, limit // 4)
 
     def _from_model(self, name: str, talk: _Talk, limit: int) -> Proposal | None:
-        """This model's proposal, mended by it where need be; None when it could not be mended."""
+        """This model's proposal, mended by it where needed; None when it could not be mended."""
         form = self.best_format(name)
         messages = self._messages(name, talk.history, talk.task, limit)
         for turn in range(MAX_REPAIRS + 2):
@@ -156,7 +144,7 @@ class LLM:
         return None
 
     def best_format(self, model: str) -> Format:
-        """Whichever has let more of this model's replies be applied."""
+        """Choose the format in which more of this model's replies could be applied."""
 
         def rate(form: Format) -> float:
             ok, count = self.models.spending.format_record(model, form)
@@ -165,7 +153,7 @@ class LLM:
         return "blocks" if rate("blocks") >= rate("whole") else "whole"
 
     def _check(self, edited: Edited, header: Header, talk: _Talk) -> Change:
-        """What the edit really is. Raises `EditError` when the quotas ask for another."""
+        """Classify the edit. Raises `EditError` when it breaks a quota."""
         task = talk.task
         before = task.base.source if task.operator == "follow_up" else talk.history.incumbent.source
         change = classify(before, edited.source, header.category)
@@ -175,7 +163,7 @@ class LLM:
         return change
 
     def _without_model(self, talk: _Talk) -> Proposal:
-        """What stands in for a model that gave nothing usable."""
+        """A proposal in place of a model's, whose replies could not be used."""
         why = talk.problems[-1].split("\n")[0] if talk.problems else "it gave nothing usable"
         found = stand_in(talk.history, next_demand(talk.history.attempts, talk.history.in_flight), talk.tried)
         if found is None:
@@ -191,7 +179,7 @@ class LLM:
         )
 
     def _renew_digest(self, talk: _Talk, names: Sequence[str]) -> None:
-        """Every ten experiments. Without it the run goes on as well."""
+        """Have the digest written anew when it is due; the run goes on without one."""
         attempts = talk.history.attempts
         if not self.digest.due(attempts):
             return
@@ -225,7 +213,7 @@ def _apply(reply: Reply, talk: _Talk) -> Edited:
 
 
 def _repair_messages(messages: Sequence[Message], reply: str, problem: str, form: Format, limit: int) -> list[Message]:
-    """The talk so far, the bad reply and what is wrong with it; the oldest turns go where they do not all fit."""
+    """The talk so far, the bad reply and its problem; the oldest turns go where not all of them fit."""
     said = reply if len(reply) <= _QUOTED else reply[:_QUOTED] + "\n[cut]"
     wrong = {"role": "user", "content": fill("repair", problem=problem, format=fill(form))}
     first, turns = list(messages[:2]), [*messages[2:], {"role": "assistant", "content": said or "(nothing)"}, wrong]

@@ -1,6 +1,6 @@
-"""What calls to language models have cost.
+"""The account of a run's calls to language models: one JSON line for each event in the run's folder.
 
-One JSON line per event in the run's folder, and a limit that calls in flight count against.
+Calls in flight count against the spending limit.
 """
 
 from __future__ import annotations
@@ -14,36 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import Cost
+from autoresearch.core.proposal import Cost, FailedProposalError
 
 
-class FailedProposalError(ProposalError):
-    """No proposal came of it, but calls were paid for."""
-
-    def __init__(self, message: str, *, cost: Cost, fix: str | None = None) -> None:
-        super().__init__(message, fix=fix)
-        self.cost = cost
-
-
-class OverBudgetError(ProposalError):
-    """The next call could pass `--max-usd`."""
-
-    cost = Cost()
-    """What was billed for earlier tries of this call."""
+class OverBudgetError(FailedProposalError):
+    """The next call could pass `--max-usd`. Its cost is that of earlier tries of the same call."""
 
 
 @dataclass
 class _Call:
     model: str
     ceiling: float
+    """The most that it can cost, in dollars."""
 
 
 class Spending:
-    """The account of a run. Safe to use from several threads; a run that goes on starts from what it spent before."""
+    """The account of a run, safe to use from several threads. A resumed run starts from what it spent before."""
 
     def __init__(self, path: Path | None = None, max_usd: float | None = None) -> None:
-        """`path` is the file of events; None keeps them in memory only."""
+        """`path` is the file of events, None keeps them in memory; `max_usd` is the spending limit in dollars."""
         self.max_usd = max_usd
         self._path, self._lock = path, threading.Lock()
         self._open: dict[str, _Call] = {}
@@ -53,13 +42,13 @@ class Spending:
         self._formats: dict[tuple[str, str], list[bool]] = {}
         for event in _events(path):
             self._take(event)
-        # What was in flight when an earlier process died may have been billed.
+        # Calls that were in flight when an earlier process died may have been billed.
         self._doubtful += sum(call.ceiling for call in self._open.values())
         self._open.clear()
 
     @property
     def spent(self) -> float:
-        """Dollars that are known to be spent."""
+        """Dollars known to be spent."""
         return self._spent
 
     @property
@@ -92,17 +81,17 @@ class Spending:
             self._record({"event": "ended", "call": name, "outcome": outcome, "doubtful": doubtful, **paid})
 
     def judge_format(self, model: str, form: str, ok: bool) -> None:
-        """Remember whether a reply in this format could be applied."""
+        """Record whether a reply in this format could be applied."""
         with self._lock:
             self._record({"event": "edit", "model": model, "format": form, "ok": ok})
 
     def format_record(self, model: str, form: str) -> tuple[int, int]:
-        """How many replies could be applied, and of how many."""
+        """Count, over a model's last 20 replies in a format, those that could be applied, and all of them."""
         seen = self._formats.get((model, form), [])[-20:]
         return sum(seen), len(seen)
 
     def usd_per_call(self, model: str) -> float | None:
-        """Mean dollars of a model's calls; None before the first with a known price."""
+        """Average the dollars of a model's calls; None before the first with a known price."""
         paid = self._by_model.get(model)
         return sum(paid) / len(paid) if paid else None
 
@@ -132,7 +121,7 @@ class Spending:
 
 
 def _events(path: Path | None) -> list[dict[str, Any]]:
-    """Every whole line of the file; a line that a crash cut off is passed over."""
+    """Every whole event of the file; a line that a crash cut off is passed over."""
     if path is None or not path.is_file():
         return []
     found = []

@@ -1,4 +1,4 @@
-"""What an edit really is, by its syntax trees, whatever it is called."""
+"""The kind and category of an edit, read from its syntax trees, whatever its author calls it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from autoresearch.agent.syntax.constant_priors import fact_of
-from autoresearch.agent.syntax.constants import literal, read_constants
-from autoresearch.agent.syntax.trees import is_bare_string, statements
+from autoresearch.agent.syntax.constant_priors import prior_of
+from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.proposal import CATEGORIES
+from autoresearch.core.trainfile.constants import is_number, literal
+from autoresearch.core.trainfile.trees import is_bare_string, statements
 
 Kind = Literal["knob", "structural", "bold"]
 KINDS: tuple[Kind, ...] = ("knob", "structural", "bold")
-"""From the least to the most."""
+"""Kinds, the smallest change first."""
 BOLD_LINES = 20
-"""Statements added and removed that make an edit bold."""
+"""Number of statement lines added and removed that makes an edit bold."""
 BOLD_UNITS = 3
-"""Functions touched that make an edit bold."""
-_WORDS = (
+"""Number of changed functions that makes an edit bold."""
+_CATEGORY_PATTERNS = (
     ("attention", r"attn|attention|rope|rotary|window|head_dim|qk|mask"),
     ("mlp", r"mlp|activation|relu|gelu|silu|glu|ffn"),
     ("norm_residual", r"norm|resid|x0|skip"),
@@ -36,6 +37,7 @@ _WORDS = (
     ("vocabulary", r"vocab"),
     ("shape", r"depth|dim|width|layers|block|build|model"),
 )
+"""Words that speak for a category, in names or in changed lines."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,18 @@ class Change:
     names: tuple[str, ...]
     """Constants and functions that differ."""
     shorter: bool
-    """The new program has fewer statements."""
+    """True when the new program has fewer statements."""
 
 
 class _WithoutNumbers(ast.NodeTransformer):
-    """Every number becomes 0, and a sum or product with one becomes its other side."""
+    """Turns every number into 0, and a sum or product with a number into its other side."""
 
     def visit(self, node: ast.AST) -> ast.AST:
         node = self.generic_visit(node)
         if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             body = [statement for statement in node.body if not is_bare_string(statement)]
             node.body = body or [ast.Pass()]
-        if isinstance(node, ast.Constant) and _is_number(node.value):
+        if isinstance(node, ast.Constant) and (is_number(node.value) or isinstance(node.value, complex)):
             return ast.Constant(0)
         if isinstance(node, ast.UnaryOp) and _is_zero(node.operand) and isinstance(node.op, ast.USub | ast.UAdd):
             return ast.Constant(0)
@@ -68,17 +70,20 @@ class _WithoutNumbers(ast.NodeTransformer):
 
 
 def classify(before: str, after: str, claimed: str) -> Change:
-    """Both sources must parse. `claimed` is the category that the proposal names; it stands if it can be true."""
+    """Classify the edit between two sources, which must both parse.
+
+    `claimed` is the category that the proposal names; it stands where it can be true.
+    """
     old, new = _units(before), _units(after)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     shorter = sum(map(len, new.values())) < sum(map(len, old.values()))
     if not names:
         moved = _moved_constants(before, after)
-        found = {fact_of(name).category or "optimizer" for name in moved}
+        found = {prior_of(name).category or "optimizer" for name in moved}
         if not moved:
             return Change("knob", _valid(claimed, "optimizer"), (), False)
-        heaviest = max(moved, key=lambda name: fact_of(name).weight)
-        category = claimed if claimed in found else fact_of(heaviest).category or "optimizer"
+        heaviest = max(moved, key=lambda name: prior_of(name).weight)
+        category = claimed if claimed in found else prior_of(heaviest).category or "optimizer"
         return Change("knob", category, tuple(moved), False)
     old_lines = [line for name in old for line in (name, *old[name])]
     new_lines = [line for name in new for line in (name, *new[name])]
@@ -124,13 +129,13 @@ def _named(statement: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _moved_constants(before: str, after: str) -> list[str]:
-    old, new = read_constants(before), read_constants(after)
-    return [name for name in new if name not in old or old[name].value != new[name].value]
+    old, new = constants_of(before), constants_of(after)
+    return [name for name in new if name not in old or old[name] != new[name]]
 
 
 def _derive(names: list[str], diff: list[str]) -> str:
     for text in (" ".join(names).lower(), " ".join(diff).lower()):
-        counts = {category: len(re.findall(pattern, text)) for category, pattern in _WORDS}
+        counts = {category: len(re.findall(pattern, text)) for category, pattern in _CATEGORY_PATTERNS}
         best = max(counts, key=lambda category: counts[category])
         if counts[best]:
             return best
@@ -141,9 +146,5 @@ def _valid(claimed: str, otherwise: str) -> str:
     return claimed if claimed in CATEGORIES else otherwise
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | complex) and not isinstance(value, bool)
-
-
 def _is_zero(node: ast.AST) -> bool:
-    return isinstance(node, ast.expr) and _is_number(literal(node))
+    return isinstance(node, ast.expr) and is_number(literal(node))

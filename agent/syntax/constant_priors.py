@@ -1,68 +1,123 @@
-"""What is known of a train file's constants by their names: what a value alone cannot tell the search."""
+"""Knowledge about a train file's constants by their names, which a value alone cannot tell.
+
+How each may move, which ones must fit together, which ones nothing reads, and how they drive the file's memory.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from autoresearch.agent.syntax.constants import Number
+from autoresearch.core.trainfile.constants import ConstantValue
 
 Scale = Literal["log", "linear", "complement", "power_of_two", "whole", "choice", "held"]
 
 
 @dataclass(frozen=True)
-class Fact:
-    """What is known of a constant by its name."""
+class ConstantPrior:
+    """Knowledge about the constants whose names match a pattern."""
 
     pattern: str
-    """Matches the whole name."""
+    """Regular expression that matches the whole name."""
     category: str
     scale: Scale | None = None
-    """None: as its value suggests."""
+    """Scale of the search; None leaves it to the value."""
     span: float = 8.0
-    """It may move from start / span to start * span; on a complement scale 1 - x does."""
+    """Factor: the constant may move from start / span to start * span; on a complement scale 1 - x does."""
     weight: float = 1.0
-    """How readily it is tried: from what has paid in public runs."""
+    """Relative frequency of trying it, from what has paid in public runs."""
     towards: int = 0
-    """1 or -1: the way that has paid in public runs, tried first; 0: unknown."""
+    """Direction to try first, from public runs: 1 is up, -1 is down, 0 is unknown."""
     low: float = -math.inf
     high: float = math.inf
 
 
-FACTS = (
-    Fact(
+PRIORS = (
+    ConstantPrior(
         r"PRESET|(.*_)?EPS(ILON)?|LOG_EVERY|WARMUP_STEPS|LOSS_CHUNK.*|GATE_CHANNELS|.*SEED.*|.*(NS|NEWTON).*STEPS",
         "",
         "held",
     ),
-    Fact(r"VOCAB_SIZE", "vocabulary", "choice", weight=0.5),
-    Fact(r"BATCH_(TOKENS|ROWS)", "batch_sequence", "power_of_two", 8.0, weight=4.0, towards=-1),
-    Fact(r"DEVICE_BATCH_ROWS", "batch_sequence", "power_of_two", 2.0, weight=0.25),
-    Fact(r"SEQ_LEN", "batch_sequence", "power_of_two", 2.0, weight=0.25, low=16),
-    Fact(r"HEAD_DIM", "attention", "power_of_two", 4.0, weight=0.5, low=8),
-    Fact(r".*WINDOW", "attention", "power_of_two", 8.0, weight=0.5, low=8, towards=-1),
-    Fact(r"ROPE_BASE", "attention", "log", 32.0, weight=0.5, towards=1),
-    Fact(r"QK_GAIN", "attention", "log", 1.6, weight=0.5, towards=1),
-    Fact(r"SOFTCAP", "loss", "log", 4.0, weight=0.5),
-    Fact(r"MLP_RATIO", "mlp", span=2.0, weight=0.5),
-    Fact(r"DEPTH|.*LAYERS", "shape", "whole", 2.0, weight=1.5),
-    Fact(r"DIM|.*WIDTH", "shape", "log", 2.0, weight=1.5),
-    Fact(r"FINAL_.*", "schedule", "linear", low=0.0, high=0.3, towards=1),
-    Fact(r"WARMDOWN.*", "schedule", "linear", weight=1.5, low=0.0, high=1.0, towards=1),
-    Fact(r"WARMUP.*|.*_(SHARE|FRACTION)", "schedule", "linear", weight=0.5, low=0.0, high=1.0),
-    Fact(r"(MUON|MATRIX)_LR", "optimizer", "log", 8.0, weight=3.0),
-    Fact(r"(EMBED|HEAD)_LR|LR|LEARNING_RATE", "optimizer", "log", 8.0, weight=2.0, towards=1),
-    Fact(r".*_LR", "optimizer", "log", 8.0),
-    Fact(r".*BETA\d?|.*MOMENTUM(_(START|END))?", "optimizer", "complement", 5.0, low=0.0, high=0.9999),
-    Fact(r".*MOMENTUM.*", "optimizer", span=4.0, weight=0.5),
-    Fact(r".*(DECAY|_WD)", "optimizer", span=8.0, low=0.0),
-    Fact(r".*INIT.*", "init", span=8.0, towards=-1),
-    Fact(r".*DROPOUT.*|.*SMOOTHING.*", "loss", "linear", low=0.0, high=0.5),
-    Fact(r"EMBED.*|HEAD.*|VALUE.*|TIE.*", "embeddings_head"),
-    Fact(r".*", "optimizer", span=4.0, weight=0.5),
+    ConstantPrior(r"VOCAB_SIZE", "vocabulary", "choice", weight=0.5),
+    ConstantPrior(r"BATCH_(TOKENS|ROWS)", "batch_sequence", "power_of_two", 8.0, weight=4.0, towards=-1),
+    ConstantPrior(r"DEVICE_BATCH_ROWS", "batch_sequence", "power_of_two", 2.0, weight=0.25),
+    ConstantPrior(r"SEQ_LEN", "batch_sequence", "power_of_two", 2.0, weight=0.25, low=16),
+    ConstantPrior(r"HEAD_DIM", "attention", "power_of_two", 4.0, weight=0.5, low=8),
+    ConstantPrior(r".*WINDOW", "attention", "power_of_two", 8.0, weight=0.5, low=8, towards=-1),
+    ConstantPrior(r"ROPE_BASE", "attention", "log", 32.0, weight=0.5, towards=1),
+    ConstantPrior(r"QK_GAIN", "attention", "log", 1.6, weight=0.5, towards=1),
+    ConstantPrior(r"SOFTCAP", "loss", "log", 4.0, weight=0.5),
+    ConstantPrior(r"MLP_RATIO", "mlp", span=2.0, weight=0.5),
+    ConstantPrior(r"DEPTH|.*LAYERS", "shape", "whole", 2.0, weight=1.5),
+    ConstantPrior(r"DIM|.*WIDTH", "shape", "log", 2.0, weight=1.5),
+    ConstantPrior(r"FINAL_.*", "schedule", "linear", low=0.0, high=0.3, towards=1),
+    ConstantPrior(r"WARMDOWN.*", "schedule", "linear", weight=1.5, low=0.0, high=1.0, towards=1),
+    ConstantPrior(r"WARMUP.*|.*_(SHARE|FRACTION)", "schedule", "linear", weight=0.5, low=0.0, high=1.0),
+    ConstantPrior(r"(MUON|MATRIX)_LR", "optimizer", "log", 8.0, weight=3.0),
+    ConstantPrior(r"(EMBED|HEAD)_LR|LR|LEARNING_RATE", "optimizer", "log", 8.0, weight=2.0, towards=1),
+    ConstantPrior(r".*_LR", "optimizer", "log", 8.0),
+    ConstantPrior(r".*BETA\d?|.*MOMENTUM(_(START|END))?", "optimizer", "complement", 5.0, low=0.0, high=0.9999),
+    ConstantPrior(r".*MOMENTUM.*", "optimizer", span=4.0, weight=0.5),
+    ConstantPrior(r".*(DECAY|_WD)", "optimizer", span=8.0, low=0.0),
+    ConstantPrior(r".*INIT.*", "init", span=8.0, towards=-1),
+    ConstantPrior(r".*DROPOUT.*|.*SMOOTHING.*", "loss", "linear", low=0.0, high=0.5),
+    ConstantPrior(r"EMBED.*|HEAD.*|VALUE.*|TIE.*", "embeddings_head"),
+    ConstantPrior(r".*", "optimizer", span=4.0, weight=0.5),
 )
 
 
-def fact_of(name: str) -> Fact:
-    """What is known of a constant of this name; the last fact fits every name."""
-    return next(fact for fact in FACTS if re.fullmatch(fact.pattern, name))
+def prior_of(name: str) -> ConstantPrior:
+    """Look up the first prior whose pattern fits a name; the last one fits every name."""
+    return next(prior for prior in PRIORS if re.fullmatch(prior.pattern, name))
+
+
+_SIZES = {"DIM": 2.0, "DEPTH": 1.0, "MLP_RATIO": 0.7, "SEQ_LEN": 1.0, "DEVICE_BATCH_ROWS": 1.0, "VOCAB_SIZE": 0.5}
+"""Power with which the memory of a train file grows with each constant, roughly."""
+
+
+def idle_constants(values: Mapping[str, ConstantValue]) -> set[str]:
+    """Find the constants that nothing reads while the others have these values."""
+    idle = set()
+    if "S" not in str(values.get("WINDOW_PATTERN", "S")):
+        idle.add("SHORT_WINDOW")
+    if values.get("VALUE_EMBEDS") == "none":
+        idle |= {"VALUE_EMBED_LR", "VALUE_EMBED_DECAY"}
+    if values.get("TIE_HEAD") is True:
+        idle |= {"HEAD_LR", "HEAD_INIT"}
+    return idle
+
+
+def repair(values: Mapping[str, Number]) -> dict[str, Number]:
+    """Find the nearest values that fit together; names that are not there are passed over.
+
+    DIM becomes a multiple of HEAD_DIM, and BATCH_TOKENS a multiple of DEVICE_BATCH_ROWS * SEQ_LEN, with fewer rows
+    where that suffices. A window is no longer than the sequence; warm-up and warm-down do not overlap.
+    """
+    fixed = dict(values)
+    if {"DIM", "HEAD_DIM"} <= fixed.keys():
+        fixed["DIM"] = max(1, round(fixed["DIM"] / fixed["HEAD_DIM"])) * fixed["HEAD_DIM"]
+    if {"BATCH_TOKENS", "SEQ_LEN"} <= fixed.keys():
+        sequences = max(1, round(fixed["BATCH_TOKENS"] / fixed["SEQ_LEN"]))
+        rows = int(fixed.get("DEVICE_BATCH_ROWS", 1))
+        if rows < sequences:
+            sequences = round(sequences / rows) * rows
+        fixed["BATCH_TOKENS"] = sequences * fixed["SEQ_LEN"]
+        if "DEVICE_BATCH_ROWS" in fixed:
+            fixed["DEVICE_BATCH_ROWS"] = min(rows, sequences)
+    if {"SHORT_WINDOW", "SEQ_LEN"} <= fixed.keys():
+        fixed["SHORT_WINDOW"] = min(fixed["SHORT_WINDOW"], fixed["SEQ_LEN"])
+    if {"WARMUP", "WARMDOWN"} <= fixed.keys():
+        fixed["WARMUP"] = round(max(0.0, min(fixed["WARMUP"], 1.0 - fixed["WARMDOWN"])), 6)
+    return fixed
+
+
+def footprint(values: Mapping[str, Number]) -> float:
+    """Estimate a number that the file's memory is roughly proportional to.
+
+    Comparable between files with the same constants.
+    """
+    return math.prod(float(values[name]) ** power for name, power in _SIZES.items() if values.get(name, 0) > 0)

@@ -1,7 +1,7 @@
 """A change that was kept on one device, as an edit of another device's train file.
 
-Constants are carried by name, an edit of the menu by its name, other code where both files have the same functions.
-What fits in none of these ways is left to a language model.
+Constants are carried by name, an edit of the menu by its name, other code where both files have the same functions. A
+change that fits none of these ways is left to a language model.
 """
 
 from __future__ import annotations
@@ -9,129 +9,139 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
-from autoresearch.agent.syntax.constant_priors import fact_of
-from autoresearch.agent.syntax.constants import Value, read_constants, write_constants
-from autoresearch.agent.syntax.source_keys import tree_key
-from autoresearch.agent.syntax.trees import parsed
+from autoresearch.agent.structural import MENU, Edit
+from autoresearch.agent.syntax.constant_priors import prior_of, repair
+from autoresearch.agent.syntax.constants import constants_of, numbers_of
 from autoresearch.agent.transfer.functions import with_functions
-from autoresearch.agent.tuner.observations import numbers
-from autoresearch.agent.tuner.space import repair
-from autoresearch.agent.tuner.structural import MENU, Edit
 from autoresearch.core.proposal import Finding
+from autoresearch.core.trainfile.constants import ConstantValue, is_number, write_constants
+from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.trainfile.trees import parsed
 
 _NEVER = frozenset({"PRESET"})
-"""Constants that say something about a file rather than to its program."""
-Moved = dict[str, tuple[Value, Value]]
-"""Constant -> before, after."""
-_Code = tuple[str, Edit | None, frozenset[str]]
+"""Constants that describe a file and do not change its program."""
+_Moves = dict[str, tuple[ConstantValue, ConstantValue]]
+"""Values before and after, by constant."""
 
 
 @dataclass(frozen=True)
 class Carried:
-    """The counterpart of a finding."""
+    """A finding's change, made on this device's train file."""
 
     source: str
-    words: str
-    """What it changes here."""
+    summary: str
+    """What the change does here, such as `MUON_LR 0.02 -> 0.03`."""
     left_out: tuple[str, ...]
     """Constants of the finding that have no counterpart here."""
     parameters: Mapping[str, float | int | str | bool]
 
 
+@dataclass(frozen=True)
+class _Code:
+    """This device's source with the finding's code."""
+
+    source: str
+    edit: Edit | None = None
+    """The menu's edit that the finding is."""
+    brings: frozenset[str] = frozenset()
+    """Constants that this edit sets by itself."""
+
+
 def carry(finding: Finding, source: str, vocabularies: Sequence[int] = ()) -> Carried | None:
-    """The finding's edit, made on `source`; None where nothing of it can be made, or all of it is there already.
+    """Make the finding's change on `source`; None where nothing of it can be made, or all of it is there already.
 
     Code is carried whole or not at all. `vocabularies` are those prepared here, the values that VOCAB_SIZE may take.
     """
-    moved = _moved(finding.before, finding.after)
-    edited = _with_code(finding, moved, source)
-    if edited is None:
+    moves = _moves(finding.before, finding.after)
+    code = _with_code(finding, moves, source)
+    if code is None:
         return None
-    code, by_menu, by_code = edited
-    here = {name: constant.value for name, constant in read_constants(code).items()}
-    open_ones = {name: pair for name, pair in moved.items() if name not in by_code}
+    here = constants_of(code.source)
+    open_moves = {name: pair for name, pair in moves.items() if name not in code.brings}
     wanted = {
         name: value
-        for name, (was, became) in open_ones.items()
+        for name, (was, became) in open_moves.items()
         if name in here and (value := counterpart(name, was, became, here[name], vocabularies)) is not None
     }
-    values = _fitted(code, wanted)
-    carried = write_constants(code, values)
-    if parsed(carried) is None or tree_key(carried) == tree_key(source):
+    values = _fitted(code.source, wanted)
+    carried = write_constants(code.source, values)
+    if parsed(carried) is None or fingerprint(carried) == fingerprint(source):
         return None
-    words = [_in_words(name, here[name], value, moved.get(name)) for name, value in values.items()]
-    if code != source:
-        words.insert(0, by_menu.hypothesis.rstrip(".") if by_menu else f"the code of {finding.origin}")
-    left_out = [name for name, (_, became) in open_ones.items() if name not in values and here.get(name) != became]
-    return Carried(
-        carried, ", ".join(words), tuple(left_out), {**values, **({"edit": by_menu.name} if by_menu else {})}
-    )
+    changes = [_described(name, here[name], value, moves.get(name)) for name, value in values.items()]
+    if code.source != source:
+        changes.insert(0, code.edit.hypothesis.rstrip(".") if code.edit else f"the code of {finding.origin}")
+    left_out = [name for name, (_, became) in open_moves.items() if name not in values and here.get(name) != became]
+    parameters = {**values, **({"edit": code.edit.name} if code.edit else {})}
+    return Carried(carried, ", ".join(changes), tuple(left_out), parameters)
 
 
-def _in_words(name: str, now: Value, value: Value, there: tuple[Value, Value] | None) -> str:
+def _described(
+    name: str, now: ConstantValue, value: ConstantValue, there: tuple[ConstantValue, ConstantValue] | None
+) -> str:
     same = there is None or (_same(there[0], now) and _same(there[1], value))
     return f"{name} {now} -> {value}" + ("" if same or there is None else f" (there {there[0]} -> {there[1]})")
 
 
-def _moved(before: str, after: str) -> Moved:
+def _moves(before: str, after: str) -> _Moves:
     """Constants of both files whose values differ."""
-    old, new = read_constants(before), read_constants(after)
+    old, new = constants_of(before), constants_of(after)
     return {
-        name: (old[name].value, constant.value)
-        for name, constant in new.items()
-        if name in old and name not in _NEVER and not _same(old[name].value, constant.value)
+        name: (old[name], value)
+        for name, value in new.items()
+        if name in old and name not in _NEVER and not _same(old[name], value)
     }
 
 
-def _same(one: Value, other: Value) -> bool:
+def _same(one: ConstantValue, other: ConstantValue) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
-def _with_code(finding: Finding, moved: Moved, source: str) -> _Code | None:
-    """The source with the finding's code, the menu's edit that it is, and the constants that come with it."""
-    only_code = write_constants(finding.after, {name: was for name, (was, _) in moved.items()})
-    changes_code = tree_key(only_code) != tree_key(finding.before)
-    by_menu = _from_menu(finding, moved, source)
-    if by_menu is not None or not changes_code:
-        return by_menu or (source, None, frozenset())
+def _with_code(finding: Finding, moves: _Moves, source: str) -> _Code | None:
+    """The source with the finding's code; None where it does not fit."""
+    by_menu = _from_menu(finding, moves, source)
+    if by_menu is not None:
+        return by_menu
+    only_code = write_constants(finding.after, {name: was for name, (was, _) in moves.items()})
+    if fingerprint(only_code) == fingerprint(finding.before):
+        return _Code(source)  # the finding changes constants alone
     code = with_functions(finding.before, only_code, source)
-    return None if code is None else (code, None, frozenset())
+    return None if code is None else _Code(code)
 
 
-def _from_menu(finding: Finding, moved: Moved, source: str) -> _Code | None:
-    """The menu's edit that it was made with, on `source`, if that is what the finding still is and if it fits there."""
+def _from_menu(finding: Finding, moves: _Moves, source: str) -> _Code | None:
+    """The source with the menu's edit that made the finding, if the finding is still that edit and it fits here."""
     edit = next((edit for edit in MENU if edit.name == finding.parameters.get("edit")), None)
     again = edit.apply(finding.before) if edit is not None else None
     if edit is None or again is None:
         return None
-    brings = _moved(finding.before, again)
-    rest = {name: became for name, (_, became) in moved.items() if name in read_constants(again)}
-    if tree_key(write_constants(again, rest)) != tree_key(finding.after):
+    rest = {name: became for name, (_, became) in moves.items() if name in constants_of(again)}
+    if fingerprint(write_constants(again, rest)) != fingerprint(finding.after):
         return None  # re-applied beside another change, it has become more than the edit
     edited = edit.apply(source)
-    return None if edited is None else (edited, edit, frozenset(brings))
+    return None if edited is None else _Code(edited, edit, frozenset(_moves(finding.before, again)))
 
 
-def counterpart(name: str, was: Value, became: Value, now: Value, vocabularies: Sequence[int] = ()) -> Value | None:
-    """What `name`, `now` here, should become here when it went from `was` to `became` there; None: nothing follows.
+def counterpart(
+    name: str, was: ConstantValue, became: ConstantValue, now: ConstantValue, vocabularies: Sequence[int] = ()
+) -> ConstantValue | None:
+    """Choose the value for `name`, which is `now` here, when it went from `was` to `became` there; None: no value.
 
     The same value where both began with the same. Else a number keeps its ratio, 1 - x for momenta and their like;
     whole numbers stay whole, powers of two powers of two. Where the ratio leads beyond what a constant may be, it is
-    the same value again. Text and switches have no ratio, and nothing has none to zero.
+    the same value again. Text and switches have no ratio, and nothing has one to zero.
     """
-    fact = fact_of(name)
-    if fact.scale == "choice":
+    prior = prior_of(name)
+    if prior.scale == "choice":
         return became if became in vocabularies else None
     if _same(now, was) or _same(now, became):
         return became
-    if not (_is_number(was) and _is_number(became) and _is_number(now)) or not was or not now or became / was < 0:
+    if not (is_number(was) and is_number(became) and is_number(now)) or not was or not now or became / was < 0:
         return None
-    if fact.scale == "complement" and max(was, became, now) < 1 and min(was, became, now) >= 0:
+    if prior.scale == "complement" and max(was, became, now) < 1 and min(was, became, now) >= 0:
         return round(1 - float(f"{(1 - now) * (1 - became) / (1 - was):.2g}"), 6)
     value = now * became / was
-    if not fact.low <= value <= fact.high:
+    if not prior.low <= value <= prior.high:
         return became
     if not isinstance(now, int):
         return float(f"{value:.3g}")
@@ -140,21 +150,15 @@ def counterpart(name: str, was: Value, became: Value, now: Value, vocabularies: 
     return round(value) if abs(value) >= 1 or not became else int(math.copysign(1, value))
 
 
-def _is_number(value: Value) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_power_of_two(value: Value) -> bool:
+def _is_power_of_two(value: ConstantValue) -> bool:
     return isinstance(value, int) and value >= 2 and not value & (value - 1)
 
 
-def _fitted(source: str, wanted: Mapping[str, Value]) -> dict[str, Value]:
-    """What of `wanted` is new, and what must move with it so that sizes fit together."""
-    constants = read_constants(source)
-    now = numbers(constants)
-    fitted, settled = (
-        repair({**now, **{name: value for name, value in wanted.items() if _is_number(value)}}),
-        repair(now),
-    )
+def _fitted(source: str, wanted: Mapping[str, ConstantValue]) -> dict[str, ConstantValue]:
+    """The values of `wanted` that are new, and those that must move with them so that sizes fit together."""
+    constants, now = constants_of(source), numbers_of(source)
+    fitted = repair({**now, **{name: value for name, value in wanted.items() if is_number(value)}})
+    # A number that repair would change in the file as it stands is left alone: it has nothing to do with the finding.
+    settled = repair(now)
     moved = {**wanted, **{name: fitted[name] for name in now if name in wanted or fitted[name] != settled[name]}}
-    return {name: value for name, value in moved.items() if not _same(constants[name].value, value)}
+    return {name: value for name, value in moved.items() if not _same(constants[name], value)}

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from autoresearch.agent.syntax.constants import read_constants, split_source
-from autoresearch.agent.syntax.source_keys import tree_key
-from autoresearch.agent.syntax.trees import is_bare_string, parsed
-from autoresearch.agent.tuner.transforms import with_new_constant
+from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.agent.syntax.transforms import with_new_constant
+from autoresearch.core.trainfile.constants import constant_lines, split_source
+from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.trainfile.trees import first_line, is_bare_string, parsed
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,20 @@ class Function:
 
     node: ast.FunctionDef
     lines: tuple[str, ...]
-    """As they stand in the file, decorators included."""
+    """Lines as they stand in the file, decorators included."""
     first: int
-    """The first of them, from 0."""
+    """Number of the first of them, from 0."""
     outer: int
-    """The first line of the top-level statement that it is, or is part of."""
+    """Number of the first line of the top-level statement that it is, or is part of."""
     key: str
-    """Equal for two functions that are the same program."""
+    """Fingerprint: equal for two functions that are the same program."""
 
 
 def with_functions(before: str, after: str, source: str) -> str | None:
-    """`source` with the functions and new constants that `after` has and `before` has not.
+    """Put the functions and constants that are new or changed from `before` to `after` into `source`.
 
-    Values of constants that both have are not its business. None where the edit is more than that, or where `source`
-    has other functions in their place, or lacks a name that the new ones use.
+    Values of constants that both have are left alone. None where the edit changes anything else, where `source` has
+    other functions in their place, or where it lacks a name that the new ones use.
     """
     old, new, here = functions_of(before), functions_of(after), functions_of(source)
     if old is None or new is None or here is None or _rest(before) != _rest(after) or not old.keys() <= new.keys():
@@ -62,7 +63,7 @@ def with_functions(before: str, after: str, source: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def functions_of(source: str) -> dict[str, Function] | None:
-    """By name, methods as `Class.method`. None when the source is no Python, or has two of one name."""
+    """Find the functions by name, methods as `Class.method`; None when it is no Python, or has two of one name."""
     tree = parsed(source)
     if tree is None:
         return None
@@ -70,9 +71,9 @@ def functions_of(source: str) -> dict[str, Function] | None:
     for name, node, outer in _defined(tree):
         if name in found:
             return None
-        first, end = _first_line(node), node.end_lineno or node.lineno
-        key = tree_key(ast.unparse(node))
-        found[name] = Function(node, tuple(lines[first:end]), first, _first_line(outer), key)
+        first, end = first_line(node), node.end_lineno or node.lineno
+        key = fingerprint(ast.unparse(node))
+        found[name] = Function(node, tuple(lines[first:end]), first, first_line(outer), key)
     return found
 
 
@@ -84,14 +85,10 @@ def _defined(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef, ast.stmt]
             yield from ((f"{node.name}.{one.name}", one, node) for one in node.body if isinstance(one, ast.FunctionDef))
 
 
-def _first_line(node: ast.stmt) -> int:
-    return min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))]) - 1
-
-
 def _rest(source: str) -> list[str]:
-    """What of a file is neither constant nor function, as trees."""
-    block = split_source(source)
-    tree = parsed(source if block is None else block.head + block.tail)
+    """Everything in a file that is neither constant nor function, as dumped trees."""
+    split = split_source(source)
+    tree = parsed(source if split is None else split.head + split.tail)
     found = []
     for node in tree.body if tree is not None else ():
         if isinstance(node, ast.ClassDef):
@@ -104,17 +101,21 @@ def _rest(source: str) -> list[str]:
 
 
 def _with_new_constants(source: str, before: str, after: str) -> str | None:
-    block, known = split_source(after), read_constants(before)
-    lines = [] if block is None else block.body.split("\n")
-    carried: str | None = source
-    for name, constant in read_constants(after).items():
-        if name not in known and carried is not None:
-            carried = with_new_constant(carried, name, lines[constant.line])
+    known = constants_of(before)
+    added = [name for name in constants_of(after) if name not in known]
+    if not added:
+        return source
+    lines, carried = constant_lines(after), source
+    for name in added:
+        longer = with_new_constant(carried, name, lines[name])
+        if longer is None:
+            return None
+        carried = longer
     return carried
 
 
 def _names_used(functions: Iterable[Function]) -> set[str]:
-    """Names that these functions read and do not bind themselves."""
+    """The names that these functions read and do not bind themselves."""
     used, bound = set[str](), set[str]()
     for function in functions:
         for node in ast.walk(function.node):
@@ -130,7 +131,7 @@ def _names_used(functions: Iterable[Function]) -> set[str]:
 
 
 def _names_bound(source: str) -> set[str]:
-    """At the top level of a file, or by Python itself."""
+    """The names that a file binds at its top level, and those of Python itself."""
     tree, found = parsed(source), set(dir(builtins))
     for node in tree.body if tree is not None else ():
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -1,4 +1,4 @@
-"""What the trials of a run say of the constants, in words: which matter, and where the best values seem to be."""
+"""The effects of the constants, learned from a run's trials: which matter, and where the best values seem to be."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autoresearch.agent.syntax.constants import read_constants
+from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
 from autoresearch.agent.tuner.numeric import fit_surrogate
-from autoresearch.agent.tuner.observations import numbers, observe
-from autoresearch.agent.tuner.space import Number, search_space
+from autoresearch.agent.tuner.observations import observe
+from autoresearch.agent.tuner.space import search_space
 from autoresearch.core.proposal import History
 
 LEAST = 5
-"""Scores before anything is said."""
+"""Number of scores below which nothing is said."""
 _GRID = 21
+"""Points of a constant's tried range at which the process is read."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """One constant that was varied, all others standing as in the incumbent."""
+class ConstantEffect:
+    """The effect of one constant, all others as in the incumbent."""
 
     name: str
     now: Number
     best: Number
-    """Where the fitted process is lowest, within what was tried."""
+    """Value at which the fitted process is lowest, within the tried range."""
     delta: float
-    """bpb there against the incumbent's value; 0 or less."""
+    """Difference of the process there from the incumbent's value, in bpb; 0 or less."""
     deviation: float
-    """Of the process there, in bpb."""
+    """Standard deviation of the process there, in bpb."""
     importance: float
-    """Its share of what all varied constants move, 0..1."""
+    """Share of the range that all varied constants move the score by, 0..1."""
     low: Number
     high: Number
-    """What was tried."""
+    """Ends of the tried range."""
 
     def __str__(self) -> str:
         where = "the incumbent's value is the best known" if self.best == self.now else f"best near {self.best}"
@@ -42,14 +43,17 @@ class Known:
         return f"{self.name} = {self.now}: {where}{gain}; importance {self.importance:.0%}; {tried}"
 
 
-def surface(history: History) -> tuple[Known, ...]:
-    """The constants that were varied, the most important first; empty while too little is known."""
-    constants = read_constants(history.incumbent.source)
-    start = read_constants(history.attempts[0].source) if history.attempts else constants
+def constant_effects(history: History) -> tuple[ConstantEffect, ...]:
+    """Estimate the effect of every constant that was varied, the most important first.
+
+    Empty while too little is known.
+    """
+    constants = constants_of(history.incumbent.source)
+    start = constants_of(history.attempts[0].source) if history.attempts else constants
     dimensions = search_space(constants, start, history.vocabularies)
     if not dimensions:
         return ()
-    seen, now = observe(history, dimensions), numbers(constants)
+    seen, now = observe(history, dimensions), numbers_of(history.incumbent.source)
     varied = np.flatnonzero(np.ptp(seen.points, axis=0) > 0)
     if seen.measured < LEAST or not len(varied):
         return ()
@@ -64,8 +68,17 @@ def surface(history: History) -> tuple[Known, ...]:
         dimension = dimensions[i]
         value = now[dimension.name] if at == here else dimension.value(float(grid[at]))
         low, high = dimension.value(float(tried.min())), dimension.value(float(tried.max()))
-        delta, spread = float(mean[at] - mean[here]), float(deviation[at])
-        found.append(Known(dimension.name, now[dimension.name], value, delta, spread, float(np.ptp(mean)), low, high))
+        effect = ConstantEffect(
+            name=dimension.name,
+            now=now[dimension.name],
+            best=value,
+            delta=float(mean[at] - mean[here]),
+            deviation=float(deviation[at]),
+            importance=float(np.ptp(mean)),
+            low=low,
+            high=high,
+        )
+        found.append(effect)
     total = sum(one.importance for one in found) or 1.0
     ranked = sorted(found, key=lambda one: -one.importance)
     return tuple(replace(one, importance=one.importance / total) for one in ranked)

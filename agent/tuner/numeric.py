@@ -1,12 +1,10 @@
 """Numeric proposals: a few constants of the incumbent, moved.
 
-optuna's tree-structured Parzen estimator (Bergstra et al. 2011) draws where good trials were, steps around the
-incumbent try what is near, and a Gaussian process says which of these candidates is worth the next trial.
+Candidates come from three sources: steps around the incumbent, draws from optuna's tree-structured Parzen estimator
+(TPE), and draws from CMA-ES started from all trials. A Gaussian process says which candidate is worth the next trial.
 
-Draws where good trials were: optuna's tree-structured Parzen estimator, and CMA-ES started from all trials.
-
-TPE: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization. CMA-ES started from what other searches have
-measured: Nomura et al. 2021, arXiv:2012.06932.
+TPE: Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization. CMA-ES started from the measurements of other
+searches: Nomura et al. 2021, arXiv:2012.06932.
 """
 
 from __future__ import annotations
@@ -19,16 +17,144 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.agent.syntax.constant_priors import fact_of
-from autoresearch.agent.syntax.constants import read_constants, write_constants
-from autoresearch.agent.syntax.source_keys import tree_key
-from autoresearch.agent.tuner.observations import Observations, footprint_ceiling, numbers, observe
-from autoresearch.agent.tuner.space import Dimension, Number, footprint, repair, search_space
+from autoresearch.agent.syntax.constant_priors import footprint, prior_of, repair
+from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
+from autoresearch.agent.tuner.observations import Observations, footprint_ceiling, observe
+from autoresearch.agent.tuner.space import Dimension, search_space
 from autoresearch.agent.tuner.surrogate import Surrogate, fit
 from autoresearch.core.proposal import History
+from autoresearch.core.trainfile.constants import write_constants
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 CMA_FROM = 20
-"""Attempts: CMA-ES starts from the best tenth of them, and one point has no shape."""
+"""Number of attempts from which CMA-ES is used: it starts from the best tenth, and one point has no shape."""
+_STEPS = 192
+"""Number of candidates from steps around the incumbent."""
+_DRAWS = 8
+"""Number of draws from each sampler; each gives candidates on several subsets of the constants."""
+_BOLDNESS = 1.4
+"""Standard deviations by which uncertainty favours a candidate; with fewer the search stays near known files."""
+_REMEMBERED = 80
+"""Number of best attempts, and of latest ones, that the process is fitted to: its cost grows with their cube."""
+_PACE = ((3, 4, 0.25), (8, 6, 0.3), (math.inf, 8, 0.35))
+"""Number of scores below which the row holds, most constants moved at once, longest step in coordinates.
+
+Several constants from the start: far from the best file most of them can be improved, and the process tells their
+shares apart. A step of 0.17 doubles a learning rate.
+"""
+_GROWTH = 2.0
+"""Largest factor by which one proposal may grow the footprint, or any one size."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A numeric edit of the incumbent."""
+
+    source: str
+    changes: Mapping[str, tuple[Number, Number]]
+    """Values before and after, by constant."""
+    category: str
+    predicted_delta: float | None
+    """Expected change against the incumbent, in bpb; None while too little is known."""
+    measured: int
+    """Number of scores that the prediction rests on."""
+
+
+def propose_move(history: History, tried: frozenset[str], rng: np.random.Generator, widen: float = 1.0) -> Move | None:
+    """Choose the most promising untried move; None when no candidate is new.
+
+    `widen` raises the spans of the search space to that power.
+    """
+    constants = constants_of(history.incumbent.source)
+    start = constants_of(history.attempts[0].source) if history.attempts else constants
+    dimensions = search_space(constants, start, history.vocabularies, widen)
+    if not dimensions:
+        return None
+    now = numbers_of(history.incumbent.source)
+    seen = observe(history, dimensions)
+    seed = int(rng.integers(2**31))
+    draws = np.vstack([parzen_draws(seen, dimensions, seed, _DRAWS), cma_draws(seen, dimensions, seed, _DRAWS)])
+    candidates = _candidates(seen, dimensions, draws, rng, widen)
+    ceiling = min(_GROWTH * footprint(now), 0.99 * footprint_ceiling(history))
+    settings = _settings(candidates, dimensions, now, ceiling)
+    if not settings:
+        return None
+    points = np.array([[d.coordinate(values[d.name]) for d in dimensions] for values in settings])
+    merit, delta = _appraise(seen, points, dimensions)
+    for i in np.argsort(-merit, kind="stable"):
+        changes = {name: (now[name], value) for name, value in settings[i].items() if value != now[name]}
+        source = write_constants(history.incumbent.source, {name: after for name, (_, after) in changes.items()})
+        if fingerprint(source) not in tried:
+            main = max(changes, key=lambda name: prior_of(name).weight)
+            known = float(delta[i]) if seen.measured >= 5 else None
+            return Move(source, changes, prior_of(main).category or "optimizer", known, seen.measured)
+    return None
+
+
+def _candidates(
+    seen: Observations, dimensions: Sequence[Dimension], draws: np.ndarray, rng: np.random.Generator, widen: float
+) -> list[dict[int, float]]:
+    """Coordinates by dimension, on random subsets of the dimensions: those with more weight more often."""
+    weights = np.array([dimension.weight for dimension in dimensions])
+    towards = np.array([dimension.towards for dimension in dimensions])
+    known = np.ptp(seen.points, axis=0) > 0
+    most, reach = next((most, reach) for below, most, reach in _PACE if seen.measured < below)
+    most, reach = min(len(dimensions), most), min(1.0, reach * widen)
+    found = []
+    for i in range(_STEPS + 8 * len(draws)):
+        size = int(rng.integers(1, most + 1))
+        subset = rng.choice(len(dimensions), size=size, replace=False, p=weights / weights.sum())
+        origin = seen.incumbent[subset]
+        if i < _STEPS:
+            step = rng.normal(0.0, rng.choice((0.05, 0.12, 0.25)), size=size)
+        else:
+            step = draws[(i - _STEPS) // 8][subset] - origin
+        # A constant that was never moved goes in its promising direction first.
+        step = np.where(known[subset] | (towards[subset] == 0), step, towards[subset] * np.abs(step))
+        moved = np.clip(origin + np.clip(step, -reach, reach), 0.0, 1.0)
+        found.append(dict(zip(map(int, subset), map(float, moved), strict=True)))
+    return found
+
+
+def _settings(
+    candidates: Sequence[Mapping[int, float]],
+    dimensions: Sequence[Dimension],
+    now: Mapping[str, Number],
+    ceiling: float,
+) -> list[dict[str, Number]]:
+    """Candidates as repaired values of every numeric constant; those that change nothing or grow too much are out."""
+    found: dict[tuple[Number, ...], dict[str, Number]] = {}
+    settled, size = repair(now), footprint(now)
+    for candidate in candidates:
+        moved = {dimensions[i].name: dimensions[i].value(coordinate) for i, coordinate in candidate.items()}
+        for i in candidate:
+            name = dimensions[i].name
+            if dimensions[i].scale in ("power_of_two", "whole") and moved[name] > _GROWTH * now[name] > 0:
+                moved[name] = int(_GROWTH * now[name])
+        # A change that repair would make to the incumbent as well is not part of this candidate.
+        fitted = repair({**now, **moved})
+        values = {
+            name: now[name] if fitted[name] == settled[name] and name not in moved else fitted[name] for name in now
+        }
+        if values != now and footprint(values) <= max(size, ceiling):
+            found.setdefault(tuple(values.values()), values)
+    return list(found.values())
+
+
+def fit_surrogate(seen: Observations, dimensions: Sequence[Dimension]) -> Surrogate:
+    """Fit a process to the measurements; group 0 is the incumbent's structure."""
+    weights = np.array([dimension.weight for dimension in dimensions])
+    best = np.argsort(seen.values, kind="stable")[:_REMEMBERED]
+    chosen = np.union1d(best, np.arange(len(seen.values))[-_REMEMBERED:])
+    scale = 0.01 * abs(float(np.median(seen.values)))
+    return fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)
+
+
+def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
+    """Merit and predicted change of each point (M, D), both (M,), in bpb. Merit is minus the lower confidence bound."""
+    model = fit_surrogate(seen, dimensions)
+    mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
+    return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1]
 
 
 def parzen_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int, draws: int) -> np.ndarray:
@@ -38,7 +164,7 @@ def parzen_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int,
     """
     import optuna
 
-    with warnings.catch_warnings():  # what is young in optuna is nothing for the person who watches
+    with warnings.catch_warnings():  # hide optuna's ExperimentalWarning: it says nothing to the person who watches
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=False)
     study = _study(sampler)
@@ -89,127 +215,3 @@ def _ask(study: Any, dimensions: Sequence[Dimension], draws: int) -> np.ndarray:
     box = _box(dimensions)
     asked = [study.ask(box).params for _ in range(draws)]
     return np.array([[params[dimension.name] for dimension in dimensions] for params in asked])
-
-
-_STEPS = 192
-"""Candidates from steps around the incumbent."""
-_DRAWS = 8
-"""Draws from the Parzen estimator; each gives candidates on several subsets of the constants."""
-_BOLDNESS = 1.4
-"""Standard deviations that a candidate is given the benefit of; less than that stays too close to what is known."""
-_REMEMBERED = 80
-"""The process is fitted to this many best and as many latest attempts: its cost grows with their cube."""
-_PACE = ((3, 4, 0.25), (8, 6, 0.3), (math.inf, 8, 0.35))
-"""Below so many scores: at most so many constants at once, and so far in coordinates. 0.17 doubles a learning rate.
-
-Several from the start: far from the best most constants can be improved, and the process tells their shares apart.
-"""
-_GROWTH = 2.0
-"""The largest growth of the footprint, and of any one size, in one proposal."""
-
-
-@dataclass(frozen=True)
-class Move:
-    """A numeric edit of the incumbent."""
-
-    source: str
-    changes: Mapping[str, tuple[Number, Number]]
-    """Constant -> before, after."""
-    category: str
-    predicted_delta: float | None
-    """bpb against the incumbent; None while too little is known."""
-    measured: int
-    """Trials that the prediction rests on."""
-
-
-def propose_move(history: History, tried: frozenset[str], rng: np.random.Generator, widen: float = 1.0) -> Move | None:
-    """The best untried move, or None when no candidate is new. `widen` raises the spans to that power."""
-    constants = read_constants(history.incumbent.source)
-    start = read_constants(history.attempts[0].source) if history.attempts else constants
-    dimensions = search_space(constants, start, history.vocabularies, widen)
-    if not dimensions:
-        return None
-    now = numbers(constants)
-    seen = observe(history, dimensions)
-    seed = int(rng.integers(2**31))
-    draws = np.vstack([parzen_draws(seen, dimensions, seed, _DRAWS), cma_draws(seen, dimensions, seed, _DRAWS)])
-    candidates = _candidates(seen, dimensions, draws, rng, widen)
-    ceiling = min(_GROWTH * footprint(now), 0.99 * footprint_ceiling(history))
-    settings = _settings(candidates, dimensions, now, ceiling)
-    if not settings:
-        return None
-    points = np.array([[d.coordinate(values[d.name]) for d in dimensions] for values in settings])
-    merit, delta = _appraise(seen, points, dimensions)
-    for i in np.argsort(-merit, kind="stable"):
-        changes = {name: (now[name], value) for name, value in settings[i].items() if value != now[name]}
-        source = write_constants(history.incumbent.source, {name: after for name, (_, after) in changes.items()})
-        if tree_key(source) not in tried:
-            main = max(changes, key=lambda name: fact_of(name).weight)
-            known = float(delta[i]) if seen.measured >= 5 else None
-            return Move(source, changes, fact_of(main).category or "optimizer", known, seen.measured)
-    return None
-
-
-def _candidates(
-    seen: Observations, dimensions: Sequence[Dimension], draws: np.ndarray, rng: np.random.Generator, widen: float
-) -> list[dict[int, float]]:
-    """Coordinates by dimension, on subsets of the dimensions: the heavier ones more often."""
-    weights = np.array([dimension.weight for dimension in dimensions])
-    towards = np.array([dimension.towards for dimension in dimensions])
-    known = np.ptp(seen.points, axis=0) > 0
-    most, reach = next((most, reach) for below, most, reach in _PACE if seen.measured < below)
-    most, reach = min(len(dimensions), most), min(1.0, reach * widen)
-    found = []
-    for i in range(_STEPS + 8 * len(draws)):
-        size = int(rng.integers(1, most + 1))
-        subset = rng.choice(len(dimensions), size=size, replace=False, p=weights / weights.sum())
-        origin = seen.incumbent[subset]
-        if i < _STEPS:
-            step = rng.normal(0.0, rng.choice((0.05, 0.12, 0.25)), size=size)
-        else:
-            step = draws[(i - _STEPS) // 8][subset] - origin
-        step = np.where(known[subset] | (towards[subset] == 0), step, towards[subset] * np.abs(step))
-        moved = np.clip(origin + np.clip(step, -reach, reach), 0.0, 1.0)
-        found.append(dict(zip(map(int, subset), map(float, moved), strict=True)))
-    return found
-
-
-def _settings(
-    candidates: Sequence[Mapping[int, float]],
-    dimensions: Sequence[Dimension],
-    now: Mapping[str, Number],
-    ceiling: float,
-) -> list[dict[str, Number]]:
-    """Candidates as repaired values of every numeric constant; without those that change nothing or take too much."""
-    found: dict[tuple[Number, ...], dict[str, Number]] = {}
-    settled, size = repair(now), footprint(now)
-    for candidate in candidates:
-        moved = {dimensions[i].name: dimensions[i].value(coordinate) for i, coordinate in candidate.items()}
-        for i in candidate:
-            name = dimensions[i].name
-            if dimensions[i].scale in ("power_of_two", "whole") and moved[name] > _GROWTH * now[name] > 0:
-                moved[name] = int(_GROWTH * now[name])
-        # What repair would do to the incumbent as it stands is none of this candidate's business.
-        fitted = repair({**now, **moved})
-        values = {
-            name: now[name] if fitted[name] == settled[name] and name not in moved else fitted[name] for name in now
-        }
-        if values != now and footprint(values) <= max(size, ceiling):
-            found.setdefault(tuple(values.values()), values)
-    return list(found.values())
-
-
-def fit_surrogate(seen: Observations, dimensions: Sequence[Dimension]) -> Surrogate:
-    """A process of what was measured; predictions for the incumbent's structure are those for group 0."""
-    weights = np.array([dimension.weight for dimension in dimensions])
-    best = np.argsort(seen.values, kind="stable")[:_REMEMBERED]
-    chosen = np.union1d(best, np.arange(len(seen.values))[-_REMEMBERED:])
-    scale = 0.01 * abs(float(np.median(seen.values)))
-    return fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)
-
-
-def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
-    """Merit and predicted change of each point (M, D), both (M,), in bpb. Merit is minus the lower confidence bound."""
-    model = fit_surrogate(seen, dimensions)
-    mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
-    return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1]

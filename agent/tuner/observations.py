@@ -1,4 +1,4 @@
-"""A run's history as numbers: what was measured where in the search space."""
+"""A run's history as arrays: which points of the search space were measured, and with which result."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoresearch.agent.syntax.constants import Constant, read_constants
+from autoresearch.agent.syntax.constant_priors import footprint, idle_constants
+from autoresearch.agent.syntax.constants import constants_of, numbers_of
 from autoresearch.agent.syntax.source_keys import structure_key
-from autoresearch.agent.tuner.space import Dimension, Number, footprint, idle_constants
+from autoresearch.agent.tuner.space import Dimension
 from autoresearch.core.proposal import Attempt, History
 
 
@@ -18,35 +19,26 @@ from autoresearch.core.proposal import Attempt, History
 class Observations:
     """Every attempt of a run as a point, whoever proposed it.
 
-    What is in flight counts as a middling result until there is a real one (a constant liar, Ginsbourger et al. 2010),
-    so that proposals made at the same time differ.
+    An experiment in flight counts as a middling result until there is a real one (a constant liar, Ginsbourger et al.
+    2010), so that proposals made at the same time differ.
     """
 
     points: np.ndarray
-    """float64 (N, D), coordinates 0..1; what is in flight comes last."""
+    """float64 (N, D), coordinates 0..1; experiments in flight come last."""
     groups: np.ndarray
     """int (N,): attempts of one number differ only in numeric constants. The incumbent's is 0."""
     values: np.ndarray
     """float64 (N,): bits per byte; an attempt that failed counts as worse than any that did not."""
     incumbent: np.ndarray
-    """float64 (D,)."""
+    """float64 (D,), coordinates of the incumbent."""
     measured: int
-    """How many of the attempts have a score."""
+    """Number of attempts with a score."""
     present: np.ndarray
-    """bool (N, D): whether an attempt's file has the constant, and something reads it."""
-
-
-def numbers(constants: dict[str, Constant]) -> dict[str, Number]:
-    """The numeric ones among these constants."""
-    return {
-        name: constant.value
-        for name, constant in constants.items()
-        if isinstance(constant.value, int | float) and not isinstance(constant.value, bool)
-    }
+    """bool (N, D): True where the attempt's file has the constant and something reads it."""
 
 
 def score(attempt: Attempt) -> float | None:
-    """The attempt's value for the search, or None when it has none."""
+    """Return the attempt's value for the search in bits per byte, or None when it has none."""
     value = attempt.estimate if attempt.estimate is not None else attempt.val_bpb
     if attempt.status not in ("keep", "discard") or value is None or not math.isfinite(value):
         return None
@@ -67,7 +59,7 @@ def observe(history: History, dimensions: Sequence[Dimension]) -> Observations:
     groups = np.array([names.setdefault(structure_key(source), len(names)) for source in sources])
     scores = [score(attempt) for attempt in attempts]
     known = [value for value in scores if value is not None]
-    # Far misses say no more than misses do, and would flatten what lies among the good ones.
+    # A far miss teaches no more than a miss does, and would flatten the differences between good results.
     usual = float(np.median(known)) if known else 0.0
     reach = max(usual - min(known, default=0.0), 1e-3 * abs(usual), 1e-6)
     worst = usual + 2 * reach
@@ -78,13 +70,13 @@ def observe(history: History, dimensions: Sequence[Dimension]) -> Observations:
 
 
 def _present(source: str, dimensions: Sequence[Dimension]) -> list[bool]:
-    constants = read_constants(source)
-    idle = idle_constants({name: constant.value for name, constant in constants.items()})
+    constants = constants_of(source)
+    idle = idle_constants(constants)
     return [dimension.name in constants and dimension.name not in idle for dimension in dimensions]
 
 
 def _coordinates(source: str, dimensions: Sequence[Dimension], default: np.ndarray) -> np.ndarray:
-    values = numbers(read_constants(source))
+    values = numbers_of(source)
     return np.array(
         [
             dimension.coordinate(values[dimension.name]) if dimension.name in values else float(default[i])
@@ -94,14 +86,17 @@ def _coordinates(source: str, dimensions: Sequence[Dimension], default: np.ndarr
 
 
 def footprint_ceiling(history: History) -> float:
-    """The smallest footprint that failed after growing: what may not fit is not tried again."""
+    """Find the smallest footprint that failed after growing; infinity while none has.
+
+    A larger file may not fit the device either, so it is not tried.
+    """
     sources = {attempt.experiment: attempt.source for attempt in history.attempts}
     ceiling = math.inf
     for attempt in history.attempts:
         parent = sources.get(attempt.parent)
         if attempt.status not in ("crash", "timeout") or parent is None:
             continue
-        size, before = (footprint(numbers(read_constants(source))) for source in (attempt.source, parent))
+        size, before = (footprint(numbers_of(source)) for source in (attempt.source, parent))
         if size > before:
             ceiling = min(ceiling, size)
     return ceiling

@@ -1,4 +1,4 @@
-"""The researcher that needs no network: a search over the train file's constants and a menu of structural edits.
+"""The tuner, a researcher that needs no network: a search over constants and a menu of structural edits.
 
 It keeps nothing between proposals. Everything is rebuilt from the history, with random numbers drawn from the run's
 seed and the number of attempts, so a resumed run goes on as it would have.
@@ -12,38 +12,41 @@ from dataclasses import replace
 import numpy as np
 
 from autoresearch.agent.findings import own, propose_finding
-from autoresearch.agent.syntax.source_keys import tree_key, tried_keys
-from autoresearch.agent.tuner.first_moves import Opening, propose_opening
+from autoresearch.agent.structural import MENU
+from autoresearch.agent.syntax.constants import Number
+from autoresearch.agent.syntax.source_keys import tried_programs
+from autoresearch.agent.tuner.first_moves import FirstMove, propose_first_move
 from autoresearch.agent.tuner.numeric import Move, propose_move
-from autoresearch.agent.tuner.space import Number
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import Attempt, History, InFlight, Proposal
+from autoresearch.core.proposal import Attempt, History, InFlight, Proposal, Researcher
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 _WIDENINGS = (1.0, 2.0, 4.0)
-"""Powers that the spans are raised to, one after another, when nothing new is left inside."""
+"""Powers to which the spans are raised, one after another, when nothing untried is left inside."""
 
 
-class Tuner:
-    """Implements `core.proposal.Researcher`."""
+class Tuner(Researcher):
+    """Searches the constants and the menu of structural edits."""
 
     name = "tuner"
 
     def __init__(self, *, structural: bool = True) -> None:
+        """`structural` allows edits of the menu beside numeric moves."""
         self._structural = structural
 
     def propose(self, history: History) -> Proposal:
-        """The next edit: what another device has kept, a first move, numeric or from the menu; never what was tried.
+        """Propose a finding of another device, a first move, a numeric move or an edit of the menu, never a tried one.
 
         Raises `ProposalError` when every edit that it knows was tried on this incumbent.
         """
         rng = np.random.default_rng([abs(history.seed), history.turn])
-        tried = tried_keys((*history.sources, history.incumbent.source))
+        tried = tried_programs(history)
         found = propose_finding(history, tried)
         if found is not None:
             return replace(found, researcher=self.name)
-        opening = propose_opening(history, tried)
-        if opening is not None:
-            return self._from_opening(opening)
+        first = propose_first_move(history, tried)
+        if first is not None:
+            return self._from_first_move(first)
         structural_first = self._structural and rng.random() < _structural_share(history.attempts)
         if structural_first:
             proposal = self._from_menu(history, tried, rng)
@@ -61,13 +64,13 @@ class Tuner:
             )
         return proposal
 
-    def _from_opening(self, opening: Opening) -> Proposal:
+    def _from_first_move(self, move: FirstMove) -> Proposal:
         return Proposal(
-            source=opening.source,
-            hypothesis=f"{_in_words(opening.changes)}: {opening.reason}.",
-            category=opening.category,
+            source=move.source,
+            hypothesis=f"{_in_words(move.changes)}: {move.reason}.",
+            category=move.category,
             researcher=self.name,
-            parameters={"lever": opening.lever, **{name: after for name, (_, after) in opening.changes.items()}},
+            parameters={"lever": move.lever, **{name: after for name, (_, after) in move.changes.items()}},
         )
 
     def _from_move(self, move: Move) -> Proposal:
@@ -85,14 +88,12 @@ class Tuner:
         )
 
     def _from_menu(self, history: History, tried: frozenset[str], rng: np.random.Generator) -> Proposal | None:
-        from autoresearch.agent.tuner.structural import MENU
-
         times = _times_tried((*history.attempts, *history.in_flight))
         weights = np.array([edit.weight / (1 + 4 * times.get(edit.name, 0)) for edit in MENU])
         order = rng.choice(len(MENU), size=len(MENU), replace=False, p=weights / weights.sum())
         for edit in (MENU[i] for i in order):
             source = edit.apply(history.incumbent.source)
-            if source is not None and tree_key(source) not in tried:
+            if source is not None and fingerprint(source) not in tried:
                 return Proposal(
                     source=source,
                     hypothesis=edit.hypothesis,
@@ -117,7 +118,7 @@ def _times_tried(attempts: tuple[Attempt | InFlight, ...]) -> Mapping[str, int]:
 
 
 def _structural_share(attempts: tuple[Attempt, ...]) -> float:
-    """How often to take from the menu: never first, then by how often each kind was kept, between 10 and 50 %."""
+    """Share of proposals from the menu: none at first, then by how often each kind was kept, between 10 and 50 %."""
     mine = [attempt for attempt in own(attempts) if attempt.researcher == Tuner.name]
     if not mine:
         return 0.0

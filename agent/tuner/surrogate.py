@@ -1,7 +1,7 @@
 """A small Gaussian process over the search space: which of several candidates is worth a trial.
 
-The kernel is a sum over the dimensions plus one over all of them together: most constants act on their own, some act in
-pairs. See Rasmussen and Williams, Gaussian Processes for Machine Learning, ch. 2, and Duvenaud et al., Additive
+The kernel is a sum of one term for each dimension and one term over all of them: most constants act on their own, some
+act in pairs. See Rasmussen and Williams, Gaussian Processes for Machine Learning, ch. 2, and Duvenaud et al., Additive
 Gaussian Processes (arXiv:1112.4394).
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 _LENGTHS = (0.15, 0.3, 0.6)
-"""Length scales to choose from, in coordinates (0..1)."""
+"""Candidate length scales, in coordinates (0..1)."""
 _NOISES = (0.02, 0.1, 0.4)
-"""Noise variances to choose from, as shares of the kernel's."""
+"""Candidate noise variances, as shares of the kernel's."""
 _GROUP_VARIANCE = 0.5
-"""How far apart two structures of the file may lie, as a share of the kernel's variance."""
+"""Variance between structures of the file, as a share of the kernel's variance."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Surrogate:
     points: np.ndarray
     """float64 (N, D), coordinates 0..1."""
     groups: np.ndarray
-    """int (N,): which structure of the file a point was measured in."""
+    """int (N,): the structure of the file in which each point was measured."""
     weights: np.ndarray
     """float64 (D,), summing to 1: the share of the variance that each dimension may explain."""
     length: float
@@ -40,7 +40,7 @@ class Surrogate:
     scale: float
 
     def predict(self, points: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """points (M, D) measured in structure `group` -> mean and standard deviation (M,), without noise."""
+        """Predict points (M, D) in structure `group`: mean and standard deviation, both (M,), noise left out."""
         across = _kernel(points, self.points, self.weights, self.length)
         across = (across + _GROUP_VARIANCE * (self.groups == group)[None, :]) @ self.vectors
         mean = across @ (self.projected / self.spectrum)
@@ -49,7 +49,7 @@ class Surrogate:
 
 
 def fit(points: np.ndarray, groups: np.ndarray, values: np.ndarray, weights: np.ndarray, scale: float) -> Surrogate:
-    """Fit to points (N, D), their structures (N,) and values (N,); length scale and noise by marginal likelihood.
+    """Fit to points (N, D), their structures (N,) and values (N,), with length scale and noise of greatest likelihood.
 
     `scale` is the standard deviation expected of the values, used as a floor while there are few of them.
     """

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch.core.config import Constant, DataPreset, Preset
+from autoresearch.core.config import DataPreset, Preset
 from autoresearch.core.errors import SourceError
-from autoresearch.core.trainfile.constants import read_constants, write_constants, write_preset
+from autoresearch.core.trainfile.constants import ConstantValue, read_constants, write_constants, write_preset
 from autoresearch.core.trial.request import Budget, TrialTerms
 
-COMMON: Mapping[str, Constant] = {
+COMMON: Mapping[str, ConstantValue] = {
     "VOCAB_SIZE": 2048,
     "DEPTH": 4,
     "DIM": 256,

@@ -17,12 +17,13 @@ from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.race import SAME_MARGIN, SAME_PROBABILITY
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.proposal import Cost, History, Researcher
+from autoresearch.core.proposal import Cost, History, Researcher, paid_for
 from autoresearch.core.run.evidence import gather_repeats
 from autoresearch.core.run.history import attempt_of, history_of
-from autoresearch.core.run.merge import parses, reapply
+from autoresearch.core.run.merge import reapply
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.trainfile.trees import parsed
 
 SEED_OFFSET = 1_500_000_000
 """Distance of the first seed from the run's: beyond every loop's and `verify`'s."""
@@ -131,7 +132,7 @@ def without(final: str, change: KeptChange, repair: Repair | None = None) -> Wit
     if merged is not None:
         return Without(change, "gone", None) if merged == final else Without(change, "removed", merged)
     repaired = repair(final, change) if repair is not None else None
-    if repaired is None or repaired == final or not parses(repaired):
+    if repaired is None or repaired == final or parsed(repaired) is None:
         return Without(change, "conflict", None)
     return Without(change, "removed", repaired, repaired=True)
 
@@ -162,7 +163,7 @@ def repair_by(researcher: Researcher, ledger: LedgerReader, paid: Callable[[Cost
         try:
             proposal = researcher.propose(asked)
         except ProposalError as error:
-            paid(getattr(error, "cost", Cost()))
+            paid(paid_for(error))
             return None
         paid(proposal.cost)
         return proposal.source

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import tempfile
 from pathlib import Path
 
-from autoresearch.core.config import Constant
 from autoresearch.core.errors import SourceError
 from autoresearch.core.store.git import try_git
-from autoresearch.core.trainfile.constants import read_constants, write_constants
+from autoresearch.core.trainfile.constants import ConstantValue, is_number, read_constants, write_constants
+from autoresearch.core.trainfile.trees import parsed
 
 MERGE_FAILED = 128
 """Lowest exit code of `git merge-file` that means an error; below, it is the number of conflicts."""
@@ -28,15 +27,6 @@ def merge(ours: str, base: str, theirs: str) -> str | None:
     return done.stdout.decode("utf-8") if done.returncode == 0 else None
 
 
-def parses(source: str) -> bool:
-    """Tell whether a source is valid Python."""
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    return True
-
-
 def reapply(edited: str, base: str, onto: str) -> str | None:
     """Make the edit from `base` to `edited` on `onto`; return None when it does not fit there, or no longer parses.
 
@@ -46,7 +36,7 @@ def reapply(edited: str, base: str, onto: str) -> str | None:
     merged = _merge_by_name(edited, base, onto)
     if merged is None:
         merged = merge(onto, base, edited)
-    return merged if merged is not None and parses(merged) else None
+    return merged if merged is not None and parsed(merged) is not None else None
 
 
 def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
@@ -64,10 +54,10 @@ def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
         return None
 
 
-def _agree(before: Constant, wanted: Constant, now: Constant) -> bool:
+def _agree(before: ConstantValue, wanted: ConstantValue, now: ConstantValue) -> bool:
     """Tell whether a constant may be set to `wanted`: nothing has moved it since, or only the same way."""
     if now in (before, wanted):
         return True
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (before, wanted, now)):
+    if not (is_number(before) and is_number(wanted) and is_number(now)):
         return False
-    return (float(wanted) - float(before)) * (float(now) - float(before)) > 0
+    return wanted != before and (wanted > before) == (now > before)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import Cost, History, Proposal, Researcher
+from autoresearch.core.proposal import Cost, History, Proposal, Researcher, paid_for
 from autoresearch.core.run.stopping import Stop
 
 CANCEL_SECONDS = 2.0
@@ -34,7 +34,7 @@ class Proposers:
     def __init__(self, researcher: Researcher, stop: Stop, notify: Callable[[], None]) -> None:
         """`notify` is called from any thread when there is an answer."""
         self.researcher = researcher
-        self.ahead = bool(getattr(researcher, "thinks_ahead", False))
+        self.ahead = researcher.thinks_ahead
         """Whether proposals are made in threads, while trials run."""
         self.busy = 0
         """Proposals asked for and not taken yet."""
@@ -64,10 +64,8 @@ class Proposers:
 
     def cancel(self) -> None:
         """Tell the researcher that its answers are no longer needed, and give it `CANCEL_SECONDS` to end its work."""
-        cancel = getattr(self.researcher, "cancel", None)
-        if not self._working or cancel is None:
+        if not self._working or not self.researcher.cancel():
             return
-        cancel()
         deadline = time.monotonic() + CANCEL_SECONDS
         while self._working and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -85,8 +83,7 @@ def ask_once(researcher: Researcher, history: History) -> ResearcherAnswer:
     try:
         proposal = researcher.propose(history)
     except ProposalError as error:
-        # Calls to a model may have been paid for all the same.
-        return ResearcherAnswer(history, None, error.message, getattr(error, "cost", Cost()))
+        return ResearcherAnswer(history, None, error.message, paid_for(error))
     except Exception as error:
         return ResearcherAnswer(history, None, f"{type(error).__name__}: {' '.join(str(error).split())}")
     return ResearcherAnswer(history, proposal if proposal.researcher else replace(proposal, researcher=researcher.name))

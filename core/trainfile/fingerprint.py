@@ -1,31 +1,49 @@
-"""The fingerprint of a train file: equal for two files that are the same program."""
+"""When two train files are the same program: the one normal form that everything which compares programs uses."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+from functools import lru_cache
+
+from autoresearch.core.trainfile.constants import literal
+from autoresearch.core.trainfile.trees import UNPARSABLE, is_bare_string, statements
 
 
 def fingerprint(source: str) -> str:
-    """Return a digest that is equal for sources which differ only in comments, docstrings and formatting.
+    """Hash the program that a source is: SHA-256, in hexadecimal.
 
-    It is the SHA-256 of the syntax tree without docstrings, in hex; of the text itself where that does not parse.
+    Equal for two sources that differ only in comments, docstrings, layout, or how a number is written: `16`, `0x10`
+    and `2**4` are one number, `16.0` is another. A source that is no Python is hashed as text.
     """
     try:
-        tree = ast.parse(source)
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                node.body = [statement for statement in node.body if not _is_text(statement)]
-        normal = ast.dump(tree)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        normal = source
-    return hashlib.sha256(normal.encode("utf-8", errors="surrogatepass")).hexdigest()
+        found = statements(source)
+        normal = None if found is None else b"".join(digest for text in found for digest in _digests(text))
+    except UNPARSABLE:
+        normal = None
+    if normal is None:
+        normal = b"text:" + source.encode("utf-8", errors="surrogatepass")
+    return hashlib.sha256(normal).hexdigest()
 
 
-def _is_text(statement: ast.stmt) -> bool:
-    """Say whether a statement is a docstring, or a string that stands alone as a comment."""
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )
+class _Normaliser(ast.NodeTransformer):
+    """Drops docstrings and computes arithmetic on literals."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        node = self.generic_visit(node)
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            node.body = [statement for statement in node.body if not is_bare_string(statement)]
+        if isinstance(node, ast.BinOp | ast.UnaryOp):
+            value = literal(node)
+            if value is not None:
+                return ast.Constant(value)
+        return node
+
+
+@lru_cache(maxsize=4096)
+def _digests(text: str) -> tuple[bytes, ...]:
+    """One digest for each statement of a text. Cached, because the sources of a run share most statements."""
+    tree = ast.parse(text)
+    _Normaliser().visit(tree)  # changes the module in place
+    dumps = (ast.dump(node).encode("utf-8", errors="surrogatepass") for node in tree.body)
+    return tuple(hashlib.sha256(dump).digest() for dump in dumps)

@@ -21,10 +21,11 @@ from autoresearch.agent.llm.replies import read_header
 from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.spending import Spending
 from autoresearch.agent.mix import Mix, split
-from autoresearch.agent.syntax.constants import read_constants, write_constants
-from autoresearch.agent.syntax.source_keys import tried_keys
+from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin
+from autoresearch.core.trainfile.constants import write_constants
 
 
 def found(experiment, delta, **constants):
@@ -52,7 +53,7 @@ def history(*findings, attempts=(), **more):
 
 
 def offer(given):
-    return propose_finding(given, tried_keys(given.sources))
+    return propose_finding(given, tried_programs(given.sources))
 
 
 def test_the_largest_gain_that_can_be_carried_over_comes_first_and_says_where_it_is_from():
@@ -165,7 +166,7 @@ LINE = next(line for line in SOURCE.splitlines() if line.startswith("WARMDOWN"))
 
 def test_a_models_proposal_carries_the_finding_that_it_names(answered):
     proposal = answered(history(LARGE), "FINDING: mac#5\n" + reply(LINE, "WARMDOWN = 0.7"))
-    assert proposal.origin == LARGE.origin and read_constants(proposal.source)["WARMDOWN"].value == 0.7
+    assert proposal.origin == LARGE.origin and constants_of(proposal.source)["WARMDOWN"] == 0.7
     assert answered(history(LARGE), reply(LINE, "WARMDOWN = 0.7")).origin is None
 
 

@@ -5,13 +5,12 @@ from dataclasses import replace
 import pytest
 from simulated_runs import SOURCE, baseline, history_of
 
-from autoresearch.agent.llm.spending import FailedProposalError
 from autoresearch.agent.mix import Mix, split
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import Attempt, Cost, Proposal
+from autoresearch.core.proposal import Attempt, Cost, FailedProposalError, Proposal, Researcher
 
 
-class Scripted:
+class Scripted(Researcher):
     def __init__(self, name, error=None):
         self.name, self.error, self.histories = name, error, []
 

@@ -20,8 +20,8 @@ import pytest
 
 from autoresearch import backends
 from autoresearch.backends.contract import BatchInfo, Spec
-from autoresearch.core.config import Constant, load_presets
-from autoresearch.core.trainfile.constants import read_constants, write_constants
+from autoresearch.core.config import load_presets
+from autoresearch.core.trainfile.constants import ConstantValue, read_constants, write_constants
 
 FRAMEWORKS = ("torch", "mlx", "jax", "safetensors")
 V, T = 64, 32
@@ -32,7 +32,7 @@ class Backend:
     """A backend as the suite sees it. `small` are constants that make its train file a toy, where it has them."""
 
     name: str
-    small: Mapping[str, Constant]
+    small: Mapping[str, ConstantValue]
 
     @cached_property
     def runtime(self) -> Any:

@@ -19,7 +19,7 @@ from autoresearch.core.errors import ProposalError
 from autoresearch.core.events import Observer
 from autoresearch.core.fleet.local import LocalExecutor, LocalHandle
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.proposal import History, Proposal, Researcher
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import TrialRow
@@ -50,7 +50,7 @@ class Aftermath:
         return f"{len(self.layers)} cheats decided ({by_layer}); then an honest one: {self.last}; {left}; {state}"
 
 
-class Cheater:
+class Cheater(Researcher):
     """Proposes the cheats in order, then something honest."""
 
     name = "cheater"

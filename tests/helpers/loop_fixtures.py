@@ -11,7 +11,7 @@ from pathlib import Path
 from autoresearch.core.config import Preset, RunConfig
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.events import Observer, Trained
-from autoresearch.core.proposal import Cost, History, Proposal
+from autoresearch.core.proposal import Cost, History, Proposal, Researcher
 from autoresearch.core.run.run import Run
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
@@ -83,7 +83,7 @@ def open_run(workspace: Path, tag: str = "t", config: RunConfig = CONFIG, **opti
     return Run(workspace, tag, config, PRESET, **options)
 
 
-class Widths:
+class Widths(Researcher):
     """Proposes the widths of a list, one per experiment."""
 
     name = "widths"

@@ -10,7 +10,7 @@ from loop_fixtures import git, make_workspace
 
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.events import Observer, Trained
-from autoresearch.core.proposal import History, Proposal
+from autoresearch.core.proposal import History, Proposal, Researcher
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 Change = dict[str, int]
@@ -37,7 +37,7 @@ def edit(source: str, change: Change) -> str:
     return source
 
 
-class Edits:
+class Edits(Researcher):
     """Proposes edits of the incumbent from a list, one a call."""
 
     name = "edits"

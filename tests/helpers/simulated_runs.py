@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoresearch.agent.syntax.constants import read_constants
-from autoresearch.agent.tuner.observations import numbers
+from autoresearch.agent.syntax.constants import numbers_of
 from autoresearch.core.findings.offered import with_outcomes
 from autoresearch.core.proposal import Attempt, Finding, History, Proposal, Researcher
 
@@ -37,7 +36,7 @@ NORM_EPS = 1e-6
 
 def objective(source: str) -> float | None:
     """Best at four times the rate and a quarter of the batch; too large a rate crashes."""
-    values = numbers(read_constants(source))
+    values = numbers_of(source)
     if values["MUON_LR"] > 0.12:
         return None
     score = 2.0 + 0.05 * math.log(values["MUON_LR"] / 0.08) ** 2

@@ -132,13 +132,10 @@ def program_of(settings: Settings) -> str:
 
 def next_step(proposer: Researcher, history: History, options: ResearcherOptions) -> dict[str, Any]:
     """Describe the next edit, or the request that would be sent to get it."""
-    turn = getattr(proposer, "next", None)
-    if turn is not None:
-        proposer = turn(history)
+    proposer = proposer.next(history)
     found: dict[str, Any] = {"researcher": proposer.name, "diff": None, "hypothesis": None, "messages": None}
-    preview = getattr(proposer, "preview", None)
-    if preview is not None:
-        call = preview(history)
+    call = proposer.preview(history)
+    if call is not None:
         costs = {"usd_at_most": call.most_usd, "usd_per_proposal": call.usual_usd}
         return {**found, "model": call.model, "tokens": call.tokens, "messages": call.messages, **costs}
     if proposer.name == "command":

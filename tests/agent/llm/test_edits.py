@@ -10,7 +10,7 @@ import pytest
 
 from autoresearch.agent.llm.edits import apply_reply
 from autoresearch.agent.llm.replies import EditError
-from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +20,7 @@ else:
 REPLIES = Path(__file__).parent / "replies"
 BASE = (REPLIES / "base_train.text").read_text(encoding="utf-8")
 OUTCOMES = tomllib.loads((REPLIES / "outcomes.toml").read_text(encoding="utf-8"))
-TRIED = {tree_key(BASE.replace("\nLR = 0.1", "\nLR = 0.77"))}
+TRIED = {fingerprint(BASE.replace("\nLR = 0.1", "\nLR = 0.77"))}
 
 
 def reply_of(name: str) -> str:

@@ -14,8 +14,8 @@ from autoresearch.agent.llm.models import Models
 from autoresearch.agent.llm.providers import Price, Provider, without_keys
 from autoresearch.agent.llm.replies import read_header
 from autoresearch.agent.llm.researcher import LLM
-from autoresearch.agent.llm.spending import FailedProposalError, Spending
-from autoresearch.core.proposal import Attempt, InFlight
+from autoresearch.agent.llm.spending import Spending
+from autoresearch.core.proposal import Attempt, FailedProposalError, InFlight
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
 MODEL = "openai/test-model"

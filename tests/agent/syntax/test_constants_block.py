@@ -1,7 +1,9 @@
 import pytest
 from simulated_runs import SOURCE
 
-from autoresearch.agent.syntax.constants import read_constants, write_constants
+from autoresearch.agent.syntax.constants import constants_of, numbers_of
+from autoresearch.core.errors import SourceError
+from autoresearch.core.trainfile.constants import write_constants
 
 ODD = """X = 1
 # ---- constants: odd ones
@@ -23,15 +25,14 @@ OUTSIDE = 5
 
 
 def test_values_are_read_with_their_signs_and_kinds():
-    values = {name: constant.value for name, constant in read_constants(ODD).items()}
-    assert values == {
+    assert constants_of(ODD) == {
         "NEGATIVE": -0.5, "ZERO": 0, "OFF": False, "NAME": "é", "AFTER": 3, "POWER": 262144, "SUM": 12, "TWICE": 2
     }  # fmt: skip
 
 
 def test_a_file_without_a_block_has_no_constants():
-    assert read_constants("DIM = 3\n") == {}
-    assert read_constants("# ---- constants\nDIM = \n# ---- end of constants\n") == {}
+    assert constants_of("DIM = 3\n") == {}
+    assert constants_of("# ---- constants\nDIM = \n# ---- end of constants\n") == {}
 
 
 def test_writing_changes_literals_and_nothing_else():
@@ -46,5 +47,9 @@ def test_a_value_that_is_already_there_keeps_its_text():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(KeyError, match="NOT_THERE"):
+    with pytest.raises(SourceError, match="NOT_THERE"):
         write_constants(SOURCE, {"NOT_THERE": 1})
+
+
+def test_numbers_are_the_constants_that_are_neither_text_nor_switches():
+    assert numbers_of(ODD) == {"NEGATIVE": -0.5, "ZERO": 0, "AFTER": 3, "POWER": 262144, "SUM": 12, "TWICE": 2}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from simulated_runs import ROOT
 
-from autoresearch.agent.syntax.constants import read_constants, write_constants
-from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.structural import MENU
+from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.agent.transfer.carry import carry, counterpart
 from autoresearch.agent.transfer.functions import functions_of
-from autoresearch.agent.tuner.structural import MENU
 from autoresearch.core.proposal import Finding, Origin
+from autoresearch.core.trainfile.constants import write_constants
+from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trainfile.gate import check_gate
 
 CUDA, MLX = ((ROOT / "backends" / name / "train.py").read_text(encoding="utf-8") for name in ("cuda", "mlx"))
@@ -27,7 +28,7 @@ def moved(there, **constants):
 
 
 def values(source):
-    return {name: constant.value for name, constant in read_constants(source).items()}
+    return constants_of(source)
 
 
 def changed(before, after):
@@ -38,14 +39,14 @@ def changed(before, after):
 def code_of(source, like):
     """The source with the constants of another."""
     shared = {name: value for name, value in values(like).items() if name in values(source)}
-    return tree_key(write_constants(source, shared))
+    return fingerprint(write_constants(source, shared))
 
 
 @BOTH
 def test_a_constant_that_stood_alike_takes_the_same_value(there, here):
     carried = carry(moved(there, ADAM_BETA2=0.99, SOFTCAP=30.0), here)
     assert changed(here, carried.source) == {"ADAM_BETA2": 0.99, "SOFTCAP": 30.0}
-    assert carried.left_out == () and "ADAM_BETA2 0.95 -> 0.99" in carried.words
+    assert carried.left_out == () and "ADAM_BETA2 0.95 -> 0.99" in carried.summary
     check_gate(carried.source)
 
 
@@ -57,7 +58,7 @@ def test_a_constant_that_stood_elsewhere_keeps_its_ratio_and_sizes_stay_powers_o
     made = changed(here, carried.source)
     assert made["MUON_LR"] == pytest.approx(now["MUON_LR"] * 1.5)
     assert made["BATCH_TOKENS"] == now["BATCH_TOKENS"] // 2
-    assert code_of(carried.source, here) == tree_key(here)
+    assert code_of(carried.source, here) == fingerprint(here)
     check_gate(carried.source)
 
 
@@ -125,7 +126,7 @@ def test_edits_of_the_menu_are_made_anew_on_the_other_file(there, here):
 
 @BOTH
 def test_an_edit_of_the_menu_and_constants_are_carried_together(there, here):
-    edit = next(edit for edit in MENU if (made := edit.apply(there)) and code_of(made, there) != tree_key(there))
+    edit = next(edit for edit in MENU if (made := edit.apply(there)) and code_of(made, there) != fingerprint(there))
     after = write_constants(edit.apply(there), {"ADAM_BETA2": 0.99, "MUON_LR": 1.5 * values(there)["MUON_LR"]})
     made = carry(finding(there, after, edit=edit.name), here)
     expected = {"ADAM_BETA2": 0.99, "MUON_LR": 1.5 * values(here)["MUON_LR"]}

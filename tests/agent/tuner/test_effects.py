@@ -8,9 +8,9 @@ from simulated_runs import SOURCE, baseline, history_of, objective, run
 
 from autoresearch.agent.llm.operators import choose_task
 from autoresearch.agent.llm.prompt import Detail, task_text
-from autoresearch.agent.syntax.constants import write_constants
-from autoresearch.agent.tuner.effects import surface
+from autoresearch.agent.tuner.effects import constant_effects
 from autoresearch.agent.tuner.researcher import Tuner
+from autoresearch.core.trainfile.constants import write_constants
 
 
 def trials_of(researcher, **values):
@@ -26,12 +26,12 @@ def trials_of(researcher, **values):
 
 
 def test_nothing_is_said_before_there_are_trials():
-    assert surface(history_of([baseline(SOURCE)])) == ()
+    assert constant_effects(history_of([baseline(SOURCE)])) == ()
 
 
 def test_it_finds_what_matters_and_which_way_the_best_lies_from_a_language_models_trials():
     attempts = trials_of("llm", MUON_LR=(0.01, 0.03, 0.05, 0.07), ADAM_BETA1=(0.7, 0.9), WARMDOWN=(0.4, 0.6))
-    known = {one.name: one for one in surface(history_of(attempts))}
+    known = {one.name: one for one in constant_effects(history_of(attempts))}
     assert set(known) == {"MUON_LR", "ADAM_BETA1", "WARMDOWN"}
     rate = known["MUON_LR"]
     assert rate.importance > 0.6 and rate.best >= 0.05 and rate.delta < -0.02
@@ -43,9 +43,9 @@ def test_a_language_model_is_told_after_the_tuners_trials():
     attempts = run(Tuner, 12)
     history = history_of(attempts)
     text = task_text(history, choose_task(history), Detail(), "", ())
-    first = surface(history)[0]
+    first = constant_effects(history)[0]
     assert f"- {first}" in text and "importance" in text
-    assert "importance" not in task_text(history, choose_task(history), Detail(surface=0), "", ())
+    assert "importance" not in task_text(history, choose_task(history), Detail(effects=0), "", ())
 
 
 def test_the_tuner_starts_from_a_language_models_trials():

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from simulated_runs import SOURCE, baseline, history_of
 
-from autoresearch.agent.syntax.constants import read_constants
-from autoresearch.agent.syntax.source_keys import tried_keys
-from autoresearch.agent.tuner.first_moves import FEW_STEPS, propose_opening
+from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.agent.syntax.source_keys import tried_programs
+from autoresearch.agent.tuner.first_moves import FEW_STEPS, propose_first_move
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.proposal import InFlight
 
@@ -29,8 +29,8 @@ def then(attempts, proposal, status, **metrics):
 
 
 def changed(proposal):
-    before, after = read_constants(SOURCE), read_constants(proposal.source)
-    return {name: after[name].value for name in before if after[name].value != before[name].value}
+    before, after = constants_of(SOURCE), constants_of(proposal.source)
+    return {name: after[name] for name in before if after[name] != before[name]}
 
 
 @pytest.mark.parametrize(("steps", "batch"), [(FEW_STEPS / 2, 2**12), (FEW_STEPS / 20, 2**11)])
@@ -49,7 +49,7 @@ def test_a_model_that_the_time_cannot_train_becomes_smaller():
 @pytest.mark.parametrize("figures", [{}, {"steps": None, "tokens": None}, {"steps": 0}])
 def test_without_a_reason_in_the_figures_there_is_no_first_move(figures):
     history = history_of([start(**figures)])
-    assert propose_opening(history, tried_keys(history.sources)) is None
+    assert propose_first_move(history, tried_programs(history.sources)) is None
     assert "lever" not in Tuner().propose(history).parameters
 
 

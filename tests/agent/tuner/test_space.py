@@ -4,12 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import ROOT, SOURCE
 
-from autoresearch.agent.syntax.constants import read_constants
-from autoresearch.agent.tuner.space import footprint, repair, search_space
+from autoresearch.agent.syntax.constant_priors import footprint, repair
+from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.agent.tuner.space import search_space
 
 
 def space(source, vocabularies=(1024, 2048)):
-    constants = read_constants(source)
+    constants = constants_of(source)
     return {dimension.name: dimension for dimension in search_space(constants, constants, vocabularies)}
 
 
@@ -49,11 +50,11 @@ def test_a_negative_constant_keeps_its_sign():
 @pytest.mark.parametrize("backend", ["cuda", "mlx", "null"])
 def test_every_constant_of_a_train_file_lies_inside_its_own_box(backend):
     source = (ROOT / "backends" / backend / "train.py").read_text()
-    constants = read_constants(source)
+    constants = constants_of(source)
     dimensions = space(source)
     assert len(dimensions) >= 5
     for name, dimension in dimensions.items():
-        value = constants[name].value
+        value = constants[name]
         assert dimension.value(dimension.coordinate(value)) == pytest.approx(value, rel=5e-3), name
 
 
@@ -65,7 +66,7 @@ def test_values_stay_in_the_box_and_powers_of_two_stay_powers_of_two(name, coord
         assert value & (value - 1) == 0
     if dimension.scale != "choice":
         assert dimension.low * 0.99 - 1e-9 <= value <= dimension.high * 1.01 + 1e-9
-    assert isinstance(value, int) == isinstance(read_constants(SOURCE)[name].value, int)
+    assert isinstance(value, int) == isinstance(constants_of(SOURCE)[name], int)
 
 
 sizes = st.sampled_from([16, 32, 64, 128, 256, 512])

@@ -7,14 +7,16 @@ from itertools import pairwise
 import pytest
 from simulated_runs import ROOT, SOURCE, baseline, history_of, objective, run
 
-from autoresearch.agent.syntax.constants import read_constants, write_constants
-from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.syntax.constant_priors import footprint
+from autoresearch.agent.syntax.constants import constants_of, numbers_of
 from autoresearch.agent.tuner.numeric import cma_draws, parzen_draws
-from autoresearch.agent.tuner.observations import footprint_ceiling, numbers, observe
+from autoresearch.agent.tuner.observations import footprint_ceiling, observe
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.agent.tuner.space import footprint, search_space
+from autoresearch.agent.tuner.space import search_space
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import CATEGORIES
+from autoresearch.core.trainfile.constants import write_constants
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def long_run():
 
 
 def test_it_never_proposes_a_source_that_was_tried(long_run):
-    keys = [tree_key(attempt.source) for attempt in long_run]
+    keys = [fingerprint(attempt.source) for attempt in long_run]
     assert len(keys) == 101
     assert len(set(keys)) == len(keys)
 
@@ -42,8 +44,8 @@ def test_every_proposal_says_what_it_is(long_run):
     for before, attempt in pairwise(long_run):
         assert attempt.category in CATEGORIES and attempt.researcher == "tuner"
         assert attempt.hypothesis.endswith(".") and "\n" not in attempt.hypothesis
-        parent = numbers(read_constants(long_run[attempt.parent].source))
-        after = numbers(read_constants(attempt.source))
+        parent = numbers_of(long_run[attempt.parent].source)
+        after = numbers_of(attempt.source)
         changed = {name: value for name, value in after.items() if value != parent[name]}
         if "edit" in attempt.parameters:
             continue
@@ -54,8 +56,8 @@ def test_every_proposal_says_what_it_is(long_run):
 
 def test_sizes_fit_together_and_never_double_more_than_once(long_run):
     for attempt in long_run[1:]:
-        values = numbers(read_constants(attempt.source))
-        parent = numbers(read_constants(long_run[attempt.parent].source))
+        values = numbers_of(attempt.source)
+        parent = numbers_of(long_run[attempt.parent].source)
         assert values["DIM"] % values["HEAD_DIM"] == 0
         assert values["BATCH_TOKENS"] % (values["DEVICE_BATCH_ROWS"] * values["SEQ_LEN"]) == 0
         for name in ("BATCH_TOKENS", "SEQ_LEN", "HEAD_DIM", "DEVICE_BATCH_ROWS"):
@@ -89,14 +91,14 @@ def test_on_a_real_train_file_it_mixes_menu_and_numbers():
     assert 3 <= len(menu) <= 15
     assert len({attempt.parameters["edit"] for attempt in menu}) > len(menu) // 2
     assert "edit" not in attempts[1].parameters
-    assert len({tree_key(attempt.source) for attempt in attempts}) == len(attempts)
+    assert len({fingerprint(attempt.source) for attempt in attempts}) == len(attempts)
 
 
 def test_the_null_backend_is_tuned_too():
     source = (ROOT / "backends" / "null" / "train.py").read_text()
-    scores = {tree_key(source): 3.0}
-    attempts = run(Tuner, 10, source=source, score=lambda text: scores.setdefault(tree_key(text), 3.0 + len(scores)))
-    assert len({tree_key(attempt.source) for attempt in attempts}) == 11
+    scores = {fingerprint(source): 3.0}
+    attempts = run(Tuner, 10, source=source, score=lambda text: scores.setdefault(fingerprint(text), 3.0 + len(scores)))
+    assert len({fingerprint(attempt.source) for attempt in attempts}) == 11
 
 
 def test_a_file_with_nothing_to_change_is_said_to_have_nothing():
@@ -111,7 +113,7 @@ def test_it_widens_before_it_gives_up():
     with pytest.raises(ProposalError):
         for _ in range(100):
             proposal = Tuner().propose(history_of(attempts))
-            values.append(read_constants(proposal.source)["STEPS"].value)
+            values.append(constants_of(proposal.source)["STEPS"])
             attempts.append(replace(baseline(proposal.source, 9.0), status="discard"))
     # The usual box is 2 to 32, and nothing more than doubles at once: 1 takes a wider box.
     assert sorted(values) == [value for value in range(1, 17) if value != 8]
@@ -122,9 +124,9 @@ def test_odd_constants_are_passed_over_or_moved_sensibly():
         "# ---- constants\nOFF = False\nNAME = 'a'\nZERO = 0\nBIAS = -0.5\nRATE = 0.0\nBIG = 10**9\n"
         "# ---- end of constants\n"
     )
-    attempts = run(Tuner, 20, source=source, score=lambda text: abs(numbers(read_constants(text))["BIAS"] + 0.7))
+    attempts = run(Tuner, 20, source=source, score=lambda text: abs(numbers_of(text)["BIAS"] + 0.7))
     for attempt in attempts:
-        constants = {name: constant.value for name, constant in read_constants(attempt.source).items()}
+        constants = constants_of(attempt.source)
         assert constants["BIAS"] < 0 and constants["BIG"] > 0 and isinstance(constants["BIG"], int)
         assert (constants["OFF"], constants["NAME"], constants["ZERO"], constants["RATE"]) == (False, "a", 0, 0.0)
 
@@ -133,13 +135,13 @@ def test_what_failed_after_growing_sets_a_ceiling():
     attempts = run(Tuner, 1)
     big = write_constants(SOURCE, {"DIM": 160})
     failed = replace(attempts[0], experiment=1, source=big, status="crash", parent=0)
-    assert footprint_ceiling(history_of([attempts[0], failed])) == footprint(numbers(read_constants(big)))
+    assert footprint_ceiling(history_of([attempts[0], failed])) == footprint(numbers_of(big))
 
 
 @pytest.mark.parametrize("draws_of", [parzen_draws, cma_draws])
 def test_optuna_is_told_of_every_attempt_and_draws_inside_the_box(draws_of):
     attempts = run(Tuner, 25)
-    constants = read_constants(SOURCE)
+    constants = constants_of(SOURCE)
     dimensions = search_space(constants, constants)
     seen = observe(history_of(attempts), dimensions)
     assert seen.points.shape == (26, len(dimensions)) and seen.present.all()
@@ -150,7 +152,7 @@ def test_optuna_is_told_of_every_attempt_and_draws_inside_the_box(draws_of):
 
 def test_a_constant_that_some_files_lack_is_modelled_by_those_that_have_it():
     longer = SOURCE.replace("NORM_EPS", "WARMUP = 0.02\nNORM_EPS")
-    constants = read_constants(longer)
+    constants = constants_of(longer)
     dimensions = search_space(constants, constants)
     at = [one.name for one in dimensions].index("WARMUP")
     attempts = [*run(Tuner, 3), *(replace(baseline(longer), experiment=number) for number in (4, 5))]

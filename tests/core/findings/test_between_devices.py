@@ -16,7 +16,7 @@ from autoresearch.core.cli.run.session import findings_words
 from autoresearch.core.findings.peers import PeerRuns, folders_of
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.proposal import Proposal
+from autoresearch.core.proposal import Proposal, Researcher
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.exports import summarise
@@ -26,7 +26,7 @@ DEMO = PRESET.model_copy(update={"constants": {"LEARNING_RATE": 1e-6}})
 """A start so bad that whatever learns at all is better, on the busiest machine."""
 
 
-class Rate:
+class Rate(Researcher):
     """One proposal: a rate that learns."""
 
     name = "rate"

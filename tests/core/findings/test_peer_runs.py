@@ -15,7 +15,7 @@ from autoresearch.core.findings.offered import offered_changes
 from autoresearch.core.findings.peers import PeerRuns, folders_of
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.proposal import Origin, Proposal
+from autoresearch.core.proposal import Origin, Proposal, Researcher
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.ledger import Ledger
@@ -67,7 +67,7 @@ def names(findings):
     return [str(one.origin) for one in findings]
 
 
-class Taker:
+class Taker(Researcher):
     """Takes over the first untried finding's width; else proposes one from its list."""
 
     name = "taker"

@@ -15,7 +15,7 @@ from autoresearch.core.events import Proposing, Thinking, Withdrawn
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.proposal import Proposal
+from autoresearch.core.proposal import Proposal, Researcher
 from autoresearch.core.run.loop import Limits, Loop, Stop
 from autoresearch.core.run.merge import reapply
 from autoresearch.core.store.git import Repository
@@ -218,7 +218,7 @@ def test_the_first_wish_to_stop_finishes_every_trial_that_runs_and_starts_none(w
 def test_a_kill_ends_the_loop_at_once_while_a_model_is_waited_for(workspace):
     stop, cancelled = Stop(), threading.Event()
 
-    class Waits:
+    class Waits(Researcher):
         name, thinks_ahead = "waits", True
 
         def propose(self, history):
@@ -228,6 +228,7 @@ def test_a_kill_ends_the_loop_at_once_while_a_model_is_waited_for(workspace):
 
         def cancel(self):
             cancelled.set()
+            return True
 
     started = time.monotonic()
     ending, _ = go(workspace, Waits(), Field(1), 3, stop=stop)

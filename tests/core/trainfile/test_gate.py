@@ -8,7 +8,7 @@ import pytest
 from null_trials import request
 
 from autoresearch import backends
-from autoresearch.agent.tuner.structural import MENU
+from autoresearch.agent.structural import MENU
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trainfile.gate import check_gate
 from autoresearch.core.trainfile.source_check import SourceFault

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from autoresearch.agent.syntax.constants import Value
-from autoresearch.agent.tuner.structural.edit import Edit, framework, number, set_constant
-from autoresearch.agent.tuner.transforms import with_constants, with_function_body
+from autoresearch.agent.structural.edit import Edit, framework, number, set_constant
+from autoresearch.agent.syntax.transforms import with_constants, with_function_body
+from autoresearch.core.trainfile.constants import ConstantValue
 
 
 def _windows(source: str, pattern: str) -> str | None:
-    values: dict[str, Value] = {"WINDOW_PATTERN": pattern}
+    values: dict[str, ConstantValue] = {"WINDOW_PATTERN": pattern}
     seq_len, short = number(source, "SEQ_LEN"), number(source, "SHORT_WINDOW")
     if "S" in pattern:
         if seq_len is None or short is None or seq_len < 32:

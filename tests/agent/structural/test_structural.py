@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from simulated_runs import ROOT
 
-from autoresearch.agent.syntax.constants import read_constants, write_constants
-from autoresearch.agent.syntax.source_keys import tree_key
+from autoresearch.agent.structural import MENU
+from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.agent.tuner.space import search_space
-from autoresearch.agent.tuner.structural import MENU
 from autoresearch.backends.contract import BatchInfo, Spec
+from autoresearch.core.trainfile.constants import write_constants
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 EDITS = {edit.name: edit for edit in MENU}
 BEFORE = {
@@ -116,7 +117,7 @@ def test_an_edited_file_builds_trains_and_gives_finite_logits(backend, name, tmp
     to_device, to_numpy, device = BACKENDS[backend]
     to_device(np.zeros((1, 1), dtype=np.uint16))  # skips where the framework is missing
     source = train_source(backend)
-    tiny = write_constants(source, {key: value for key, value in TINY.items() if key in read_constants(source)})
+    tiny = write_constants(source, {key: value for key, value in TINY.items() if key in constants_of(source)})
     result = edited(tiny, name)
     assert result is not None, f"{name} does not fit backends/{backend}/train.py"
     module = load(result, tmp_path)
@@ -136,7 +137,7 @@ def test_an_edit_changes_the_program_keeps_the_contract_and_never_applies_twice(
         result = edited(source, name) if backend != "null" else edit.apply(source)
         if result is None:
             continue
-        assert tree_key(result) != tree_key(source) or name in BEFORE
+        assert fingerprint(result) != fingerprint(source) or name in BEFORE
         compile(result, "train.py", "exec")
         assert all(f"\ndef {function}(" in result for function in ("build", "train", "logits"))
         if name not in SIZES:
@@ -157,7 +158,7 @@ def test_the_menu_is_long_and_fits_both_frameworks():
 def test_an_edit_may_bring_a_constant_which_is_searched_from_then_on():
     source = train_source("cuda")
     before, after = (
-        search_space(read_constants(text), read_constants(source))
+        search_space(constants_of(text), constants_of(source))
         for text in (source, EDITS["schedule warm-up"].apply(source))
     )
     assert {one.name for one in after} - {one.name for one in before} == {"WARMUP"}
@@ -194,11 +195,11 @@ def test_edits_keep_comments_elsewhere_and_pass_over_what_they_do_not_know():
 
 def test_a_ramp_halves_the_rows_when_a_batch_is_one_forward_pass():
     source = write_constants(train_source("cuda"), {"BATCH_TOKENS": 4096, "DEVICE_BATCH_ROWS": 16, "SEQ_LEN": 256})
-    assert read_constants(EDITS["batch ramp"].apply(source))["DEVICE_BATCH_ROWS"].value == 8
+    assert constants_of(EDITS["batch ramp"].apply(source))["DEVICE_BATCH_ROWS"] == 8
     source = write_constants(source, {"DEVICE_BATCH_ROWS": 1, "BATCH_TOKENS": 256})
     assert EDITS["batch ramp"].apply(source) is None
 
 
 def test_short_windows_are_shorter_than_the_sequence():
     source = write_constants(train_source("mlx"), {"SEQ_LEN": 256, "SHORT_WINDOW": 256})
-    assert read_constants(EDITS["windows short"].apply(source))["SHORT_WINDOW"].value == 64
+    assert constants_of(EDITS["windows short"].apply(source))["SHORT_WINDOW"] == 64

@@ -1,12 +1,12 @@
-"""How the blocks hang together: norms, residuals, order, depth and width."""
+"""The structure of the blocks: norms, residuals, order, depth and width."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from autoresearch.agent.syntax.constants import Value
-from autoresearch.agent.tuner.structural.edit import Edit, framework, number, switch_constant
-from autoresearch.agent.tuner.transforms import parameters_of, with_constants, with_function_body, with_method_bodies
+from autoresearch.agent.structural.edit import Edit, framework, number, switch_constant
+from autoresearch.agent.syntax.transforms import parameters_of, with_constants, with_function_body, with_method_bodies
+from autoresearch.core.trainfile.constants import ConstantValue
 
 _NORMS = {
     "pre": ("x + sublayer(norm(x))", "Where the norms stand: before the sublayer."),
@@ -40,7 +40,7 @@ def _order(source: str, parallel: bool) -> str | None:
 
 
 def _reshaped(source: str, heads: int) -> str | None:
-    """One head more or fewer, and as many layers as keep the parameters of the blocks about the same."""
+    """Add or remove heads, and change the number of layers so that the blocks keep about as many parameters."""
     dim, head_dim, depth = (number(source, name) for name in ("DIM", "HEAD_DIM", "DEPTH"))
     if dim is None or head_dim is None or depth is None or dim + heads * head_dim <= 0:
         return None
@@ -48,7 +48,7 @@ def _reshaped(source: str, heads: int) -> str | None:
     layers = round(depth * (dim / width) ** 2)
     if not 1 <= layers <= 2 * depth or layers == depth:
         return None
-    values: dict[str, Value] = {"DIM": width, "DEPTH": layers}
+    values: dict[str, ConstantValue] = {"DIM": width, "DEPTH": layers}
     return with_constants(source, values)
 
 

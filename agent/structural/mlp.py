@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from autoresearch.agent.tuner.structural.edit import Edit, framework, number, set_constant
-from autoresearch.agent.tuner.transforms import with_function_body, with_method_bodies
+from autoresearch.agent.structural.edit import Edit, framework, number, set_constant
+from autoresearch.agent.syntax.transforms import with_function_body, with_method_bodies
 
 _ACTIVATIONS = {
     "relu2": ("F.relu(x).square()", "mx.square(mx.maximum(x, 0))", "ReLU squared (Primer, arXiv:2109.08668)."),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from autoresearch.agent.tuner.structural.edit import Edit, framework, number
-from autoresearch.agent.tuner.transforms import with_function_body, with_loop_over
+from autoresearch.agent.structural.edit import Edit, framework, number
+from autoresearch.agent.syntax.transforms import with_function_body, with_loop_over
 
 
 def _momentum(source: str, body: str) -> str | None:

@@ -1,13 +1,13 @@
-"""How the learning rates rise and fall."""
+"""The schedule of the learning rates."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from autoresearch.agent.syntax.constants import read_constants
-from autoresearch.agent.syntax.source_keys import tree_key
-from autoresearch.agent.tuner.structural.edit import Edit
-from autoresearch.agent.tuner.transforms import with_function_body, with_new_constant
+from autoresearch.agent.structural.edit import Edit
+from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.agent.syntax.transforms import with_function_body, with_new_constant
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 _SHAPES = {
     "linear": ("left", "a straight line"),
@@ -18,7 +18,7 @@ _SHAPES = {
 
 
 def _schedule(source: str, shape: str, warm_up: bool = False) -> str | None:
-    constants = read_constants(source)
+    constants = constants_of(source)
     if not {"WARMDOWN", "FINAL_LR"} <= constants.keys():
         return None
     expression, words = _SHAPES[shape]
@@ -41,14 +41,14 @@ def _schedule(source: str, shape: str, warm_up: bool = False) -> str | None:
 
 
 def _linear(source: str) -> str | None:
-    """Back from another shape of this menu. What the train file starts with is linear in its own words."""
+    """Back from another shape of this menu; the train file's own schedule is linear, in other words."""
     bent = (_schedule(source, shape) for shape in _SHAPES if shape != "linear")
-    in_effect = any(tree_key(edited) == tree_key(source) for edited in bent if edited is not None)
+    in_effect = any(fingerprint(edited) == fingerprint(source) for edited in bent if edited is not None)
     return _schedule(source, "linear") if in_effect else None
 
 
 def _warm_up(source: str) -> str | None:
-    """Brings a constant of its own, which is searched from then on."""
+    """Add WARMUP, a constant that the tuner searches from then on."""
     line = "WARMUP = 0.02  # share of the budget over which the learning rates rise, at its start"
     longer = with_new_constant(source, "WARMUP", line)
     return None if longer is None else _schedule(longer, "linear", warm_up=True)

@@ -1,12 +1,12 @@
-"""What a step is made of: batch sizes, sequence lengths, the order of the data."""
+"""Batch sizes, sequence lengths and the order of the data."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from autoresearch.agent.syntax.constants import Value
-from autoresearch.agent.tuner.structural.edit import Edit, number
-from autoresearch.agent.tuner.transforms import with_constants, with_function_body, with_loop_over
+from autoresearch.agent.structural.edit import Edit, number
+from autoresearch.agent.syntax.transforms import with_constants, with_function_body, with_loop_over
+from autoresearch.core.trainfile.constants import ConstantValue
 
 
 def _ramp(source: str) -> str | None:
@@ -29,11 +29,11 @@ def _no_ramp(source: str) -> str | None:
 
 
 def _sequences(source: str, halve: bool) -> str | None:
-    """As many tokens a step and a pass, in rows of another length."""
+    """Rows of half or twice the length, with the same number of tokens in a step and in a pass."""
     seq_len, rows = number(source, "SEQ_LEN"), number(source, "DEVICE_BATCH_ROWS")
     if seq_len is None or rows is None or (seq_len < 64 if halve else rows % 2):
         return None
-    values: dict[str, Value] = {
+    values: dict[str, ConstantValue] = {
         "SEQ_LEN": int(seq_len // 2 if halve else 2 * seq_len),
         "DEVICE_BATCH_ROWS": int(2 * rows if halve else rows // 2),
     }

@@ -1,6 +1,6 @@
-"""Syntax-tree transforms that structural edits are made of. Each gives None when the source is not as it expects.
+"""Changes to a train file's functions, loops and constants. Each gives None when the source is not as it expects.
 
-The tree says where things stand; what is replaced is the text there, so all else stays as it was written.
+The syntax tree says where things stand; only the text there is replaced, so everything else stays as it was written.
 """
 
 from __future__ import annotations
@@ -9,38 +9,39 @@ import ast
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
-from autoresearch.agent.syntax.constants import Value, read_constants, split_source, write_constants
-from autoresearch.agent.syntax.trees import parsed
+from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.core.trainfile.constants import ConstantValue, split_source, write_constants
+from autoresearch.core.trainfile.trees import parsed
 
 Transform = Callable[[str], str | None]
-"""Source -> edited source, or None where it does not fit."""
+"""A function from a source to the edited source, or to None where it does not fit."""
 Body = tuple[str, tuple[str, ...], str]
-"""Name of a function, its parameters' names, and its new body, docstring included."""
+"""A function's name, its parameters' names, and its new body, docstring included."""
 
 
-def with_constants(source: str, values: Mapping[str, Value]) -> str | None:
-    """The source with these constants, or None where it lacks one or has another kind of value there."""
-    constants = read_constants(source)
+def with_constants(source: str, values: Mapping[str, ConstantValue]) -> str | None:
+    """Set these constants; None where the file lacks one or has another kind of value there."""
+    constants = constants_of(source)
     for name, value in values.items():
-        if name not in constants or _kind(constants[name].value) is not _kind(value):
+        if name not in constants or _kind(constants[name]) is not _kind(value):
             return None
     return write_constants(source, values)
 
 
-def _kind(value: Value) -> type:
+def _kind(value: ConstantValue) -> type:
     return float if isinstance(value, int) and not isinstance(value, bool) else type(value)
 
 
 def with_new_constant(source: str, name: str, line: str) -> str | None:
-    """The source with one more line at the end of its constants block; None when it has none, or has that constant."""
-    block = split_source(source)
-    if block is None or name in read_constants(source):
+    """Add a line at the end of the constants block; None when there is no block, or it has that constant."""
+    split = split_source(source)
+    if split is None or name in constants_of(source):
         return None
-    return f"{block.head}{block.body}{line}\n{block.tail}"
+    return f"{split.head}{split.body}{line}\n{split.tail}"
 
 
 def imported_names(source: str) -> frozenset[str]:
-    """Names that the module's imports bind at its top level."""
+    """Collect the names that the module's imports bind at its top level."""
     names: set[str] = set()
     for statement in _statements(source, ""):
         if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -76,7 +77,7 @@ def with_method_bodies(source: str, owner: str, bodies: Sequence[Body]) -> str |
 
 
 def with_loop_over(source: str, before: str, after: str) -> str | None:
-    """Loops over the expression `before` run over `after` instead; None where there is none, or it takes more lines."""
+    """Make loops over the expression `before` run over `after`; None where there is no such loop on one line."""
     tree, wanted = parsed(source), ast.dump(ast.parse(before, mode="eval").body)
     found = [node.iter for node in ast.walk(tree) if isinstance(node, ast.For)] if tree is not None else []
     lines = source.encode().split(b"\n")
@@ -90,7 +91,7 @@ def with_loop_over(source: str, before: str, after: str) -> str | None:
 
 
 def _statements(source: str, owner: str) -> Sequence[ast.stmt]:
-    """Of the module, or of its one class of that name."""
+    """The statements of the module, or of its one class of that name."""
     tree = parsed(source)
     if tree is None or not owner:
         return tree.body if tree is not None else ()
@@ -99,7 +100,7 @@ def _statements(source: str, owner: str) -> Sequence[ast.stmt]:
 
 
 def parameters_of(source: str, owner: str, name: str) -> tuple[str, ...]:
-    """Names of the parameters of a class's method, or with no `owner` of a function; none where there is none."""
+    """Name the parameters of a method of the class `owner`, or of a function where `owner` is empty."""
     found = _function(source, owner, name)
     return () if found is None else tuple(argument.arg for argument in found.args.args)
 
@@ -124,7 +125,7 @@ def _with_body(source: str, owner: str, new: Body) -> str | None:
 
 
 def _spliced(source: str, start: int, end: int, new: Sequence[str]) -> str:
-    """Lines [start, end) replaced."""
+    """The source with its lines [start, end) replaced."""
     lines = source.split("\n")
     return "\n".join([*lines[:start], *new, *lines[end:]])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from autoresearch.agent.tuner.structural.edit import Edit, set_constant, switch_constant
+from autoresearch.agent.structural.edit import Edit, set_constant, switch_constant
 
 EDITS = (
     Edit(

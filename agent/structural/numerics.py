@@ -1,10 +1,10 @@
-"""The loss's softcap, and the precision that everything is computed in."""
+"""The softcap of the loss, and the precision of the computation."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from autoresearch.agent.tuner.structural.edit import Edit, number, set_constant, switch_constant
+from autoresearch.agent.structural.edit import Edit, number, set_constant, switch_constant
 
 
 def _softcap_higher(source: str) -> str | None:
