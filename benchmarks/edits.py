@@ -1,4 +1,4 @@
-"""What becomes of malformed replies: the share of recorded-style replies that each rung of the edit ladder takes.
+"""The handling of malformed replies: the share of recorded-style replies that each rung of the edit ladder takes.
 
 The replies are those of `tests/agent/replies`, each with the file that it was meant to give, or the reason for which it
 must be refused. A reply that gave any other file counts as not as intended.

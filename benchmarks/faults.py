@@ -1,11 +1,11 @@
-"""What a loop makes of a language model that misbehaves: thirty experiments, where every other call goes wrong.
+"""A loop with a language model that misbehaves: thirty experiments, where every other call goes wrong.
 
     python -m benchmarks.faults [null] [cuda]
 
-runs `ar loop --researcher llm` against a local server in a workspace of its own, and says what came of every fault, and
-whether the loop's account, its ledger and the server's bill agree.
-The model's good replies are edits of the tuner's menu, several where a bold change is asked for. Two more models are
-named, one that the server does not know and one whose key it refuses.
+runs `ar loop --researcher llm` against a local server in a workspace of its own. It reports the outcome of every
+fault, and whether the loop's account, its ledger and the server's bill agree. The model's good replies are edits of
+the tuner's menu, several where a bold change is asked for. Two more models are named, one that the server does not
+know and one whose key it refuses.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FAULTS: dict[str, Act] = {
 
 
 class Model:
-    """The server's script, and a note of what came of every fault."""
+    """The server's script, and a note of every fault that was sent."""
 
     def __init__(self, seed: int = 0) -> None:
         self.sent: list[str] = []
@@ -122,7 +122,7 @@ def loop(backend: str) -> dict[str, Any]:
 
 
 def _ledger(run: Path) -> dict[str, Any]:
-    """What the ledger has of proposals: how many of each outcome, and the tokens and dollars of all."""
+    """The ledger's proposals: how many had each outcome, and the tokens and dollars of all."""
     with contextlib.closing(sqlite3.connect(run / "ledger.sqlite")) as ledger:
         proposals = ledger.execute("SELECT outcome, error, tokens_in, usd FROM proposals").fetchall()
         decided = ledger.execute("SELECT count(*) FROM experiments WHERE state = 'decided' AND number > 0").fetchone()[
@@ -137,7 +137,7 @@ def _ledger(run: Path) -> dict[str, Any]:
 
 
 def _outcomes(sent: list[str], ended: list[str], requests: list[dict[str, Any]]) -> dict[str, Counter[str]]:
-    """How often each fault was followed by what."""
+    """Count, for each fault, what the loop did next."""
     found: dict[str, Counter[str]] = {}
     for i, fault in enumerate(sent):
         if not fault or i >= len(ended):
@@ -151,7 +151,7 @@ def _outcomes(sent: list[str], ended: list[str], requests: list[dict[str, Any]])
 
 
 def run(backends: tuple[str, ...] = ("null", "cuda")) -> list[dict[str, Any]]:
-    """Each backend's loop: what came of every fault, and what does not agree."""
+    """Run each backend's loop: the outcome of every fault, and figures that do not agree."""
     rows = []
     for backend in backends:
         result = loop(backend)

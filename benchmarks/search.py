@@ -62,7 +62,7 @@ Measured = tuple[float | None, Mapping[str, float | int | str | None]]
 
 
 class Landscape:
-    """True bits per byte of a source, and whether it crashes."""
+    """The simulated landscape: true bits per byte of a source, and whether it crashes."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ class Landscape:
         return float(away @ self._matrix @ away)
 
     def score(self, source: str) -> float | None:
-        """Bits per byte without noise; None when the file crashes."""
+        """Compute bits per byte without noise; None when the file crashes."""
         values = numbers_of(source)
         if values["MUON_LR"] > 0.16 or footprint(values) > 2.5 * footprint(self._start):
             return None
@@ -101,9 +101,9 @@ def _distance(name: str, value: Number, start: Number) -> float:
 def explore(
     searcher: Searcher, source: str, measure: Callable[[int, str], Measured], history: History, experiments: int
 ) -> list[Attempt]:
-    """The baseline and so many experiments under the greedy judge.
+    """Run the baseline and `experiments` more under the greedy judge.
 
-    `measure` is given an experiment's number and source; `history` says what stays.
+    `measure` is given an experiment's number and source; `history` holds the facts that stay the same.
     """
     attempts: list[Attempt] = []
     incumbent: Attempt | None = None
@@ -126,7 +126,7 @@ def explore(
 
 
 def start_of(source: str, seed: int, **more: Any) -> History:
-    """An empty history whose incumbent is a source that was never measured."""
+    """Make an empty history whose incumbent is a source that was never measured."""
     unmeasured = Attempt(
         experiment=0, source=source, status="keep", reason="", hypothesis="", category="shape", researcher="",
         predicted_delta=None, val_bpb=None, estimate=None, delta=None, parent=0,
@@ -136,7 +136,7 @@ def start_of(source: str, seed: int, **more: Any) -> History:
 
 
 def search(searcher: Searcher, seed: int, experiments: int) -> list[float]:
-    """One search on the landscape of that seed: the incumbent's true score after each experiment."""
+    """Run one search on the landscape of a seed: the incumbent's true score after each experiment, in bpb."""
     landscape, rng = Landscape(seed), np.random.default_rng(1000 + seed)
 
     def measure(experiment: int, source: str) -> Measured:
@@ -191,18 +191,18 @@ def _with(history: History, point: np.ndarray) -> Proposal:
 
 
 def curves(searcher: Searcher, seeds: int = SEEDS, experiments: int = EXPERIMENTS) -> np.ndarray:
-    """Float64 (seeds, experiments): the incumbent's true bits per byte after each experiment."""
+    """Run all seeds: float64 (seeds, experiments), the incumbent's true bits per byte after each experiment."""
     return np.array([search(searcher, seed, experiments) for seed in range(seeds)])
 
 
 def experiments_to_reach(curve: np.ndarray, target: float) -> int | None:
-    """The first experiment after which the curve is at or below the target, counted from 1."""
+    """Find the first experiment, counted from 1, after which the curve is at or below the target."""
     below = np.flatnonzero(curve <= target)
     return int(below[0]) + 1 if len(below) else None
 
 
 def run() -> list[dict[str, Any]]:
-    """Median best-so-far of each searcher, and how many experiments the tuner needs for the others' final best."""
+    """Report each searcher's median best-so-far, and how soon the tuner reaches the others' final best."""
     note = f"{SEEDS} seeds, {EXPERIMENTS} experiments, noise {NOISE}, lowest point {FLOOR}, start {FLOOR + 0.1:.1f}"
     searchers = {"random": random, "random steps": random_steps, "TPE": plain_tpe, "tuner": tuner}
     medians = {name: np.median(curves(searcher), axis=0) for name, searcher in searchers.items()}

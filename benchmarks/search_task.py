@@ -77,7 +77,7 @@ class Trials:
         self._prepared: Prepared | None = None
 
     def measure(self, searcher: str, seed: int, experiment: int, source: str) -> Measured:
-        """From the file or from a trial. Raises `Stopped` when it would have to be run after the deadline."""
+        """Look a trial up in the file, or run it. Raises `Stopped` when it would have to be run after the deadline."""
         mark = hashlib.sha256(source.encode()).hexdigest()[:16]
         row = self._known.get((searcher, seed), {}).get(experiment)
         if row is None or row["source"] != mark:
@@ -92,7 +92,7 @@ class Trials:
         return row["val_bpb"], {name: row[name] for name in _METRICS}
 
     def _same_start(self, seed: int, mark: str) -> dict[str, Any]:
-        """What another search has measured as its start: all of one seed begin with the same trial."""
+        """The first trial of another search of that seed: all of one seed begin with the same trial."""
         for (_, other), rows in self._known.items():
             if other == seed and 0 in rows and rows[0]["source"] == mark:
                 return {name: rows[0][name] for name in (*_MEASURED, "constants")}
@@ -114,7 +114,7 @@ Stored = dict[tuple[str, int], dict[int, dict[str, Any]]]
 
 
 def stored(path: Path) -> Stored:
-    """Every trial of the file that still counts."""
+    """Read every trial of the file that still counts."""
     known: Stored = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         _add(known, json.loads(line))
@@ -122,7 +122,7 @@ def stored(path: Path) -> Stored:
 
 
 def _add(known: Stored, row: dict[str, Any]) -> None:
-    """A search that took another way at one experiment has not gone on from there yet."""
+    """Add a row; later rows of the same search are dropped, because it took another way there."""
     rows = known.setdefault((row["searcher"], row["seed"]), {})
     for later in [experiment for experiment in rows if experiment >= row["experiment"]]:
         del rows[later]
@@ -130,7 +130,7 @@ def _add(known: Stored, row: dict[str, Any]) -> None:
 
 
 def task_source() -> str:
-    """The backend's train file with the demo preset's constants."""
+    """Return the backend's train file with the demo preset's constants."""
     folder = Path(backends.__path__[0]) / "cuda"
     return write_preset(
         (folder / "train.py").read_text(encoding="utf-8"), load_presets(folder / "presets.toml")["demo"]
@@ -138,7 +138,7 @@ def task_source() -> str:
 
 
 def search(name: str, seed: int, trials: Trials) -> None:
-    """One search, as far as the trials go."""
+    """Run one search, as far as the trials go."""
     start = start_of(trials.start, seed, backend="cuda", device="cpu", preset="demo", budget_seconds=SECONDS)
 
     def measure(experiment: int, source: str) -> Measured:
@@ -148,13 +148,13 @@ def search(name: str, seed: int, trials: Trials) -> None:
 
 
 def best_so_far(rows: dict[int, dict[str, Any]]) -> np.ndarray:
-    """After the baseline and each experiment."""
+    """Compute the best score after the baseline and after each experiment, in bpb."""
     values = [rows[experiment]["val_bpb"] for experiment in range(EXPERIMENTS + 1)]
     return np.minimum.accumulate([np.inf if value is None else value for value in values])
 
 
 def run() -> list[dict[str, Any]]:
-    """Median best-so-far of each searcher, from the stored trials; draws the picture."""
+    """Report the median best-so-far of each searcher from the stored trials, and draw the picture."""
     known = stored(RESULTS)
     lacking = [name for name in SEARCHERS for seed in SEEDS if len(known.get((name, seed), {})) <= EXPERIMENTS]
     if lacking:
@@ -178,7 +178,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def draw(curves: dict[str, np.ndarray]) -> None:
-    """Median and range of the best so far."""
+    """Draw median and range of the best so far."""
     import matplotlib
 
     matplotlib.use("agg")

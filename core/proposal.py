@@ -1,4 +1,4 @@
-"""The data that pass between the loop and a researcher."""
+"""The data that pass between the loop and a researcher, and the interface of a researcher."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class Cost:
     tokens_in: int = 0
     tokens_out: int = 0
     usd: float | None = 0.0
+    """Dollars; None where the price is not known, never 0 for "unknown"."""
     model: str | None = None
 
 
@@ -76,7 +77,7 @@ class Proposal:
     category: str
     """Subject of the change, one of CATEGORIES."""
     predicted_delta: float | None = None
-    """Expected change of val_bpb against the incumbent; negative is better."""
+    """Expected change of val_bpb against the incumbent, in bpb; negative is better."""
     cost: Cost = field(default_factory=Cost)
     researcher: str = ""
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
@@ -163,7 +164,7 @@ class History:
     """Text of program.md as it is now."""
     backend: str
     device: str
-    """The device's name."""
+    """Name of the device."""
     preset: str
     budget_seconds: float
     seed: int

@@ -31,7 +31,7 @@ class Carried:
 
     source: str
     summary: str
-    """What the change does here, such as `MUON_LR 0.02 -> 0.03`."""
+    """The change as it is here, such as `MUON_LR 0.02 -> 0.03`."""
     left_out: tuple[str, ...]
     """Constants of the finding that have no counterpart here."""
     parameters: Mapping[str, float | int | str | bool]

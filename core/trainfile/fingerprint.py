@@ -1,4 +1,4 @@
-"""When two train files are the same program: the one normal form that everything which compares programs uses."""
+"""The fingerprint of a program: it tells whether two train files are the same program."""
 
 from __future__ import annotations
 
