@@ -36,7 +36,7 @@ Outcome = Literal["untried", "in flight", "keep", "discard", "crash", "invalid",
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a proposal. `usd` is None where the price is not known, never 0 for "unknown"."""
+    """The cost of a proposal."""
 
     tokens_in: int = 0
     tokens_out: int = 0
