@@ -61,8 +61,10 @@ class _Assignment:
     """None when the expression is not a literal."""
     text: str
     """The expression's first line as it is written."""
+    statement: tuple[int, int]
+    """First and last line of the assignment in the block, from 0."""
     lines: tuple[int, int]
-    """First and last line in the block, from 0."""
+    """First and last line of the expression."""
     columns: tuple[int, int]
     """First column on the first line and end column on the last, in bytes of UTF-8."""
 
@@ -90,7 +92,7 @@ def constant_lines(source: str) -> dict[str, str]:
     body = _split(source).body
     lines = body.encode().splitlines()
     return {
-        name: b"\n".join(lines[found.lines[0] : found.lines[1] + 1]).decode()
+        name: b"\n".join(lines[found.statement[0] : found.statement[1] + 1]).decode()
         for name, found in _assignments(body).items()
         if found.value is not None
     }
@@ -203,20 +205,21 @@ def _assignments(body: str) -> Mapping[str, _Assignment]:
             else:
                 continue
             if isinstance(target, ast.Name):
-                found[target.id] = _assignment(expression, lines)
+                statement = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+                found[target.id] = _assignment(statement, expression, lines)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise SourceError(f"the train file's constants block cannot be parsed: {error}.") from error
     return found
 
 
-def _assignment(node: ast.expr, lines: list[bytes]) -> _Assignment:
+def _assignment(statement: tuple[int, int], node: ast.expr, lines: list[bytes]) -> _Assignment:
     value = literal(node)
     if isinstance(value, float) and not math.isfinite(value):
         value = None  # `1e999` parses as infinity, which has no literal of its own
     first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
     start, end = node.col_offset, node.end_col_offset or 0
     text = lines[first][start : end if first == last else None]
-    return _Assignment(value, text.decode("utf-8", errors="replace"), (first, last), (start, end))
+    return _Assignment(value, text.decode("utf-8", errors="replace"), statement, (first, last), (start, end))
 
 
 def _rendered(value: ConstantValue, like: str) -> str:

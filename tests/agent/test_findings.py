@@ -53,7 +53,7 @@ def history(*findings, attempts=(), **more):
 
 
 def offer(given):
-    return propose_finding(given, tried_programs(given.sources))
+    return propose_finding(given, tried_programs(given))
 
 
 def test_the_largest_gain_that_can_be_carried_over_comes_first_and_says_where_it_is_from():

@@ -49,7 +49,7 @@ def test_a_model_that_the_time_cannot_train_becomes_smaller():
 @pytest.mark.parametrize("figures", [{}, {"steps": None, "tokens": None}, {"steps": 0}])
 def test_without_a_reason_in_the_figures_there_is_no_first_move(figures):
     history = history_of([start(**figures)])
-    assert propose_first_move(history, tried_programs(history.sources)) is None
+    assert propose_first_move(history, tried_programs(history)) is None
     assert "lever" not in Tuner().propose(history).parameters
 
 
