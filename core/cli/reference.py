@@ -6,6 +6,7 @@ import click
 
 from autoresearch.core.cli.commands import COMMANDS, load_command
 from autoresearch.core.cli.main import cli
+from autoresearch.core.store.columns import columns_page
 
 WIDTH = 100
 HEAD = """\
@@ -28,6 +29,7 @@ def reference() -> str:
             for inner in ctx.command.list_commands(ctx):
                 command = ctx.command.get_command(ctx, inner)
                 parts += [section(context(command, inner, ctx), 3)] if command else []
+    parts.append(f"## Columns of results\n\n{columns_page()}")
     return "\n".join(parts)
 
 

@@ -10,6 +10,7 @@ import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import UsageError
+from autoresearch.core.store.columns import TSV
 from autoresearch.core.store.rows import ExperimentRow
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of experiments, the latest.  [default: all]",
 )
-@click.option("--tsv", is_flag=True, help="Tab-separated: commit, val_bpb, memory_gb, status, description.")
+@click.option("--tsv", is_flag=True, help=f"Print tab-separated values: {', '.join(TSV)}.")
 @click.option(
     "--why",
     type=click.IntRange(min=0),

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from autoresearch.core.files import write_text
+from autoresearch.core.store import columns
+from autoresearch.core.store.columns import COLUMNS
 from autoresearch.core.store.git import branch_name
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import RECORD, ExperimentRow
+from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.transfers import counts, transfers_of
 
-COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
-"""Columns of results.tsv: the five of karpathy/autoresearch."""
 RESULTS, BEST_TRAIN = "results.tsv", "best_train.py"
+_TSV_FORMATS: dict[str, Callable[[Any], str]] = {
+    # A missing number is `nan`: it reads as a float, and compares as no result.
+    "val_bpb": lambda value: "nan" if value is None else f"{value:.6f}",
+    "memory_gb": lambda value: "nan" if value is None else f"{value:.1f}",
+    "commit": lambda value: (value or "")[:7],
+}
 
 
 def results_tsv(rows: Iterable[ExperimentRow], *, header: bool = True) -> str:
-    """Write the table as text. A missing number is `nan`: it reads as a float and compares as no result."""
-    lines = ["\t".join(COLUMNS)] if header else []
+    """Write the experiments as the text of results.tsv (see `columns.TSV`)."""
+    lines = ["\t".join(columns.TSV)] if header else []
     for row in rows:
-        bpb = "nan" if row.val_bpb is None else f"{row.val_bpb:.6f}"
-        memory = "nan" if row.peak_memory_mb is None else f"{row.peak_memory_mb / 1024:.1f}"
-        commit = (row.commit or "")[:7]
-        lines.append("\t".join((commit, bpb, memory, row.status or row.state, _field(row.hypothesis))))
+        lines.append("\t".join(_TSV_FORMATS.get(name, _field)(COLUMNS[name].read(row)) for name in columns.TSV))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -75,9 +77,8 @@ def drop_weights(ledger: LedgerReader, experiment: int | None = None) -> None:
 
 
 def decided_record(row: ExperimentRow) -> dict[str, Any]:
-    """Return one decided experiment as JSON shows it. A missing value is None, never 0."""
-    record = {key: getattr(row, name) for key, name in RECORD.items()}
-    return {**record, "origin": None if row.origin is None else asdict(row.origin)}
+    """Return one decided experiment as JSON shows it (see `columns.JSON`). A missing value is None, never 0."""
+    return {name: COLUMNS[name].read(row) for name in columns.JSON}
 
 
 def summarise(reader: LedgerReader) -> dict[str, Any]:

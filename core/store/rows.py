@@ -70,24 +70,6 @@ class ExperimentRow:
     """The peer run's change that it tries; None for its researcher's own idea."""
 
 
-RECORD = {
-    "experiment": "number",
-    "status": "status",
-    "val_bpb": "val_bpb",
-    "estimate": "estimate",
-    "delta": "delta",
-    "trials": "trials",
-    "commit": "commit",
-    "category": "category",
-    "description": "hypothesis",
-    "researcher": "researcher",
-    "usd": "usd",
-    "reason": "reason",
-    "origin": "origin",
-}
-"""Keys of an experiment's `--json` object, each with the field of `ExperimentRow` that it shows."""
-
-
 @dataclass(frozen=True)
 class TrialRow:
     """One trial of an experiment, finished when `status` is set."""

@@ -15,8 +15,8 @@ TEMPLATES = Path(__file__).with_name("templates")
 MAX_FAILURES = 50
 """Failures, and offered changes, listed one by one; the tables of counts have the others."""
 VERDICTS = {
-    "idle": "not missed",
-    "earns": "worse: it earns its place",
+    "idle": "no worse: not needed",
+    "earns": "worse: still needed",
     "conflict": "not possible: later changes were built on it",
     "gone": "the same file: later changes replaced it",
 }

@@ -1,4 +1,10 @@
-"""Lines at the foot of a terminal that change in place. Only what has changed is sent, so that nothing flickers."""
+"""A block of lines at the foot of a terminal that changes in place.
+
+Not rich.live.Live, which erases and rewrites the whole block at every refresh. Measured on an emulated terminal (see
+test_screen.py), with one line of 21 changing: Live sends 1540 bytes a refresh, and after nearly every one of them some
+unchanged line is blank or cut; this screen sends 55 bytes, and never touches an unchanged line. Over a slow
+ssh connection that is the difference between flicker and none.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +17,16 @@ from rich.text import Text
 UP, ERASE_LINE, ERASE_BELOW, HOME = "\x1b[{}A", "\x1b[K", "\x1b[J", "\x1b[H"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
-"""Terminals that know them show all of an update at once; others pass them over."""
+"""Mark an update that a terminal should show all at once (synchronized output); older terminals ignore them."""
 
 
 class Screen:
-    """A block of lines, and lines that stay above it. The cursor waits below the block. Not for several threads."""
+    """A block of lines, and lines that stay above it. The cursor waits below the block. Not thread-safe."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        # Lines are made into bytes apart from the terminal, which may be gone.
-        self._ink = Console(
+        # Renders lines to text apart from the terminal, which may be gone by then.
+        self._renderer = Console(
             file=io.StringIO(),
             force_terminal=True,
             color_system=console.color_system,  # type: ignore[arg-type]  # the name that it would have found itself
@@ -31,16 +37,16 @@ class Screen:
         self._open = False
 
     def room(self) -> tuple[int, int]:
-        """Columns and lines that a block may have now."""
+        """Give the columns and lines that a block may have now."""
         width, height = self._console.size
-        # In the last column some terminals wrap already; the last line is the cursor's.
+        # Some terminals wrap already in the last column; the last line is the cursor's.
         return max(width - 1, 10), max(height - 1, 1)
 
     def draw(self, lines: Sequence[Text], above: Sequence[Text] = ()) -> None:
-        """Show this block instead of the last one, with new lines that stay above it."""
+        """Show this block in place of the last one, with new lines that stay above it."""
         size, out = self._console.size, []
         fresh = [self._rendered(line) for line in lines]
-        if size != self._size and self._lines:  # the terminal has wrapped the old block as it liked
+        if size != self._size and self._lines:  # the terminal has rewrapped the old block, nobody knows how
             out.append(HOME + ERASE_BELOW)
             self._lines = []
         elif above or len(fresh) < len(self._lines):
@@ -52,7 +58,7 @@ class Screen:
         self._write("".join(out))
 
     def close(self, above: Sequence[Text] = ()) -> None:
-        """Take the block away and leave the lines above it."""
+        """Remove the block and leave the lines above it."""
         self.draw((), above)
         if self._open:
             self._write(SHOW_CURSOR)
@@ -70,8 +76,8 @@ class Screen:
         return "\r" + (UP.format(len(self._lines)) if self._lines else "")
 
     def _rendered(self, line: Text) -> str:
-        with self._ink.capture() as capture:
-            self._ink.print(line, end="", soft_wrap=True)
+        with self._renderer.capture() as capture:
+            self._renderer.print(line, end="", soft_wrap=True)
         return capture.get()
 
     def _write(self, text: str) -> None:
@@ -83,4 +89,4 @@ class Screen:
             self._console.file.write(f"{BEGIN}{text}{END}")
             self._console.file.flush()
         except (OSError, ValueError):
-            pass  # nobody looks at it any more; the work goes on
+            pass  # the terminal is gone; the work goes on

@@ -10,48 +10,54 @@ from rich.console import Console
 from rich.table import Table
 
 from autoresearch.core.report.wording import one_line
+from autoresearch.core.store.columns import COLUMNS, NUMERIC, TABLE, Column
 from autoresearch.core.store.rows import ExperimentRow
 
-COLUMNS = ("n", "status", "val_bpb", "delta", "seconds", "description")
 STATUS_STYLES = {"keep": "bold green", "discard": "dim", "crash": "red", "invalid": "red", "timeout": "yellow"}
+_FORMATS = {"bpb": ".4f", "change": "+.4f", "seconds": ".0f", "amount": ".2f"}
 
 
-def cells(row: ExperimentRow) -> tuple[str, ...]:
-    """One experiment as text, in the order of COLUMNS. What does not exist is "-"."""
-    wall = row.metrics.get("wall_seconds")
+def write_table(rows: Iterable[ExperimentRow], stream: TextIO | None = None) -> None:
+    """Write the experiments to `stream` (standard output by default)."""
+    stream = stream or sys.stdout
+    columns = [COLUMNS[name] for name in TABLE]
+    lines = [(row, [_cell(column, row) for column in columns]) for row in rows]
+    if not stream.isatty():
+        write_plain([[column.title for column in columns], *(cells for _, cells in lines)], stream)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        is_numeric = column.kind in NUMERIC
+        table.add_column(column.title, justify="right" if is_numeric else "left", no_wrap=column.name != "description")
+    for row, cells in lines:
+        table.add_row(*cells, style=STATUS_STYLES.get(row.status or "", ""))
+    # A researcher's words may look like rich's markup.
+    Console(file=stream, markup=False, highlight=False).print(table)
+
+
+def write_plain(lines: Sequence[Sequence[str]], stream: TextIO) -> None:
+    """Write tab-separated lines, for other programs."""
+    for cells in lines:
+        stream.write("\t".join(cells) + "\n")
+    stream.flush()
+
+
+def _cell(column: Column, row: ExperimentRow) -> str:
+    """Write one value as text; "-" for a missing one."""
+    if column.name == "description":
+        return _description(row)
+    value = column.read(row)
+    # The baseline is compared with nothing.
+    if value is None or (column.kind == "change" and row.number == 0):
+        return "-"
+    return format(value, _FORMATS[column.kind]) if column.kind in _FORMATS else one_line(str(value))
+
+
+def _description(row: ExperimentRow) -> str:
+    """Write the change, why it failed if it did, and the peer run that offered it."""
     description = one_line(row.hypothesis)
     if row.status in ("crash", "invalid", "timeout") and row.reason:
         description += f" ({one_line(row.reason)})"
     if row.origin is not None:
         description += f" [{row.origin}]"
-    return (
-        str(row.number),
-        row.status or row.state,
-        "-" if row.val_bpb is None else f"{row.val_bpb:.4f}",
-        "-" if row.delta is None or row.number == 0 else f"{row.delta:+.4f}",
-        "-" if wall is None else f"{wall:.0f}",
-        description,
-    )
-
-
-def write_table(rows: Iterable[ExperimentRow], stream: TextIO | None = None) -> None:
-    """Write the experiments to `stream` (standard output)."""
-    stream = stream or sys.stdout
-    lines = [(row, cells(row)) for row in rows]
-    if not stream.isatty():
-        write_plain([COLUMNS, *(texts for _, texts in lines)], stream)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in COLUMNS:
-        numeric = name in ("n", "val_bpb", "delta", "seconds")
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "description")
-    for row, texts in lines:
-        table.add_row(*texts, style=STATUS_STYLES.get(row.status or "", ""))
-    Console(file=stream, markup=False, highlight=False).print(table)
-
-
-def write_plain(lines: Sequence[Sequence[str]], stream: TextIO) -> None:
-    """Tab-separated lines, for other programs."""
-    for texts in lines:
-        stream.write("\t".join(texts) + "\n")
-    stream.flush()
+    return description

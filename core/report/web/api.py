@@ -19,6 +19,7 @@ from autoresearch.core.report.follow import Running, Snapshot
 from autoresearch.core.report.web.highlight import highlighted_diff
 from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.report.wording import experiment_of, one_line, trial_of, visible
+from autoresearch.core.store.columns import COLUMNS, NUMERIC, PAGE, Column
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
@@ -69,6 +70,7 @@ def state(snapshot: Snapshot, yardsticks: Mapping[str, float]) -> dict[str, Any]
         "keeps": snapshot.keeps,
         "yardsticks": dict(yardsticks),
         "memory_mb": snapshot.peak_memory_mb,
+        "columns": [_column(COLUMNS[name]) for name in PAGE],
         "running": [_running(one, snapshot.now) for one in snapshot.running],
     }
 
@@ -85,6 +87,16 @@ def _running(one: Running, now: float) -> dict[str, Any]:
     }
 
 
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "title": column.title,
+        "kind": column.kind,
+        "numeric": column.kind in NUMERIC,
+        "minor": column.minor,
+    }
+
+
 def _name(one: Running) -> str:
     name = experiment_of(one.experiment.number)
     return f"{name}, {trial_of(one.trial.k)}" if one.trial and one.trial.k > 1 else name
@@ -98,7 +110,7 @@ def experiments(reader: RunQueries, since: float) -> list[dict[str, Any]]:
     """List every experiment decided at `since` (seconds since the epoch) or later, by number."""
     rows = reader.outcomes(since)
     for row in rows:
-        for name in ("category", "researcher", "hypothesis"):
+        for name in ("category", "researcher", "description"):
             row[name] = one_line(row[name])
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from autoresearch.core.store.columns import COLUMNS, PAGE
 from autoresearch.core.store.reader import LedgerReader
 
 HYPOTHESIS_CHARACTERS = 300
@@ -18,9 +19,11 @@ class RunQueries(LedgerReader):
 
     def outcomes(self, since: float) -> list[dict[str, Any]]:
         """Give the table's columns of every experiment decided at `since` (Unix seconds) or later, by number."""
+        # The page's search and its chart need more than the table shows.
+        names = [name for name in (*PAGE, "estimate", "researcher") if COLUMNS[name].sql]
+        found = ", ".join(f"{COLUMNS[name].sql} AS {name}" for name in names)
         sql = (
-            "SELECT number AS n, status, val_bpb, estimate, CASE WHEN number > 0 THEN delta END AS delta, trials,"
-            " category, researcher, substr(hypothesis, 1, ?) AS hypothesis, decided"
+            f"SELECT {found}, substr(hypothesis, 1, ?) AS description, decided"
             " FROM experiments WHERE state = 'decided' AND decided >= ? ORDER BY number"
         )
         return self._rows(sql, (HYPOTHESIS_CHARACTERS, since))

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from autoresearch.core.report.document.figures import Labels, corners, draw_progress, value_range
-from autoresearch.core.report.terminal.table import COLUMNS, write_table
+from autoresearch.core.report.terminal.table import write_table
+from autoresearch.core.store.columns import COLUMNS, TABLE
 from autoresearch.core.store.rows import ExperimentRow
 
 
@@ -53,11 +54,11 @@ def test_a_pipe_gets_tab_separated_lines():
     stream = io.StringIO()
     write_table(RUN, stream)
     lines = [line.split("\t") for line in stream.getvalue().splitlines()]
-    assert lines[0] == list(COLUMNS)
+    assert lines[0] == [COLUMNS[name].title for name in TABLE]
     assert lines[1] == ["0", "keep", "2.6000", "-", "31", "baseline"]
     assert lines[3] == ["2", "crash", "-", "-", "31", "a broken idea (out of memory)"]
     assert lines[4][3] == "-0.1000"
-    assert {len(line) for line in lines} == {len(COLUMNS)}
+    assert {len(line) for line in lines} == {len(TABLE)}
 
 
 def test_a_hypothesis_cannot_break_the_table():

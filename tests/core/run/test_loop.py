@@ -9,7 +9,7 @@ from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.events import ProposalRefused
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop, Stop
-from autoresearch.core.store.exports import COLUMNS
+from autoresearch.core.store.columns import TSV
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
 
@@ -73,7 +73,7 @@ def test_ledger_refs_branch_table_and_best_file_agree(workspace):
             assert repository.read(row.commit, "backends/null/train.py") == reader.text(row.source_sha256)
         assert (workspace / "runs/t/best_train.py").read_text() == reader.text(experiments[4].source_sha256)
     header, *table = (workspace / "runs/t/results.tsv").read_text().splitlines()
-    assert header.split("\t") == list(COLUMNS)
+    assert header.split("\t") == list(TSV)
     assert [line.split("\t") for line in table] == [
         [experiments[0].commit[:7], "1.000000", "0.5", "keep", "baseline"],
         [experiments[1].commit[:7], "0.900000", "0.5", "keep", "width 9 then"],

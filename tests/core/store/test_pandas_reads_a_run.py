@@ -11,7 +11,7 @@ from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.store.exports import COLUMNS
+from autoresearch.core.store.columns import TSV
 
 NOTEBOOK = Path(__file__).parents[3] / "docs" / "analysis.ipynb"
 
@@ -56,7 +56,7 @@ def test_results_tsv_is_read_as_upstream_s_notebook_reads_its_own(tmp_path):
     with open_run(make_workspace(tmp_path / "w"), "first") as run:
         Loop(run, Quoting(9, 12, 11, 8, 13, 7), Greedy(), Scripted({12: "crash"}), limits=Limits(6)).go()
         table = pandas.read_csv(run.folder / "results.tsv", sep="\t")
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == TSV
     assert table["status"].str.strip().str.upper().tolist() == [
         "KEEP",
         "KEEP",

@@ -1,11 +1,11 @@
-// The progress chart: every experiment, the keeps, the running best with its noise, and what compressors reach.
+// The progress chart: every experiment, the best so far with its noise, and the results of compressors.
 
-import { $, address, drawn, number, signed } from "./dom.js";
+import { $, address, svgElement, number, signed } from "./dom.js";
 import { axes, crosses, dots, plot, range, stairs } from "./plot.js";
 
 const FAILED = new Set(["crash", "invalid", "timeout"]);
-const OFF_SCALE = 1.5; // results further above the start than so many times the whole gain are drawn at the edge
-const NEAR = 24; // pixels
+const OFF_SCALE = 1.5; // multiple of the whole gain: results further than that above the start are drawn at the edge
+const NEAR = 24; // pixels within which the pointer chooses an experiment
 
 let rows = [], state = null, frame = null, chosen = -1;
 
@@ -13,8 +13,8 @@ export function showChart(newRows, newState) {
   rows = newRows;
   state = newState;
   const box = $("chart-box");
-  box.setAttribute("aria-valuemin", rows.length ? rows[0].n : 0);
-  box.setAttribute("aria-valuemax", rows.length ? rows[rows.length - 1].n : 0);
+  box.setAttribute("aria-valuemin", rows.length ? rows[0].experiment : 0);
+  box.setAttribute("aria-valuemax", rows.length ? rows[rows.length - 1].experiment : 0);
   choose(Math.min(chosen, rows.length - 1));
   plot($("chart"), draw);
 }
@@ -22,7 +22,7 @@ export function showChart(newRows, newState) {
 function scale() {
   const measured = rows.filter((row) => row.val_bpb !== null), kept = measured.filter((row) => row.status === "keep");
   if (!measured.length) return null;
-  const start = measured[0].val_bpb, steps = state.keeps.length ? state.keeps : [[measured[0].n, start]];
+  const start = measured[0].val_bpb, steps = state.keeps.length ? state.keeps : [[measured[0].experiment, start]];
   const best = Math.min(...steps.map(([, value]) => value), ...(kept.length ? kept : measured.slice(0, 1)).map((row) => row.val_bpb));
   const limit = start + OFF_SCALE * Math.max(start - best, 0.01 * best);
   const values = measured.map((row) => row.val_bpb).filter((value) => value <= limit), sigma = state.sigma ?? 0;
@@ -33,52 +33,52 @@ function scale() {
 function draw(svg) {
   const found = scale();
   if (!found) return;
-  const { steps, sigma, y } = found, last = Math.max(rows[rows.length - 1].n, 1);
+  const { steps, sigma, y } = found, last = Math.max(rows[rows.length - 1].experiment, 1);
   const at = axes(svg, { x: [-0.015 * last, last * 1.015], y, labelX: "experiment", labelY: "bits per byte", whole: true });
   frame = { ...at, y };
   for (const [name, value] of Object.entries(state.yardsticks)) {
     if (value <= y[0] || value >= y[1]) continue;
-    svg.append(drawn("path", { d: `M${at.left} ${at.Y(value)}H${at.right}`, class: "yard" }));
-    svg.append(drawn("text", { x: at.right - 4, y: at.Y(value) - 5, "text-anchor": "end" }, `${name} ${value.toFixed(3)}`));
+    svg.append(svgElement("path", { d: `M${at.left} ${at.Y(value)}H${at.right}`, class: "yard" }));
+    svg.append(svgElement("text", { x: at.right - 4, y: at.Y(value) - 5, "text-anchor": "end" }, `${name} ${value.toFixed(3)}`));
   }
   if (sigma) {
     const up = stairs(steps.map(([n, value]) => [n, value + sigma]), last, at);
     const down = steps.map(([n, value]) => [n, value - sigma]).reverse();
-    let way = `V${at.Y(down[0][1]).toFixed(1)}`;
-    down.forEach(([n], i) => { way += `H${at.X(n).toFixed(1)}` + (down[i + 1] ? `V${at.Y(down[i + 1][1]).toFixed(1)}` : ""); });
-    svg.append(drawn("path", { d: up + way + "Z", class: "band" }));
+    let lowerEdge = `V${at.Y(down[0][1]).toFixed(1)}`;
+    down.forEach(([n], i) => { lowerEdge += `H${at.X(n).toFixed(1)}` + (down[i + 1] ? `V${at.Y(down[i + 1][1]).toFixed(1)}` : ""); });
+    svg.append(svgElement("path", { d: up + lowerEdge + "Z", class: "band" }));
   }
   const [inside, above, failed, kept] = [[], [], [], []];
   for (const row of rows) {
     const place = position(row);
     (row.status === "keep" ? kept : FAILED.has(row.status) ? failed : row.val_bpb !== null && row.val_bpb > y[1] ? above : inside).push(place);
   }
-  svg.append(drawn("path", { d: dots(inside, at), class: "discards" }));
-  svg.append(drawn("path", { d: above.map(([n, value]) => `M${(at.X(n) - 4).toFixed(1)} ${(at.Y(value) + 3).toFixed(1)}l4 -7l4 7z`).join(""), class: "above" }));
-  svg.append(drawn("path", { d: crosses(failed, at), class: "fails" }));
-  svg.append(drawn("path", { d: stairs(steps, last, at), class: "step" }));
-  svg.append(drawn("path", { d: dots(kept, at), class: "kept" }));
-  svg.append(drawn("circle", { r: 8, class: "ring", id: "ring", visibility: "hidden" }));
-  mark();
+  svg.append(svgElement("path", { d: dots(inside, at), class: "discards" }));
+  svg.append(svgElement("path", { d: above.map(([n, value]) => `M${(at.X(n) - 4).toFixed(1)} ${(at.Y(value) + 3).toFixed(1)}l4 -7l4 7z`).join(""), class: "above" }));
+  svg.append(svgElement("path", { d: crosses(failed, at), class: "fails" }));
+  svg.append(svgElement("path", { d: stairs(steps, last, at), class: "step" }));
+  svg.append(svgElement("path", { d: dots(kept, at), class: "kept" }));
+  svg.append(svgElement("circle", { r: 8, class: "ring", id: "ring", visibility: "hidden" }));
+  drawRing();
 }
 
-// Where a row is drawn: what has no number, or one off the scale, at the upper edge.
+// Where a row is drawn: at the upper edge if it has no number or one off the scale.
 function position(row) {
   const top = frame.y[1] - 0.02 * (frame.y[1] - frame.y[0]);
-  return [row.n, row.val_bpb === null ? top : Math.min(row.val_bpb, top)];
+  return [row.experiment, row.val_bpb === null ? top : Math.min(row.val_bpb, top)];
 }
 
 function choose(index) {
   chosen = index;
   const row = rows[index], box = $("chart-box");
-  const words = row ? `experiment ${row.n}: ${row.status}, ${number(row.val_bpb)} (${signed(row.delta)}) · ${row.hypothesis}` : "";
-  $("point").textContent = words || "Point at a dot, or focus the chart and use the arrow keys; Enter or a click opens the experiment.";
-  box.setAttribute("aria-valuenow", row ? row.n : 0);
-  box.setAttribute("aria-valuetext", words || "none chosen");
-  mark();
+  const text = row ? `experiment ${row.experiment}: ${row.status}, ${number(row.val_bpb)} (${signed(row.delta)}) · ${row.description}` : "";
+  $("point").textContent = text || "Point at a dot, or focus the chart and use the arrow keys; Enter or a click opens the experiment.";
+  box.setAttribute("aria-valuenow", row ? row.experiment : 0);
+  box.setAttribute("aria-valuetext", text || "none chosen");
+  drawRing();
 }
 
-function mark() {
+function drawRing() {
   const ring = $("ring"), row = rows[chosen];
   if (!ring) return;
   ring.setAttribute("visibility", row ? "visible" : "hidden");
@@ -93,16 +93,16 @@ function nearest(event) {
   const box = $("chart").getBoundingClientRect(), px = event.clientX - box.left, py = event.clientY - box.top;
   let best = -1, least = NEAR * NEAR;
   rows.forEach((row, index) => {
-    const dx = frame.X(row.n) - px;
+    const dx = frame.X(row.experiment) - px;
     if (dx < -NEAR || dx > NEAR) return;
-    const dy = frame.Y(position(row)[1]) - py, distance = dx * dx + dy * dy - (row.status === "keep" ? 30 : 0);
+    const dy = frame.Y(position(row)[1]) - py, distance = dx * dx + dy * dy - (row.status === "keep" ? 30 : 0); // of two, the kept one
     if (distance < least) [best, least] = [index, distance];
   });
   return best;
 }
 
 function open() {
-  if (rows[chosen]) location.hash = address(state.tag, rows[chosen].n);
+  if (rows[chosen]) location.hash = address(state.tag, rows[chosen].experiment);
 }
 
 export function startChart() {

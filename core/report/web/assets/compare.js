@@ -1,31 +1,31 @@
-// Several runs side by side, whatever backend they ran on.
+// The view of all runs side by side, whatever backend they ran on.
 
-import { $, dollars, drawn, element, link, number, percent, signed, span, table } from "./dom.js";
+import { $, dollars, svgElement, element, link, number, percent, signed, duration, table } from "./dom.js";
 import { axes, plot, range, stairs } from "./plot.js";
 
-const SERIES = 6; // colours in style.css; then the same again, dashed
-const NARROW = 560; // pixels: names would cover each other
+const SERIES = 6; // colours in style.css; further runs get the same again, dashed
+const NARROW = 560; // width in pixels below which names would cover each other
 const hidden = new Set();
 let runs = [];
 
 export function showRuns(newRuns) {
   runs = newRuns;
   const same = new Set(runs.map((run) => run.text)).size < 2;
-  $("same").textContent = same || runs.length < 2 ? "" : "These runs read different texts (see the last column): their bits per byte do not compare, their change in per cent does roughly.";
+  $("same").textContent = same || runs.length < 2 ? "" : "These runs read different texts (see the last column). Their bits per byte cannot be compared; their changes in per cent can, roughly.";
   const focused = document.activeElement?.dataset.run;
   $("sides").replaceChildren(table("Runs", [
-    ["show", shower],
+    ["show", showBox],
     ["run", (run) => link(run.tag, run.tag)],
     ["state", (run) => run.state],
     ["backend", (run) => `${run.backend}, ${run.preset}`],
     ["device", (run) => run.device],
-    ["budget", (run) => span(run.budget), true],
+    ["budget", (run) => duration(run.budget), true],
     ["experiments", (run) => `${run.experiments}, ${run.kept} kept`, true],
     ["baseline", (run) => number(run.steps[0]?.[1]), true],
-    ["best", (run) => number(last(run)), true],
-    ["change", (run) => (run.steps.length ? `${signed(last(run) - run.steps[0][1])} (${percent(last(run) / run.steps[0][1] - 1, 1)})` : "–"), true],
-    ["sigma", (run) => number(run.sigma, 5), true],
-    ["device time", (run) => span(run.wall_seconds), true],
+    ["best", (run) => number(bestOf(run)), true],
+    ["change", (run) => (run.steps.length ? `${signed(bestOf(run) - run.steps[0][1])} (${percent(bestOf(run) / run.steps[0][1] - 1, 1)})` : "–"), true],
+    ["noise", (run) => number(run.sigma, 5), true],
+    ["device time", (run) => duration(run.wall_seconds), true],
     ["cost", (run) => dollars(run.usd), true],
     ["text", (run) => `${run.corpus}, ${run.text.slice(0, 8)}`],
   ], runs));
@@ -33,9 +33,9 @@ export function showRuns(newRuns) {
   plot($("side-chart"), draw);
 }
 
-const last = (run) => run.steps[run.steps.length - 1]?.[1];
+const bestOf = (run) => run.steps[run.steps.length - 1]?.[1];
 
-function shower(run) {
+function showBox(run) {
   const label = element("label"), box = element("input"), index = runs.indexOf(run);
   box.type = "checkbox";
   box.checked = !hidden.has(run.tag);
@@ -57,10 +57,10 @@ function draw(svg) {
   const x = [0, Math.max(...lines.map((one) => one.end)) * 1.02 || 1], y = range(lines.flatMap((one) => one.points.map(([, value]) => value)), 0.1);
   const at = axes(svg, { x, y, labelX: hours ? "hours" : "experiment", labelY: share ? "per cent of the run's own baseline" : "bits per byte", whole: !hours });
   for (const { index, points, end } of lines) {
-    svg.append(drawn("path", { d: stairs(points, end, at), class: `series s${index % SERIES}` + (index % (2 * SERIES) < SERIES ? "" : " dashed") }));
-    if (svg.clientWidth < NARROW) continue; // the table says whose line it is
+    svg.append(svgElement("path", { d: stairs(points, end, at), class: `series s${index % SERIES}` + (index % (2 * SERIES) < SERIES ? "" : " dashed") }));
+    if (svg.clientWidth < NARROW) continue; // the table names the lines
     const [endX, endY] = [at.X(end), at.Y(points[points.length - 1][1])];
-    svg.append(drawn("text", { x: endX - 4, y: endY - 6, "text-anchor": "end" }, runs[index].tag));
+    svg.append(svgElement("text", { x: endX - 4, y: endY - 6, "text-anchor": "end" }, runs[index].tag));
   }
 }
 

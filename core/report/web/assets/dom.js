@@ -1,26 +1,26 @@
-// Elements and words. Whatever comes from a run goes in as text or as a number, never as HTML, address or class.
+// Elements and number formats. Text from a run becomes a text node, never HTML, an address or a class.
 
 const SVG = "http://www.w3.org/2000/svg";
 const STATUSES = new Set(["keep", "discard", "crash", "invalid", "timeout"]);
 
 export const $ = (id) => document.getElementById(id);
 
-export function element(name, words, kind) {
+export function element(name, text, className) {
   const node = document.createElement(name);
-  if (words !== undefined && words !== null) node.textContent = words;
-  if (kind) node.className = kind;
+  if (text !== undefined && text !== null) node.textContent = text;
+  if (className) node.className = className;
   return node;
 }
 
-export function drawn(name, attributes = {}, words) {
+export function svgElement(name, attributes = {}, text) {
   const node = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  if (words !== undefined) node.textContent = words;
+  if (text !== undefined) node.textContent = text;
   return node;
 }
 
-export function link(words, ...path) {
-  const node = element("a", words);
+export function link(text, ...path) {
+  const node = element("a", text);
   node.href = address(...path);
   return node;
 }
@@ -35,15 +35,15 @@ export const percent = (value, digits = 0) => (missing(value) ? "–" : `${(100 
 export const dollars = (usd) => (missing(usd) ? "not known" : usd === 0 ? "$0" : "$" + usd.toFixed(usd < 0.1 ? 4 : 2));
 export const compact = (value) => (missing(value) ? "–" : value >= 1e6 ? (value / 1e6).toFixed(1) + " M" : value >= 1e4 ? (value / 1e3).toFixed(0) + " k" : String(Math.round(value)));
 
-export function span(seconds) {
+export function duration(seconds) {
   if (missing(seconds)) return "–";
   if (seconds < 60) return seconds.toFixed(1) + " s";
   const minutes = Math.round(seconds / 60);
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-export function facts(pairs, kind) {
-  const list = element("dl", null, kind);
+export function facts(pairs, className) {
+  const list = element("dl", null, className);
   for (const [name, value] of pairs) {
     if (missing(value) || value === "") continue;
     const detail = element("dd");
@@ -53,7 +53,7 @@ export function facts(pairs, kind) {
   return list;
 }
 
-// A table of data. A column is [heading, what it shows of a row (text or a node), numeric?].
+// A table of data. A column is [heading, function from a row to text or a node, whether it is numeric].
 export function table(label, columns, rows) {
   const whole = element("table"), head = element("tr"), body = element("tbody"), box = element("div", null, "wide");
   whole.append(element("caption", label), element("thead"), body);
@@ -73,7 +73,7 @@ export function table(label, columns, rows) {
     body.append(line);
   }
   box.append(whole);
-  box.tabIndex = 0; // it may scroll sideways, also for who has no pointer
+  box.tabIndex = 0; // so that the keyboard can scroll it sideways
   box.setAttribute("role", "region");
   box.setAttribute("aria-label", label);
   return box;

@@ -1,19 +1,19 @@
-// What a run has learnt about itself: lineage of keeps, predictions, noise, categories and quotas.
+// The view of what a run has learnt: lineage of kept changes, predictions, noise, categories and quotas.
 
-import { drawn, element, facts, link, number, percent, signed, table } from "./dom.js";
+import { svgElement, element, facts, link, number, percent, signed, table } from "./dom.js";
 import { axes, dots, line, plot, range } from "./plot.js";
 
-export function showInsight(box, it, tag) {
+export function showInsight(box, data, tag) {
   box.replaceChildren(element("h2", "Insight"));
   const grid = element("div", null, "panels");
-  grid.append(panel("Lineage of keeps", lineage(it.lineage, tag)), panel("Predictions against outcomes", predictions(it)), panel("Noise", noise(it.noise, tag)), panel("What was tried", tried(it)), panel("Quotas for the next proposal", quotas(it.quotas)));
+  grid.append(panel("Lineage of kept changes", lineage(data.lineage, tag)), panel("Predictions against outcomes", predictions(data)), panel("Noise", noise(data.noise, tag)), panel("What was tried", tried(data)), panel("Quotas for the next proposal", quotas(data.quotas)));
   box.append(grid);
 }
 
 function panel(title, nodes) {
-  const whole = element("section", null, "panel");
-  whole.append(element("h3", title), ...nodes);
-  return whole;
+  const box = element("section", null, "panel");
+  box.append(element("h3", title), ...nodes);
+  return box;
 }
 
 function lineage(keeps, tag) {
@@ -31,13 +31,13 @@ function lineage(keeps, tag) {
 
 function predictions({ predictions: points, scores }) {
   if (!points.length) return [element("p", "No experiment has both a prediction and a result yet.", "soft")];
-  const svg = drawn("svg", { class: "plot square", role: "img", "aria-label": "Predicted change against measured change of every experiment; the scores are in the table below." });
+  const svg = svgElement("svg", { class: "plot square", role: "img", "aria-label": "Predicted change against measured change of every experiment; the scores are in the table below." });
   plot(svg, () => {
     const x = range([0, ...points.map(([, guess]) => guess)]), y = range([0, ...points.map(([, , found]) => found)]);
     const at = axes(svg, { x, y, labelX: "predicted change", labelY: "measured change" });
     const [low, high] = [Math.max(x[0], y[0]), Math.min(x[1], y[1])];
-    svg.append(drawn("path", { d: line([[low, low], [high, high]], at), class: "yard" }), drawn("path", { d: `M${at.left} ${at.Y(0)}H${at.right}`, class: "zero" }));
-    svg.append(drawn("path", { d: dots(points.map(([, guess, found]) => [guess, found]), at), class: "discards" }));
+    svg.append(svgElement("path", { d: line([[low, low], [high, high]], at), class: "yard" }), svgElement("path", { d: `M${at.left} ${at.Y(0)}H${at.right}`, class: "zero" }));
+    svg.append(svgElement("path", { d: dots(points.map(([, guess, found]) => [guess, found]), at), class: "discards" }));
   });
   return [svg, element("p", "On the dashed line a prediction came true; below the level line the change was better.", "soft"), table("Score of the predictions", [
     ["researcher", (one) => one.researcher || "–"],
@@ -50,30 +50,30 @@ function predictions({ predictions: points, scores }) {
   ], scores)];
 }
 
-function noise(it, tag) {
-  if (it.sigma === null) return [element("p", "This run's judge estimates no noise.", "soft")];
+function noise(data, tag) {
+  if (data.sigma === null) return [element("p", "This run's judge estimates no noise.", "soft")];
   const found = [facts([
-    ["one trial", `uncertain by ${number(it.sigma, 5)} bits per byte (1 sigma)`],
-    ["known from", it.dof === null ? null : `${it.dof.toFixed(1)} degrees of freedom, the prior's included`],
-    ["of which training", it.training && number(it.training, 5)],
-    ["of which throughput", it.throughput && number(it.throughput, 5)],
+    ["noise of a trial", `${number(data.sigma, 5)} bits per byte (standard deviation between seeds)`],
+    ["estimated from", data.dof === null ? null : `${data.dof.toFixed(1)} degrees of freedom, the prior's included`],
+    ["of which training", data.training && number(data.training, 5)],
+    ["of which throughput", data.throughput && number(data.throughput, 5)],
   ])];
-  if (it.sigmas.length > 1) {
-    const svg = drawn("svg", { class: "plot low", role: "img", "aria-label": "The noise estimate after every experiment" });
+  if (data.sigmas.length > 1) {
+    const svg = svgElement("svg", { class: "plot low", role: "img", "aria-label": "The noise estimate after every experiment" });
     plot(svg, () => {
-      const at = axes(svg, { x: [it.sigmas[0][0], it.sigmas[it.sigmas.length - 1][0]], y: range([0, ...it.sigmas.map(([, value]) => value)]), labelX: "experiment", labelY: "sigma", whole: true });
-      svg.append(drawn("path", { d: line(it.sigmas, at), class: "step" }));
+      const at = axes(svg, { x: [data.sigmas[0][0], data.sigmas[data.sigmas.length - 1][0]], y: range([0, ...data.sigmas.map(([, value]) => value)]), labelX: "experiment", labelY: "noise", whole: true });
+      svg.append(svgElement("path", { d: line(data.sigmas, at), class: "step" }));
     });
     found.push(svg);
   }
-  if (it.repeats.length) {
+  if (data.repeats.length) {
     const spread = (values) => Math.max(...values) - Math.min(...values);
-    found.push(table("Repeats", [
+    found.push(table("Repeated trials", [
       ["source of", (one) => link(one.n ? `experiment ${one.n}` : "baseline", tag, one.n)],
       ["trials", (one) => String(one.values.length), true],
       ["bits per byte", (one) => one.values.slice(0, 6).map((value) => number(value)).join(", ") + (one.values.length > 6 ? " …" : "")],
       ["range", (one) => number(spread(one.values)), true],
-    ], it.repeats));
+    ], data.repeats));
   }
   return found;
 }
@@ -90,14 +90,14 @@ function tried({ categories }) {
   ], categories)];
 }
 
-function quotas(it) {
-  if (!it) return [element("p", "They hold for language models, and none has proposed here.", "soft")];
-  const count = (kind) => it.kinds.filter((one) => one === kind).length;
+function quotas(data) {
+  if (!data) return [element("p", "Quotas apply to language models, and none has proposed here yet.", "soft")];
+  const count = (kind) => data.kinds.filter((one) => one === kind).length;
   return [facts([
-    [`last ${it.kinds.length} proposals`, `${count("bold")} bold, ${count("structural")} structural, ${count("knob")} only numbers`],
-    [`asked of every ${it.window}`, `at least ${it.structural} structural and ${it.bold} bold`],
-    ["the next one must be", it.least === "knob" ? "anything" : it.least === "bold" ? "bold" : "structural or bold"],
-    ["resting categories", it.closed.join(", ") || "none"],
-    ["why", it.why],
+    [`last ${data.kinds.length} proposals`, `${count("bold")} bold, ${count("structural")} structural, ${count("knob")} only numbers`],
+    [`asked of every ${data.window}`, `at least ${data.structural} structural and ${data.bold} bold`],
+    ["the next one must be", data.least === "knob" ? "anything" : data.least === "bold" ? "bold" : "structural or bold"],
+    ["paused categories", data.closed.join(", ") || "none"],
+    ["reason", data.why],
   ])];
 }

@@ -1,6 +1,6 @@
-// Axes, lines and dots in SVG, drawn at the size they are shown at.
+// Axes, lines and dots in SVG, drawn at the size at which they are shown.
 
-import { drawn } from "./dom.js";
+import { svgElement } from "./dom.js";
 
 const LEFT = 58, RIGHT = 12, TOP = 26, BOTTOM = 38;
 const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => target.redraw?.()));
@@ -28,19 +28,19 @@ export function axes(svg, { x, y, labelX, labelY, whole = false }) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const X = (value) => LEFT + ((width - LEFT - RIGHT) * (value - x[0])) / (x[1] - x[0] || 1);
   const Y = (value) => height - BOTTOM - ((height - TOP - BOTTOM) * (value - y[0])) / (y[1] - y[0] || 1);
-  for (const [value, words] of ticks(y, Math.max(2, Math.round(height / 70)))) {
-    svg.append(drawn("path", { d: `M${LEFT} ${Y(value)}H${width - RIGHT}`, class: "grid" }));
-    svg.append(drawn("text", { x: LEFT - 6, y: Y(value) + 4, "text-anchor": "end" }, words));
+  for (const [value, label] of ticks(y, Math.max(2, Math.round(height / 70)))) {
+    svg.append(svgElement("path", { d: `M${LEFT} ${Y(value)}H${width - RIGHT}`, class: "grid" }));
+    svg.append(svgElement("text", { x: LEFT - 6, y: Y(value) + 4, "text-anchor": "end" }, label));
   }
-  for (const [value, words] of ticks(x, Math.max(2, Math.round(width / 110)), whole)) {
-    svg.append(drawn("text", { x: X(value), y: height - BOTTOM + 17, "text-anchor": "middle" }, words));
+  for (const [value, label] of ticks(x, Math.max(2, Math.round(width / 110)), whole)) {
+    svg.append(svgElement("text", { x: X(value), y: height - BOTTOM + 17, "text-anchor": "middle" }, label));
   }
-  svg.append(drawn("text", { x: width - RIGHT, y: height - 5, "text-anchor": "end", class: "label" }, labelX));
-  svg.append(drawn("text", { x: 10, y: 16, class: "label" }, labelY));
+  svg.append(svgElement("text", { x: width - RIGHT, y: height - 5, "text-anchor": "end", class: "label" }, labelX));
+  svg.append(svgElement("text", { x: 10, y: 16, class: "label" }, labelY));
   return { X, Y, left: LEFT, right: width - RIGHT, top: TOP, bottom: height - BOTTOM };
 }
 
-// Round numbers inside a range, with their words.
+// Round numbers inside a range, with their labels.
 export function ticks([low, high], count, whole = false) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   let step = power * ([1, 2, 5, 10].find((one) => one * power >= rough) ?? 10);
@@ -57,10 +57,10 @@ export const stairs = (points, end, { X, Y }) => points.map(([x, y], i) => (i ? 
 export const dots = (points, { X, Y }) => points.map(([x, y]) => `M${X(x).toFixed(1)} ${Y(y).toFixed(1)}h0`).join("");
 export const crosses = (points, { X, Y }) => points.map(([x, y]) => `M${(X(x) - 3.5).toFixed(1)} ${(Y(y) - 3.5).toFixed(1)}l7 7m0 -7l-7 7`).join("");
 
-// A small curve without axes, for what changes by the second.
+// A small curve without axes, for a trial under way.
 export function spark(svg, values) {
   const [low, high] = range(values);
   svg.setAttribute("viewBox", "0 0 300 48");
   const at = { X: (i) => (300 * i) / (values.length - 1), Y: (value) => 48 - (48 * (value - low)) / (high - low) };
-  svg.replaceChildren(drawn("path", { d: line(values.map((value, i) => [i, value]), at), class: "loss" }));
+  svg.replaceChildren(svgElement("path", { d: line(values.map((value, i) => [i, value]), at), class: "loss" }));
 }

@@ -1,88 +1,107 @@
-// The table of experiments: filter, sort, and only the rows in view in the document.
+// The table of experiments: filtered and sorted, with only the rows in view in the document.
 
 import { $, address, element, number, signed, statusClass } from "./dom.js";
 
-const ROW = 32; // pixels, as in style.css
-const SPARE = 8;
-const COLUMNS = [["n", "n"], ["status", "status"], ["val_bpb", "bpb"], ["delta", "delta"], ["trials", "trials"], ["category", "category"], ["hypothesis", "change"]];
-const NUMERIC = new Set(["n", "val_bpb", "delta", "trials"]);
+const ROW_HEIGHT = 32; // pixels, as in style.css
+const SPARE_ROWS = 8; // drawn above and below the visible ones
+const PAGE_ROWS = 12; // that Page Up and Page Down move by
+const WIDTHS = { id: "4.2rem", status: "4.8rem", bpb: "5rem", change: "5.2rem", count: "3.6rem", seconds: "5rem", amount: "5rem", text: "9rem" };
+const NARROW_WIDTHS = { id: "3.2rem", status: "4.4rem", bpb: "4.2rem" };
+const WRITERS = { bpb: number, change: signed };
 
-const drawn = new Map(); // the rows in the document, with their elements
-let rows = [], shown = [], tag = "", sort = { by: "n", down: true };
+const drawnRows = new Map(); // the rows in the document, with their elements
+let columns = [], rows = [], shown = [], tag = "", sort = { by: "experiment", descending: true };
 
-export function showTable(newRows, newTag) {
+export function showTable(newRows, newTag, newColumns) {
   if (newTag !== tag) $("scroll").scrollTop = 0;
   rows = newRows;
   tag = newTag;
-  for (const row of rows) row.text ??= `${row.n} ${row.status} ${row.category} ${row.researcher} ${row.hypothesis}`.toLowerCase();
-  choose();
+  if (JSON.stringify(newColumns) !== JSON.stringify(columns)) {
+    columns = newColumns;
+    setWidths();
+    drawHeadings();
+  }
+  for (const row of rows) row.text ??= `${row.experiment} ${row.status} ${row.category} ${row.researcher} ${row.description}`.toLowerCase();
+  filterAndSort();
 }
 
-function choose() {
+function setWidths() {
+  const width = (column, widths) => (column.name === "description" ? "1fr" : (widths[column.kind] ?? "5rem"));
+  $("table").style.setProperty("--columns", columns.map((column) => width(column, WIDTHS)).join(" "));
+  $("table").style.setProperty("--narrow-columns", columns.filter((column) => !column.minor).map((column) => width(column, NARROW_WIDTHS)).join(" "));
+}
+
+function filterAndSort() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean), status = $("status").value;
   shown = rows.filter((row) => (!status || row.status === status) && words.every((word) => row.text.includes(word)));
-  const { by, down } = sort, sign = down ? -1 : 1;
+  const { by, descending } = sort, sign = descending ? -1 : 1;
   shown.sort((a, b) => {
     const x = a[by], y = b[by];
-    if (x === y) return b.n - a.n;
+    if (x === y) return b.experiment - a.experiment;
+    // A missing number comes last in either direction.
     if (x === null) return 1;
     if (y === null) return -1;
     return sign * (x < y ? -1 : 1);
   });
-  $("space").style.height = shown.length * ROW + "px";
+  $("space").style.height = shown.length * ROW_HEIGHT + "px";
   $("count").textContent = `${shown.length} of ${rows.length}`;
   $("table").setAttribute("aria-rowcount", shown.length + 1);
-  place();
+  drawVisibleRows();
 }
 
-export function place() {
+export function drawVisibleRows() {
   const box = $("scroll"), space = $("space"), wanted = new Map();
-  const first = Math.max(0, Math.floor(box.scrollTop / ROW) - SPARE);
-  const last = Math.min(shown.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW) + SPARE);
+  const first = Math.max(0, Math.floor(box.scrollTop / ROW_HEIGHT) - SPARE_ROWS);
+  const last = Math.min(shown.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW_HEIGHT) + SPARE_ROWS);
   for (let index = first; index < last; index++) wanted.set(shown[index], index);
-  for (const [row, node] of drawn) if (!wanted.has(row)) { node.remove(); drawn.delete(row); }
-  // A row that stays in view stays in the document, and with it the focus.
+  for (const [row, node] of drawnRows) if (!wanted.has(row)) { node.remove(); drawnRows.delete(row); }
+  // A row that stays in view stays in the document, and keeps the focus.
   let next = space.firstChild;
   for (const [row, index] of wanted) {
-    let node = drawn.get(row);
-    if (!node) drawn.set(row, (node = line(row)));
-    put(node, index);
+    let node = drawnRows.get(row);
+    if (!node) drawnRows.set(row, (node = rowElement(row)));
+    setPosition(node, index);
     if (node === next) next = next.nextSibling; else space.insertBefore(node, next);
   }
 }
 
-function put(node, index) {
+function setPosition(node, index) {
   if (node.dataset.index === String(index)) return;
   node.dataset.index = index;
-  node.setAttribute("aria-rowindex", index + 2);
-  node.style.top = index * ROW + "px";
+  node.setAttribute("aria-rowindex", index + 2); // from 1, the headings first
+  node.style.top = index * ROW_HEIGHT + "px";
 }
 
-// The row that a person came from gets the focus back.
-export function focusRow(n) {
-  const index = shown.findIndex((row) => row.n === n);
-  if (index >= 0) reach(index);
+// Gives the focus back to the row that a person came from.
+export function focusRow(experiment) {
+  const index = shown.findIndex((row) => row.experiment === experiment);
+  if (index >= 0) focusIndex(index);
 }
 
-function reach(index) {
+function focusIndex(index) {
   const box = $("scroll");
-  if (index * ROW < box.scrollTop) box.scrollTop = index * ROW;
-  if ((index + 1) * ROW > box.scrollTop + box.clientHeight) box.scrollTop = (index + 1) * ROW - box.clientHeight;
-  place();
-  drawn.get(shown[index])?.querySelector("a").focus({ preventScroll: true });
+  if (index * ROW_HEIGHT < box.scrollTop) box.scrollTop = index * ROW_HEIGHT;
+  if ((index + 1) * ROW_HEIGHT > box.scrollTop + box.clientHeight) box.scrollTop = (index + 1) * ROW_HEIGHT - box.clientHeight;
+  drawVisibleRows();
+  drawnRows.get(shown[index])?.querySelector("a").focus({ preventScroll: true });
 }
 
-function line(row) {
+function cellClass(column, row) {
+  const kind = column.numeric ? "n" : column.kind === "status" ? statusClass(row?.status) : row ? "words" : "";
+  return column.minor ? `${kind} minor` : kind;
+}
+
+function rowElement(row) {
   const node = element("div", null, "row");
   node.setAttribute("role", "row");
-  for (const [name] of COLUMNS) {
-    const value = name === "delta" ? signed(row.delta) : name === "val_bpb" ? number(row.val_bpb) : row[name];
-    const cell = element("div", name === "n" ? null : value, NUMERIC.has(name) ? "n" : name === "status" ? statusClass(row.status) : "words");
+  for (const column of columns) {
+    const isLink = column.kind === "id", value = row[column.name];
+    const cell = element("div", isLink ? null : (WRITERS[column.kind] ?? String)(value ?? (column.numeric ? null : "")), cellClass(column, row));
     cell.setAttribute("role", "cell");
-    if (name === "n") {
-      const link = element("a", row.n);
-      link.href = address(tag, row.n);
-      link.setAttribute("aria-label", "experiment " + row.n);
+    if (isLink) {
+      const link = element("a", value);
+      link.href = address(tag, value);
+      link.setAttribute("aria-label", "experiment " + value);
       cell.append(link);
     }
     node.append(cell);
@@ -90,35 +109,35 @@ function line(row) {
   return node;
 }
 
-function heads() {
-  $("head").replaceChildren(...COLUMNS.map(([name, words]) => {
-    const cell = element("div", null, NUMERIC.has(name) ? "n" : "");
-    const button = element("button", words + (sort.by === name ? (sort.down ? " ↓" : " ↑") : ""));
+function drawHeadings() {
+  $("head").replaceChildren(...columns.map((column) => {
+    const cell = element("div", null, cellClass(column)), isSorted = sort.by === column.name;
+    const button = element("button", column.title + (isSorted ? (sort.descending ? " ↓" : " ↑") : ""));
     cell.setAttribute("role", "columnheader");
-    cell.setAttribute("aria-sort", sort.by !== name ? "none" : sort.down ? "descending" : "ascending");
+    cell.setAttribute("aria-sort", isSorted ? (sort.descending ? "descending" : "ascending") : "none");
     button.onclick = () => {
-      sort = { by: name, down: sort.by === name ? !sort.down : false };
-      heads();
-      choose();
-      $("head").querySelectorAll("button")[COLUMNS.findIndex(([one]) => one === name)].focus();
+      sort = { by: column.name, descending: isSorted ? !sort.descending : false };
+      drawHeadings();
+      filterAndSort();
+      $("head").querySelectorAll("button")[columns.indexOf(column)].focus();
     };
     cell.append(button);
     return cell;
   }));
 }
 
-function move(event) {
-  const at = event.target.closest(".row")?.dataset.index, by = { ArrowDown: 1, ArrowUp: -1, PageDown: 12, PageUp: -12, Home: -shown.length, End: shown.length }[event.key];
-  if (at === undefined || !by) return;
+function moveFocus(event) {
+  const index = event.target.closest(".row")?.dataset.index;
+  const step = { ArrowDown: 1, ArrowUp: -1, PageDown: PAGE_ROWS, PageUp: -PAGE_ROWS, Home: -shown.length, End: shown.length }[event.key];
+  if (index === undefined || !step) return;
   event.preventDefault();
-  reach(Math.min(Math.max(Number(at) + by, 0), shown.length - 1));
+  focusIndex(Math.min(Math.max(Number(index) + step, 0), shown.length - 1));
 }
 
 export function startTable() {
-  heads();
-  $("filter").oninput = choose;
-  $("status").onchange = choose;
-  $("scroll").onscroll = () => requestAnimationFrame(place);
-  $("space").onkeydown = move;
+  $("filter").oninput = filterAndSort;
+  $("status").onchange = filterAndSort;
+  $("scroll").onscroll = () => requestAnimationFrame(drawVisibleRows);
+  $("space").onkeydown = moveFocus;
   $("space").onclick = (event) => { if (event.target.tagName !== "A") event.target.closest(".row")?.querySelector("a").click(); };
 }

@@ -115,13 +115,18 @@ def test_the_page_says_how_sure_each_keep_is_and_which_still_count(raced):
     assert [row.number for row in raced.keeps] == [1]
     sure = raced.certainty[1]
     assert sure.raw.low < sure.raw.value < sure.shrunken.value < 0
-    for words in (f"{sure.raw.low:.4f}", f"{sure.shrunken.high:.4f}", "not missed", "later changes were built on it"):
+    for words in (
+        f"{sure.raw.low:.4f}",
+        f"{sure.shrunken.high:.4f}",
+        "no worse: not needed",
+        "later changes were built on it",
+    ):
         assert words.replace("-", "−") in page
     assert "The file without 1 is as good, and is proposed." in page
     assert "Experiment 3 was kept and later given up: demoted: measured again" in page
     assert "−0.3000 (95 % −0.4000 to −0.2000)" in page
     assert f"95 % {sure.shrunken.low:.4f}".replace("-", "−") in text
-    assert "| 1 | not missed | −0.0010 |" in text
+    assert "| 1 | no worse: not needed | −0.0010 |" in text
     assert "<script" not in page.replace("&lt;script", "")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 
 import pyte
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.text import Text
 
 from autoresearch.core.report.terminal.screen import Screen
@@ -110,3 +112,39 @@ def test_a_terminal_that_is_gone_is_no_error(terminal):
     terminal.sent.close()
     terminal.draw("other")
     terminal.screen.close()
+
+
+def redraws(draw_with, turns=10):
+    """Bytes of one redraw in which one line of 21 changes, and those after which an unchanged line is not whole."""
+    terminal, block = Terminal(80, 24), [f"line {index} " + "x" * 60 for index in range(20)]
+    terminal.emulated.set_mode(pyte.modes.LNM)  # as a real terminal driver does
+    sent = damaged = 0
+    with draw_with(terminal) as draw:
+        for turn in range(turns):
+            draw([Text(line) for line in [*block[:5], f"turn {turn}", *block[5:]]])
+            for char in terminal.new_bytes():
+                terminal.stream.feed(char)
+                if turn:
+                    sent += 1
+                    damaged += not set(block) <= {line.rstrip() for line in terminal.emulated.display}
+    return sent / (turns - 1), damaged / (turns - 1)
+
+
+@contextmanager
+def with_live(terminal):
+    options = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
+    with Live(console=terminal.console, **options) as live:
+        yield lambda lines: live.update(Group(*lines), refresh=True)
+
+
+@contextmanager
+def with_screen(terminal):
+    yield terminal.screen.draw
+
+
+def test_a_slow_terminal_sees_rich_live_flicker_and_this_screen_not():
+    live_bytes, live_damaged = redraws(with_live)
+    own_bytes, own_damaged = redraws(with_screen)
+    assert own_damaged == 0
+    assert own_bytes < 100
+    assert live_damaged > 0.9 * live_bytes > 1000

@@ -225,8 +225,8 @@ def test_runs_of_several_backends_lie_side_by_side(page, tmp_path):
         assert "−0.2000 (−20.0 %)" in page.locator("#sides").inner_text()
         page.get_by_label("show first").uncheck()
         assert page.locator("#side-chart .series").count() == 1
-        page.get_by_label("Up").select_option("percent")
-        page.get_by_label("Across").select_option("hours")
+        page.get_by_label("Vertical axis").select_option("percent")
+        page.get_by_label("Horizontal axis").select_option("hours")
         page.get_by_role("link", name="second").click()
         page.get_by_role("heading", name="second").wait_for()
 

@@ -47,8 +47,8 @@ def test_data_are_what_the_ledger_says(workspace):
         state = data(port, f"{RUN}/state")
         assert (state["state"], state["best"], state["decided"]) == ("finished", 1, 3)
         rows = data(port, f"{RUN}/experiments")
-        assert [row["n"] for row in rows] == [0, 1, 2]
-        assert [row["n"] for row in data(port, f"{RUN}/experiments?since={rows[1]['decided']}")] == [1, 2]
+        assert [row["experiment"] for row in rows] == [0, 1, 2]
+        assert [row["experiment"] for row in data(port, f"{RUN}/experiments?since={rows[1]['decided']}")] == [1, 2]
         one = data(port, f"{RUN}/experiment/2")
         assert (one["predicted_delta"], one["status"], len(one["trials"])) == (-0.01, "discard", 1)
         added = ["".join(text for _, text in parts) for mark, _, parts in one["diff"] if mark == "+"]
