@@ -1,1 +1,1 @@
-"""What people look at: the terminal's views, the dashboard, the report, and what these share."""
+"""The views of a run: terminal, dashboard and report, and the parts that these share."""

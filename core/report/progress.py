@@ -1,4 +1,4 @@
-"""How far a trial is, folded from its events. The live views, `ar watch` and the dashboard all show this."""
+"""The progress of a trial, folded from its events: shown by the live views, `ar watch` and the dashboard."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from autoresearch.core.store.rows import ExperimentRow
 
 Kind = Literal["id", "status", "bpb", "change", "count", "seconds", "amount", "text"]
-"""How a view writes a column: "bpb" is a result and "change" a signed difference, both in bits per byte."""
+"""Kind of a column, which decides its format: "bpb" is a result, "change" a difference, both in bits per byte."""
 NUMERIC: tuple[Kind, ...] = ("id", "bpb", "change", "count", "seconds", "amount")
 """Kinds that views align to the right."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BEST, DISCARD, FAILED, INK, GRID = "#1b7f4d", "#a9b2bd", "#c8502f", "#2b2f36", "#e6e9ed"
 MAX_LABELS, MAX_DOTS = 12, 400
-"""Kept changes with words beside them, and dots that such words may not cover."""
+"""Number of kept changes that get a label, and of dots above which labels may cover some."""
 LABEL_CHARACTERS = 40
 WORST_SHOWN = 1.5
 """Multiple of the run's whole gain: results further than that above the start are drawn at the edge."""
@@ -38,9 +38,9 @@ PLACES: tuple[Place, ...] = (
     (-7, -20, "right", "top"),
     (7, -6, "left", "top"),
 )
-"""Places for words, tried in order: offset from the point in points, and the side of the words that is there."""
+"""Places for a label, tried in order: offset from its dot in points, and the label's side that lies there."""
 CLEARANCE = 3.0
-"""Pixels between words and anything that they must not cover."""
+"""Pixels between a label and anything that it must not cover."""
 
 
 # ---- every experiment of a run
@@ -65,7 +65,7 @@ def draw_progress(rows: Sequence[ExperimentRow], path: Path, yardsticks: Mapping
     axes.set_xlim(-0.6, last + max(0.6, 0.06 * last))
     draw_yardsticks(axes, yardsticks or {}, low, high)
     draw_others(axes, decided, low, high)
-    dress(axes, decided, keeps)
+    style_axes(axes, decided, keeps)
     draw_best(axes, keeps, last, sigma_of(decided))
     add_legend(figure, axes)
     figure.draw_without_rendering()  # settles the layout, so that labels can be measured
@@ -163,13 +163,13 @@ def label_keeps(axes: Axes, keeps: Sequence[ExperimentRow], decided: Sequence[Ex
         return
     steps = [(float(row.number), best_of(row)) for row in keeps]
     dots = [(float(row.number), row.val_bpb) for row in decided if row.val_bpb is not None]
-    # Where there are very many, words may cover some: each is one of hundreds.
+    # Among very many dots, labels may cover some: each is one of hundreds.
     labels = Labels(axes, corners(steps, decided[-1].number), dots if len(dots) <= MAX_DOTS else [])
     gains = [float("inf"), *(before[1] - after[1] for before, after in pairwise(steps))]
     by_gain = sorted(zip(gains, keeps, steps, strict=True), key=lambda one: -one[0])
     for _, row, step in by_gain[:MAX_LABELS]:
-        words = one_line(row.hypothesis.split(": ")[0], LABEL_CHARACTERS)
-        labels.add(f"{best_of(row):.4f}  {words}", step, INK)
+        text = one_line(row.hypothesis.split(": ")[0], LABEL_CHARACTERS)
+        labels.add(f"{best_of(row):.4f}  {text}", step, INK)
 
 
 def best_of(row: ExperimentRow) -> float:
@@ -178,7 +178,7 @@ def best_of(row: ExperimentRow) -> float:
     return float("nan") if value is None else value
 
 
-def dress(axes: Axes, decided: Sequence[ExperimentRow], keeps: Sequence[ExperimentRow]) -> None:
+def style_axes(axes: Axes, decided: Sequence[ExperimentRow], keeps: Sequence[ExperimentRow]) -> None:
     """Set the title and the axes."""
     from matplotlib.ticker import MaxNLocator
 
@@ -235,7 +235,7 @@ def quadrants(transfers: Sequence[Transfer], here: str) -> bytes | None:
         if some:
             x, y = zip(*((_gain(one.origin.delta), _gain(one.delta)) for one in some), strict=True)
             axes.scatter(x, y, s=46, color=colour, edgecolor="white", linewidth=1.0, label=label, zorder=3)
-    _dress(axes, dots, here)
+    _style_transfer_axes(axes, dots, here)
     add_legend(figure, axes)
     if len(dots) <= MAX_TRANSFER_LABELS:
         for one in dots:
@@ -250,7 +250,7 @@ def _gain(delta: float | None) -> float:
     return -(delta or 0.0)
 
 
-def _dress(axes: Axes, dots: Sequence[Transfer], here: str) -> None:
+def _style_transfer_axes(axes: Axes, dots: Sequence[Transfer], here: str) -> None:
     """Set axes through zero, draw the line of equal gains, and name both devices."""
     there = sorted({one_line(one.origin.device, 40) for one in dots})
     axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
@@ -265,11 +265,11 @@ def _dress(axes: Axes, dots: Sequence[Transfer], here: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-# ---- words beside points
+# ---- labels beside dots
 
 
 class Labels:
-    """Words beside points, in axes whose layout is settled."""
+    """Labels beside dots, in axes whose layout is settled."""
 
     def __init__(self, axes: Axes, stairs: Sequence[Point], dots: Sequence[Point]) -> None:
         """Keep clear of a line (`stairs`: the corners of level and upright pieces) and of dots, in data coordinates."""
@@ -277,12 +277,12 @@ class Labels:
         self._taken = [self._around([here, there]) for here, there in pairwise(stairs)]
         self._taken += [self._around([dot], 5.0) for dot in dots]
 
-    def add(self, words: str, at: Point, colour: str) -> bool:
-        """Write the words beside a point; returns False when there is no room for them."""
+    def add(self, text: str, at: Point, colour: str) -> bool:
+        """Write a label beside a point; returns False when there is no room for it."""
         from matplotlib.patheffects import withStroke
 
         label = self.axes.annotate(
-            words,
+            text,
             at,
             (0, 0),
             textcoords="offset points",

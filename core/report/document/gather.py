@@ -74,7 +74,7 @@ class ReportData:
     spent: Spent
     categories: tuple[CategoryCount, ...]
     certainty: Mapping[int, Certainty]
-    """How sure each kept change is, by number, where the judge left the numbers for it."""
+    """Intervals of each kept change, by number, where the judge left the numbers for them."""
     demoted: Mapping[int, str]
     """Numbers of kept changes that did not hold when measured again, with the reason."""
     predictions: tuple[PredictionScore, ...]

@@ -1,4 +1,4 @@
-"""How sure a kept change is, and how good the researchers' predictions were.
+"""Statistics of the report: intervals of the kept changes, and scores of the researchers' predictions.
 
 A change's effect is shown twice: as measured, and as the judge's cautious estimate, each with a 95 % interval.
 """
@@ -33,7 +33,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Certainty:
-    """How sure one difference against the incumbent of its time is, in bits per byte."""
+    """One difference against the incumbent of its time with its uncertainty, in bits per byte."""
 
     raw: Interval
     """The measured difference, with a confidence interval that allows for the uncertainty of the noise."""
@@ -94,7 +94,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PredictionScore:
-    """How good one researcher's predictions were. Errors are in bits per byte."""
+    """Score of one researcher's predictions. Errors are in bits per byte."""
 
     researcher: str
     count: int

@@ -38,11 +38,11 @@ class LoopInfo:
 
     researcher: str = ""
     thinking: float | None = None
-    """When the researcher was asked for the proposal that it has not made yet."""
+    """Time at which the researcher was asked for the proposal that it has not made yet."""
     goal: int | None = None
     """Number of experiments asked for."""
     ends: float | None = None
-    """When the hours asked for are over."""
+    """Time at which the hours asked for are over."""
     isolation: str | None = None
     """Isolation level of the trials to come."""
 

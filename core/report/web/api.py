@@ -1,4 +1,4 @@
-"""What the dashboard's page asks for, as data: a run's state, its experiments, one of them, and what a run has learnt.
+"""The dashboard's data: a run's state, its experiments, one of them, and the lessons of the run.
 
 Descriptions, reasons and logs are a model's text. They are put on one line here, without control characters, and the
 page inserts them as text, never as HTML.
@@ -228,11 +228,11 @@ def log_tail(path: Path) -> str:
     return "\n".join(line if len(line) <= LOG_LINE_CHARACTERS else line[:LOG_LINE_CHARACTERS] + " …" for line in lines)
 
 
-# ---- what the run has learnt about itself
+# ---- lessons of the run
 
 
 def overview(reader: RunQueries, quotas: Quotas) -> dict[str, Any]:
-    """Describe what the run has learnt: lineage, predictions, noise, categories and quotas."""
+    """Describe the lessons of the run: lineage, predictions, noise, categories and quotas."""
     decided = [row for row in reader.experiments() if row.state == "decided"]
     predictions = predictions_of(decided)
     return {

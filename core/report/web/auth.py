@@ -1,4 +1,4 @@
-"""Who may use the dashboard, and what every answer forbids the page.
+"""The dashboard's access control, and the headers that limit what its page may do.
 
 On a loopback address, the server answers only requests made to a loopback name (Starlette's TrustedHostMiddleware): a
 web page elsewhere could otherwise give this machine a name of its own and read the dashboard (DNS rebinding). On any
