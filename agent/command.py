@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from autoresearch.agent.findings import named_finding
-from autoresearch.agent.llm.edits import check_source
+from autoresearch.agent.llm.edits import check_edit
 from autoresearch.agent.llm.operators import Task
 from autoresearch.agent.llm.prompt import Detail, cards_of, fill, task_text
 from autoresearch.agent.llm.quotas import Demand
@@ -73,7 +73,7 @@ class Command(Researcher):
             )
         source = source.replace("\r\n", "\n")
         try:
-            check_source(source, history.incumbent.source, tried_programs(history))
+            check_edit(source, history.incumbent.source, tried_programs(history))
         except EditError as error:
             raise ProposalError(f"the agent's train.py cannot be used: {error}") from None
         header = read_header(said if said.strip() else output)

@@ -28,12 +28,11 @@ from autoresearch.agent.llm.replies import (
 )
 from autoresearch.core.trainfile.constants import split_source
 from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.trainfile.source_check import FUNCTIONS, SIZE_LIMIT_BYTES
 from autoresearch.core.trainfile.trees import statements
 
 Format = Literal["blocks", "whole"]
 Rung = Literal["exact", "trailing whitespace", "indentation", "whole file"]
-MAX_BYTES = 256 * 1024
-"""The contract's limit on a train file."""
 _NEAREST = 3
 """Least number of lines that are shown where a SEARCH was not found."""
 
@@ -61,14 +60,14 @@ def apply_reply(reply: str, source: str, *, tried: Collection[str] = (), whole: 
         edited = Edited(read_whole(text, source), "whole", ("whole file",))
     else:
         raise EditError("no edit", "The reply has no SEARCH/REPLACE block. Give at least one.")
-    check_source(edited.source, source, tried)
+    check_edit(edited.source, source, tried)
     return edited
 
 
-def check_source(new: str, old: str, tried: Collection[str] = ()) -> None:
+def check_edit(new: str, old: str, tried: Collection[str] = ()) -> None:
     """Raise `EditError` when an edited file is no train file, changes nothing, or was tried."""
-    if len(new.encode("utf-8", errors="surrogatepass")) > MAX_BYTES:
-        raise EditError("too large", f"The edited file has more than {MAX_BYTES // 1024} KB.")
+    if len(new.encode("utf-8", errors="surrogatepass")) > SIZE_LIMIT_BYTES:
+        raise EditError("too large", f"The edited file has more than {SIZE_LIMIT_BYTES // 1024} KB.")
     if statements(new) is None:
         raise EditError("syntax", f"The edited file is no valid Python{_flaw(new)}.")
     missing = sorted(_offered(old) - _offered(new))
@@ -97,7 +96,7 @@ def _flaw(source: str) -> str:
 def _offered(source: str) -> set[str]:
     """The contract's names that a module defines."""
     names = {name for statement in statements(source) or () for name in _names(statement)}
-    return names & {"build", "train", "logits", "VOCAB_SIZE"}
+    return names & {*FUNCTIONS, "VOCAB_SIZE"}
 
 
 @lru_cache(maxsize=4096)
