@@ -22,10 +22,10 @@ from library_text import copy_library
 STEPS = 12
 CORPUS_BYTES = 1_200_000
 TIMEOUT_SECONDS = 600
-"""For a whole run to its end, on a busy machine."""
+"""Time limit for a whole run on a busy machine."""
 TAG = "chaos"
 FULL_SECONDS = 20.0
-"""How long a loop may go on with what is left before it is killed."""
+"""Time after which a loop on a nearly full disk is killed."""
 
 
 class Arena:
@@ -40,7 +40,7 @@ class Arena:
         self._fix_steps()
 
     def _fix_steps(self) -> None:
-        """The same steps whatever the machine's speed, so that a seed fixes the result."""
+        """Fix the number of steps, whatever the machine's speed, so that a seed fixes the result."""
         train = self.workspace / "backends/null/train.py"
         source = train.read_text(encoding="utf-8")
         for old, new in (
@@ -55,7 +55,7 @@ class Arena:
         run_git(self.workspace, *author, "commit", "-q", "-a", "-m", "fixed steps")
 
     def command(self) -> list[str]:
-        """The same one every time."""
+        """Return the command line, the same every time."""
         options = ["--backend", "null", "--preset", "demo", "--workspace", str(self.workspace), "-q"]
         # Time enough for the fixed steps on the busiest machine: they end the training, not the clock.
         options += ["loop", "--tag", TAG, "--budget", "60", "--corpus", str(self.text)]
@@ -65,14 +65,14 @@ class Arena:
         return subprocess.Popen(self.command(), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def finish(self) -> None:
-        """Run it to its end, undisturbed. Raises `RuntimeError` with what it said when it fails."""
+        """Run to the end, undisturbed. Raises `RuntimeError` with its stderr when it fails."""
         process = self.start()
         _, said = process.communicate(timeout=TIMEOUT_SECONDS)
         if process.returncode != 0:
             raise RuntimeError(f"the loop ended with {process.returncode}: {said.decode()}")
 
     def kill_after(self, seconds: float, number: int) -> int:
-        """Signal the loop and all its descendants after a while; the number of processes that outlive it."""
+        """Signal the loop and half its descendants after `seconds`; return how many processes outlive it."""
         process = self.start()
         try:
             process.wait(seconds)
@@ -97,7 +97,7 @@ class Arena:
         return len(alive)
 
     def run_full(self, filler: Path, left: int) -> str:
-        """Run it with that many bytes left: "refused", "unclear", or "went on" when it had to be killed or was done."""
+        """Run with `left` bytes free. Return "refused", "unclear", or "went on" (it was killed or finished)."""
         with filler.open("wb") as file:
             file.write(bytes(max(0, shutil.disk_usage(filler.parent).free - left)))
         process = self.start()
@@ -118,7 +118,7 @@ class Arena:
         return "refused" if full and b"Traceback" not in said and process.returncode == 1 else "unclear"
 
     def story(self) -> list[tuple[Any, ...]]:
-        """What was decided, without times and commits."""
+        """Return the decisions, without times and commits."""
         with LedgerReader(self.run_folder) as reader:
             return [
                 (row.number, row.state, row.status, row.val_bpb, row.trials, row.source_sha256, row.parent)
@@ -126,7 +126,7 @@ class Arena:
             ]
 
     def disagreements(self) -> list[str]:
-        """Every pair of records that tells two stories."""
+        """Return the records that disagree with the ledger."""
         found = []
         repository = Repository.open(self.workspace)
         with LedgerReader(self.run_folder) as reader:
@@ -151,5 +151,5 @@ def _ar() -> list[str]:
 
 
 def _corpus(folder: Path) -> Path:
-    """Some of Python's own source, copied once."""
+    """Copy some of Python's own source, once."""
     return folder if folder.exists() else copy_library(folder, CORPUS_BYTES)

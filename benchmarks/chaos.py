@@ -1,4 +1,4 @@
-"""Signals, a damaged ledger and a full disk at random moments, again and again, on the null backend.
+"""Chaos on the null backend: signals, a damaged ledger and a full disk at random moments, many times.
 
 `python -m benchmarks.chaos 200` sends SIGKILL 200 times to the loop and to what it started. `--term` sends SIGTERM,
 `--truncate` also cuts the ledger off at a random byte after every second signal, and `--full-disk` runs on a small
@@ -26,21 +26,21 @@ from benchmarks._chaos_arena import Arena
 KILLS = 20
 EXPERIMENTS_PER_KILL = 0.15
 DISK_BYTES, MOST_LEFT_BYTES = 96 * 2**20, 2**20
-"""Of the small tmpfs, and what is left on it at most."""
+"""Size of the small tmpfs, and the most that is left free on it."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one disturbed run."""
+    """Result of one disturbed run."""
 
     kills: int
     experiments: int
     differences: int
     """Experiments that differ from the undisturbed run's in source, status, result or number of trials."""
     orphans: int | None
-    """Processes that outlived the loop; None where nobody counted."""
+    """Processes that outlived the loop; None where they were not counted."""
     disagreements: tuple[str, ...]
-    """Where ledger, journal, git, results.tsv and best_train.py do not agree."""
+    """Records that disagree, of ledger, journal, git, results.tsv and best_train.py."""
     seconds: float
     refusals: int = 0
     """Times that the loop ended by itself with one line about the full disk."""
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def run() -> list[dict[str, Any]]:
-    """name, median, unit, note of every measurement."""
+    """Return name, median, unit and note of every measurement."""
     with tempfile.TemporaryDirectory() as name:
         outcome = disturb(Path(name), KILLS, seed=0)
     note = f"{outcome.kills} kills, {outcome.experiments} experiments, {outcome.seconds:.0f} s"
@@ -68,7 +68,7 @@ def disturb(
     experiments: int | None = None,
     minutes: float = math.inf,
 ) -> Outcome:
-    """Signal a run that many times, let it finish, and compare it with one that is left alone.
+    """Signal a run `kills` times, let it finish, and compare it with an undisturbed one.
 
     `truncate` also cuts the ledger off at a random byte after every second signal. After `minutes` no more are sent.
     """
@@ -94,13 +94,13 @@ def disturb(
 
 
 def differences(calm: Arena, wild: Arena) -> int:
-    """Experiments of one run that are not the same in the other."""
+    """Count the experiments of one run that differ in the other."""
     expected, found = calm.story(), wild.story()
     return sum(one != other for one, other in zip(expected, found, strict=False)) + abs(len(expected) - len(found))
 
 
 def fill_up(folder: Path, times: int, *, seed: int) -> Outcome:
-    """Run that many times on a disk with a random rest of room, then to the end. Needs a namespace of its own.
+    """Run `times` times on a nearly full disk, then to the end. Needs a namespace of its own.
 
     `namespace` gives one: this mounts the small disk.
     """
@@ -119,12 +119,12 @@ def fill_up(folder: Path, times: int, *, seed: int) -> Outcome:
 
 
 def namespace(arguments: list[str]) -> list[str]:
-    """A command with mounts of its own, and the right to make them."""
+    """Return a command that gives another one its own mounts, and the right to make them."""
     return ["unshare", "-Urm", *arguments]
 
 
 def main() -> None:
-    """One kind of trouble, as often as asked."""
+    """Make one kind of trouble, as often as asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("times", type=int, nargs="?", default=KILLS)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,8 +1,8 @@
-"""Many devices, played in simulated time around the real loop, judge, ledger and git (see `_simulated_fleet`).
+"""Many simulated devices around the real loop, judge, ledger and git (see `_simulated_fleet`).
 
-`python -m benchmarks.fleet busy` how much of 64 devices' time is used, with a model that takes minutes to answer;
-`... price` what is lost because proposals are made before results are known, beside one device, with a picture;
-`... long [N]` memory, ledger and time an experiment over N experiments on ten devices. Without a word: all three.
+`python -m benchmarks.fleet busy` measures how much of 64 devices' time is used, with a model that takes minutes to
+answer; `... price` the loss from proposing before results are known, beside one device, with a picture; `... long [N]`
+memory, ledger and time for each of N experiments on ten devices. Without a word it does all three.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONG_DEVICES, LONG_EXPERIMENTS, LOOK_EVERY = 10, 10_000, 250
 
 
 def run() -> list[dict[str, Any]]:
-    """name, median, unit, note of every measurement."""
+    """Return name, median, unit and note of every measurement."""
     return [*busy(), *price(), *long()]
 
 
@@ -38,7 +38,7 @@ def judge() -> Racing:
 
 
 def busy() -> list[dict[str, Any]]:
-    """Share of the devices' time in which trials ran."""
+    """Measure the share of the devices' time in which trials ran."""
     rows = []
     for seconds, what in ((0.0, "a researcher that answers at once"), (THINK_SECONDS, "a model of 240 s a proposal")):
         with tempfile.TemporaryDirectory() as name:
@@ -55,7 +55,7 @@ def busy() -> list[dict[str, Any]]:
 
 
 def price() -> list[dict[str, Any]]:
-    """The best so far against the number of decisions: proposals made on less knowledge are worth less."""
+    """Measure the cost of proposing before results are known, as the gain after equally many decisions."""
     curves: dict[int, list[list[float]]] = {}
     hours: dict[int, list[float]] = {}
     for count in PRICE_DEVICES:
@@ -77,7 +77,7 @@ def price() -> list[dict[str, Any]]:
 
 
 def draw(curves: dict[int, list[list[float]]]) -> None:
-    """Write the picture."""
+    """Draw the best so far against the number of decisions."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -95,7 +95,7 @@ def draw(curves: dict[int, list[list[float]]]) -> None:
 
 
 def long(experiments: int = LONG_EXPERIMENTS) -> list[dict[str, Any]]:
-    """Memory, bytes on disk and time an experiment, early and late in a long run."""
+    """Measure memory, disk and time for each experiment, early and late in a long run."""
     looks: list[tuple[int, float, float, float]] = []
 
     def look(decided: int, run: Run) -> None:
@@ -106,11 +106,11 @@ def long(experiments: int = LONG_EXPERIMENTS) -> list[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as name:
         simulate(Path(name) / "w", LONG_DEVICES, experiments, judge(), at_decision=look)
-    return told(looks)
+    return report(looks)
 
 
-def told(looks: Sequence[tuple[int, float, float, float]]) -> list[dict[str, Any]]:
-    """From (experiments, MB, kB, seconds) at every look: the first quarter of the run beside the last."""
+def report(looks: Sequence[tuple[int, float, float, float]]) -> list[dict[str, Any]]:
+    """Compare the first quarter of the run with the last, from (experiments, MB, kB, seconds) at every look."""
     quarter = max(1, len(looks) // 4)
     rows = []
     for part, when in ((looks[: quarter + 1], "first"), (looks[-quarter - 1 :], "last")):

@@ -1,4 +1,4 @@
-"""The ledger: what opening, reading and one transition cost, also after a hundred thousand experiments."""
+"""The ledger: cost of opening, reading and one transition, up to a hundred thousand experiments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = (10_000, 100_000)
 REPEATS = 15
 _TEXT = "x = 1  # a train file\n" * 1000
 SOURCE, SOURCE_SHA256 = zlib.compress(_TEXT.encode()), hashlib.sha256(_TEXT.encode()).hexdigest()
-"""One source for all: 22 KB, as long as a real one."""
+"""The one source of all experiments: 22 KB, as long as a real one."""
 CONFIG = {
     "backend": "null",
     "preset": "demo",
@@ -37,7 +37,7 @@ CONFIG = {
 
 
 def run() -> list[dict[str, Any]]:
-    """name, median, unit, note of every measurement."""
+    """Return name, median, unit and note of every measurement."""
     results = []
     for size in SIZES:
         with tempfile.TemporaryDirectory() as name:
@@ -56,7 +56,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def fill(folder: Path, size: int) -> None:
-    """A decided run of that many experiments, written in bulk: the rows are what the loop would have left."""
+    """Write a decided run of `size` experiments in bulk, with the rows that the loop would have left."""
     with Ledger(folder) as ledger:
         ledger.create("run", CONFIG, "0" * 40)
         with ledger._transaction(journal=False) as write:
@@ -125,7 +125,7 @@ def _transition(folder: Path, note: str) -> dict[str, Any]:
 
 
 def _decision(folder: Path, number: int, note: str) -> dict[str, Any]:
-    """The decision of the experiment in flight, its link included; taken back after each time."""
+    """Time the decision of the experiment in flight, its link included; it is undone after each time."""
     decision = Decision("discard", 2.0, None, "r")
     with Ledger(folder) as ledger:
         result = TrialResult(status="ok", val_bpb=2.0, seed=number, backend="null", preset="demo")

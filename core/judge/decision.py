@@ -1,4 +1,4 @@
-"""What goes into a judge and what comes out. A judge runs and reads nothing: it asks for trials, or decides."""
+"""The interface of a judge: evidence in, a decision or a request for a trial out. A judge runs and reads nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a measured difference of two means to the true one: probability of improvement, and a cautious estimate."""
+"""The belief about a true difference after measuring it: probability of improvement, and a cautious estimate."""
 
 from __future__ import annotations
 

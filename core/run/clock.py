@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """How the loop reads the time and waits."""
+    """A clock that the loop reads and waits by."""
 
     def monotonic(self) -> float:
         """Return seconds since a fixed moment; never goes back."""

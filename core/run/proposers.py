@@ -35,7 +35,7 @@ class Proposers:
         """`notify` is called from any thread when there is an answer."""
         self.researcher = researcher
         self.ahead = researcher.thinks_ahead
-        """Whether proposals are made in threads, while trials run."""
+        """True where proposals are made in threads, while trials run."""
         self.busy = 0
         """Proposals asked for and not taken yet."""
         self._working = 0

@@ -1,0 +1,60 @@
+"""The simulation asks the real judge: its evidence is what the loop would gather."""
+
+from __future__ import annotations
+
+from autoresearch.core.judge.decision import Decision, Demotion
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.judge.race import REPEATS_PER_EXPERIMENT
+from autoresearch.core.judge.racing import CHECK_EVERY, Racing
+from benchmarks.judge import BASELINE, SimulatedRun, no_effect, public_effect
+
+
+class Watched(Racing):
+    """Remembers what it was asked and what it answered."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def consider(self, evidence):
+        step = super().consider(evidence)
+        self.seen.append((evidence, step))
+        return step
+
+
+def test_every_seed_is_new_and_every_count_is_that_of_the_trials():
+    judge = Watched()
+    run = SimulatedRun(3, public_effect, 0.0007, judge)
+    outcome = run.go(60)
+    asked = [step for _, step in judge.seen if not isinstance(step, Decision | Demotion)]
+    assert outcome.trials == len(asked) == len(outcome.path)
+    assert len({step.seed for step in asked}) == len(asked)
+    decided = [step for _, step in judge.seen if isinstance(step, Decision)]
+    assert len(decided) == 61
+    assert outcome.keeps == sum(step.status == "keep" for step in decided) - 1
+    # Only races ask for extra trials: neither each candidate's first nor a look at the incumbent is one.
+    looks = sum(
+        step.role == "incumbent" and not evidence.candidate.trials for evidence, step in judge.seen if step in asked
+    )
+    assert looks == 60 // CHECK_EVERY - (60 % CHECK_EVERY == 0)
+    assert run.extra == outcome.trials - 2 - 60 - looks
+    assert run.extra <= 2 + REPEATS_PER_EXPERIMENT * 60 + 3
+
+
+def test_the_candidate_is_compared_with_the_incumbent_and_its_predecessor_is_the_keep_before():
+    judge = Watched()
+    SimulatedRun(1, lambda _: -0.02, 0.0007, judge).go(5)
+    last, step = judge.seen[-1]
+    assert isinstance(step, Decision)
+    assert step.status == "keep"
+    assert last.incumbent is not None
+    assert last.predecessor is not None
+    assert (last.candidate.experiment, last.incumbent.experiment, last.predecessor.experiment) == (5, 4, 3)
+    assert last.facts == next(step.facts for evidence, step in reversed(judge.seen[:-1]) if isinstance(step, Decision))
+
+
+def test_without_noise_greedy_keeps_nothing_of_edits_that_change_nothing():
+    outcome = SimulatedRun(0, no_effect, 0.0, Greedy()).go(20)
+    assert (outcome.keeps, outcome.true, outcome.claimed) == (0, 0.0, 0.0)
+    assert outcome.trials == 21
+    assert BASELINE > 0
