@@ -36,6 +36,9 @@ FILE_BYTES = 17 * 2**20
 
 
 # ---- what events are made of
+#
+# A class that adds no field to its base has no decorator of its own. It inherits all that the decorator would make, and
+# every child of a trial, which imports this file, starts a millisecond sooner for each.
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,6 @@ class TrialEvent(Event):
 # ---- in a trial, in the order in which they usually come
 
 
-@dataclass(frozen=True)
 class Compiling(TrialEvent):
     """The incumbent is compiled for the caches of later trials."""
 
@@ -120,7 +122,6 @@ class DeviceFound(TrialEvent):
         return {"device": Device(**{**found, **texts}), **tags}
 
 
-@dataclass(frozen=True)
 class Startup(TrialEvent):
     """The train file was imported and its model built."""
 
@@ -184,19 +185,23 @@ class MemoryUsed(TrialEvent):
 
 
 @dataclass(frozen=True)
-class BadRequest(TrialEvent):
+class FeedFault(TrialEvent):
+    """The feeder hands out nothing more."""
+
+    message: str
+    """Reason in words."""
+
+
+class BadRequest(FeedFault):
     """The train child has asked the feeder for something that there is not. Nothing more is handed out."""
 
     name = "bad_request"
-    message: str
 
 
-@dataclass(frozen=True)
-class DataFault(TrialEvent):
+class DataFault(FeedFault):
     """The feeder cannot use the prepared corpus. Sent to the parent, which ends the trial."""
 
     name = "data_error"
-    message: str
 
 
 @dataclass(frozen=True)
@@ -211,14 +216,12 @@ class FeedEnded(TrialEvent):
     epoch: int
 
 
-@dataclass(frozen=True)
 class Trained(TrialEvent):
     """`train` has returned."""
 
     name = "trained"
 
 
-@dataclass(frozen=True)
 class Frozen(TrialEvent):
     """The weights were checked and are out of the train child's reach; the child is gone."""
 
@@ -242,7 +245,6 @@ class Scored(TrialEvent):
     val_bpb: float | None
 
 
-@dataclass(frozen=True)
 class Audited(TrialEvent):
     """The causality audit has passed."""
 
@@ -269,13 +271,18 @@ class ExperimentEvent(Event):
 
 
 @dataclass(frozen=True)
+class ReasonedEvent(ExperimentEvent):
+    """Something that happens to one experiment, and why."""
+
+    reason: str
+
+
 class Proposing(ExperimentEvent):
     """The researcher is asked, and nothing else goes on. `experiment` is the number that its proposal will have."""
 
     name = "proposing"
 
 
-@dataclass(frozen=True)
 class Thinking(ExperimentEvent):
     """The researcher is asked while trials run. `experiment` is the number that its proposal will have."""
 
@@ -300,28 +307,22 @@ class ExperimentBegun(ExperimentEvent):
     description: str
 
 
-@dataclass(frozen=True)
-class Withdrawn(ExperimentEvent):
+class Withdrawn(ReasonedEvent):
     """A waiting proposal no longer fits the incumbent."""
 
     name = "withdrawn"
-    reason: str
 
 
-@dataclass(frozen=True)
-class Repeated(ExperimentEvent):
+class Repeated(ReasonedEvent):
     """A trial says nothing about its source and is run again."""
 
     name = "repeated"
-    reason: str
 
 
-@dataclass(frozen=True)
-class SeedIgnored(ExperimentEvent):
+class SeedIgnored(ReasonedEvent):
     """Two trials with different seeds gave the same weights."""
 
     name = "seed_ignored"
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -337,12 +338,10 @@ class Decided(ExperimentEvent):
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Demoted(ExperimentEvent):
+class Demoted(ReasonedEvent):
     """An earlier improvement did not hold up, and is no longer the incumbent."""
 
     name = "demoted"
-    reason: str
 
 
 Kinds = Mapping[str, type[Message]]

@@ -56,14 +56,12 @@ class Profiled(Message):
     note: str
 
 
-@dataclass(frozen=True)
 class Compiled(Message):
     """The compile role has done its work."""
 
     name = "compiled"
 
 
-@dataclass(frozen=True)
 class Ready(Message):
     """A score or audit child has its model and waits for batches."""
 
@@ -92,7 +90,6 @@ class Peak(Message):
     """Side of the square matrices at which it was measured."""
 
 
-@dataclass(frozen=True)
 class PeaksDone(Message):
     """The peak role has done its work."""
 
