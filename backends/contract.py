@@ -198,6 +198,13 @@ class Runtime(Protocol):
         """
         ...
 
+    def packages(self) -> Sequence[str]:
+        """List the installed packages whose versions decide what is computed, numpy aside.
+
+        Must not import the framework.
+        """
+        ...
+
     def launch_environment(self) -> Mapping[str, str]:
         """Return the variables that a child needs before it starts (preloads, thread counts).
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.agent.findings import described_origin
+from autoresearch.agent.llm import fence
 from autoresearch.agent.llm.edits import Format
 from autoresearch.agent.llm.ideas import Idea, nearest_ideas
 from autoresearch.agent.llm.memory import Card, card_in_flight, card_of, diff_of, score_predictions
@@ -69,6 +70,8 @@ def _template(name: str) -> Any:
         lstrip_blocks=True,
         autoescape=False,
     )
+    environment.filters["data"] = fence.data
+    environment.filters["code"] = fence.code
     return environment.get_template(f"{name}.md")
 
 
@@ -120,8 +123,14 @@ def task_text(
     digest: str,
     ideas: Sequence[Idea],
     effects: Sequence[ConstantEffect] | None = None,
+    *,
+    file: bool = True,
+    lead: str = "",
 ) -> str:
-    """Write the state of the run and the task; `effects` are given where they were fitted already."""
+    """Write the state of the run and the task; `effects` are given where they were fitted already.
+
+    The task begins with `lead`; without `file` the train file is left out.
+    """
     if effects is None:
         effects = constant_effects(history) if detail.effects else ()
     cards = cards_of(history.attempts, detail.diffs)
@@ -137,7 +146,7 @@ def task_text(
         vocabularies=", ".join(map(str, history.vocabularies)),
         best=f"experiment {best.experiment}, val_bpb {_bpb(best)}",
         profile=_profile(best.metrics),
-        curve=best.metrics.get("loss_curve") or "",
+        curve=fence.escaped(str(best.metrics.get("loss_curve") or "")),
         time=(best.metrics.get("profile") or "") if detail.digest else "",
         effects=[str(one) for one in effects[: detail.effects]],
         predictions=str(predictions) if predictions else "",
@@ -147,7 +156,8 @@ def task_text(
         in_flight=_in_flight(history, detail),
         ideas=[str(idea) for idea in near],
         findings=_findings(history, detail),
-        source="```python\n" + task.base.source.rstrip("\n") + "\n```",
+        source=fence.code(task.base.source, "python") if file else "",
+        lead=lead,
         task=_operator_text(history, task),
         demand=task.demand.why,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import platform
 import sys
@@ -54,6 +55,11 @@ def unavailable() -> str | None:
     return None
 
 
+def packages() -> Sequence[str]:
+    """List PyTorch, its compiler, and the loader of kernels."""
+    return ("torch", "triton", "kernels")
+
+
 def launch_environment() -> Mapping[str, str]:
     """Return thread counts for the CPU, an allocator that does not fragment for CUDA, and the folder of the kernels.
 
@@ -61,6 +67,7 @@ def launch_environment() -> Mapping[str, str]:
     folder. Waiting threads sleep instead of spinning: on a busy machine a spinning thread takes time from the thread it
     waits for.
     """
+    kernel = _kernel()
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
@@ -68,7 +75,16 @@ def launch_environment() -> Mapping[str, str]:
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "KERNELS_CACHE": str(Path(sys.prefix, "share", "kernels")),
         "HF_HUB_OFFLINE": "1",
+        **({} if kernel is None else {"LOCAL_KERNELS": kernel}),
     }
+
+
+def _kernel() -> str | None:
+    """Name the pinned kernel and its checked files, as the package `kernels` reads it; None before they are there."""
+    pin = json.loads(Path(__file__).with_name("kernel.json").read_bytes())
+    repository, revision = pin["repository"], pin["revision"]
+    folder = Path(sys.prefix, "share", "kernels", f"{repository.replace('/', '--')}-{revision[:12]}")
+    return f"{repository}={folder}" if revision and folder.is_dir() else None
 
 
 def compile_caches() -> Sequence[str]:

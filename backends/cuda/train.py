@@ -239,7 +239,7 @@ def fastest_attention(device: torch.device, dtype: torch.dtype, compiled: bool) 
         try:
             from kernels import get_kernel
 
-            flash = get_kernel("kernels-community/flash-attn3").flash_attn_func
+            flash = get_kernel("kernels-community/flash-attn3", version=1).flash_attn_func
             return partial(attend_flash, flash=flash), "FlashAttention-3"
         except Exception as error:  # not installed, not downloaded, no build for this PyTorch: all leave the next best
             why_not = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"

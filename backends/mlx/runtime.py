@@ -55,6 +55,11 @@ def _linux_library_installed() -> bool:
     return any(name.startswith(("mlx-cpu", "mlx-cuda")) for name in names)
 
 
+def packages() -> Sequence[str]:
+    """List MLX and the libraries it may come with."""
+    return ("mlx", "mlx-cpu", "mlx-cuda", "mlx-metal")
+
+
 def launch_environment() -> Mapping[str, str]:
     """Preload OpenBLAS on Linux where there is one: the BLAS inside the wheel is the slow reference implementation."""
     library = find_openblas() if sys.platform == "linux" else None

@@ -21,6 +21,11 @@ def unavailable() -> str | None:
     return None
 
 
+def packages() -> Sequence[str]:
+    """Return none: numpy alone computes."""
+    return ()
+
+
 def launch_environment() -> Mapping[str, str]:
     """Use one BLAS thread: the arrays are too small to divide."""
     return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

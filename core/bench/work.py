@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autoresearch.core.config import DataPreset, Preset
 from autoresearch.core.errors import SourceError
+from autoresearch.core.textfile import read_text
 from autoresearch.core.trainfile.constants import ConstantValue, read_constants, write_constants, write_preset
 from autoresearch.core.trial.request import Budget, TrialTerms
 
@@ -91,7 +92,7 @@ def alike(work: Work, other: Work) -> Work:
 def train_source(path: Path) -> str:
     """Read a train file's text. Raises `SourceError` when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
             f"{path} cannot be read as a train file: {error}.", fix="name a --workspace that has one"

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 @click.option(
     "--val-bytes", type=click.IntRange(min=1), metavar="N", help="Bytes of validation text.  [default: the preset's]"
 )
+@click.option(
+    "--kernel",
+    is_flag=True,
+    help="Install the backend's pinned attention kernel instead of text; with --json, show the hashes of its newest "
+    "commit and install nothing.",
+)
 @pass_settings
 def prepare(
     settings: Settings,
@@ -47,6 +53,7 @@ def prepare(
     seq_len: tuple[int, ...] | None,
     shards: int | None,
     val_bytes: int | None,
+    kernel: bool,
 ) -> None:
     """Prepare a corpus for trials: make splits, tokenizers, shards and the rows that are scored.
 
@@ -54,12 +61,28 @@ def prepare(
     `ar loop` and `ar train` prepare the preset's corpus by themselves.
     """
     backend = resolve_backend(settings)
+    if kernel:
+        click.echo(install_kernel(settings, backend.name))
+        return
     preset = resolve_preset(settings, backend)
     prepared = ensure_prepared(
         settings, preset, corpus=corpus, vocabularies=vocab, seq_lens=seq_len, val_bytes=val_bytes, shards=shards
     )
     facts = describe(prepared)
     click.echo(json.dumps(facts) if settings.json else summary(facts))
+
+
+def install_kernel(settings: Settings, backend: str) -> str:
+    """Install the backend's kernel, or with --json look at its newest commit; return what to print."""
+    from autoresearch.core.data.kernel import install, kernel_of, look
+    from autoresearch.core.errors import UsageError
+
+    pinned = kernel_of(backend)
+    if pinned is None:
+        raise UsageError(f"the {backend} backend loads no kernel.", fix="name another --backend")
+    if settings.json:
+        return look(pinned, "main").as_json().rstrip()
+    return f"{pinned.repository} at {pinned.revision} is in {install(pinned)}"
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from autoresearch.core.cli.context import (
 )
 from autoresearch.core.cli.params import CorpusType
 from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.textfile import read_text
 
 if TYPE_CHECKING:
     from autoresearch.core.config import Preset
@@ -92,7 +93,7 @@ def read_source(file: Path | None, backend: Backend) -> str:
     """Read the named train file, or the workspace's. Raises `PrerequisiteError`."""
     path = file or backend.train_file
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         fix = "check the path" if file else "name one with --file, or make a workspace with `ar init DIR`"
         raise PrerequisiteError(f"{path} cannot be read as a train file: {error}.", fix=fix) from error

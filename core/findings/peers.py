@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,12 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.core.config import runs_dir
-from autoresearch.core.errors import LedgerError
+from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.proposal import Finding, Origin
+from autoresearch.core.store.git import check_tag
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
 
 MOST_OFFERED = 100
 """Largest number of changes that one run offers: those with the largest gains."""
+MOST_COPIED_BYTES = 2**30
+"""Largest ledger that is taken over from another machine; that of 10,000 experiments has a tenth of it."""
+MOST_WORDS = 2000
+"""Characters of a name, a hypothesis or a category that another machine may offer."""
 RunIdentity = tuple[str, str, str]
 """A run's tag, backend and device."""
 
@@ -66,10 +73,10 @@ class PeerRuns:
             return before[1]
         try:
             kept = read_copy(folder) if copied else read_kept(folder)
-        except LedgerError as error:
-            why = error.message
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            why = f"its ledger cannot be understood ({type(error).__name__}: {error})"
+        except (LedgerError, UsageError) as error:
+            why = printable(error.message)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
+            why = f"its ledger cannot be understood ({type(error).__name__}: {printable(error)})"
         else:
             self._complained.discard(folder)
             self._seen[folder] = state, kept
@@ -105,18 +112,21 @@ def read_kept(folder: Path, *, check: bool = False) -> PeerKeeps:
         if check and (fault := reader.verify().fault) is not None:
             raise LedgerError(f"it is not as it was written ({fault}).")
         run = reader.run()
-        identity = (run.tag, str(run.config["backend"]), str(run.config["device"]))
-        rows = [row for row in reader.keeps() if row.number]
+        identity = (check_tag(run.tag), _short(run.config["backend"]), _short(run.config["device"]))
+        rows = [_checked(row) for row in reader.keeps() if row.number]
         origins = {row.number: Origin(run.tag, row.number, *identity[1:], row.delta) for row in rows}
         findings = []
         for row in sorted(rows, key=lambda row: (row.delta or 0.0, row.number))[:MOST_OFFERED]:
+            before, after = reader.text(reader.experiment(row.parent).source_sha256), reader.text(row.source_sha256)
+            for text in (before, after):
+                text.encode()  # half a surrogate pair could be written to no file
             findings.append(
                 Finding(
                     origin=origins[row.number],
                     hypothesis=row.hypothesis,
                     category=row.category,
-                    before=reader.text(reader.experiment(row.parent).source_sha256),
-                    after=reader.text(row.source_sha256),
+                    before=before,
+                    after=after,
                     parameters=row.parameters,
                 )
             )
@@ -130,17 +140,47 @@ def read_copy(folder: Path) -> PeerKeeps:
     A folder from another machine may be replaced while it is read, be half copied, or not be writable, and sqlite
     needs to write beside a ledger even to read it.
     """
-    if not (folder / LEDGER_NAME).is_file():
+    files = [file for file in (folder / LEDGER_NAME, folder / f"{LEDGER_NAME}-wal") if file.exists()]
+    if folder / LEDGER_NAME not in files or not all(file.is_file() for file in files):
         raise LedgerError(f"there is no {LEDGER_NAME} in it.")
+    if sum(file.stat().st_size for file in files) > MOST_COPIED_BYTES:
+        raise LedgerError(f"its {LEDGER_NAME} has more than {MOST_COPIED_BYTES:,} bytes.")
     with tempfile.TemporaryDirectory(prefix="ar-findings-") as name:
         here = Path(name)
-        for file in folder.glob(f"{LEDGER_NAME}*"):
-            if not file.name.endswith("-shm"):  # shared memory of the other machine's sqlite
-                shutil.copyfile(file, here / file.name)
+        for file in files:  # not what is called -shm, the shared memory of the other machine's sqlite
+            shutil.copyfile(file, here / file.name)
         try:
             return read_kept(here, check=True)
         except LedgerError as error:
             raise LedgerError(error.message.replace(str(here), str(folder)), fix="copy it again") from error
+
+
+def _checked(row: ExperimentRow) -> ExperimentRow:
+    """Check that a row holds what its columns are for. Raises `TypeError` or `ValueError`.
+
+    sqlite keeps whatever is put into a column, and the machine that wrote this one may be anybody's.
+    """
+    for text in (row.hypothesis, row.category):
+        _short(text)
+    for number in (row.number, row.parent):
+        if not isinstance(number, int):
+            raise TypeError("the number of an experiment is none")
+    if row.delta is not None and not (isinstance(row.delta, int | float) and math.isfinite(row.delta)):
+        raise TypeError("the gain of an experiment is no number")
+    if not isinstance(row.parameters, Mapping):
+        raise TypeError("the parameters of an experiment are none")
+    return row
+
+
+def _short(text: object) -> str:
+    if not isinstance(text, str) or len(text) > MOST_WORDS:
+        raise TypeError(f"a text of it is none, or has more than {MOST_WORDS} characters")
+    return text
+
+
+def printable(what: object) -> str:
+    """Write it in one short line for a terminal: another machine's words may hold control characters."""
+    return "".join(char if char.isprintable() else " " for char in str(what))[:500]
 
 
 def _state(folder: Path) -> object:

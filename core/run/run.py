@@ -25,6 +25,7 @@ from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import Texts
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.textfile import read_text
 from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.compile_cache import worth_carrying
@@ -149,7 +150,7 @@ class Run:
         """Read program.md as it is now. Raises `PrerequisiteError`."""
         path = self.workspace / "program.md"
         try:
-            return path.read_text(encoding="utf-8")
+            return read_text(path)
         except (OSError, UnicodeDecodeError) as error:
             fix = "make a workspace with `ar init DIR`, or name one with --workspace"
             raise PrerequisiteError(f"there is no readable {path}: {error}.", fix=fix) from error
@@ -311,7 +312,7 @@ def starting_source(repository: Repository, backend: str, preset: Preset, *, all
     file = train_file(repository.workspace, backend)
     path = file.relative_to(repository.workspace).as_posix()
     try:
-        source = file.read_text(encoding="utf-8")
+        source = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
         fix = "make a workspace with `ar init DIR`, or name one with --workspace"
         raise PrerequisiteError(f"there is no readable train file {file}: {error}.", fix=fix) from error

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from autoresearch.core.events import FirstBatch, Log, read_events
+from autoresearch.core.textfile import read_text
 from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.profile import PAGE
 
@@ -69,6 +70,6 @@ def _preset_of(trial: Path) -> str | None:
 
 def _same(trial: Path, incumbent: str) -> bool:
     try:
-        return fingerprint((trial / "train.py").read_text(encoding="utf-8")) == fingerprint(incumbent)
+        return fingerprint(read_text(trial / "train.py")) == fingerprint(incumbent)
     except (OSError, UnicodeDecodeError):
         return False

@@ -17,9 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autoresearch.core.store.guarded import unpack
+
 Query = Callable[..., sqlite3.Cursor]
 """sqlite3's `execute`, or the ledger's, which writes to the journal too."""
 
+SINCE_SCHEMA = 3
+"""The first version of the ledger's tables that has a chain."""
 DECIDED, DEMOTED, RESTARTED = "decided", "demoted", "restarted"
 INSERT = "INSERT INTO chain (time, experiment, kind, digest, link) VALUES (?, ?, ?, ?, ?)"
 
@@ -54,12 +58,13 @@ def walk(query: Query) -> ChainReport:
         if not query("SELECT 1 FROM sqlite_master WHERE name = 'chain'").fetchone():
             return ChainReport(0, "it was written before ledgers were chained; the next `ar loop` on it adds the links")
         count = query("SELECT count(*) AS n FROM chain").fetchone()["n"]
-        return ChainReport(int(count), next(_faults(query), None))
+        return ChainReport(int(count), next(faults(query), None))
     finally:
         query("ROLLBACK")
 
 
-def _faults(query: Query) -> Iterator[str]:
+def faults(query: Query) -> Iterator[str]:
+    """Yield in words what does not fit, first the links and their rows in order, inside the caller's transaction."""
     last = {row["experiment"]: row["id"] for row in query("SELECT experiment, max(id) AS id FROM chain GROUP BY 1")}
     before = _start(query)
     for number, entry in enumerate(query("SELECT * FROM chain ORDER BY id"), 1):
@@ -75,6 +80,30 @@ def _faults(query: Query) -> Iterator[str]:
     yield from _incumbent_faults(query)
 
 
+def sound_links(query: Query, start: Query) -> int:
+    """Count the links from the first on that follow from each other; `start` reads the run that they begin with."""
+    before, count = _start(start), 0
+    for entry in query("SELECT * FROM chain ORDER BY id"):
+        if entry["link"] != _link(before, entry["experiment"], entry["kind"], entry["digest"]):
+            break
+        before, count = entry["link"], count + 1
+    return count
+
+
+def fits(linked: Query, rows: Query, experiment: int) -> bool:
+    """Tell whether an experiment's row and trials are what its last link says; the two may be read from two ledgers."""
+    entry = linked("SELECT * FROM chain WHERE experiment = ? ORDER BY id DESC LIMIT 1", (experiment,)).fetchone()
+    row = rows("SELECT * FROM experiments WHERE number = ?", (experiment,)).fetchone()
+    if entry is None or row is None:
+        return False
+    if entry["kind"] == RESTARTED or row["state"] != "decided":
+        return bool(entry["kind"] == RESTARTED and row["state"] != "decided")
+    try:
+        return _digest(rows, row) == entry["digest"] and text_fits(linked, row["source_sha256"])
+    except (TypeError, ValueError):  # a value that is not of its column's kind
+        return False
+
+
 def _row_faults(query: Query, entry: Mapping[str, Any], name: str) -> Iterator[str]:
     row = query("SELECT * FROM experiments WHERE number = ?", (entry["experiment"],)).fetchone()
     decided = row is not None and row["state"] == "decided"
@@ -86,7 +115,7 @@ def _row_faults(query: Query, entry: Mapping[str, Any], name: str) -> Iterator[s
         yield f"{name}: the chain says that it was decided, and its row is gone or says otherwise"
     elif _digest(query, row) != entry["digest"]:
         yield f"{name}: its row or its trials are not what was written when it was {entry['kind']}"
-    elif not _text_fits(query, row["source_sha256"]):
+    elif not text_fits(query, row["source_sha256"]):
         yield f"{name}: its source is not the one that was tried"
 
 
@@ -133,10 +162,11 @@ def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in dict(row).items() if value is not None}
 
 
-def _text_fits(query: Query, sha256: str) -> bool:
+def text_fits(query: Query, sha256: str) -> bool:
+    """Tell whether the text of that name is there and is what its name says."""
     row = query("SELECT body FROM texts WHERE sha256 = ?", (sha256,)).fetchone()
     try:
-        return row is not None and hashlib.sha256(zlib.decompress(row["body"])).hexdigest() == sha256
+        return row is not None and hashlib.sha256(unpack(row["body"])).hexdigest() == sha256
     except (TypeError, zlib.error):
         return False
 

@@ -6,7 +6,6 @@ run <tag> is refs/autoresearch/<tag>/<n>, and the branch autoresearch/<tag> is a
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
@@ -14,15 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch.core.environment import git_environment
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
 
 _FALLBACK_NAME, _FALLBACK_EMAIL = "autoresearch", "autoresearch@localhost"
-_GIT_VARIABLES = frozenset(
-    (
-        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"),
-        *("GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
-    )
-)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 
 
@@ -71,15 +65,13 @@ def try_git(
     folder: Path, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Run one git command in a folder, whatever its exit code. Raises `PrerequisiteError` when git is not installed."""
-    # Variables that git sets for its hooks would point it at another repository or index.
-    inherited = {k: v for k, v in os.environ.items() if k not in _GIT_VARIABLES}
     try:
         return subprocess.run(
             ["git", "-c", "core.fsync=all", "-c", "core.quotePath=false", *arguments],
             cwd=folder,
             input=stdin.encode("utf-8", errors="surrogatepass"),
             capture_output=True,
-            env={**inherited, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(environment or {})},
+            env={**git_environment(), "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(environment or {})},
             check=False,
             start_new_session=True,  # a Ctrl-C is for the loop, which finishes what it is writing
         )

@@ -8,12 +8,15 @@ whether a person, an update or a train file made it.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoresearch import backends, core
+from autoresearch.core.data.kernel import kernel_files
 from autoresearch.core.data.manifest import MANIFEST, Manifest, Prepared
 from autoresearch.core.errors import ArError, IntegrityError
 from autoresearch.core.files import sha256_of
@@ -33,6 +36,13 @@ VERSION_FIX = (
     "start another run with --tag, or install the older version to go on with this one; commands that only read it, "
     "such as `ar results` and `ar report`, still work"
 )
+VERSION = "version of "
+"""Beginning of the names of packages among those of files."""
+PACKAGE_FIX = (
+    "install the version that the run was started with, or start another run with --tag: another one computes other "
+    "numbers"
+)
+KERNEL_FIX = "`ar prepare --kernel` installs it anew"
 DATA_FIX = "`ar prepare` makes it anew; if the text itself has changed, start another run with --tag"
 
 
@@ -48,21 +58,38 @@ class Stamp:
 class Integrity:
     """Hashes of one run's files. Checks are cheap: a file is read again only when its size or time differs."""
 
-    def __init__(self, files: Mapping[str, Path], vocabularies: Sequence[int] = (), seq_len: int = 0) -> None:
-        """Hash `files`, given by the names for messages; the manifest's is `MANIFEST`. Raises `IntegrityError`."""
+    def __init__(
+        self,
+        files: Mapping[str, Path],
+        vocabularies: Sequence[int] = (),
+        seq_len: int = 0,
+        packages: Sequence[str] = (),
+    ) -> None:
+        """Hash `files`, given by the names for messages; the manifest's is `MANIFEST`. Raises `IntegrityError`.
+
+        `packages` are those whose versions decide what is computed.
+        """
+        self._packages, self._versions = tuple(packages), versions_of(packages)
         self._files, self._vocabularies, self._seq_len = dict(files), tuple(sorted(vocabularies)), seq_len
         self._stamps = {name: self._read(name) for name in self._files}
 
     @classmethod
     def of(cls, backend: str, prepared: Prepared, vocabularies: Sequence[int], seq_len: int) -> Integrity:
         """Hash the files of a run with that backend on that corpus, scored at T = `seq_len` tokens."""
-        files = dict([*_core_files(), *_backend_files(backend), *_data_files(prepared, vocabularies, seq_len)])
-        return cls(files, vocabularies, seq_len)
+        files = dict(
+            [
+                *_core_files(),
+                *_backend_files(backend),
+                *kernel_files(backend),
+                *_data_files(prepared, vocabularies, seq_len),
+            ]
+        )
+        return cls(files, vocabularies, seq_len, packages=("numpy", *_runtime(backend).packages()))
 
     @property
     def sha256(self) -> dict[str, str]:
-        """The SHA-256 of every file, by name."""
-        return {name: stamp.sha256 for name, stamp in self._stamps.items()}
+        """The SHA-256 of every file, by name, and the version of every package, "" where it is not installed."""
+        return {name: stamp.sha256 for name, stamp in self._stamps.items()} | self._versions
 
     def begin(self, ledger: Ledger) -> None:
         """Record the hashes of a new run, or compare them. Raises `IntegrityError` naming the difference."""
@@ -71,6 +98,8 @@ class Integrity:
             ledger.note(EVENT, None, self.sha256)
             return
         now, then = self.sha256, recorded[0]
+        if not any(name.startswith(VERSION) for name in then):  # recorded before versions were
+            now = {name: value for name, value in now.items() if not name.startswith(VERSION)}
         # An update that renames modules is no change of a file: say so, lest a person look for what was tampered with.
         if any(_is_code(name) and name not in now for name in then):
             raise IntegrityError(
@@ -84,7 +113,8 @@ class Integrity:
 
     def check(self) -> None:
         """Compare the files with their hashes. Raises `IntegrityError` naming those that have changed."""
-        changed = []
+        versions = versions_of(self._packages)
+        changed = [name for name, version in self._versions.items() if versions[name] != version]
         for name, stamp in self._stamps.items():
             try:
                 status = self._files[name].stat()
@@ -127,6 +157,22 @@ class Integrity:
         return digest.hexdigest()
 
 
+def _runtime(backend: str) -> Any:
+    """Import the backend's runtime, also on a machine that only hands out trials and cannot run one."""
+    return importlib.import_module(f"autoresearch.backends.{backend}.runtime")
+
+
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Return "version of <package>" -> its version, "" where it is not installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[f"{VERSION}{name}"] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[f"{VERSION}{name}"] = ""
+    return found
+
+
 def code_sha256(backend: str) -> str:
     """Hash the code that decides scores. Two machines must have it in common."""
     digest = hashlib.sha256()
@@ -165,6 +211,10 @@ def _changed(names: Sequence[str], when: str) -> IntegrityError:
 
 
 def _fix(name: str) -> str:
+    if name.startswith(VERSION):
+        return PACKAGE_FIX
+    if name.startswith("kernel/"):
+        return KERNEL_FIX
     return CORE_FIX if _is_code(name) else DATA_FIX
 
 

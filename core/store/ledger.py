@@ -19,6 +19,7 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Decision, Demotion, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store import chain, schema
+from autoresearch.core.store.guarded import TEXT_BYTES
 from autoresearch.core.store.journal import JOURNAL_NAME, Journal, Write, last_line, write_snapshot
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.rows import RunState, TrialRow
@@ -335,6 +336,8 @@ def _metrics(trial: TrialRow) -> dict[str, Any]:
 
 def _store_text(write: Any, text: str) -> str:
     body = text.encode("utf-8", errors="surrogatepass")
+    if len(body) > TEXT_BYTES:
+        raise LedgerError(f"a train file or program.md of {len(body)} bytes; at most {TEXT_BYTES} are kept.")
     sha256 = hashlib.sha256(body).hexdigest()
     write(
         "INSERT OR IGNORE INTO texts (sha256, body, first_used) VALUES (?, ?, ?)",

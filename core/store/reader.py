@@ -14,6 +14,7 @@ from typing import Any
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import schema
 from autoresearch.core.store.chain import ChainReport, walk
+from autoresearch.core.store.guarded import unpack
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow, experiment_row, run_row, trial_row
 
 LEDGER_NAME = "ledger.sqlite"
@@ -205,7 +206,7 @@ def text_of(connection: sqlite3.Connection, path: Path, sha256: str) -> str:
     """Read a text by its SHA-256 through an open connection. Raises `LedgerError` when it is missing or damaged."""
     try:
         row = connection.execute("SELECT body FROM texts WHERE sha256 = ?", (sha256,)).fetchone()
-        return zlib.decompress(row["body"]).decode("utf-8", errors="surrogatepass")
+        return unpack(row["body"]).decode("utf-8", errors="surrogatepass")
     except (TypeError, zlib.error, UnicodeDecodeError, sqlite3.Error) as error:
         raise schema.unreadable(path, error) from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import chain
+from autoresearch.core.store.guarded import GuardedConnection, fault_in_shape, may_read
 
 SCHEMA_VERSION = 4
 """Version of the tables; `_migrate` brings older ledgers to it."""
@@ -112,6 +113,11 @@ _INDEXES = (
 )
 
 
+COLUMNS = {name: tuple(columns) for name, (columns, _) in _TABLES.items()}
+KEYS = {name: (key,) if isinstance(key, str) else key for name, (_, key) in _TABLES.items()}
+"""The columns that tell a table's rows apart."""
+
+
 def create_tables(connection: sqlite3.Connection) -> None:
     """Make every table and index, inside the caller's transaction."""
     _create(connection, TABLES)
@@ -134,7 +140,11 @@ def _create(connection: sqlite3.Connection, tables: Collection[str]) -> None:
 def connect(path: Path, *, write: bool, shared: bool = False) -> sqlite3.Connection:
     """Open a ledger file; a `shared` connection may be used by any thread, one at a time.
 
-    Raises `LedgerError` when it is missing, is no ledger, or is too new for this version."""
+    A connection that does not write can read a ledger's tables and nothing else, whoever made the file (see `guarded`).
+    Raises `LedgerError` when it is missing, is no ledger, holds more than a ledger's tables, or is too new for this
+    version.
+    """
+    connection: GuardedConnection | None = None
     if not path.is_file() and not write:
         raise LedgerError(f"there is no ledger at {path}.", fix="name a run that exists (`ar status` lists them)")
     try:
@@ -145,16 +155,24 @@ def connect(path: Path, *, write: bool, shared: bool = False) -> sqlite3.Connect
             isolation_level=None,
             timeout=30,
             check_same_thread=not shared,
+            factory=GuardedConnection,
         )
         connection.row_factory = sqlite3.Row
-        if write:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+        connection.guard(may_read(TABLES))
         _check(connection, path, write=write)
         if write:
+            # Only now is it known to be nothing but tables, whose changes start nothing else.
+            connection.set_authorizer(None)
+            connection.set_progress_handler(None, 0)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
             _migrate(connection)
-    except sqlite3.Error as error:
-        raise unreadable(path, error) from error
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise unreadable(path, error) from error
+        raise
     return connection
 
 
@@ -180,6 +198,12 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
     if version > SCHEMA_VERSION:
         raise LedgerError(
             f"{path} was written by a newer ar (schema {version}, this one reads {SCHEMA_VERSION}).", fix="update ar"
+        )
+    fault = fault_in_shape(connection, COLUMNS)
+    if fault is not None:
+        raise LedgerError(
+            f"{path} holds more than a ledger of ar: {fault}.",
+            fix="do not use it: somebody has added to it what would run when it is read",
         )
 
 

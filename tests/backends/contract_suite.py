@@ -162,7 +162,7 @@ class ContractSuite:
     def test_the_runtime_is_imported_without_its_framework(self, backend: Backend) -> None:
         code = (
             f"import sys, json, autoresearch.backends.{backend.name}.runtime as r; r.unavailable(); "
-            "r.launch_environment(); r.compile_caches(); "
+            "r.launch_environment(); r.compile_caches(); r.packages(); "
             f"print(json.dumps([m for m in {FRAMEWORKS} if m in sys.modules]))"
         )
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -8,7 +8,7 @@ import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
 from autoresearch.core.cli.params import add_options
-from autoresearch.core.cli.run.hooks import HookOptions, check_trackers
+from autoresearch.core.cli.run.hooks import HookOptions, check_hooks
 from autoresearch.core.cli.run.options import (
     RESEARCHERS,
     WITH_MODELS,
@@ -89,7 +89,7 @@ def loop(
     options = without_models(options) if researcher not in WITH_MODELS and not _flagged("model", "max_usd") else options
     try:
         check_researcher(researcher, options)
-        check_trackers(hook_options)
+        check_hooks(hook_options)
     except PrerequisiteError as error:
         if not dry_run:  # a dry run needs neither keys nor trackers
             raise

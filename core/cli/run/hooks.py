@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
 from autoresearch.core.cli.params import option
+from autoresearch.core.environment import allowed_environment, check_names
 from autoresearch.core.process_group import kill_group
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.track.tracker import tracker_names
@@ -43,12 +43,19 @@ class HookOptions:
     on_end: str | None = option(
         metavar="COMMAND", help="Shell command to run when the loop ends, however it ends; gets AR_EVENT_... variables."
     )
+    hook_env: tuple[str, ...] = option(
+        multiple=True,
+        metavar="NAME",
+        help="Environment variable that the commands of --on-keep and --on-end may see, beside the usual ones; may be "
+        "given several times.",
+    )
 
 
-def check_trackers(options: HookOptions) -> None:
-    """Check that every tracker's library is installed. Raises `PrerequisiteError`."""
+def check_hooks(options: HookOptions) -> None:
+    """Check that every tracker's library is installed and every variable set. Raises `ArError`."""
     from autoresearch.core.track.tracker_process import check_library
 
+    check_names("--hook-env", options.hook_env)
     for name in options.track:
         check_library(name)
 
@@ -63,7 +70,7 @@ class RunHooks:
 
         facts = {"tag": run.tag, "folder": run.folder, "best_train": run.folder / BEST_TRAIN}
         self._run = run
-        self._commands = UserCommands(options.on_keep, options.on_end, facts, say)
+        self._commands = UserCommands(options.on_keep, options.on_end, facts, say, options.hook_env)
         self._trackers = [TrackerProcess(name, run.ledger, say) for name in dict.fromkeys(options.track)]
 
     def decided(self, row: ExperimentRow) -> None:
@@ -94,9 +101,18 @@ class UserCommands:
     """Runs the person's commands one after another in a thread. A command's failure is reported once."""
 
     def __init__(
-        self, on_keep: str | None, on_end: str | None, facts: Mapping[str, object], say: Callable[[str], None]
+        self,
+        on_keep: str | None,
+        on_end: str | None,
+        facts: Mapping[str, object],
+        say: Callable[[str], None],
+        also: Iterable[str] = (),
     ):
-        """Start the thread. Every command gets `facts` in its environment; `say` is called from the thread."""
+        """Start the thread. Every command gets `facts` in its environment; `say` is called from the thread.
+
+        `also` names variables of the person's that the commands see beside the usual ones.
+        """
+        self._also = tuple(also)
         self._by_kind = {"keep": on_keep, "end": on_end}
         self._facts, self._say = dict(facts), say
         self._complained: set[str] = set()
@@ -122,16 +138,16 @@ class UserCommands:
             kind, facts = waiting
             command = self._by_kind[kind]
             if command:
-                trouble = run_command(command, environment(kind, {**self._facts, **facts}))
+                trouble = run_command(command, environment(kind, {**self._facts, **facts}, self._also))
                 if trouble and kind not in self._complained:
                     self._complained.add(kind)
                     self._say(f"--on-{kind}: {trouble}")
 
 
-def environment(kind: str, facts: Mapping[str, object]) -> dict[str, str]:
-    """Return the person's environment with AR_EVENT and a variable for every fact that is known."""
+def environment(kind: str, facts: Mapping[str, object], also: Iterable[str] = ()) -> dict[str, str]:
+    """Return AR_EVENT and a variable for every fact that is known, beside what a command may see of the environment."""
     known = {f"AR_EVENT_{name.upper()}": one_line(str(value)) for name, value in facts.items() if value is not None}
-    return {**os.environ, "AR_EVENT": kind, **known}
+    return {**allowed_environment(also), "AR_EVENT": kind, **known}
 
 
 def run_command(command: str, environ: Mapping[str, str], timeout_seconds: float = TIMEOUT_SECONDS) -> str | None:

@@ -118,6 +118,12 @@ class ResearcherOptions:
         metavar="SECONDS",
         help="Time limit for one proposal of the outside coding agent.",
     )
+    agent_env: tuple[str, ...] = option(
+        multiple=True,
+        metavar="NAME",
+        help="Environment variable that the outside coding agent may see, such as its provider's key, beside the usual "
+        "ones; may be given several times.",
+    )
 
 
 @dataclass(frozen=True)
@@ -187,8 +193,12 @@ def _provider(options: ResearcherOptions) -> Provider:
 
 def _command(options: ResearcherOptions, _run_folder: Path | None, _workspace: Path | None) -> Researcher:
     from autoresearch.agent.command import agent_researcher
+    from autoresearch.core.environment import allowed_environment, check_names
 
-    return agent_researcher(options.agent_command, options.agent_timeout)
+    check_names("--agent-env", options.agent_env)
+    return agent_researcher(
+        options.agent_command, options.agent_timeout, environment=allowed_environment(options.agent_env)
+    )
 
 
 def _mix(options: ResearcherOptions, run_folder: Path | None, workspace: Path | None) -> Researcher:

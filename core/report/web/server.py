@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -30,12 +31,15 @@ from autoresearch.core.errors import ArError
 from autoresearch.core.report.document.gather import yardsticks_of
 from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.web import api, auth
+from autoresearch.core.report.web.connections import TimedProtocol
 from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.store.reader import LEDGER_NAME
 
 ASSETS = Path(__file__).with_name("assets")
 ASSET_SUFFIXES = (".js", ".css", ".svg")
 """Endings of the files in ASSETS that are served under /assets/."""
+EXPERIMENT = re.compile(r"[0-9]{1,9}")
+"""The number of an experiment in an address. A longer one is none, and more than a ledger can be asked about."""
 LOOK_SECONDS = 0.5
 """Seconds between two looks at a run, however many pages follow it."""
 KEEP_ALIVE_SECONDS = 10.0
@@ -62,7 +66,7 @@ class Dashboard:
             server_header=False,
             lifespan="off",
             ws="none",
-            http="h11",
+            http=TimedProtocol,
             loop="asyncio",
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=5,
@@ -90,7 +94,7 @@ class Dashboard:
             Route("/api/runs/{tag}/state", self._state),
             Route("/api/runs/{tag}/events", self._events),
             Route("/api/runs/{tag}/experiments", self._answer(self._experiments)),
-            Route("/api/runs/{tag}/experiment/{number:int}", self._answer(self._experiment)),
+            Route("/api/runs/{tag}/experiment/{number}", self._answer(self._experiment)),
             Route("/api/runs/{tag}/overview", self._answer(self._overview)),
         ]
 
@@ -126,8 +130,11 @@ class Dashboard:
             return api.experiments(reader, since)
 
     def _experiment(self, request: Request) -> dict[str, Any]:
+        number = request.path_params["number"]
+        if not EXPERIMENT.fullmatch(number):
+            raise HTTPException(404, "there is no such experiment\n")
         with RunQueries(self._folder(request)) as reader:
-            return api.experiment(reader, request.path_params["number"])
+            return api.experiment(reader, int(number))
 
     def _overview(self, request: Request) -> dict[str, Any]:
         with RunQueries(self._folder(request)) as reader:

@@ -102,14 +102,14 @@ def kernels_package(get_kernel):
 def test_on_a_hopper_gpu_flash_attention_3_comes_first(load_train, hopper):
     asked = []
     kernel = SimpleNamespace(flash_attn_func=flash_stand_in)
-    hopper(kernels=kernels_package(lambda name: asked.append(name) or kernel))
+    hopper(kernels=kernels_package(lambda name, version: asked.append(name) or kernel))
     attend, name = load_train().fastest_attention(torch.device("cuda"), torch.bfloat16, True)
     assert (name, asked) == ("FlashAttention-3", ["kernels-community/flash-attn3"])
     q, k, v = parts()
     torch.testing.assert_close(attend(q, k, v, window=5), by_hand(q, k, v, 5), atol=1e-5, rtol=1e-4)
 
 
-def unreachable(name):
+def unreachable(name, version):
     raise FileNotFoundError("not in the cache\nand no network")
 
 

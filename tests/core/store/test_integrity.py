@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 
 import pytest
 from loop_fixtures import CONFIG, PRESET, Scripted, Widths, make_workspace, width_of
 
+from autoresearch.core.data import kernel
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import IntegrityError
 from autoresearch.core.judge.greedy import Greedy
@@ -101,6 +103,53 @@ def test_a_run_of_a_version_with_other_file_names_is_refused_in_one_sentence_tha
     assert "changed" not in str(refused.value)
     with LedgerReader(workspace / "runs/t") as reader:
         assert reader.experiment(0).hypothesis == "baseline"
+
+
+def test_versions_of_frameworks_are_recorded_and_another_one_is_named(tmp_path, corpus, monkeypatch):
+    versions = {"torch": "2.13.0", "triton": None, "kernels": None}
+    real = importlib.metadata.version
+
+    def version(name):
+        if name in versions and versions[name] is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions.get(name) or real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with Ledger(tmp_path / "run") as ledger:
+        ledger.create("run", {"backend": "cuda"}, "base")
+        running = Integrity.of("cuda", corpus, (512,), 256)
+        running.begin(ledger)
+        recorded = ledger.events("integrity")[0]
+        assert (recorded["version of torch"], recorded["version of triton"]) == ("2.13.0", "")
+        running.check()
+        versions["torch"] = "2.14.0"
+        with pytest.raises(IntegrityError, match="version of torch has changed while this run was going"):
+            running.check()
+        with pytest.raises(IntegrityError, match=r"torch has changed since this run was started\. Fix: install"):
+            Integrity.of("cuda", corpus, (512,), 256).begin(ledger)
+        versions["torch"], versions["triton"] = "2.13.0", "3.6"
+        with pytest.raises(IntegrityError, match="version of triton has changed"):
+            Integrity.of("cuda", corpus, (512,), 256).begin(ledger)
+
+
+def test_a_run_from_before_versions_were_recorded_goes_on(tmp_path):
+    with Ledger(tmp_path / "run") as ledger:
+        ledger.create("run", {"backend": "null"}, "base")
+        Integrity({}).begin(ledger)
+        Integrity({}, packages=("numpy",)).begin(ledger)
+
+
+def test_a_kernel_s_files_are_hashed_once_they_are_installed(tmp_path, corpus, monkeypatch):
+    pinned = kernel.Kernel("org/fast", "a" * 40, {"build/x/fast.so": "0" * 64})
+    monkeypatch.setattr(kernel, "kernels_folder", lambda: tmp_path)
+    monkeypatch.setattr(kernel, "kernel_of", lambda backend: pinned)
+    assert "kernel/org/fast/build/x/fast.so" not in take(corpus).sha256
+    (pinned.folder / "build/x").mkdir(parents=True)
+    (pinned.folder / "build/x/fast.so").write_bytes(b"code")
+    integrity = take(corpus)
+    (pinned.folder / "build/x/fast.so").write_bytes(b"other code")
+    with pytest.raises(IntegrityError, match=r"fast\.so has changed.*Fix: `ar prepare --kernel`"):
+        integrity.check()
 
 
 def test_a_loop_stops_before_the_verdict_and_goes_on_once_the_file_is_back(tmp_path):

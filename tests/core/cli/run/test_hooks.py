@@ -61,3 +61,12 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path):
     assert run_command(f"{mark} & {mark}", {"PATH": "/usr/bin:/bin"}, 0.5) == "has not ended after 0.5 s and was killed"
     time.sleep(0.2)
     assert mark not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_command_sees_no_keys_but_those_that_are_named(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "hush")
+    monkeypatch.setenv("CHAT_WEBHOOK", "asked for")
+    told = tmp_path / "told"
+    line = f'echo "[$OPENAI_API_KEY] $CHAT_WEBHOOK $AR_EVENT" > {told}'
+    go(run, HookOptions(on_end=line, hook_env=("CHAT_WEBHOOK",)), 9)
+    assert told.read_text() == "[] asked for end\n"

@@ -1,0 +1,284 @@
+"""Ledgers and journals that somebody has made to do harm, and runs whose ledger and journal are both damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+import zlib
+
+import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+
+from autoresearch.core.errors import LedgerError
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.proposal import Cost
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.store import guarded, schema
+from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
+from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
+from autoresearch.core.store.restore import damage, mend
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workspace = make_workspace(tmp_path_factory.mktemp("hostile") / "w")
+    with open_run(workspace) as run:
+        Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
+    with sqlite3.connect(workspace / "runs/t" / LEDGER_NAME) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return workspace / "runs/t"
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "t")
+
+
+def edit(folder, *statements):
+    connection = sqlite3.connect(folder / LEDGER_NAME, isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def rows(folder, *tables):
+    connection = sqlite3.connect(folder / LEDGER_NAME)
+    # When a text was first used depends on which line brings it in.
+    what = {"texts": "sha256, body"}
+    found = [connection.execute(f"SELECT {what.get(one, '*')} FROM {one} ORDER BY 1, 2").fetchall() for one in tables]
+    connection.close()
+    return found
+
+
+def swapped(*wrong):
+    """The table `runs` under another name, and something else in its place."""
+    return ("ALTER TABLE runs RENAME TO texts2", *wrong)
+
+
+HOSTILE = {
+    "an endless view": swapped(f"CREATE VIEW runs AS {ENDLESS} i AS tag FROM n"),
+    "an endless view beside the tables": (f"CREATE VIEW extra AS {ENDLESS} i FROM n",),
+    "a trigger": ("CREATE TRIGGER t AFTER UPDATE ON runs BEGIN DELETE FROM experiments; END",),
+    "a generated column": ("ALTER TABLE runs ADD COLUMN more AS (hex(zeroblob(500000000)))",),
+    "a hidden column under a known name": (
+        "ALTER TABLE experiments DROP COLUMN judged",
+        "ALTER TABLE experiments ADD COLUMN judged AS (hex(zeroblob(500000000)))",
+    ),
+    "an index on an expression": ("CREATE INDEX i ON runs (abs(created))",),
+    "a partial index": ("CREATE INDEX i ON runs (created) WHERE created > 0",),
+    "a virtual table": swapped("CREATE VIRTUAL TABLE runs USING fts5(tag, config)"),
+    "a table of its own": ("CREATE TABLE more (x)",),
+    "a view that sqlite_master calls a table": (
+        "CREATE VIEW extra AS SELECT 1",
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET type = 'table', tbl_name = 'chain' WHERE name = 'extra'",
+    ),
+}
+
+
+@pytest.mark.parametrize("statements", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("open_it", [LedgerReader, Ledger], ids=["read", "written"])
+def test_a_ledger_that_would_run_something_is_refused_at_once(folder, statements, open_it):
+    edit(folder, *statements)
+    began = time.thread_time()
+    with pytest.raises(LedgerError, match=r"holds more than a ledger|cannot be used as a ledger"):
+        open_it(folder)
+    assert time.thread_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ATTACH '{there}' AS other",
+        "DELETE FROM experiments",
+        "PRAGMA user_version = 9",
+        "PRAGMA writable_schema = ON",
+        "PRAGMA journal_mode = DELETE",
+        "SELECT load_extension('x')",
+        "SELECT hex(zeroblob(1000000000))",
+        f"{ENDLESS} count(*) FROM n",
+        "SELECT * FROM json_each('[1]')",
+        "SELECT * FROM pragma_database_list",
+        "VACUUM INTO '{there}'",
+        "CREATE TEMP TABLE x (y)",
+    ],
+)
+def test_a_reader_may_read_its_tables_and_nothing_else(folder, tmp_path, sql):
+    there = tmp_path / "there"
+    with LedgerReader(folder) as reader, pytest.raises(sqlite3.Error):
+        reader._connection.execute(sql.replace("{there}", str(there))).fetchall()
+    assert not there.exists()
+
+
+def test_a_statement_that_takes_too_many_steps_is_ended(folder, monkeypatch):
+    monkeypatch.setattr(guarded, "STEPS", 3_000_000)
+    with LedgerReader(folder) as reader:
+        many = ", ".join(f"experiments AS e{n}" for n in range(14))
+        with pytest.raises(LedgerError, match="interrupted"):
+            reader._rows(f"SELECT count(*) FROM {many} WHERE e0.number + e13.number > 99")
+        assert reader.run().tag == "t", "the next statement counts from zero"
+
+
+def test_a_small_blob_that_unpacks_to_gigabytes_is_refused(folder):
+    bomb = zlib.compress(bytes(2**26), 9)
+    connection = sqlite3.connect(folder / LEDGER_NAME)
+    connection.execute("UPDATE texts SET body = ?", (bomb,))
+    connection.commit()
+    connection.close()
+    with LedgerReader(folder) as reader:
+        assert "its source is not the one" in reader.verify().fault
+        with pytest.raises(LedgerError, match="more than 16777216 bytes"):
+            reader.text(reader.experiment(1).source_sha256)
+
+
+def test_a_text_that_could_not_be_read_again_is_not_written(folder):
+    with Ledger(folder) as ledger, pytest.raises(LedgerError, match="at most"):
+        ledger.refuse("failed", "", researcher="x", cost=Cost(), program="x" * (2**24 + 1))
+
+
+def add_line(folder, sql, *values):
+    body = json.dumps({"n": list(read_lines(folder / JOURNAL_NAME))[-1][0] + 1, "writes": [[sql, values]]}).encode()
+    with (folder / JOURNAL_NAME).open("ab") as file:
+        file.write(f"{zlib.crc32(body):08x} ".encode() + body + b"\n")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ATTACH DATABASE '{there}' AS other",
+        "VACUUM INTO '{there}'",
+        "CREATE TRIGGER t AFTER UPDATE ON runs BEGIN DELETE FROM experiments; END",
+        "DROP TABLE experiments",
+        "PRAGMA journal_mode = OFF",
+        "COMMIT",
+        "UPDATE sqlite_master SET sql = 'x'",
+        "INSERT INTO events (kind, payload) SELECT kind, payload FROM events",
+        "UPDATE runs SET tag = hex(zeroblob(400000000))",
+        f"INSERT INTO events (id) {ENDLESS} i FROM n",
+        "UPDATE runs SET tag = 'a'; DROP TABLE runs",
+        "nonsense",
+    ],
+)
+def test_a_journal_can_change_rows_and_nothing_else(folder, tmp_path, sql):
+    there = tmp_path / "there"
+    add_line(folder, sql.replace("{there}", str(there)))
+    ledger = folder / LEDGER_NAME
+    ledger.write_bytes(b"torn" * 100)
+    with pytest.raises(LedgerError, match="is no step of a run"):
+        mend(folder, pytest.fail)
+    assert not there.exists()
+    assert ledger.read_bytes() == b"torn" * 100, "the damaged ledger stays where it was"
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"n": "x"}', b'{"n": 9, "writes": 3}', b"[" * 100_000, b'{"n": 1e999}'])
+def test_a_line_that_has_a_checksum_and_no_sense_counts_as_damaged(folder, body):
+    with (folder / JOURNAL_NAME).open("ab") as file:
+        file.write(f"{zlib.crc32(body):08x} ".encode() + body + b"\n")
+    before = rows(folder, "experiments", "trials")
+    (folder / LEDGER_NAME).unlink()
+    assert mend(folder, lambda _: None)
+    assert rows(folder, "experiments", "trials") == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE experiments SET val_bpb = 0.1 WHERE number = 2",
+        "UPDATE trials SET result = '{}' WHERE experiment = 1",
+        "DELETE FROM experiments WHERE number = 1",
+        "UPDATE chain SET digest = 'x' WHERE experiment = 2",
+        "UPDATE experiments SET reason = x'00ff' WHERE number = 1",
+    ],
+)
+def test_a_row_that_is_not_as_it_was_decided_is_restored_from_the_journal(folder, statement):
+    before = rows(folder, "experiments", "trials", "chain", "texts")
+    edit(folder, statement)
+    said = []
+    assert mend(folder, said.append)
+    assert "is restored from its journal" in said[0]
+    assert rows(folder, "experiments", "trials", "chain", "texts") == before
+    assert damage(folder) is None
+
+
+def spoil_line(folder, which):
+    """Overwrite some bytes of one line of the journal."""
+    lines = (folder / JOURNAL_NAME).read_bytes().splitlines(keepends=True)
+    lines[which] = lines[which][:20] + b"?" * 9 + lines[which][29:]
+    (folder / JOURNAL_NAME).write_bytes(b"".join(lines))
+
+
+def line_of(folder, words):
+    lines = (folder / JOURNAL_NAME).read_bytes().splitlines()
+    return next(at for at, line in enumerate(lines) if words in line)
+
+
+def sound(folder):
+    assert damage(folder) is None
+    with Ledger(folder) as ledger:
+        assert ledger.verify().fault is None
+        ledger.note("probe", None, {})
+    assert damage(folder) is None
+
+
+@pytest.mark.parametrize("words", [b"UPDATE trials SET ended", b"INSERT INTO experiments", b"INSERT INTO runs"])
+def test_what_the_journal_has_lost_is_taken_from_a_ledger_with_another_damage(folder, words):
+    before = rows(folder, "experiments", "trials", "chain", "texts", "events", "proposals")
+    spoil_line(folder, line_of(folder, words))
+    edit(folder, "UPDATE experiments SET val_bpb = 0.1 WHERE number = 3")
+    said = []
+    assert mend(folder, said.append)
+    assert "its journal is damaged too" in said[0] and "nothing decided is lost" in said[0] and len(said) == 1
+    assert rows(folder, "experiments", "trials", "chain", "texts", "events", "proposals") == before
+    sound(folder)
+
+
+def test_a_journal_with_a_gap_and_no_ledger_keeps_everything_but_the_gap(folder):
+    before = rows(folder, "experiments")[0]
+    spoil_line(folder, line_of(folder, b"category"))
+    (folder / LEDGER_NAME).unlink()
+    said = []
+    assert mend(folder, said.append)
+    assert "its journal is damaged too" in said[0] and "1 steps" in said[0]
+    kept = rows(folder, "experiments")[0]
+    assert len(kept) >= len(before) - 1 and set(kept) <= set(before)
+    sound(folder)
+
+
+def test_an_experiment_that_both_have_lost_is_named(folder):
+    lines = (folder / JOURNAL_NAME).read_bytes().splitlines()
+    decided = [at for at, line in enumerate(lines) if b"SET state = 'decided'" in line]
+    spoil_line(folder, decided[2])
+    edit(folder, "UPDATE experiments SET val_bpb = 0.1 WHERE number = 2")
+    said = []
+    assert mend(folder, said.append)
+    assert "experiments 2 as they were decided" in said[0]
+    sound(folder)
+
+
+def test_rows_are_read_past_a_damaged_page_of_a_ledger_without_a_journal(folder):
+    path = folder / LEDGER_NAME
+    before = rows(folder, "experiments", "texts")
+    (folder / JOURNAL_NAME).unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = DELETE")
+    page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+    page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events'").fetchone()[0]
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * page_size)
+        file.write(b"\xff" * page_size)
+    said = []
+    assert mend(folder, said.append)
+    assert "its journal is damaged too" in said[0]
+    assert rows(folder, "experiments", "texts") == before
+    sound(folder)
+
+
+def test_the_columns_and_keys_that_are_checked_are_those_of_the_tables():
+    assert set(schema.COLUMNS) == set(schema.KEYS) == set(schema.TABLES)
