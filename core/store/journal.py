@@ -145,7 +145,7 @@ def _parse(line: bytes) -> tuple[int, list[Write]] | None:
         return None
     try:
         content = json.loads(body)
-        writes = [(str(sql), [_decode(value) for value in values]) for sql, values in content["writes"]]
+        writes: list[Write] = [(str(sql), [_decode(one) for one in values]) for sql, values in content["writes"]]
         return int(content["n"]), writes
     except (KeyError, TypeError, ValueError, RecursionError):  # a checksum shows a fault, and anybody can make one
         return None
