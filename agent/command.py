@@ -154,8 +154,8 @@ def fill_folder(folder: Path, history: History) -> None:
     (folder / "program.md").write_text(history.program, encoding="utf-8")
     (folder / "contract.md").write_text(fill("contract") + "\n", encoding="utf-8")
     (folder / TRAIN).write_text(history.incumbent.source, encoding="utf-8")
-    lines = "\n".join(card.line for card in cards_of(history.attempts))
-    (folder / "history.md").write_text(data(lines) + "\n", encoding="utf-8")
+    told_before = "\n".join(card.line for card in cards_of(history.attempts))
+    (folder / "history.md").write_text(data(told_before) + "\n", encoding="utf-8")
     tried = folder / "tried"
     tried.mkdir()
     fields = (
