@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ MOST_OFFERED = 100
 """Largest number of changes that one run offers: those with the largest gains."""
 MOST_COPIED_BYTES = 2**30
 """Largest ledger that is taken over from another machine; that of 10,000 experiments has a tenth of it."""
+SLOW_SECONDS = 2.0
+"""Seconds after which a ledger that could not be read is not tried again until it has changed."""
 MOST_WORDS = 2000
 """Characters of a name, a hypothesis or a category that another machine may offer."""
 RunIdentity = tuple[str, str, str]
@@ -51,6 +54,7 @@ class PeerRuns:
         self._folders, self.say = folders, say
         self._seen: dict[Path, tuple[object, PeerKeeps]] = {}
         self._complained: set[Path] = set()
+        self._slow: dict[Path, object] = {}
 
     def look(self, own: Path, backend: str, device: str) -> list[PeerKeeps]:
         """Return what runs of another backend or device keep now, leaving out the run in the folder `own`."""
@@ -69,6 +73,9 @@ class PeerRuns:
     def _read(self, folder: Path, *, copied: bool) -> PeerKeeps | None:
         state = _state(folder)
         before = self._seen.get(folder)
+        if self._slow.get(folder) == state:  # it has cost much time, and would again
+            return before[1] if before is not None else None
+        began = time.monotonic()
         if before is not None and before[0] == state:
             return before[1]
         try:
@@ -81,6 +88,8 @@ class PeerRuns:
             self._complained.discard(folder)
             self._seen[folder] = state, kept
             return kept
+        if time.monotonic() - began > SLOW_SECONDS:
+            self._slow[folder] = state
         self._complain(folder, why)
         return before[1] if before is not None else None  # not remembered as read, so the next look tries again
 

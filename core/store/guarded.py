@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-STEPS = 2_000_000_000
-"""Steps of sqlite's machine that one statement may take: half a minute or so. They are counted instead of seconds, so
+STEPS = 500_000_000
+"""Steps of sqlite's machine that one statement may take: ten seconds or so. They are counted instead of seconds, so
 that neither a busy machine nor a reader that takes its time over the rows ends an honest statement. Summing up a run of
 100,000 trials takes some ten millions."""
 STEPS_BETWEEN = 1_000_000

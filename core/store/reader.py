@@ -6,10 +6,10 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import schema
@@ -20,6 +20,14 @@ from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
 LEDGER_NAME = "ledger.sqlite"
 _UNDECIDED = "state IN ('proposed', 'running', 'trained', 'scored')"
 """SQL condition. Written this way, the index on states finds the few undecided rows of a long run."""
+
+
+Row = TypeVar("Row")
+
+
+def _payload(row: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(row["payload"])
+    return found
 
 
 class LedgerReader:
@@ -45,35 +53,35 @@ class LedgerReader:
         rows = self._rows("SELECT * FROM runs")
         if not rows:
             raise LedgerError(f"{self.path} has no run in it.", fix="move its folder away, or choose another --tag")
-        return run_row(rows[0])
+        return self._understood(run_row, rows[0])
 
     def experiment(self, number: int) -> ExperimentRow:
         """Return one experiment. Raises `LedgerError` when there is none of that number."""
         rows = self._rows("SELECT * FROM experiments WHERE number = ?", (number,))
         if not rows:
             raise LedgerError(f"{self.path} has no experiment {number}.")
-        return experiment_row(rows[0])
+        return self._understood(experiment_row, rows[0])
 
     def experiments(self) -> Iterator[ExperimentRow]:
         """Yield every experiment in order, the baseline first, one at a time from the file."""
         for row in self._stream("SELECT * FROM experiments ORDER BY number"):
-            yield experiment_row(row)
+            yield self._understood(experiment_row, row)
 
     def last(self, count: int) -> list[ExperimentRow]:
         """Return the last `count` experiments, oldest first."""
         rows = self._rows("SELECT * FROM experiments ORDER BY number DESC LIMIT ?", (count,))
-        return [experiment_row(row) for row in reversed(rows)]
+        return [self._understood(experiment_row, row) for row in reversed(rows)]
 
     def in_flight(self) -> ExperimentRow | None:
         """Return the first undecided experiment, if there is one; those that have begun come first."""
         sql = f"SELECT * FROM experiments WHERE {_UNDECIDED} ORDER BY state = 'proposed', number LIMIT 1"
         rows = self._rows(sql)
-        return experiment_row(rows[0]) if rows else None
+        return self._understood(experiment_row, rows[0]) if rows else None
 
     def undecided(self) -> list[ExperimentRow]:
         """Return every undecided experiment, in order: several when trials run side by side."""
         rows = self._rows(f"SELECT * FROM experiments WHERE {_UNDECIDED} ORDER BY number")
-        return [experiment_row(row) for row in rows]
+        return [self._understood(experiment_row, row) for row in rows]
 
     def decisions(self) -> list[int]:
         """Return the numbers of the decided experiments, in the order of the decisions."""
@@ -83,7 +91,7 @@ class LedgerReader:
     def keeps(self) -> list[ExperimentRow]:
         """Return every kept experiment in order, the baseline first."""
         rows = self._rows("SELECT * FROM experiments WHERE status = 'keep' ORDER BY number")
-        return [experiment_row(row) for row in rows]
+        return [self._understood(experiment_row, row) for row in rows]
 
     def incumbent(self) -> ExperimentRow | None:
         """Return the best experiment so far."""
@@ -94,18 +102,18 @@ class LedgerReader:
         """Return the trials that an `experiment` asked for, or every trial of the source of experiment `subject`."""
         column, value = ("subject", subject) if experiment is None else ("experiment", experiment)
         rows = self._rows(f"SELECT * FROM trials WHERE {column} = ? ORDER BY experiment, k", (value,))
-        return [trial_row(row) for row in rows]
+        return [self._understood(trial_row, row) for row in rows]
 
     def last_trial(self) -> TrialRow | None:
         """Return the trial that ended last."""
         rows = self._rows("SELECT * FROM trials WHERE status IS NOT NULL ORDER BY rowid DESC LIMIT 1")
-        return trial_row(rows[0]) if rows else None
+        return self._understood(trial_row, rows[0]) if rows else None
 
     def keep_before(self, number: int) -> ExperimentRow | None:
         """Return the last kept experiment before that one, the baseline included."""
         sql = "SELECT * FROM experiments WHERE status = 'keep' AND number < ? ORDER BY number DESC LIMIT 1"
         rows = self._rows(sql, (number,))
-        return experiment_row(rows[0]) if rows else None
+        return self._understood(experiment_row, rows[0]) if rows else None
 
     def repeats(self, latest: int = 2000) -> list[list[TrialRow]]:
         """Return the trials of every source with more than two, by source, among the `latest` experiments' sources."""
@@ -115,7 +123,7 @@ class LedgerReader:
         )
         groups: dict[int, list[TrialRow]] = {}
         for row in self._rows(sql, (self.next_number() - latest,)):
-            groups.setdefault(int(row["subject"]), []).append(trial_row(row))
+            groups.setdefault(int(row["subject"]), []).append(self._understood(trial_row, row))
         return list(groups.values())
 
     def extra_trials(self) -> int:
@@ -134,12 +142,12 @@ class LedgerReader:
             " (number = 0 OR number > (SELECT max(number) FROM experiments) - 1000) ORDER BY decided DESC LIMIT 1)"
         )
         rows = self._rows(sql)
-        return experiment_row(rows[0]).judged if rows else {}
+        return self._understood(experiment_row, rows[0]).judged if rows else {}
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Return the payload of every event of that kind, oldest first."""
         rows = self._rows("SELECT payload FROM events WHERE kind = ? ORDER BY id", (kind,))
-        return [json.loads(row["payload"]) for row in rows]
+        return [self._understood(_payload, row) for row in rows]
 
     def numbers_of(self, kind: str) -> list[int]:
         """Return the experiments that events of that kind are about, oldest first."""
@@ -149,7 +157,7 @@ class LedgerReader:
     def with_origin(self) -> list[ExperimentRow]:
         """Return every experiment that tries an offered change, in order. Older ledgers lack the column."""
         rows = self._rows("SELECT * FROM experiments WHERE origin IS NOT NULL ORDER BY number")
-        return [experiment_row(row) for row in rows]
+        return [self._understood(experiment_row, row) for row in rows]
 
     def has_commit(self, commit: str) -> bool:
         """Tell whether an experiment of this run has that commit."""
@@ -190,6 +198,16 @@ class LedgerReader:
         )[0]
         usd = None if spent["unknown"] else float(spent["usd"])
         return Totals(sum(by_status.values()), by_status, spent["ti"], spent["tou"], usd, spent["failed"])
+
+    def _understood(self, make: Callable[[Mapping[str, Any]], Row], row: Mapping[str, Any]) -> Row:
+        """Make a row's object. Raises `LedgerError` where a column holds something else than it is for."""
+        try:
+            return make(row)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise LedgerError(
+                f"{self.path} holds a row that cannot be understood ({type(error).__name__}).",
+                fix="`ar status --verify` says which one is not as it was written",
+            ) from error
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         return list(self._stream(sql, values))

@@ -107,7 +107,10 @@ class Totals:
 def run_row(row: Mapping[str, Any]) -> RunRow:
     """Convert a row of the table `runs`."""
     names = ("tag", "state", "ended", "created", "base_commit", "incumbent", "pid", "host", "heartbeat")
-    return RunRow(config=json.loads(row["config"]), **{name: row[name] for name in names})
+    config = json.loads(row["config"])
+    if not isinstance(row["tag"], str) or not isinstance(config, dict) or not isinstance(row["created"], int | float):
+        raise TypeError("the run's own row")
+    return RunRow(config=config, **{name: row[name] for name in names})
 
 
 def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:

@@ -13,7 +13,7 @@ import click
 
 from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings
 from autoresearch.core.cli.run.options import DEFAULT_JUDGE, FleetOptions, RunOverrides
-from autoresearch.core.errors import UsageError
+from autoresearch.core.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
     from autoresearch.backends.contract import Device
@@ -64,7 +64,12 @@ def choose_run(
 
     runs = runs_dir(settings.workspace)
     for folder in runs.glob("*") if tag is None else [runs / check_tag(tag)]:
-        mend(folder, settings.say)
+        try:
+            mend(folder, settings.say)
+        except LedgerError as error:
+            if tag is not None:
+                raise
+            settings.say(f"the run {folder.name} is left alone: {error}")  # it is not the one to go on with
     choice = pick_run(settings, tag, find_device)
     tag, backend, preset = choice.tag, choice.backend, choice.preset
     if choice.stored is not None:

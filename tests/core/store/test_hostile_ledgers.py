@@ -282,3 +282,18 @@ def test_rows_are_read_past_a_damaged_page_of_a_ledger_without_a_journal(folder)
 
 def test_the_columns_and_keys_that_are_checked_are_those_of_the_tables():
     assert set(schema.COLUMNS) == set(schema.KEYS) == set(schema.TABLES)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE runs SET config = '[1]'",
+        f"UPDATE runs SET config = '{'[' * 100_000}'",
+        "UPDATE runs SET created = 'now'",
+        "UPDATE runs SET tag = x'00'",
+    ],
+)
+def test_a_row_that_holds_something_else_is_an_error_of_the_ledger(folder, statement):
+    edit(folder, statement)
+    with LedgerReader(folder) as reader, pytest.raises(LedgerError, match="cannot be understood"):
+        reader.run()
