@@ -40,6 +40,7 @@ def check_contamination(source: str, prepared: Prepared, vocab: int) -> None:
         return
     if (total := sum(map(len, literals.values()))) > UNPACKED_LIMIT:
         raise SourceFault(f"the literals of train.py unpack to {total} bytes or more; the limit is {UNPACKED_LIMIT}")
+    # All blocks of all literals go through each file once. What was found is then counted for each literal.
     blocks = {place: {blob[i : i + BLOCK] for i in range(len(blob) - BLOCK + 1)} for place, blob in literals.items()}
     every = set().union(*blocks.values())
     for split, content in _held_out(prepared, vocab):

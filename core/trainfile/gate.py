@@ -66,6 +66,7 @@ def check_gate(source: str) -> None:
     tree = ast.parse(source)
     aliases = _imported(tree)
     docstrings = _docstrings(tree)
+    # Everything is looked at and the first line reported: the tree is not walked in the order of the lines.
     faults = [fault for node in ast.walk(tree) for fault in _faults(node, aliases, docstrings)]
     faults += _totals(tree, docstrings)
     if faults:

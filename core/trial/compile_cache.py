@@ -68,6 +68,7 @@ def incumbents_cache(context: TrialContext, places: Sequence[str]) -> Found | No
     carried, seconds = context.request.carried, context.request.budget.train_seconds
     if not places or carried is None or context.sandbox.level not in ISOLATING_LEVELS:
         return None
+    # The budget is part of the key, because a file may choose its shapes by it.
     mark = hashlib.sha256(f"{seconds} {carried.source}".encode()).hexdigest()[:16]
     folder = carried.folder / mark
     carried.folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +94,7 @@ def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str
         pass  # it took more memory or disk than a child may; the trial itself has not begun
     finally:
         said += context.processes.end(child)
+    # Under another name until it is whole: a crash in between must not leave half a cache to later trials.
     temporary = folder.with_suffix(".new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -138,5 +140,6 @@ def copy_files(source: Path, destination: Path) -> None:
                     files, size = files + 1, size + facts.st_size
                     if files > FILES_LIMIT or size > CACHE_LIMIT_BYTES:
                         raise TooMuch(f"more than {FILES_LIMIT} files or {CACHE_LIMIT_BYTES >> 20} MiB")
+                    # With their times, by which compilers know what is up to date.
                     shutil.copyfile(entry.path, target / entry.name, follow_symlinks=False)
                     os.utime(target / entry.name, ns=(facts.st_mtime_ns, facts.st_mtime_ns))

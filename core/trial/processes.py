@@ -289,9 +289,11 @@ class ProcessSupervisor:
 
     def end(self, child: Child) -> list[Message]:
         """Kill a process with all below it. Returns the messages of it that `step` has not returned."""
+        # Out of the list first: a child that cannot be killed must not be tried again when the trial is left.
         self._children.remove(child)
         try:
             child.kill()
+            # A pipe keeps what was written before the end; it is read until it is closed or empty.
             for fd, drain in ((child.events_fd, self._hear), (child.log_fd, self._copy_log)):
                 while fd in self._selector.get_map() and drain(child):
                     pass
@@ -314,6 +316,7 @@ class ProcessSupervisor:
             key.data()
         if self._cancel is not None and self._cancel.is_set():
             raise TrialCancelled("the trial was cancelled.")
+        # On every step and not by a timer: a child cannot keep this from happening by saying a lot.
         if time.monotonic() >= self._next_memory:
             self._check_memory()
             self._next_memory = time.monotonic() + MEMORY_SECONDS
@@ -337,6 +340,7 @@ class ProcessSupervisor:
             if child.role == "train" and time.monotonic() >= self._next_said:
                 self.record.event(MemoryUsed(round(used)))
                 self._next_said = time.monotonic() + MEMORY_EVENT_SECONDS
+            # The feeder is trusted, and its memory is the corpus mapped from disk.
             if child.role != "feed" and used > self.memory_limit_mb:
                 raise TrialEnded(
                     "crash",

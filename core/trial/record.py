@@ -32,6 +32,7 @@ class Record:
         self._room = {"run.log": LOG_LIMIT_BYTES, EVENTS_FILE: EVENTS_LIMIT_BYTES}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            # First: a trial that breaks off must not leave the result of an earlier attempt.
             (self.folder / "result.json").unlink(missing_ok=True)
             (self.folder / "train.py").write_text(source, encoding="utf-8", newline="")
             self._files = {name: (self.folder / name).open("wb") for name in self._room}
@@ -50,7 +51,9 @@ class Record:
             except OSError:
                 pass  # the disk is full; what mattered was flushed, or its failure was raised
         shutil.rmtree(self.folder / "work", ignore_errors=True)
-        drop_weights(self.folder / "weights.safetensors")
+        drop_weights(
+            self.folder / "weights.safetensors"
+        )  # they may be gigabytes, and nobody reads them after the score
 
     @property
     def log_path(self) -> Path:
@@ -111,7 +114,7 @@ class Record:
         self._room[name] = room - len(data)
         try:
             self._files[name].write(data)
-            self._files[name].flush()
+            self._files[name].flush()  # people and the dashboard follow these files
         except OSError as error:
             raise self._trouble(error) from error
 

@@ -54,6 +54,7 @@ def run_trial(
 
 def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: threading.Event | None) -> None:
     prepared = Prepared.open(request.prepared)
+    # All that can be wrong is looked for before a device is used, the cheapest first.
     try:
         vocab_size = check_source(request.source, prepared.vocabularies)
         if request.gate:
@@ -63,6 +64,7 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         raise TrialEnded("invalid", str(fault)) from fault
     prepared.quick_check(vocab_size)
     runtime = load_runtime(request.backend)
+    # A train child must see neither the corpus, which holds the text it is judged on, nor what other trials left.
     sandbox = open_sandbox(request.isolation, (prepared.folder.absolute(), record.folder))
     facts.isolation = sandbox.level
     disk_limit_mb = DISK_SHARE * request.weights_limit_mb

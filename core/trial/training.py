@@ -92,6 +92,7 @@ def _start(context: TrialContext, stack: contextlib.ExitStack, cache: Found | No
     """
     request = context.request
     with contextlib.ExitStack() as ours:
+        # Both ends are closed here once the two processes hold them: a process that is gone then shows at the other.
         near, far = socket.socketpair()
         ours.callback(near.close)
         ours.callback(far.close)
@@ -133,7 +134,7 @@ def _wait_for_weights(
         if not warned and clock.first_batch is not None and now >= clock.first_batch + early:
             warned = True
             near_end()
-        if now > limit:
+        if now > limit:  # asked after hearing, so that weights which came in time are taken
             raise TrialEnded("timeout", _too_slow(context, clock, now))
         if child.returncode() is not None:
             if announced := _hear(context, clock, feeder, child, now):  # what it said just before it ended
@@ -207,6 +208,7 @@ def _check_time(context: TrialContext, clock: Clock) -> None:
     budget = context.request.budget
     if clock.first_batch is None or clock.weights is None:
         return
+    # The feeder stops at the deadline, so this limits what can be done without new text: train on what was kept.
     late = clock.weights - clock.first_batch - budget.train_seconds
     if late > budget.grace_seconds:
         raise TrialEnded(

@@ -58,11 +58,11 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
     profiler = Profiler(runtime, clock, Path(job["trace"]), channel) if job["trace"] else None
     if profiler is not None:
         data.watch(profiler)
-    runtime.reset_peak_memory()
+    runtime.reset_peak_memory()  # what `build` took and gave back is not the training's
     model = module.train(model, data, clock)
     if model is None:
         raise TypeError("train returned None; it must return the model to score")
-    runtime.synchronize()
+    runtime.synchronize()  # a framework may still be computing what it was asked for
     if profiler is not None:
         profiler.close()
     curve.flush()

@@ -38,7 +38,7 @@ def main() -> int:
     os.set_inheritable(options.events_fd, False)
     try:
         run_role(job, channel, stage)
-    except BaseException as error:
+    except BaseException as error:  # SystemExit too: a train file that exits has failed
         traceback.print_exc()
         sys.stderr.flush()
         channel.send(describe(error, stage, job.get("source", "")))

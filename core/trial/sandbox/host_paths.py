@@ -44,6 +44,7 @@ def visible_roots() -> list[Path]:
     for package in (autoresearch, core, backends):
         # In a checkout autoresearch/core is a link: the child needs the link and the folder that it leads to.
         folders += [place for path in package.__path__ for place in (Path(path), Path(path).resolve())]
+    # What lies in a system folder, or in a root that was found before it, is visible anyway.
     roots: list[Path] = []
     for folder in [*folders, *interpreter_links()]:
         system = any(folder.is_relative_to(place) for place in SYSTEM_FOLDERS)

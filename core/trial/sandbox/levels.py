@@ -99,6 +99,7 @@ class BubblewrapSandbox:
     def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
         """Return bwrap's command: Python and the framework read-only, and the work folder."""
         roots = visible_roots()
+        # `--new-session`: without it a child could type into the terminal that `ar` was started from (TIOCSTI).
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
         command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *system_binds(), *gpu_binds(gpu_nodes())]
         if takes_sizes(self.program):
