@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoresearch.agent.transfer.carry import Carried, carry
+from autoresearch.agent.transfer.carry import CarriedFinding, carry
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Origin, Proposal
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -65,7 +65,7 @@ def _due(history: History) -> bool:
     return since is None or since >= (LONG_PAUSE if barren else PAUSE)
 
 
-def _hypothesis(finding: Finding, carried: Carried) -> str:
+def _hypothesis(finding: Finding, carried: CarriedFinding) -> str:
     origin = finding.origin
     gain = "" if origin.delta is None else f" ({origin.delta:+.4f} there)"
     without = f", without {', '.join(carried.left_out)}" if carried.left_out else ""

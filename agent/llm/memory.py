@@ -79,7 +79,7 @@ def _number(value: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class PredictionScore:
+class PredictionAccuracy:
     """Accuracy of the predictions, over experiments that have both a prediction and a score."""
 
     count: int
@@ -98,7 +98,7 @@ class PredictionScore:
         )
 
 
-def score_predictions(attempts: Sequence[Attempt]) -> PredictionScore | None:
+def score_predictions(attempts: Sequence[Attempt]) -> PredictionAccuracy | None:
     """Score the predictions of a run; None while there are none to score."""
     pairs = [
         (one.predicted_delta, one.delta)
@@ -110,7 +110,7 @@ def score_predictions(attempts: Sequence[Attempt]) -> PredictionScore | None:
     right = sum((predicted < 0) == (measured < 0) for predicted, measured in pairs) / len(pairs)
     error = sum(abs(measured - predicted) for predicted, measured in pairs) / len(pairs)
     bias = sum(measured - predicted for predicted, measured in pairs) / len(pairs)
-    return PredictionScore(len(pairs), right, error, bias)
+    return PredictionAccuracy(len(pairs), right, error, bias)
 
 
 class Digest:

@@ -26,7 +26,7 @@ _Moves = dict[str, tuple[ConstantValue, ConstantValue]]
 
 
 @dataclass(frozen=True)
-class Carried:
+class CarriedFinding:
     """A finding's change, made on this device's train file."""
 
     source: str
@@ -48,7 +48,7 @@ class _Code:
     """Constants that this edit sets by itself."""
 
 
-def carry(finding: Finding, source: str, vocabularies: Sequence[int] = ()) -> Carried | None:
+def carry(finding: Finding, source: str, vocabularies: Sequence[int] = ()) -> CarriedFinding | None:
     """Make the finding's change on `source`; None where nothing of it can be made, or all of it is there already.
 
     Code is carried whole or not at all. `vocabularies` are those prepared here, the values that VOCAB_SIZE may take.
@@ -73,7 +73,7 @@ def carry(finding: Finding, source: str, vocabularies: Sequence[int] = ()) -> Ca
         changes.insert(0, code.edit.hypothesis.rstrip(".") if code.edit else f"the code of {finding.origin}")
     left_out = [name for name, (_, became) in open_moves.items() if name not in values and here.get(name) != became]
     parameters = {**values, **({"edit": code.edit.name} if code.edit else {})}
-    return Carried(carried, ", ".join(changes), tuple(left_out), parameters)
+    return CarriedFinding(carried, ", ".join(changes), tuple(left_out), parameters)
 
 
 def _described(
