@@ -252,8 +252,8 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
     elif summary["delta"] is not None:
         if summary["estimated_delta"] is not None and run.config.judge == "racing":
             settings.say(
-                f"estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the baseline "
-                f"(shrunken; the raw figures below flatter the best)"
+                f"cautious estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the "
+                "baseline (the first trials below make the best look better than it is)"
             )
         settings.say(
             f"best: experiment {summary['best_experiment']}, {summary['best_bpb']:.6f} bpb, "

@@ -149,7 +149,7 @@ def draw_best(axes: Axes, keeps: Sequence[ExperimentRow], last: int, sigma: floa
             color=BEST,
             alpha=0.12,
             linewidth=0,
-            label="± noise (1 standard deviation)",
+            label="± noise",
             zorder=1.5,
         )
     axes.step(x, y, where="post", color=BEST, linewidth=1.8, label="best cautious estimate", zorder=4)

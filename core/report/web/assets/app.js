@@ -132,7 +132,7 @@ function showState(now) {
   $("state").textContent = now.state + (now.state === "running" || !now.ended ? "" : `: ${now.ended}`);
   $("setting").textContent = [`${now.backend}, preset ${now.preset}`, now.device, now.isolation && `isolation ${now.isolation}`, `judge ${now.judge}`].filter(Boolean).join(" · ");
   $("cards").replaceChildren(...facts([
-    ["best (cautious estimate)", now.best_estimate === null ? "–" : `${number(now.best_estimate)} bpb`],
+    ["best (cautious)", now.best_estimate === null ? "–" : `${number(now.best_estimate)} bpb`],
     ["against the baseline", now.best ? signed(now.gain) : "–"],
     ["experiments", `${now.experiments}, ${now.by_status.keep ?? 0} kept`],
     ["noise of a trial", number(now.sigma)],

@@ -28,7 +28,7 @@ function outcome(data) {
     ["predicted", data.predicted_delta === null ? null : signed(data.predicted_delta)],
     ["measured", interval(data.measured)],
     ["cautious estimate", interval(data.shrunken) ?? (data.delta === null ? null : signed(data.delta))],
-    ["probability better", data.better === undefined || data.better === null ? null : percent(data.better, 1)],
+    ["probability that it is better", data.better === undefined || data.better === null ? null : percent(data.better, 1)],
     ["its file, cautious estimate", data.estimate === null ? null : `${number(data.estimate)} bits per byte`],
     ["its file, first trial", data.val_bpb === null ? null : `${number(data.val_bpb)} bits per byte`],
   ]);

@@ -23,7 +23,7 @@ function lineage(keeps, tag) {
     const item = element("li", null, one.now ? "" : "off"), name = link(one.n ? `experiment ${one.n}` : "baseline", tag, one.n);
     const how = one.demoted ? "kept, then measured again and given up" : one.now ? "" : "not part of today's best";
     item.append(name, ` ${number(one.estimate)}`, one.n ? ` (${signed(one.delta)})` : "", element("span", one.n ? one.hypothesis : "", "words"));
-    item.append(element("span", [one.n ? `${one.category}, edit of ${one.parent || "the baseline"}` : "", `${one.trials} trials`, how].filter(Boolean).join(", "), "soft"));
+    item.append(element("span", [one.n ? `${one.category}, based on ${one.parent ? `experiment ${one.parent}` : "the baseline"}` : "", `${one.trials} ${one.trials === 1 ? "trial" : "trials"}`, how].filter(Boolean).join(", "), "soft"));
     list.append(item);
   }
   return [list];
@@ -86,7 +86,7 @@ function tried({ categories }) {
     ["kept", (one) => String(one.kept), true],
     ["discarded", (one) => String(one.discarded), true],
     ["failed", (one) => String(one.failed), true],
-    ["best delta", (one) => signed(one.best_delta), true],
+    ["best change", (one) => signed(one.best_delta), true],
   ], categories)];
 }
 
@@ -94,8 +94,8 @@ function quotas(data) {
   if (!data) return [element("p", "Quotas apply to language models, and none has proposed here yet.", "soft")];
   const count = (kind) => data.kinds.filter((one) => one === kind).length;
   return [facts([
-    [`last ${data.kinds.length} proposals`, `${count("bold")} bold, ${count("structural")} structural, ${count("knob")} only numbers`],
-    [`asked of every ${data.window}`, `at least ${data.structural} structural and ${data.bold} bold`],
+    [`last ${data.kinds.length === 1 ? "proposal" : `${data.kinds.length} proposals`}`, `${count("bold")} bold, ${count("structural")} structural, ${count("knob")} only numbers`],
+    [`required in every ${data.window}`, `at least ${data.structural} structural and ${data.bold} bold`],
     ["the next one must be", data.least === "knob" ? "anything" : data.least === "bold" ? "bold" : "structural or bold"],
     ["paused categories", data.closed.join(", ") || "none"],
     ["reason", data.why],
