@@ -7,12 +7,12 @@ takes by itself. In a run only trials that could become a keep pay for it (`core
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from autoresearch import backends
 from autoresearch.core.config import load_presets
 from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trial.evaluation import Scorer
+from autoresearch.core.trial.processes import Child, Launch
 from autoresearch.core.trial.request import TrialTerms
-from autoresearch.core.trial.sandbox.levels import levels, open_sandbox
+from autoresearch.core.trial.sandbox.levels import Sandbox, levels, open_sandbox
 from autoresearch.core.trial.supervisor import run_trial
 from benchmarks._backends import loadable
 from benchmarks.trial_overhead import prepared_for
@@ -29,7 +30,7 @@ from benchmarks.trial_overhead import prepared_for
 PRESETS = ("demo", "cpu")
 TRAIN_SECONDS = 6.0
 REPEATS = 3
-STARTS = 7
+STARTS = 20
 
 
 def run() -> list[dict[str, Any]]:
@@ -96,23 +97,31 @@ def timed() -> Iterator[dict[str, float]]:
 
 
 def starts() -> list[dict[str, Any]]:
-    """A Python that does nothing, at every level that works here."""
+    """A Python that does nothing behind its guard, at every level that works here, with the filter and without."""
     rows = []
-    for status in levels():
-        if not status.available:
-            continue
-        seconds = []
-        for _ in range(STARTS):
-            with tempfile.TemporaryDirectory() as place:
-                work = Path(place)
-                (work / "home").mkdir()
-                (work / "tmp").mkdir()
-                argv = open_sandbox(status.level).wrap([sys.executable, "-I", "-S", "-c", "pass"], work)
-                started = time.perf_counter()
-                subprocess.run(argv, cwd=work, check=True)
-                seconds.append(1000 * (time.perf_counter() - started))
-        rows.append(_row(f"a process at level {status.level}", statistics.median(seconds), "ms", f"{STARTS} starts"))
+    for sandbox in [open_sandbox(status.level) for status in levels() if status.available]:
+        for filtered in (True, False) if sandbox.filtered else (False,):
+            one = replace(sandbox, filtered=filtered)  # type: ignore[type-var]
+            seconds = sorted(_start(one) for _ in range(STARTS))
+            name = f"a process at level {sandbox.level}" + ("" if filtered else ", calls not filtered")
+            rows.append(_row(name, statistics.median(seconds), "ms", f"{STARTS} starts"))
     return rows
+
+
+def _start(sandbox: Sandbox) -> float:
+    """Milliseconds from the start of the guard to its end."""
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        (work / "home").mkdir()
+        (work / "tmp").mkdir()
+        started = time.perf_counter()
+        child = Child(Launch("score", [sys.executable, "-I", "-S", "-c", "pass"], work, sandbox=sandbox))
+        child.process.wait()
+        milliseconds = 1000 * (time.perf_counter() - started)
+        if child.returncode() != 0:
+            raise RuntimeError(f"the process at level {sandbox.level} ended with {child.returncode()}")
+        child.close()
+    return milliseconds
 
 
 def _row(name: str, median: float, unit: str, note: str) -> dict[str, Any]:

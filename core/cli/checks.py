@@ -51,6 +51,7 @@ def check_all(settings: Settings) -> Iterator[CheckResult]:
     yield check_git()
     yield from check_backends(settings)
     yield check_isolation()
+    yield check_user()
     yield check_compiler()
     yield check_memory()
     yield check_disk(settings.data_folder)
@@ -118,15 +119,24 @@ def check_openblas(runtime: Runtime) -> CheckResult:
 def check_isolation() -> CheckResult:
     """Check how well a train file is isolated from the rest of the machine, and how to get the best level."""
     from autoresearch.core.trial.sandbox.levels import levels
+    from autoresearch.core.trial.sandbox.system_calls import why_unavailable
 
+    why_unfiltered = why_unavailable()
+    filtered = why_unfiltered is None
+    filter_ = "" if filtered else f"; system calls are not filtered: {why_unfiltered}"
     found = levels()
     best = next(status.level for status in found if status.available)
     missing = {status.level: str(status.why_not) for status in found if not status.available}
     if best == "bubblewrap":
-        return CheckResult("isolation", "pass", "bubblewrap: no files, no network, no other processes")
+        return CheckResult(
+            "isolation",
+            "pass" if filtered else "warn",
+            f"bubblewrap: no files, no network, no other processes{filter_}",
+        )
     if best == "landlock":
-        detail = f"landlock: no files, no TCP; bubblewrap would hide more ({missing['bubblewrap']})"
-        return CheckResult("isolation", "pass", detail, _bubblewrap_fix())
+        network = "network" if filtered else "TCP"
+        detail = f"landlock: no files, no {network}; bubblewrap would hide more ({missing['bubblewrap']}){filter_}"
+        return CheckResult("isolation", "pass" if filtered else "warn", detail, _bubblewrap_fix())
     if best == "seatbelt":
         return CheckResult(
             "isolation", "pass", "seatbelt: no users' files, no network, writing in its own folder alone"
@@ -134,6 +144,16 @@ def check_isolation() -> CheckResult:
     why = "; ".join(f"{level}: {reason}" for level, reason in missing.items() if "only" not in reason)
     detail = f"process: a train file can read what you can read ({why or 'this system offers no sandbox'})"
     return CheckResult("isolation", "warn", detail, _bubblewrap_fix() if sys.platform == "linux" else None)
+
+
+def check_user() -> CheckResult:
+    """Check that `ar` does not run as root: what the sandbox lets through, an ordinary user could not do either."""
+    from autoresearch.core.trial.sandbox.levels import warning_for_root
+
+    warning = warning_for_root()
+    if warning is None:
+        return CheckResult("user", "pass", "not root")
+    return CheckResult("user", "warn", warning, "run ar as an ordinary user")
 
 
 def _bubblewrap_fix() -> str:

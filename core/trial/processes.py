@@ -32,7 +32,9 @@ from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialStatus
 from autoresearch.core.trial.sandbox import guard
 from autoresearch.core.trial.sandbox.environment import child_environment
+from autoresearch.core.trial.sandbox.host_paths import gpu_nodes
 from autoresearch.core.trial.sandbox.levels import ProcessSandbox, Sandbox
+from autoresearch.core.trial.sandbox.system_calls import program_file
 
 EVENT_LIMIT_BYTES = 1 << 16
 """Longest message in bytes."""
@@ -67,8 +69,8 @@ class Launch:
     work: Path
     """The one folder that the child may write to."""
     job: Mapping[str, Any] = field(default_factory=dict)
-    """Task of the worker, as JSON values."""
-    sandbox: Sandbox = field(default_factory=ProcessSandbox)
+    sandbox: Sandbox = field(default_factory=lambda: ProcessSandbox(filtered=False))
+    """Isolation level; the default is for the core's own processes, which run no train file."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """The backend's variables, beside those that every child has."""
     descriptors: Sequence[int] = ()
@@ -133,13 +135,15 @@ class Child:
             job.seek(0)
             numbers = {"{events}": str(events), "{job}": str(job.fileno())}
             inner = [*_with_environment(launch.environment), *(numbers.get(word, word) for word in launch.argv)]
-            argv = launch.sandbox.wrap(inner, launch.work, launch.read_only)
+            program = theirs.enter_context(program_file(gpu_nodes())) if launch.sandbox.filtered else None
+            argv = launch.sandbox.wrap(inner, launch.work, launch.read_only, role=launch.role, filter_fd=program)
+            options = [*_limits(launch), *launch.sandbox.guard_options(launch.role, program)]
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guard.__file__, *_limits(launch), "--", *argv],
+                [sys.executable, "-I", "-S", guard.__file__, *options, "--", *argv],
                 stdin=subprocess.PIPE,  # the lifeline: the guard kills everything when it closes
                 stdout=log,
                 stderr=log,
-                pass_fds=[events, job.fileno(), *launch.descriptors],
+                pass_fds=[events, job.fileno(), *launch.descriptors, *([] if program is None else [program])],
                 cwd=launch.work,
                 env=child_environment(
                     launch.sandbox.inside(launch.work, "home"),
@@ -188,7 +192,9 @@ class Child:
         return total / 2**20
 
     def kill(self) -> None:
-        """Close the lifeline, upon which the guard kills everything. Returns when nothing is left."""
+        """Close the lifeline: the guard kills everything. Returns when nothing is left."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)  # a child of the same user may have stopped it
         if self.process.stdin is not None and not self.process.stdin.closed:
             self.process.stdin.close()
         try:

@@ -106,6 +106,7 @@ def cheat_row(arena: Arena, cheat: Cheat, level: str, *, gate: bool) -> Row:
     expected = "gate" if gate else cheat.layer_on.get(backend, cheat.layer)
     wrong, is_open = "", False
     if not gate and level != "bubblewrap":  # what walls stop there may be stopped by another layer, or by none
+        expected = outcome.layer if outcome.layer in cheat.weaker else expected
         reached = outcome.layer == "nothing" or (expected == "sandbox" and outcome.layer == "ignored")
         reached = reached or "came along" in str(outcome.result.reason)
         is_open = reached and outcome.layer != expected

@@ -155,9 +155,17 @@ class Arena:
         return Outcome(name, result, layer_of(result), seconds, left)
 
     def snapshot(self) -> dict[str, str]:
-        """SHA-256 of every file around: the corpus, what is worth stealing, the core's own sources."""
+        """What every file around is: the corpus, what is worth stealing, the core's own sources."""
         places = [*self.prepared.folder.rglob("*"), *self.outside.rglob("*"), *self._core.rglob("trial/*.py")]
-        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in places if path.is_file()}
+        return {str(path): described(path) for path in places if path.is_file()}
+
+
+def described(path: Path) -> str:
+    """A file's SHA-256, mode, owner, time of change and extended attributes."""
+    facts = path.stat()
+    attributes = sorted(os.listxattr(path)) if hasattr(os, "listxattr") else []
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{digest} {facts.st_mode:o} {facts.st_uid}:{facts.st_gid} {facts.st_mtime_ns} {attributes}"
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

@@ -131,7 +131,7 @@ OUTLIVES = [
         small_memory=True,
     ),
     Cheat("memory as files", "with open('/dev/shm/hog', 'wb') as f:\n    for _ in range(400): f.write(bytes(2**20))\n"
-          "import os\nos.remove('/dev/shm/hog')\n", "limits"),
+          "import os\nos.remove('/dev/shm/hog')\n", "limits", weaker=("sandbox",)),
     Cheat(
         "a full disk",
         "import time\ndef build(spec):\n    for n in range(60):\n"
@@ -140,4 +140,103 @@ OUTLIVES = [
         weights_limit_mb=16,
     ),
 ]  # fmt: skip
-CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *OUTLIVES]
+CALLS = "import ctypes, os, platform\nlibrary = ctypes.CDLL(None, use_errno=True)\n"
+NUMBER = "number = lambda x86, arm: x86 if platform.machine() == 'x86_64' else arm\n"
+
+
+def left_for_the_next(look: str, leave: str, setup: str = CALLS + NUMBER) -> str:
+    """Code that leaves something in training and in scoring, and stops with a loud word when an earlier process did.
+
+    `look` is an expression, `leave` an expression statement; a refusal of either is passed over.
+    """
+    return (
+        f"{setup}def look():\n    try: return {look}\n    except (OSError, FileNotFoundError): return False\n"
+        f"def leave():\n    try: {leave}\n    except OSError: pass\n"
+        "if look(): raise SystemExit('what an earlier process left came along')\n"
+        f"{TRAIN}    leave()\n    return inner_train(model, data, clock)\n{LOGITS}    leave()\n    return out\n"
+    )
+
+
+def works(attempt: str) -> str:
+    """Code that stops with a loud word when the attempt, an expression, succeeds."""
+    return (
+        f"{CALLS}{NUMBER}def attempt():\n    try: return {attempt}\n    except OSError: return False\n"
+        "if attempt(): raise SystemExit('the call works, and what it tells came along')\n"
+    )
+
+
+KEY = "library.syscall(number(248, 217), b'user', b'ar-cheat', b'bits', 4, {ring})"
+FIND = "library.syscall(number(250, 219), 10, {ring}, b'user', b'ar-cheat', 0) > 0"
+SHARED = "np.__file__"
+"""A file of the user's that every child reads."""
+CHANNELS = [
+    Cheat("bits in the session's keyring", left_for_the_next(FIND.format(ring=-3), KEY.format(ring=-3)), "ignored"),
+    Cheat("bits in the user's keyring", left_for_the_next(FIND.format(ring=-4), KEY.format(ring=-4)), "ignored"),
+    Cheat("System V shared memory", left_for_the_next("library.shmget(0x4152, 4096, 0) >= 0",
+          "library.shmget(0x4152, 4096, 0o1600)"), "ignored"),
+    Cheat("a System V semaphore", left_for_the_next("library.semget(0x4152, 1, 0) >= 0",
+          "library.semget(0x4152, 1, 0o1600)"), "ignored"),
+    Cheat("a System V message queue", left_for_the_next("library.msgget(0x4152, 0) >= 0",
+          "library.msgget(0x4152, 0o1600)"), "ignored"),
+    Cheat("a POSIX message queue", left_for_the_next("library.mq_open(b'/ar-cheat', 0) >= 0",
+          "library.mq_open(b'/ar-cheat', 0o102, 0o600, None)"), "ignored"),
+    Cheat("an extended attribute", left_for_the_next(f"os.getxattr({SHARED}, 'user.bits')",
+          f"os.setxattr({SHARED}, 'user.bits', b'1')"), "ignored"),
+    Cheat("the mode of a file", left_for_the_next(f"os.stat({SHARED}).st_mode & 0o001",
+          f"os.chmod({SHARED}, os.stat({SHARED}).st_mode | 0o001)"), "ignored"),
+    Cheat("the owner of a file", left_for_the_next(f"os.stat({SHARED}).st_gid == 4152",
+          f"os.chown({SHARED}, -1, 4152)"), "ignored"),
+    Cheat("the time of a file", left_for_the_next(f"os.stat({SHARED}).st_atime_ns % 10**9 == 4152",
+          f"os.utime({SHARED}, ns=(10**18 + 4152, os.stat({SHARED}).st_mtime_ns))"), "ignored"),
+    Cheat("the attributes of a file, by ioctl", works(
+          f"__import__('fcntl').ioctl(os.open({SHARED}, 0), 0x40086602, bytearray(8)) == 0"), "ignored"),
+    Cheat("pages in the cache, by mincore", works(
+          f"library.mincore(ctypes.c_void_p(np.memmap({SHARED}, np.uint8, 'r').ctypes.data), ctypes.c_size_t(1),"
+          " ctypes.create_string_buffer(64)) == 0"), "ignored"),
+    Cheat("pages in the cache, by cachestat", works(
+          f"library.syscall(451, os.open({SHARED}, 0), (ctypes.c_uint64 * 2)(0, 4096), (ctypes.c_uint64 * 8)(), 0) == 0"),
+          "ignored"),
+    Cheat("pages in the cache, by a read that does not wait", works(
+          f"os.preadv(os.open({SHARED}, 0), [bytearray(64)], 0, os.RWF_NOWAIT) > 0"), "ignored"),
+    Cheat("pages out of the cache", works("library.syscall(number(27, 232), 0, 0, 0) == 0"
+          f" or (os.posix_fadvise(os.open({SHARED}, 0), 0, 0, os.POSIX_FADV_DONTNEED) is None"
+          f" and os.preadv(os.open({SHARED}, 0), [bytearray(64)], 0, os.RWF_NOWAIT) < 0)"), "ignored"),
+    Cheat("news of a shared file, by inotify", works("library.inotify_init() >= 0"), "ignored"),
+    Cheat("the memory of another process", works(
+          "library.ptrace(16, os.getppid(), 0, 0) == 0 or library.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0) == 0"),
+          "ignored"),
+]  # fmt: skip
+HARM = [
+    Cheat("the scored tokens over UDP to a helper", LOGITS + "    import socket\n"
+          "    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+          "    s.sendto(tokens.tobytes()[:500], ('127.0.0.1', {@port}))\n    return out\n", "sandbox"),
+    Cheat("a Unix socket with a path", "import socket, tempfile\ns = socket.socket(socket.AF_UNIX)\n"
+          "s.bind(tempfile.gettempdir() + '/meet')\n", "sandbox"),
+    Cheat("a Unix socket without a path", "import socket\ns = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+          "s.bind('\\0meet')\n", "sandbox"),
+    Cheat("a pair of datagram sockets", "import socket\na, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+          "a.bind('\\0meet')\n", "sandbox"),
+    Cheat("a raw socket", "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)\n",
+          "sandbox"),
+    Cheat("a raw network device", "import socket\nsocket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n", "sandbox"),
+    Cheat("the kernel's settings", "open('/proc/sys/kernel/core_pattern', 'r+b').close()\n", "sandbox"),
+    Cheat("a limit for the guard", "import os, resource\n"
+          "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, 3))\n", "sandbox"),
+    Cheat("a starved guard and a daemon", DAEMON.replace("    import os, subprocess\n", "    import os, resource\n"
+          "    for pid in range(max(2, os.getpid() - 30), os.getpid()):\n"
+          "        try: resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, 0))\n        except OSError: pass\n"), "ignored"),
+    Cheat("a stopped guard and a daemon", DAEMON.replace("    import os, subprocess\n", "    import os, signal\n"
+          "    for number in (signal.SIGSTOP, signal.SIGKILL):\n"
+          "        try: os.kill(os.getppid(), number) if os.getppid() > 2 else None\n        except OSError: pass\n"),
+          "ignored"),
+    Cheat("the priority of other processes", "import os\nos.setpriority(os.PRIO_USER, os.getuid(), 19)\n", "sandbox"),
+    Cheat("the user's files for everyone", "import os\nfor place, _, names in os.walk('{@outside}'):\n"
+          "    for name in names: os.chmod(os.path.join(place, name), 0o666)\n"
+          "try:\n    os.chmod('{@outside}/ledger.sqlite', 0o666)\n    os.utime('{@outside}/ledger.sqlite', (1, 1))\n"
+          "    os.setxattr('{@outside}/ledger.sqlite', 'user.bits', b'1')\nexcept OSError: pass\n", "ignored"),
+    Cheat("a user namespace", works("library.unshare(0x10000000) == 0 or library.syscall(number(56, 220),"
+          " 0x10000011, 0, 0, 0, 0) > 0"), "ignored"),
+    Cheat("io_uring, which no filter sees into", works("library.syscall(425, 4, ctypes.create_string_buffer(256)) >= 0"),
+          "ignored"),
+]  # fmt: skip
+CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *CHANNELS, *HARM, *OUTLIVES]

@@ -33,6 +33,8 @@ class Cheat:
     """Whether the trial may take little more memory than its framework does."""
     code_on: Mapping[str, str] = field(default_factory=dict)
     """By backend, where the code cannot be the same."""
+    weaker: tuple[Layer, ...] = ()
+    """Layers that stop it instead at a level without namespaces."""
     layer_on: Mapping[str, Layer] = field(default_factory=dict)
     """By backend, where another layer is there first."""
 

@@ -15,6 +15,9 @@ CHEATS = [cheat for module in GROUPS.values() for cheat in module.CHEATS]
 SAMPLE = {
     "validation rows by their path", "the root of process 1", "write to the ledger", "a second model in the compile cache",
     "a server of this machine", "the environments of other processes", "a daemon", "a full disk", "memory as files",
+    "bits in the session's keyring", "System V shared memory", "the mode of a file", "pages in the cache, by mincore",
+    "the scored tokens over UDP to a helper", "the kernel's settings", "a starved guard and a daemon",
+    "the user's files for everyone",
     "a clock that runs slow", "hoarded batches, trained on after the deadline", "a forged score event", "forged weights",
     "a pipe for weights", "the next token, a little", "a norm over the sequence", "the row below",
     "a table of what was scored, in memory", "learns while it is scored", "only when a whole row looks natural",

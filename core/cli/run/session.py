@@ -124,6 +124,8 @@ def run_session(
 
 def _announce(settings: Settings, run: Run) -> None:
     """Say before the first trial what a person would wonder about: repeated baselines, a changed machine."""
+    from autoresearch.core.trial.sandbox.levels import warning_for_root
+
     times = run.config.judge_options.calibrate
     calibrating = run.config.judge == "racing" and times > 1 and run.ledger.run().incumbent is None
     if calibrating:
@@ -131,6 +133,8 @@ def _announce(settings: Settings, run: Run) -> None:
             f"the baseline is trained {times} times ({run.config.train_seconds:g} s each) to learn the "
             "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
         )
+    if (warning := warning_for_root()) is not None:
+        settings.say(warning)
     moved = machine_moved(run.ledger.last_trial(), run.config.machine)
     if moved is not None:
         settings.say(moved)

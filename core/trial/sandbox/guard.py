@@ -2,14 +2,20 @@
 
 It runs as a script with `python -I -S`, imports only the standard library, and starts in about 15 ms:
 
-    guard.py [LIMIT=VALUE ...] -- ARGV...
+    guard.py [LIMIT=VALUE ...] [--filter FD] [--shared-memory BYTES] -- ARGV...
+
+`--filter` installs the seccomp program that lies in the file FD, and denies the child every signal to the guard and to
+`ar`. `--shared-memory` gives the child a /dev/shm of its own, in a mount namespace. A child that cannot be restricted
+is not started (status 127).
 
 Standard input is the lifeline: `ar` alone holds its other end. When it closes (because `ar` wants the child gone, or
 because `ar` itself was killed), or when the child ends, the guard kills every descendant and exits with the child's
 status (128 + n for signal n). On Linux it also finds descendants that left the session or whose parent died, because it
 adopts them; elsewhere it finds only the child's process group.
 
-A child of the same user can kill the guard first. Only a process namespace prevents that (see `levels`).
+The guard opens what it needs before the child starts: it kills by a list of children that it reads from an open
+descriptor, so that a child cannot starve it. Without a filter, a process namespace or landlock's scopes, a child of the
+same user can still kill the guard itself first.
 """
 
 from __future__ import annotations
@@ -18,21 +24,36 @@ import os
 import resource
 import select
 import signal
+import struct
 import sys
 import time
-from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 """prctl: send this process a signal when its parent ends."""
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS, NO_CAPABILITIES_FOR_ROOT = 28, 0b101111
+"""SECBIT_NOROOT, NO_SETUID_FIXUP and KEEP_CAPS off, each locked."""
 PR_SET_CHILD_SUBREAPER = 36
 """prctl: become the parent of descendants whose own parent has ended."""
+PR_SET_NO_NEW_PRIVS = 38
+CAPABILITIES = 64
+"""More than any kernel has."""
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 0x4000, 0x40000
+KEYCTL_JOIN_SESSION_KEYRING = 1
+NUMBERS = {"x86_64": (250, (62, 234)), "aarch64": (219, (129, 131))}
+"""Machine -> the system calls keyctl, and (kill, tgkill)."""
 LINUX = sys.platform == "linux"
+OPTIONS = ("--filter", "--shared-memory")
 
 
 def main(argv: list[str]) -> int:
     """Run ARGV under the limits until it ends or the lifeline closes, and return its exit status."""
     split = argv.index("--")
-    limits = dict(item.split("=", 1) for item in argv[:split])
+    given = list(argv[:split])
+    options = {name: int(given.pop(given.index(name) + 1)) for name in OPTIONS if name in given}
+    limits = dict(item.split("=", 1) for item in given if item not in OPTIONS)
     if LINUX:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
     # SIGCHLD must wake the `select` in `wait`. The handler does nothing; the wakeup descriptor makes the pipe readable.
@@ -40,38 +61,133 @@ def main(argv: list[str]) -> int:
     os.set_blocking(wake_w, False)
     signal.set_wakeup_fd(wake_w)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    child = spawn(argv[split + 1 :], limits)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the lifeline alone ends it
+    family = open_family()
+    child = spawn(argv[split + 1 :], limits, options, {wake_r, wake_w, *family})
     # Held here, the child's sockets and pipes would look open to the other side after its death.
-    keep = {wake_r, wake_w}
+    keep = {wake_r, wake_w, *family}
     for fd in open_descriptors():
         if fd > 2 and fd not in keep:
             os.close(fd)
     status = wait(child, wake_r)
-    kill_descendants(child)
+    kill_descendants(child, family)
     return status
 
 
-def spawn(argv: list[str], limits: dict[str, str]) -> int:
-    """Fork and execute ARGV in a session of its own, under the limits, with no standard input; return its number."""
+def spawn(argv: list[str], limits: dict[str, str], options: dict[str, int], private: set[int]) -> int:
+    """Fork and execute ARGV in its own session, restricted, without standard input and `private` descriptors."""
+    guard, parent = os.getpid(), os.getppid()
     child = os.fork()
     if child:
         return child
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
         os.setsid()
-        if LINUX:  # so that the child ends even when the guard is killed and cannot do it
-            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        for name, value in limits.items():
-            lower(getattr(resource, f"RLIMIT_{name}"), int(value))
+        for fd in private:
+            os.close(fd)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
+        if LINUX:
+            restrict(options, {guard, parent})
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of capabilities would have cleared it
+            if os.getppid() != guard:
+                os._exit(127)
+        for name, value in limits.items():
+            lower(getattr(resource, f"RLIMIT_{name}"), int(value))
         os.execvp(argv[0], argv)
     except BaseException as error:
         os.write(2, f"guard: cannot start {argv[0]}: {error}\n".encode())
     finally:
         os._exit(127)  # whatever happened, this copy of the guard must not go on as one
+
+
+def restrict(options: dict[str, int], others: set[int]) -> None:
+    """Give up keys, capabilities and system calls, as the options say. Raises OSError when the kernel refuses.
+
+    `others` are the processes that no signal may reach.
+    """
+    join_empty_keyring()
+    if "--shared-memory" in options:
+        mount_shared_memory(options["--shared-memory"])
+    if "--filter" in options:
+        drop_capabilities()
+        checked(prctl(PR_SET_NO_NEW_PRIVS, 1))
+        install(os.pread(options["--filter"], 1 << 20, 0))
+        os.close(options["--filter"])
+        install(no_signals_to(others))
+
+
+def join_empty_keyring() -> None:
+    """Leave the session's keyring, in which one child could leave something for the next, for a new one.
+
+    Passed over where the kernel has no keys.
+    """
+    import ctypes
+
+    if (known := NUMBERS.get(os.uname().machine)) is not None:
+        ctypes.CDLL(None).syscall(known[0], KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def mount_shared_memory(size: int) -> None:
+    """Cover /dev/shm with an empty tmpfs that this process and its children alone see. Raises OSError."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    if library.unshare(CLONE_NEWNS) != 0:
+        checked(library.unshare(CLONE_NEWNS | CLONE_NEWUSER))
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123  (pathlib is slower to start)
+                file.write(text)
+    checked(library.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+    words = f"size={size},mode=1777".encode()
+    checked(library.mount(b"tmpfs", b"/dev/shm", b"tmpfs", MS_NOSUID | MS_NODEV, words))
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, now and over the next exec: root keeps its number alone. For others it is a no-op."""
+    import ctypes
+
+    for capability in range(CAPABILITIES):
+        prctl(PR_CAPBSET_DROP, capability)
+    prctl(PR_SET_SECUREBITS, NO_CAPABILITIES_FOR_ROOT)
+    version_3 = struct.pack("=Ii", 0x20080522, 0)
+    checked(ctypes.CDLL(None, use_errno=True).capset(version_3, bytes(24)))
+
+
+def install(program: bytes) -> None:
+    """Put a seccomp filter, an array of `struct sock_filter`, on this process and what it starts. Raises OSError."""
+    import ctypes
+
+    held = ctypes.create_string_buffer(program)
+    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
+    library = ctypes.CDLL(None, use_errno=True)
+    checked(library.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0))
+
+
+def no_signals_to(processes: set[int]) -> bytes:
+    """A filter: kill and tgkill fail with EPERM for these processes, their groups, and for "all that there are"."""
+    load, equal, done = 0x20, 0x15, 0x06
+    allow, refuse = struct.pack("=HBBI", done, 0, 0, 0x7FFF0000), struct.pack("=HBBI", done, 0, 0, 0x00050001)
+    groups = {os.getpgid(process) for process in processes}
+    targets = sorted({number & 0xFFFFFFFF for number in (*processes, *(-group for group in groups), -1)})
+    kill, tgkill = NUMBERS[os.uname().machine][1]
+    lines = [
+        struct.pack("=HBBI", load, 0, 0, 0),  # the call's number
+        struct.pack("=HBBI", equal, 2, 0, kill),
+        struct.pack("=HBBI", equal, 1, 0, tgkill),
+        allow,
+        struct.pack("=HBBI", load, 0, 0, 16),  # its first argument
+    ]
+    for number in targets:
+        lines += [struct.pack("=HBBI", equal, 0, 1, number), refuse]
+    return b"".join([*lines, allow])
 
 
 def lower(kind: int, value: int) -> None:
@@ -111,8 +227,20 @@ def reap(child: int) -> tuple[int, int]:
             found = (pid, status)
 
 
-def kill_descendants(child: int) -> None:
-    """Kill every descendant, again and again until none is left: a process may be forking meanwhile."""
+def open_family() -> tuple[int, ...]:
+    """Open what `descendants` reads: /proc, and the list of this process's children where the kernel keeps one."""
+    found = []
+    if LINUX:
+        for path in ("/proc", f"/proc/self/task/{os.getpid()}/children"):
+            try:
+                found.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError:
+                pass
+    return tuple(found)
+
+
+def kill_descendants(child: int, family: tuple[int, ...]) -> None:
+    """SIGKILL, again and again until nothing is left: a process may be forking meanwhile."""
     if not LINUX:
         try:
             os.killpg(child, signal.SIGKILL)  # nothing of `ar` can be imported here, `kill_group` neither
@@ -120,35 +248,53 @@ def kill_descendants(child: int) -> None:
             pass
         reap(child)
         return
-    # A killed process whose own children live leaves them to this guard, so each round sees all that is left.
-    while pids := descendants(os.getpid()):
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
+    while pids := descendants(family):
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # a process that is stopped forks no more
+            for pid in pids:
+                try:
+                    os.kill(pid, number)
+                except (ProcessLookupError, PermissionError):
+                    pass
         reap(child)
         time.sleep(0.001)
 
 
-def descendants(root: int) -> list[int]:
-    """Return the number of every process below `root`, from /proc."""
+def descendants(family: tuple[int, ...]) -> list[int]:
+    """Every process below this one; where /proc cannot be listed, for want of descriptors, its children alone.
+
+    Those are enough: whatever they leave becomes a child in its turn.
+    """
+    try:
+        return below(os.getpid(), family[0])
+    except OSError:
+        if len(family) < 2:
+            raise
+        return [int(word) for word in os.pread(family[1], 1 << 20, 0).split()]
+
+
+def below(root: int, proc: int) -> list[int]:
+    """Every process below `root`, from /proc. The command may hold spaces and brackets: read from its last bracket."""
     children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208  (pathlib is slower to start)
+    for entry in os.listdir(proc):
         if entry.isdigit():
             try:
-                stat = Path(f"/proc/{entry}/stat").read_bytes()
-            except OSError:
+                fd = os.open(f"{entry}/stat", os.O_RDONLY, dir_fd=proc)
+            except (FileNotFoundError, ProcessLookupError):
                 continue
-            # "pid (command) state parent ...". The command may contain brackets and spaces: read behind the last one.
+            try:
+                stat = os.read(fd, 4096)
+            except ProcessLookupError:
+                continue
+            finally:
+                os.close(fd)
             parent = int(stat[stat.rindex(b")") + 1 :].split()[1])
             children.setdefault(parent, []).append(int(entry))
     found: list[int] = []
     front = [root]
     while front:
-        below = children.get(front.pop(), [])
-        found += below
-        front += below
+        under = children.get(front.pop(), [])
+        found += under
+        front += under
     return found
 
 
@@ -167,11 +313,21 @@ def is_open(fd: int) -> bool:
     return True
 
 
-def prctl(option: int, value: int) -> None:
-    """Call Linux's prctl(2), which the standard library does not offer."""
+def prctl(option: int, value: int) -> int:
+    """Linux prctl(2), which the standard library does not offer."""
     import ctypes
 
-    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    answer: int = ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    return answer
+
+
+def checked(answer: int) -> None:
+    """Raise OSError for an answer of the C library that says that it failed."""
+    if answer != 0:
+        import ctypes
+
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,15 @@ import autoresearch
 from autoresearch import backends, core
 from autoresearch.core.trial.request import IsolationLevel
 
+SPLIT = ("/usr", "/usr/local")
+"""Folders of which only a part is needed."""
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store")
-"""Folders with programs and libraries. Nothing in them belongs to a user."""
+KEPT_SHARED = ("zoneinfo", "locale", "terminfo", "nvidia", "glvnd", "vulkan", "kernels")
+"""What programs read of /usr/share and /usr/local/share. The rest (documents, other programs' data) is hidden."""
+HIDDEN_SYSTEM = ("share", "src", "games", "man")
+"""Below /usr and /usr/local: nothing (else) that a train file, a framework or a compiler needs."""
+PROC_WRITABLE_BY_ROOT = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi")
+"""The kernel's settings, which root may write by its number alone, without a capability."""
 ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "OpenCL", "vulkan", "nvidia")
 """The few entries of /etc that the loader and GPU libraries read."""
 GPU_NODES = ("nvidia*", "dri", "kfd", "dxg")
@@ -46,8 +53,10 @@ def visible_roots() -> list[Path]:
         folders += [place for path in package.__path__ for place in (Path(path), Path(path).resolve())]
     # What lies in a system folder, or in a root that was found before it, is visible anyway.
     roots: list[Path] = []
+    places = [Path(place) for place in system_folders()]
     for folder in [*folders, *interpreter_links()]:
-        system = any(folder.is_relative_to(place) for place in SYSTEM_FOLDERS)
+        # A Python of the system has /usr or /usr/local as its prefix; what it needs of them is there.
+        system = str(folder) in ("/", *SPLIT) or any(folder.is_relative_to(place) for place in places)
         if folder.exists() and not system and not any(folder.is_relative_to(root) for root in roots):
             roots.append(folder)
     return roots
@@ -63,14 +72,33 @@ def interpreter_links() -> list[Path]:
     return found
 
 
+def system_folders() -> list[str]:
+    """The system's folders (and links to them) that a child must read: programs, libraries, headers."""
+    found: list[str] = []
+    for place in SYSTEM_FOLDERS:
+        found += _needed(Path(place)) if place in SPLIT else [place] * os.path.isdir(place)  # noqa: PTH112
+    return found
+
+
+def _needed(folder: Path) -> list[str]:
+    """What is needed of /usr or /usr/local, folder by folder."""
+    found: list[str] = []
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if str(entry) in SPLIT:
+            found += _needed(entry)
+        elif entry.name not in HIDDEN_SYSTEM and (entry.is_dir() or entry.is_symlink()):
+            found.append(str(entry))
+    return found + [str(folder / "share" / name) for name in KEPT_SHARED if (folder / "share" / name).is_dir()]
+
+
 def system_binds() -> list[str]:
     """Return bwrap's options for the system's folders, links kept as links, and for `ETC`."""
     binds: list[str] = []
-    for place in SYSTEM_FOLDERS:
+    for place in system_folders():
         path = Path(place)
         if path.is_symlink():
             binds += ["--symlink", str(path.readlink()), place]
-        elif path.is_dir():
+        else:
             binds += ["--ro-bind", place, place]
     for name in ETC:
         binds += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]

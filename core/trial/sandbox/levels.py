@@ -1,17 +1,20 @@
 """Isolation levels: how much of the machine a child can reach.
 
-`bubblewrap` (Linux): namespaces of its own, without network. A child sees the system's folders, this Python, the
-installed packages and the GPU nodes, all read-only, and its own work folder. `landlock` (Linux without bubblewrap): the
-same rules for files, and no TCP; UDP and the list of processes stay open. `seatbelt` (macOS): no user's files, no
-network, no writing elsewhere (see `seatbelt`). `process`: a process of its own, a clean environment and limits. A child
-that looks for the user's files finds them there, so every result names its level.
+`bubblewrap` (Linux): own namespaces without network; it sees the system's folders, this Python, the installed packages
+and the GPU nodes, all read-only, and its own work folder. `landlock` (Linux without it): the same rules for files; the
+list of processes stays open. `seatbelt` (macOS): no user's files, no network, no writing elsewhere (see `seatbelt`).
+`process`: separate process, scrubbed environment, limits; a child that looks for the user's files finds them, so the
+level is recorded in every result.
 
-No level protects against a fault in the kernel or in the GPU's driver.
+Every level on Linux also has the filter of `system_calls`: no sockets, no keys, no shared objects of the kernel.
+
+None protects against a fault in the kernel or in the GPU's driver, or against filling the disk with small files.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -23,18 +26,19 @@ from typing import Protocol
 
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import IsolationLevel
-from autoresearch.core.trial.sandbox import landlock, seatbelt
+from autoresearch.core.trial.sandbox import guard, landlock, seatbelt
 from autoresearch.core.trial.sandbox.host_paths import (
     DEVICES_READ,
     DEVICES_WRITE,
     ETC,
     GPU_READ,
     PROC,
-    SYSTEM_FOLDERS,
+    PROC_WRITABLE_BY_ROOT,
     LevelStatus,
     gpu_binds,
     gpu_nodes,
     system_binds,
+    system_folders,
     visible_roots,
 )
 
@@ -48,6 +52,9 @@ STRENGTH: dict[IsolationLevel, int] = {"process": 0, "seatbelt": 1, "landlock": 
 """Order of the levels. `seatbelt` and `landlock` are the same kind of protection on two systems."""
 ISOLATING_LEVELS: tuple[IsolationLevel, ...] = ("bubblewrap", "landlock")
 """Levels at which a train child can neither write to nor trace another process of the trial."""
+SHARES_MEMORY = ("train", "compile")
+"""Roles whose framework may start processes that share memory, for compiling. None of them sees what is scored."""
+PROBE_SECONDS = 10.0
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
 
 
@@ -59,11 +66,30 @@ class Sandbox(Protocol):
         """Name of the level."""
         ...
 
-    def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """Return the command that runs `argv` with `work` as its only writable folder and current directory.
+    @property
+    def filtered(self) -> bool:
+        """Whether its processes get the filter of `system_calls`, where the kernel has such filters."""
+        ...
 
-        `read_only` are files that it may read besides; they appear in `work` under their own names.
+    def wrap(
+        self,
+        argv: Sequence[str],
+        work: Path,
+        read_only: Sequence[Path] = (),
+        *,
+        role: str = "",
+        filter_fd: int | None = None,
+    ) -> list[str]:
+        """The command that runs `argv` with `work` as its only writable folder and current directory.
+
+        `read_only` are files it may read besides; they appear in `work` under their own names. `role` is the child's
+        (see `Launch`). `filter_fd` is an inherited descriptor with the filter's program, for a level whose own program
+        installs it.
         """
+        ...
+
+    def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
+        """What the guard restricts before it starts the command, as its options."""
         ...
 
     def inside(self, work: Path, name: str) -> str:
@@ -71,16 +97,30 @@ class Sandbox(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class ProcessSandbox:
-    """No isolation: the child runs where it is put."""
+    """No walls: the child runs where it is put. Not even the filter for the core's own processes (`filtered=False`)."""
 
+    filtered: bool = True
     level: IsolationLevel = "process"
 
-    def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """Return the command as it is; link the read-only files into the work folder."""
+    def wrap(
+        self,
+        argv: Sequence[str],
+        work: Path,
+        read_only: Sequence[Path] = (),
+        *,
+        role: str = "",
+        filter_fd: int | None = None,
+    ) -> list[str]:
+        """The command as it is; the read-only files are linked into the work folder."""
         for path in read_only:
             (work / path.name).symlink_to(path.resolve())
         return list(argv)
+
+    def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
+        """The filter alone."""
+        return _filter_option(filter_fd)
 
     def inside(self, work: Path, name: str) -> str:
         """Return the real path."""
@@ -93,15 +133,28 @@ class BubblewrapSandbox:
 
     program: str
     hidden: tuple[Path, ...] = ()
-    """Folders that stay hidden even if they lie in a visible one: the prepared corpus and the run's."""
+    """Folders that must not be seen even if they lie in a folder that is (the prepared corpus, the run)."""
+    filtered: bool = True
     level: IsolationLevel = "bubblewrap"
 
-    def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """Return bwrap's command: Python and the framework read-only, and the work folder."""
+    def wrap(
+        self,
+        argv: Sequence[str],
+        work: Path,
+        read_only: Sequence[Path] = (),
+        *,
+        role: str = "",
+        filter_fd: int | None = None,
+    ) -> list[str]:
+        """bwrap with read-only binds of what Python and the framework need, and the work folder."""
         roots = visible_roots()
         # `--new-session`: without it a child could type into the terminal that `ar` was started from (TIOCSTI).
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
-        command += ["--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev", *system_binds(), *gpu_binds(gpu_nodes())]
+        command += [*no_more_namespaces(self.program), "--cap-drop", "ALL", "--proc", "/proc"]
+        for place in PROC_WRITABLE_BY_ROOT:
+            command += ["--ro-bind-try", place, place]
+        command += ["--dev", "/dev", *system_binds(), *gpu_binds(gpu_nodes())]
+        command += ["--seccomp", str(filter_fd)] if filter_fd is not None else []
         if takes_sizes(self.program):
             command += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
         # Before the roots: a checkout or an environment may itself lie below /tmp.
@@ -116,6 +169,10 @@ class BubblewrapSandbox:
             command += ["--ro-bind", str(path), f"{INSIDE}/{path.name}"]
         return [*command, "--remount-ro", "/", "--chdir", INSIDE, "--", *argv]
 
+    def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
+        """None: bwrap makes namespaces, so it installs the filter itself, as the last thing it does."""
+        return []
+
     def inside(self, work: Path, name: str) -> str:
         """Return the path below /trial."""
         return f"{INSIDE}/{name}"
@@ -126,15 +183,24 @@ class LandlockSandbox:
     """Restrictions that the child puts on itself before it becomes the command."""
 
     hidden: tuple[Path, ...] = ()
+    filtered: bool = True
     level: IsolationLevel = "landlock"
 
-    def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """Return the command behind `landlock.py`; link the read-only files into the work folder.
+    def wrap(
+        self,
+        argv: Sequence[str],
+        work: Path,
+        read_only: Sequence[Path] = (),
+        *,
+        role: str = "",
+        filter_fd: int | None = None,
+    ) -> list[str]:
+        """The command behind `landlock.py`; read-only files are linked into the work folder.
 
         Raises `PrerequisiteError` where a hidden folder lies in one that must be visible: landlock's rules only add
         rights, so nothing inside a readable folder can be hidden.
         """
-        readable = [*visible_roots(), *(Path(place) for place in SYSTEM_FOLDERS)]
+        readable = [*visible_roots(), *(Path(place) for place in system_folders())]
         for folder in self.hidden:
             around = next((root for root in readable if folder.resolve().is_relative_to(root.resolve())), None)
             if around is not None and not work.resolve().is_relative_to(folder.resolve()):
@@ -149,9 +215,18 @@ class LandlockSandbox:
         nodes = gpu_nodes()
         read += GPU_READ if nodes else ()
         write = [str(work), *DEVICES_WRITE, *nodes]
+        write += ["/dev/shm"] if self._shares_memory(role) else []
         rules = [word for path in read for word in ("--read", path)]
         rules += [word for path in write for word in ("--write", path)]
         return [sys.executable, "-I", "-S", landlock.__file__, *rules, "--", *argv]
+
+    def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
+        """The filter, and a /dev/shm of its own for a role that may need one."""
+        memory = ["--shared-memory", str(SHARED_MEMORY_BYTES)] if self._shares_memory(role) else []
+        return [*memory, *_filter_option(filter_fd)]
+
+    def _shares_memory(self, role: str) -> bool:
+        return role in SHARES_MEMORY and private_shared_memory()
 
     def inside(self, work: Path, name: str) -> str:
         """Return the real path."""
@@ -163,18 +238,58 @@ class SeatbeltSandbox:
     """A profile for macOS's `sandbox-exec`."""
 
     hidden: tuple[Path, ...] = ()
+    filtered: bool = False
     level: IsolationLevel = "seatbelt"
 
-    def wrap(self, argv: Sequence[str], work: Path, read_only: Sequence[Path] = ()) -> list[str]:
-        """Return the command behind its profile; link the read-only files into the work folder."""
+    def wrap(
+        self,
+        argv: Sequence[str],
+        work: Path,
+        read_only: Sequence[Path] = (),
+        *,
+        role: str = "",
+        filter_fd: int | None = None,
+    ) -> list[str]:
+        """The command behind its profile; read-only files are linked into the work folder."""
         for path in read_only:
             (work / path.name).symlink_to(path.resolve())
         profile = seatbelt.profile(work, [*visible_roots(), *read_only], self.hidden)
         return [seatbelt.PROGRAM, "-p", profile, *argv]
 
+    def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
+        """None: the profile says it all."""
+        return []
+
     def inside(self, work: Path, name: str) -> str:
         """Return the real path."""
         return str(work / name)
+
+
+def _filter_option(filter_fd: int | None) -> list[str]:
+    return ["--filter", str(filter_fd)] if filter_fd is not None else []
+
+
+@functools.cache
+def no_more_namespaces(program: str) -> tuple[str, ...]:
+    """bwrap's option against user namespaces inside, where it knows the option (0.8) and the kernel lets it."""
+    option = "--disable-userns"
+    command = [program, *NAMESPACES, option, "--proc", "/proc", "--dev", "/dev", *system_binds(), "true"]
+    try:
+        probe = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return (option,) if probe.returncode == 0 else ()
+
+
+@functools.cache
+def private_shared_memory() -> bool:
+    """Whether the guard can give a child a /dev/shm of its own: as root, or where users may make namespaces."""
+    command = [sys.executable, "-I", "-S", guard.__file__, "--shared-memory", str(SHARED_MEMORY_BYTES), "--", "true"]
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as probe:
+            return probe.wait(PROBE_SECONDS) == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 @functools.cache
@@ -212,6 +327,16 @@ def landlock_status() -> LevelStatus:
     if version < LANDLOCK_ABI:
         return LevelStatus("landlock", False, f"it needs Linux 6.7; this kernel has landlock version {version}")
     return LevelStatus("landlock", True)
+
+
+def warning_for_root() -> str | None:
+    """Say what it means that `ar` runs as root; None where it does not.
+
+    A child of root has no capability, but its files and the kernel's settings belong to the same user number.
+    """
+    if sys.platform == "win32" or os.geteuid() != 0:
+        return None
+    return "you are root: a fault in the sandbox would give a train file the whole machine, not one user's files"
 
 
 def levels() -> list[LevelStatus]:

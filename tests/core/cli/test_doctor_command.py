@@ -37,7 +37,7 @@ def test_every_prerequisite_is_named_with_a_status_and_a_fix_where_it_is_not_wel
     code, shown, checks = findings(capsys, "--backend", "null")
     assert code == 0
     assert shown["ok"] is True
-    expected = {"python", "git", "isolation", "compiler", "memory", "disk", "data", "keys", "workspace"}
+    expected = {"python", "git", "isolation", "user", "compiler", "memory", "disk", "data", "keys", "workspace"}
     assert expected | {f"backend {name}" for name in backend_names()} <= set(checks)
     for check in checks.values():
         assert check["status"] in ("pass", "warn", "fail")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from click.testing import CliRunner
 
 from autoresearch.core.cli import checks
 from autoresearch.core.cli.main import cli
-from autoresearch.core.trial.sandbox import levels
+from autoresearch.core.trial.sandbox import levels, system_calls
 from autoresearch.core.trial.sandbox.levels import LevelStatus
 
 
@@ -31,7 +33,7 @@ def status(level: str, why_not: str | None = None) -> LevelStatus:
         (
             [status("bubblewrap", "bwrap is not installed"), status("landlock")],
             "pass",
-            "no TCP",
+            "no files, no network",
             "apt install bubblewrap",
         ),
         ([status("bubblewrap", "it is Linux only"), status("seatbelt")], "pass", "no users' files", None),
@@ -47,12 +49,27 @@ def test_doctor_says_which_level_there_is_and_how_to_get_the_best(
     found: list[LevelStatus], finding: str, detail: str, fix: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(levels, "levels", lambda: [*found, status("process")])
+    monkeypatch.setattr(system_calls, "why_unavailable", lambda: None)
     monkeypatch.setattr(checks.shutil, "which", lambda _: None)
     monkeypatch.setattr(checks.sys, "platform", "linux")
     answer = checks.check_isolation()
     assert answer.status == finding
     assert detail in answer.detail
     assert (fix is None and answer.fix is None) or fix in str(answer.fix)
+
+
+def test_doctor_warns_where_system_calls_cannot_be_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levels, "levels", lambda: [status("bubblewrap"), status("process")])
+    monkeypatch.setattr(system_calls, "why_unavailable", lambda: "this kernel has no seccomp filters")
+    answer = checks.check_isolation()
+    assert (answer.status, "this kernel has no seccomp filters" in answer.detail) == ("warn", True)
+
+
+def test_doctor_warns_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
+    assert (checks.check_user().status, "you are root" in checks.check_user().detail) == ("warn", True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
+    assert checks.check_user().status == "pass"
 
 
 def test_doctor_tells_a_machine_with_bwrap_and_no_namespaces_what_to_allow(monkeypatch: pytest.MonkeyPatch) -> None:
