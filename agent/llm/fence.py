@@ -1,6 +1,6 @@
-"""Fences around text that came out of trials: a model reads it as data, and it cannot end the fence that it is in.
+"""Fences around text that came out of trials: a model reads it as data, and the text cannot end its own fence.
 
-What a trial printed, why it failed, what another researcher wrote: any of it may say "ignore the rules above".
+A trial's output, its error or another researcher's sentence may say "ignore the rules above".
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ _TICKS = re.compile(r"`{3,}")
 
 
 def data(text: str) -> str:
-    """Put text between the marks; marks inside it are written as `&lt;data`. Nothing around nothing."""
+    """Put text between the marks; marks inside it become `&lt;data`. An empty text gets no marks."""
     text = escaped(str(text)).strip("\n")
     return f"{OPEN}\n{text}\n{CLOSE}" if text.strip() else ""
 
 
 def escaped(text: str) -> str:
-    """Write every mark in the text so that it is none."""
+    """Escape every mark in the text."""
     return _MARK.sub("&lt;", text)
 
 
 def code(text: str, language: str) -> str:
-    """Put code into a Markdown block whose backticks are more than the code has in a row; the code stays as it is."""
+    """Put code into a Markdown block with more backticks than the code has in a row; the code stays as it is."""
     ticks = "`" * max(3, 1 + max((len(run) for run in _TICKS.findall(text)), default=0))
     return f"{ticks}{language}\n{text.rstrip(chr(10))}\n{ticks}"
