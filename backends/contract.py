@@ -186,6 +186,25 @@ class Trace(Protocol):
         ...
 
 
+class Loader(Protocol):
+    """A way to put weights into a model without calling anything that a train file defines.
+
+    It is made before the train file runs, with the framework's functions as they are then. A model's own `state_dict`,
+    `update` or hooks could train while weights are loaded, in time that is not counted.
+    """
+
+    def collect(self, model: Model) -> None:
+        """Find the places of the model's parameters and buffers by name, through the framework's own containers.
+
+        Raises ValueError for a model or an array of a kind that `save_weights` cannot write.
+        """
+        ...
+
+    def load(self, path: Path) -> None:
+        """Fill the collected places from what `save_weights` wrote. Raises ValueError when names or shapes differ."""
+        ...
+
+
 class Runtime(Protocol):
     """A backend's frozen part, as a module. Importing it must not import the framework: functions do, on first use."""
 
@@ -251,7 +270,11 @@ class Runtime(Protocol):
         ...
 
     def save_weights(self, model: Model, path: Path) -> None:
-        """Write every parameter and buffer as safetensors."""
+        """Write every parameter and buffer as safetensors, by the names that `Loader.collect` finds."""
+        ...
+
+    def loader(self) -> Loader:
+        """Return a loader. Call it before a train file runs."""
         ...
 
     def load_weights(self, model: Model, path: Path) -> None:

@@ -217,45 +217,96 @@ def nll(logits: Array, targets: Array) -> np.ndarray:
 
 
 def save_weights(model: Model, path: Path) -> None:
-    """Write the state dict as safetensors: floats in float32, a shared tensor once, under its first name."""
+    """Write parameters and buffers as safetensors: floats in float32, a shared tensor once, under its first name."""
     from safetensors.torch import save_file
 
-    save_file(_distinct(model), path)
+    distinct = {}
+    for name, value in _distinct(model).items():
+        host = value.detach().float() if value.is_floating_point() else value.detach()
+        distinct[name] = host.cpu().contiguous().clone()
+    save_file(distinct, path)
+
+
+def loader() -> TorchLoader:
+    """Return a loader, with PyTorch's functions as they are now."""
+    return TorchLoader()
 
 
 def load_weights(model: Model, path: Path) -> None:
     """Read what `save_weights` wrote. Raises ValueError when names or shapes differ, or the file is malformed."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    filling = TorchLoader()
+    filling.collect(model)
+    filling.load(path)
 
-    try:
-        stored = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    wanted = {name: tuple(value.shape) for name, value in _distinct(model).items()}
-    found = {name: tuple(value.shape) for name, value in stored.items()}
-    if wanted != found:
-        different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        raise ValueError(f"weights and model differ in {', '.join(different[:5])} ({len(different)} in all)")
-    state = model.state_dict()
-    with torch.no_grad():
-        for name, value in stored.items():
-            state[name].copy_(value)
+
+class TorchLoader:
+    """Copies into a model's tensors (see `contract.Loader`): they stay the same objects, so no graph compiles anew."""
+
+    def __init__(self) -> None:
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        self._read, self._malformed = load_file, SafetensorError
+        self._copy, self._no_grad = torch.Tensor.copy_, torch.no_grad
+        self._tensors: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def collect(self, model: Model) -> None:
+        """Find every tensor, a shared one once. Raises ValueError for one of a class of the train file's own."""
+        self._tensors = _distinct(model)
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+
+    def load(self, path: Path) -> None:
+        """Copy into the tensors. Raises ValueError when names or shapes differ, or the file is malformed."""
+        try:
+            stored = self._read(path)
+        except self._malformed as error:
+            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        wanted, found = self._shapes, {name: tuple(value.shape) for name, value in stored.items()}
+        if wanted != found:
+            different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+            raise ValueError(f"weights and model differ in {', '.join(different[:5])} ({len(different)} in all)")
+        with self._no_grad():
+            for name, value in stored.items():
+                self._copy(self._tensors[name], value)
 
 
 def _distinct(model: Model) -> dict[str, Any]:
-    """Copy the state dict to the host: contiguous, float32, each storage once."""
+    """Return the model's tensors by the names that `state_dict` gives them, each storage once."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
     distinct = {}
-    for name, value in model.state_dict().items():
+    for name, value in _tensors(model, ""):
         key = (value.data_ptr(), tuple(value.shape))  # tied tensors share both; views of other shapes are kept
         if value.numel() and key in seen:
             continue
         seen.add(key)
-        host = value.detach().float() if value.is_floating_point() else value.detach()
-        distinct[name] = host.cpu().contiguous().clone()
+        distinct[name] = value
     return distinct
+
+
+def _tensors(module: Model, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield names and tensors in the order of `state_dict`: parameters, persistent buffers, then those of submodules.
+
+    No method of the module is called: the three dicts in which `torch.nn.Module` keeps them are read. Raises
+    ValueError when this is no module, or a tensor's class could put code of its own in the way of a copy.
+    """
+    import torch
+
+    if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(f"{prefix or 'the model'} must be a torch.nn.Module in Python, not {type(module).__name__}")
+    kept = object.__getattribute__(module, "__dict__")
+    transient = kept["_non_persistent_buffers_set"]
+    named = [*kept["_parameters"].items(), *((n, b) for n, b in kept["_buffers"].items() if n not in transient)]
+    for name, tensor in named:
+        if tensor is None:
+            continue
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            raise ValueError(f"{prefix}{name} must be a torch.Tensor or Parameter, not {type(tensor).__name__}")
+        yield prefix + name, tensor
+    for name, child in kept["_modules"].items():
+        if child is not None:
+            yield from _tensors(child, f"{prefix}{name}.")
 
 
 def parameter_count(model: Model) -> int:

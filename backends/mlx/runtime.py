@@ -28,6 +28,9 @@ _INSTALL = "pip install 'autoresearch-dual[mlx]'"
 NLL_ROWS = 256
 """Rows of logits that `nll` processes at a time on a CPU, so that they stay in its cache."""
 
+_Place = tuple[Any, Any, Array]
+"""A dict or a list, the key or index of an array in it, and the array."""
+
 _MAX_BLAS_THREADS = 16
 """Largest number of BLAS threads. The matrices of a model for a CPU are small: more threads wait more than they
 save."""
@@ -209,32 +212,87 @@ def save_weights(model: Model, path: Path) -> None:
     mx.save_safetensors(str(path), weights)
 
 
+def loader() -> MlxLoader:
+    """Return a loader, with MLX's functions as they are now."""
+    return MlxLoader()
+
+
 def load_weights(model: Model, path: Path) -> None:
     """Read what `save_weights` wrote into a freshly built model. Raises `ValueError` when names or shapes differ."""
-    import mlx.core as mx
-    from mlx.utils import tree_unflatten
+    replacing = MlxLoader()
+    replacing.collect(model)
+    replacing.load(path)
 
-    expected = _weights(model)
-    try:
-        found: Any = mx.load(str(path), format="safetensors")
-    except (RuntimeError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
-    missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    if missing or unknown:
-        raise ValueError(f"{path} does not fit the model: missing {missing}, unknown {unknown}")
-    for name, array in expected.items():
-        if found[name].shape != array.shape:
-            raise ValueError(f"{path}: {name} has shape {found[name].shape}, the model's has {array.shape}")
-    # mx.load is lazy: read now, while the file is sure to be there.
-    loaded = {name: found[name].astype(array.dtype) for name, array in expected.items()}
-    mx.eval(list(loaded.values()))
-    model.update(tree_unflatten(list(loaded.items())))
+
+class MlxLoader:
+    """Replaces a model's arrays in the dicts and lists that hold them (see `contract.Loader`)."""
+
+    def __init__(self) -> None:
+        import mlx.core as mx
+
+        self._read, self._astype, self._eval = mx.load, mx.array.astype, mx.eval
+        self._set: dict[type, Any] = {dict: dict.__setitem__, list: list.__setitem__}
+        self._places: dict[str, _Place] = {}
+        self._kinds: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+    def collect(self, model: Model) -> None:
+        """Find every array's place. Raises `ValueError` for an array of a class of the train file's own."""
+        self._places = _places(model)
+        self._kinds = {name: (array.shape, array.dtype) for name, (_, _, array) in self._places.items()}
+
+    def load(self, path: Path) -> None:
+        """Fill the places. Raises `ValueError` when names or shapes differ."""
+        expected = self._kinds
+        try:
+            found: Any = self._read(str(path), format="safetensors")
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"{path} cannot be read as safetensors: {error}") from error
+        missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+        if missing or unknown:
+            raise ValueError(f"{path} does not fit the model: missing {missing}, unknown {unknown}")
+        for name, (shape, _) in expected.items():
+            if found[name].shape != shape:
+                raise ValueError(f"{path}: {name} has shape {found[name].shape}, the model's has {shape}")
+        # mx.load is lazy: read now, while the file is sure to be there.
+        loaded = {name: self._astype(found[name], dtype) for name, (_, dtype) in expected.items()}
+        self._eval(list(loaded.values()))
+        for name, (container, key, _) in self._places.items():
+            self._set[list if isinstance(container, list) else dict](container, key, loaded[name])
 
 
 def _weights(model: Model) -> dict[str, Array]:
-    from mlx.utils import tree_flatten
+    """Return the model's arrays by dotted name."""
+    return {name: array for name, (_, _, array) in _places(model).items()}
 
-    return dict(tree_flatten(model.parameters()))
+
+def _places(model: Model) -> dict[str, _Place]:
+    """Return where each array lies, by dotted name: those that `Module.parameters()` lists, in its order.
+
+    No method of the model is called: a module is a dict, and dicts and lists are walked as such. Raises `ValueError`
+    when the model is no module, or an array is of another class than MLX's own.
+    """
+    import mlx.core as mx
+    from mlx.nn import Module
+
+    if not isinstance(model, Module):
+        raise ValueError(f"the model must be an mlx.nn.Module, not {type(model).__name__}")
+    places: dict[str, _Place] = {}
+
+    def walk(container: Any, prefix: str) -> None:
+        entries = list(enumerate(list.__iter__(container)) if isinstance(container, list) else dict.items(container))
+        for key, value in entries:
+            if isinstance(container, Module) and key.startswith("_"):
+                continue
+            name = f"{prefix}{key}"
+            if isinstance(value, mx.array):
+                if type(value) is not mx.array:
+                    raise ValueError(f"{name} must be an mlx.core.array, not {type(value).__name__}")
+                places[name] = (container, key, value)
+            elif isinstance(value, dict | list):
+                walk(value, f"{name}.")
+
+    walk(model, "")
+    return places
 
 
 def parameter_count(model: Model) -> int:

@@ -89,24 +89,60 @@ def nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return total + (peak - picked)
 
 
-def save_weights(model: Mapping[str, np.ndarray], path: Path) -> None:
+def save_weights(model: dict[str, np.ndarray], path: Path) -> None:
     """Write every array as safetensors."""
     import numpy as np
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(array) for name, array in model.items()}, str(path))
+    save_file({name: np.ascontiguousarray(array) for name, array in _arrays(model).items()}, str(path))
+
+
+def loader() -> NullLoader:
+    """Return a loader, with the functions that it needs as they are now."""
+    return NullLoader()
 
 
 def load_weights(model: dict[str, np.ndarray], path: Path) -> None:
     """Replace the model's arrays. Raises ValueError when names or shapes differ."""
-    from safetensors.numpy import load_file
+    replacing = NullLoader()
+    replacing.collect(model)
+    replacing.load(path)
 
-    stored = load_file(str(path))
-    expected = {name: array.shape for name, array in model.items()}
-    found = {name: array.shape for name, array in stored.items()}
-    if expected != found:
-        raise ValueError(f"the weights do not fit the model: build makes {expected}, the file holds {found}")
-    model.update(stored)
+
+class NullLoader:
+    """Replaces the arrays of a dict (see `contract.Loader`)."""
+
+    def __init__(self) -> None:
+        from safetensors.numpy import load_file
+
+        self._read, self._set = load_file, dict.__setitem__
+        self._model: dict[str, np.ndarray] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def collect(self, model: dict[str, np.ndarray]) -> None:
+        """Note the dict and the shapes of its arrays. Raises ValueError when it is no dict of arrays."""
+        self._model, self._shapes = model, {name: array.shape for name, array in _arrays(model).items()}
+
+    def load(self, path: Path) -> None:
+        """Replace the arrays. Raises ValueError when names or shapes differ."""
+        stored = self._read(str(path))
+        found = {name: array.shape for name, array in stored.items()}
+        if self._shapes != found:
+            raise ValueError(f"the weights do not fit the model: build makes {self._shapes}, the file holds {found}")
+        for name, array in stored.items():
+            self._set(self._model, name, array)
+
+
+def _arrays(model: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the model's arrays by name. Raises ValueError when it is no dict of plain arrays."""
+    import numpy as np
+
+    if not isinstance(model, dict):
+        raise ValueError(f"the model must be a dict of arrays, not {type(model).__name__}")
+    arrays = dict(dict.items(model))
+    if wrong := [name for name, array in arrays.items() if type(array) is not np.ndarray]:
+        raise ValueError(f"{wrong[0]} must be a numpy array, not {type(arrays[wrong[0]]).__name__}")
+    return arrays
 
 
 def parameter_count(model: Mapping[str, np.ndarray]) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
-from autoresearch.core.trial.child.channel import Failed
+from autoresearch.core.trial.child.channel import Failed, LogitsShapeError, WeightsMismatchError
 from autoresearch.core.trial.device import known_peak
 from autoresearch.core.trial.processes import Child, Launch, ProcessSupervisor, TrialEnded, how_it_ended, worker_argv
 from autoresearch.core.trial.record import Record
@@ -23,6 +25,14 @@ REASON_LIMIT = 500
 """Characters of an exception's message in a reason; the whole of it is in run.log."""
 NAME_LIMIT = 100
 """Characters of an exception's class, or of what the child was doing, in a reason."""
+
+SCORE_STAGES = ("start-up", "import", "build", "loading the weights", "logits")
+"""Steps of a score or audit child that a reason may name."""
+KNOWN_ERRORS = frozenset(
+    name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)
+) | {"AcceleratorError", "BackendCompilerFailed", "InductorError", "LinAlgError", "OutOfMemoryError", "SafetensorError",
+     "TorchRuntimeError", "Unsupported"}  # fmt: skip
+"""Exceptions of Python and of the frameworks. The name of any other class is the train file's to choose."""
 
 
 @dataclass
@@ -140,6 +150,32 @@ def failure(failed: Failed) -> TrialEnded:
         words = f"out of memory: {words}"
     place = f"line {failed.line} of train.py, " if failed.line is not None else ""
     return TrialEnded("crash", f"{words} ({place}in {failed.stage[:NAME_LIMIT]})")
+
+
+def closed_failure(failed: Failed, role: str, expected: tuple[int, int, int], lines: int) -> TrialEnded:
+    """Turn what a score or audit child says of its failure into the end of the trial.
+
+    The child has seen held-out text, and a reason is shown to researchers. So nothing of the train file's own words
+    leaves: of the exception only its class, where that is Python's or the framework's, and a line number. `expected` is
+    the shape of the logits, `lines` the number of lines of the train file.
+    """
+    if failed.type == LogitsShapeError.__name__:
+        return TrialEnded("invalid", f"logits has the wrong shape; expected {expected}")
+    if failed.type == WeightsMismatchError.__name__:
+        return TrialEnded("crash", "the weights do not fit the model that build makes in a new process")
+    words = failed.type if failed.type in KNOWN_ERRORS else "an exception of the train file's own"
+    if failed.out_of_memory:
+        words = f"out of memory: {words}"
+    stage = failed.stage if failed.stage in SCORE_STAGES else "scoring"
+    line = f"line {failed.line} of train.py, " if failed.line is not None and 1 <= failed.line <= lines else ""
+    return TrialEnded("crash", f"{words} ({line}in {stage}, by the {role} process, whose messages are not shown)")
+
+
+def closed_end(child: Child) -> TrialEnded:
+    """Return the end of a trial whose score or audit child ended without saying why; its exit status is not shown."""
+    killed = child.returncode() == 128 + signal.SIGKILL
+    how = "was killed (SIGKILL), most likely by the system for lack of memory" if killed else "ended by itself"
+    return TrialEnded("crash", f"the {child.role} process {how}")
 
 
 def gone(child: Child) -> TrialEnded:

@@ -5,6 +5,10 @@ byte. The audit child is another process. It answers with logits for prefixes of
 foreign text, and the parent compares the two (see `core.trial.audit`). Neither child ever sees the number it is
 measured by, and neither can talk to the other.
 
+Before the weights, each answers one batch of random tokens, for compiling. From the moment at which it is given the
+weights, every batch is on the clock: a child that takes too long is replaced by a new one, and after `TRIES` the trial
+is over. At the end some rows are asked again, in other batches: a model that has changed meanwhile is found out.
+
 Both may be started while training still goes on, so that their frameworks are imported by the time the weights are
 there. They then wait: they are told nothing, and run none of the train file's code. This is done only at an isolation
 level at which the train child cannot reach them.
@@ -13,26 +17,26 @@ level at which the train child cannot reach them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import selectors
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from autoresearch.core.data.manifest import ScoredRows
-from autoresearch.core.events import Audited, Message, Scored, Scoring
+from autoresearch.core.events import Audited, Scored, Scoring
 from autoresearch.core.trial import audit
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
-from autoresearch.core.trial.context import WEIGHTS, TrialContext, failure, gone
-from autoresearch.core.trial.processes import Child, ProcessSupervisor, TrialEnded
-from autoresearch.core.trial.request import FIRST_ANSWER_SECONDS
+from autoresearch.core.trial.context import WEIGHTS, TrialContext, closed_end, closed_failure
+from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
-from autoresearch.core.trial.weights import WeightsFault, copy_weights
+from autoresearch.core.trial.weights import WeightsFault, copy_weights, drop_weights
 
 LEAD_SECONDS = 20.0
 """Seconds before the deadline at which the two processes are started: an import at low priority takes its time."""
@@ -40,9 +44,20 @@ LEAD_SHARE = 0.5
 """Largest lead as a share of the training time."""
 NEGATIVE_TOLERANCE = 1e-3
 """Nats by which a loss may be below zero: rounding in float32 can do that to a token that is certain."""
-BEGIN = struct.Struct("<Q")
-"""The one message that a waiting child gets before its batches: how many there will be. Its weights and train file lie
-in its work folder by then."""
+BEGIN = struct.Struct("<QQ")
+"""The first message to a waiting child: how many batches will come after the weights, and whether it keeps its first
+model. Its train file lies in its work folder by then."""
+GO = b"\1"
+"""The message that the weights lie in the work folder."""
+TRIES = 3
+"""Processes that may be given the same batches. A machine that stalls for seconds stalls one of them; a file that
+needs the time needs it always. The last one keeps its first model, for files that compile their own graphs."""
+REPEATS = 2
+"""Batches of rows that are asked again at the end."""
+
+
+class TooSlow(TrialEnded):
+    """A batch took longer than it may."""
 
 
 class ScoreFault(ValueError):  # noqa: N818
@@ -152,7 +167,10 @@ class Exchange:
 
 
 class Scorer:
-    """One child that scores or audits, started when this is made. Call `load`, `answer` and `close` in this order."""
+    """One child that scores or audits, started when this is made.
+
+    Call `warm_up`, `hand_over`, `answer` and `close` in this order.
+    """
 
     def __init__(self, context: TrialContext, role: str) -> None:
         self._context = context
@@ -167,52 +185,77 @@ class Scorer:
             raise
         finally:
             far.close()
+        self._ready = False
+        self._allowed_first = 0.0
 
-    def load(self, weights: Path, sha256: str, count: int) -> None:
-        """Give the child the frozen weights and the train file, and wait until it has its model.
+    def warm_up(self, payload: bytes, count: int, width: int, keep: bool) -> None:
+        """Give the child the train file and a batch of random tokens; wait until it has answered and built its model.
 
-        `count` is the number of batches that will come. Raises `WeightsFault` when the weights are not those that were
-        frozen, `TrialEnded` when the model cannot be built in time.
+        `count` is the number of batches that will come, `width` the numbers that answer one row. Raises `TrialEnded`
+        when this takes longer than the allowance for starting.
         """
         # Only now, when the train child is gone: at a weak isolation level it could have changed what lies here.
-        copy_weights(weights, self._work / WEIGHTS, sha256=sha256)
         self._context.record.renew_source(self._work)
-        try:
-            self._socket.sendall(BEGIN.pack(count))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the child is gone; what it said last tells why
+        first = BEGIN.pack(count, keep)
         allowance = self._context.request.budget.startup_seconds
         limit = time.monotonic() + allowance
-        while not self._hear(self._context.processes.step(limit)):
-            if time.monotonic() > limit:
-                raise TrialEnded("timeout", f"the {self._child.role} child was not ready within {allowance:g} s")
-            self._check_alive()
+        exchange = Exchange(
+            self._context.processes, self._socket, [first, payload], self._context.request.score_rows * width
+        )
+        try:
+            while not (exchange.complete and self._ready):
+                self._step(limit)
+                if time.monotonic() > limit:
+                    raise TrialEnded("timeout", f"the {self._child.role} child was not ready within {allowance:g} s")
+                self._check_alive()
+        finally:
+            exchange.close()
+
+    def hand_over(self, weights: Path, sha256: str) -> None:
+        """Give the child the frozen weights, all at once: what it reads of them is on the clock.
+
+        Raises `WeightsFault` when they are not those that were frozen.
+        """
+        copy = self._work.with_name(f"{self._child.role}.weights")
+        drop_weights(copy)
+        copy_weights(weights, copy, sha256=sha256)
+        self._allowed_first = self._context.request.budget.weights_seconds(copy.stat().st_size)
+        try:
+            copy.replace(self._work / WEIGHTS)
+        except OSError as error:
+            raise WeightsFault(f"the weights cannot be given to the {self._child.role} process") from error
 
     def answer(
         self, payloads: Iterable[bytes], count: int, width: int, progress: Callable[[int], None] | None
     ) -> np.ndarray:
         """Send all batches and return the answers, float32 (count * score_rows * width,), batch after batch.
 
-        The first answer may take `FIRST_ANSWER_SECONDS`, for compiling; the time for the rest is limited by
-        `Budget.scoring_allowance`. `progress` is called with the number of batches done. Raises `TrialEnded`.
+        Each has the time of `Budget.answer_seconds`, the first also what loading the weights may take. `progress` is
+        called with the number of batches done. Raises `TooSlow`, or `TrialEnded` for another end.
         """
         rows = self._context.request.score_rows
-        exchange = Exchange(self._context.processes, self._socket, payloads, count * rows * width)
-        seconds, told = FIRST_ANSWER_SECONDS, 0
+        usual = self._allowance(rows)
+        exchange = Exchange(
+            self._context.processes, self._socket, itertools.chain([GO], payloads), count * rows * width
+        )
+        seconds, told = usual + self._allowed_first, 0
         limit = time.monotonic() + seconds
         try:
             while not exchange.complete:
-                self._hear(self._context.processes.step(limit))
+                before = exchange.received
+                self._step(limit)
+                if time.monotonic() > limit and exchange.received == before:
+                    self._step(time.monotonic())  # this process may have been kept waiting itself: take what is there
                 done = exchange.received * count // exchange.expected
-                if done and not told:  # the first answer is in: from here on the speed of training sets the limit
-                    seconds = self._allowance((count - done) * rows)
+                if done > told:
+                    seconds, told = usual, done
                     limit = time.monotonic() + seconds
-                if progress is not None and done > told:
-                    progress(done)
-                told = max(told, done)
-                if time.monotonic() > limit:
-                    words = f"{self._child.role} took longer than {seconds:.3g} s: {done} of {count} batches done"
-                    raise TrialEnded("timeout", words)
+                    if progress is not None:
+                        progress(done)
+                elif time.monotonic() > limit:
+                    raise TooSlow(
+                        "timeout", f"{self._child.role} took longer than {seconds:.3g} s: one batch has no more"
+                    )
                 if not exchange.complete:
                     self._check_alive()
         finally:
@@ -220,10 +263,10 @@ class Scorer:
         return exchange.answer
 
     def _allowance(self, rows: int) -> float:
-        """Return the seconds that so many rows may take, by the speed of the training."""
+        """Return the seconds that one batch of so many rows may take, by the speed of the training."""
         request, facts = self._context.request, self._context.facts
         speed = facts.tokens / facts.train_seconds if facts.tokens and facts.train_seconds else None
-        return request.budget.scoring_allowance(rows * request.eval_seq_len, speed)
+        return request.budget.answer_seconds(rows * request.eval_seq_len, speed)
 
     def close(self) -> None:
         """End the process."""
@@ -232,18 +275,24 @@ class Scorer:
 
     def _check_alive(self) -> None:
         if self._child.returncode() is not None:
-            self._hear(self._context.processes.step(time.monotonic()))
-            raise gone(self._child)
+            self._step(time.monotonic())
+            raise closed_end(self._child)
 
-    def _hear(self, messages: Sequence[tuple[Child, Message]]) -> bool:
-        """Say whether the process reports that its model stands. Raises what a failure means for the trial."""
-        mine = [message for source, message in messages if source is self._child]
-        for message in mine:
-            if isinstance(message, Failed):
-                if message.type == "ValueError" and message.message.startswith("logits has the shape"):
-                    raise TrialEnded("invalid", message.message)
-                raise failure(message)
-        return any(isinstance(message, Ready) for message in mine)
+    def _step(self, limit: float) -> None:
+        """Wait a moment and hear the process. Raises what a failure means for the trial, without the child's words."""
+        try:
+            messages = self._context.processes.step(limit)
+        except TrialEnded as end:  # it took too much of something: how much is the child's to choose
+            kind = "out of memory: the" if end.reason.startswith("out of memory") else "the"
+            limits = "memory, processes or disk than the limit is"
+            raise TrialEnded(end.status, f"{kind} {self._child.role} process took more {limits}") from None
+        for source, message in messages:
+            if source is self._child and isinstance(message, Ready):
+                self._ready = True
+            elif source is self._child and isinstance(message, Failed):
+                request = self._context.request
+                shape = (request.score_rows, request.eval_seq_len, self._context.vocab_size)
+                raise closed_failure(message, self._child.role, shape, request.source.count("\n") + 1)
 
 
 class Evaluation:
@@ -252,6 +301,9 @@ class Evaluation:
     def __init__(self, context: TrialContext) -> None:
         self._context = context
         self._ready: dict[str, Scorer] = {}
+        self._rng = audit.entropy()
+        self._kept = (False,) * (TRIES - 1) + (True,)
+        """For each try, whether the child keeps the model that has answered the random tokens."""
 
     @property
     def lead_seconds(self) -> float:
@@ -293,12 +345,32 @@ class Evaluation:
             facts.eval_seconds = time.monotonic() - started
 
     def likelihoods(self, scored: ScoredRows, weights: Path, sha256: str) -> np.ndarray:
-        """Return the negative log-likelihood of every token of the scored rows, float32 (N, T) in nats."""
+        """Return the negative log-likelihood of every token of the scored rows, float32 (N, T) in nats.
+
+        Raises `TrialEnded` when rows that are asked again are answered otherwise.
+        """
         N, T = scored.mask.shape
         batch = self._context.request.score_rows
-        payloads = (rows.tobytes() for rows in row_batches(scored.rows, batch))
         count = batch_count(N, batch)
-        return self._ask("score", weights, sha256, payloads, count, T, self._progress(N)).reshape(-1, T)[:N]
+        again = np.stack([self._rng.choice(N, batch, replace=batch > N) for _ in range(REPEATS)])
+        rows = scored.rows
+
+        def payloads() -> Iterator[bytes]:
+            yield from (part.tobytes() for part in row_batches(rows, batch))
+            yield from (np.ascontiguousarray(rows[take]).tobytes() for take in again)
+
+        tokens = self._random_tokens(T + 1)
+        told = self._progress(N)
+        answers = self._ask("score", weights, sha256, tokens.tobytes(), payloads, count + REPEATS, T, told)
+        nll = answers.reshape(-1, T)
+        first, second = nll[again.ravel()], nll[count * batch :]
+        check_repeats(first, second, scored.mask[again.ravel()], _tolerance(self._context))
+        return nll[:N]
+
+    def _random_tokens(self, width: int) -> np.ndarray:
+        """Draw a batch for compiling, uint16 (score_rows, width)."""
+        shape = (self._context.request.score_rows, width)
+        return self._rng.integers(0, self._context.vocab_size, shape).astype(np.uint16)
 
     def _audit(self, scored: ScoredRows, nll: np.ndarray, weights: Path, sha256: str) -> None:
         """Draw probes, ask the audit child for logits, and compare. Raises `TrialEnded` when they disagree.
@@ -328,27 +400,44 @@ class Evaluation:
 
         tokens uint16 (K, T), positions int32 (K,); each batch holds indices of rows, int64 (score_rows,).
         """
-        payloads = (tokens[take].tobytes() + positions[take].tobytes() for take in batches)
-        width = self._context.vocab_size
-        return self._ask("audit", weights, sha256, payloads, len(batches), width, None).reshape(-1, width)
+        width, T = self._context.vocab_size, tokens.shape[1]
+
+        def payloads() -> Iterator[bytes]:
+            return (tokens[take].tobytes() + positions[take].tobytes() for take in batches)
+
+        places = self._rng.integers(0, T, self._context.request.score_rows).astype(np.int32)
+        warm = self._random_tokens(T).tobytes() + places.tobytes()
+        return self._ask("audit", weights, sha256, warm, payloads, len(batches), width, None).reshape(-1, width)
 
     def _ask(
         self,
         role: str,
         weights: Path,
         sha256: str,
-        payloads: Iterable[bytes],
+        warm: bytes,
+        payloads: Callable[[], Iterable[bytes]],
         count: int,
         width: int,
         progress: Callable[[int], None] | None,
     ) -> np.ndarray:
-        """Return the answers of a child of that role to `count` batches. The child is gone when this returns."""
-        scorer = self._ready.pop(role, None) or Scorer(self._context, role)
-        try:
-            scorer.load(weights, sha256, count)
-            return scorer.answer(payloads, count, width, progress)
-        finally:
-            scorer.close()
+        """Return the answers of a child of that role to `count` batches. The child is gone when this returns.
+
+        `warm` is the batch of random tokens before the weights. Raises `TrialEnded`, after `TRIES` for a slow child.
+        """
+        for kept in self._kept:
+            scorer = self._ready.pop(role, None) or Scorer(self._context, role)
+            try:
+                scorer.warm_up(warm, count, width, kept)
+                scorer.hand_over(weights, sha256)
+                answers = scorer.answer(payloads(), count, width, progress)
+            except TooSlow as slow:
+                reason = slow.reason
+            else:
+                self._kept = (kept,) * TRIES  # what served once serves the audit, too
+                return answers
+            finally:
+                scorer.close()
+        raise TrialEnded("timeout", f"{reason}, in {TRIES} processes one after another")
 
     def _progress(self, rows: int) -> Callable[[int], None]:
         def tell(batches: int) -> None:
@@ -356,6 +445,26 @@ class Evaluation:
             self._context.record.event(Scoring(done, rows))
 
         return tell
+
+
+def check_repeats(first: np.ndarray, second: np.ndarray, mask: np.ndarray, limit: audit.Tolerance) -> None:
+    """Compare two answers to the same rows, float32 (R, T) in nats, where the bool mask (R, T) is true.
+
+    Raises `ScoreFault` when they differ by more than `limit.max_abs` at one place, or `limit.mean` on average. Values
+    that are not finite are left to `bits_per_byte`.
+    """
+    with np.errstate(invalid="ignore"):
+        difference = (second.astype(np.float64) - first)[mask]
+    difference = difference[np.isfinite(difference)]
+    if not len(difference):
+        return
+    largest, mean = float(np.abs(difference).max()), float(difference.mean())
+    if largest > limit.max_abs or abs(mean) > limit.mean:
+        raise ScoreFault(
+            f"logits changes while it is scored: rows that were asked again in other batches are answered otherwise "
+            f"(largest difference {largest:.3g} nats, allowed {limit.max_abs:.3g}; mean {mean:+.3g}, "
+            f"allowed {limit.mean:.3g})"
+        )
 
 
 def _tolerance(context: TrialContext) -> audit.Tolerance:

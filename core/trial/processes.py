@@ -44,6 +44,8 @@ OPEN_FILES = 4096
 """Files that one process may have open."""
 PROCESS_LIMIT = 512
 """Processes below one child: data loaders and compilers take tens; a fork bomb takes them all."""
+SILENT_ROLES = ("score", "audit")
+"""Roles whose output is thrown away: they have seen held-out text, and run.log is shown to people and researchers."""
 FILES_LIMIT = 100_000
 """Files in a child's work folder."""
 MEMORY_SHARE = 0.8
@@ -374,7 +376,7 @@ class ProcessSupervisor:
 
     def _copy_log(self, child: Child) -> bool:
         data = self._read(child, child.log_fd)
-        if data:
+        if data and child.role not in SILENT_ROLES:
             self.record.log(data)
         return bool(data)
 

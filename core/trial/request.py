@@ -16,48 +16,69 @@ TrialStatus = Literal["ok", "crash", "invalid", "timeout"]
 IsolationLevel = Literal["bubblewrap", "landlock", "seatbelt", "process"]
 
 
-FIRST_ANSWER_SECONDS = 60.0
-"""Seconds that a process may take for the first batch it scores: frameworks compile then."""
-SCORE_FLOOR_SECONDS = 30.0
-"""Seconds that scoring may always take."""
-SCORE_SHARE = 3.0
-"""Seconds of scoring for each second of training, at most."""
-SCORE_SLACK = 4.0
-"""Factor by which scoring may be slower than training, token for token."""
+WEIGHTS_BYTES_PER_SECOND = 200e6
+"""Slowest rate at which weights are written and hashed, or read into a model: a network disk's."""
+WEIGHTS_SHARE = 0.02
+"""Largest allowance for moving weights, as a share of the training time: a file could buy time with fat weights."""
+STEP_SHARE = 0.01
+"""Largest allowance for the step that is under way at the deadline, as a share of the training time: a file could take
+its batches in one."""
+ANSWER_FLOOR_SECONDS = 1.0
+"""Seconds that one batch may always take to score: a busy machine stalls a process for as long."""
+ANSWER_FLOOR_SHARE = 0.005
+"""The same as a share of the training time, for long trials."""
+ANSWER_SLACK = 1.5
+"""Factor by which scoring may be slower than training, token for token. A forward pass is a third of a training step,
+so an honest file has a margin of 4.5."""
+ANSWER_SHARE = 0.02
+"""Largest allowance that `ANSWER_SLACK` gives one batch, as a share of the training time: a file could train slowly to
+buy time."""
+ANSWER_MOST_SECONDS = 2.0
+"""The same in seconds, for short trials."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The time limits of a trial, in seconds. The clock of `train_seconds` starts at the first real batch."""
+    """The time limits of a trial, in seconds. The clock of `train_seconds` starts at the first real batch.
+
+    Whatever is allowed beyond it could be used to train, so every allowance is as small as an honest file bears.
+    """
 
     train_seconds: float = 300.0
     startup_seconds: float = 300.0
-    """Longest time from the child's start to its first real batch: import, build, compile."""
-    grace_floor_seconds: float = 5.0
-    """Fixed part of `grace_seconds`: time to write the weights on a slow disk."""
+    """Longest time from a child's start to its first real batch, or to its built model: import, build, compile."""
+    grace_floor_seconds: float = 1.0
+    """Seconds after the budget that the weights may always take."""
 
-    @property
-    def grace_seconds(self) -> float:
-        """Time after the budget within which the weights must arrive: 2 % of the budget and the floor."""
-        return 0.02 * self.train_seconds + self.grace_floor_seconds
+    def grace_seconds(self, weights_bytes: int, step_seconds: float) -> float:
+        """Return the time after the budget within which weights of that size must have arrived.
+
+        max(grace_floor, step) + time to write them, where the step under way at the deadline counts as STEP_SHARE of
+        the budget at most.
+        """
+        step = min(step_seconds, STEP_SHARE * self.train_seconds)
+        return max(self.grace_floor_seconds, step) + self.weights_seconds(weights_bytes)
+
+    def weights_seconds(self, weights_bytes: int) -> float:
+        """Return the time that weights of that size may take to be written, or to be loaded."""
+        most = max(self.grace_floor_seconds, WEIGHTS_SHARE * self.train_seconds)
+        return min(weights_bytes / WEIGHTS_BYTES_PER_SECOND, most)
 
     @property
     def hard_seconds(self) -> float:
-        """Time after the first batch at which a child without weights is killed."""
-        return self.train_seconds + 3.0 * self.grace_seconds
+        """Time after the first batch at which a child without weights is killed: twice the longest grace too late."""
+        most = max(self.grace_floor_seconds, STEP_SHARE * self.train_seconds)
+        return self.train_seconds + 2.0 * (most + max(self.grace_floor_seconds, WEIGHTS_SHARE * self.train_seconds))
 
-    def scoring_allowance(self, tokens: int, tokens_per_second: float | None) -> float:
-        """Return how many seconds so many tokens may take to score, the first batch aside.
+    def answer_seconds(self, tokens: int, tokens_per_second: float | None) -> float:
+        """Return the time that one batch of so many tokens may take to score, with the speed of the training.
 
-        min(SCORE_FLOOR + SCORE_SHARE * train_seconds, SCORE_FLOOR + SCORE_SLACK * tokens / tokens_per_second), with the
-        speed of the training; the first of the two where no speed is known. A forward pass costs a third of a training
-        step, so an honest file has a margin of 3 * SCORE_SLACK = 12. Without a limit, computing at test time would be
-        free of the clock.
+        max(ANSWER_FLOOR, its share) + min(ANSWER_SLACK * tokens / tokens_per_second, most). Without a limit, computing
+        at test time would be free of the clock.
         """
-        most = SCORE_FLOOR_SECONDS + SCORE_SHARE * self.train_seconds
-        if not tokens_per_second:
-            return most
-        return min(most, SCORE_FLOOR_SECONDS + SCORE_SLACK * tokens / tokens_per_second)
+        most = max(ANSWER_MOST_SECONDS, ANSWER_SHARE * self.train_seconds)
+        slack = ANSWER_SLACK * tokens / tokens_per_second if tokens_per_second else most
+        return max(ANSWER_FLOOR_SECONDS, ANSWER_FLOOR_SHARE * self.train_seconds) + min(slack, most)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def train(
         drop_weights(destination)
         try:
             take_weights(work_fd, WEIGHTS, destination)
+            _check_time(context, clock, destination.lstat().st_size)
             limit = context.request.weights_limit_mb * 2**20
             shapes = check_weights(destination, sha256=announced.sha256, limit_bytes=limit)
             context.facts.flops_per_token = flops_per_token(shapes, context.vocab_size)
@@ -146,14 +147,13 @@ def _wait_for_weights(
 
 
 def _hear(context: TrialContext, clock: Clock, feeder: Child, child: Child, limit: float) -> WeightsWritten | None:
-    """Take in what has been said; return the message that announces the weights, if it is there and in time."""
+    """Take in what has been said; return the message that announces the weights, if it is there."""
     messages = context.processes.step(limit)
     for source, message in messages:  # the feeder's first: the child's may end the trial
         if source is feeder:
             _hear_feeder(context, clock, message)
     for source, message in messages:
         if source is child and (announced := _hear_child(context, clock, message)):
-            _check_time(context, clock)
             return announced
     return None
 
@@ -204,17 +204,22 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
     return None
 
 
-def _check_time(context: TrialContext, clock: Clock) -> None:
+def _check_time(context: TrialContext, clock: Clock, weights_bytes: int) -> None:
+    """Raise `TrialEnded` when the weights came later than the last step and writing so many bytes explain.
+
+    A step is as long as the batches were on average, by the feeder's count and the parent's clock.
+    """
     budget = context.request.budget
     if clock.first_batch is None or clock.weights is None:
         return
     # The feeder stops at the deadline, so this limits what can be done without new text: train on what was kept.
     late = clock.weights - clock.first_batch - budget.train_seconds
-    if late > budget.grace_seconds:
+    allowed = budget.grace_seconds(weights_bytes, budget.train_seconds / max(1, context.facts.batches or 1))
+    if late > allowed:
         raise TrialEnded(
             "invalid",
             f"overtime: the weights came {late:.1f} s after the budget of {budget.train_seconds:g} s; "
-            f"{budget.grace_seconds:.1f} s are allowed",
+            f"{allowed:.1f} s are allowed",
         )
 
 

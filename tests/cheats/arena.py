@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[Layer, str], ...] = (
     ),
     ("limits", r"^out of memory|others; the limit is|filled the disk|File too large|too large|the limit is \d+"),
     ("weights", r"the weights (file|are|were|take)"),
-    ("score", r"^the loss is|^logits has the shape"),
+    ("score", r"^the loss is|^logits has the wrong shape|^logits changes"),
     (
         "sandbox",
         r"FileNotFoundError|PermissionError|Read-only|Network is unreachable|gaierror|ConnectionRefused"

@@ -95,7 +95,7 @@ class Dialect:
 
 SECOND = Budget(train_seconds=1.0, startup_seconds=600.0, grace_floor_seconds=2.0)
 DIALECTS = {
-    "null": Dialect("null", NULL_BEFORE, "", {}, Budget(0.3, 20.0, 0.5), late=1.2, too_long=2.0, memory_limit_mb=400),
-    "cuda": Dialect("cuda", TORCH_BEFORE, TORCH_AFTER, TINY, SECOND, late=3.5, too_long=9.0, memory_limit_mb=1500),
-    "mlx": Dialect("mlx", MLX_BEFORE, MLX_AFTER, TINY, SECOND, late=3.5, too_long=9.0, memory_limit_mb=1500),
+    "null": Dialect("null", NULL_BEFORE, "", {}, Budget(0.3, 20.0, 1.0), late=2.0, too_long=5.5, memory_limit_mb=400),
+    "cuda": Dialect("cuda", TORCH_BEFORE, TORCH_AFTER, TINY, SECOND, late=5.0, too_long=12.0, memory_limit_mb=1500),
+    "mlx": Dialect("mlx", MLX_BEFORE, MLX_AFTER, TINY, SECOND, late=5.0, too_long=12.0, memory_limit_mb=1500),
 }  # fmt: skip

@@ -63,7 +63,7 @@ class Compiled(Message):
 
 
 class Ready(Message):
-    """A score or audit child has its model and waits for batches."""
+    """A score or audit child has built its model and waits for the weights."""
 
     name = "ready"
 
@@ -117,6 +117,14 @@ class Channel:
             os.write(self._fd, json.dumps(to_json(message)).encode() + b"\n")
         except BrokenPipeError:
             pass
+
+
+class LogitsShapeError(ValueError):
+    """Raised when `logits` returns an array of another shape than (B, T, V)."""
+
+
+class WeightsMismatchError(ValueError):
+    """Raised when the trained weights do not fit the model that `build` makes."""
 
 
 class Stage:

@@ -1,16 +1,20 @@
 """The score and audit roles: rows of tokens in, numbers out, batch after batch of one fixed shape.
 
+In order, the parent sends: two uint64, the number of batches after the first and whether to keep the first model; a
+batch of random tokens; one byte, once the weights lie in the work folder; the batches. Each batch is answered at once.
+
 score: uint16 (B, T + 1) in, float32 (B, T) out: the negative log-likelihood of every token.
 audit: uint16 (B, T) and int32 (B,) positions in, float32 (B, V) out: the logits at those positions.
 
-First of all comes the number of batches. Before it the child only imports, at a lower priority and while training goes
-on: the time that this takes is mostly what training leaves idle.
+Before the first message the child only imports, at a lower priority and while training goes on: the time that this
+takes is mostly what training leaves idle.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import importlib
 import os
 import socket
@@ -22,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch.core.trainfile.gate import MODULES
-from autoresearch.core.trial.child.channel import Channel, Ready, Stage
+from autoresearch.core.trial.child.channel import Channel, LogitsShapeError, Ready, Stage, WeightsMismatchError
 from autoresearch.core.trial.child.train_module import build_model
 
 NICENESS = 5
@@ -70,21 +74,40 @@ def _import(names: list[str]) -> None:
 
 
 def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
-    """Import, wait for the number of batches, build the model, load the frozen weights, and answer every batch."""
+    """Import, wait for the first message, build the model, load the frozen weights, and answer every batch.
+
+    The first batch, of random tokens, comes before the weights and is not timed: frameworks compile then. After it the
+    train file is run anew, so that a file which keeps something derived from the first weights starts without it. Where
+    the parent says `keep`, the model stays: a file that compiles its own graphs would have to do so again.
+    """
     with socket.socket(fileno=job["rows_fd"]) as rows:
         imports = preimport(job["backend"], job["source"])
         # The parent answers when the weights are frozen. Until then none of the train file's code has run here.
-        (batches,) = _receive(rows, np.uint64, (1,))
+        batches, keep = _receive(rows, np.uint64, (2,)).tolist()
         imports.join()
         runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")
-        module, model = build_model(job, runtime, runtime.detect(), stage)
-        stage.name = "loading the weights"
-        runtime.load_weights(model, Path(job["weights"]))
-        stage.name = "logits"
+        device, loader = runtime.detect(), runtime.loader()  # before the train file can change what they call
+        collect, load, weights = loader.collect, loader.load, Path(job["weights"])
         answer = _audit_batch if job["role"] == "audit" else _score_batch
-        channel.send(Ready())
+        module, model = build_model(job, runtime, device, stage)
+        stage.name = "logits"
         with runtime.inference(model):
-            for _ in range(int(batches)):
+            rows.sendall(answer(job, runtime, module, model, rows))
+        if not keep:
+            del module, model
+            gc.collect()
+            module, model = build_model(job, runtime, device, stage)
+        stage.name = "loading the weights"
+        with runtime.inference(model):
+            collect(model)
+            channel.send(Ready())
+            _receive(rows, np.uint8, (1,))
+            try:
+                load(weights)
+            except ValueError as error:
+                raise WeightsMismatchError(str(error)) from error
+            stage.name = "logits"
+            for _ in range(batches):
                 rows.sendall(answer(job, runtime, module, model, rows))
 
 
@@ -107,11 +130,11 @@ def _audit_batch(job: dict[str, Any], runtime: Any, module: Any, model: Any, row
 
 
 def _logits(job: dict[str, Any], runtime: Any, module: Any, model: Any, tokens: np.ndarray) -> Any:
-    """Return the train file's logits (B, T, V). Raises `ValueError` when the shape is wrong."""
+    """Return the train file's logits (B, T, V). Raises `LogitsShapeError` when the shape is wrong."""
     out = module.logits(model, runtime.to_device(np.ascontiguousarray(tokens)))
     expected = (*tokens.shape, job["vocab_size"])
     if tuple(out.shape) != expected:
-        raise ValueError(f"logits has the shape {tuple(out.shape)}; expected {expected}")
+        raise LogitsShapeError(f"logits has the shape {tuple(out.shape)}; expected {expected}")
     return out
 
 

@@ -46,6 +46,7 @@ class Curve:
 
 def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, stage: Stage) -> None:
     """Run `build` and `train`, wait for the device, then write and announce the weights."""
+    runtime.loader()  # imports what reads and writes weights: after the deadline an import would be late
     module, model = build_model(job, runtime, device, stage)
     stage.name = "train"
     channel.send(Startup())

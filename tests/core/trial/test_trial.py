@@ -40,7 +40,7 @@ def test_an_honest_train_file_is_trained_scored_and_audited(prepared: Prepared, 
     assert result.val_bpb is not None
     assert 1.0 < result.val_bpb < 5.0
     assert result.train_seconds is not None
-    assert result.train_seconds <= BUDGET.train_seconds + BUDGET.grace_seconds
+    assert result.train_seconds <= BUDGET.train_seconds + BUDGET.grace_seconds(2**20, 0.0)
     assert result.params == 512 * 512 + 512
     assert result.tokens is not None
     assert result.steps is not None
@@ -93,7 +93,6 @@ def test_a_syntax_error_is_named_before_anything_runs(prepared: Prepared, tmp_pa
         ("def build(spec): raise KeyError('no such thing')", "KeyError: 'no such thing'", "build"),
         ("def train(model, data, clock): raise SystemExit(3)", "SystemExit: 3", "train"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'", "import"),
-        ("def logits(model, tokens): raise RuntimeError('bad')  # in scoring", "RuntimeError: bad", "logits"),
         ("def train(model, data, clock): raise MemoryError", "out of memory: MemoryError", "train"),
         ("def train(m, d, c): raise RuntimeError('CUDA out of memory')", "out of memory: RuntimeError", "train"),
     ],
@@ -127,16 +126,18 @@ def test_a_signal_is_named(prepared: Prepared, tmp_path: Path) -> None:
 
 def test_one_that_never_returns_is_killed_at_the_hard_limit(prepared: Prepared, tmp_path: Path) -> None:
     addition = WRAP_TRAIN + "    inner_train(model, data, clock)\n    while True: pass\n"
-    result = run(prepared, tmp_path / "trial", addition)
+    budget = replace(BUDGET, grace_floor_seconds=0.3)
+    result = run(prepared, tmp_path / "trial", addition, budget=budget)
     assert result.status == "timeout"
     assert "did not return from train" in str(result.reason)
     assert result.wall_seconds is not None
-    assert result.wall_seconds < BUDGET.hard_seconds + 3.0
+    assert result.startup_seconds is not None
+    assert result.wall_seconds < result.startup_seconds + budget.hard_seconds + 6.0
 
 
 def test_one_that_returns_late_is_overtime(prepared: Prepared, tmp_path: Path) -> None:
     addition = (
-        "import time\n" + WRAP_TRAIN + "    inner_train(model, data, clock)\n    time.sleep(0.8)\n    return model"
+        "import time\n" + WRAP_TRAIN + "    inner_train(model, data, clock)\n    time.sleep(3.0)\n    return model"
     )
     result = run(prepared, tmp_path / "trial", addition)
     assert result.status == "invalid"
@@ -172,7 +173,7 @@ def test_logits_of_the_wrong_shape_are_invalid(prepared: Prepared, tmp_path: Pat
     result = run(prepared, tmp_path / "trial", "def logits(model, tokens): return model['table'][tokens][..., :-1]")
     assert (result.status, result.reason) == (
         "invalid",
-        "logits has the shape (16, 256, 511); expected (16, 256, 512)",
+        "logits has the wrong shape; expected (16, 256, 512)",
     )
 
 
@@ -277,15 +278,14 @@ def test_the_shards_cannot_be_read_from_inside(prepared: Prepared, tmp_path: Pat
 
 def test_the_score_child_finds_nothing_that_the_train_child_left(prepared: Prepared, tmp_path: Path) -> None:
     addition = (
-        "import os\nprint('here', sorted(n for d in ('.', os.environ['HOME'], os.environ['TMPDIR'])"
-        " for n in os.listdir(d)), flush=True)\n"
+        "import os\nmine = f'note-{os.getpid()}-{os.stat(\".\").st_ino}'\n"
         "for place in ('.', os.environ['HOME'], os.environ['TMPDIR']):\n"
-        "    open(os.path.join(place, 'note'), 'w').close()\n"
+        "    notes = [name for name in os.listdir(place) if name.startswith('note')]\n"
+        "    if set(notes) - {mine}: raise FileExistsError(notes)\n"
+        "    open(os.path.join(place, mine), 'w').close()\n"
     )
-    run(prepared, tmp_path / "trial", addition)
-    lines = [line for line in log(tmp_path / "trial").splitlines() if line.startswith("here")]
-    assert len(lines) == 3
-    assert not any("note" in line for line in lines)
+    result = run(prepared, tmp_path / "trial", addition)
+    assert (result.status, result.audit is not None) == ("ok", True), result.reason
 
 
 def test_the_seed_decides_the_order_and_the_start(prepared: Prepared, tmp_path: Path) -> None:
