@@ -20,6 +20,42 @@ def saving(code: str) -> str:
     )
 
 
+SEEN = "calls = []\n" + LOGITS + "    calls.append(1)\n    if len(calls) < 2: return out\n"
+"""`logits` from its second call on: the first, of random tokens, is honest."""
+LOADING = {
+    "null": "class Learner(dict):\n    def update(self, *a, **k): raise MemoryError('called')\n"
+    "    def __setitem__(self, *a): raise MemoryError('called')\n"
+    "    def items(self): return dict.items(self)\n"
+    "inner_build = build\ndef build(spec): return Learner(inner_build(spec))\n"
+    "inner_train = train\ndef train(model, data, clock): return Learner(inner_train(dict(model), data, clock))\n",
+    "cuda": "def trains(self, *a, **k): raise MemoryError('called')\n"
+    "inner_train = train\ndef train(model, data, clock):\n    model = inner_train(model, data, clock)\n"
+    "    GPT.state_dict = GPT.load_state_dict = GPT.named_parameters = GPT._load_from_state_dict = trains\n    return model\n"
+    "inner_build = build\ndef build(spec):\n    model = inner_build(spec)\n"
+    "    model.register_state_dict_pre_hook(trains)\n    model.register_load_state_dict_pre_hook(trains)\n    return model\n",
+    "mlx": "def trains(self, *a, **k): raise MemoryError('called')\n"
+    "inner_train = train\ndef train(model, data, clock):\n    model = inner_train(model, data, clock)\n"
+    "    GPT.update = GPT.load_weights = GPT.__setitem__ = trains\n    return model\n",
+}
+"""A model that counts on its own methods being called: here they end the trial, so that one call is enough to see."""
+SUBCLASS = {
+    "null": "class Array(np.ndarray): pass\ninner_build = build\n"
+    "def build(spec): return {name: array.view(Array) for name, array in inner_build(spec).items()}\n",
+    "cuda": "class Weight(torch.nn.Parameter):\n    @classmethod\n"
+    "    def __torch_function__(cls, func, types, args=(), kwargs=None): return func(*args, **(kwargs or {}))\n"
+    "inner_build = build\ndef build(spec):\n    model = inner_build(spec)\n"
+    "    model.x0_scale = torch.nn.Parameter(model.x0_scale.data)\n    model.x0_scale.__class__ = Weight\n    return model\n",
+    "mlx": "def build(spec): return {'weight': mx.zeros(3)}\n",
+}
+"""Weights of a class of the file's own, which would be called at every copy."""
+THREAD = (
+    "import threading\nbatches = []\n" + LOGITS + "    batches.append(tokens)\n"
+    "    if len(batches) == 2: threading.Thread(target=learn, args=(model,), daemon=True).start()\n"
+    "    bonus = np.log1p(seen)[tokens]\n    return out + bonus\n"
+    "seen = np.zeros((512, 512), np.float32)\ndef learn(model):\n    import time\n    done = 0\n    while True:\n"
+    "        for tokens in batches[done:]:\n            np.add.at(seen, (tokens[:, :-1], tokens[:, 1:]), 1)\n            done += 1\n"
+    "        time.sleep(0.001)\n"
+)
 CLOCK = [
     Cheat(
         "a clock that runs slow",
@@ -47,7 +83,7 @@ CLOCK = [
     Cheat("work in a thread after returning", TRAIN + "    import threading, time\n"
           "    threading.Thread(target=time.sleep, args=(60,)).start()\n" + BACK, "ignored"),
     Cheat("late weights", saving("import time; time.sleep({@late}); save(model, path)"), "clock"),
-    Cheat("thinking while it is scored", "import time\n" + LOGITS + "    end = time.monotonic() + 20.0\n"
+    Cheat("thinking while it is scored", "import time\n" + LOGITS + "    end = time.monotonic() + 5.0\n"
           "    while time.monotonic() < end: out = out + 0 * out.mean()\n    return out\n", "clock", gate=False),
     Cheat(
         "a clock that is told to be longer",
@@ -56,6 +92,35 @@ CLOCK = [
         gate=False,
     ),
 ]  # fmt: skip
+UNCOUNTED = [
+    Cheat("a model that trains while its weights are loaded", LOADING["null"], "ignored", gate=False, code_on=LOADING),
+    Cheat("weights of a class of its own", SUBCLASS["null"], "crash", gate=False, code_on=SUBCLASS),
+    Cheat("training in the first call", "import time\ncalls = []\n" + LOGITS + "    calls.append(1)\n"
+          "    end = time.monotonic() + {@free}\n"
+          "    while len(calls) == 1 and time.monotonic() < end: out = out + 0 * out.mean()\n    return out\n",
+          "ignored", gate=False),
+    Cheat("training in every call", "import time\n" + LOGITS + "    end = time.monotonic() + {@free}\n"
+          "    while time.monotonic() < end: out = out + 0 * out.mean()\n    return out\n", "clock", gate=False),
+    Cheat("a file that knows when it has its weights, and trains then",
+          "import os, time\n" + LOGITS + "    end = time.monotonic() + {@free}\n"
+          "    while os.path.exists('weights.safetensors') and time.monotonic() < end: pass\n    return out\n", "clock"),
+    Cheat("a thread that trains on scored batches", THREAD, "audit"),
+    Cheat("counts of earlier batches", "seen = np.zeros((512, 512), np.float32)\n" + LOGITS
+          + "    out = out + np.log1p(seen)[tokens]\n    np.add.at(seen, (tokens[:, :-1], tokens[:, 1:]), 1)\n    return out\n",
+          "audit", gate=False),
+    Cheat("training in grace", "import time\n" + TRAIN + "    kept = [batch[:2] for batch in data.batches(16, 256)][-8:]\n"
+          "    end = time.monotonic() + {@late}\n    while time.monotonic() < end:\n"
+          "        for inputs, targets in kept: gradient(model, inputs, targets)\n    return model\n", "clock", gate=False),
+]  # fmt: skip
+"""Work outside the clock: in loading, in the first call, in later calls, beside the calls, in grace."""
+LEAKS = [
+    Cheat("tokens in an exception's message", SEEN + "    raise ValueError(str(tokens[0, :80].tolist()))\n", "crash", gate=False),
+    Cheat("tokens in a class's name", SEEN + "    raise type('t' + '_'.join(map(str, tokens[0, :80].tolist())), (ValueError,), {})\n",
+          "crash", gate=False),
+    Cheat("tokens in an exit status", SEEN + "    import os\n    os._exit(int(tokens[0, 0]) % 250 + 1)\n", "crash"),
+    Cheat("tokens on standard output", SEEN + "    print(tokens[0, :80].tolist(), flush=True)\n    return out\n", "ignored", gate=False),
+]  # fmt: skip
+"""Held-out tokens on their way to a researcher; `test_clock` looks for them in what a trial leaves."""
 EVENTS = [
     Cheat("a printed metric", TRAIN + "    print('val_bpb: 0.1', flush=True)\n" + BACK, "ignored", gate=False),
     Cheat("a printed event", TRAIN + '    print(\'{"event": "scored", "val_bpb": 0.1}\', flush=True)\n' + BACK,
@@ -90,4 +155,4 @@ SEEDS = [
           "def build(spec): return inner_build(dataclasses.replace(spec, seed=1234))\n", "ignored"),
     Cheat("the best of fixed seeds", "np.random.seed(7)\n", "ignored"),
 ]  # fmt: skip
-CHEATS = [*CLOCK, *EVENTS, *WEIGHTS, *SEEDS]
+CHEATS = [*CLOCK, *UNCOUNTED, *LEAKS, *EVENTS, *WEIGHTS, *SEEDS]

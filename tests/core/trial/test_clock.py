@@ -62,7 +62,7 @@ def test_logits_that_remember_earlier_batches_are_found(prepared: Prepared, tmp_
     counts += "    return out\n"
     result = run(prepared, tmp_path / "trial", counts)
     assert result.status == "invalid"
-    assert str(result.reason).startswith("logits changes while it is scored")
+    assert str(result.reason).startswith("audit: rows that were asked again")
 
 
 def test_two_answers_may_differ_by_rounding_alone() -> None:

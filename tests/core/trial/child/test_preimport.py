@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.events import Event, Frozen, Spawned
+from autoresearch.core.events import Audited, Event, Frozen, Spawned
 from autoresearch.core.trial.child.score import named_packages, preimport
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS, levels
@@ -24,38 +23,48 @@ BUDGET = Budget(train_seconds=1.5, startup_seconds=30.0)
 AVAILABLE = [status.level for status in levels() if status.available]
 
 
-def trial(prepared: Prepared, folder: Path, addition: str = "", **changes: Any) -> tuple[TrialResult, list[str], float]:
-    """The result, the events in order with the processes' roles, and when the weights were frozen (seconds)."""
+def trial(
+    prepared: Prepared, folder: Path, addition: str = "", **changes: Any
+) -> tuple[TrialResult, list[str], float, list[float]]:
+    """The result, the events in order with the processes' roles, and when the weights were frozen (seconds).
+
+    The last are the times that the train file wrote into the file `loaded` in the train, score and audit processes.
+    """
     names: list[str] = []
     frozen: list[float] = []
+    loaded: list[float] = []
 
     def observe(event: Event) -> None:
         names.append(f"{event.name} {event.role}" if isinstance(event, Spawned) else event.name)
         if isinstance(event, Frozen):
             frozen.append(time.time())
+        for role in {Frozen: ("train",), Audited: ("score", "audit")}.get(type(event), ()):
+            if (note := folder / "work" / role / "loaded").exists():
+                loaded.append(float(note.read_text()))
 
     result = run_trial(request(prepared, folder, addition, budget=BUDGET, **changes), observer=observe)
-    return result, names, frozen[0]
+    return result, names, frozen[0], loaded
 
 
 @pytest.mark.parametrize("level", [level for level in ISOLATING_LEVELS if level in AVAILABLE])
 def test_where_processes_are_kept_apart_they_start_before_training_ends(
     prepared: Prepared, tmp_path: Path, level: str
 ) -> None:
-    told = "import time\nprint('loaded at', time.time())\n"
-    result, names, frozen = trial(prepared, tmp_path / "trial", told, isolation=level)
+    told = (
+        "import os, time\nif not os.path.exists('loaded'): print(time.time(), file=open('loaded', 'w'), flush=True)\n"
+    )
+    result, names, frozen, loaded = trial(prepared, tmp_path / "trial", told, isolation=level)
     assert (result.status, result.reason) == ("ok", None)
     assert names.index("spawned score") < names.index("trained")
     assert names.index("spawned audit") < names.index("trained")
-    loaded = re.findall(r"loaded at ([\d.]+)", (tmp_path / "trial" / "run.log").read_text())
-    train, score, audit = (float(when) for when in loaded)
+    train, score, audit = loaded
     assert train < frozen < score < audit, (
         "the file is run by one process at a time, and not before its weights are frozen"
     )
 
 
 def test_where_they_are_not_they_start_one_after_the_other(prepared: Prepared, tmp_path: Path) -> None:
-    result, names, _ = trial(prepared, tmp_path / "trial", isolation="process")
+    result, names, _, _ = trial(prepared, tmp_path / "trial", isolation="process")
     assert (result.status, result.reason) == ("ok", None)
     assert names.index("frozen") < names.index("spawned score") < names.index("scored") < names.index("spawned audit")
 
