@@ -461,8 +461,8 @@ def check_repeats(first: np.ndarray, second: np.ndarray, mask: np.ndarray, limit
     largest, mean = float(np.abs(difference).max()), float(difference.mean())
     if largest > limit.max_abs or abs(mean) > limit.mean:
         raise ScoreFault(
-            f"audit: rows that were asked again in other batches are answered otherwise: logits is not a function of its row "
-            f"(largest difference {largest:.3g} nats, allowed {limit.max_abs:.3g}; mean {mean:+.3g}, "
+            f"audit: rows that were asked again in other batches are answered otherwise: logits depends on more "
+            f"than its row (largest difference {largest:.3g} nats, allowed {limit.max_abs:.3g}; mean {mean:+.3g}, "
             f"allowed {limit.mean:.3g})"
         )
 

@@ -28,21 +28,27 @@ LOADING = {
     "    def items(self): return dict.items(self)\n"
     "inner_build = build\ndef build(spec): return Learner(inner_build(spec))\n"
     "inner_train = train\ndef train(model, data, clock): return Learner(inner_train(dict(model), data, clock))\n",
-    "cuda": "def trains(self, *a, **k): raise MemoryError('called')\n"
-    "inner_train = train\ndef train(model, data, clock):\n    model = inner_train(model, data, clock)\n"
-    "    GPT.state_dict = GPT.load_state_dict = GPT.named_parameters = GPT._load_from_state_dict = trains\n    return model\n"
-    "inner_build = build\ndef build(spec):\n    model = inner_build(spec)\n"
-    "    model.register_state_dict_pre_hook(trains)\n    model.register_load_state_dict_pre_hook(trains)\n    return model\n",
-    "mlx": "def trains(self, *a, **k): raise MemoryError('called')\n"
-    "inner_train = train\ndef train(model, data, clock):\n    model = inner_train(model, data, clock)\n"
-    "    GPT.update = GPT.load_weights = GPT.__setitem__ = trains\n    return model\n",
+    "cuda": "training = [False]\ndef spying(real):\n    def called(self, *a, **k):\n"
+    "        if not training[0]: raise MemoryError('called')\n        return real(self, *a, **k)\n    return called\n"
+    "for name in ('state_dict', 'load_state_dict', 'named_parameters', 'named_buffers', '_load_from_state_dict'):\n"
+    "    setattr(GPT, name, spying(getattr(nn.Module, name)))\n"
+    "inner_build = build\ndef build(spec):\n    training[0] = True\n    model = inner_build(spec)\n"
+    "    training[0] = False\n    return model\n"
+    "inner_train = train\ndef train(model, data, clock):\n    training[0] = True\n    return inner_train(model, data, clock)\n",
+    "mlx": "training = [False]\ndef spying(real):\n    def called(self, *a, **k):\n"
+    "        if not training[0]: raise MemoryError('called')\n        return real(self, *a, **k)\n    return called\n"
+    "for name in ('update', 'load_weights', 'parameters', '__setitem__'):\n"
+    "    setattr(GPT, name, spying(getattr(nn.Module, name)))\n"
+    "inner_build = build\ndef build(spec):\n    training[0] = True\n    model = inner_build(spec)\n"
+    "    training[0] = False\n    return model\n"
+    "inner_train = train\ndef train(model, data, clock):\n    training[0] = True\n    return inner_train(model, data, clock)\n",
 }
 """A model that counts on its own methods being called: here they end the trial, so that one call is enough to see."""
 SUBCLASS = {
     "null": "class Array(np.ndarray): pass\ninner_build = build\n"
     "def build(spec): return {name: array.view(Array) for name, array in inner_build(spec).items()}\n",
     "cuda": "class Weight(torch.nn.Parameter):\n    @classmethod\n"
-    "    def __torch_function__(cls, func, types, args=(), kwargs=None): return func(*args, **(kwargs or {}))\n"
+    "    def __torch_function__(cls, func, types, args=(), kwargs=None):\n        with torch._C.DisableTorchFunctionSubclass(): return func(*args, **(kwargs or {}))\n"
     "inner_build = build\ndef build(spec):\n    model = inner_build(spec)\n"
     "    model.x0_scale = torch.nn.Parameter(model.x0_scale.data)\n    model.x0_scale.__class__ = Weight\n    return model\n",
     "mlx": "def build(spec): return {'weight': mx.zeros(3)}\n",
