@@ -21,7 +21,8 @@ from typing import Any
 
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Judge, Measured, Role, RunTrial, Side
 from autoresearch.core.judge.options import JudgeOptions
-from autoresearch.core.judge.racing import Racing, mean_of
+from autoresearch.core.judge.paired import Raced
+from autoresearch.core.judge.racing import Racing, measured_mean
 
 RUNS, EXPERIMENTS = 2000, 100
 SEEDS = {"seeds A": 0, "seeds B": 100_000}
@@ -69,16 +70,34 @@ def public_effect(rng: random.Random) -> float:
     return math.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST)))
 
 
-def greedy(seed: int, effect: Effect, sigma: float, trials: int) -> Outcome:
-    """Run the greedy rule with `trials` trials, the baseline's included."""
-    rng, effects = random.Random(seed), random.Random(seed + APART)
+class Trials:
+    """Draws a trial's val_bpb: true level, a part that trials of one seed share, and a rest.
+
+    `pairing` is the share of the variance that belongs to the seed.
+    """
+
+    def __init__(self, seed: int, sigma: float, pairing: float) -> None:
+        self.rng = random.Random(seed)
+        self.by_seed, self.rest = sigma * math.sqrt(pairing), sigma * math.sqrt(1.0 - pairing)
+        self.shared: dict[int, float] = {}
+
+    def __call__(self, true: float, seed: int) -> float:
+        """Draw one trial of a source with this true level at this seed."""
+        if seed not in self.shared:
+            self.shared[seed] = self.rng.gauss(0.0, self.by_seed)
+        return BASELINE + true + self.shared[seed] + self.rng.gauss(0.0, self.rest)
+
+
+def greedy(seed: int, effect: Effect, sigma: float, trials: int, pairing: float = 0.0, *, fixed: bool) -> Outcome:
+    """Run the greedy rule with `trials` trials, the baseline's included, at one `fixed` seed or at fresh ones."""
+    measure, effects = Trials(seed, sigma, pairing), random.Random(seed + APART)
     out = Outcome(trials=trials)
     truth = 0.0
-    first = best = rng.gauss(0.0, sigma)
+    first = best = measure(0.0, 0)
     out.path.append(0.0)
-    for _ in range(trials - 1):
+    for trial in range(1, trials):
         delta = effect(effects)
-        seen = truth + delta + rng.gauss(0.0, sigma)
+        seen = measure(truth + delta, 0 if fixed else trial)
         if seen < best:
             best, truth = seen, truth + delta
             out.keeps += 1
@@ -115,18 +134,19 @@ class SimulatedRun:
         sigma: float,
         judge: Judge,
         *,
+        pairing: float = 0.0,
         wealth: float | None = None,
-        measure: Callable[[random.Random, float], float] | None = None,
+        measure: Callable[[float, int], float] | None = None,
     ) -> None:
         """Draw noise of `sigma` and effects from `seed`.
 
         `wealth` replaces the budget that the judge starts with. `measure` draws a trial's val_bpb from its source's
-        true level, in place of normal noise.
+        true level and its seed, in place of `Trials`.
         """
         # Effects have a generator of their own: experiment n of a run has the same one under every judge.
-        self.rng, self.effects = random.Random(seed), random.Random(seed + APART)
+        self.effects = random.Random(seed + APART)
         self.effect, self.judge, self.seed = effect, judge, seed
-        self.measure = measure or (lambda rng, true: BASELINE + true + rng.gauss(0.0, sigma))
+        self.measure = measure or Trials(seed, sigma, pairing)
         self.out = Outcome()
         self.decided = self.extra = 0
         self.baseline = Source(0, 0.0)
@@ -134,6 +154,7 @@ class SimulatedRun:
         self.raced: list[Source] = []
         """Sources with more than two trials: their later ones tell about the noise."""
         self.facts: Mapping[str, Any] = {}
+        self.pairs: list[Raced] = []
         self.decide(self.baseline)
         if wealth is not None:
             self.facts = {**self.facts, "wealth": wealth}
@@ -150,7 +171,7 @@ class SimulatedRun:
         first, last = self.baseline.decision, self.incumbent.decision
         assert first is not None and first.estimate is not None
         assert last is not None and last.estimate is not None
-        self.out.true, self.out.claimed = -self.incumbent.true, first.estimate - mean_of(self.incumbent.side()).mean
+        self.out.true, self.out.claimed = -self.incumbent.true, first.estimate - measured_mean(self.incumbent.side())
         return self.out
 
     @property
@@ -173,6 +194,8 @@ class SimulatedRun:
             self.extra += candidate.experiment > 0 and "candidate" in roles
             roles.append(step.role)
         candidate.decision, self.facts = step, step.facts
+        if step.facts.get("differences"):
+            self.pairs.append(Raced(tuple(step.facts["differences"]), step.facts["cut"]))
         if step.status == "keep":
             self.kept.append(candidate)
         return step
@@ -180,7 +203,7 @@ class SimulatedRun:
     def run_trial(self, candidate: Source, step: RunTrial) -> None:
         """Draw a result of the source that the judge wants measured."""
         subject = self.incumbent if step.role == "incumbent" else candidate
-        value = self.measure(self.rng, subject.true)
+        value = self.measure(subject.true, step.seed)
         subject.trials.append(Measured(step.role, step.seed, "ok", value, own=subject is candidate))
         if len(subject.trials) == 3 and subject is not self.baseline:
             self.raced.append(subject)
@@ -201,6 +224,7 @@ class SimulatedRun:
             roles=tuple(roles),
             predecessor=self.kept[-2].side() if len(self.kept) > 1 else None,
             repeats=tuple(tuple(group) for group in repeats),
+            raced=tuple(self.pairs),
             extra=self.extra,
             facts=self.facts,
         )

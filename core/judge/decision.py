@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from autoresearch.core.judge.paired import Raced
 from autoresearch.core.proposal import Status
 
 Role = Literal["baseline", "candidate", "incumbent"]
@@ -24,7 +25,12 @@ class Measured:
     tokens: int | None = None
     """Training tokens that it saw."""
     own: bool = True
-    """True for a trial that the source's own experiment asked for: its estimate rests on those."""
+    """True for a trial that the source's own experiment asked for: its result decided whether the change is kept."""
+
+    @property
+    def good(self) -> bool:
+        """Tell whether the trial gave a score."""
+        return self.status == "ok" and self.val_bpb is not None
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,15 @@ class Side:
     """The judge's estimate of its true val_bpb; None while its experiment is not decided."""
     estimate_trials: float = 1.0
     """Weight of that estimate, in trials."""
+
+    @property
+    def unselected(self) -> tuple[Measured, ...]:
+        """Return the successful trials whose results chose nothing: candidates are compared with these alone.
+
+        A kept change was chosen by its own experiment's trials, so they are low by selection. Nothing chose the
+        baseline's.
+        """
+        return tuple(one for one in self.trials if one.good and (self.experiment == 0 or not one.own))
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,10 @@ class Evidence:
     """The incumbent before this one, if there is one."""
     repeats: tuple[tuple[Measured, ...], ...] = ()
     """Groups of trials, each of one source and none chosen by its result: the noise is estimated from them."""
+    raced: tuple[Raced, ...] = ()
+    """Paired differences of decided candidates with trials at several seeds: the paired noise is learnt from them."""
+    pending: tuple[int, ...] = ()
+    """Seeds of trials of the incumbent that are under way for other candidates."""
     extra: int = 0
     """Number of trials in the run beyond each candidate's first."""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +93,11 @@ class RunTrial:
 
     role: Role
     seed: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do until a trial of the incumbent that is under way has ended."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +129,7 @@ class Judge(Protocol):
 
     name: str
 
-    def consider(self, evidence: Evidence) -> RunTrial | Decision | Demotion:
+    def consider(self, evidence: Evidence) -> RunTrial | Wait | Decision | Demotion:
         """Return the next step for the candidate. Called again after every trial until it is a decision."""
         ...
 

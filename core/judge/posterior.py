@@ -23,12 +23,11 @@ class Belief:
     """Standard error of the measured difference, widened for the uncertainty of sigma."""
 
 
-def believe(difference: float, sigma: float, dof: float, n_candidate: float, n_incumbent: float) -> Belief:
+def believe(difference: float, error: float, dof: float, sigma: float) -> Belief:
     """Form a belief from a measured difference of two means.
 
-    `sigma` is the noise with `dof` degrees of freedom; `n_*` are (effective) numbers of trials.
+    `error` is its standard error with `dof` degrees of freedom; `sigma` is the noise that effects are measured by.
     """
-    error = sigma * math.sqrt(1.0 / n_candidate + 1.0 / n_incumbent)
     z = normal_score(difference / error, dof)
     widened = error if z == 0.0 else difference / z
     return Belief(normal_cdf(-z), shrink(difference, widened, sigma), widened)

@@ -1,7 +1,9 @@
 """The rule of the race, on plain numbers: the next step for one candidate.
 
-1. The first trial screens. Candidates that do not look better are discarded; only a very clear winner is kept at once.
-2. The others are raced with fresh seeds. The first result is not counted again: it chose them, so it flatters them.
+1. The first trial screens, against the incumbent's at the same seed. Candidates that do not look better are discarded;
+   only a very clear winner is kept at once.
+2. The others are raced at further seeds, where the incumbent is measured too. The first result is not counted again:
+   it chose them, so it flatters them.
 3. A race ends early when the answer is clear either way, and after MAX_RACE trials in any case.
 4. False keeps have one budget for the whole run, spent by alpha-investing: every race bids a part of the wealth, and
    every improvement earns some back (Foster and Stine 2008, "Alpha-investing", JRSS B 70(2); in the form where a test
@@ -11,11 +13,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from autoresearch.core.judge.posterior import Belief, believe, better_than
+from autoresearch.core.judge.paired import Difference
+from autoresearch.core.judge.posterior import Belief, believe, better_than, normal_cdf, normal_score
 
 FIRST_WEALTH = 0.75
 """Budget of a run at its start, in expected false keeps."""
@@ -40,33 +42,27 @@ SAME_MARGIN, SAME_PROBABILITY = 0.5, 0.75
 
 
 @dataclass(frozen=True)
-class MeasuredMean:
-    """Mean val_bpb of a source."""
-
-    mean: float
-    trials: float
-    """Effective number of trials behind it."""
-
-
-@dataclass(frozen=True)
 class Match:
-    """One candidate against the incumbent. Results are in bits per byte."""
+    """One candidate against the incumbent. Differences are candidate minus incumbent, in bits per byte."""
 
-    screen: float
-    """val_bpb of the candidate's first trial."""
-    fresh: Sequence[float]
-    """val_bpb of its further trials, with fresh seeds."""
-    incumbent: MeasuredMean
+    screen: Difference
+    """Difference of the candidate's first trial, at a seed that the incumbent shares."""
+    fresh: Difference | None
+    """Difference over its further trials, at other seeds; None before the first of them."""
+    both: Difference
+    """Difference over all of its trials."""
     sigma: float
-    """Noise: standard deviation between trials of one source."""
-    dof: float
-    """Degrees of freedom of `sigma`."""
+    """Noise between seeds: standard deviation between trials of one source."""
+    paired_sigma: float
+    """Paired noise: standard deviation of the difference of two sources at one seed."""
     wealth: float
     """Budget of false keeps that is left."""
     spent: int
-    """Number of trials asked for in this match beyond the first."""
+    """Number of trials asked for in this match beyond the candidate's first."""
     allowance: int
     """Number of further trials that the run may ask for."""
+    alone: bool = False
+    """True while the candidate has a trial at a seed where the incumbent has none."""
     removes_code: bool = False
     """True for a change that only makes the source smaller."""
 
@@ -90,10 +86,10 @@ def next_step(match: Match) -> Verdict:
     """Return the next step for the candidate of a match."""
     if match.removes_code:
         return _same(match)
-    if match.fresh:
-        return _raced(match)
-    screen = _against(match, match.screen, 1)
-    level, at_once = min(MAX_SCREEN, SCREEN * match.wealth), at_once_of(match.wealth)
+    if match.fresh is not None:
+        return _raced(match, match.fresh)
+    screen = _belief(match, match.screen)
+    level, at_once = screen_level(match.wealth), at_once_of(match.wealth)
     if screen.better >= 1.0 - at_once:
         return Verdict("keep", "clear after one trial", screen, 1.0 - at_once, paid=at_once)
     if screen.better < 1.0 - level:
@@ -103,24 +99,22 @@ def next_step(match: Match) -> Verdict:
         return Verdict(
             "discard", "no clear gain, and no further trials are left for it", screen, 1.0 - at_once, paid=at_once
         )
-    return Verdict("candidate", "worth a fresh seed", screen)
+    return Verdict("candidate", "worth a second seed", screen)
 
 
-def _raced(match: Match) -> Verdict:
-    """Judge after at least one trial with a fresh seed."""
-    belief = _against(match, sum(match.fresh) / len(match.fresh), len(match.fresh))
+def _raced(match: Match, fresh: Difference) -> Verdict:
+    """Judge after at least one trial at a further seed."""
+    belief = _belief(match, fresh)
     bid = bid_of(match.wealth)
     needed = 1.0 - bid * LOOKS[min(max(match.spent, 1), MAX_RACE) - 1]
     paid = at_once_of(match.wealth) + bid
     if belief.better >= needed:
-        return Verdict("keep", "confirmed with fresh seeds", belief, needed, paid=paid)
+        return Verdict("keep", "confirmed at further seeds", belief, needed, paid=paid)
     if belief.better < HOPELESS:
-        return Verdict("discard", "not confirmed with fresh seeds", belief, needed, paid=paid)
+        return Verdict("discard", "not confirmed at further seeds", belief, needed, paid=paid)
     if match.spent >= MAX_RACE or match.allowance <= 0:
         return Verdict("discard", "still no clear gain after its last trial", belief, needed, paid=paid)
-    if match.incumbent.trials < len(match.fresh):
-        return Verdict("incumbent", "not clear yet", belief)
-    return Verdict("candidate", "not clear yet", belief)
+    return Verdict("incumbent" if match.alone else "candidate", "not clear yet", belief)
 
 
 def _same(match: Match) -> Verdict:
@@ -128,12 +122,8 @@ def _same(match: Match) -> Verdict:
 
     Nothing selects such changes for looking good, so their first trial counts, and they cost no wealth.
     """
-    values = [match.screen, *match.fresh]
-    mean = sum(values) / len(values)
-    belief = _against(match, mean, len(values))
-    difference = mean - match.incumbent.mean
-    error = match.sigma * (1.0 / len(values) + 1.0 / match.incumbent.trials) ** 0.5
-    close = better_than(SAME_MARGIN * match.sigma, difference, error, match.dof)
+    belief, seen = _belief(match, match.both), match.both
+    close = better_than(SAME_MARGIN * match.sigma, seen.value, seen.error, seen.dof)
     if close >= SAME_PROBABILITY:
         return Verdict(
             "keep", f"less code, and {close:.0%} likely not worse by half the noise", belief, SAME_PROBABILITY
@@ -142,11 +132,29 @@ def _same(match: Match) -> Verdict:
         return Verdict(
             "discard", f"less code, but only {close:.0%} likely not worse by half the noise", belief, SAME_PROBABILITY
         )
-    return Verdict("candidate", "less code; not clear yet", belief)
+    return Verdict("incumbent" if match.alone else "candidate", "less code; not clear yet", belief)
 
 
-def _against(match: Match, mean: float, trials: float) -> Belief:
-    return believe(mean - match.incumbent.mean, match.sigma, match.dof, trials, match.incumbent.trials)
+def _belief(match: Match, difference: Difference) -> Belief:
+    return believe(difference.value, difference.error, difference.dof, match.paired_sigma)
+
+
+def screen_level(wealth: float) -> float:
+    """Return the p-value below which a first trial is worth a race."""
+    return min(MAX_SCREEN, SCREEN * wealth)
+
+
+def screen_cut(match: Match) -> float:
+    """Return the difference below which the first trial led to a race, in bits per byte: its cut for `paired.Raced`."""
+    level = screen_level(match.wealth)
+    low, high = -20.0, 0.0  # bisection for the quantile of the t distribution, by its normal score
+    while high - low > 1e-6:
+        middle = 0.5 * (low + high)
+        if normal_cdf(normal_score(middle, match.screen.dof)) < level:
+            low = middle
+        else:
+            high = middle
+    return low * match.screen.error
 
 
 def at_once_of(wealth: float) -> float:

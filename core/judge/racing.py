@@ -1,18 +1,24 @@
-"""The racing judge: measures the noise, screens, races, and measures the incumbent again from time to time."""
+"""The racing judge: measures the noise, screens, races, and measures the incumbent again from time to time.
+
+Every comparison rests on trials of the incumbent that nothing selected. So a change that was just kept is measured once
+more before the next candidate is screened, and that trial's seed is the one that candidates are screened at, until a
+check of the incumbent brings a newer one: no run is fitted to a few seeds.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge import race
-from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, failure
+from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, Wait, failure
 from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
 from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
-from autoresearch.core.judge.race import Match, MeasuredMean, Verdict
+from autoresearch.core.judge.paired import Difference, PairedNoise, compare, estimate_paired
+from autoresearch.core.judge.race import Match, Verdict
 
 CHECK_EVERY = 20
 """Experiments between two checks of the incumbent."""
@@ -34,7 +40,7 @@ class Racing:
         self.prior = PRIORS.get(options.preset, PUBLIC)
         self.calibrate = max(1, options.calibrate)
 
-    def consider(self, evidence: Evidence) -> RunTrial | Decision | Demotion:
+    def consider(self, evidence: Evidence) -> RunTrial | Wait | Decision | Demotion:
         """Ask for a trial, decide, or demote the incumbent."""
         if (failed := failure(evidence)) is not None:
             return Decision(failed.status, None, None, failed.reason, _carry(evidence))
@@ -45,9 +51,14 @@ class Racing:
         check = self._check(evidence, evidence.incumbent)
         if check is not None:
             return check
+        standing = _standing(evidence.incumbent)
+        if not (shared := _shared_seeds(evidence, standing)):
+            return RunTrial("incumbent", _seed(evidence))
         if not evidence.candidate.trials:
-            return RunTrial("candidate", _seed(evidence))
-        return self._race(evidence, evidence.incumbent)
+            return RunTrial("candidate", shared[0])
+        if not standing:
+            return Wait()
+        return self._race(evidence, evidence.incumbent, standing, shared)
 
     def noise(self, evidence: Evidence) -> Noise:
         """Estimate the noise from every repeat of the run so far, and the prior."""
@@ -84,55 +95,73 @@ class Racing:
                 return RunTrial("baseline" if role == "baseline" else "incumbent", _seed(evidence))
         return None
 
+    def paired(self, evidence: Evidence, noise: Noise) -> PairedNoise:
+        """Estimate the paired noise from candidates of the run with trials at several seeds, and a prior."""
+        return estimate_paired(evidence.raced, noise)
+
     def _check(self, evidence: Evidence, incumbent: Side) -> RunTrial | Demotion | None:
         """Measure the incumbent again every CHECK_EVERY experiments, and demote it where it does not hold."""
         if not evidence.decided or evidence.decided % CHECK_EVERY or evidence.candidate.trials:
             return None
         if "incumbent" not in evidence.roles:
             return RunTrial("incumbent", _seed(evidence))
-        if evidence.predecessor is None or not any(_good(one) for one in incumbent.trials if not one.own):
+        before = evidence.predecessor
+        if before is None or not before.unselected or not incumbent.unselected:
             return None
-        now, before = mean_of(incumbent), mean_of(evidence.predecessor)
-        if now.mean < before.mean:
+        noise = self.noise(evidence)
+        found = compare(_points(incumbent.unselected), _points(before.unselected), noise, self.paired(evidence, noise))
+        if found.value < 0.0:
             return None
         reason = (
-            f"demoted: measured again, its mean is {now.mean:.6f}, "
-            f"not below experiment {evidence.predecessor.experiment}'s {before.mean:.6f}"
+            f"demoted: measured again, it is {found.value:.6f} bpb above experiment {before.experiment}, "
+            f"standard error {found.error:.6f}"
         )
         return Demotion(incumbent.experiment, reason)
 
-    def _race(self, evidence: Evidence, incumbent: Side) -> RunTrial | Decision:
-        first, *fresh = [_bpb(one) for one in evidence.candidate.trials]
-        noise, level = self.noise(evidence), mean_of(incumbent)
-        wealth = float(evidence.facts.get("wealth", race.FIRST_WEALTH))
-        allowance = int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided)
-        allowance -= evidence.extra
-        spent = len(evidence.roles) - evidence.roles.index("candidate") - 1
-        less = evidence.candidate.category == "simplification" and removes_code(evidence.candidate, incumbent)
-        match = Match(first, fresh, level, noise.sigma, noise.dof, wealth, spent, allowance, less)
+    def _race(
+        self, evidence: Evidence, incumbent: Side, standing: Sequence[Measured], shared: list[int]
+    ) -> RunTrial | Decision:
+        """Compare the candidate's trials with the incumbent's, and take the next step."""
+        noise = self.noise(evidence)
+        paired = self.paired(evidence, noise)
+        trials, others = evidence.candidate.trials, _points(standing)
+
+        def difference(some: Sequence[Measured]) -> Difference:
+            return compare(_points(some), others, noise, paired)
+
+        seeds = {seed for seed, _ in others}
+        match = Match(
+            screen=difference(trials[:1]),
+            fresh=difference(trials[1:]) if len(trials) > 1 else None,
+            both=difference(trials),
+            sigma=noise.sigma,
+            paired_sigma=paired.sigma,
+            wealth=float(evidence.facts.get("wealth", race.FIRST_WEALTH)),
+            spent=len(evidence.roles) - evidence.roles.index("candidate") - 1,
+            allowance=int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided) - evidence.extra,
+            alone=any(one.seed not in seeds for one in trials),
+            removes_code=evidence.candidate.category == "simplification"
+            and removes_code(evidence.candidate, incumbent),
+        )
         verdict = race.next_step(match)
-        if verdict.step in ("candidate", "incumbent"):
-            return RunTrial("candidate" if verdict.step == "candidate" else "incumbent", _seed(evidence))
-        decision = _decision(verdict, match, noise, incumbent)
+        if verdict.step == "incumbent":
+            return RunTrial("incumbent", next(one.seed for one in trials if one.seed not in seeds))
+        if verdict.step == "candidate":
+            used = {one.seed for one in trials}
+            return RunTrial("candidate", next((seed for seed in shared if seed not in used), _seed(evidence)))
+        decision = _decision(verdict, match, noise, paired, evidence.candidate.trials, incumbent, others)
         if evidence.baseline.estimate is not None:
             return decision
         # The baseline's own figures are another machine's, so the gain is measured against its mean here.
         return replace(decision, facts={**decision.facts, "baseline": _mean(evidence.baseline)})
 
 
-def mean_of(side: Side) -> MeasuredMean:
-    """Return the mean of a side's estimate and its later trials. Raises `ValueError` without any measurement.
-
-    Its own experiment's trials count through the estimate alone; nothing has chosen the later ones.
-    """
-    later = [_bpb(one) for one in _steady(side.trials) if not one.own]
-    if side.estimate is None:
-        every = [_bpb(one) for one in _steady(side.trials)]
-        if not every:
-            raise ValueError(f"experiment {side.experiment} has no measurement")
-        return MeasuredMean(sum(every) / len(every), len(every))
-    trials = side.estimate_trials + len(later)
-    return MeasuredMean((side.estimate * side.estimate_trials + sum(later)) / trials, trials)
+def measured_mean(side: Side) -> float:
+    """Return the mean of a side's unselected trials, or of all that it has. Raises `ValueError` without any."""
+    values = [_bpb(one) for one in side.unselected or [one for one in side.trials if one.good]]
+    if not values:
+        raise ValueError(f"experiment {side.experiment} has no measurement")
+    return sum(values) / len(values)
 
 
 def removes_code(candidate: Side, incumbent: Side) -> bool:
@@ -144,24 +173,37 @@ def removes_code(candidate: Side, incumbent: Side) -> bool:
     return sizes[0] < sizes[1]
 
 
-def _decision(verdict: Verdict, match: Match, noise: Noise, incumbent: Side) -> Decision:
+def _decision(
+    verdict: Verdict,
+    match: Match,
+    noise: Noise,
+    paired: PairedNoise,
+    trials: Sequence[Measured],
+    incumbent: Side,
+    points: Sequence[tuple[int, float]],
+) -> Decision:
     kept, belief = verdict.step == "keep", verdict.belief
     wealth = race.wealth_after(match.wealth, verdict.paid, kept=kept)
-    counted = [match.screen, *match.fresh] if match.removes_code else (match.fresh or [match.screen])
-    measured = sum(counted) / len(counted) - match.incumbent.mean
-    trials = f"{len(counted)} trial{'' if len(counted) == 1 else 's'}"
+    counted = trials if match.removes_code or len(trials) == 1 else trials[1:]
+    seen = match.both if match.removes_code else match.fresh or match.screen
+    words = f"{len(counted)} trial{'' if len(counted) == 1 else 's'}"
     reason = f"{verdict.why}: {_percent(belief.better)} likely better"
     if verdict.needed is not None and not match.removes_code:
         reason += f", {_percent(verdict.needed)} needed {verdict.goal}"
     reason += (
-        f" ({measured:+.5f} bpb against experiment {incumbent.experiment} over {trials}, standard error "
-        f"{belief.standard_error:.5f}; cautious estimate {belief.shrunken:+.5f}; noise {noise.sigma:.5f})"
+        f" ({seen.value:+.5f} bpb against experiment {incumbent.experiment} over {words}, standard error "
+        f"{belief.standard_error:.5f}; cautious estimate {belief.shrunken:+.5f}; paired noise {paired.sigma:.5f})"
     )
+    level = sum(value for _, value in points) / len(points)
     facts: dict[str, Any] = {"n": len(counted), "wealth": wealth, "paid": verdict.paid, "better": belief.better}
-    facts |= {"bar": verdict.needed, "measured": measured, "error": belief.standard_error}
-    facts |= {"incumbent": match.incumbent.mean}
+    facts |= {"bar": verdict.needed, "measured": seen.value, "error": belief.standard_error, "incumbent": level}
     facts |= {"sigma": noise.sigma, "dof": noise.dof, "training": noise.training, "throughput": noise.throughput}
-    estimate = match.incumbent.mean + belief.shrunken
+    facts |= {"paired": paired.sigma, "paired_dof": paired.dof, "against": incumbent.experiment}
+    if len(trials) > 1:
+        others = _by_seed(points)
+        facts["differences"] = [_bpb(one) - others[one.seed] for one in trials if one.seed in others]
+        facts["cut"] = None if match.removes_code or trials[0].seed not in others else race.screen_cut(match)
+    estimate = level + belief.shrunken
     return Decision("keep" if kept else "discard", estimate, belief.shrunken, reason, facts)
 
 
@@ -180,8 +222,33 @@ def _seed(evidence: Evidence) -> int:
     return evidence.seed + SEEDS_PER_EXPERIMENT * evidence.candidate.experiment + evidence.asked
 
 
-def _good(one: Measured) -> bool:
-    return one.status == "ok" and one.val_bpb is not None
+def _standing(incumbent: Side) -> tuple[Measured, ...]:
+    """Return the trials that candidates are compared with: those that nothing selected.
+
+    An incumbent that has failed when it was measured again is compared by all that it has.
+    """
+    failed = sum(not one.own and not one.good for one in incumbent.trials)
+    if incumbent.unselected or failed < MAX_SPOILT:
+        return incumbent.unselected
+    return tuple(one for one in incumbent.trials if one.good)
+
+
+def _shared_seeds(evidence: Evidence, standing: Sequence[Measured]) -> list[int]:
+    """Return the seeds at which candidates can be paired, the latest first, trials under way for others included."""
+    return list(dict.fromkeys([*reversed([one.seed for one in standing]), *evidence.pending]))
+
+
+def _points(trials: Iterable[Measured]) -> list[tuple[int, float]]:
+    """Return seed and val_bpb of every successful trial."""
+    return [(one.seed, one.val_bpb) for one in trials if one.val_bpb is not None]
+
+
+def _by_seed(points: Iterable[tuple[int, float]]) -> dict[int, float]:
+    """Return the mean val_bpb at every seed."""
+    groups: dict[int, list[float]] = {}
+    for seed, value in points:
+        groups.setdefault(seed, []).append(value)
+    return {seed: sum(values) / len(values) for seed, values in groups.items()}
 
 
 def _bpb(one: Measured) -> float:
@@ -195,6 +262,6 @@ def _mean(side: Side) -> float:
 
 def _steady(trials: Iterable[Measured]) -> list[Measured]:
     """Return the successful trials of one source that ran at its usual speed."""
-    good = [one for one in trials if _good(one)]
+    good = [one for one in trials if one.good]
     most = max((one.tokens or 0 for one in good), default=0)
     return [one for one in good if not one.tokens or one.tokens >= STEADY * most]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoresearch.core.judge.decision import Evidence, Measured, Side
+from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
@@ -30,6 +31,8 @@ def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine
         roles=tuple(trial.role for trial in asked if ran_on(trial, machine)),
         predecessor=None if before is None else side_of(ledger, before, machine),
         repeats=gather_repeats(ledger, machine),
+        raced=gather_raced(ledger),
+        pending=() if incumbent is None else _pending(ledger, incumbent.number, row.number),
         extra=ledger.extra_trials(),
         facts=ledger.last_facts(),
     )
@@ -42,6 +45,25 @@ def gather_repeats(ledger: LedgerReader, machine: str = "") -> tuple[tuple[Measu
         tuple(_measured(trial) for trial in finished_trials(ledger, ledger.experiment(0), machine)),
         *(tuple(_measured(trial) for trial in group if ran_on(trial, machine)) for group in groups),
     )
+
+
+def gather_raced(ledger: LedgerReader) -> tuple[Raced, ...]:
+    """Return the paired differences of decided candidates with trials at several seeds, as the judge noted them."""
+    return tuple(
+        Raced(tuple(float(one) for one in facts["differences"]), facts.get("cut"))
+        for facts in ledger.raced_facts()
+        if facts.get("differences")
+    )
+
+
+def _pending(ledger: LedgerReader, incumbent: int, experiment: int) -> tuple[int, ...]:
+    """Return the seeds of the incumbent's trials that other undecided experiments have under way.
+
+    Trials of `experiment` itself are left out: after a crash it is the one that starts them again.
+    """
+    others = {row.number for row in ledger.undecided() if row.number != experiment}
+    trials = ledger.trials(subject=incumbent) if others else []
+    return tuple(trial.seed for trial in trials if trial.status is None and trial.experiment in others)
 
 
 def finished_trials(ledger: LedgerReader, row: ExperimentRow, machine: str = "") -> list[TrialRow]:
@@ -86,16 +108,17 @@ def _measured(trial: TrialRow) -> Measured:
     )
 
 
-def audit_threshold(ledger: LedgerReader, experiment: int) -> float | None:
+def audit_threshold(ledger: LedgerReader, experiment: int, seed: int) -> float | None:
     """Return the val_bpb from which on a trial of this experiment needs no audit; None where all do.
 
-    A change is kept when its mean is below its incumbent's, or for less code within `SAME_MARGIN` sigmas of it
-    (`race.next_step`). So it rests on trials below the threshold, which are all audited; a trial above it only speaks
-    against its source. While other experiments have trials, the incumbent may be demoted, so the one before it counts
-    as well.
+    A change is kept when it is below its incumbent at shared seeds, or for less code within `SAME_MARGIN` sigmas of it
+    (`race.next_step`). So it rests on trials below the threshold, the incumbent's highest trial, which are all
+    audited; a trial above it only speaks against its source. At a seed where the incumbent has no trial yet nothing is
+    known of the part of the seed, so that every trial is audited. While other experiments have trials, the incumbent
+    may be demoted, so the one before it counts as well.
     """
     best = ledger.incumbent()
-    if best is None:
+    if best is None or not any(trial.seed == seed for trial in ledger.trials(subject=best.number)):
         return None
     others = [row for row in ledger.undecided() if row.number != experiment and row.state != "proposed"]
     before = ledger.keep_before(best.number) if others else None
@@ -105,11 +128,9 @@ def audit_threshold(ledger: LedgerReader, experiment: int) -> float | None:
 
 
 def _levels(ledger: LedgerReader, row: ExperimentRow) -> list[float]:
-    """Return the estimate, the mean of every trial of its source, and the last trial (maybe another machine's)."""
+    """Return every trial of a source and its estimate, in bits per byte."""
     measured = [trial.val_bpb for trial in ledger.trials(subject=row.number) if trial.val_bpb is not None]
-    if not measured:
-        return [] if row.estimate is None else [row.estimate]
-    return [sum(measured) / len(measured), measured[-1], *([] if row.estimate is None else [row.estimate])]
+    return [*measured, *([] if row.estimate is None else [row.estimate])]
 
 
 def ignores_seed(result: TrialResult, same: Sequence[TrialRow]) -> str | None:

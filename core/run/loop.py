@@ -25,7 +25,7 @@ from autoresearch.core.events import (
     Withdrawn,
 )
 from autoresearch.core.fleet.executor import Executor
-from autoresearch.core.judge.decision import Decision, Demotion, Judge
+from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial
 from autoresearch.core.proposal import Cost, Researcher
 from autoresearch.core.run.clock import Clock, SystemClock
 from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
@@ -178,7 +178,7 @@ class Loop:
             self._tell(Demoted(step.reason, experiment=step.experiment))
         if isinstance(step, Decision):
             self._decide(row, step)
-        elif self._may_start():
+        elif isinstance(step, RunTrial) and self._may_start():
             if row.number not in self._begun:
                 self._begun.add(row.number)
                 self._tell(ExperimentBegun(row.hypothesis, experiment=row.number))

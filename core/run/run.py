@@ -239,10 +239,16 @@ class Run:
             terms.request(self.ledger.text(self.ledger.experiment(started.subject).source_sha256), folder, trial.seed),
             tolerances=self.folder / "tolerances.json",
             calibrate=started.subject == 0,
-            audit_below=audit_threshold(self.ledger, row.number) if trial.role == "candidate" and row.number else None,
+            audit_below=self._audit_below(row, trial),
             carried=self._carried(),
         )
         return started, request
+
+    def _audit_below(self, row: ExperimentRow, trial: RunTrial) -> float | None:
+        """Return the val_bpb from which on a candidate's trial is not audited; None audits it in any case."""
+        if trial.role != "candidate" or not row.number:
+            return None
+        return audit_threshold(self.ledger, row.number, trial.seed)
 
     def _carried(self) -> Carried | None:
         """Return the incumbent and its compiled code, where the next trial would save time with it."""

@@ -135,6 +135,11 @@ class LedgerReader:
         )
         return int(self._rows(sql)[0]["n"])
 
+    def raced_facts(self, latest: int = 2000) -> list[Mapping[str, Any]]:
+        """Return the judge's facts of every decided experiment with several trials, among the `latest`, in order."""
+        sql = "SELECT * FROM experiments WHERE number > ? AND trials > 1 AND state = 'decided' ORDER BY decided, number"
+        return [experiment_row(row).judged for row in self._rows(sql, (max(0, self.next_number() - latest),))]
+
     def last_facts(self) -> Mapping[str, Any]:
         """Return the facts of the judge's last decision."""
         sql = (
