@@ -6,8 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-PRIOR_DOF = 4.0
-"""Weight of the prior in degrees of freedom. A run's own repeats soon outweigh it."""
+import numpy as np
+
+PRIOR = ((0.9, 0.4), (0.1, 1.2))
+"""Prior of a sigma's logarithm: (weight, standard deviation) of normals about the expected one. The narrow one is worth
+about three degrees of freedom; the wide one lets a few repeats overrule an expectation that is far off."""
+GRID = np.geomspace(1.0 / 60.0, 60.0, 241)
+"""Values of a sigma that are weighed, in units of the expected one."""
 MIN_SPLIT_DOF = 4.0
 """Least degrees of freedom from which the noise is split into its two parts."""
 
@@ -66,16 +71,29 @@ class Noise:
         return text
 
 
-def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: float) -> Noise:
-    """Pool the groups' variances with the prior's. Each group holds trials of one source; `level` is a typical val_bpb.
+def weigh(log_likelihood: np.ndarray, expected: float) -> tuple[float, float]:
+    """Return a sigma and its degrees of freedom from the log likelihood of every value of `expected` times GRID.
 
-    The pooled variance is (dof0 * s0^2 + sum of squares) / (dof0 + dof): the scaled inverse chi-square posterior.
+    The prior is PRIOR about `expected`. The logarithm of a standard deviation with n degrees of
+    freedom has a variance of about 1 / (2 n).
+    """
+    logs = np.log(GRID)
+    prior = sum(weight / spread * np.exp(-0.5 * (logs / spread) ** 2) for weight, spread in PRIOR)
+    weights = prior * np.exp(log_likelihood - log_likelihood.max())
+    weights /= weights.sum()
+    mean = float(weights @ logs)
+    return expected * math.exp(mean), max(1.0, 0.5 / float(weights @ (logs - mean) ** 2))
+
+
+def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: float) -> Noise:
+    """Estimate the noise from groups of trials, each of one source, and the prior; `level` is a typical val_bpb.
+
+    Deviations from each group's mean are normal with the same sigma in every group.
     """
     kept = [group for group in groups if len(group) > 1]
     squares, own = _within(kept)
     expected = prior.relative * abs(level)
-    dof = PRIOR_DOF + own
-    sigma = math.sqrt((PRIOR_DOF * expected**2 + squares) / dof)
+    sigma, dof = weigh(-own * np.log(GRID) - 0.5 * squares / (expected * GRID) ** 2, expected)
     source = (
         f"{own} own repeat{'' if own == 1 else 's'} and a prior ({prior.source})"
         if own

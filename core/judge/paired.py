@@ -19,16 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoresearch.core.judge.noise import Noise
-from autoresearch.core.judge.posterior import SLAB, normal_cdf
+from autoresearch.core.judge.noise import GRID, Noise, weigh
+from autoresearch.core.judge.posterior import normal_cdf
 
-PRIOR_DOF = 4.0
-"""Weight of the prior of the paired noise in degrees of freedom."""
 PRIOR_RATIO = 1.1
 """Paired noise expected before the run has pairs, in units of the noise between seeds. Two trials that share nothing
 would give 1.41; measured on short trials on a processor 0.47 to 0.7."""
-GRID = np.geomspace(1.0 / 30.0, 30.0, 61)
-"""Values of the paired noise that are weighed, in units of the expected one."""
+NULL = ((0.6, 0.3), (0.25, 1.5), (0.15, 6.0))
+"""Assumed true differences of candidates: (weight, scale in paired noises) of normals centred at zero."""
 GROUP_WEIGHT = 0.5
 """Weight of one candidate's likelihood. Candidates are compared with the same trials of the incumbent, so that about
 half of the variance of their differences is common to them and tells the same thing again and again (a composite
@@ -66,9 +64,8 @@ def estimate_paired(raced: Sequence[Raced], noise: Noise) -> PairedNoise:
     """Learn the paired noise from candidates that were measured at several seeds.
 
     A candidate goes on to further seeds because its first difference is low, so differences of the first to the
-    others are too large by selection. The likelihood holds for that: true differences are drawn from SLAB in units of
-    the expected noise, and the first difference is conditioned on being below its cut. Its product with a scaled
-    inverse chi-square prior is summed up on a grid.
+    others are too large by selection. The likelihood holds for that: true differences are drawn from NULL, and the
+    first difference is conditioned on being below its cut.
     """
     return _estimate_paired(tuple(one for one in raced if len(one.differences) > 1), noise.sigma)
 
@@ -76,32 +73,26 @@ def estimate_paired(raced: Sequence[Raced], noise: Noise) -> PairedNoise:
 @functools.lru_cache(maxsize=512)
 def _estimate_paired(raced: tuple[Raced, ...], between: float) -> PairedNoise:
     expected = PRIOR_RATIO * between
-    sigma = expected * GRID
-    log_posterior = -PRIOR_DOF * np.log(GRID) - 0.5 * PRIOR_DOF / GRID**2
+    found = np.zeros_like(GRID)
     for one in raced:
-        log_posterior = log_posterior + GROUP_WEIGHT * _log_likelihood(one, sigma, expected)
-    weights = np.exp(log_posterior - log_posterior.max())
-    weights /= weights.sum()
-    logs = np.log(sigma)
-    mean = float(weights @ logs)
-    variance = float(weights @ (logs - mean) ** 2)
-    # The logarithm of a standard deviation with n degrees of freedom has a variance of about 1 / (2 n).
-    return PairedNoise(math.exp(mean), max(1.0, 0.5 / variance), len(raced))
+        found = found + GROUP_WEIGHT * _log_likelihood(one, expected * GRID)
+    sigma, dof = weigh(found, expected)
+    return PairedNoise(sigma, dof, len(raced))
 
 
-def _log_likelihood(one: Raced, sigma: np.ndarray, expected: float) -> np.ndarray:
+def _log_likelihood(one: Raced, sigma: np.ndarray) -> np.ndarray:
     """Return the log density of one candidate's differences for every value of the paired noise."""
     d = np.asarray(one.differences)
     m, mean = len(d), float(d.mean())
     within = float(((d - mean) ** 2).sum())
     density, chance = np.zeros_like(sigma), np.zeros_like(sigma)
-    for weight, scale in SLAB:
-        spread = sigma**2 + m * (scale * expected) ** 2
-        quadratic = within / sigma**2 + m * mean**2 / spread
-        density += weight * np.exp(-0.5 * quadratic - 0.5 * (m - 1) * np.log(sigma**2) - 0.5 * np.log(spread))
+    for weight, scale in NULL:
+        # All differences of a candidate share its true one: their mean varies more than their deviations from it.
+        wide = 1.0 + m * scale**2
+        density += weight * np.exp(-0.5 * (within + m * mean**2 / wide) / sigma**2) / (sigma**m * math.sqrt(wide))
         if one.cut is not None:
-            wide = np.sqrt(sigma**2 + (scale * expected) ** 2)
-            chance += weight * np.array([normal_cdf(one.cut / float(value)) for value in wide])
+            low = one.cut / (sigma * math.sqrt(1.0 + scale**2))
+            chance += weight * np.array([normal_cdf(float(value)) for value in low])
     found = np.log(np.maximum(density, 1e-300))
     return found if one.cut is None else found - np.log(np.maximum(chance, 1e-300))
 

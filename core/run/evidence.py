@@ -118,7 +118,7 @@ def audit_threshold(ledger: LedgerReader, experiment: int, seed: int) -> float |
     may be demoted, so the one before it counts as well.
     """
     best = ledger.incumbent()
-    if best is None or not any(trial.seed == seed for trial in ledger.trials(subject=best.number)):
+    if best is None or not any(t.seed == seed and t.val_bpb is not None for t in ledger.trials(subject=best.number)):
         return None
     others = [row for row in ledger.undecided() if row.number != experiment and row.state != "proposed"]
     before = ledger.keep_before(best.number) if others else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from autoresearch.core.judge.decision import Decision, Demotion
+from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.judge.race import REPEATS_PER_EXPERIMENT
+from autoresearch.core.judge.race import MAX_RACE, REPEATS_PER_EXPERIMENT
 from autoresearch.core.judge.racing import CHECK_EVERY, Racing
 from benchmarks.judge import BASELINE, SimulatedRun, no_effect, public_effect
 
@@ -22,23 +22,25 @@ class Watched(Racing):
         return step
 
 
-def test_every_seed_is_new_and_every_count_is_that_of_the_trials():
+def test_a_source_is_measured_once_at_a_seed_and_every_count_is_that_of_the_trials():
     judge = Watched()
-    run = SimulatedRun(3, public_effect, 0.0007, judge)
+    run = SimulatedRun(3, public_effect, 0.0007, judge, pairing=0.5)
     outcome = run.go(60)
-    asked = [step for _, step in judge.seen if not isinstance(step, Decision | Demotion)]
+    asked = [(evidence, step) for evidence, step in judge.seen if isinstance(step, RunTrial)]
     assert outcome.trials == len(asked) == len(outcome.path)
-    assert len({step.seed for step in asked}) == len(asked)
+    measured = [
+        (evidence.incumbent.experiment if step.role == "incumbent" else evidence.candidate.experiment, step.seed)
+        for evidence, step in asked
+    ]
+    assert len(set(measured)) == len(measured)
     decided = [step for _, step in judge.seen if isinstance(step, Decision)]
     assert len(decided) == 61
     assert outcome.keeps == sum(step.status == "keep" for step in decided) - 1
-    # Only races ask for extra trials: neither each candidate's first nor a look at the incumbent is one.
-    looks = sum(
-        step.role == "incumbent" and not evidence.candidate.trials for evidence, step in judge.seen if step in asked
-    )
-    assert looks == 60 // CHECK_EVERY - (60 % CHECK_EVERY == 0)
-    assert run.extra == outcome.trials - 2 - 60 - looks
-    assert run.extra <= 2 + REPEATS_PER_EXPERIMENT * 60 + 3
+    # Only races ask for extra trials: neither each candidate's first nor one of the incumbent before it is one.
+    before = sum(step.role == "incumbent" and not evidence.candidate.trials for evidence, step in asked)
+    assert before <= outcome.keeps + 60 // CHECK_EVERY
+    assert run.extra == outcome.trials - 2 - 60 - before
+    assert run.extra <= 2 + REPEATS_PER_EXPERIMENT * 60 + MAX_RACE
 
 
 def test_the_candidate_is_compared_with_the_incumbent_and_its_predecessor_is_the_keep_before():

@@ -8,6 +8,7 @@ import pytest
 
 from autoresearch.core.judge import race
 from autoresearch.core.judge.decision import Decision, RunTrial
+from autoresearch.core.judge.paired import Difference
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.evidence import audit_threshold
@@ -38,40 +39,45 @@ def keep(ledger: Ledger, number: int, *values: float, **facts: float) -> None:
 
 
 def test_before_there_is_an_incumbent_everything_is_audited(ledger: Ledger) -> None:
-    assert audit_threshold(ledger, 0) is None
+    assert audit_threshold(ledger, 0, 0) is None
 
 
-def test_the_bar_lies_half_a_sigma_above_the_incumbent(ledger: Ledger) -> None:
+def test_the_threshold_lies_half_a_sigma_above_the_incumbents_highest_trial(ledger: Ledger) -> None:
     keep(ledger, 0, 2.00, 2.02, sigma=0.02)
-    assert audit_threshold(ledger, 1) == pytest.approx(
-        2.02 + SAME_MARGIN * 0.02
-    )  # its last trial, which is above the mean
+    assert audit_threshold(ledger, 1, 0) == pytest.approx(2.02 + SAME_MARGIN * 0.02)
     keep(ledger, 1, 1.92, 1.90, sigma=0.03)
-    assert audit_threshold(ledger, 2) == pytest.approx(1.91 + SAME_MARGIN * 0.03)
+    assert audit_threshold(ledger, 2, 0) == pytest.approx(1.92 + SAME_MARGIN * 0.03)
 
 
-def test_while_another_experiment_has_trials_the_keep_before_counts_for_it_may_be_the_incumbent_again(
-    ledger: Ledger,
-) -> None:
+def test_at_a_seed_where_the_incumbent_has_no_result_everything_is_audited(ledger: Ledger) -> None:
+    keep(ledger, 0, 2.00, 2.02, sigma=0.02)
+    assert audit_threshold(ledger, 1, 7) is None
+    propose(ledger, 1)
+    ledger.start_trial(1, RunTrial("incumbent", 7), subject=0)
+    assert audit_threshold(ledger, 1, 7) is None
+
+
+def test_while_another_experiment_has_trials_its_incumbent_may_fall_and_the_one_before_counts(ledger: Ledger) -> None:
     keep(ledger, 0, 2.5, sigma=0.02)
     keep(ledger, 1, 2.0, sigma=0.02)
     propose(ledger, 2)
     propose(ledger, 3)
-    assert audit_threshold(ledger, 3) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
+    assert audit_threshold(ledger, 3, 0) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
     ledger.start_trial(2, RunTrial("candidate", 1), subject=2)
-    assert audit_threshold(ledger, 3) == pytest.approx(2.5 + SAME_MARGIN * 0.02)
-    assert audit_threshold(ledger, 2) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
+    assert audit_threshold(ledger, 3, 0) == pytest.approx(2.5 + SAME_MARGIN * 0.02)
+    assert audit_threshold(ledger, 2, 0) == pytest.approx(2.0 + SAME_MARGIN * 0.02)
 
 
 def test_without_noise_the_threshold_is_the_number_itself(ledger: Ledger) -> None:
     keep(ledger, 0, 2.0)
-    assert audit_threshold(ledger, 1) == 2.0
+    assert audit_threshold(ledger, 1, 0) == 2.0
 
 
-def test_what_the_judge_would_keep_or_race_lies_below_the_threshold(ledger: Ledger) -> None:
+def test_everything_that_the_judge_would_keep_or_race_lies_below_the_threshold(ledger: Ledger) -> None:
     keep(ledger, 0, 2.00, 2.00, sigma=0.02)
-    threshold = audit_threshold(ledger, 1)
+    threshold = audit_threshold(ledger, 1, 0)
     assert threshold is not None
+    seen = Difference(threshold - 2.0, 0.014, 10)
     for removes_code in (False, True):
-        match = race.Match(threshold, [], race.MeasuredMean(2.0, 2), 0.02, 10, race.FIRST_WEALTH, 0, 0, removes_code)
+        match = race.Match(seen, None, seen, 0.02, 0.014, race.FIRST_WEALTH, 0, 0, removes_code=removes_code)
         assert race.next_step(match).step == "discard"
