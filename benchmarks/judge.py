@@ -2,14 +2,16 @@
 
 The racing judge is the loop's own, asked through `Evidence`. Effects are drawn, with replacement, from the public
 record of 125 experiments: 23 improvements as reported, 9 losses as reported, and 93 losses whose sizes were not
-published, here log-uniform between 0.0002 and 0.011 bpb (an assumption). Both judges get the same number of trials in
-every run ("equal device time"). Every figure comes twice, from two sets of seeds; the judge's constants were chosen on
-a third.
+published, here log-uniform between 0.0002 and 0.011 bpb (an assumption). Trials of one seed share a part of their
+noise, the pairing. Greedy decides on one trial, at fresh seeds or always at one fixed seed, as upstream's file does;
+it gets as many trials as the race took in each run ("equal device time"). Every figure comes twice, from two sets of
+seeds; the judge's constants were chosen on a third. `AR_JUDGE_RUNS` sets the number of runs a cell.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.racing import Racing, measured_mean
 
-RUNS, EXPERIMENTS = 2000, 100
+RUNS, EXPERIMENTS = int(os.environ.get("AR_JUDGE_RUNS", "2000")), 100
 SEEDS = {"seeds A": 0, "seeds B": 100_000}
 """First seed of each set."""
 APART = 10_000_000
@@ -235,49 +237,83 @@ def racing(seed: int, effect: Effect, sigma: float, **more: Any) -> SimulatedRun
     return SimulatedRun(seed, effect, sigma, Racing(JudgeOptions()), **more)
 
 
+class FirstGain:
+    """A real gain of so many sigmas as the first change, and changes that do nothing after it."""
+
+    def __init__(self, sigmas: float, sigma: float) -> None:
+        self.gain, self.given = sigmas * sigma, False
+
+    def __call__(self, _: random.Random) -> float:
+        """Return the effect of the next change, in bits per byte."""
+        if self.given:
+            return 0.0
+        self.given = True
+        return -self.gain
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scenario."""
+
+    name: str
+    sigma: float
+    pairing: float
+
+    def effect(self) -> Effect:
+        """Return the true effects of one run's changes."""
+        if self.name.startswith("after"):
+            return FirstGain(float(self.name.split()[1]), self.sigma)
+        return public_effect if self.name == "public effects" else no_effect
+
+
+JUDGES = ("racing", "greedy, fresh seeds", "greedy, one fixed seed")
 Three = tuple[list[Outcome], list[Outcome], list[Outcome]]
 
 
-def compare(effect: Effect, sigma: float, seeds: range) -> Three:
-    """Return runs of racing, of greedy with as many trials as racing took, and of greedy with as many experiments."""
-    ours = [racing(seed, effect, sigma).go(EXPERIMENTS) for seed in seeds]
-    equal = [greedy(seed, effect, sigma, one.trials) for seed, one in zip(seeds, ours, strict=True)]
-    same = [greedy(seed, effect, sigma, EXPERIMENTS + 1) for seed in seeds]
-    return ours, equal, same
+def compare(cell: Cell, seeds: range) -> Three:
+    """Return runs of every judge, greedy's with as many trials as racing took."""
+    ours = [racing(seed, cell.effect(), cell.sigma, pairing=cell.pairing).go(EXPERIMENTS) for seed in seeds]
+
+    def others(fixed: bool) -> list[Outcome]:
+        pairs = zip(seeds, ours, strict=True)
+        return [greedy(n, cell.effect(), cell.sigma, one.trials, cell.pairing, fixed=fixed) for n, one in pairs]
+
+    return ours, others(False), others(True)
 
 
-def compare_all(runs: int = RUNS, step: int = 250) -> Iterator[tuple[str, str, Effect, float, Three]]:
-    """Yield (set of seeds, scenario, effect, sigma, outcomes) of every scenario, computed on every core."""
+def compare_all(runs: int = RUNS, step: int = 50) -> Iterator[tuple[str, Cell, Three]]:
+    """Yield (set of seeds, scenario, outcomes) of every scenario, computed on every core."""
     with ProcessPoolExecutor() as pool:
         for where, first in SEEDS.items():
-            for name, effect, sigma in SCENARIOS:
+            for cell in CELLS:
                 seeds = [range(n, min(n + step, first + runs)) for n in range(first, first + runs, step)]
-                parts = pool.map(compare, [effect] * len(seeds), [sigma] * len(seeds), seeds)
-                ours, equal, same = (list(chain.from_iterable(lists)) for lists in zip(*parts, strict=True))
-                yield where, name, effect, sigma, (ours, equal, same)
+                parts = pool.map(compare, [cell] * len(seeds), seeds)
+                ours, fresh, fixed = (list(chain.from_iterable(lists)) for lists in zip(*parts, strict=True))
+                yield where, cell, (ours, fresh, fixed)
 
 
 def mean(outcomes: list[Outcome], name: str) -> float:
     return statistics.fmean(getattr(one, name) for one in outcomes)
 
 
-SCENARIOS = (
-    ("no change helps", no_effect, 0.0007),
-    ("no change helps", no_effect, 0.002),
-    ("public effects", public_effect, 0.0007),
-    ("public effects", public_effect, 0.002),
+CELLS = tuple(
+    Cell(name, sigma, pairing)
+    for name in ("no change helps", "after 3 sigmas nothing helps", "after 10 sigmas nothing helps", "public effects")
+    for sigma in (0.0007, 0.002)
+    for pairing in (0.0, 0.5, 0.75)
 )
 
 
 def run() -> list[dict[str, Any]]:
     """Return name, median, unit and note of every measurement: means over the runs. Draws the picture as well."""
     rows: list[dict[str, Any]] = []
-    curves = {}
-    for where, name, effect, sigma, found in compare_all():
-        for judge, outcomes in zip(("racing", "greedy, equal time", "greedy, 100 experiments"), found, strict=True):
-            rows += _rows(f"{name}, sigma {sigma:g}, {where}: {judge}", outcomes, null=effect is no_effect)
-        if effect is public_effect and sigma not in curves:
-            curves[sigma] = found[:2]
+    curves: dict[float, tuple[list[Outcome], list[Outcome]]] = {}
+    for where, cell, found in compare_all():
+        for judge, outcomes in zip(JUDGES, found, strict=True):
+            title = f"{cell.name}, sigma {cell.sigma:g}, pairing {cell.pairing:g}, {where}: {judge}"
+            rows += _rows(title, outcomes, null=cell.name == "no change helps")
+        if cell.name == "public effects" and cell.pairing == 0.5:
+            curves.setdefault(cell.sigma, (found[0], found[2]))
     draw(curves)
     return rows
 
@@ -303,7 +339,7 @@ def draw(curves: dict[float, tuple[list[Outcome], list[Outcome]]]) -> None:
 
     figure, panels = pyplot.subplots(1, len(curves), figsize=(9, 3.4), sharey=True, layout="constrained")
     for panel, (sigma, (ours, equal)) in zip(panels, curves.items(), strict=True):
-        for label, color, outcomes in (("racing", "#1f77b4", ours), ("greedy", "#d62728", equal)):
+        for label, color, outcomes in (("racing", "#1f77b4", ours), ("greedy at one seed", "#d62728", equal)):
             length = min(len(one.path) for one in outcomes)
             means = [statistics.fmean(one.path[n] for one in outcomes) for n in range(length)]
             panel.plot(range(1, length + 1), means, color=color, label=f"{label}, true")

@@ -56,7 +56,7 @@ def at_budget(budget: float, sigma: float, runs: int = RUNS) -> tuple[float, flo
         racing(seed, no_effect, sigma, wealth=budget).go(judge.EXPERIMENTS).false_keeps for seed in seeds
     )
     ours = [racing(seed, public_effect, sigma, wealth=budget).go(judge.EXPERIMENTS) for seed in seeds]
-    equal = [greedy(seed, public_effect, sigma, one.trials) for seed, one in zip(seeds, ours, strict=True)]
+    equal = [greedy(seed, public_effect, sigma, one.trials, fixed=False) for seed, one in zip(seeds, ours, strict=True)]
     true = judge.mean(ours, "true")
     return false, true / judge.mean(equal, "true"), judge.mean(ours, "claimed") / true - 1.0
 
