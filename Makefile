@@ -21,13 +21,23 @@ help:
 	@echo "make docs    write docs/commands.md from the help of the commands"
 	@echo "make clean   remove everything that make has made, except runs/"
 
-# constraints.txt pins versions that work together.
-$(STAMP): pyproject.toml constraints.txt
+# requirements.lock holds the hashes of what is installed, where it is for this Python, system and extras (.ci/lock.py);
+# PyTorch, whose builds differ by device, and everything elsewhere follow the versions in constraints.txt.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+QUIETLY := | { grep --line-buffered -E '^ *(Downloading .* (MB|GB)|Installing collected)' | cut -c1-100 || true; }
+$(STAMP): pyproject.toml constraints.txt requirements.lock .ci/lock.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); PyTorch is large, so the first time takes some minutes ..."
-	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		-c constraints.txt -e ".[$(EXTRAS)]" | { grep --line-buffered -E '^ *(Downloading .* (MB|GB)|Installing collected)' | cut -c1-100 || true; }
+	@set -o pipefail; if $(BIN)/python .ci/lock.py --show "$(EXTRAS)" > $(VENV)/requirements.lock; then \
+		$(PIP) --require-hashes --no-deps --only-binary :all: -r $(VENV)/requirements.lock $(QUIETLY) && \
+		$(PIP) -c constraints.txt torch $(QUIETLY) && \
+		$(PIP) --no-deps --no-build-isolation -e ".[$(EXTRAS)]" $(QUIETLY); \
+	else \
+		echo "requirements.lock is not for this Python, system or extras: versions by constraints.txt, without hashes"; \
+		$(PIP) -c constraints.txt -e ".[$(EXTRAS)]" $(QUIETLY); \
+	fi
+	@$(BIN)/python -m pip check --disable-pip-version-check
 	@$(BIN)/ar --version
 	@touch $@
 
