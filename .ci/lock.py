@@ -4,8 +4,8 @@
     python .ci/lock.py --show dev   # the lines for `pip install --require-hashes --no-deps -r`
 
 The file holds the version and the hashes of every package that the Makefile and CI install, and no address: pip asks
-the index that it is set up with. Write it in an environment that was installed by constraints.txt with all EXTRAS. It is
-for Python 3.11 to 3.13 on Linux with an x86-64 processor; elsewhere, and for extras that are not in it, `--show` ends
+the index that it is set up with. Write it in an environment that constraints.txt with all EXTRAS has made. It is for
+Python 3.11 to 3.13 on Linux with an x86-64 processor; elsewhere, and for extras that are not in it, `--show` ends
 with exit code 3 and the Makefile installs by constraints.txt alone.
 """
 
