@@ -11,6 +11,8 @@ from arena import Arena
 from cheating import Cheat
 from corpus import CHEATS, SAMPLE, sample
 from dialects import DIALECTS
+from evading import EVASIONS
+from evading import HONEST as LOOKALIKES
 from in_a_run import run_of
 from prerequisites import lacking
 
@@ -44,6 +46,17 @@ def test_the_gate_refuses_what_it_can_see(cheat: Cheat, arena: Arena) -> None:
             check_gate(source)
     else:
         check_gate(source)
+
+
+@pytest.mark.parametrize("name", sorted(EVASIONS))
+def test_the_gate_refuses_what_reaches_past_it(name: str) -> None:
+    with pytest.raises(SourceFault, match=r"^line \d+ of train\.py: "):
+        check_gate(EVASIONS[name])
+
+
+@pytest.mark.parametrize("name", sorted(LOOKALIKES))
+def test_the_gate_lets_pass_what_only_looks_like_it(name: str) -> None:
+    check_gate(LOOKALIKES[name])
 
 
 @pytest.mark.parametrize("cheat", sample(), ids=lambda cheat: cheat.name)
