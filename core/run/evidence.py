@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from autoresearch.core.judge.decision import Evidence, Measured, Side
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
-from autoresearch.core.trial.request import TrialResult
+from autoresearch.core.trial.audit import pooled
+from autoresearch.core.trial.request import AuditResult, TrialResult
 
 
 def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine: str = "") -> Evidence:
@@ -22,7 +24,7 @@ def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine
     asked = [t for t in ledger.trials(experiment=row.number) if t.status is not None and t.started >= row.created]
     baseline = ledger.experiment(0)
     return Evidence(
-        candidate=side_of(ledger, row, machine),
+        candidate=_audited(ledger, row, side_of(ledger, row, machine), machine),
         incumbent=None if incumbent is None else side_of(ledger, incumbent, machine),
         baseline=side_of(ledger, baseline, machine),
         seed=seed,
@@ -96,6 +98,15 @@ def side_of(ledger: LedgerReader, row: ExperimentRow, machine: str = "") -> Side
         row.estimate if here else None,
         float(row.judged.get("n", 1)),
     )
+
+
+def _audited(ledger: LedgerReader, row: ExperimentRow, side: Side, machine: str) -> Side:
+    """Hold a candidate's audits against each other: an advantage too small for one of them shows in their sum."""
+    results = [trial.result for trial in finished_trials(ledger, row, machine) if trial.status == "ok"]
+    words = pooled([AuditResult.model_validate(result["audit"]) for result in results if result.get("audit")])
+    if words is None or row.number == 0 or not side.trials:  # the baseline is what the tolerance comes from
+        return side
+    return replace(side, trials=(*side.trials[:-1], replace(side.trials[-1], status="invalid", reason=words)))
 
 
 def _measured(trial: TrialRow) -> Measured:

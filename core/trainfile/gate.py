@@ -210,7 +210,7 @@ class _Checker(ast.NodeVisitor):
             outside += [argument.annotation for argument in every if argument is not None]
             outside += getattr(node, "type_params", [])
             for argument in every:
-                self._annotation(argument and argument.annotation)
+                self._annotation(argument.annotation if argument is not None else None)
             for part in outside:
                 self._below(node, part)
             body = [node.body] if isinstance(node, ast.Lambda) else node.body

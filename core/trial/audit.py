@@ -7,8 +7,17 @@ a fresh process is given the true prefix x[0..t] followed by *foreign* tokens, a
 
     L'[n, t] = logsumexp(z) - z[x[n, t+1]]
 
-which the parent computes itself. For an honest model L' = L up to rounding. A file that cheats on a share f of the
-tokens is missed by one probe with probability 1 - f, and by all K with probability (1 - f)^K.
+which the parent computes itself. For an honest model L' = L up to rounding.
+
+Half of the pairs are drawn uniformly. A file that cheats on a share f of the tokens is missed by one of these with
+probability 1 - f. The other half is drawn where cheating pays, with a probability in proportion to
+
+    s[n, t] = max(0, B[n, t] - L[n, t])
+
+where B is what a bigram model of the core's own gives the token (see `core.trial.surprise`). With w the share of all s
+that lies on the cheated tokens, all K probes miss with probability ((1 - f) (1 - w))^(K / 2). A model that looks ahead
+gains g = honest L - committed L on a token; where its honest answer is no worse than the bigram's, g <= s, so w is at
+least its gain per token over the mean of s.
 
 This holds only while the audit child cannot learn a target before it must answer. Hence two rules. A row's shorter
 prefixes come in earlier batches than its longer ones, which contain their targets. And the foreign rest is single
@@ -34,6 +43,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError
 from autoresearch.core.files import write_text
 from autoresearch.core.trial.request import AuditResult
+from autoresearch.core.trial.surprise import Bigrams
 
 POSITIONS = math.ceil(math.log(0.01) / math.log(0.99))
 """Largest number of probes, K = ln(0.01) / ln(1 - 0.01) = 459: it finds a file that cheats on 1 % of the tokens with a
@@ -42,6 +52,8 @@ COST_SHARE = 0.15
 """Rows of the audit as a share of the scored rows, at most: splits of 3000 rows have enough for all positions."""
 EARLY_SHARE = 0.3
 """Share of the rows where the audit child was started during training: the time saved is spent on positions."""
+CANDIDATES = 2**18
+"""Scored positions that the weighted half is drawn from, at most: the bigram model answers so many in 0.1 s."""
 REDRAWS = 8
 """Tries at a foreign token that differs from the true one. With less than half of a text equal to one token, 8 tries
 leave fewer than 1 probe in 256 without it."""
@@ -55,22 +67,25 @@ class Tolerance:
     """Limit at any one position."""
     mean: float
     """Limit of the mean over all positions, sign kept: rounding cancels, an advantage does not."""
+    spread: float = 0.0
+    """Standard deviation of one honest difference that the limit of the mean makes room for."""
 
 
-FP32 = Tolerance(max_abs=2e-3, mean=2e-4)
-"""Logits below 30 have a spacing of 2e-6 in float32; a sum in another order loses two or three digits."""
-
-
-FP32 = Tolerance(max_abs=2e-3, mean=2e-4)
+FP32 = Tolerance(max_abs=2e-3, mean=2e-4, spread=2e-4)
 """Default in float32. Logits below 30 have a spacing of 2e-6; a sum in another order loses two or three digits."""
-REDUCED = Tolerance(max_abs=0.125, mean=4e-3)
-"""Default in bf16, with 8 bits: logits near 15 have a spacing of 1/16, and a sum in another order may move one by two.
-Models whose batches have one shape answer bit for bit the same, so a run narrows this (see `calibrate`)."""
+REDUCED = Tolerance(max_abs=0.125, mean=4e-4, spread=0.02)
+"""Default in bf16, with 8 bits: logits of 8 to 16 have a spacing of 1/16, and a sum in another order may move one by
+two. Models whose batches have one shape answer bit for bit the same, so a run narrows this (see `calibrate`)."""
 MARGIN = 8.0
 """Factor above the largest honest difference: an honest variant may round more than the baseline does."""
-FLOOR = Tolerance(max_abs=2e-4, mean=2e-5)
+FLOOR = Tolerance(max_abs=2e-4, mean=2e-5, spread=2e-5)
 """Narrowest tolerance in float32. Even where a baseline answers bit for bit the same, a variant's sums may have another
 order."""
+REDUCED_FLOOR = Tolerance(max_abs=1.5 / 16, mean=4e-4, spread=0.005)
+"""Narrowest tolerance in bf16. An honest variant may move a logit by one spacing, and the sum over the others by half
+of one; the spread is that of one logit in 150 moved."""
+SPREAD_MARGIN = 2.0
+"""Factor above the baseline's spread."""
 SHIFT = 2e-5
 """Nats by which all likelihoods may be off alike, in any precision: rounding has no direction."""
 SIGMAS = 4.0
@@ -109,14 +124,20 @@ def entropy() -> np.random.Generator:
 
 
 def draw_probes(
-    rows: np.ndarray, mask: np.ndarray, committed: np.ndarray, count: int, rng: np.random.Generator
+    rows: np.ndarray,
+    mask: np.ndarray,
+    committed: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    bigrams: Bigrams | None = None,
 ) -> Probes:
-    """Draw `count` scored positions uniformly and without repetition, in random order.
+    """Draw `count` scored positions without repetition, in random order.
 
     rows uint16 (N, T + 1); mask bool (N, T), true where a token is scored; committed float32 (N, T), the likelihoods L.
+    Half of the positions, and all of them without `bigrams`, are drawn uniformly; the others by `advantage`.
     """
     T = mask.shape[1]
-    flat = rng.choice(np.flatnonzero(mask), size=count, replace=False)
+    flat = _drawn(rows, mask, committed, count, rng, bigrams)
     row, position = flat // T, (flat % T).astype(np.int32)
     targets = rows[row, position + 1].astype(np.int64)
     rest = _foreign(rows[:, :T], row, position, (count, T), rng)
@@ -130,6 +151,41 @@ def draw_probes(
         rest[same, position[same] + 1] = _foreign(rows[:, :T], row[same], position[same], (len(same), 1), rng)[:, 0]
     tokens = np.where(np.arange(T)[None, :] <= position[:, None], rows[row, :T], rest)
     return Probes(row, tokens.astype(np.uint16), position, targets, committed[row, position].astype(np.float64))
+
+
+def _drawn(
+    rows: np.ndarray,
+    mask: np.ndarray,
+    committed: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    bigrams: Bigrams | None,
+) -> np.ndarray:
+    """Return `count` different indices of scored positions in the flattened (N, T), in random order."""
+    scored = np.flatnonzero(mask)
+    if bigrams is None or count == len(scored):
+        return rng.choice(scored, size=count, replace=False)
+    uniform = rng.choice(scored, size=count - count // 2, replace=False)
+    # A random share of a large split is enough: what the weights are proportional to has the same shares there.
+    pool = scored if len(scored) <= CANDIDATES else rng.choice(scored, size=CANDIDATES, replace=False)
+    pool = np.setdiff1d(pool, uniform)
+    weight = advantage(rows, committed, pool, bigrams)
+    # The largest of ln(weight) + Gumbel noise are a draw without repetition in proportion to the weights (Efraimidis
+    # and Spirakis, 2006). Positions without weight come last, in random order.
+    with np.errstate(divide="ignore"):
+        keys = np.maximum(np.log(weight), -1e3) + rng.gumbel(size=len(pool))
+    weighted = pool[np.argpartition(-keys, count // 2 - 1)[: count // 2]] if count > 1 else pool[:0]
+    return rng.permutation(np.concatenate([uniform, weighted]))
+
+
+def advantage(rows: np.ndarray, committed: np.ndarray, flat: np.ndarray, bigrams: Bigrams) -> np.ndarray:
+    """Return s = max(0, B - L) in nats at the indices `flat` (n,) of the flattened (N, T), float64 (n,).
+
+    rows uint16 (N, T + 1); committed float32 (N, T), the likelihoods L; B are the bigram model's.
+    """
+    row, position = np.divmod(flat, committed.shape[1])
+    surprise = bigrams.nll(rows[row, position], rows[row, position + 1])
+    return np.maximum(surprise - committed[row, position], 0.0)
 
 
 def _foreign(
@@ -195,7 +251,15 @@ def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[Audit
     max_abs, mean = float(np.abs(difference).max()), float(difference.mean())
     allowed = mean_allowed(difference, limit)
     ok = max_abs <= limit.max_abs and abs(mean) <= allowed
-    outcome = AuditResult(positions=count, max_abs=max_abs, mean_diff=mean, ok=ok)
+    outcome = AuditResult(
+        positions=count,
+        max_abs=max_abs,
+        mean_diff=mean,
+        ok=ok,
+        spread=float(difference.std()),
+        mean_limit=limit.mean,
+        spread_limit=limit.spread,
+    )
     if ok:
         return outcome, None
     off = int((np.abs(difference) > limit.max_abs).sum())
@@ -208,13 +272,41 @@ def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[Audit
 
 
 def mean_allowed(difference: np.ndarray, limit: Tolerance) -> float:
-    """Return the limit of |mean(d)| in nats: min(limit.mean, SHIFT + SIGMAS * std(d) / sqrt(K)).
+    """Return the limit of |mean(d)| in nats for the differences d (K,); see `_allowed`."""
+    return _allowed(len(difference), float(difference.std()), limit.mean, limit.spread)
 
-    difference (K,) holds d. Rounding spreads to both sides, so its mean is small next to its spread. Likelihoods that
-    were all made a little better have a mean and no spread, however small `limit.max_abs` would let each one be.
+
+def _allowed(count: int, spread: float, mean_limit: float, spread_limit: float) -> float:
+    """Return min(mean_limit + SIGMAS * spread_limit / sqrt(K), SHIFT + SIGMAS * std(d) / sqrt(K)), K = count.
+
+    Rounding spreads to both sides, so its mean is small next to its spread: the second part. Likelihoods that were all
+    made a little better have a mean and no spread, however small `max_abs` would let each one be. Noise of a model's
+    own making has any spread, so the first part makes room for that of honest rounding alone.
     """
-    spread = float(difference.std()) / math.sqrt(len(difference))
-    return min(limit.mean, SHIFT + SIGMAS * spread)
+    error = SIGMAS / math.sqrt(count)
+    return min(mean_limit + error * spread_limit, SHIFT + error * spread)
+
+
+def pooled(audits: Sequence[AuditResult]) -> str | None:
+    """Judge the audits of several trials of one source together; return what is wrong in words, None where nothing is.
+
+    What one audit cannot tell from rounding adds up: with K positions in all, the limit of the mean is that of
+    `compare` with the widest of the trials' limits.
+    """
+    known = [audit for audit in audits if audit.mean_limit is not None and audit.spread_limit is not None]
+    if not known:
+        return None
+    count = sum(audit.positions for audit in known)
+    mean = sum(audit.positions * audit.mean_diff for audit in known) / count
+    square = sum(audit.positions * (audit.spread**2 + (audit.mean_diff - mean) ** 2) for audit in known) / count
+    limits = (max(audit.mean_limit or 0.0 for audit in known), max(audit.spread_limit or 0.0 for audit in known))
+    allowed = _allowed(count, math.sqrt(square), *limits)
+    if abs(mean) <= allowed:
+        return None
+    return (
+        f"audit: over {len(known)} trials and {count} positions the scores differ from the logits by {mean:+.3g} nats "
+        f"on average, allowed {allowed:.3g}: the scores used text that comes later, or were not computed"
+    )
 
 
 # ---- tolerances, calibrated on the baseline
@@ -231,20 +323,20 @@ def tolerance_key(backend: str, device: Device) -> str:
 
 
 def calibrate(honest: Sequence[AuditResult], precision: str) -> Tolerance:
-    """Return the tolerance that audits of the honest baseline justify, in each of its two numbers:
+    """Return the tolerance that audits of the honest baseline justify, in each of its numbers:
 
-        min(default, max(floor, MARGIN * largest honest difference))
+        min(default, max(floor, margin * largest honest difference))
 
-    where the floor is FLOOR in float32, else a quarter of the default. Raises `ValueError` without an audit.
+    with FLOOR in float32 and REDUCED_FLOOR in lower precision, MARGIN for differences and SPREAD_MARGIN for their
+    spread. Raises `ValueError` without an audit.
     """
     if not honest:
         raise ValueError("a tolerance is calibrated on at least one audit of the baseline")
-    widest = tolerance(precision)
-    floor = FLOOR if precision == "fp32" else Tolerance(widest.max_abs / 4, widest.mean / 4)
-    max_abs = MARGIN * max(outcome.max_abs for outcome in honest)
-    mean = MARGIN * max(abs(outcome.mean_diff) for outcome in honest)
+    widest, floor = tolerance(precision), FLOOR if precision == "fp32" else REDUCED_FLOOR
     return Tolerance(
-        max_abs=min(widest.max_abs, max(floor.max_abs, max_abs)), mean=min(widest.mean, max(floor.mean, mean))
+        max_abs=min(widest.max_abs, max(floor.max_abs, MARGIN * max(outcome.max_abs for outcome in honest))),
+        mean=min(widest.mean, max(floor.mean, MARGIN * max(abs(outcome.mean_diff) for outcome in honest))),
+        spread=min(widest.spread, max(floor.spread, SPREAD_MARGIN * max(outcome.spread for outcome in honest))),
     )
 
 
@@ -257,7 +349,10 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return {key: Tolerance(float(entry["max_abs"]), float(entry["mean"])) for key, entry in entries.items()}
+        return {
+            key: Tolerance(float(entry["max_abs"]), float(entry["mean"]), float(entry.get("spread", 0.0)))
+            for key, entry in entries.items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"the audit's tolerances in {path} cannot be read: {error}.", fix="delete the file; the defaults apply."
@@ -274,5 +369,7 @@ def note_baseline(path: Path, key: str, outcome: AuditResult, precision: str) ->
     """Calibrate on one more audit of the baseline. A tolerance only ever gets wider by this."""
     found = calibrate([outcome], precision)
     if (known := read_tolerances(path).get(key)) is not None:
-        found = Tolerance(max(found.max_abs, known.max_abs), max(found.mean, known.mean))
+        found = Tolerance(
+            max(found.max_abs, known.max_abs), max(found.mean, known.mean), max(found.spread, known.spread)
+        )
     write_tolerance(path, key, found)

@@ -36,6 +36,7 @@ from autoresearch.core.trial.child.channel import Failed, Ready
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, closed_end, closed_failure
 from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
+from autoresearch.core.trial.surprise import bigrams_of
 from autoresearch.core.trial.weights import WeightsFault, copy_weights, drop_weights
 
 LEAD_SECONDS = 20.0
@@ -381,7 +382,9 @@ class Evaluation:
         share = request.audit_share or (audit.EARLY_SHARE if "audit" in self._ready else audit.COST_SHARE)
         count = audit.position_count(len(scored.rows), int(scored.mask.sum()), request.score_rows, share)
         rng = audit.entropy()
-        probes = audit.draw_probes(scored.rows, scored.mask, nll, count, rng)
+        probes = audit.draw_probes(
+            scored.rows, scored.mask, nll, count, rng, bigrams_of(context.prepared, context.vocab_size)
+        )
         batches = audit.schedule(probes, request.score_rows, rng)
         logits = np.empty((count, context.vocab_size), np.float32)
         logits[np.concatenate(batches)] = self.logits(probes.tokens, probes.positions, batches, weights, sha256)

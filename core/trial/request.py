@@ -186,6 +186,12 @@ class AuditResult(BaseModel):
     max_abs: float
     mean_diff: float
     ok: bool
+    spread: float = 0.0
+    """Standard deviation of the differences."""
+    mean_limit: float | None = None
+    """The tolerance's limit of the mean; None in results of earlier versions."""
+    spread_limit: float | None = None
+    """The spread of honest rounding that the limit of the mean makes room for."""
 
 
 class ProfileResult(BaseModel):

@@ -24,8 +24,8 @@ from autoresearch.core.trial.request import AuditResult
 from autoresearch.core.trial.supervisor import run_trial
 
 
-def honest(max_abs: float, mean: float) -> AuditResult:
-    return AuditResult(positions=459, max_abs=max_abs, mean_diff=mean, ok=True)
+def honest(max_abs: float, mean: float, spread: float = 0.0) -> AuditResult:
+    return AuditResult(positions=459, max_abs=max_abs, mean_diff=mean, ok=True, spread=spread)
 
 
 def test_answers_that_are_the_same_leave_the_floor() -> None:
@@ -39,8 +39,13 @@ def test_the_largest_of_several_baselines_counts_with_a_margin() -> None:
 
 
 def test_it_is_never_wider_than_the_default() -> None:
-    assert calibrate([honest(1.0, 1.0)], "bf16") == audit.REDUCED
-    assert calibrate([honest(0.0, 0.0)], "bf16").mean == pytest.approx(audit.REDUCED.mean / 4)
+    assert calibrate([honest(1.0, 1.0, 1.0)], "bf16") == audit.REDUCED
+    assert calibrate([honest(0.0, 0.0)], "bf16") == audit.REDUCED_FLOOR
+
+
+def test_a_baseline_that_answers_the_same_in_bf16_leaves_room_for_one_spacing_of_a_logit() -> None:
+    spacing = 2.0**-4  # of bf16 between 8 and 16, where capped logits lie
+    assert calibrate([honest(0.0, 0.0)], "bf16").max_abs == 1.5 * spacing
 
 
 def test_without_a_baseline_there_is_none() -> None:
@@ -78,7 +83,8 @@ def test_a_trial_is_held_to_the_stored_tolerance(prepared: Prepared, tmp_path: P
 def test_the_baselines_trial_narrows_what_later_ones_are_held_to(prepared: Prepared, tmp_path: Path) -> None:
     path, key = tmp_path / "tolerances.json", tolerance_key("null", probe_device("null"))
     for name in ("first", "again"):
-        assert run_trial(request(prepared, tmp_path / name, tolerances=path, calibrate=True)).status == "ok"
+        result = run_trial(request(prepared, tmp_path / name, tolerances=path, calibrate=True))
+        assert result.status == "ok", result.reason
     assert read_tolerances(path) == {key: FLOOR}
     assert run_trial(request(prepared, tmp_path / "later", tolerances=path)).status == "ok"
 
