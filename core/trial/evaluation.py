@@ -20,6 +20,7 @@ import contextlib
 import itertools
 import math
 import selectors
+import shutil
 import socket
 import struct
 import time
@@ -34,6 +35,7 @@ from autoresearch.core.trial import audit
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, closed_end, closed_failure
+from autoresearch.core.trial.page_cache import evict
 from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
 from autoresearch.core.trial.surprise import bigrams_of
@@ -270,9 +272,10 @@ class Scorer:
         return request.budget.answer_seconds(rows * request.eval_seq_len, speed)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and remove its folder: what it left there must not be told by the disk's free space."""
         self._socket.close()
         self._context.processes.end(self._child)
+        shutil.rmtree(self._work, ignore_errors=True)
 
     def _check_alive(self) -> None:
         if self._child.returncode() is not None:
@@ -379,6 +382,8 @@ class Evaluation:
         The probes are drawn after the score child has answered and is gone: until then nobody can know them.
         """
         context, request = self._context, self._context.request
+        # Which pages are in memory could tell the audit child what the score child has read.
+        evict([context.record.folder, context.prepared.folder])
         share = request.audit_share or (audit.EARLY_SHARE if "audit" in self._ready else audit.COST_SHARE)
         count = audit.position_count(len(scored.rows), int(scored.mask.sum()), request.score_rows, share)
         rng = audit.entropy()
