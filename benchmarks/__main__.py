@@ -35,6 +35,7 @@ BY_HAND = {
     "real_judge": "hours",
     "search": "20 minutes",
     "search_task": "hours",
+    "train_files": "10 minutes",
 }
 """Benchmarks that `make bench` leaves out, and about how long they take: `python -m benchmarks --only NAME`."""
 BUSY_LOAD = 1.5

@@ -18,6 +18,14 @@ matrix is (out, in), nothing has a bias, and all of them are float32 masters (th
     resid_scale, x0_scale               (L,)
     head.weight                         (V, D)          not there when TIE_HEAD
 
+and where their constants ask for them (G = 1 + FOLLOWER_LONGEST + SURE * MEMORY_LONGEST states of a guess):
+
+    ngram.weight, value_ngram.weight    (NGRAM_ROWS, D), (VALUE_NGRAM_ROWS, D)   start at zero
+    follower.weight, trust              (V, D), (G,)    start at zero, and at 1 (row) and 0.5 (memory)
+    memory                              (3, MEMORY_ROWS)   int32, filled before training, no gradient
+    document.weight                     (DOCUMENT_BUCKETS, D)   starts at zero
+    blocks.{i}.attn.gain, readout       (H,), (L,)      start at one and at zero
+
 The function, for tokens (B, T), where norm is RMS norm over the last axis without weights (epsilon NORM_EPS):
 
     x = x0 = norm(wte[tokens])
@@ -32,14 +40,25 @@ The function, for tokens (B, T), where norm is RMS norm over the last axis witho
 
 Rotary pairs channel j with channel j + HEAD_DIM / 2 and turns the pair by t * ROPE_BASE ** (-2j / HEAD_DIM), t from 0:
 (a, b) becomes (a cos - b sin, a sin + b cos).
+
+What can be looked up costs no products and learns in few steps, so it pays where tokens are few:
+
+    wte[tokens] + ngram[rows of the pairs, triples, ... up to here]     hashed; value_ngram adds to the last v likewise
+                + sum over guesses of trust[state] * follower[guess]
+                + document[bucket of the distance to the document's start]
+
+A guess is a token that followed the longest context that was there before: in this row, or in the text that was read for
+`memory`. Its state says how long that context is and how sure memory is; without a guess the trust is 0. LATE_KEYS moves keys of some heads one position on; `gain`
+multiplies a head's q; `readout` adds the blocks' inputs, weighted, before the last norm.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -66,6 +85,21 @@ VALUE_EMBEDS = "alternate"  # layers that add a value embedding: "alternate" (th
 GATE_CHANNELS = 32  # channels of the layer's input that steer the value gates
 TIE_HEAD = False  # one matrix for embedding and head saves memory and costs much quality
 NORM_EPS = 1e-6  # inside the root of every RMS norm
+LATE_KEYS = 0.0  # share of heads whose keys come one position late: one layer then finds and copies what followed
+HEAD_GAIN = False  # a learned gain of q for each head
+LAYER_READOUT = False  # the head reads a learned sum of every block's input beside the last block's output
+
+BOS_TOKEN = 1  # opens every document
+
+# Looked up, without products: what pays where tokens are few. Figures by preset: docs/train-files.md
+NGRAM_ROWS = 0  # rows of the table of hashed n-grams that is added to the token embedding
+NGRAM_LONGEST = 2  # its n-grams are pairs up to this length
+VALUE_NGRAM_ROWS = 0  # rows of the table of hashed n-grams, of the longest alone, in the last block's values
+FOLLOWER_LONGEST = 0  # tokens of the longest context whose last follower in the row is embedded
+MEMORY_TOKENS = 0  # tokens of whole documents that are read before training, to remember what follows what
+MEMORY_LONGEST = 4  # tokens of the longest context that is remembered
+MEMORY_ROWS = 524288  # contexts that are remembered, the most frequent ones
+DOCUMENT_BUCKETS = 0  # powers of two that a position in its document is told by
 
 # Start
 INIT_SCALE = 0.68  # of the matrices' usual standard deviation, 1 / sqrt(DIM)
@@ -79,6 +113,9 @@ EMBED_LR = 0.9  # AdamW, token embedding: rows are touched rarely, so they move 
 VALUE_EMBED_LR = 0.9  # AdamW, value embeddings
 VALUE_EMBED_DECAY = 0.003  # of value embeddings, times their rate: most of their rows are rarely seen
 HEAD_LR = 0.005  # AdamW, output head
+NGRAM_LR = 0.4  # row-wise Adagrad, tables of n-grams: the root mean square of a row's first step
+TRUST_LR = 0.05  # AdamW, weight of a follower by the length of its context and, remembered ones, by how sure it is
+READOUT_LR = 0.02  # AdamW, layer readout and head gains
 RESID_LR = 0.005  # AdamW, resid_scale: multiplies through all layers, so it moves slowly
 X0_LR = 0.5  # AdamW, x0_scale
 ADAM_BETA1 = 0.8  # a short memory suits a short run
@@ -158,6 +195,76 @@ def window_of(layer: int, seq_len: int) -> int:
     return min(SHORT_WINDOW, seq_len) if kind == "S" else seq_len
 
 
+def contexts(tokens: Tensor, longest: int) -> list[Tensor]:
+    """One number below 2^31 for the last 1, 2, ... `longest` tokens up to each position: a list of int64 (B, T)."""
+    keys = [tokens + 1]
+    for n in range(1, longest):
+        before = F.pad(tokens, (n, 0))[:, : tokens.size(1)]
+        keys.append((keys[-1] * 1000003 + before + 1) % 2147483647)
+    return keys
+
+
+def followers(tokens: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """What followed the last place in the row with the same context, and that context's length; both int64 (B, T).
+
+    The longest context that has been there before decides; without one both are 0. Sorting by context and position puts
+    that last place right before the position.
+    """
+    T = tokens.size(1)
+    follower, length = torch.zeros_like(tokens), torch.zeros_like(tokens)
+    for n, key in enumerate(contexts(tokens, longest), 1):
+        ordered = (key * T + torch.arange(T, device=tokens.device)).sort(dim=1).values
+        place, last = ordered[:, 1:] % T, ordered[:, :-1] % T
+        after = torch.where(ordered[:, 1:] // T == ordered[:, :-1] // T, last + 1, 0)
+        after = torch.zeros_like(tokens).scatter(1, place, after)
+        follower = torch.where(after > 0, tokens.gather(1, after), follower)
+        length = torch.where(after > 0, n, length)
+    return follower, length
+
+
+def memorise(documents: Iterator[np.ndarray]) -> np.ndarray:
+    """A hashed table, int32 (3, MEMORY_ROWS): context, its most frequent follower, how sure that is from 1 to SURE.
+
+    Counted exactly over about MEMORY_TOKENS tokens of whole documents. Where contexts meet in a row the more frequent
+    one stays.
+    """
+    memory, parts, total = np.zeros((3, MEMORY_ROWS), np.int32), [], 0
+    while total < MEMORY_TOKENS and (document := next(documents, None)) is not None:
+        parts.append(document.astype(np.int64))
+        total += len(document)
+    if not parts:
+        return memory
+    tokens, found = np.concatenate(parts), []
+    keys = tokens[:-1] + 1
+    for n in range(MEMORY_LONGEST):
+        if n:
+            keys = (keys[1:] * 1000003 + tokens[: len(keys) - 1] + 1) % 2147483647
+        pairs, counts = np.unique(keys << 16 | tokens[n + 1 :], return_counts=True)
+        contexts = pairs >> 16
+        starts = np.flatnonzero(np.diff(contexts, prepend=-1))
+        totals = np.add.reduceat(counts, starts)
+        best = np.lexsort((counts, contexts))[np.append(starts[1:], len(pairs)) - 1]  # the last of each context
+        size = np.minimum(np.log2(counts[best]).astype(np.int64), 3)
+        share = (2 * counts[best] > totals).astype(np.int64) + (10 * counts[best] > 9 * totals)
+        found.append(np.stack([contexts[starts], pairs[best] & 0xFFFF, 1 + 3 * size + share, totals]))
+    context, follower, sure, totals = np.concatenate(found, axis=1)
+    order = np.argsort(totals, kind="stable")
+    memory[:, context[order] % MEMORY_ROWS] = np.stack([context, follower, sure])[:, order]
+    return memory
+
+
+SURE = 12
+"""Degrees of being sure: by powers of two of the count, 1 to 8, and by its share, up to a half, 0.9 and 1."""
+
+
+def document_bucket(tokens: Tensor) -> Tensor:
+    """Whole power of two of the distance to the document's first token, or the row's; int64 (B, T)."""
+    position = torch.arange(tokens.size(1), device=tokens.device)
+    start = torch.where(tokens == BOS_TOKEN, position, 0).cummax(dim=1).values
+    bucket = (position - start + 1).float().log2().long()
+    return bucket.clamp(max=DOCUMENT_BUCKETS - 1)
+
+
 def rotary_angles(seq_len: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosine and sine, float32 (T, HEAD_DIM / 2)."""
     channel = torch.arange(0, HEAD_DIM, 2, device=device, dtype=torch.float32)
@@ -170,6 +277,15 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn channel pairs of x (..., T, HEAD_DIM) by their position (RoFormer, arXiv:2104.09864)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+def delayed(k: Tensor) -> Tensor:
+    """The keys (B, H, T, HEAD_DIM) with a share of heads one position late: at s they see the key of s - 1.
+
+    A query that looks for its own token then finds the place after an earlier one, and copies what stood there.
+    """
+    late = round(LATE_KEYS * k.size(1))
+    return torch.cat((F.pad(k[:, :late, :-1], (0, 0, 1, 0)), k[:, late:]), dim=1) if late else k
 
 
 def in_window(seq_len: int, window: int, device: torch.device) -> Tensor:
@@ -268,9 +384,12 @@ class Attention(nn.Module):
         self.proj = Linear(DIM, DIM)
         self.value_embed = nn.Embedding(VOCAB_SIZE, DIM) if has_value_embedding(layer) else None
         self.value_gate = Linear(GATE_CHANNELS, DIM // HEAD_DIM) if has_value_embedding(layer) else None
+        self.gain = nn.Parameter(torch.ones(DIM // HEAD_DIM)) if HEAD_GAIN else None
 
-    def forward(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """x (B, T, D) -> (B, T, D)."""
+    def forward(
+        self, x: Tensor, tokens: Tensor, values: Tensor | None, angles: tuple[Tensor, Tensor], attend: Attend
+    ) -> Tensor:
+        """x (B, T, D), values (B, T, D) that are added to its own or None -> (B, T, D)."""
         B, T, _ = x.shape
         weights = torch.cat([linear.weight for linear in (self.q, self.k, self.v)])  # one product instead of three
         qk, v = F.linear(x, weights.to(x.dtype)).view(B, T, 3, -1, HEAD_DIM).split((2, 1), dim=2)
@@ -279,7 +398,11 @@ class Attention(nn.Module):
         if self.value_embed is not None:
             looked_up = self.value_embed(tokens).to(x.dtype).view_as(v)
             v = v + 2 * torch.sigmoid(self.value_gate(x[..., :GATE_CHANNELS])).unsqueeze(-1) * looked_up
-        y = attend(q * (QK_GAIN**2 * HEAD_DIM**-0.5), k, v.transpose(1, 2))
+        if values is not None:
+            v = v + values.to(x.dtype).view_as(v)
+        if self.gain is not None:
+            q = q * self.gain.to(q.dtype)[:, None, None]
+        y = attend(q * (QK_GAIN**2 * HEAD_DIM**-0.5), delayed(k), v.transpose(1, 2))
         return self.proj(y.transpose(1, 2).reshape(B, T, DIM))
 
 
@@ -302,10 +425,16 @@ class Block(nn.Module):
         super().__init__()
         self.attn, self.mlp = Attention(layer), MLP()
 
-    def forward(self, x: Tensor, tokens: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+    def forward(
+        self, x: Tensor, tokens: Tensor, values: Tensor | None, angles: tuple[Tensor, Tensor], attend: Attend
+    ) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
-        x = residual(x, lambda h: self.attn(h, tokens, angles, attend))
+        x = residual(x, lambda h: self.attn(h, tokens, values, angles, attend))
         return residual(x, self.mlp)
+
+
+Found = tuple[Tensor | None, Tensor | None]
+"""What tables of n-grams hold for the embedding and for the last block's values."""
 
 
 class GPT(nn.Module):
@@ -318,26 +447,77 @@ class GPT(nn.Module):
         self.resid_scale = nn.Parameter(torch.ones(DEPTH))
         self.x0_scale = nn.Parameter(torch.full((DEPTH,), X0_INIT))
         self.head = None if TIE_HEAD else Linear(DIM, VOCAB_SIZE)
+        self.ngram = nn.Embedding(NGRAM_ROWS, DIM, sparse=True) if NGRAM_ROWS else None
+        self.value_ngram = nn.Embedding(VALUE_NGRAM_ROWS, DIM, sparse=True) if VALUE_NGRAM_ROWS else None
+        if MEMORY_TOKENS:
+            self.register_buffer("memory", torch.zeros((3, MEMORY_ROWS), dtype=torch.int32))
+        guessing = bool(FOLLOWER_LONGEST or MEMORY_TOKENS)
+        trust = [1.0] * (1 + FOLLOWER_LONGEST) + [0.5] * (SURE * MEMORY_LONGEST)
+        self.follower = nn.Embedding(VOCAB_SIZE, DIM) if guessing else None
+        self.trust = nn.Parameter(torch.tensor(trust)) if guessing else None
+        self.document = nn.Embedding(DOCUMENT_BUCKETS, DIM) if DOCUMENT_BUCKETS else None
+        self.readout = nn.Parameter(torch.zeros(DEPTH)) if LAYER_READOUT else None
         self.dtype = torch.float32
         self.attend: Attend = attend_sdpa
 
-    def hidden(self, tokens: Tensor) -> Tensor:
+    def look_up(self, tokens: Tensor) -> Found:
+        """What the tables of n-grams hold for the embedding and for the last block's values: float32 (B, T, D) or None.
+
+        It stands outside of what is compiled: only here are gradients sparse.
+        """
+        keys = contexts(tokens, NGRAM_LONGEST)[1:] if NGRAM_ROWS or VALUE_NGRAM_ROWS else []
+        added = self.ngram(torch.stack(keys, dim=-1) % NGRAM_ROWS).sum(-2) if self.ngram is not None else None
+        values = self.value_ngram(keys[-1] % VALUE_NGRAM_ROWS) if self.value_ngram is not None else None
+        return added, values
+
+    def guesses(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Guesses at the next token and how sure each is, both int64 (B, T, K); state 0 stands for no guess.
+
+        One is what followed in the row, by the length of the context; one is what memory holds for the longest context
+        that it knows, by that length and by how sure it is.
+        """
+        found = [followers(tokens, FOLLOWER_LONGEST)] if FOLLOWER_LONGEST else []
+        if MEMORY_TOKENS:
+            guess, state = torch.zeros_like(tokens), torch.zeros_like(tokens)
+            for n, key in enumerate(contexts(tokens, MEMORY_LONGEST)):
+                context, follower, sure = self.memory[:, key % MEMORY_ROWS]
+                guess = torch.where(context == key, follower, guess)
+                state = torch.where(context == key, FOLLOWER_LONGEST + SURE * n + sure, state)
+            found.append((guess, state))
+        guesses, states = zip(*found, strict=True)
+        return torch.stack(guesses, dim=-1), torch.stack(states, dim=-1)
+
+    def hidden(self, tokens: Tensor, found: Found | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, D) of the model's dtype: what the head multiplies."""
         T = tokens.size(1)
+        added, values = self.look_up(tokens) if found is None else found
         angles = tuple(part.to(self.dtype) for part in rotary_angles(T, tokens.device))
-        x = x0 = norm(self.wte(tokens).to(self.dtype))
+        x = self.wte(tokens)
+        if added is not None:
+            x = x + added
+        if self.follower is not None:
+            guesses, states = self.guesses(tokens)
+            x = x + ((self.trust[states] * (states > 0)).unsqueeze(-1) * self.follower(guesses)).sum(-2)
+        if self.document is not None:
+            x = x + self.document(document_bucket(tokens))
+        x = x0 = norm(x.to(self.dtype))
+        read = 0.0
         for i, block in enumerate(self.blocks):
+            if self.readout is not None:
+                read = read + self.readout[i].to(x.dtype) * x
             x = self.resid_scale[i].to(x.dtype) * x + self.x0_scale[i].to(x.dtype) * x0
-            x = block(x, tokens, angles, partial(self.attend, window=window_of(i, T)))
-        return norm(x)
+            x = block(
+                x, tokens, values if i == DEPTH - 1 else None, angles, partial(self.attend, window=window_of(i, T))
+            )
+        return norm(x + read if self.readout is not None else x)
 
     def head_weight(self) -> Tensor:
         """float32 (V, D)."""
         return self.wte.weight * DIM**-0.5 if self.head is None else self.head.weight
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, found: Found | None = None) -> Tensor:
         """Mean next-token cross-entropy in nats, a float32 scalar."""
-        x = self.hidden(tokens).flatten(0, 1)
+        x = self.hidden(tokens, found).flatten(0, 1)
         return ChunkedCrossEntropy.apply(x, self.head_weight(), targets.flatten())
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -348,14 +528,18 @@ class GPT(nn.Module):
         return torch.cat(parts).view(*tokens.shape, -1)
 
 
+TABLES = ("ngram.weight", "value_ngram.weight", "follower.weight", "document.weight")
+"""Looked up beside the token embedding."""
+
+
 def initialise(model: GPT, seed: int) -> None:
     """Draw every parameter on the CPU with its own generator, so that a seed means the same on every device."""
     draw = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if name in ("resid_scale", "x0_scale"):
+        if parameter.dim() == 1:
             continue
-        if name.endswith(("proj.weight", "value_gate.weight")):
-            nn.init.zeros_(parameter)  # every block starts as the identity, every gate at 1
+        if name.endswith(("proj.weight", "value_gate.weight")) or name in TABLES:
+            nn.init.zeros_(parameter)  # every block starts as the identity, every gate at 1, every table empty
         elif name == "wte.weight":
             nn.init.normal_(parameter, std=1.0, generator=draw)
         elif name == "head.weight":
@@ -505,13 +689,32 @@ class Muon:
         torch._foreach_copy_(list(self.matrices), list(new.unbind()))
 
 
+class RowAdagrad:
+    """Adagrad with one sum of squares for each row of a table: a row's steps shrink the more often it was seen."""
+
+    def __init__(self, table: nn.Parameter) -> None:
+        self.table, self.squares = table, torch.zeros(table.size(0), device=table.device)
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Move the rows that were looked up; forget their gradient."""
+        grad = self.table.grad.to_sparse(1).coalesce()
+        rows, values = grad.indices()[0], grad.values()
+        self.squares.index_add_(0, rows, values.square().mean(1))
+        self.table.index_add_(0, rows, values * (-lr * (self.squares[rows] + 1e-20).rsqrt())[:, None])
+        self.table.grad = None
+
+
 class Optimizer:
     """Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars. Masters and moments are float32."""
 
     def __init__(self, model: GPT, update: Callable[..., Tensor] = muon_update) -> None:
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         stacks: dict[torch.Size, list[nn.Parameter]] = {}
+        self.rows = [RowAdagrad(table.weight) for table in (model.ngram, model.value_ngram) if table is not None]
         for name, parameter in model.named_parameters():
+            if name in ("ngram.weight", "value_ngram.weight"):
+                continue
             lr = adamw_lr(name)
             if lr is None:
                 stacks.setdefault(parameter.shape, []).append(parameter)
@@ -533,6 +736,8 @@ class Optimizer:
         for group in self.adamw.param_groups:
             group["lr"] = group["base_lr"] * lr_multiplier(progress)
         self.adamw.step()
+        for table in self.rows:
+            table.step(NGRAM_LR * lr_multiplier(progress))
         for stack in self.muon:
             stack.step(MUON_LR * lr_multiplier(progress), momentum_at(step), weight_decay_at(progress))
             for matrix in stack.matrices:
@@ -549,9 +754,12 @@ def adamw_lr(name: str) -> float | None:
     """AdamW's learning rate for the parameter of that name; None where Muon is in charge."""
     if name.endswith("value_embed.weight"):
         return VALUE_EMBED_LR
+    if name == "readout" or name.endswith("attn.gain"):
+        return READOUT_LR
     if name.startswith("blocks."):
         return None
-    return {"wte.weight": EMBED_LR, "head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR}[name]
+    rates = {"wte.weight": EMBED_LR, "follower.weight": EMBED_LR, "document.weight": EMBED_LR, "trust": TRUST_LR}
+    return (rates | {"head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR})[name]
 
 
 # ---- loop
@@ -612,11 +820,16 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     compiled = compiles(device.type, clock.budget)
     if compiled:
         loss_of, update = torch.compile(loss_of, dynamic=False), torch.compile(update, dynamic=False)
+    if compiled and (NGRAM_ROWS or VALUE_NGRAM_ROWS):  # sparse gradients only arise outside of compiled graphs
+        compiled_loss = loss_of
+        loss_of = lambda tokens, targets: compiled_loss(tokens, targets, model.look_up(tokens))  # noqa: E731
     scoring_attend = model.attend
     model.attend, attention = fastest_attention(device, model.dtype, compiled)
     mode = "compiled" if compiled else "eager"
     print(f"cuda: {device.type}, {model.dtype}, {mode}, {attention}, {torch.get_num_threads()} threads")  # noqa: T201
     warm_up(model, loss_of, update, data)
+    if MEMORY_TOKENS:
+        model.memory.copy_(torch.from_numpy(memorise(data.documents())))
 
     optimizer, step, micro_step, total, mean_loss = Optimizer(model, update), 0, 0, 0.0, None
     for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
@@ -647,7 +860,7 @@ def logits(model: GPT, tokens: Tensor) -> Tensor:
 
 def flops_per_token(model: GPT) -> float:
     """FLOPs of forward and backward per training token: 6 per matrix weight, 12 per channel and key that is seen."""
-    looked_up = "value_embed.weight" if TIE_HEAD else ("value_embed.weight", "wte.weight")
+    looked_up = ("value_embed.weight", *TABLES, *(() if TIE_HEAD else ("wte.weight",)))
     matrices = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()

@@ -18,6 +18,14 @@ every matrix is (out, in), nothing has a bias, and all of them are float32 maste
     resid_scale, x0_scale               (L,)
     head.weight                         (V, D)          not there when TIE_HEAD
 
+and where their constants ask for them (G = 1 + FOLLOWER_LONGEST + SURE * MEMORY_LONGEST states of a guess):
+
+    ngram.weight, value_ngram.weight    (NGRAM_ROWS, D), (VALUE_NGRAM_ROWS, D)   start at zero
+    follower.weight, trust              (V, D), (G,)    start at zero, and at 1 (row) and 0.5 (memory)
+    memory                              (3, MEMORY_ROWS)   int32, filled before training, no gradient
+    document.weight                     (DOCUMENT_BUCKETS, D)   starts at zero
+    blocks.{i}.attn.gain, readout       (H,), (L,)      start at one and at zero
+
 The function, for tokens (B, T), where norm is RMS norm over the last axis without weights (epsilon NORM_EPS):
 
     x = x0 = norm(wte[tokens])
@@ -32,16 +40,27 @@ The function, for tokens (B, T), where norm is RMS norm over the last axis witho
 
 Rotary pairs channel j with channel j + HEAD_DIM / 2 and turns the pair by t * ROPE_BASE ** (-2j / HEAD_DIM), t from 0:
 (a, b) becomes (a cos - b sin, a sin + b cos).
+
+What can be looked up costs no products and learns in few steps, so it pays where tokens are few:
+
+    wte[tokens] + ngram[rows of the pairs, triples, ... up to here]     hashed; value_ngram adds to the last v likewise
+                + sum over guesses of trust[state] * follower[guess]
+                + document[bucket of the distance to the document's start]
+
+A guess is a token that followed the longest context that was there before: in this row, or in the text that was read for
+`memory`. Its state says how long that context is and how sure memory is; without a guess the trust is 0. LATE_KEYS moves keys of some heads one position on; `gain`
+multiplies a head's q; `readout` adds the blocks' inputs, weighted, before the last norm.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from autoresearch.backends.contract import Clock, Data, Spec
@@ -65,6 +84,20 @@ VALUE_EMBEDS = "alternate"  # layers that add a value embedding: "alternate" (th
 GATE_CHANNELS = 32  # channels of the layer's input that steer the value gates
 TIE_HEAD = False  # one matrix for embedding and head saves memory and costs much quality
 NORM_EPS = 1e-6  # inside the root of every RMS norm
+LATE_KEYS = 0.0  # share of heads whose keys come one position late: one layer then finds and copies what followed
+HEAD_GAIN = False  # a learned gain of q for each head
+LAYER_READOUT = False  # the head reads a learned sum of every block's input beside the last block's output
+BOS_TOKEN = 1  # opens every document
+
+# Looked up, without products: what pays where tokens are few. Figures by preset: docs/train-files.md
+NGRAM_ROWS = 0  # rows of the table of hashed n-grams that is added to the token embedding
+NGRAM_LONGEST = 2  # its n-grams are pairs up to this length
+VALUE_NGRAM_ROWS = 0  # rows of the table of hashed n-grams, of the longest alone, in the last block's values
+FOLLOWER_LONGEST = 0  # tokens of the longest context whose last follower in the row is embedded
+MEMORY_TOKENS = 0  # tokens of whole documents that are read before training, to remember what follows what
+MEMORY_LONGEST = 4  # tokens of the longest context that is remembered
+MEMORY_ROWS = 524288  # contexts that are remembered, the most frequent ones
+DOCUMENT_BUCKETS = 0  # powers of two that a position in its document is told by
 
 # Start
 INIT_SCALE = 0.68  # of the matrices' usual standard deviation, 1 / sqrt(DIM)
@@ -78,6 +111,9 @@ EMBED_LR = 0.6  # AdamW, token embedding: rows are touched rarely, so they move 
 VALUE_EMBED_LR = 0.6  # AdamW, value embeddings
 VALUE_EMBED_DECAY = 0.0  # of value embeddings, times their rate: most of their rows are rarely seen
 HEAD_LR = 0.004  # AdamW, output head
+NGRAM_LR = 0.4  # row-wise Adagrad, tables of n-grams: the root mean square of a row's first step
+TRUST_LR = 0.05  # AdamW, weight of a follower by the length of its context and, remembered ones, by how sure it is
+READOUT_LR = 0.02  # AdamW, layer readout and head gains
 RESID_LR = 0.005  # AdamW, resid_scale: multiplies through all layers, so it moves slowly
 X0_LR = 0.5  # AdamW, x0_scale
 ADAM_BETA1 = 0.8  # a short memory suits a short run
@@ -173,9 +209,91 @@ def window_of(layer: int, seq_len: int) -> int:
     return min(SHORT_WINDOW, seq_len) if kind == "S" else seq_len
 
 
+def contexts(tokens: mx.array, longest: int) -> list[mx.array]:
+    """One number below 2^31 for the last 1, 2, ... `longest` tokens up to each position: a list of int64 (B, T)."""
+    tokens = tokens.astype(mx.int64)
+    keys = [tokens + 1]
+    for n in range(1, longest):
+        before = mx.pad(tokens, ((0, 0), (n, 0)))[:, : tokens.shape[1]]
+        keys.append((keys[-1] * 1000003 + before + 1) % 2147483647)
+    return keys
+
+
+def followers(tokens: mx.array, longest: int) -> tuple[mx.array, mx.array]:
+    """What followed the last place in the row with the same context, and that context's length; both int64 (B, T).
+
+    The longest context that has been there before decides; without one both are 0. Sorting by context and position puts
+    that last place right before the position.
+    """
+    tokens, T = tokens.astype(mx.int64), tokens.shape[1]
+    follower, length = mx.zeros_like(tokens), mx.zeros_like(tokens)
+    for n, key in enumerate(contexts(tokens, longest), 1):
+        ordered = mx.sort(key * T + mx.arange(T), axis=1)
+        place, last = ordered[:, 1:] % T, ordered[:, :-1] % T
+        after = mx.where(ordered[:, 1:] // T == ordered[:, :-1] // T, last + 1, 0)
+        after = mx.put_along_axis(mx.zeros_like(tokens), place, after, axis=1)
+        follower = mx.where(after > 0, mx.take_along_axis(tokens, after, axis=1), follower)
+        length = mx.where(after > 0, n, length)
+    return follower, length
+
+
+def memorise(documents: Iterator[np.ndarray]) -> np.ndarray:
+    """A hashed table, int32 (3, MEMORY_ROWS): context, its most frequent follower, how sure that is from 1 to SURE.
+
+    Counted exactly over about MEMORY_TOKENS tokens of whole documents. Where contexts meet in a row the more frequent
+    one stays.
+    """
+    memory, parts, total = np.zeros((3, MEMORY_ROWS), np.int32), [], 0
+    while total < MEMORY_TOKENS and (document := next(documents, None)) is not None:
+        parts.append(document.astype(np.int64))
+        total += len(document)
+    if not parts:
+        return memory
+    tokens, found = np.concatenate(parts), []
+    keys = tokens[:-1] + 1
+    for n in range(MEMORY_LONGEST):
+        if n:
+            keys = (keys[1:] * 1000003 + tokens[: len(keys) - 1] + 1) % 2147483647
+        pairs, counts = np.unique(keys << 16 | tokens[n + 1 :], return_counts=True)
+        contexts = pairs >> 16
+        starts = np.flatnonzero(np.diff(contexts, prepend=-1))
+        totals = np.add.reduceat(counts, starts)
+        best = np.lexsort((counts, contexts))[np.append(starts[1:], len(pairs)) - 1]  # the last of each context
+        size = np.minimum(np.log2(counts[best]).astype(np.int64), 3)
+        share = (2 * counts[best] > totals).astype(np.int64) + (10 * counts[best] > 9 * totals)
+        found.append(np.stack([contexts[starts], pairs[best] & 0xFFFF, 1 + 3 * size + share, totals]))
+    context, follower, sure, totals = np.concatenate(found, axis=1)
+    order = np.argsort(totals, kind="stable")
+    memory[:, context[order] % MEMORY_ROWS] = np.stack([context, follower, sure])[:, order]
+    return memory
+
+
+SURE = 12
+"""Degrees of being sure: by powers of two of the count, 1 to 8, and by its share, up to a half, 0.9 and 1."""
+
+
+def document_bucket(tokens: mx.array) -> mx.array:
+    """Whole power of two of the distance to the document's first token, or the row's; int32 (B, T)."""
+    position = mx.arange(tokens.shape[1])
+    start = mx.cummax(mx.where(tokens == BOS_TOKEN, position, 0), axis=1)
+    bucket = mx.floor(mx.log2((position - start + 1).astype(mx.float32))).astype(mx.int32)
+    return mx.minimum(bucket, DOCUMENT_BUCKETS - 1)
+
+
 def rotary(x: mx.array) -> mx.array:
     """Turn channel pairs of x (B, H, T, HEAD_DIM) by their position (RoFormer, arXiv:2104.09864)."""
     return mx.fast.rope(x, HEAD_DIM, traditional=False, base=ROPE_BASE, scale=1.0, offset=0)
+
+
+def delayed(k: mx.array) -> mx.array:
+    """The keys (B, H, T, HEAD_DIM) with a share of heads one position late: at s they see the key of s - 1.
+
+    A query that looks for its own token then finds the place after an earlier one, and copies what stood there.
+    """
+    late = round(LATE_KEYS * k.shape[1])
+    if not late:
+        return k
+    return mx.concatenate([mx.pad(k[:, :late, :-1], ((0, 0), (0, 0), (1, 0), (0, 0))), k[:, late:]], axis=1)
 
 
 def in_window(seq_len: int, window: int) -> mx.array:
@@ -230,11 +348,11 @@ class Linear(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A float32 table of V rows."""
+    """A float32 table."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int = VOCAB_SIZE) -> None:
         super().__init__()
-        self.weight = mx.zeros((VOCAB_SIZE, DIM))
+        self.weight = mx.zeros((rows, DIM))
 
     def __call__(self, tokens: mx.array) -> mx.array:
         """(...) -> float32 (..., D)."""
@@ -250,17 +368,22 @@ class Attention(nn.Module):
         self.proj = Linear(DIM, DIM)
         self.value_embed = Embedding() if has_value_embedding(layer) else None
         self.value_gate = Linear(GATE_CHANNELS, DIM // HEAD_DIM) if has_value_embedding(layer) else None
+        self.gain = mx.ones((DIM // HEAD_DIM,)) if HEAD_GAIN else None
 
-    def __call__(self, x: mx.array, tokens: mx.array, window: int) -> mx.array:
-        """x (B, T, D) -> (B, T, D)."""
+    def __call__(self, x: mx.array, tokens: mx.array, values: mx.array | None, window: int) -> mx.array:
+        """x (B, T, D), values (B, T, D) that are added to its own or None -> (B, T, D)."""
         B, T, _ = x.shape
         q, k, v = (linear(x).reshape(B, T, -1, HEAD_DIM) for linear in (self.q, self.k, self.v))
         if self.value_embed is not None:
             looked_up = self.value_embed(tokens).astype(x.dtype).reshape(v.shape)
             v = v + 2 * mx.sigmoid(self.value_gate(x[..., :GATE_CHANNELS]))[..., None] * looked_up
+        if values is not None:
+            v = v + values.astype(x.dtype).reshape(v.shape)
         q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
         q, k = (QK_GAIN * norm(rotary(part)) for part in (q, k))
-        return self.proj(attend(q, k, v, window).swapaxes(1, 2).reshape(B, T, DIM))
+        if self.gain is not None:
+            q = q * self.gain.astype(q.dtype)[:, None, None]
+        return self.proj(attend(q, delayed(k), v, window).swapaxes(1, 2).reshape(B, T, DIM))
 
 
 class MLP(nn.Module):
@@ -282,10 +405,14 @@ class Block(nn.Module):
         super().__init__()
         self.attn, self.mlp = Attention(layer), MLP()
 
-    def __call__(self, x: mx.array, tokens: mx.array, window: int) -> mx.array:
+    def __call__(self, x: mx.array, tokens: mx.array, values: mx.array | None, window: int) -> mx.array:
         """x (B, T, D) -> (B, T, D)."""
-        x = residual(x, lambda h: self.attn(h, tokens, window))
+        x = residual(x, lambda h: self.attn(h, tokens, values, window))
         return residual(x, self.mlp)
+
+
+Found = dict[str, mx.array]
+"""What tables of n-grams hold in the rows that were asked for, float32 (B, T, n, D), by the table's name."""
 
 
 class GPT(nn.Module):
@@ -298,23 +425,77 @@ class GPT(nn.Module):
         self.resid_scale = mx.ones((DEPTH,))
         self.x0_scale = mx.full((DEPTH,), X0_INIT)
         self.head = None if TIE_HEAD else Linear(DIM, VOCAB_SIZE)
+        self.ngram = Embedding(NGRAM_ROWS) if NGRAM_ROWS else None
+        self.value_ngram = Embedding(VALUE_NGRAM_ROWS) if VALUE_NGRAM_ROWS else None
+        if MEMORY_TOKENS:
+            self.memory = mx.zeros((3, MEMORY_ROWS), dtype=mx.int32)
+            self.freeze(keys="memory", recurse=False)
+        guessing = bool(FOLLOWER_LONGEST or MEMORY_TOKENS)
+        trust = [1.0] * (1 + FOLLOWER_LONGEST) + [0.5] * (SURE * MEMORY_LONGEST)
+        self.follower = Embedding() if guessing else None
+        self.trust = mx.array(trust) if guessing else None
+        self.document = Embedding(DOCUMENT_BUCKETS) if DOCUMENT_BUCKETS else None
+        self.readout = mx.zeros((DEPTH,)) if LAYER_READOUT else None
         self.device, self.dtype = "cpu", mx.float32
 
-    def hidden(self, tokens: mx.array) -> mx.array:
+    def rows(self, tokens: mx.array) -> dict[str, mx.array]:
+        """Which rows each table of n-grams is asked for: int64 (B, T, n) by the table's name."""
+        found = {}
+        if NGRAM_ROWS:
+            found["ngram"] = mx.stack(contexts(tokens, NGRAM_LONGEST)[1:], axis=-1) % NGRAM_ROWS
+        if VALUE_NGRAM_ROWS:
+            found["value_ngram"] = contexts(tokens, NGRAM_LONGEST)[-1][..., None] % VALUE_NGRAM_ROWS
+        return found
+
+    def look_up(self, tokens: mx.array) -> Found:
+        """What the tables of n-grams hold in these rows: float32 (B, T, n, D) by the table's name."""
+        return {name: self[name](rows) for name, rows in self.rows(tokens).items()}
+
+    def guesses(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
+        """Guesses at the next token and how sure each is, both int64 (B, T, K); state 0 stands for no guess.
+
+        One is what followed in the row, by the length of the context; one is what memory holds for the longest context
+        that it knows, by that length and by how sure it is.
+        """
+        found = [followers(tokens, FOLLOWER_LONGEST)] if FOLLOWER_LONGEST else []
+        if MEMORY_TOKENS:
+            guess = state = mx.zeros(tokens.shape, dtype=mx.int64)
+            for n, key in enumerate(contexts(tokens, MEMORY_LONGEST)):
+                context, follower, sure = self.memory[:, key % MEMORY_ROWS]
+                guess = mx.where(context == key, follower, guess)
+                state = mx.where(context == key, FOLLOWER_LONGEST + SURE * n + sure, state)
+            found.append((guess, state))
+        guesses, states = zip(*found, strict=True)
+        return mx.stack(guesses, axis=-1), mx.stack(states, axis=-1)
+
+    def hidden(self, tokens: mx.array, found: Found | None = None) -> mx.array:
         """tokens (B, T) -> (B, T, D) of the model's dtype: what the head multiplies."""
-        x = x0 = norm(self.wte(tokens).astype(self.dtype))
+        found = self.look_up(tokens) if found is None else found
+        x = self.wte(tokens)
+        if "ngram" in found:
+            x = x + found["ngram"].sum(axis=-2)
+        if self.follower is not None:
+            guesses, states = self.guesses(tokens)
+            x = x + ((self.trust[states] * (states > 0))[..., None] * self.follower(guesses)).sum(axis=-2)
+        if self.document is not None:
+            x = x + self.document(document_bucket(tokens))
+        x = x0 = norm(x.astype(self.dtype))
+        values = found["value_ngram"].squeeze(-2) if "value_ngram" in found else None
+        read = 0.0
         for i, block in enumerate(self.blocks):
+            if self.readout is not None:
+                read = read + self.readout[i].astype(x.dtype) * x
             x = self.resid_scale[i].astype(x.dtype) * x + self.x0_scale[i].astype(x.dtype) * x0
-            x = block(x, tokens, window_of(i, tokens.shape[1]))
-        return norm(x)
+            x = block(x, tokens, values if i == DEPTH - 1 else None, window_of(i, tokens.shape[1]))
+        return norm(x + read if self.readout is not None else x)
 
     def head_weight(self) -> mx.array:
         """float32 (V, D)."""
         return self.wte.weight * DIM**-0.5 if self.head is None else self.head.weight
 
-    def loss(self, tokens: mx.array, targets: mx.array) -> mx.array:
+    def loss(self, tokens: mx.array, targets: mx.array, found: Found | None = None) -> mx.array:
         """Mean next-token cross-entropy in nats, a float32 scalar."""
-        x = self.hidden(tokens).reshape(-1, DIM)
+        x = self.hidden(tokens, found).reshape(-1, DIM)
         return chunked_cross_entropy(x, self.head_weight(), targets.reshape(-1))[0]
 
     def __call__(self, tokens: mx.array) -> mx.array:
@@ -323,18 +504,24 @@ class GPT(nn.Module):
         return softcap((x @ self.head_weight().astype(x.dtype).T).astype(mx.float32))
 
 
+NGRAMS = ("ngram", "value_ngram")
+TABLES = (*(f"{name}.weight" for name in NGRAMS), "follower.weight", "document.weight")
+"""Looked up beside the token embedding."""
+
+
 def initialise(model: GPT, seed: int) -> None:
     """Draw every parameter, each with its own key."""
 
     def drawn(name: str, parameter: mx.array, key: mx.array) -> mx.array:
-        if name in ("resid_scale", "x0_scale"):
+        if parameter.ndim == 1:
             return parameter
         if name.endswith(("proj.weight", "value_gate.weight")):
             return mx.zeros_like(parameter)  # every block starts as the identity, every gate at 1
         scale = {"wte.weight": 1.0, "head.weight": HEAD_INIT}.get(name, INIT_SCALE * DIM**-0.5)
         return mx.random.normal(parameter.shape, scale=scale, key=key)
 
-    parameters = tree_flatten(model.parameters())
+    # Without the tables, so that a seed draws the same matrices whichever of them there are.
+    parameters = [(name, value) for name, value in tree_flatten(model.trainable_parameters()) if name not in TABLES]
     keys = mx.random.split(mx.random.key(seed), len(parameters))
     draws = [(name, drawn(name, value, key)) for (name, value), key in zip(parameters, keys, strict=True)]
     model.update(tree_unflatten(draws))
@@ -484,6 +671,33 @@ def adamw_update(
     return W - lr / (1 - ADAM_BETA1**count) * first / (root + ADAM_EPS), first, second
 
 
+Gradient = mx.array | list[mx.array]
+"""Of a table of n-grams [rows (N,), their gradients (N, D)], in which a row may come several times."""
+
+
+def adagrad_by_rows(
+    table: mx.array, squares: mx.array, rows: mx.array, G: mx.array, lr: mx.array
+) -> tuple[mx.array, mx.array]:
+    """A table (R, D) and its rows' sums of squares (R,) after a step of Adagrad; rows (N,), their gradients G (N, D).
+
+    A row's steps shrink the more often it was seen. Gradients of one row are added up first: sorted by row, those that
+    belong together stand side by side, and as many places as there are different rows take their sums.
+    """
+    order = mx.argsort(rows)
+    rows, G = rows[order], G[order]
+    first = mx.concatenate([mx.array([True]), rows[1:] != rows[:-1]])
+    place = mx.cumsum(first.astype(mx.int32)) - 1
+    G = mx.zeros_like(G).at[place].add(G)
+    rows = mx.zeros_like(rows).at[place].maximum(rows)  # places that stay empty move row 0 by nothing
+    squares = squares.at[rows].add(mx.square(G).mean(axis=1))
+    return table.at[rows].add(-lr * mx.rsqrt(squares[rows] + 1e-20)[:, None] * G), squares
+
+
+def together(a: Gradient, b: Gradient) -> Gradient:
+    """The gradient of two micro-batches."""
+    return [mx.concatenate(parts) for parts in zip(a, b, strict=True)] if isinstance(a, list) else a + b
+
+
 class Optimizer:
     """Muon for the matrices inside the blocks, AdamW for embeddings, head and scalars. Masters and moments are float32.
 
@@ -492,9 +706,11 @@ class Optimizer:
 
     def __init__(self, model: GPT) -> None:
         self.model, self.stacks = model, {}
-        moments, momentum, variance = {}, {}, {}
+        moments, momentum, variance, squares = {}, {}, {}, {}
         for name, value in tree_flatten(model.trainable_parameters()):
-            if adamw_lr(name) is None:
+            if name.removesuffix(".weight") in NGRAMS:
+                squares[name] = mx.zeros((value.shape[0],))
+            elif adamw_lr(name) is None:
                 self.stacks.setdefault("x".join(map(str, value.shape)), []).append(name)
             else:
                 moments[name] = [mx.zeros_like(value), mx.zeros_like(value)]
@@ -503,8 +719,9 @@ class Optimizer:
             momentum[shape] = mx.zeros((len(names), rows, cols))
             variance[shape] = mx.zeros((len(names), rows, 1) if rows >= cols else (len(names), 1, cols))
         self.state = {"count": mx.array(0), "moments": moments, "momentum": momentum, "variance": variance}
+        self.state["squares"] = squares
 
-    def step(self, gradients: dict[str, mx.array], lr_share: mx.array, beta: mx.array, decay: mx.array) -> None:
+    def step(self, gradients: dict[str, Gradient], lr_share: mx.array, beta: mx.array, decay: mx.array) -> None:
         """One step; the schedules' values come as 0-d arrays."""
         weights, state = dict(tree_flatten(self.model.trainable_parameters())), self.state
         state["count"] = count = state["count"] + 1
@@ -512,6 +729,12 @@ class Optimizer:
             lr = adamw_lr(name) * lr_share
             weights[name], *state["moments"][name] = adamw_update(
                 weights[name], gradients[name], first, second, lr, count, adamw_decay(name)
+            )
+        for name, squares in state["squares"].items():
+            gradient = gradients[name]
+            rows, G = gradient if isinstance(gradient, list) else (mx.arange(len(gradient)), gradient)
+            weights[name], state["squares"][name] = adagrad_by_rows(
+                weights[name], squares, rows, G, NGRAM_LR * lr_share
             )
         for shape, names in self.stacks.items():
             W, state["momentum"][shape], state["variance"][shape] = muon_update(
@@ -537,9 +760,12 @@ def adamw_lr(name: str) -> float | None:
     """AdamW's learning rate for the parameter of that name; None where Muon is in charge."""
     if name.endswith("value_embed.weight"):
         return VALUE_EMBED_LR
+    if name == "readout" or name.endswith("attn.gain"):
+        return READOUT_LR
     if name.startswith("blocks."):
         return None
-    return {"wte.weight": EMBED_LR, "head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR}[name]
+    rates = {"wte.weight": EMBED_LR, "follower.weight": EMBED_LR, "document.weight": EMBED_LR, "trust": TRUST_LR}
+    return (rates | {"head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR})[name]
 
 
 # ---- loop
@@ -566,17 +792,28 @@ class Stepper:
     def __init__(self, model: GPT, optimizer: Optimizer, compiled: bool) -> None:
         self.model, self.optimizer = model, optimizer
         self.state = [model.state, optimizer.state]
-        self.value_and_grad = nn.value_and_grad(model, model.loss)
+        self.value_and_grad = mx.value_and_grad(self._loss, argnums=(0, 1))
         self.add, self.finish = self._add, self._finish
         if compiled:  # the state is named: compiled functions are pure
             self.add = mx.compile(self._add, inputs=self.state, outputs=self.state)
             self.finish = mx.compile(self._finish, inputs=self.state, outputs=self.state)
 
+    def _loss(self, parameters: dict, found: Found, inputs: mx.array, targets: mx.array) -> mx.array:
+        """The loss as a function of what gradients are wanted for: parameters, and what was found in tables of n-grams."""
+        self.model.update(parameters)
+        return self.model.loss(inputs, targets, *([found] if found else []))
+
     def _add(self, so_far: list, inputs: mx.array, targets: mx.array, share: mx.array) -> list:
         """so_far is [] or [loss, gradients]; the same, with `share` of one more micro-batch."""
-        loss, gradients = self.value_and_grad(inputs, targets)
-        new = [share * loss, {name: share * value for name, value in tree_flatten(gradients)}]
-        return tree_map(mx.add, so_far, new) if so_far else new
+        model = self.model
+        dense = {key: value for key, value in model.trainable_parameters().items() if key not in NGRAMS}
+        loss, (gradients, found) = self.value_and_grad(dense, model.look_up(inputs), inputs, targets)
+        loss, gradients = share * loss, {name: share * value for name, value in tree_flatten(gradients)}
+        for name, rows in model.rows(inputs).items():
+            gradients[f"{name}.weight"] = [rows.reshape(-1), share * found[name].reshape(-1, DIM)]
+        if not so_far:
+            return [loss, gradients]
+        return [so_far[0] + loss, {name: together(so_far[1][name], value) for name, value in gradients.items()}]
 
     def _finish(self, so_far: list, inputs: mx.array, targets: mx.array, share: mx.array, schedule: list) -> mx.array:
         """Add the last micro-batch and take the step; the mean loss."""
@@ -600,8 +837,10 @@ def warm_up(stepper: Stepper, data: Data) -> None:
     model, optimizer = stepper.model, stepper.optimizer
     before = tree_map(lambda array: array, [model.parameters(), optimizer.state])  # steps replace arrays, not fill them
     share, batches = mx.array(1.0), data.warmup(DEVICE_BATCH_ROWS, SEQ_LEN)
-    # The first, a middle and the last micro-batch are graphs of their own; a run may use one, two or all three.
-    for count in sorted({min(micro_steps_at(tenth / 10), 3) for tenth in range(11)}) * WARMUP_STEPS:
+    # The first, a middle and the last micro-batch are graphs of their own; a run may use one, two or all three. With
+    # tables of n-grams every one is: their gradients grow longer by each.
+    most = math.inf if optimizer.state["squares"] else 3
+    for count in sorted({min(micro_steps_at(tenth / 10), most) for tenth in range(11)}) * WARMUP_STEPS:
         so_far = []
         for _ in range(count - 1):
             so_far = stepper.add(so_far, *next(batches), share)
@@ -647,6 +886,8 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     stepper = Stepper(model, Optimizer(model), compiled)
     warm_up(stepper, data)
     mx.reset_peak_memory()
+    if MEMORY_TOKENS:
+        model.memory = mx.array(memorise(data.documents()))
 
     step, micro_step, so_far, progress, loss = 0, 0, [], 0.0, None
     for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
@@ -676,10 +917,10 @@ def logits(model: GPT, tokens: mx.array) -> mx.array:
 
 def flops_per_token(model: GPT) -> float:
     """FLOPs of forward and backward per training token: 6 per matrix weight, 12 per channel and key that is seen."""
-    looked_up = "value_embed.weight" if TIE_HEAD else ("value_embed.weight", "wte.weight")
+    looked_up = ("value_embed.weight", *TABLES, *(() if TIE_HEAD else ("wte.weight",)))
     matrices = sum(
         parameter.size
-        for name, parameter in tree_flatten(model.parameters())
+        for name, parameter in tree_flatten(model.trainable_parameters())
         if parameter.ndim == 2 and not name.endswith(looked_up)
     )
     windows = [window_of(layer, SEQ_LEN) for layer in range(DEPTH)]

@@ -20,6 +20,7 @@ import contextlib
 import itertools
 import math
 import selectors
+import shutil
 import socket
 import struct
 import time
@@ -271,9 +272,10 @@ class Scorer:
         return request.budget.answer_seconds(rows * request.eval_seq_len, speed)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and remove its folder: what it left there must not be told by the disk's free space."""
         self._socket.close()
         self._context.processes.end(self._child)
+        shutil.rmtree(self._work, ignore_errors=True)
 
     def _check_alive(self) -> None:
         if self._child.returncode() is not None:

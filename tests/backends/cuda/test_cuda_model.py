@@ -1,5 +1,6 @@
 """The model's function: windows by layer, rotary positions, causality, precision, the chunked loss."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -131,3 +132,82 @@ def trained_a_little(train, spec):
         model.loss(tokens_of(), tokens_of().roll(-1, 1)).backward()
         optimizer.step(step, 0.0)
     return model
+
+
+EVERYTHING = {
+    "LATE_KEYS": 0.5,
+    "HEAD_GAIN": True,
+    "LAYER_READOUT": True,
+    "NGRAM_ROWS": 97,
+    "VALUE_NGRAM_ROWS": 89,
+    "FOLLOWER_LONGEST": 3,
+    "MEMORY_TOKENS": 500,
+    "MEMORY_ROWS": 101,
+    "DOCUMENT_BUCKETS": 4,
+}
+
+
+def with_a_memory(train, model):
+    """The model, having read a text that repeats itself."""
+    words = np.random.default_rng(0).integers(0, 64, (9, 5))
+    text = words[np.random.default_rng(1).integers(0, 9, 200)].ravel().astype(np.uint16)
+    model.memory.copy_(torch.from_numpy(train.memorise(iter([text]))))
+    return model
+
+
+def test_with_every_look_up_no_logit_depends_on_a_later_token_or_on_another_row(load_train, spec):
+    train = load_train(**EVERYTHING)
+    model = with_a_memory(train, trained_a_little(train, spec))
+    tokens = tokens_of(vocab=7)
+    changed = tokens.clone()
+    changed[0, 20:] = (changed[0, 20:] + 1) % 7
+    changed[1] = 0
+    with torch.no_grad():
+        before, after = train.logits(model, tokens), train.logits(model, changed)
+        again = train.logits(model, tokens)
+    torch.testing.assert_close(before[0, :20], after[0, :20], atol=1e-6, rtol=0)
+    assert (before[0, 20:] - after[0, 20:]).abs().max() > 1e-3
+    assert torch.equal(before, again)
+
+
+def test_without_them_the_model_holds_nothing_of_the_look_ups(load_train, spec):
+    names = {name.split(".")[0] for name in load_train(**dict.fromkeys(EVERYTHING, 0)).build(spec).state_dict()}
+    assert names == {"wte", "blocks", "resid_scale", "x0_scale", "head"}
+
+
+def test_a_follower_is_what_came_after_the_last_place_with_the_longest_same_context(load_train):
+    tokens = torch.tensor([[5, 1, 2, 9, 1, 2, 8, 3, 2, 7, 1, 2]])
+    follower, length = load_train().followers(tokens, 3)
+    #                            5  1  2  9  1  2  8  3  2  7  1  2
+    assert follower.tolist() == [[0, 0, 0, 0, 2, 9, 0, 0, 8, 0, 2, 8]]
+    assert length.tolist() == [[0, 0, 0, 0, 1, 2, 0, 0, 1, 0, 1, 2]]
+
+
+def test_memory_holds_the_most_frequent_follower_and_how_sure_it_is(load_train):
+    train = load_train(MEMORY_TOKENS=100, MEMORY_LONGEST=2, MEMORY_ROWS=4096)
+    documents = [
+        np.array(part, dtype=np.uint16) for part in ([1, 7, 4, 1, 7, 5, 1, 7, 4], [1, 7, 4, 3], [9] * 200, [6])
+    ]
+    memory = train.memorise(iter(documents))
+    tokens = torch.tensor([[1, 7]])
+    (one,), (two,) = (key[0, 1:].tolist() for key in train.contexts(tokens, 2))
+    assert memory[:, one % 4096].tolist() == [one, 4, 1 + 3 * 1 + 1]  # 3 times of 4
+    assert memory[:, two % 4096].tolist() == [two, 4, 1 + 3 * 1 + 1]
+    nines = train.contexts(torch.tensor([[9]]), 1)[0].item()
+    assert memory[:, nines % 4096].tolist() == [nines, 9, 1 + 3 * 3 + 2]  # more than 8 times, nearly always
+    assert 6 not in memory[1], "what comes after enough was read is not read"
+    assert not load_train(MEMORY_TOKENS=9, MEMORY_ROWS=16).memorise(iter([])).any()
+
+
+def test_late_heads_see_the_key_of_the_position_before(load_train):
+    k = torch.randn(2, 4, 8, 16)
+    late = load_train(LATE_KEYS=0.5).delayed(k)
+    assert torch.equal(late[:, :2, 1:], k[:, :2, :-1])
+    assert not late[:, :2, 0].any()
+    assert torch.equal(late[:, 2:], k[:, 2:])
+    assert load_train(LATE_KEYS=0.0).delayed(k) is k
+
+
+def test_a_document_bucket_grows_with_the_distance_to_its_first_token(load_train):
+    tokens = torch.tensor([[5, 5, 5, 1, 5, 5, 5, 5, 5, 5, 5, 1]])
+    assert load_train(DOCUMENT_BUCKETS=3).document_bucket(tokens).tolist() == [[0, 1, 1, 0, 1, 1, 2, 2, 2, 2, 2, 0]]

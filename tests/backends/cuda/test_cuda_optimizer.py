@@ -83,3 +83,20 @@ def test_momentum_rises_and_weight_decay_falls(load_train):
     train = load_train(MOMENTUM_START=0.85, MUON_MOMENTUM=0.95, MOMENTUM_WARMUP_STEPS=100, WEIGHT_DECAY=0.2)
     assert [train.momentum_at(step) for step in (0, 50, 100, 1000)] == pytest.approx([0.85, 0.9, 0.95, 0.95])
     assert [train.weight_decay_at(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.2, 0.1, 0.0])
+
+
+def test_a_row_moves_by_its_summed_gradient_over_the_root_of_all_it_has_seen(load_train, spec):
+    train = load_train(NGRAM_ROWS=50, NGRAM_LR=0.5)
+    model = train.build(spec)
+    table = train.RowAdagrad(model.ngram.weight)
+    rows = torch.tensor([3, 7, 3])
+    factors = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    expected, squares = torch.zeros(50, 32), torch.zeros(50)
+    for _ in range(3):
+        (model.ngram(rows) * factors).sum().backward()
+        table.step(0.5)
+        for row, gradient in ((3, factors[0] + factors[2]), (7, factors[1])):
+            squares[row] += gradient.square().mean()
+            expected[row] -= 0.5 * gradient / squares[row].sqrt()
+        assert model.ngram.weight.grad is None
+    torch.testing.assert_close(model.ngram.weight.data, expected)

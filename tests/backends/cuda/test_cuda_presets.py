@@ -11,7 +11,7 @@ from autoresearch.core.trainfile.constants import read_constants
 
 FOLDER = Path(cuda.__path__[0])
 PRESETS = load_presets(FOLDER / "presets.toml")
-PARAMETERS = {"h100": 80_937_778, "rtx": 26_346_060, "cpu": 3_342_536, "demo": 1_179_716}
+PARAMETERS = {"h100": 80_937_778, "rtx": 26_346_060, "cpu": 9_633_910, "demo": 9_633_910}
 
 
 @pytest.fixture(params=sorted(PRESETS))
@@ -28,8 +28,11 @@ def test_a_tiers_model_has_the_parameters_of_its_sizes(tier):
     V, D, H, L = train.VOCAB_SIZE, train.DIM, train.DIM // train.HEAD_DIM, train.DEPTH
     looked_up = len([layer for layer in range(L) if train.has_value_embedding(layer)])
     blocks = L * (4 + 2 * train.MLP_RATIO) * D * D + looked_up * (V * D + H * train.GATE_CHANNELS) + 2 * L
+    tables = train.NGRAM_ROWS * D
+    if train.FOLLOWER_LONGEST or train.MEMORY_TOKENS:
+        tables += V * D + 1 + train.FOLLOWER_LONGEST + train.SURE * train.MEMORY_LONGEST
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert count == 2 * V * D + blocks == PARAMETERS[preset.name]
+    assert count == 2 * V * D + blocks + tables == PARAMETERS[preset.name]
 
 
 def test_a_tiers_step_takes_whole_batches_and_its_windows_are_of_its_context(tier):

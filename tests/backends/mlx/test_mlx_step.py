@@ -110,3 +110,33 @@ def test_precision_follows_the_device(train_file) -> None:
     module = train_file()
     assert (module.compute_dtype("metal"), module.compute_dtype("cpu")) == (mx.bfloat16, mx.float32)
     assert train_file(PRECISION="fp32").compute_dtype("metal") == mx.float32
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_rows_of_a_table_move_alike_from_a_batch_and_from_its_halves(train_file, tokens, spec, compiled) -> None:
+    module = train_file(NGRAM_ROWS=40, VALUE_NGRAM_ROWS=30)
+    inputs, targets = map(mx.array, tokens(rows=4))
+    tables = []
+    for halves in (False, True):
+        stepper = stepper_of(module, spec, compiled)
+        so_far, share = [], mx.array(0.5 if halves else 1.0)
+        if halves:
+            so_far = stepper.add([], inputs[:2], targets[:2], share)
+        rest = slice(2 if halves else 0, None)
+        mx.eval(stepper.finish(so_far, inputs[rest], targets[rest], share, module.schedule_at(0, 0.0)), stepper.state)
+        tables.append(np.array(stepper.model.ngram.weight))
+    assert np.abs(tables[0]).max() > 0
+    np.testing.assert_allclose(tables[1], tables[0], atol=1e-4 * np.abs(tables[0]).max())
+
+
+def test_without_gradients_in_it_memory_is_filled_from_whole_documents_before_training(
+    train_file, counted, spec
+) -> None:
+    module = train_file(MEMORY_TOKENS=30, MEMORY_ROWS=64)
+    model = module.build(spec)
+    assert model.memory.dtype == mx.int32
+    assert not np.array(model.memory).any()
+    data, clock = counted(2)
+    data.documents = lambda: iter([np.tile(np.array([5, 6, 7], dtype=np.uint16), 12)])
+    module.train(model, data, clock)
+    assert set(np.array(model.memory)[1].tolist()) == {0, 5, 6, 7}

@@ -29,6 +29,8 @@ VARIANTS = [
     {"WINDOW_PATTERN": "L", "VALUE_EMBEDS": "all"},
     {"VALUE_EMBEDS": "none", "SOFTCAP": 0.0},
     {"TIE_HEAD": True, "MLP_RATIO": 2},
+    {"NGRAM_ROWS": 60, "VALUE_NGRAM_ROWS": 50, "FOLLOWER_LONGEST": 3, "DOCUMENT_BUCKETS": 5},
+    {"LATE_KEYS": 0.5, "HEAD_GAIN": True, "LAYER_READOUT": True, "NGRAM_ROWS": 60, "NGRAM_LONGEST": 2},
 ]
 
 
@@ -74,7 +76,9 @@ def gradients_of(side, model, batch) -> tuple[float, dict[str, np.ndarray]]:
         model.zero_grad()
         loss = model.loss(inputs, targets)
         loss.backward()
-        return loss.item(), {name: parameter.grad.numpy().copy() for name, parameter in model.named_parameters()}
+        return loss.item(), {
+            name: parameter.grad.to_dense().numpy().copy() for name, parameter in model.named_parameters()
+        }
     loss, gradients = nn.value_and_grad(model, model.loss)(inputs, targets)
     return loss.item(), {name: np.array(value) for name, value in tree_flatten(gradients)}
 
@@ -158,7 +162,14 @@ def test_an_optimizer_step_moves_the_weights_alike(sides, batch, tmp_path, sourc
         assert largest(after["cuda"][name] - after["mlx"][name]) < 1e-3 * update, name
 
 
-@pytest.mark.parametrize("variant", [{}, {"WINDOW_PATTERN": "L", "VALUE_EMBEDS": "all", "WEIGHT_DECAY": 0.2}])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"WINDOW_PATTERN": "L", "VALUE_EMBEDS": "all", "WEIGHT_DECAY": 0.2},
+        {"NGRAM_ROWS": 300, "VALUE_NGRAM_ROWS": 200, "FOLLOWER_LONGEST": 3, "LATE_KEYS": 0.5},
+    ],
+)
 def test_twenty_steps_from_the_same_weights_on_the_same_batches_have_the_same_losses(sides, tmp_path, variant) -> None:
     pair = sides(**variant, BATCH_TOKENS=8 * 48, DEVICE_BATCH_ROWS=4, LOG_EVERY=1, EMBED_LR=0.1, VALUE_EMBED_LR=0.1)
     models = same_weights(pair, "cuda", "mlx", tmp_path)
@@ -171,3 +182,43 @@ def test_twenty_steps_from_the_same_weights_on_the_same_batches_have_the_same_lo
         losses[name] = np.array([given.losses[step] for step in range(1, 21)])
     assert losses["cuda"][-1] < 0.8 * losses["cuda"][0], "it learns"
     assert largest(losses["mlx"] / losses["cuda"] - 1) < 1e-2
+
+
+def test_tables_and_gains_move_alike_in_an_optimizer_step(sides, batch, tmp_path) -> None:
+    pair = sides(NGRAM_ROWS=60, VALUE_NGRAM_ROWS=50, FOLLOWER_LONGEST=2, HEAD_GAIN=True, LAYER_READOUT=True)
+    models = same_weights(pair, "cuda", "mlx", tmp_path)
+    before = weights_of(pair["cuda"], models["cuda"], tmp_path)
+    _, gradients = gradients_of(pair["cuda"], models["cuda"], batch)
+    after = {}
+    for name, side in pair.items():
+        take_steps(side, models[name], gradients, 2)
+        after[name] = weights_of(side, models[name], tmp_path)
+    for name in ("ngram.weight", "value_ngram.weight", "follower.weight", "trust", "readout", "blocks.0.attn.gain"):
+        update = largest(after["cuda"][name] - before[name])
+        assert update > 0, name
+        assert largest(after["cuda"][name] - after["mlx"][name]) < 1e-3 * update, name
+
+
+def test_both_remember_the_same_text_and_guess_the_same_from_it(sides, batch, tmp_path) -> None:
+    pair = sides(MEMORY_TOKENS=3000, MEMORY_ROWS=211, FOLLOWER_LONGEST=2)
+    models = same_weights(pair, "cuda", "mlx", tmp_path)
+    words = np.random.default_rng(2).integers(0, 97, (12, 4))
+    text = words[np.random.default_rng(3).integers(0, 12, 900)].ravel().astype(np.uint16)
+    tables = [side.train_file.memorise(iter([text])) for side in pair.values()]
+    np.testing.assert_array_equal(*tables)
+    models["cuda"].memory.copy_(torch.from_numpy(tables[0]))
+    models["mlx"].memory = mx.array(tables[1])
+    rows = text[: 3 * 49].reshape(3, 49)
+    found = {}
+    for name, side in pair.items():
+        inputs = side.runtime.to_device(np.ascontiguousarray(rows[:, :-1]))
+        with side.runtime.inference(models[name]):
+            found[name] = side.runtime.to_numpy(side.train_file.logits(models[name], inputs))
+    assert largest(found["cuda"] - found["mlx"]) < 1e-4
+    (loss, cuda), (other_loss, mlx) = (
+        gradients_of(side, models[name], (rows[:, :-1].copy(), rows[:, 1:].copy())) for name, side in pair.items()
+    )
+    assert loss == pytest.approx(other_loss, abs=1e-5)
+    assert {"trust", "follower.weight"} <= cuda.keys()
+    for name, expected in cuda.items():
+        assert largest(mlx[name] - expected) < 1e-4 * largest(expected), name
