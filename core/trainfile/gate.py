@@ -247,8 +247,8 @@ class _Checker(ast.NodeVisitor):
 
     def _check_use(self, node: ast.AST, child: ast.expr) -> None:
         """Refuse a module that is handed on: by another name its attributes can be changed unseen."""
-        if isinstance(node, ast.Attribute):
-            return
+        if isinstance(node, ast.Attribute) or (isinstance(node, ast.Call) and node.func is child):
+            return  # a module cannot be called: np.random.random is a function
         if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
             return
         named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {*READERS, "hasattr"}

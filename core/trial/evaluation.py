@@ -20,7 +20,6 @@ import contextlib
 import itertools
 import math
 import selectors
-import shutil
 import socket
 import struct
 import time
@@ -272,10 +271,9 @@ class Scorer:
         return request.budget.answer_seconds(rows * request.eval_seq_len, speed)
 
     def close(self) -> None:
-        """End the process, and remove its folder: what it left there must not be told by the disk's free space."""
+        """End the process."""
         self._socket.close()
         self._context.processes.end(self._child)
-        shutil.rmtree(self._work, ignore_errors=True)
 
     def _check_alive(self) -> None:
         if self._child.returncode() is not None:

@@ -122,11 +122,11 @@ UNCOUNTED = [
 LEAKS = [
     Cheat("tokens in an exception's message", SEEN + "    raise ValueError(str(tokens[0, :80].tolist()))\n", "crash", gate=False),
     Cheat("tokens in a class's name", SEEN + "    raise type('t' + '_'.join(map(str, tokens[0, :80].tolist())), (ValueError,), {})\n",
-          "crash", gate=False),
+          "crash"),
     Cheat("tokens in an exit status", SEEN + "    import os\n    os._exit(int(tokens[0, 0]) % 250 + 1)\n", "crash"),
     Cheat("tokens on standard output", SEEN + "    print(tokens[0, :80].tolist(), flush=True)\n    return out\n", "ignored", gate=False),
 ]  # fmt: skip
-"""Held-out tokens on their way to a researcher; `test_clock` looks for them in what a trial leaves."""
+"""Held-out tokens on their way to a researcher; `test_time_limits` looks for them in what a trial leaves."""
 EVENTS = [
     Cheat("a printed metric", TRAIN + "    print('val_bpb: 0.1', flush=True)\n" + BACK, "ignored", gate=False),
     Cheat("a printed event", TRAIN + '    print(\'{"event": "scored", "val_bpb": 0.1}\', flush=True)\n' + BACK,
