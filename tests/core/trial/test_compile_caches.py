@@ -38,7 +38,8 @@ def train(model, data, clock):
 SECRET = pathlib.Path(tempfile.gettempdir()) / "secret"
 inner_logits = logits
 def logits(model, tokens):
-    print("scoring finds", KERNEL.exists())
+    if KERNEL.exists() or SECRET.exists():
+        raise RuntimeError("scoring and audit are silent, so this ends the trial")
     return inner_logits(model, tokens)
 """
 SOURCE = f"{NULL_SOURCE}\n\n{COMPILES}\n"
@@ -73,8 +74,8 @@ def test_a_later_trial_finds_what_compiling_the_incumbent_left(prepared: Prepare
     compiling, training, *_ = [line for line in said.splitlines() if line.startswith(("found", "batches"))][::2]
     assert compiling == "found nothing | elsewhere False"
     assert training == "found compiled after 0 batches | elsewhere False", "no real text reaches a cache"
-    assert "scoring finds True" not in said
-    assert said.count("scoring finds False") > 1
+    assert first.val_bpb is not None
+    assert first.audit is not None, "both processes have asked the file for logits, and found no cache"
 
     second, said = trial(prepared, tmp_path / "2", carried)
     assert second.status == "ok"
