@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "helpers")]
 
 import honest  # noqa: E402
 from arena import Arena, Outcome  # noqa: E402
