@@ -3,10 +3,16 @@
 The null model on the rows of a real validation split, with the audit's own draw, schedule and comparison; each repeat
 draws anew. The cheat raises the next token's logit at positions that a hash of the past picks. `audit.png` shows the
 caught shares, with two standard errors, on the curves of the formula.
+
+Then a model that looks ahead only where it is badly surprised, which gains most for the fewest tokens: an n-gram model
+of the training text with a memory of the row, whose loss on a share f of the tokens above a threshold falls to half a
+nat, or to what the core's bigram model gives, below which the weighted half of the draw sees nothing. Last, how often
+honest rounding as in bf16 is refused, on one audit and over three.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +20,12 @@ from typing import Any
 import numpy as np
 
 from autoresearch import backends
-from autoresearch.core.config import load_presets
+from autoresearch.core.config import Preset, load_presets
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.data.shards import open_shard
 from autoresearch.core.trial import audit
+from autoresearch.core.trial.request import AuditResult
+from autoresearch.core.trial.surprise import Bigrams, bigrams_of
 from benchmarks.trial_overhead import prepared_for
 
 SHARES = (0.002, 0.01, 0.05, 1.0)
@@ -24,6 +34,8 @@ COUNTS = (51, 459)
 REPEATS = 1000
 PICTURE = Path(__file__).with_name("audit.png")
 BATCH = 16
+HASH = np.uint64(0x9E3779B97F4A7C15)
+SURPRISE_REPEATS = 300
 GAIN = 1.0
 """Added to the logit of the token that comes next."""
 
@@ -59,7 +71,124 @@ def run() -> list[dict[str, Any]]:
     cheats = [cheat(scored.rows, scored.mask, table, share) for share in (0.0, *SHARES)]
     found = [measure(*one, scored.rows, scored.mask, table, count, rng) for count in COUNTS for one in cheats]
     draw(found)
-    return [row(one) for one in found]
+    return [*(row(one) for one in found), *surprises(prepared_for(cuda_preset()), rng), *honest_rounding(rng)]
+
+
+def cuda_preset() -> Preset:
+    """The preset whose vocabulary and rows the surprised model is scored on."""
+    return load_presets(Path(backends.__path__[0]) / "cuda" / "presets.toml")["cpu"]
+
+
+def surprises(prepared: Prepared, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """For each threshold, share and way to cheat: caught by a uniform draw, by the audit's own, and by its formula."""
+    preset = cuda_preset()
+    vocab = prepared.vocabularies[-1]
+    scored = prepared.scored_rows("val", vocab, preset.data.eval_seq_len)
+    bigrams = bigrams_of(prepared, vocab)
+    honest = ngram_losses(prepared, vocab, scored.rows, bigrams)
+    inputs, targets = scored.rows[:, :-1], scored.rows[:, 1:]
+    floor = bigrams.nll(inputs.ravel(), targets.ravel()).reshape(honest.shape)
+    found = []
+    for threshold in (6.0, 9.0):
+        surprised = np.flatnonzero(scored.mask & (honest > threshold))
+        for share in (0.0005, 0.001, 0.002, 0.004):
+            for name, lowered in (("half a nat", np.full_like(honest, 0.5)), ("the bigram's loss", floor)):
+                chosen_ones = rng.choice(surprised, int(share * scored.mask.sum()), replace=False)
+                committed = honest.copy()
+                committed.flat[chosen_ones] = np.minimum(honest, lowered).flat[chosen_ones]
+                cheated = honest - committed > audit.FP32.max_abs
+                f = cheated.sum() / scored.mask.sum()
+                weights = np.maximum(floor - committed, 0) * scored.mask
+                w = weights[cheated].sum() / weights.sum()
+                gain = (honest - committed)[scored.mask].sum() / math.log(2) / scored.total_bytes
+                caught = {}
+                for half in (None, bigrams):
+                    hits = 0
+                    for _ in range(SURPRISE_REPEATS):
+                        probes = audit.draw_probes(
+                            scored.rows, scored.mask, committed.astype(np.float32), COUNTS[1], rng, half
+                        )
+                        hits += bool(cheated[probes.rows, probes.positions].any())
+                    caught[half is None] = 100 * hits / SURPRISE_REPEATS
+                theory = 100 * (1 - ((1 - f) * (1 - w)) ** (COUNTS[1] / 2))
+                found.append(
+                    {
+                        "name": f"caught, ahead on {f:.2%} of the tokens, loss above {threshold:g} nats, to {name}",
+                        "median": caught[False],
+                        "unit": "%",
+                        "note": f"theory {theory:.1f}; w = {w:.2%}; gain {gain:.4f} bpb; all uniform "
+                        f"{caught[True]:.1f}; K = {COUNTS[1]}, {SURPRISE_REPEATS} repeats",
+                    }
+                )
+    return found
+
+
+def ngram_losses(prepared: Prepared, vocab: int, rows: np.ndarray, bigrams: Bigrams) -> np.ndarray:
+    """Return the loss of an honest model, float64 (N, T) in nats: n-grams up to 5, and what followed earlier in a row.
+
+    Each order is interpolated with the one below as in `Bigrams.nll`. Contexts are hashed to 64 bits.
+    """
+    text = np.concatenate([np.asarray(open_shard(path).values) for path in prepared.train_shards(vocab)])[: 2**22]
+    chance = np.exp(-bigrams.nll(rows[:, :-1].ravel(), rows[:, 1:].ravel())).reshape(len(rows), -1)
+    for n in (2, 3, 4):
+        contexts, pairs = hashed(text[None], n)
+        known, times = np.unique(contexts, return_counts=True)
+        seen, first, often = np.unique(pairs, return_index=True, return_counts=True)
+        different = np.bincount(np.searchsorted(known, contexts[0, first]), minlength=len(known))
+        context, pair = hashed(rows, n)
+        i, j = (np.minimum(np.searchsorted(a, b), len(a) - 1) for a, b in ((known, context), (seen, pair)))
+        total, spread = (np.where(known[i] == context, a[i], b) for a, b in ((times, 0), (different, 1)))
+        hits = np.where(seen[j] == pair, often[j], 0)
+        chance[:, n - 1 :] = (hits + spread * chance[:, n - 1 :]) / (total + spread)
+    for row, out in zip(rows.tolist(), chance, strict=True):
+        after: dict[tuple[int, int], list[int]] = {}
+        for t in range(1, len(row) - 1):
+            earlier = after.setdefault((row[t - 1], row[t]), [])
+            out[t] = (earlier.count(row[t + 1]) + out[t]) / (len(earlier) + 1)
+            earlier.append(row[t + 1])
+    return -np.log(chance)
+
+
+def hashed(tokens: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return 64-bit hashes of every n tokens of (N, T + 1) that have a next one, and of the n + 1, (N, T + 1 - n)."""
+    wide = tokens.astype(np.uint64)
+    context = np.zeros((len(wide), wide.shape[1] - n), np.uint64)
+    for k in range(n):
+        context = context * HASH + wide[:, k : wide.shape[1] - n + k] + np.uint64(1)
+    return context, context * HASH + wide[:, n:] + np.uint64(1)
+
+
+def honest_rounding(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """How often an honest file is refused in bf16 when a share of its target logits is rounded to a neighbour."""
+    found, limit = [], audit.REDUCED_FLOOR
+    for share in (0.0, 0.005, 0.02, 0.1):
+        one = many = 0
+        for _ in range(REPEATS):
+            outcomes = [rounded(share, limit, rng) for _ in range(3)]
+            one += not outcomes[0].ok
+            many += any(not outcome.ok for outcome in outcomes) or audit.pooled(outcomes) is not None
+        note = f"limits of a baseline without any; over three trials {100 * many / REPEATS:.1f} %; {REPEATS} repeats"
+        name = f"an honest file refused, {share:.1%} of the logits one bf16 spacing off"
+        found.append({"name": name, "median": 100 * one / REPEATS, "unit": "%", "note": note})
+    return found
+
+
+def rounded(share: float, limit: audit.Tolerance, rng: np.random.Generator) -> AuditResult:
+    """The audit of a file whose target logits, of 8 to 16, move one spacing to either side at a share of positions."""
+    count = COUNTS[1]
+    logits = np.zeros((count, 2), np.float32)
+    logits[:, 0] = 10.0
+    probes = audit.Probes(
+        np.zeros(count, np.int64),
+        np.zeros((count, 1), np.uint16),
+        np.zeros(count, np.int32),
+        np.ones(count, np.int64),  # the unlikely token, so that its logit alone moves the loss
+        audit.nll_from_logits(logits, np.ones(count, np.int64)),
+    )
+    logits[:, 1] += np.where(rng.random(count) < share, rng.choice([-1, 1], count) / 16, 0)
+    outcome, _ = audit.compare(probes, logits, limit)
+    assert outcome is not None
+    return outcome
 
 
 def row(found: Caught) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The check for contamination: does a train file contain text that it is judged on?
 
-Its literals, plain or in the usual encodings, are looked up in the held-out text. This finds what was copied, not what
-was enciphered: a file of n bytes can hide n bytes of text in ways that nobody can look up, which is why the static gate
-limits literals (see docs/trust.md).
+Its literals, docstrings, names and comments, plain or in the usual encodings, are looked up in the held-out text. This
+finds what was copied, not what was enciphered. So the information of all of them together is limited as well: what they
+come to when they are compressed (`check_information`). A file that hides n bytes of text needs about as many bytes of
+information as that text has (see docs/trust.md).
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import ast
 import base64
 import binascii
 import bz2
+import io
 import lzma
 import struct
+import tokenize
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -26,6 +29,8 @@ ALLOWED_BYTES = 256
 """Bytes of shared text that count as no copy: a licence, a table that everybody writes alike."""
 DISTINCT = 8
 """Different bytes that a block must have: one with fewer is indentation or padding."""
+INFORMATION_LIMIT = 20 * 1024
+"""Compressed bytes of all names, strings, numbers and comments together. The shipped train files have 6 to 9 KiB."""
 UNPACKED_LIMIT = 2**20
 """Bytes that all literals together may come to, in every way to read them. A small literal can unpack to gigabytes."""
 
@@ -35,7 +40,9 @@ def check_contamination(source: str, prepared: Prepared, vocab: int) -> None:
 
     Raises `SourceFault` with the line of the literal that holds most of the held-out text. `vocab` names the tokens.
     """
-    literals = {place: blob for place, blob in _literals(ast.parse(source)) if len(blob) >= ALLOWED_BYTES}
+    check_information(source)
+    readings = [*_literals(ast.parse(source)), *_prose(source)]
+    literals = {place: blob for place, blob in readings if len(blob) >= ALLOWED_BYTES}
     if not literals:
         return
     if (total := sum(map(len, literals.values()))) > UNPACKED_LIMIT:
@@ -49,6 +56,50 @@ def check_contamination(source: str, prepared: Prepared, vocab: int) -> None:
         size = len(found) * BLOCK
         if size > ALLOWED_BYTES:
             raise SourceFault(f"line {line} of train.py: literals hold {size} bytes of the held-out text ({split})")
+
+
+def check_information(source: str) -> None:
+    """Check that what a source says beside its syntax comes to at most `INFORMATION_LIMIT` compressed bytes.
+
+    Counted are its names, strings, docstrings, numbers and comments, each once: ordinary code repeats its names, and a
+    table does not. Raises `SourceFault` with the figure.
+    """
+    size = information(source)
+    if size > INFORMATION_LIMIT:
+        raise SourceFault(
+            f"the names, texts, numbers and comments of train.py come to {size} bytes of information; the limit is "
+            f"{INFORMATION_LIMIT}: text comes from the feed, and tables are learned"
+        )
+
+
+def information(source: str) -> int:
+    """Return the bytes that the different names, strings, numbers and comments of a source come to under xz."""
+    words = "\n".join(dict.fromkeys(_words(source)))
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
+    return len(lzma.compress(words.encode("utf-8", errors="replace"), lzma.FORMAT_RAW, filters=filters))
+
+
+def _words(source: str) -> Iterator[str]:
+    """Yield the text of each name, string, number and comment, in order. Raises `SourceFault` where there are none."""
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type not in _LAYOUT:
+                yield token.string
+    except (tokenize.TokenError, SyntaxError) as error:
+        raise SourceFault(f"the train file cannot be read: {error}") from error
+
+
+_LAYOUT = frozenset(
+    (
+        tokenize.NEWLINE,
+        tokenize.NL,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+        tokenize.OP,
+        tokenize.ENCODING,
+    )
+)
 
 
 def _held_out(prepared: Prepared, vocab: int) -> Iterator[tuple[str, bytes]]:
@@ -79,6 +130,20 @@ def _literals(tree: ast.Module) -> Iterator[tuple[tuple[int, int], bytes]]:
             blobs = _numbers(node.elts)
         for index, blob in enumerate(blobs):
             yield (node.lineno, index), blob  # type: ignore[attr-defined]  # every node here has a line
+
+
+def _prose(source: str) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """Yield ((line, reading), bytes) of all comments and of all names, each read as one text."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    comments = [token for token in tokens if token.type == tokenize.COMMENT]
+    names = [token for token in tokens if token.type == tokenize.NAME]
+    for number, (some, joint) in enumerate(((comments, "\n"), (comments, ""), (names, " "), (names, ""))):
+        blobs = (
+            _readings(joint.join(token.string.removeprefix("#").removeprefix(" ") for token in some)) if some else ()
+        )
+        for index, blob in enumerate(blobs):
+            # No literal has so many readings.
+            yield (some[0].start[0], 1000 * (number + 1) + index), blob
 
 
 def _numbers(elements: Sequence[ast.expr]) -> Iterator[bytes]:

@@ -87,6 +87,47 @@ NULL: dict[str, str] = {
     "a table made once": "made = {}\ndef logits(model, tokens):\n"
     "    if 'table' not in made: made['table'] = model['table'] + model['bias']\n    return made['table'][tokens]\n",
     "another class of token forbidden": LOGITS + "    out[..., 0] = -np.inf\n    return out\n",
+    "a hashed table of pairs": LOGITS
+    + "    pair = np.concatenate([tokens[:, :1] * 0, tokens[:, :-1]], axis=1) * 31 + tokens\n"
+    "    shift = ((pair % 97)[..., None] * 7 + np.arange(out.shape[2])) % 13\n"
+    "    return (out + 0.02 * shift).astype(np.float32)\n",
+    "hashed triples": LOGITS
+    + "    a, b = np.roll(tokens, 1, 1), np.roll(tokens, 2, 1)\n    a[:, :1] = 0\n    b[:, :2] = 0\n"
+    "    slot = (tokens * 961 + a * 31 + b) % 512\n"
+    "    out[np.arange(len(out))[:, None], np.arange(out.shape[1]), slot] += 0.1\n    return out\n",
+    "what followed the same two tokens of the row": LOGITS + "    for row in range(len(tokens)):\n        last = {}\n"
+    "        known = tokens[row].tolist()\n        for t in range(1, len(known)):\n"
+    "            if t > 1: last[known[t - 2], known[t - 1]] = known[t]\n"
+    "            if (known[t - 1], known[t]) in last: out[row, t, last[known[t - 1], known[t]]] += 1.0\n    return out\n",
+    "a copy of what followed the longest match": LOGITS + "    for row in range(len(tokens)):\n        place = {}\n"
+    "        known = tokens[row].tolist()\n        for t in range(2, len(known)):\n"
+    "            key = tuple(known[t - 2:t + 1])\n            if key in place: out[row, t, known[place[key] + 1]] += 2.0\n"
+    "            place[key] = t\n    return out\n",
+    "simulated FP8": LOGITS + "    mantissa, exponent = np.frexp(out)\n"
+    "    return np.ldexp(np.round(mantissa * 16) / 16, exponent).astype(np.float32)\n",
+    "a gate over two experts": LOGITS + "    gate = 1 / (1 + np.exp(-out[..., :1]))\n"
+    "    return (gate * out + (1 - gate) * 0.9 * out).astype(np.float32)\n",
+    "the best of the experts": LOGITS + "    best = np.argmax(out[..., :4], -1)\n"
+    "    return (out * np.array([0.9, 1.0, 1.05, 1.1], np.float32)[best][..., None]).astype(np.float32)\n",
+    "a parameter called signal": LOGITS + "    def scaled(signal, io): return signal * io\n"
+    "    return scaled(out, np.float32(0.95))\n",
+    "sharper where the row repeats itself": LOGITS + "    for row in range(len(tokens)):\n        seen = set()\n"
+    "        for t in range(tokens.shape[1]):\n            out[row, t] *= 1.05 if int(tokens[row, t]) in seen else 0.98\n"
+    "            seen.add(int(tokens[row, t]))\n    return out\n",
+    "a decaying memory of the row": LOGITS + "    state = np.zeros_like(out[:, 0])\n    for t in range(out.shape[1]):\n"
+    "        state = 0.9 * state + 0.1 * out[:, t]\n        out[:, t] += 0.2 * state\n    return out\n",
+    "lookahead": "def train(model, data, clock):\n    slow, n = {k: a.copy() for k, a in model.items()}, 0\n"
+    "    for inputs, targets, _ in data.batches(16, 256):\n        _, grads = gradient(model, inputs, targets)\n"
+    "        for name in model: model[name] -= 5.0 * grads[name]\n        n += 1\n        if n % 5 == 0:\n"
+    "            for name in model:\n                slow[name] += 0.5 * (model[name] - slow[name])\n"
+    "                model[name] = slow[name].copy()\n    return model\n",
+    "an exponential mean of the weights": "def train(model, data, clock):\n    mean = {k: a.copy() for k, a in model.items()}\n"
+    "    for inputs, targets, _ in data.batches(16, 256):\n        _, grads = gradient(model, inputs, targets)\n"
+    "        for name in model:\n            model[name] -= 5.0 * grads[name]\n"
+    "            mean[name] = (0.95 * mean[name] + 0.05 * model[name]).astype(np.float32)\n    return mean\n",
+    "a memory of the training text": "inner_train = train\ndef train(model, data, clock):\n    seen = np.zeros_like(model['table'])\n"
+    "    for inputs, targets, _ in data.batches(16, 256): np.add.at(seen, (inputs, targets), 1)\n"
+    "    model['table'] = np.log(seen + 0.1).astype(np.float32)\n    return model\n",
     "an idle end": "import time\n"
     + TRAIN
     + "    model = inner_train(model, data, clock)\n    time.sleep(0.1)\n    return model\n",
@@ -97,7 +138,9 @@ IN_NUMPY = (
     "a causal convolution", "a window of four", "a causal mean", "a cache of the row's past", "pairs of the row's past",
     "a mixture of experts by token", "positions", "a temperature", "a norm over the vocabulary", "log-probabilities",
     "double precision", "half precision", "row after row", "another class of token forbidden", "an idle end",
-    "nothing is learned",
+    "nothing is learned", "a hashed table of pairs", "hashed triples", "what followed the same two tokens of the row",
+    "a copy of what followed the longest match", "simulated FP8", "a gate over two experts", "the best of the experts",
+    "a parameter called signal", "sharper where the row repeats itself", "a decaying memory of the row",
 )  # fmt: skip
 """Of the above: what says the same about any model's logits."""
 

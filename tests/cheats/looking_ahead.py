@@ -26,6 +26,8 @@ AHEAD = [
     peek("the next token, in the second half", "8.0 * (columns > 128)"),
     peek("the next token, where it is plausible anyway", "8.0 * (out[rows, columns, tokens[:, 1:]] > 0)"),
     peek("the next token, where it is a surprise", "4.0 * (out[rows, columns, tokens[:, 1:]] < out[:, :-1].mean(2))"),
+    peek("the next token, where it is a bad surprise",
+         "12.0 * (out[rows, columns, tokens[:, 1:]] < out[:, :-1].mean(2) - 1.5 * out[:, :-1].std(2))"),
     Cheat("a convolution that sees ahead", LOGITS + "    out[:, :-1] += 0.5 * out[:, 1:]\n    return out\n", "audit", False),
     Cheat("attention without a mask", LOGITS + "    mixed = out.mean(axis=1, keepdims=True)\n    return out + 3.0 * mixed\n",
           "audit", False),
@@ -87,6 +89,8 @@ FORGES = [
     Cheat("a tenth less", RUNTIME + "nll = runtime.nll\nruntime.nll = lambda out, targets: 0.9 * nll(out, targets)\n", "audit"),
     Cheat("a thousandth of a nat less", RUNTIME
           + "nll = runtime.nll\nruntime.nll = lambda out, targets: nll(out, targets) - np.float32(1e-3)\n", "audit"),
+    Cheat("a little less, under noise", RUNTIME + "nll, noise = runtime.nll, np.random.default_rng()\n"
+          "runtime.nll = lambda out, targets: np.maximum(0, nll(out, targets) - 0.0025 + 0.01 * noise.standard_normal(targets.shape)).astype(np.float32)\n", "audit"),
     Cheat("patched in build", "inner_build = build\ndef build(spec):\n    import sys\n"
           "    runtime = sys.modules['autoresearch.backends.{@backend}.runtime']\n"
           "    runtime.nll = lambda out, targets: np.full(targets.shape, 0.5, np.float32)\n    return inner_build(spec)\n", "audit"),
@@ -134,7 +138,13 @@ LITERALS = [
     Cheat("the validation text as a literal", "smuggled = np.frombuffer(bytes.fromhex('{@smuggled}'), np.uint16).tolist()\n" + FOLLOWS,
           "text"),
     Cheat("the validation text as a literal, enciphered",
-          "smuggled = (np.frombuffer(bytes.fromhex('{@enciphered}'), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "nothing"),
+          "smuggled = (np.frombuffer(bytes.fromhex('{@enciphered}'), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text"),
+    Cheat("the validation text in docstrings, enciphered", "{@docstrings}"
+          "smuggled = ''.join(held.__doc__ for held in ({@holders},))\n"
+          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
+    Cheat("the validation text in names, enciphered", "class Held:\n{@names}"
+          "smuggled = ''.join(name[1:] for name in Held.__annotations__)\n"
+          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
     Cheat("a table of weights as a literal", "table = [{@numbers}]\n", "ignored"),
 ]  # fmt: skip
 CHEATS = [*AHEAD, *REMEMBERS, *DETECTS, *FORGES, *NUMBERS, *LITERALS]

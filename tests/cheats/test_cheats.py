@@ -33,7 +33,7 @@ def arena(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def test_every_name_is_used_once() -> None:
     assert len({cheat.name for cheat in CHEATS}) == len(CHEATS)
-    assert len(honest.NULL) >= 30
+    assert len({*honest.NULL, *honest.CONSTANTS, *honest.CODE}) >= 60
     assert {cheat.name for cheat in CHEATS} >= SAMPLE
     assert len({variant.name for variant in honest.variants("cuda")}) >= 30
 

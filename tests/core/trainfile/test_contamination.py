@@ -13,7 +13,7 @@ import pytest
 from autoresearch import backends
 from autoresearch.backends import names
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trainfile.contamination import check_contamination
+from autoresearch.core.trainfile.contamination import INFORMATION_LIMIT, check_contamination, information
 from autoresearch.core.trainfile.source_check import SourceFault
 
 
@@ -59,6 +59,37 @@ def test_tokens_are_found(split: str, prepared: Prepared) -> None:
 def test_the_real_train_files_carry_none(backend: str, prepared: Prepared) -> None:
     train_file = Path(next(iter(backends.__path__))) / backend / "train.py"
     check_contamination(train_file.read_text(encoding="utf-8"), prepared, 512)
+
+
+def test_text_in_comments_is_found(text: bytes, prepared: Prepared) -> None:
+    source = "".join(f"# {line}\n" for line in text.decode().splitlines())
+    with pytest.raises(SourceFault, match="held-out text"):
+        check_contamination(source, prepared, 512)
+
+
+def enciphered(count: int) -> str:
+    return np.random.default_rng(0).bytes(count).hex()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "".join(f'def f{n}():\n    """{enciphered(30_000)[n * 6000 : n * 6000 + 6000]}"""\n' for n in range(10)),
+        "".join(f"# {enciphered(30_000)[n * 100 : n * 100 + 100]}\n" for n in range(600)),
+        "".join(f"n{enciphered(30_000)[n * 60 : n * 60 + 60]} = 0\n" for n in range(1000)),
+        "".join(f"x{n % 7} = 0.{int(enciphered(30_000)[n * 15 : n * 15 + 15], 16)}\n" for n in range(4000)),
+    ],
+    ids=["docstrings", "comments", "names", "numbers"],
+)
+def test_information_is_limited_wherever_it_lies(source: str, prepared: Prepared) -> None:
+    with pytest.raises(SourceFault, match=r"come to \d+ bytes of information; the limit is 20480"):
+        check_contamination(source, prepared, 512)
+
+
+@pytest.mark.parametrize("backend", names())
+def test_the_real_train_files_have_less_than_half_of_the_information_allowed(backend: str) -> None:
+    train_file = Path(next(iter(backends.__path__))) / backend / "train.py"
+    assert information(train_file.read_text(encoding="utf-8")) < INFORMATION_LIMIT / 2
 
 
 def test_a_short_quotation_and_long_indentation_are_no_copy(text: bytes, prepared: Prepared) -> None:
