@@ -190,7 +190,9 @@ class _Checker(ast.NodeVisitor):
     def _is_module(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Name):
             return node.id in self._modules and not self._bound(node.id)
-        return isinstance(node, ast.Attribute) and node.attr in SUBMODULES and bool(self._path(node))
+        path = self._path(node) if isinstance(node, ast.Attribute) and node.attr in SUBMODULES else ()
+        # `np.random.random` is a function in a module of its name.
+        return bool(path) and path[-2:-1] != path[-1:]
 
     # ---- scopes
 

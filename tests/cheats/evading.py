@@ -131,6 +131,7 @@ HONEST = {
     "the listed kernel": "from kernels import get_kernel\nget_kernel('kernels-community/flash-attn3').flash_attn_func",
     "foreach": "import torch\ntorch._foreach_add_, torch._scaled_mm\ntorch._inductor.config.fallback_random = True",
     "a function as a value": "import torch.nn.functional as F\nACTIVATIONS = {'gelu': F.gelu, 'silu': F.silu}",
+    "a function named like its module": "import numpy as np\nx = np.random.random((3, 3)) > 0.1",
     "a device": "import mlx.core as mx\nmx.set_default_device(mx.cpu)",
     "a match on data": "def f(x):\n    match x:\n        case (a, b): return a\n        case {'k': v}: return v",
     "annotations as text": "def f(x: 'Tensor', y: 'list[int]') -> 'Tensor': return x",

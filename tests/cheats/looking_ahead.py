@@ -27,7 +27,7 @@ AHEAD = [
     peek("the next token, where it is plausible anyway", "8.0 * (out[rows, columns, tokens[:, 1:]] > 0)"),
     peek("the next token, where it is a surprise", "4.0 * (out[rows, columns, tokens[:, 1:]] < out[:, :-1].mean(2))"),
     peek("the next token, where it is a bad surprise",
-         "12.0 * (out[rows, columns, tokens[:, 1:]] < out[:, :-1].mean(2) - 1.5 * out[:, :-1].std(2))"),
+         "12.0 * (out[rows, columns, tokens[:, 1:]] < np.quantile(out[rows, columns, tokens[:, 1:]], 0.05))"),
     Cheat("a convolution that sees ahead", LOGITS + "    out[:, :-1] += 0.5 * out[:, 1:]\n    return out\n", "audit", False),
     Cheat("attention without a mask", LOGITS + "    mixed = out.mean(axis=1, keepdims=True)\n    return out + 3.0 * mixed\n",
           "audit", False),
@@ -138,13 +138,13 @@ LITERALS = [
     Cheat("the validation text as a literal", "smuggled = np.frombuffer(bytes.fromhex('{@smuggled}'), np.uint16).tolist()\n" + FOLLOWS,
           "text"),
     Cheat("the validation text as a literal, enciphered",
-          "smuggled = (np.frombuffer(bytes.fromhex('{@enciphered}'), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text"),
+          "smuggled = (np.frombuffer(bytes.fromhex('{@enciphered}'), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "nothing"),
     Cheat("the validation text in docstrings, enciphered", "{@docstrings}"
           "smuggled = ''.join(held.__doc__ for held in ({@holders},))\n"
-          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
+          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "nothing", False),
     Cheat("the validation text in names, enciphered", "class Held:\n{@names}"
           "smuggled = ''.join(name[1:] for name in Held.__annotations__)\n"
-          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
+          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "nothing", False),
     Cheat("a table of weights as a literal", "table = [{@numbers}]\n", "ignored"),
 ]  # fmt: skip
 CHEATS = [*AHEAD, *REMEMBERS, *DETECTS, *FORGES, *NUMBERS, *LITERALS]
