@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from prerequisites import lacking
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("core", "agent", "backends")
@@ -133,12 +134,12 @@ def uv(tmp_path_factory) -> str:
     if found:
         return found
     if importlib.util.find_spec("pip") is None:
-        pytest.skip("there is neither uv nor pip")
+        lacking("there is neither uv nor pip")
     folder = tmp_path_factory.mktemp("uv")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), "uv"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(f"pip cannot install uv here: {done.stderr[-300:]}")
+        lacking(f"pip cannot install uv here: {done.stderr[-300:]}")
     return str(folder / "bin" / "uv")
 
 
