@@ -24,7 +24,7 @@ from typing import Any
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Judge, Measured, Role, RunTrial, Side
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
-from autoresearch.core.judge.racing import Racing, measured_mean
+from autoresearch.core.judge.racing import Racing
 
 RUNS, EXPERIMENTS = int(os.environ.get("AR_JUDGE_RUNS", "2000")), 100
 SEEDS = {"seeds A": 0, "seeds B": 100_000}
@@ -122,8 +122,7 @@ class Source:
     def side(self) -> Side:
         """Return the source as the judge sees it."""
         decided = self.decision
-        estimate, facts = (None, {}) if decided is None else (decided.estimate, decided.facts)
-        return Side(self.experiment, "", tuple(self.trials), "", estimate, float(facts.get("n", 1)))
+        return Side(self.experiment, "", tuple(self.trials), "", None if decided is None else decided.estimate)
 
 
 class SimulatedRun:
@@ -173,7 +172,10 @@ class SimulatedRun:
         first, last = self.baseline.decision, self.incumbent.decision
         assert first is not None and first.estimate is not None
         assert last is not None and last.estimate is not None
-        self.out.true, self.out.claimed = -self.incumbent.true, first.estimate - measured_mean(self.incumbent.side())
+        side = self.incumbent.side()
+        # What the last change claims: the mean of trials that nothing selected, or of all where there is none yet.
+        values = [one.val_bpb for one in side.unselected or side.trials if one.val_bpb is not None]
+        self.out.true, self.out.claimed = -self.incumbent.true, first.estimate - statistics.fmean(values)
         return self.out
 
     @property

@@ -43,8 +43,6 @@ class Side:
     category: str = ""
     estimate: float | None = None
     """The judge's estimate of its true val_bpb; None while its experiment is not decided."""
-    estimate_trials: float = 1.0
-    """Weight of that estimate, in trials."""
 
     @property
     def unselected(self) -> tuple[Measured, ...]:

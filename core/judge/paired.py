@@ -52,13 +52,6 @@ class PairedNoise:
     pairs: int
     """Number of candidates of this run that it was learnt from."""
 
-    def describe(self) -> str:
-        """Describe the paired noise in one line for people."""
-        learnt = (
-            f"{self.pairs} candidate{'' if self.pairs == 1 else 's'} with several seeds" if self.pairs else "a prior"
-        )
-        return f"paired noise {self.sigma:.5f} bpb from {learnt}"
-
 
 def estimate_paired(raced: Sequence[Raced], noise: Noise) -> PairedNoise:
     """Learn the paired noise from candidates that were measured at several seeds.

@@ -106,10 +106,10 @@ class Racing:
         if "incumbent" not in evidence.roles:
             return RunTrial("incumbent", _seed(evidence))
         before = evidence.predecessor
-        if before is None or not before.unselected or not incumbent.unselected:
+        if before is None or not (now := _standing(incumbent)) or not (then := _standing(before)):
             return None
         noise = self.noise(evidence)
-        found = compare(_points(incumbent.unselected), _points(before.unselected), noise, self.paired(evidence, noise))
+        found = compare(_points(now), _points(then), noise, self.paired(evidence, noise))
         if found.value < 0.0:
             return None
         reason = (
@@ -154,14 +154,6 @@ class Racing:
             return decision
         # The baseline's own figures are another machine's, so the gain is measured against its mean here.
         return replace(decision, facts={**decision.facts, "baseline": _mean(evidence.baseline)})
-
-
-def measured_mean(side: Side) -> float:
-    """Return the mean of a side's unselected trials, or of all that it has. Raises `ValueError` without any."""
-    values = [_bpb(one) for one in side.unselected or [one for one in side.trials if one.good]]
-    if not values:
-        raise ValueError(f"experiment {side.experiment} has no measurement")
-    return sum(values) / len(values)
 
 
 def removes_code(candidate: Side, incumbent: Side) -> bool:
@@ -223,14 +215,14 @@ def _seed(evidence: Evidence) -> int:
 
 
 def _standing(incumbent: Side) -> tuple[Measured, ...]:
-    """Return the trials that candidates are compared with: those that nothing selected.
+    """Return the trials that candidates are compared with: those that nothing selected, at the source's usual speed.
 
-    An incumbent that has failed when it was measured again is compared by all that it has.
+    An incumbent that has failed or been slow whenever it was measured again is compared by all that it has.
     """
-    failed = sum(not one.own and not one.good for one in incumbent.trials)
-    if incumbent.unselected or failed < MAX_SPOILT:
-        return incumbent.unselected
-    return tuple(one for one in incumbent.trials if one.good)
+    steady, free = _steady(incumbent.trials), incumbent.unselected
+    found = tuple(one for one in steady if one in free)
+    spoilt = sum(not one.own and one not in found for one in incumbent.trials)
+    return found if found or spoilt < MAX_SPOILT else tuple(steady)
 
 
 def _shared_seeds(evidence: Evidence, standing: Sequence[Measured]) -> list[int]:

@@ -96,7 +96,6 @@ def side_of(ledger: LedgerReader, row: ExperimentRow, machine: str = "") -> Side
         tuple(_measured(trial) for trial in trials),
         row.category,
         row.estimate if here else None,
-        float(row.judged.get("n", 1)),
     )
 
 

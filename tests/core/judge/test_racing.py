@@ -112,6 +112,18 @@ def test_an_incumbent_that_fails_when_it_is_measured_again_is_compared_by_what_i
     assert Racing().consider(replace(evidence(), incumbent=kept)) == RunTrial("candidate", 5)
 
 
+def test_a_slow_trial_of_the_incumbent_is_no_measure_for_candidates():
+    slow = Measured("baseline", 7, "ok", 1.2, None, 500)
+    baseline = replace(BASELINE, trials=(*BASELINE.trials, slow))
+    here = replace(evidence(0.0), incumbent=baseline, baseline=baseline)
+    found = Racing().consider(here)
+    assert (found.status, found.facts["incumbent"]) == ("discard", pytest.approx(1.0 + SIGMA / 2))
+    # One that is slow whenever it is measured again is compared by what it has, and asked for no more.
+    again = tuple(Measured("incumbent", 70 + n, "ok", 1.2, None, 500, own=False) for n in range(3))
+    kept = Side(3, "x", measured(0.99, 0.991) + again, estimate=0.995)
+    assert Racing().consider(replace(evidence(), incumbent=kept)) == RunTrial("candidate", 5)
+
+
 @pytest.mark.parametrize("gain", [1, 3, 10])
 def test_after_a_real_gain_an_edit_that_changes_nothing_is_not_kept(gain):
     # The incumbent's own trials are low by selection. Its unselected ones say where it really stands.
@@ -152,7 +164,7 @@ def test_a_failure_is_decided_at_once_and_costs_no_wealth(status):
 
 def test_the_incumbent_is_measured_again_and_demoted_when_it_does_not_hold():
     due = {"decided": CHECK_EVERY, "predecessor": BASELINE}
-    incumbent = Side(3, "x", measured(0.99), estimate=0.999, estimate_trials=1.0)
+    incumbent = Side(3, "x", measured(0.99), estimate=0.999)
     assert Racing().consider(replace(evidence(), incumbent=incumbent, **due)).role == "incumbent"
     seen = {**due, "roles": ("incumbent",), "asked": 1}
     fallen = replace(incumbent, trials=incumbent.trials + measured(1.003, role="incumbent", own=False, seeds=(77,)))
