@@ -118,32 +118,24 @@ def check_openblas(runtime: Runtime) -> CheckResult:
 
 def check_isolation() -> CheckResult:
     """Check how well a train file is isolated from the rest of the machine, and how to get the best level."""
-    from autoresearch.core.trial.sandbox.levels import levels
+    from autoresearch.core.trial.sandbox.levels import PROTECTION, STRENGTH, levels
     from autoresearch.core.trial.sandbox.system_calls import why_unavailable
 
-    why_unfiltered = why_unavailable()
-    filtered = why_unfiltered is None
-    filter_ = "" if filtered else f"; system calls are not filtered: {why_unfiltered}"
     found = levels()
     best = next(status.level for status in found if status.available)
-    missing = {status.level: str(status.why_not) for status in found if not status.available}
-    if best == "bubblewrap":
-        return CheckResult(
-            "isolation",
-            "pass" if filtered else "warn",
-            f"bubblewrap: no files, no network, no other processes{filter_}",
-        )
-    if best == "landlock":
-        network = "network" if filtered else "TCP"
-        detail = f"landlock: no files, no {network}; bubblewrap would hide more ({missing['bubblewrap']}){filter_}"
-        return CheckResult("isolation", "pass" if filtered else "warn", detail, _bubblewrap_fix())
-    if best == "seatbelt":
-        return CheckResult(
-            "isolation", "pass", "seatbelt: no users' files, no network, writing in its own folder alone"
-        )
-    why = "; ".join(f"{level}: {reason}" for level, reason in missing.items() if "only" not in reason)
-    detail = f"process: a train file can read what you can read ({why or 'this system offers no sandbox'})"
-    return CheckResult("isolation", "warn", detail, _bubblewrap_fix() if sys.platform == "linux" else None)
+    detail = f"{best}: {PROTECTION[best]}"
+    # A level that belongs to another system is no advice.
+    missing = {status.level: status.why_not for status in found if status.why_not and "only" not in status.why_not}
+    for level, why_not in missing.items():
+        if STRENGTH[level] > STRENGTH[best]:
+            detail += f"; {level} would hide more ({why_not})"
+    why_unfiltered = why_unavailable() if sys.platform == "linux" else None
+    if why_unfiltered is not None:
+        detail += f"; weaker than that here, because system calls are not filtered: {why_unfiltered}"
+    weak = why_unfiltered is not None or STRENGTH[best] == 0
+    return CheckResult(
+        "isolation", "warn" if weak else "pass", detail, _bubblewrap_fix() if "bubblewrap" in missing else None
+    )
 
 
 def check_user() -> CheckResult:

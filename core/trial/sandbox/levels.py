@@ -50,6 +50,13 @@ SHARED_MEMORY_BYTES = 2**28
 """Size of a child's /dev/shm, whose files are memory that no process is charged for. Frameworks need less."""
 STRENGTH: dict[IsolationLevel, int] = {"process": 0, "seatbelt": 1, "landlock": 1, "bubblewrap": 2}
 """Order of the levels. `seatbelt` and `landlock` are the same kind of protection on two systems."""
+PROTECTION: dict[IsolationLevel, str] = {
+    "bubblewrap": "no files, no network, no other processes",
+    "landlock": "no files, no network",
+    "seatbelt": "no users' files, no network, writing in its own folder alone",
+    "process": "a train file can read what you can read",
+}
+"""Protection of each level in words, as `ar doctor` prints it."""
 ISOLATING_LEVELS: tuple[IsolationLevel, ...] = ("bubblewrap", "landlock")
 """Levels at which a train child can neither write to nor trace another process of the trial."""
 SHARES_MEMORY = ("train", "compile")
