@@ -214,6 +214,8 @@ class FairScheduler:
         """Take in a run's state. Return what it has and what it may use."""
         now = self._advance()
         run, name = self._join(message, now), message["run"]
+        # A check-in is the whole truth about a run, so what it no longer names has ended. A slot that it asks for is
+        # spared: the answer that granted it may have been lost, and then the run asks again.
         mine = {*message["held"], *message["asked"]}
         self._release((key for key, lease in self._leases.items() if lease.run == name and key not in mine), now)
         for key in message["held"]:
@@ -276,10 +278,13 @@ class FairScheduler:
         for key, lease in self._leases.items():
             run = self._runs[lease.run]
             run.used += passed * self._devices(key)
+            # Charged as time passes and not when a trial ends: a run with one very long trial must not look idle
+            # meanwhile.
             run.virtual += passed * self._devices(key) / run.check_in["priority"]
         for name in [name for name, run in self._runs.items() if now - run.heard > SILENT_SECONDS]:
             self._forget(name, now)
         times = [run.virtual for run in self._runs.values() if self._is_active(run)]
+        # It never falls: a run that comes begins here, and must not come in below the runs that have waited.
         self._virtual = max(self._virtual, min(times, default=self._virtual))
         # An inactive run moves along with the slowest active one. Otherwise it would return with a low virtual time,
         # and take every slot until it had caught up.
@@ -317,9 +322,12 @@ class FairScheduler:
     def _release(self, keys: Iterable[SlotKey], now: float) -> None:
         for key in list(keys):
             took = now - self._leases.pop(key).since
+            # Every release counts, also of trials that were cancelled or lost: it is the time for which a slot really
+            # is taken.
             self._typical = MEMORY * self._typical + (1 - MEMORY) * took
 
     def _lease(self, key: SlotKey, name: str, now: float) -> None:
+        # A lease that is there keeps its beginning: a repeated check-in must not make a trial look shorter.
         self._leases.setdefault(key, _Lease(name, now))
         self._offers = {other: offer for other, offer in self._offers.items() if not conflict(other, key)}
 
@@ -430,6 +438,8 @@ class FairScheduler:
         for key, offer in self._offers.items():
             if offer.withdrawn:
                 continue
+            # Nobody else wants it, so the run may think as long as it likes: an offer that expires for no rival would
+            # only leave the device idle.
             if not any(run.fits.conflicts_with(key) for run in rivals):
                 offer.until = None
             elif offer.until is None:

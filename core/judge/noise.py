@@ -77,8 +77,11 @@ def weigh(log_likelihood: np.ndarray, expected: float) -> tuple[float, float]:
     The prior is PRIOR about `expected`. The logarithm of a standard deviation with n degrees of
     freedom has a variance of about 1 / (2 n).
     """
+    # In logarithms, because an expectation may be wrong by a factor in either direction. The grid is even in them, so
+    # sums over it are integrals without further weights.
     logs = np.log(GRID)
     prior = sum(weight / spread * np.exp(-0.5 * (logs / spread) ** 2) for weight, spread in PRIOR)
+    # The largest is subtracted first: likelihoods of many trials underflow.
     weights = prior * np.exp(log_likelihood - log_likelihood.max())
     weights /= weights.sum()
     mean = float(weights @ logs)
@@ -93,6 +96,8 @@ def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: floa
     kept = [group for group in groups if len(group) > 1]
     squares, own = _within(kept)
     expected = prior.relative * abs(level)
+    # The log likelihood of a sigma after `own` squares about the groups' means: -own ln(sigma) - squares / (2 sigma^2),
+    # up to a constant.
     sigma, dof = weigh(-own * np.log(GRID) - 0.5 * squares / (expected * GRID) ** 2, expected)
     source = (
         f"{own} own repeat{'' if own == 1 else 's'} and a prior ({prior.source})"

@@ -65,6 +65,8 @@ def estimate_paired(raced: Sequence[Raced], noise: Noise) -> PairedNoise:
 
 @functools.lru_cache(maxsize=512)
 def _estimate_paired(raced: tuple[Raced, ...], between: float) -> PairedNoise:
+    # The prior hangs on the noise between seeds, so that a run on text or hardware with ten times the noise needs no
+    # constants of its own.
     expected = PRIOR_RATIO * between
     found = np.zeros_like(GRID)
     for one in raced:
@@ -82,10 +84,13 @@ def _log_likelihood(one: Raced, sigma: np.ndarray) -> np.ndarray:
     for weight, scale in NULL:
         # All differences of a candidate share its true one: their mean varies more than their deviations from it.
         wide = 1.0 + m * scale**2
+        # The joint density of m normals with a common normal mean, in closed form: the deviations from the mean have m
+        # - 1 degrees of freedom, the mean has variance sigma^2 (1 + m scale^2) / m. Constant factors cancel in `weigh`.
         density += weight * np.exp(-0.5 * (within + m * mean**2 / wide) / sigma**2) / (sigma**m * math.sqrt(wide))
         if one.cut is not None:
             low = one.cut / (sigma * math.sqrt(1.0 + scale**2))
             chance += weight * np.array([normal_cdf(float(value)) for value in low])
+    # The floor keeps one absurd candidate from making every value of sigma impossible.
     found = np.log(np.maximum(density, 1e-300))
     return found if one.cut is None else found - np.log(np.maximum(chance, 1e-300))
 
@@ -130,6 +135,8 @@ def compare(candidate: Trials, incumbent: Trials, noise: Noise, paired: PairedNo
         one += n - k * n * n
         both += mine - k * n * mine
         own += mine - k * mine * mine
+    # The determinant of the normal equations. It is positive as soon as both sources have a trial: then the two columns
+    # are not proportional.
     scale = one * own - both * both
     value = by_rest = by_seed = 0.0
     for number, group in groups.items():
@@ -139,5 +146,7 @@ def compare(candidate: Trials, incumbent: Trials, noise: Noise, paired: PairedNo
         by_rest += rest * sum(weight * weight for weight in weights)
         by_seed += seed * sum(weights) ** 2
     variance = by_rest + by_seed
+    # Two variances, each known only so well, are added: Satterthwaite's formula gives the degrees of freedom of the
+    # sum. Where all trials are paired, the seeds' part is 0 and the paired noise's own remain.
     dof = variance**2 / (by_rest**2 / paired.dof + by_seed**2 / noise.dof)
     return Difference(value, math.sqrt(variance), dof)

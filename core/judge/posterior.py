@@ -28,6 +28,8 @@ def believe(difference: float, error: float, dof: float, sigma: float) -> Belief
 
     `error` is its standard error with `dof` degrees of freedom; `sigma` is the noise that effects are measured by.
     """
+    # One error stands for both: a normal with the widened error has the same tail as Student's t with the original one.
+    # So the mixture below, which is made of normals, can use it.
     z = normal_score(difference / error, dof)
     widened = error if z == 0.0 else difference / z
     return Belief(normal_cdf(-z), shrink(difference, widened, sigma), widened)

@@ -88,6 +88,8 @@ def next_step(match: Match) -> Verdict:
         return _same(match)
     if match.fresh is not None:
         return _raced(match, match.fresh)
+    # The first trial alone: it is paired with the incumbent's at the same seed, so a seed that is lucky for both counts
+    # for neither.
     screen = _belief(match, match.screen)
     level, at_once = screen_level(match.wealth), at_once_of(match.wealth)
     if screen.better >= 1.0 - at_once:
@@ -99,6 +101,8 @@ def next_step(match: Match) -> Verdict:
         return Verdict(
             "discard", "no clear gain, and no further trials are left for it", screen, 1.0 - at_once, paid=at_once
         )
+    # From here on only further seeds count. Of many candidates the luckiest first trials get this far, so that one is
+    # known to flatter.
     return Verdict("candidate", "worth a second seed", screen)
 
 
@@ -106,10 +110,13 @@ def _raced(match: Match, fresh: Difference) -> Verdict:
     """Judge after at least one trial at a further seed."""
     belief = _belief(match, fresh)
     bid = bid_of(match.wealth)
+    # Looking at a race after every trial would find luck sooner or later. So the bid is split over the looks in advance
+    # (Bonferroni), most of it for the first, when a real gain mostly shows.
     needed = 1.0 - bid * LOOKS[min(max(match.spent, 1), MAX_RACE) - 1]
     paid = at_once_of(match.wealth) + bid
     if belief.better >= needed:
         return Verdict("keep", "confirmed at further seeds", belief, needed, paid=paid)
+    # Ending early for want of hope needs no correction: it can lose an improvement, never keep a false one.
     if belief.better < HOPELESS:
         return Verdict("discard", "not confirmed at further seeds", belief, needed, paid=paid)
     if match.spent >= MAX_RACE or match.allowance <= 0:
@@ -123,6 +130,8 @@ def _same(match: Match) -> Verdict:
     Nothing selects such changes for looking good, so their first trial counts, and they cost no wealth.
     """
     belief, seen = _belief(match, match.both), match.both
+    # The question is another one than for other changes: not whether it is better, but whether it is surely not worse
+    # by more than half the noise.
     close = better_than(SAME_MARGIN * match.sigma, seen.value, seen.error, seen.dof)
     if close >= SAME_PROBABILITY:
         return Verdict(
@@ -147,6 +156,8 @@ def screen_level(wealth: float) -> float:
 def screen_cut(match: Match) -> float:
     """Return the difference below which the first trial led to a race, in bits per byte: its cut for `paired.Raced`."""
     level = screen_level(match.wealth)
+    # `normal_score` is an approximation without a closed inverse. Inverting it, and not the exact distribution, puts
+    # the cut where the decision was really taken.
     low, high = -20.0, 0.0  # bisection for the quantile of the t distribution, by its normal score
     while high - low > 1e-6:
         middle = 0.5 * (low + high)
@@ -169,4 +180,6 @@ def bid_of(wealth: float) -> float:
 
 def wealth_after(wealth: float, paid: float, *, kept: bool) -> float:
     """Return the wealth after a decision: less what was paid, plus the payout of an improvement."""
+    # A keep that cost nothing (code removed) earns nothing either. Otherwise a run could fill its wealth with deletions
+    # and spend it on false keeps.
     return max(0.0, wealth - paid) + (PAYOUT if kept and paid else 0.0)

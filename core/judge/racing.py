@@ -49,6 +49,7 @@ class Racing:
         if (first := self._measure_here(evidence, evidence.incumbent)) is not None:
             return first
         check = self._check(evidence, evidence.incumbent)
+        # The check comes before the candidate: against an incumbent that does not hold, every verdict would be wrong.
         if check is not None:
             return check
         standing = _standing(evidence.incumbent)
@@ -56,6 +57,8 @@ class Racing:
             return RunTrial("incumbent", _seed(evidence))
         if not evidence.candidate.trials:
             return RunTrial("candidate", shared[0])
+        # The incumbent's trial at the shared seed is under way for another candidate: asking for a second one would
+        # spend a trial on the same number.
         if not standing:
             return Wait()
         return self._race(evidence, evidence.incumbent, standing, shared)
@@ -176,6 +179,7 @@ def _decision(
 ) -> Decision:
     kept, belief = verdict.step == "keep", verdict.belief
     wealth = race.wealth_after(match.wealth, verdict.paid, kept=kept)
+    # The reason shows the trials that the verdict rests on: a race leaves out the first, which chose the candidate.
     counted = trials if match.removes_code or len(trials) == 1 else trials[1:]
     seen = match.both if match.removes_code else match.fresh or match.screen
     words = f"{len(counted)} trial{'' if len(counted) == 1 else 's'}"
@@ -193,6 +197,8 @@ def _decision(
     facts |= {"paired": paired.sigma, "paired_dof": paired.dof, "against": incumbent.experiment}
     if len(trials) > 1:
         others = _by_seed(points)
+        # Later estimates of the paired noise read these, with the cut that the first one had to pass (see
+        # `paired.Raced`).
         facts["differences"] = [_bpb(one) - others[one.seed] for one in trials if one.seed in others]
         facts["cut"] = None if match.removes_code or trials[0].seed not in others else race.screen_cut(match)
     estimate = level + belief.shrunken
@@ -211,6 +217,8 @@ def _carry(evidence: Evidence) -> Mapping[str, Any]:
 
 def _seed(evidence: Evidence) -> int:
     """Return a seed that no trial of the run has had; the run's own for the baseline's first."""
+    # The number follows from the evidence alone: a resumed run asks for the same seed again, and two candidates that
+    # are tried at once never ask for the same new one.
     return evidence.seed + SEEDS_PER_EXPERIMENT * evidence.candidate.experiment + evidence.asked
 
 

@@ -72,6 +72,8 @@ def faults(query: Query) -> Iterator[str]:
         if entry["link"] != _link(before, entry["experiment"], entry["kind"], entry["digest"]) or entry["id"] != number:
             yield f"{name}: link {number} of the chain does not follow from the one before it"
         before = entry["link"]
+        # Only an experiment's last link describes its row as it is now: a demotion or a restart has changed it since
+        # the earlier ones.
         if last[entry["experiment"]] == entry["id"]:
             yield from _row_faults(query, entry, name)
     for row in query("SELECT number FROM experiments WHERE state = 'decided' ORDER BY decided"):

@@ -36,6 +36,7 @@ class Journal:
         found = last_line(path)
         self.last, end = (found.number, found.end) if found is not None else (0, 0)
         self._file = path.open("ab")
+        # Behind the last whole line there may be a part of one. Appending to it would make both unreadable.
         if self._file.tell() != end:
             self._file.truncate(end)
         self._before = end
@@ -46,10 +47,13 @@ class Journal:
         previous = self.last
         try:
             self._file.write(_line(number, writes))
+            # flush hands the bytes to the kernel, fsync to the disk: only after both may the ledger commit the same
+            # step.
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:
             self.last = number
+            # The line may be on disk in part, or whole; `drop` cuts back to where it began either way.
             self.drop(previous)
             raise
         self.last = number
@@ -114,6 +118,8 @@ def last_line(path: Path) -> Line | None:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         tail, start = b"", size
+        # The last byte is the line's own end, so a newline before it is where the line begins. A line with a large blob
+        # is longer than TAIL_BYTES: then twice as much is read each time.
         while start > 0 and b"\n" not in tail[:-1]:
             start = max(0, start - max(TAIL_BYTES, len(tail)))
             file.seek(start)

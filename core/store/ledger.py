@@ -281,6 +281,8 @@ class Ledger(LedgerReader):
         writes: list[Write] = []
 
         def write(sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+            # Statements with their values are the journal's unit, not changed rows: replaying them makes the same
+            # ledger, and no second description of every table can be wrong.
             if not sql.startswith("SELECT"):
                 writes.append((sql, values))
             return execute(sql, values)
@@ -292,11 +294,15 @@ class Ledger(LedgerReader):
                 yield write
                 if journal:
                     execute("UPDATE runs SET journal = ?", (before + 1,))
+                    # The journal first, the ledger second. A crash between the two leaves one line too many, which
+                    # `_open_journal` cuts off. The other order could lose a step that was already acted on.
                     self._journal.append(before + 1, writes)
                 execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     execute("ROLLBACK")
+                # The commit failed after the line was written, on a full disk for one: the line must go, or a restored
+                # ledger would hold a step that this process never took.
                 if self._journal.last != before:
                     self._journal.drop(before)
                 raise

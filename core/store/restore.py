@@ -44,6 +44,7 @@ def damage(folder: Path) -> str | None:
         if answer != "ok":
             return str(answer)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
+        # All columns: a ledger of an older schema has no `journal` yet, and to name it would be an error of its own.
         rows = connection.execute("SELECT * FROM runs").fetchall()
         known = int(dict(rows[0]).get("journal") or 0) if rows else 0
         chained = rows and version >= chain.SINCE_SCHEMA
@@ -87,12 +88,16 @@ def mend(folder: Path, say: Callable[[str], None]) -> bool:
         return False
     try:
         with FileLock(folder / "writer.lock", timeout=0):
+            # The writer's lock is what makes this safe: no loop can open the ledger between the look and the
+            # replacement.
             trouble = damage(folder)  # again, for a writer may have been at work
             if trouble is None:
                 return False
             done = _restore(folder)
             aside = _set_aside(folder)
             if done is not None:
+                # The last step, and atomic. A crash before it leaves no ledger, which the next start finds to be
+                # missing and restores again.
                 _fresh(folder).replace(folder / LEDGER_NAME)
     except Timeout:
         return False  # its writer will report the damage
@@ -146,6 +151,8 @@ def _restore(folder: Path) -> Restored | None:
         gaps = {number for (before, _), (after, _) in pairwise(lines) for number in range(before + 1, after)}
         gaps.update(refused)
         step = lines[-1][0] if lines else 0
+        # A journal without gaps can still be somebody's edit, so the chain is walked as well. What passes needs nothing
+        # of the damaged ledger, which is then left alone.
         whole = lines and not gaps and _run_rows(made) == 1 and next(chain.faults(made.execute), None) is None
         done = Restored(step) if whole else _merge(made, folder / LEDGER_NAME, step, gaps)
         made.execute("UPDATE runs SET journal = ?", (done.step,))
@@ -156,6 +163,8 @@ def _restore(folder: Path) -> Restored | None:
 def _replay(connection: GuardedConnection, lines: Sequence[tuple[int, list[Write]]], journal: Path) -> list[int]:
     """Carry out every line and return the numbers of those that do not fit. Raises `LedgerError` at a hostile one."""
     refused = []
+    # A journal is SQL that lies in a file: the guard lets it change rows of the ledger's own tables and nothing else,
+    # however it is written.
     connection.guard(may_change_rows(schema.TABLES))
     try:
         for number, writes in lines:
@@ -225,6 +234,8 @@ def _join(left: sqlite3.Connection, made: sqlite3.Connection, table: str, *, new
     """Join the rows of two ledgers in the order of their times. After a gap, their numbers say nothing any more."""
     names = [name for name in schema.COLUMNS[table] if name != "id"]
     lasting = [at for at, name in enumerate(names) if table == "events" or name == "time"]
+    # Row numbers may differ between the two, so rows count as the same when what lasts of them is. Of two that differ
+    # the second wins: the journal's, unless the damaged ledger went on after it.
     rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for source in (made, left) if newer else (left, made):
         for row in source.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY id"):
@@ -271,6 +282,8 @@ def _readable(source: sqlite3.Connection, table: str) -> Iterator[sqlite3.Row]:
             yield row
     except sqlite3.Error:
         pass
+    # A broken page splits the table: rows before it came from the front, rows behind it from the back, and those on
+    # other pages between can still be asked for one by one.
     end = last if last is not None else first + 10_000
     for at in range(first + 1, min(end, first + MOST_PROBED)):
         try:

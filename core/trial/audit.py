@@ -149,6 +149,7 @@ def draw_probes(
         if not len(same):
             break
         rest[same, position[same] + 1] = _foreign(rows[:, :T], row[same], position[same], (len(same), 1), rng)[:, 0]
+    # Up to and including the position the row is the true one; the answer there must not depend on anything behind it.
     tokens = np.where(np.arange(T)[None, :] <= position[:, None], rows[row, :T], rest)
     return Probes(row, tokens.astype(np.uint16), position, targets, committed[row, position].astype(np.float64))
 
@@ -165,10 +166,14 @@ def _drawn(
     scored = np.flatnonzero(mask)
     if bigrams is None or count == len(scored):
         return rng.choice(scored, size=count, replace=False)
+    # The uniform half comes first and from all positions: its bound holds however the weights of the other half are
+    # fooled.
     uniform = rng.choice(scored, size=count - count // 2, replace=False)
     # A random share of a large split is enough: what the weights are proportional to has the same shares there.
     pool = scored if len(scored) <= CANDIDATES else rng.choice(scored, size=CANDIDATES, replace=False)
     pool = np.setdiff1d(pool, uniform)
+    # The weights rest on the committed likelihoods, which nobody can change any more. A low loss is itself what
+    # attracts a probe, so a cheat gains nothing by knowing the weights.
     weight = advantage(rows, committed, pool, bigrams)
     # The largest of ln(weight) + Gumbel noise are a draw without repetition in proportion to the weights (Efraimidis
     # and Spirakis, 2006). Positions without weight come last, in random order.
@@ -230,6 +235,7 @@ def nll_from_logits(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """
     scores = logits.astype(np.float64)
     peak = scores.max(axis=1, keepdims=True)
+    # float64 and the peak subtracted: this side of the comparison must add no rounding of its own.
     total = np.log(np.exp(scores - peak).sum(axis=1)) + peak[:, 0]
     return total - scores[np.arange(len(targets)), targets]
 
@@ -250,6 +256,7 @@ def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[Audit
     difference = answered - probes.committed
     max_abs, mean = float(np.abs(difference).max()), float(difference.mean())
     allowed = mean_allowed(difference, limit)
+    # Both are needed. The first catches a large lie at few positions, the second a small one at all of them.
     ok = max_abs <= limit.max_abs and abs(mean) <= allowed
     outcome = AuditResult(
         positions=count,
@@ -298,6 +305,7 @@ def pooled(audits: Sequence[AuditResult]) -> str | None:
         return None
     count = sum(audit.positions for audit in known)
     mean = sum(audit.positions * audit.mean_diff for audit in known) / count
+    # The variance of all positions together: within each audit, and of the audits' means about the common one.
     square = sum(audit.positions * (audit.spread**2 + (audit.mean_diff - mean) ** 2) for audit in known) / count
     limits = (max(audit.mean_limit or 0.0 for audit in known), max(audit.spread_limit or 0.0 for audit in known))
     allowed = _allowed(count, math.sqrt(square), *limits)
@@ -367,6 +375,7 @@ def write_tolerance(path: Path, key: str, value: Tolerance) -> None:
 
 def note_baseline(path: Path, key: str, outcome: AuditResult, precision: str) -> None:
     """Calibrate on one more audit of the baseline. A tolerance only ever gets wider by this."""
+    # Wider only: which of several baseline trials ends first must not decide how strict the run is.
     found = calibrate([outcome], precision)
     if (known := read_tolerances(path).get(key)) is not None:
         found = Tolerance(

@@ -63,6 +63,8 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # the lifeline alone ends it
+    # Opened before the child exists: a child that uses up every descriptor or process of this user can then not keep
+    # the guard from finding it.
     family = open_family()
     child = spawn(argv[split + 1 :], limits, options, {wake_r, wake_w, *family})
     # Held here, the child's sockets and pipes would look open to the other side after its death.
@@ -87,6 +89,8 @@ def spawn(argv: list[str], limits: dict[str, str], options: dict[str, int], priv
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_DFL)
+        # A session of its own: Ctrl-C at the terminal reaches `ar`, which then ends the child in order, and not the
+        # child itself.
         os.setsid()
         for fd in private:
             os.close(fd)
@@ -96,6 +100,7 @@ def spawn(argv: list[str], limits: dict[str, str], options: dict[str, int], priv
         if LINUX:
             restrict(options, {guard, parent})
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of capabilities would have cleared it
+            # The guard may have died before the death signal was armed; then it never comes.
             if os.getppid() != guard:
                 os._exit(127)
         for name, value in limits.items():
@@ -117,9 +122,13 @@ def restrict(options: dict[str, int], others: set[int]) -> None:
         mount_shared_memory(options["--shared-memory"])
     if "--filter" in options:
         drop_capabilities()
+        # The kernel takes a filter from an ordinary process only after this, so that no set-user-id program can be run
+        # behind one.
         checked(prctl(PR_SET_NO_NEW_PRIVS, 1))
         install(os.pread(options["--filter"], 1 << 20, 0))
         os.close(options["--filter"])
+        # A filter of its own, because its numbers are known only now. Of several filters the strictest answer counts,
+        # and none can be taken off again.
         install(no_signals_to(others))
 
 
@@ -141,10 +150,13 @@ def mount_shared_memory(size: int) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     if library.unshare(CLONE_NEWNS) != 0:
+        # An ordinary user needs a user namespace to mount anything. Mapping the own number to itself keeps the files'
+        # owners as they are; `setgroups` must be denied before the kernel takes a map of groups.
         checked(library.unshare(CLONE_NEWNS | CLONE_NEWUSER))
         for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
             with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123  (pathlib is slower to start)
                 file.write(text)
+    # Private, recursively: otherwise the tmpfs would show up for every process of the machine.
     checked(library.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
     words = f"size={size},mode=1777".encode()
     checked(library.mount(b"tmpfs", b"/dev/shm", b"tmpfs", MS_NOSUID | MS_NODEV, words))
@@ -156,6 +168,7 @@ def drop_capabilities() -> None:
 
     for capability in range(CAPABILITIES):
         prctl(PR_CAPBSET_DROP, capability)
+    # Without these bits, exec gives a process with user number 0 all capabilities back.
     prctl(PR_SET_SECUREBITS, NO_CAPABILITIES_FOR_ROOT)
     version_3 = struct.pack("=Ii", 0x20080522, 0)
     checked(ctypes.CDLL(None, use_errno=True).capset(version_3, bytes(24)))
@@ -206,6 +219,8 @@ def wait(child: int, wake: int) -> int:
         ready, _, _ = select.select([0, wake], [], [])
         if wake in ready:
             os.read(wake, 4096)
+        # End of file on the lifeline: `ar` closed it, or is gone. The kernel closes it even when `ar` was killed, so
+        # nothing has to be said.
         if 0 in ready and not os.read(0, 4096):
             return 128 + signal.SIGKILL
 
@@ -248,6 +263,8 @@ def kill_descendants(child: int, family: tuple[int, ...]) -> None:
             pass
         reap(child)
         return
+    # A single sweep is not enough: a process that was forked while the list was read is not in it. As subreaper this
+    # process inherits whatever is left, so the list does end.
     while pids := descendants(family):
         for number in (signal.SIGSTOP, signal.SIGKILL):  # a process that is stopped forks no more
             for pid in pids:

@@ -198,6 +198,7 @@ def program(machine: str, *, gpu: bool) -> bytes:
     architecture, column = MACHINES[machine]
     lines = [
         _line(LOAD, MACHINE_AT),
+        # First the machine: on another one's entry the same numbers mean other calls.
         _line(JUMP_EQUAL, architecture, 1, 0),
         _line(RETURN, KILL_PROCESS),
         _line(LOAD, NUMBER_AT),
@@ -208,6 +209,7 @@ def program(machine: str, *, gpu: bool) -> bytes:
             _line(JUMP_AT_LEAST, X32_BIT, 0, 1),
             _line(RETURN, KILL_PROCESS),
         ]
+    # ENOSYS, not EPERM: libraries then fall back to the older call, as on an older kernel.
     lines += [_line(JUMP_AT_LEAST, LAST + 1, 0, 1), _line(RETURN, ERRNO | errno.ENOSYS)]
     for rule in rules(gpu=gpu):
         for name in rule.calls.split():
