@@ -364,7 +364,7 @@ EVENTS: Kinds = kinds_of([
 
 def to_json(message: Message) -> dict[str, Any]:
     """Return the JSON form. JSON has no NaN: a number that is not finite becomes None."""
-    return {"event": message.name, **{name: _finite(value) for name, value in message.values().items()}}
+    return {"event": message.name, **{name: _plain(value) for name, value in message.values().items()}}
 
 
 def from_json(values: Any, kinds: Kinds = EVENTS) -> Message | None:
@@ -394,7 +394,9 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < HUGE
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):  # a list already here: on a fleet no JSON text lies between sender and reader
+        return [_plain(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

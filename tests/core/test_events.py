@@ -49,6 +49,7 @@ def test_the_list_above_has_every_event() -> None:
 @pytest.mark.parametrize("event", SAID, ids=lambda event: event.name)
 def test_an_event_comes_back_as_it_was(event: Event) -> None:
     assert from_json(json.loads(json.dumps(to_json(event)))) == event
+    assert from_json(to_json(event)) == event  # as on a fleet, where no JSON text lies between
 
 
 def test_the_json_form_is_one_flat_object() -> None:
