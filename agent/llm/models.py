@@ -87,9 +87,10 @@ class Models:
                     self._broken[model] = error.kind
                 if not error.passing or tries == MAX_TRIES:
                     raise
-                # Half of the pause is random, so that several runs do not come back at the same moment.
-                pause = self._backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.0)
-                self._sleep(max(pause, error.wait_seconds or 0.0))
+                if error.kind != "empty":  # a provider that answers is well: waiting would not help
+                    # Half of the pause is random, so that several runs do not come back at the same moment.
+                    pause = self._backoff * 2 ** (tries - 1) * random.uniform(0.5, 1.0)
+                    self._sleep(max(pause, error.wait_seconds or 0.0))
 
     def _call(self, model: str, messages: Sequence[Message]) -> Reply:
         name = self.spending.start(model, self.most_usd(model, messages))

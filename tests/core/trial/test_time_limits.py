@@ -47,10 +47,10 @@ def test_logits_is_asked_once_before_the_weights_and_the_file_begins_anew_after_
 
 def test_a_slow_first_call_is_allowed_before_the_weights_alone(prepared: Prepared, tmp_path: Path) -> None:
     slow = "import time\nseen = []\n" + LOGITS + "    if not seen: time.sleep({})\n    seen.append(1)\n    return out\n"
-    result = run(prepared, tmp_path / "a", slow.format(4.5))
+    result = run(prepared, tmp_path / "a", slow.format(2.5))
     # The last of the processes keeps the model that has answered once: what compiles its own graphs is served there.
     assert result.status == "ok", result.reason
-    always = "import time\n" + LOGITS + "    time.sleep(4.5)\n    return out\n"
+    always = "import time\n" + LOGITS + "    time.sleep(2.5)\n    return out\n"
     result = run(prepared, tmp_path / "b", always)
     assert (result.status, result.val_bpb) == ("timeout", None)
     assert str(result.reason).startswith("score took longer than")
