@@ -9,11 +9,14 @@ from autoresearch.agent.syntax.transforms import parameters_of, with_constants, 
 from autoresearch.core.trainfile.constants import ConstantValue
 
 _NORMS = {
-    "pre": ("x + sublayer(norm(x))", "Where the norms stand: before the sublayer."),
-    "peri": ("x + norm(sublayer(norm(x)))", "Where the norms stand: before and after the sublayer (arXiv:2502.02732)."),
+    "pre": ("x + sublayer(norm(x))", "Add a sublayer's output to its input; the norm stands before the sublayer."),
+    "peri": (
+        "x + norm(sublayer(norm(x)))",
+        "Add a sublayer's output to its input; norms stand before and after the sublayer (arXiv:2502.02732).",
+    ),
     "post": (
         "x + norm(sublayer(x))",
-        "Where the norms stand: after the sublayer, inside the branch (arXiv:2501.00656).",
+        "Add a sublayer's output to its input; the norm stands after it, inside the branch (arXiv:2501.00656).",
     ),
 }
 """Placement -> expression, docstring."""

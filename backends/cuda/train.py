@@ -156,7 +156,7 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        """What of grad lies along y is taken away: stretching x does not change y."""
+        """Remove the part of grad that lies along y: stretching x does not change y."""
         y, scale = ctx.saved_tensors
         along = torch.linalg.vecdot(grad, y).unsqueeze(-1) / y.size(-1)
         return torch.addcmul(grad, y, along, value=-1).mul_(scale)
@@ -173,7 +173,7 @@ def activation(x: Tensor) -> Tensor:
 
 
 def residual(x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-    """Where the norms stand: here before the sublayer."""
+    """Add a sublayer's output to its input; the norm stands before the sublayer."""
     return x + sublayer(norm(x))
 
 
@@ -183,7 +183,7 @@ def softcap(z: Tensor) -> Tensor:
 
 
 def has_value_embedding(layer: int) -> bool:
-    """Which layers look the token up again, as a value."""
+    """Tell whether this layer looks the token up again, as a value."""
     if VALUE_EMBEDS == "alternate":
         return layer % 2 == (DEPTH - 1) % 2
     return VALUE_EMBEDS == "all"
@@ -197,6 +197,8 @@ def window_of(layer: int, seq_len: int) -> int:
 
 def contexts(tokens: Tensor, longest: int) -> list[Tensor]:
     """One number below 2^31 for the last 1, 2, ... `longest` tokens up to each position: a list of int64 (B, T)."""
+    # Plus one, so that token 0 differs from the zeros that stand before the row. The modulus is the prime 2^31 - 1, so
+    # that a key times T still fits int64.
     keys = [tokens + 1]
     for n in range(1, longest):
         before = F.pad(tokens, (n, 0))[:, : tokens.size(1)]
@@ -205,18 +207,21 @@ def contexts(tokens: Tensor, longest: int) -> list[Tensor]:
 
 
 def followers(tokens: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """What followed the last place in the row with the same context, and that context's length; both int64 (B, T).
+    """Find the last place in the row with the same context; return its follower and the context's length, int64 (B, T).
 
-    The longest context that has been there before decides; without one both are 0. Sorting by context and position puts
+    The longest context that occurred before decides; without one both are 0. Sorting by context and position puts
     that last place right before the position.
     """
     T = tokens.size(1)
     follower, length = torch.zeros_like(tokens), torch.zeros_like(tokens)
     for n, key in enumerate(contexts(tokens, longest), 1):
         ordered = (key * T + torch.arange(T, device=tokens.device)).sort(dim=1).values
+        # Neighbours with one context: the later of the two places has the earlier one as its last occurrence. Place 0
+        # follows nothing, so 0 can stand for "none".
         place, last = ordered[:, 1:] % T, ordered[:, :-1] % T
         after = torch.where(ordered[:, 1:] // T == ordered[:, :-1] // T, last + 1, 0)
         after = torch.zeros_like(tokens).scatter(1, place, after)
+        # Contexts come shortest first, so the longest one that was found has the last word.
         follower = torch.where(after > 0, tokens.gather(1, after), follower)
         length = torch.where(after > 0, n, length)
     return follower, length
@@ -239,6 +244,7 @@ def memorise(documents: Iterator[np.ndarray]) -> np.ndarray:
     for n in range(MEMORY_LONGEST):
         if n:
             keys = (keys[1:] * 1000003 + tokens[: len(keys) - 1] + 1) % 2147483647
+        # Context and follower in one number, so that one sort counts all pairs; tokens fit 16 bits.
         pairs, counts = np.unique(keys << 16 | tokens[n + 1 :], return_counts=True)
         contexts = pairs >> 16
         starts = np.flatnonzero(np.diff(contexts, prepend=-1))
@@ -248,6 +254,7 @@ def memorise(documents: Iterator[np.ndarray]) -> np.ndarray:
         share = (2 * counts[best] > totals).astype(np.int64) + (10 * counts[best] > 9 * totals)
         found.append(np.stack([contexts[starts], pairs[best] & 0xFFFF, 1 + 3 * size + share, totals]))
     context, follower, sure, totals = np.concatenate(found, axis=1)
+    # Rarest first: where contexts share a row, the assignment that comes last stays.
     order = np.argsort(totals, kind="stable")
     memory[:, context[order] % MEMORY_ROWS] = np.stack([context, follower, sure])[:, order]
     return memory
@@ -300,10 +307,11 @@ Attend = Callable[..., Tensor]
 
 
 def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, block: int = 128) -> Tensor:
-    """In plain products, `block` queries at a time against the keys that one of them sees: the fastest on a CPU."""
+    """Attend by plain products, `block` queries at a time with the keys that any of them sees: the fastest on a CPU."""
     T, parts = q.size(2), []
     position = torch.arange(T, device=q.device)
     for start in range(0, T, block):
+        # From the first key that the block's first query sees to the key at its last query.
         first, end = max(0, start - window + 1), min(start + block, T)
         distance = position[start:end, None] - position[first:end]
         hidden = torch.zeros(distance.shape, dtype=q.dtype, device=q.device)
@@ -314,20 +322,20 @@ def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, block: int = 
 
 
 def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """By PyTorch's own kernels; a short window costs as much as a full one."""
+    """Attend with PyTorch's own kernels; a short window costs as much as a full one."""
     mask = in_window(q.size(2), window, q.device) if window < q.size(2) else None
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
 
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int, masks: dict[int, BlockMask]) -> Tensor:
-    """By FlexAttention in short windows: it skips blocks of keys that no query sees. Fast only when compiled."""
+    """Attend with FlexAttention in short windows: it skips blocks of keys that no query sees. Fast when compiled."""
     if window not in masks:
         return attend_sdpa(q, k, v, window)
     return flex_attention(q, k, v, block_mask=masks[window], scale=1.0)
 
 
 def attend_flash(q: Tensor, k: Tensor, v: Tensor, window: int, flash: Callable[..., Tensor]) -> Tensor:
-    """By FlashAttention-3, which keeps heads after positions and counts a window without the token itself."""
+    """Attend with FlashAttention-3, which keeps heads after positions and counts a window without the token itself."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     out = flash(q, k, v, softmax_scale=1.0, causal=True, window_size=(window - 1, 0))
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)  # some versions add the log-sums
@@ -347,7 +355,7 @@ def flex_masks(seq_len: int, device: torch.device) -> dict[int, BlockMask]:
 
 
 def fastest_attention(device: torch.device, dtype: torch.dtype, compiled: bool) -> tuple[Attend, str]:
-    """The best that is there for training, and its name: FlashAttention-3, FlexAttention, SDPA; on a CPU, products."""
+    """Choose the fastest attention: FlashAttention-3, FlexAttention, SDPA; products on a CPU. Return it and its name."""
     if device.type != "cuda":
         return attend_by_blocks, "attention by blocks"
     why_not = "it needs a Hopper GPU and bf16"
@@ -393,6 +401,7 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         weights = torch.cat([linear.weight for linear in (self.q, self.k, self.v)])  # one product instead of three
         qk, v = F.linear(x, weights.to(x.dtype)).view(B, T, 3, -1, HEAD_DIM).split((2, 1), dim=2)
+        # Turning keeps lengths, so the norm may come after it, and one call serves both.
         q, k = norm(rotary(qk.permute(2, 0, 3, 1, 4), *angles))
         v = v.squeeze(2)
         if self.value_embed is not None:
@@ -402,6 +411,7 @@ class Attention(nn.Module):
             v = v + values.to(x.dtype).view_as(v)
         if self.gain is not None:
             q = q * self.gain.to(q.dtype)[:, None, None]
+        # Everything that only scales the scores is folded into q, which is smaller than they are.
         y = attend(q * (QK_GAIN**2 * HEAD_DIM**-0.5), delayed(k), v.transpose(1, 2))
         return self.proj(y.transpose(1, 2).reshape(B, T, DIM))
 
@@ -434,7 +444,7 @@ class Block(nn.Module):
 
 
 Found = tuple[Tensor | None, Tensor | None]
-"""What tables of n-grams hold for the embedding and for the last block's values."""
+"""Rows found in the tables of n-grams: for the embedding, and for the last block's values."""
 
 
 class GPT(nn.Module):
@@ -461,11 +471,13 @@ class GPT(nn.Module):
         self.attend: Attend = attend_sdpa
 
     def look_up(self, tokens: Tensor) -> Found:
-        """What the tables of n-grams hold for the embedding and for the last block's values: float32 (B, T, D) or None.
+        """Look up the n-grams for the embedding and for the last block's values: each float32 (B, T, D), or None.
 
-        It stands outside of what is compiled: only here are gradients sparse.
+        Not part of the compiled graph: gradients are sparse only outside of it.
         """
         keys = contexts(tokens, NGRAM_LONGEST)[1:] if NGRAM_ROWS or VALUE_NGRAM_ROWS else []
+        # Different n-grams may share a row. A hash costs no memory for those that never come, and training sorts out
+        # the rest.
         added = self.ngram(torch.stack(keys, dim=-1) % NGRAM_ROWS).sum(-2) if self.ngram is not None else None
         values = self.value_ngram(keys[-1] % VALUE_NGRAM_ROWS) if self.value_ngram is not None else None
         return added, values
@@ -536,6 +548,7 @@ def initialise(model: GPT, seed: int) -> None:
     """Draw every parameter on the CPU with its own generator, so that a seed means the same on every device."""
     draw = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
+        # Scales, gains and trusts have their start from where they are made.
         if parameter.dim() == 1:
             continue
         if name.endswith(("proj.weight", "value_gate.weight")) or name in TABLES:
@@ -570,12 +583,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             dz = (z - highest).exp_()
             partition = dz.sum(1, keepdim=True)
             total = total + (partition.log() + highest - z.gather(1, target)).sum()
+            # The gradient of the mean loss: softmax / N, less 1 / N at the target. In place, because this is the
+            # largest tensor of the step.
             dz.div_(partition * x.size(0)).scatter_add_(1, target, torch.full_like(partition, -1 / x.size(0)))
             if SOFTCAP:
                 dz = torch.addcmul(dz, dz, z.square_(), value=-(SOFTCAP**-2))  # the slope of softcap, from its value
             dz = dz.to(x.dtype)
             dx.append(dz @ w)
             dw += dz.T @ x[rows]
+        # What is kept is of the size of x and of the weight, not of the logits.
         ctx.save_for_backward(torch.cat(dx), dw)
         return total / x.size(0)
 
@@ -628,8 +644,11 @@ def orthogonalise(G: Tensor, dtype: torch.dtype) -> Tensor:
 
     Muon, Jordan 2024, https://kellerjordan.github.io/posts/muon. The norm is taken in float32, the products in `dtype`.
     """
+    # X X^T is the smaller the fewer rows X has.
     tall = G.size(-2) > G.size(-1)
     X = G.mT if tall else G
+    # The Frobenius norm is at least the largest singular value, so all of them now lie in [0, 1], where the quintics
+    # work.
     X = (X / (1.01 * X.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     for a, b, c in POLAR_EXPRESS:
         a, b, c = a / 1.01, b / 1.01**3, c / 1.01**5
@@ -667,6 +686,8 @@ def muon_update(
     """
     momentum.mul_(beta).add_(G * (1 - beta))
     update = even_out(orthogonalise(G * (1 - beta) + momentum * beta, dtype), variance)  # Nesterov
+    # An orthogonal update of a tall matrix has rows of length sqrt(cols / rows): this makes them 1 again (Muon's own
+    # scale).
     lr = lr * max(1.0, W.size(-2) / W.size(-1)) ** 0.5
     return W - lr * (update + decay * W * (update * W > 0))
 
@@ -698,6 +719,8 @@ class RowAdagrad:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Move the rows that were looked up; forget their gradient."""
+        # A row that was looked up several times has several entries. They are added up first: the square of their sum
+        # is wanted, not the sum of their squares.
         grad = self.table.grad.to_sparse(1).coalesce()
         rows, values = grad.indices()[0], grad.values()
         self.squares.index_add_(0, rows, values.square().mean(1))
@@ -715,6 +738,8 @@ class Optimizer:
         for name, parameter in model.named_parameters():
             if name in ("ngram.weight", "value_ngram.weight"):
                 continue
+            # Parameters of one rate and one decay share a group, and matrices of one shape a stack: few large calls
+            # instead of many small ones.
             lr = adamw_lr(name)
             if lr is None:
                 stacks.setdefault(parameter.shape, []).append(parameter)
@@ -766,7 +791,7 @@ def adamw_lr(name: str) -> float | None:
 
 
 def compute_dtype(device: str) -> torch.dtype:
-    """What the forward and backward passes compute in: bfloat16 where the chip multiplies it in hardware."""
+    """Choose the dtype of the forward and backward passes: bfloat16 where the chip multiplies it in hardware."""
     if PRECISION != "auto":
         return {"bf16": torch.bfloat16, "fp32": torch.float32}[PRECISION]
     if device == "cuda":
@@ -777,7 +802,7 @@ def compute_dtype(device: str) -> torch.dtype:
 
 
 def compiles(device: str, budget: float) -> bool:
-    """Whether graphs are compiled before the clock starts. On a CPU that takes a minute for a few per cent of speed."""
+    """Tell whether to compile before the clock starts. On a CPU that takes a minute for a few per cent of speed."""
     return COMPILE == "on" or (COMPILE == "auto" and (device == "cuda" or budget >= 1800))
 
 
@@ -788,6 +813,7 @@ def warm_up(model: GPT, loss_of: Callable[..., Tensor], update: Callable[..., Te
     for step, (inputs, targets) in zip(range(WARMUP_STEPS), data.warmup(DEVICE_BATCH_ROWS, SEQ_LEN), strict=False):
         loss_of(inputs, targets).backward()
         optimizer.step(step, 0.0)
+    # Copied into the same tensors, so that the compiled graphs stay valid.
     model.load_state_dict(before)
 
 
@@ -835,9 +861,11 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
         if micro_step == 0:
             progress = clock.progress
+            # Decided at the step's beginning: its micro-batches must be weighed alike.
             micro_steps = max(1, batch_tokens_at(progress) // inputs.numel())
         loss = loss_of(inputs, targets) / micro_steps
         loss.backward()
+        # Without `.item()`, which would wait for the device at every batch.
         total, micro_step = total + loss.detach(), micro_step + 1
         if micro_step < micro_steps:
             continue

@@ -156,12 +156,12 @@ def positive(x: mx.array) -> mx.array:
 
 
 def residual(x: mx.array, sublayer: Callable[[mx.array], mx.array]) -> mx.array:
-    """Where the norms stand: here before the sublayer."""
+    """Add a sublayer's output to its input; the norm stands before the sublayer."""
     return x + sublayer(norm(x))
 
 
 def on_cpu() -> bool:
-    """Whether MLX computes on a CPU, where some of its kernels are to be avoided."""
+    """Tell whether MLX computes on a CPU, where some of its kernels are slow."""
     return mx.default_device().type == mx.DeviceType.cpu
 
 
@@ -177,6 +177,7 @@ def exp_in_products(x: mx.array) -> mx.array:
     MLX's CPU kernel takes exponentials one at a time, 13 to 30 ns each. Products vectorise, and compiled they are one
     pass: where the step is not compiled, and in scoring, this alone is, which takes a second or two.
     """
+    # max(x, -32): e^-32 is 1e-14, nothing beside the 1 that the highest of a row is.
     y = positive(x + 32) - 32
     coefficients = [1 / (math.factorial(n) * 64**n) for n in range(8)]
     series = coefficients[7]
@@ -197,7 +198,7 @@ def softcap(z: mx.array) -> mx.array:
 
 
 def has_value_embedding(layer: int) -> bool:
-    """Which layers look the token up again, as a value."""
+    """Tell whether this layer looks the token up again, as a value."""
     if VALUE_EMBEDS == "alternate":
         return layer % 2 == (DEPTH - 1) % 2
     return VALUE_EMBEDS == "all"
@@ -212,6 +213,8 @@ def window_of(layer: int, seq_len: int) -> int:
 def contexts(tokens: mx.array, longest: int) -> list[mx.array]:
     """One number below 2^31 for the last 1, 2, ... `longest` tokens up to each position: a list of int64 (B, T)."""
     tokens = tokens.astype(mx.int64)
+    # Plus one, so that token 0 differs from the zeros that stand before the row. The modulus is the prime 2^31 - 1, so
+    # that a key times T still fits int64.
     keys = [tokens + 1]
     for n in range(1, longest):
         before = mx.pad(tokens, ((0, 0), (n, 0)))[:, : tokens.shape[1]]
@@ -220,18 +223,21 @@ def contexts(tokens: mx.array, longest: int) -> list[mx.array]:
 
 
 def followers(tokens: mx.array, longest: int) -> tuple[mx.array, mx.array]:
-    """What followed the last place in the row with the same context, and that context's length; both int64 (B, T).
+    """Find the last place in the row with the same context; return its follower and the context's length, int64 (B, T).
 
-    The longest context that has been there before decides; without one both are 0. Sorting by context and position puts
+    The longest context that occurred before decides; without one both are 0. Sorting by context and position puts
     that last place right before the position.
     """
     tokens, T = tokens.astype(mx.int64), tokens.shape[1]
     follower, length = mx.zeros_like(tokens), mx.zeros_like(tokens)
     for n, key in enumerate(contexts(tokens, longest), 1):
         ordered = mx.sort(key * T + mx.arange(T), axis=1)
+        # Neighbours with one context: the later of the two places has the earlier one as its last occurrence. Place 0
+        # follows nothing, so 0 can stand for "none".
         place, last = ordered[:, 1:] % T, ordered[:, :-1] % T
         after = mx.where(ordered[:, 1:] // T == ordered[:, :-1] // T, last + 1, 0)
         after = mx.put_along_axis(mx.zeros_like(tokens), place, after, axis=1)
+        # Contexts come shortest first, so the longest one that was found has the last word.
         follower = mx.where(after > 0, mx.take_along_axis(tokens, after, axis=1), follower)
         length = mx.where(after > 0, n, length)
     return follower, length
@@ -254,6 +260,7 @@ def memorise(documents: Iterator[np.ndarray]) -> np.ndarray:
     for n in range(MEMORY_LONGEST):
         if n:
             keys = (keys[1:] * 1000003 + tokens[: len(keys) - 1] + 1) % 2147483647
+        # Context and follower in one number, so that one sort counts all pairs; tokens fit 16 bits.
         pairs, counts = np.unique(keys << 16 | tokens[n + 1 :], return_counts=True)
         contexts = pairs >> 16
         starts = np.flatnonzero(np.diff(contexts, prepend=-1))
@@ -263,6 +270,7 @@ def memorise(documents: Iterator[np.ndarray]) -> np.ndarray:
         share = (2 * counts[best] > totals).astype(np.int64) + (10 * counts[best] > 9 * totals)
         found.append(np.stack([contexts[starts], pairs[best] & 0xFFFF, 1 + 3 * size + share, totals]))
     context, follower, sure, totals = np.concatenate(found, axis=1)
+    # Rarest first: where contexts share a row, the assignment that comes last stays.
     order = np.argsort(totals, kind="stable")
     memory[:, context[order] % MEMORY_ROWS] = np.stack([context, follower, sure])[:, order]
     return memory
@@ -312,7 +320,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
 
 
 def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: int = 128) -> mx.array:
-    """The same in plain products, `block` queries at a time against the keys that one of them sees."""
+    """Do the same by plain products, `block` queries at a time with the keys that any of them sees."""
     T, q, parts = q.shape[2], HEAD_DIM**-0.5 * q, []
     seen = in_window(T, window).astype(q.dtype)
     for start in range(0, T, block):
@@ -412,7 +420,7 @@ class Block(nn.Module):
 
 
 Found = dict[str, mx.array]
-"""What tables of n-grams hold in the rows that were asked for, float32 (B, T, n, D), by the table's name."""
+"""Rows found in the tables of n-grams, float32 (B, T, n, D), by the table's name."""
 
 
 class GPT(nn.Module):
@@ -429,6 +437,7 @@ class GPT(nn.Module):
         self.value_ngram = Embedding(VALUE_NGRAM_ROWS) if VALUE_NGRAM_ROWS else None
         if MEMORY_TOKENS:
             self.memory = mx.zeros((3, MEMORY_ROWS), dtype=mx.int32)
+            # Counted, not learnt: frozen parameters get no gradient and no moments.
             self.freeze(keys="memory", recurse=False)
         guessing = bool(FOLLOWER_LONGEST or MEMORY_TOKENS)
         trust = [1.0] * (1 + FOLLOWER_LONGEST) + [0.5] * (SURE * MEMORY_LONGEST)
@@ -439,7 +448,7 @@ class GPT(nn.Module):
         self.device, self.dtype = "cpu", mx.float32
 
     def rows(self, tokens: mx.array) -> dict[str, mx.array]:
-        """Which rows each table of n-grams is asked for: int64 (B, T, n) by the table's name."""
+        """Return the rows that these tokens need of each table of n-grams: int64 (B, T, n) by the table's name."""
         found = {}
         if NGRAM_ROWS:
             found["ngram"] = mx.stack(contexts(tokens, NGRAM_LONGEST)[1:], axis=-1) % NGRAM_ROWS
@@ -448,7 +457,7 @@ class GPT(nn.Module):
         return found
 
     def look_up(self, tokens: mx.array) -> Found:
-        """What the tables of n-grams hold in these rows: float32 (B, T, n, D) by the table's name."""
+        """Look up the n-grams of these tokens: float32 (B, T, n, D) by the table's name."""
         return {name: self[name](rows) for name, rows in self.rows(tokens).items()}
 
     def guesses(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
@@ -554,6 +563,7 @@ def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array) -> t
         weights = exp(z - highest)
         partition = weights.sum(axis=1, keepdims=True)
         total = total + (mx.log(partition) + highest - mx.take_along_axis(z, target, axis=1)).sum()
+        # The gradient of the summed loss: softmax less 1 at the target.
         dz = weights / partition - one_hot(target, z.shape[1])
         if SOFTCAP:
             dz = dz * (1 - mx.square(z / SOFTCAP))  # the slope of softcap, from its value
@@ -617,8 +627,11 @@ def orthogonalise(G: mx.array, dtype: mx.Dtype) -> mx.array:
 
     Muon, Jordan 2024, https://kellerjordan.github.io/posts/muon. The norm is taken in float32, the products in `dtype`.
     """
+    # X X^T is the smaller the fewer rows X has.
     tall = G.shape[-2] > G.shape[-1]
     X = G.swapaxes(-1, -2) if tall else G
+    # The Frobenius norm is at least the largest singular value, so all of them now lie in [0, 1], where the quintics
+    # work.
     X = (X / (1.01 * matrix_norm(X) + 1e-7)).astype(dtype)
     for a, b, c in POLAR_EXPRESS:
         a, b, c = a / 1.01, b / 1.01**3, c / 1.01**5
@@ -656,6 +669,8 @@ def muon_update(
     """
     momentum = beta * momentum + (1 - beta) * G
     update, variance = even_out(orthogonalise((1 - beta) * G + beta * momentum, dtype), variance)  # Nesterov
+    # An orthogonal update of a tall matrix has rows of length sqrt(cols / rows): this makes them 1 again (Muon's own
+    # scale).
     lr = lr * max(1.0, W.shape[-2] / W.shape[-1]) ** 0.5
     return W - lr * (update + decay * W * (update * W > 0)), momentum, variance
 
@@ -667,12 +682,13 @@ def adamw_update(
     W = W * (1 - lr * decay) if decay else W
     first = ADAM_BETA1 * first + (1 - ADAM_BETA1) * G
     second = ADAM_BETA2 * second + (1 - ADAM_BETA2) * mx.square(G)
+    # Both moments start at zero; dividing by 1 - beta^count takes the pull towards it away.
     root = mx.sqrt(second) / mx.sqrt(1 - ADAM_BETA2**count)
     return W - lr / (1 - ADAM_BETA1**count) * first / (root + ADAM_EPS), first, second
 
 
 Gradient = mx.array | list[mx.array]
-"""Of a table of n-grams [rows (N,), their gradients (N, D)], in which a row may come several times."""
+"""A gradient. For a table of n-grams it is [rows (N,), their gradients (N, D)]; a row may come several times."""
 
 
 def adagrad_by_rows(
@@ -683,6 +699,7 @@ def adagrad_by_rows(
     A row's steps shrink the more often it was seen. Gradients of one row are added up first: sorted by row, those that
     belong together stand side by side, and as many places as there are different rows take their sums.
     """
+    # All shapes follow from the number of rows asked for, not from how many differ: a compiled graph stays valid.
     order = mx.argsort(rows)
     rows, G = rows[order], G[order]
     first = mx.concatenate([mx.array([True]), rows[1:] != rows[:-1]])
@@ -772,14 +789,14 @@ def adamw_lr(name: str) -> float | None:
 
 
 def compute_dtype(device: str) -> mx.Dtype:
-    """What the forward and backward passes compute in. MLX's CPU kernels for bfloat16 are many times slower."""
+    """Choose the dtype of the forward and backward passes. MLX's CPU kernels for bfloat16 are many times slower."""
     if PRECISION != "auto":
         return {"bf16": mx.bfloat16, "fp32": mx.float32}[PRECISION]
     return mx.float32 if device == "cpu" else mx.bfloat16
 
 
 def compiles(device: str, budget: float) -> bool:
-    """Whether the step is compiled before the clock starts.
+    """Tell whether to compile the step before the clock starts.
 
     On a CPU, MLX calls the C++ compiler for every fused kernel: ten seconds or more, for steps 10 to 25 % faster.
     """
@@ -806,6 +823,8 @@ class Stepper:
     def _add(self, so_far: list, inputs: mx.array, targets: mx.array, share: mx.array) -> list:
         """so_far is [] or [loss, gradients]; the same, with `share` of one more micro-batch."""
         model = self.model
+        # Tables of n-grams are no argument of the gradient: it would be as large as the table. Rows that were looked up
+        # are one instead.
         dense = {key: value for key, value in model.trainable_parameters().items() if key not in NGRAMS}
         loss, (gradients, found) = self.value_and_grad(dense, model.look_up(inputs), inputs, targets)
         loss, gradients = share * loss, {name: share * value for name, value in tree_flatten(gradients)}

@@ -28,6 +28,8 @@ def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine
         incumbent=None if incumbent is None else side_of(ledger, incumbent, machine),
         baseline=side_of(ledger, baseline, machine),
         seed=seed,
+        # By the number and not by counting: the same experiment must get the same answer when it is asked about again,
+        # whatever was decided meanwhile.
         decided=max(0, row.number - 1),
         asked=len(asked),
         roles=tuple(trial.role for trial in asked if ran_on(trial, machine)),

@@ -134,12 +134,15 @@ class Loop:
 
     def _turn(self) -> None:
         """Take in results and proposals, keep the devices busy, and wait for the next news."""
+        # Cleared before looking: news that comes meanwhile sets it again, and the wait below returns at once.
         self._news.clear()
         if self.stop.wish == "kill":
             raise self._stopped()
         if self._clock.monotonic() - self._beat > HEARTBEAT_SECONDS:
             self._beat = self._clock.monotonic()
             self.run.ledger.heartbeat()
+        # Results first, then proposals, then decisions: a decision may change the incumbent that waiting proposals are
+        # edits of.
         collected = self._running.collect()
         for answer in self._proposers.take():
             self._accept(answer)
@@ -158,6 +161,7 @@ class Loop:
         opened = [row for row in rows if row.number not in busy]
         if any(row.number == 0 for row in rows):  # without a baseline there is nothing to compare with
             opened = [row for row in opened if row.number == 0]
+        # Experiments with trials before waiting ones: finishing a race settles the incumbent for everybody else.
         for row in sorted(opened, key=lambda row: (row.state == "proposed", row.number)):
             if row.number in collected or self._may_start():
                 self._settle(row)
@@ -173,6 +177,8 @@ class Loop:
                 self._tell(Withdrawn(rebased.reason, experiment=row.number))
                 return
             row = rebased.row
+        # After a demotion the evidence is another one, so the judge is asked again, until it says something about the
+        # candidate.
         while isinstance(step := self.judge.consider(self.run.evidence(row)), Demotion):
             self.run.demote(step)
             self._tell(Demoted(step.reason, experiment=step.experiment))
@@ -241,6 +247,7 @@ class Loop:
     def _accept(self, answer: ResearcherAnswer) -> None:
         """Make a proposal an experiment, unless its source was tried before."""
         proposal, program = answer.proposal, answer.history.program
+        # A proposal that failed costs a call and counts; the loop goes on, for the next one may do.
         if proposal is None:
             self._failed += 1
             self._refuse("failed", answer.refusal, answer.cost, program)
@@ -289,6 +296,8 @@ class Loop:
             return Ending("finished", f"{count} decided", 0)
         if self._deadline is None:
             return None
+        # No trial is started that would end long after the deadline: one training budget of overtime is the limit,
+        # because a trial in progress is never cut off for the hour.
         late = self._clock.monotonic() + self._typical_seconds() - self._deadline
         if self._clock.monotonic() >= self._deadline or late > self.run.config.train_seconds:
             reason = f"{self.limits.hours:g} hours are over"

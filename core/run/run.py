@@ -182,6 +182,8 @@ class Run:
         """
         number, created = self.ledger.next_number(), time.time()
         parent = self.incumbent_number() if parent is None else parent
+        # Commit, then ledger, then ref. After a crash between any two of them the commit is unreachable or its ref is
+        # made again (`_ensure_refs`); no row ever names a commit that does not exist.
         commit = self._commit(proposal.source, parent, _message(proposal), created)
         self._record(number, proposal, parent=parent, commit=commit, created=created, program=program)
         row = self.ledger.experiment(number)
@@ -264,6 +266,8 @@ class Run:
         """
         if self._integrity is not None:
             self._integrity.check()
+        # Read before the decision, which may replace it: the weights of the file that is no longer the best are not
+        # needed any more.
         before = self.ledger.run().incumbent
         self.ledger.decide(row.number, decision, finished_trials(self.ledger, row, self.config.machine)[0])
         decided = self.ledger.experiment(row.number)
@@ -306,6 +310,8 @@ class Run:
         name = f"refs/heads/{branch_name(self.tag)}"
         there = self.repository.ref(name)
         if there != best.commit:
+            # A person may have committed on the run's branch. Moving it would lose that commit, so the run stops and
+            # says how to go on.
             if there is not None and not self.ledger.has_commit(there):
                 fix = f"git branch -f {branch_name(self.tag)} {best.commit} (this drops what was put there)"
                 raise SourceError(f"the branch {branch_name(self.tag)} was moved by somebody else.", fix=fix)

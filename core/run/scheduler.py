@@ -95,6 +95,7 @@ class RunningTrials:
                 handle = running.handle
                 del self._trials[number]
                 try:
+                    # The result is there already; 0 makes sure that this thread never waits for a trial.
                     self._record(running, handle.result(0))
                 except TrialLost as lost:
                     self._note_lost(running, lost)

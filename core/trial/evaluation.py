@@ -221,8 +221,10 @@ class Scorer:
         copy = self._work.with_name(f"{self._child.role}.weights")
         drop_weights(copy)
         copy_weights(weights, copy, sha256=sha256)
+        # By size over a floor of bandwidth. A constant would be time in which a small file could compute.
         self._allowed_first = self._context.request.budget.weights_seconds(copy.stat().st_size)
         try:
+            # Renamed into place, so that the child sees either nothing or the whole file; copying is not on its clock.
             copy.replace(self._work / WEIGHTS)
         except OSError as error:
             raise WeightsFault(f"the weights cannot be given to the {self._child.role} process") from error
@@ -248,6 +250,8 @@ class Scorer:
                 self._step(limit)
                 if time.monotonic() > limit and exchange.received == before:
                     self._step(time.monotonic())  # this process may have been kept waiting itself: take what is there
+                # Counted by bytes received. Each finished batch starts the clock anew, so that no batch can live on the
+                # time that others have saved.
                 done = exchange.received * count // exchange.expected
                 if done > told:
                     seconds, told = usual, done
@@ -284,6 +288,8 @@ class Scorer:
         """Wait a moment and hear the process. Raises what a failure means for the trial, without the child's words."""
         try:
             messages = self._context.processes.step(limit)
+        # The child has seen held-out text by now. A number of its choosing in a reason would be a way to tell the
+        # researcher about it.
         except TrialEnded as end:  # it took too much of something: how much is the child's to choose
             kind = "out of memory: the" if end.reason.startswith("out of memory") else "the"
             limits = "memory, processes or disk than the limit is"
@@ -430,6 +436,7 @@ class Evaluation:
 
         `warm` is the batch of random tokens before the weights. Raises `TrialEnded`, after `TRIES` for a slow child.
         """
+        # A fresh process for every try: one that was slow has seen rows, and must not be asked the same rows again.
         for kept in self._kept:
             scorer = self._ready.pop(role, None) or Scorer(self._context, role)
             try:

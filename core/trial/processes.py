@@ -196,6 +196,7 @@ class Child:
     def kill(self) -> None:
         """Close the lifeline: the guard kills everything. Returns when nothing is left."""
         if self.process.poll() is None:
+            # A stopped guard would not notice that its lifeline has closed.
             self.process.send_signal(signal.SIGCONT)  # a child of the same user may have stopped it
         if self.process.stdin is not None and not self.process.stdin.closed:
             self.process.stdin.close()
@@ -320,6 +321,8 @@ class ProcessSupervisor:
         Raises `TrialCancelled`, or `TrialEnded` when a child takes more memory, processes or disk than it may.
         """
         timeout = min(TICK_SECONDS, max(0.0, deadline - time.monotonic()))
+        # Every call handles what is ready now and returns: nothing that a child sends can keep this thread in one
+        # place.
         for key, _ in self._selector.select(timeout):
             key.data()
         if self._cancel is not None and self._cancel.is_set():

@@ -68,9 +68,11 @@ def train(
             announced = _wait_for_weights(context, clock, feeder, child, near_end, lead_seconds)
         finally:
             _measure(context, clock, feeder, child)
+        # Nothing of the child runs any more (see `_measure`), so from here on the weights can only be what they are.
         destination = context.record.folder / WEIGHTS
         drop_weights(destination)
         try:
+            # The file first, then its time: how long writing may take depends on its real size, and not on a claim.
             take_weights(work_fd, WEIGHTS, destination)
             _check_time(context, clock, destination.lstat().st_size)
             limit = context.request.weights_limit_mb * 2**20
@@ -126,6 +128,8 @@ def _wait_for_weights(
     budget = context.request.budget
     warned, early = False, budget.train_seconds - lead_seconds
     while True:
+        # Two clocks one after the other: the start-up's until the first real batch, then the budget's. A file cannot
+        # train in the first, because no batch of text is there yet.
         limit = clock.spawned + budget.startup_seconds
         if clock.first_batch is not None:
             limit = clock.first_batch + budget.hard_seconds
@@ -138,6 +142,7 @@ def _wait_for_weights(
         if now > limit:  # asked after hearing, so that weights which came in time are taken
             raise TrialEnded("timeout", _too_slow(context, clock, now))
         if child.returncode() is not None:
+            # A process may end right after its last message; what is still in the pipe counts.
             if announced := _hear(context, clock, feeder, child, now):  # what it said just before it ended
                 return announced
             raise gone(child)
@@ -240,6 +245,7 @@ def _too_slow(context: TrialContext, clock: Clock, now: float) -> str:
 def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -> None:
     """Kill the child, let the feeder give its last count, and note the times."""
     facts = context.facts
+    # Once more while it still exists: a child that was quick may never have been looked at.
     child.measure_rss_mb()
     context.processes.end(child)
     facts.peak_host_memory_mb = child.peak_rss_mb or None
