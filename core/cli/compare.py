@@ -48,8 +48,8 @@ def compare(
     --preset that of the first backend's preset.
     """
     from autoresearch.core.bench.compare import compare as run
+    from autoresearch.core.bench.compare import draw
     from autoresearch.core.bench.measure import BackendBench
-    from autoresearch.core.bench.picture import draw
     from autoresearch.core.bench.table import table
     from autoresearch.core.cli.train import cancel_on_signal, new_folder
     from autoresearch.core.report.terminal.live import live_view

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import statistics
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.events import (
@@ -27,7 +29,6 @@ from autoresearch.core.events import (
 from autoresearch.core.fleet.executor import Executor
 from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial
 from autoresearch.core.proposal import Cost, Researcher
-from autoresearch.core.run.clock import Clock, SystemClock
 from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
 from autoresearch.core.run.rebase import rebase_waiting, second_chance
 from autoresearch.core.run.rerun_policy import DeviceWatch
@@ -52,6 +53,30 @@ PATIENCE_SECONDS = 60.0
 """Seconds that an ending loop waits for proposals in the making: they are paid for, and a resumed run can use them."""
 
 __all__ = ["Ending", "Limits", "Loop", "Stop"]
+
+
+class Clock(Protocol):
+    """A clock that the loop reads and waits by. A simulation passes its own, so that hours of trials take seconds."""
+
+    def monotonic(self) -> float:
+        """Return seconds since a fixed moment; never goes back."""
+        ...
+
+    def wait(self, news: threading.Event, seconds: float) -> None:
+        """Return when `news` is set, after `seconds` at the latest. Called only when the loop has nothing to do."""
+        ...
+
+
+class SystemClock:
+    """This machine's time."""
+
+    def monotonic(self) -> float:
+        """Return the time of `time.monotonic`."""
+        return time.monotonic()
+
+    def wait(self, news: threading.Event, seconds: float) -> None:
+        """Wait for `news`."""
+        news.wait(seconds)
 
 
 class _End(Exception):  # noqa: N818 - it carries an Ending, not an error

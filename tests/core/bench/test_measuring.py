@@ -12,10 +12,9 @@ from null_trials import NULL_SOURCE
 from autoresearch.backends.contract import Device
 from autoresearch.core.bench import work as works
 from autoresearch.core.bench.anatomy import curve_of, take_apart
-from autoresearch.core.bench.compare import Comparison, loss_at
+from autoresearch.core.bench.compare import Comparison, draw, loss_at
 from autoresearch.core.bench.measure import BackendBench, BackendMeasurement, describe
 from autoresearch.core.bench.parity import STEPS, Parity, find_parity
-from autoresearch.core.bench.picture import draw
 from autoresearch.core.bench.table import table
 from autoresearch.core.bench.work import Work
 from autoresearch.core.config import DataPreset

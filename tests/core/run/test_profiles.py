@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from autoresearch.core.run.trial_notes import PROFILE_CHARACTERS, last_profile
+from autoresearch.core.run.history import PROFILE_CHARACTERS, last_profile
 
 SOURCE = "def build(spec):\n    return 1\n"
 

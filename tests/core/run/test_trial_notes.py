@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from autoresearch.core.run.trial_notes import loss_curve
+from autoresearch.core.run.history import loss_curve
 
 
 def write_events(folder, count):
