@@ -1,4 +1,4 @@
-"""What the programs that `ar` starts for a person see of the environment: an allow-list.
+"""The environment of programs that `ar` starts for a person: an allow-list.
 
 The environment holds the keys of model providers, clouds and package registries. A coding agent, a command at a keep
 and git need none of them, unless the person says so by name. (Trials see far less: `trial/sandbox/environment.py`.)

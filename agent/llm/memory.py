@@ -1,4 +1,4 @@
-"""The memory of a run for a model: a card for every experiment, a score of its predictions, and a digest."""
+"""A run's memory for a language model: a card for each experiment, the accuracy of its predictions, and a digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADER = re.compile(r"<!-- after experiment (\d+)[^>]*-->\n?")
 
 @dataclass(frozen=True)
 class Card:
-    """One experiment in a few words."""
+    """A summary of one experiment."""
 
     line: str
     """The change and its result, in one line."""
@@ -28,7 +28,7 @@ class Card:
 
 
 def verdict(attempt: Attempt) -> str:
-    """Say what an experiment means for its idea; a bug means nothing for it."""
+    """Say what an experiment's result means for its idea; a bug says nothing about the idea."""
     if attempt.status == "keep":
         return "kept"
     if attempt.status == "discard":
@@ -37,7 +37,7 @@ def verdict(attempt: Attempt) -> str:
 
 
 def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
-    """Make the card of one experiment; `sources` holds the train files by experiment, none where no diff is wanted."""
+    """Make the card of one experiment. `sources` holds the train files by experiment; empty for a card without diff."""
     if attempt.experiment == 0:
         return Card(f"#0 baseline: {_number(attempt.val_bpb)} bpb", "")
     delta = f"{attempt.delta:+.4f}" if attempt.delta is not None else "no score"

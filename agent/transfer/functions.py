@@ -1,4 +1,4 @@
-"""An edit of some functions of one train file, made on another file that has the same functions.
+"""Carrying an edit of some functions from one train file to another that has the same functions.
 
 The train files of two frameworks share what is plain Python (schedules, window patterns, decays); those of one
 framework on two devices share nearly everything.
@@ -63,7 +63,7 @@ def with_functions(before: str, after: str, source: str) -> str | None:
 
 @lru_cache(maxsize=64)
 def functions_of(source: str) -> dict[str, Function] | None:
-    """Find the functions by name, methods as `Class.method`; None when it is no Python, or has two of one name."""
+    """Find the functions by name, methods as `Class.method`; None for invalid Python, or two functions of one name."""
     tree = parsed(source)
     if tree is None:
         return None

@@ -13,9 +13,9 @@ from autoresearch.agent.tuner.space import search_space
 from autoresearch.core.proposal import History
 
 LEAST = 5
-"""Number of scores below which nothing is said."""
+"""Least number of scores for any estimate."""
 _GRID = 21
-"""Points of a constant's tried range at which the process is read."""
+"""Points of a constant's tried range at which the fitted process is evaluated."""
 
 
 @dataclass(frozen=True)

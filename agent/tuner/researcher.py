@@ -22,7 +22,7 @@ from autoresearch.core.proposal import Attempt, History, InFlight, Proposal, Res
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
 _WIDENINGS = (1.0, 2.0, 4.0)
-"""Powers to which the spans are raised, one after another, when nothing untried is left inside."""
+"""Powers of the spans, used one after another when nothing untried is left within the narrower ones."""
 
 
 class Tuner(Researcher):
@@ -35,7 +35,7 @@ class Tuner(Researcher):
         self._structural = structural
 
     def propose(self, history: History) -> Proposal:
-        """Propose a finding of another device, a first move, a numeric move or an edit of the menu, never a tried one.
+        """Propose another device's finding, a first move, a numeric move or a menu edit, but nothing tried before.
 
         Raises `ProposalError` when every edit that it knows was tried on this incumbent.
         """

@@ -97,7 +97,7 @@ def shared_settings(root: click.Context, settings: Settings) -> Iterator[Setting
 
 
 def command_settings(root: click.Context, names: tuple[str, ...]) -> Iterator[Setting]:
-    """Yield the values that each command would get without flags. A value that does not fit is a click error."""
+    """Yield the values that each command would get without flags. Raises click's error for an invalid value."""
     for name in names:
         command = load_command(name)
         with click.Context(command, info_name=name, parent=root) as ctx:

@@ -56,7 +56,7 @@ def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None
 
 
 def quotas(decided: Sequence[ExperimentRow]) -> dict[str, Any] | None:
-    """Tell what the quotas for language models ask of the next proposal; None before their first proposal."""
+    """Describe what the quotas for language models require of the next proposal; None before their first one."""
     from autoresearch.agent.llm.quotas import BOLD, STRUCTURAL, WINDOW, counted, next_demand
     from autoresearch.core.run.history import attempt_of
 

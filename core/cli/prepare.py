@@ -86,7 +86,7 @@ def install_kernel(settings: Settings, backend: str) -> str:
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:
-    """Describe a prepared corpus. Bytes are raw UTF-8; yardsticks are bits per byte of the validation text."""
+    """Describe a prepared corpus as --json prints it. Sizes are raw UTF-8 bytes; yardsticks are bits per byte."""
     manifest = prepared.manifest
     return {
         "folder": str(prepared.folder),

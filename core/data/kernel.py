@@ -34,12 +34,12 @@ class Kernel:
 
     @property
     def pinned(self) -> bool:
-        """Whether it is known what to expect."""
+        """Whether the hashes of its files are known."""
         return bool(_COMMIT.fullmatch(self.revision) and self.files)
 
     @property
     def folder(self) -> Path:
-        """Where its files lie once they are checked. A backend's runtime builds the same path."""
+        """Folder of its files once they are checked. A backend's runtime builds the same path."""
         return kernels_folder() / f"{self.repository.replace('/', '--')}-{self.revision[:12]}"
 
     def as_json(self) -> str:

@@ -1,1 +1,1 @@
-"""Where trials run."""
+"""Running trials on this machine's devices or on a cluster's."""

@@ -36,7 +36,7 @@ class NodeLost(Exception):  # noqa: N818 - named as what happened, like TrialLos
 
 @dataclass(frozen=True)
 class NodeResources:
-    """What a node has, as the engine counts it."""
+    """The resources of a node, as the engine counts them."""
 
     cpus: float
     gpus: float
@@ -172,7 +172,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class NodeRequirements:
-    """What a node must be so that a run's trials can run there."""
+    """The conditions that a node must meet to run a run's trials."""
 
     backend: str
     machine: str

@@ -89,7 +89,7 @@ class Answer(TypedDict):
 
 
 class RunUsage(TypedDict):
-    """What one run uses, for `ar fleet`."""
+    """The use of the fleet by one run, for `ar fleet`."""
 
     run: str
     tag: str
@@ -106,7 +106,7 @@ class RunUsage(TypedDict):
 
 
 class FleetUsage(TypedDict):
-    """What all runs use, for `ar fleet`."""
+    """The use of the fleet by all runs, for `ar fleet`."""
 
     runs: list[RunUsage]
     drained: list[str]

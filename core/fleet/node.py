@@ -28,7 +28,7 @@ FILE_LIMIT_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """What a node reports about itself."""
+    """A node's report about itself."""
 
     device: Device | None
     """Device of the backend; None where the backend does not run."""

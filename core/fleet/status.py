@@ -48,7 +48,7 @@ class FleetStatus:
 
     @property
     def waits(self) -> bool:
-        """Whether the run can start nothing, though it is not paused."""
+        """Tell whether the run can start nothing although it is not paused."""
         return not (self.used or self.offered or self.paused)
 
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""What SQL may do to a ledger that somebody else may have written.
+"""Limits on the SQL that is run on a ledger, which somebody else may have written.
 
 A ledger is a program as much as a file: a view, a trigger, a generated column or an index on an expression runs when it
 is read, and a journal is SQL. So a ledger is read over a connection that allows reading its own tables and no more, a

@@ -59,7 +59,7 @@ def damage(folder: Path) -> str | None:
 
 
 def _damaged_page(path: Path) -> str | None:
-    """What is wrong with the pages of a ledger that has no journal, as far as rows can be read out of it."""
+    """Return the fault in the pages of a ledger without a journal; None where it is sound or cannot be read at all."""
     if not path.is_file():
         return None
     try:
@@ -112,7 +112,7 @@ def mend(folder: Path, say: Callable[[str], None]) -> bool:
 
 @dataclass(frozen=True)
 class Restored:
-    """How a ledger was made again."""
+    """The outcome of restoring a ledger."""
 
     step: int
     missing: int = 0

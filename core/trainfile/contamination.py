@@ -1,8 +1,8 @@
 """The check for contamination: does a train file contain text that it is judged on?
 
 Its literals, docstrings, names and comments, plain or in the usual encodings, are looked up in the held-out text. This
-finds what was copied, not what was enciphered. So the information of all of them together is limited as well: what they
-come to when they are compressed (`check_information`). A file that hides n bytes of text needs about as many bytes of
+finds copies, but no encrypted text. So their information together, that is their size after compression, is limited as
+well (`check_information`). A file that hides n bytes of text needs about as many bytes of
 information as that text has (see docs/trust.md).
 """
 
@@ -32,7 +32,7 @@ DISTINCT = 8
 INFORMATION_LIMIT = 20 * 1024
 """Compressed bytes of all names, strings, numbers and comments together. The shipped train files have 6 to 9 KiB."""
 UNPACKED_LIMIT = 2**20
-"""Bytes that all literals together may come to, in every way to read them. A small literal can unpack to gigabytes."""
+"""Limit in bytes of all literals together, in all their readings. A small literal can unpack to gigabytes."""
 
 
 def check_contamination(source: str, prepared: Prepared, vocab: int) -> None:
@@ -59,10 +59,10 @@ def check_contamination(source: str, prepared: Prepared, vocab: int) -> None:
 
 
 def check_information(source: str) -> None:
-    """Check that what a source says beside its syntax comes to at most `INFORMATION_LIMIT` compressed bytes.
+    """Check that a source, apart from its syntax, compresses to at most `INFORMATION_LIMIT` bytes.
 
-    Counted are its names, strings, docstrings, numbers and comments, each once: ordinary code repeats its names, and a
-    table does not. Raises `SourceFault` with the figure.
+    Each different name, string, docstring, number and comment counts once: ordinary code repeats its names, a table of
+    hidden text does not. Raises `SourceFault` with the figure.
     """
     size = information(source)
     if size > INFORMATION_LIMIT:
@@ -73,7 +73,7 @@ def check_information(source: str) -> None:
 
 
 def information(source: str) -> int:
-    """Return the bytes that the different names, strings, numbers and comments of a source come to under xz."""
+    """Return the size in bytes, under xz, of the different names, strings, numbers and comments of a source."""
     words = "\n".join(dict.fromkeys(_words(source)))
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
     return len(lzma.compress(words.encode("utf-8", errors="replace"), lzma.FORMAT_RAW, filters=filters))

@@ -137,7 +137,7 @@ class _Checker(ast.NodeVisitor):
         self._modules: set[str] = set()
         """Names that stand for a module for sure."""
         self._paths: dict[str, Path] = {}
-        """Where each imported name comes from: `F` -> ("torch", "nn", "functional")."""
+        """Origin of each imported name: `F` -> ("torch", "nn", "functional")."""
         self._scopes: list[set[str]] = []
         """The names that each enclosing function binds; such a name is no builtin."""
         self._excepted: set[str] = set()

@@ -1,4 +1,4 @@
-"""The first check of a train file, without running it: what is wrong at first sight costs no device time."""
+"""The first check of a train file, without running it: an obvious mistake costs no device time."""
 
 from __future__ import annotations
 

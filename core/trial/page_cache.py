@@ -1,4 +1,4 @@
-"""The system's page cache: what a process has read lies there, and the time of a read tells whether it does."""
+"""Clearing the system's page cache, where files that a process has read leave a trace: reading them again is faster."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 def evict(paths: Iterable[Path]) -> int:
     """Drop the pages of files, and of all files in folders, from the page cache; return how many files it asked for.
 
-    What is written but not yet on the disk is written first. Pages that a living process has mapped stay, so call it
-    when the process is gone that must leave no trace in them. A file that is missing, unreadable, or no plain file is
-    passed over, as is a system without `posix_fadvise` (macOS). A link is not followed.
+    Changed pages are written to disk first. Pages that a living process has mapped stay, so call this after the process
+    that must leave no trace has ended. Missing files, unreadable ones and anything but plain files are skipped, links
+    included. Does nothing on a system without `posix_fadvise` (macOS).
     """
     if not hasattr(os, "posix_fadvise"):
         return 0

@@ -26,7 +26,7 @@ its batches in one."""
 ANSWER_FLOOR_SECONDS = 1.0
 """Seconds that one batch may always take to score: a busy machine stalls a process for as long."""
 ANSWER_FLOOR_SHARE = 0.005
-"""The same as a share of the training time, for long trials."""
+"""Share of the training time that one batch may always take, where that is longer than ANSWER_FLOOR_SECONDS."""
 ANSWER_SLACK = 1.5
 """Factor by which scoring may be slower than training, token for token. A forward pass is a third of a training step,
 so an honest file has a margin of 4.5."""
@@ -34,7 +34,7 @@ ANSWER_SHARE = 0.02
 """Largest allowance that `ANSWER_SLACK` gives one batch, as a share of the training time: a file could train slowly to
 buy time."""
 ANSWER_MOST_SECONDS = 2.0
-"""The same in seconds, for short trials."""
+"""Lower end of that largest allowance in seconds, for short trials."""
 
 
 @dataclass(frozen=True)

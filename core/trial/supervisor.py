@@ -22,7 +22,7 @@ from autoresearch.core.trial.sandbox.environment import child_variables, load_ru
 from autoresearch.core.trial.sandbox.levels import open_sandbox
 
 DISK_SHARE = 2
-"""Disk that a child may fill, as a multiple of the largest weights: a compiler's cache needs room beside them."""
+"""Disk space of a child, as a multiple of the largest weights: a compiler's cache needs room beside them."""
 
 __all__ = ["TrialCancelled", "run_trial"]
 
@@ -54,7 +54,7 @@ def run_trial(
 
 def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: threading.Event | None) -> None:
     prepared = Prepared.open(request.prepared)
-    # All that can be wrong is looked for before a device is used, the cheapest first.
+    # Check everything that can be checked before a device is used, the cheapest first.
     try:
         vocab_size = check_source(request.source, prepared.vocabularies)
         if request.gate:
@@ -64,7 +64,7 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         raise TrialEnded("invalid", str(fault)) from fault
     prepared.quick_check(vocab_size)
     runtime = load_runtime(request.backend)
-    # A train child must see neither the corpus, which holds the text it is judged on, nor what other trials left.
+    # A train child must not see the corpus, which holds the text it is judged on, nor the files of other trials.
     sandbox = open_sandbox(request.isolation, (prepared.folder.absolute(), record.folder))
     facts.isolation = sandbox.level
     disk_limit_mb = DISK_SHARE * request.weights_limit_mb

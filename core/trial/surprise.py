@@ -1,4 +1,4 @@
-"""Where a cheap model of the core's own is surprised: bigrams of the training text, counted once and smoothed.
+"""The tokens that surprise a cheap model of the core's own: bigrams of the training text, counted once and smoothed.
 
 The audit draws half of its positions by it (see `audit.draw_probes`). A model that looks ahead gains most where a token
 is a surprise, so that is where its committed loss is low for no reason that the past gives.

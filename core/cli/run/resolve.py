@@ -33,7 +33,7 @@ FindDevice = Callable[[str, str], "Device"]
 
 @dataclass(frozen=True)
 class Choice:
-    """The run to start or to continue, and what it runs on."""
+    """The run to start or to continue, with its backend, device and preset."""
 
     tag: str
     stored: RunRow | None
@@ -53,9 +53,9 @@ def choose_run(
     allow_dirty: bool,
     find_device: FindDevice | None = None,
 ) -> tuple[str, RunConfig, Preset, Prepared, Device]:
-    """Choose the run to start or to continue, and say so: its tag, configuration, preset, corpus and device.
+    """Choose the run to start or to continue and report the choice; return tag, configuration, preset, corpus, device.
 
-    Repairs ledgers that a crash has left.
+    Repairs ledgers that a crash has damaged.
     """
     from autoresearch.core.config import runs_dir
     from autoresearch.core.run.run import starting_source
@@ -69,7 +69,7 @@ def choose_run(
         except LedgerError as error:
             if tag is not None:
                 raise
-            settings.say(f"the run {folder.name} is left alone: {error}")  # it is not the one to go on with
+            settings.say(f"skipping the run {folder.name}: {error}")  # nobody asked for this one
     choice = pick_run(settings, tag, find_device)
     tag, backend, preset = choice.tag, choice.backend, choice.preset
     if choice.stored is not None:
@@ -120,7 +120,7 @@ def _as_stored(settings: Settings, stored: RunRow) -> Settings:
 def configure(
     settings: Settings, backend: str, preset: Preset, device: Device, overrides: RunOverrides, stored: RunRow | None
 ) -> tuple[RunConfig, Prepared]:
-    """Make the run's configuration: the values given, else those the run was started with, else the preset's."""
+    """Make the run's configuration from the options, else from the values it was started with, else from the preset."""
     from autoresearch import __version__
     from autoresearch.core.cli.context import ensure_prepared
     from autoresearch.core.config import RunConfig

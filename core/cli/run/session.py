@@ -123,7 +123,7 @@ def run_session(
 
 
 def _announce(settings: Settings, run: Run) -> None:
-    """Say before the first trial what a person would wonder about: repeated baselines, a changed machine."""
+    """Explain before the first trial anything that may surprise a person: repeated baselines, a changed machine."""
     from autoresearch.core.trial.sandbox.levels import warning_for_root
 
     times = run.config.judge_options.calibrate

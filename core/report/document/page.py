@@ -13,7 +13,7 @@ from autoresearch.core.report.wording import compact, dollars, duration, one_lin
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_FAILURES = 50
-"""Failures, and offered changes, listed one by one; the tables of counts have the others."""
+"""Most failures, and most offered changes, listed one by one; the others are only counted."""
 VERDICTS = {
     "idle": "no worse: not needed",
     "earns": "worse: still needed",

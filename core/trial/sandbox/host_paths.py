@@ -17,9 +17,9 @@ SPLIT = ("/usr", "/usr/local")
 """Folders of which only a part is needed."""
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store")
 KEPT_SHARED = ("zoneinfo", "locale", "terminfo", "nvidia", "glvnd", "vulkan", "kernels")
-"""What programs read of /usr/share and /usr/local/share. The rest (documents, other programs' data) is hidden."""
+"""Parts of /usr/share and /usr/local/share that programs read. The rest (documents, other programs' data) is hidden."""
 HIDDEN_SYSTEM = ("share", "src", "games", "man")
-"""Below /usr and /usr/local: nothing (else) that a train file, a framework or a compiler needs."""
+"""Folders of /usr and /usr/local that no train file, framework or compiler needs, apart from KEPT_SHARED."""
 PROC_WRITABLE_BY_ROOT = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi")
 """The kernel's settings, which root may write by its number alone, without a capability."""
 ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "OpenCL", "vulkan", "nvidia")
@@ -73,7 +73,7 @@ def interpreter_links() -> list[Path]:
 
 
 def system_folders() -> list[str]:
-    """The system's folders (and links to them) that a child must read: programs, libraries, headers."""
+    """Return the system's folders (and links to them) that a child must read: programs, libraries, headers."""
     found: list[str] = []
     for place in SYSTEM_FOLDERS:
         found += _needed(Path(place)) if place in SPLIT else [place] * os.path.isdir(place)  # noqa: PTH112
@@ -81,7 +81,7 @@ def system_folders() -> list[str]:
 
 
 def _needed(folder: Path) -> list[str]:
-    """What is needed of /usr or /usr/local, folder by folder."""
+    """Return the needed parts of /usr or /usr/local, folder by folder."""
     found: list[str] = []
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         if str(entry) in SPLIT:

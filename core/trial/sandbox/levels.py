@@ -96,7 +96,7 @@ class Sandbox(Protocol):
         ...
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
-        """What the guard restricts before it starts the command, as its options."""
+        """Return the guard's options: what it restricts before it starts the command."""
         ...
 
     def inside(self, work: Path, name: str) -> str:
@@ -290,7 +290,7 @@ def no_more_namespaces(program: str) -> tuple[str, ...]:
 
 @functools.cache
 def private_shared_memory() -> bool:
-    """Whether the guard can give a child a /dev/shm of its own: as root, or where users may make namespaces."""
+    """Tell whether the guard can give a child a /dev/shm of its own: as root, or where users may make namespaces."""
     command = [sys.executable, "-I", "-S", guard.__file__, "--shared-memory", str(SHARED_MEMORY_BYTES), "--", "true"]
     try:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as probe:

@@ -221,7 +221,7 @@ def program(machine: str, *, gpu: bool) -> bytes:
 
 
 def _block(rule: Rule) -> list[bytes]:
-    """What is done once the number fits: every way through it returns."""
+    """Return the lines that follow once the number matches: every path through them returns."""
     deny = _line(RETURN, ERRNO | rule.answer)
     if not rule.tests:
         return [deny]
