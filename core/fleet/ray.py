@@ -23,8 +23,8 @@ from autoresearch.core.fleet.node import NodeInfo, TrialJob, inspect_node, is_fi
 from autoresearch.core.fleet.shipping import CorpusRef
 
 NAMESPACE, NAME = "autoresearch", "fair-scheduler-2"
-"""Namespace and name of the actor. The number is the version of the messages in fair_scheduler.py: loops of different versions
-must not misunderstand each other, so each version has a scheduler of its own."""
+"""Namespace and name of the actor. The number is the version of the messages in fair_scheduler.py: loops of different
+versions must not misunderstand each other, so each version has a scheduler of its own."""
 ANSWER_SECONDS = 5.0
 """Seconds to wait for an answer of the scheduler."""
 INSPECT_SECONDS = 180.0

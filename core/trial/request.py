@@ -34,7 +34,7 @@ ANSWER_SHARE = 0.02
 """Largest allowance that `ANSWER_SLACK` gives one batch, as a share of the training time: a file could train slowly to
 buy time."""
 ANSWER_MOST_SECONDS = 2.0
-"""Lower end of that largest allowance in seconds, for short trials."""
+"""Least value of that largest allowance in seconds, for short trials."""
 
 
 @dataclass(frozen=True)
