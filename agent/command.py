@@ -79,6 +79,7 @@ class Command(Researcher):
             raise ProposalError(
                 "the agent left no readable train.py behind.", fix="its task is to edit train.py in place"
             )
+        # Git and fingerprints compare lines; an editor's line ends are no change.
         source = source.replace("\r\n", "\n")
         try:
             check_edit(source, history.incumbent.source, tried_programs(history))
@@ -119,6 +120,8 @@ class Command(Researcher):
                     time.sleep(_POLL_SECONDS)
                 hung = process.poll() is None
             finally:
+                # Also after a regular end: a helper that the agent left running could still write into the folder that
+                # is read now.
                 kill_group(process)
             size = output.seek(0, os.SEEK_END)
             output.seek(max(0, size - _OUTPUT_BYTES))

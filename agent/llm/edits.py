@@ -75,6 +75,7 @@ def check_edit(new: str, old: str, tried: Collection[str] = ()) -> None:
         raise EditError("contract", f"The edited file lacks {', '.join(missing)} at its top level; keep them.")
     if split_source(old) is not None and split_source(new) is None:
         raise EditError("contract", "The constants block and the two comment lines around it must stay.")
+    # By fingerprint and not by text: a model that only reformats would spend a trial on the same program.
     key = fingerprint(new)
     if key == fingerprint(old):
         raise EditError("no-op", "The edit changes nothing that runs: comments and layout do not count.")
@@ -125,10 +126,13 @@ def apply_blocks(blocks: Sequence[SearchReplace], source: str) -> tuple[str, tup
         start, rung, replace = _locate(block, lines, number)
         found.append((start, start + len(block.search), replace))
         rungs.append(rung)
+    # Blocks are matched against the file as the model saw it, not against each other's results. Two that overlap have
+    # no order that would be right.
     found.sort(key=lambda one: one[:2])
     for (_, end, _), (start, _, _) in itertools.pairwise(found):
         if start < end:
             raise EditError("overlap", f"Two blocks replace line {start + 1}. Join them into one.")
+    # From the end, so that earlier line numbers stay valid.
     for start, end, replace in reversed(found):
         lines[start:end] = replace
     return "\n".join(lines), tuple(rungs)
@@ -145,6 +149,8 @@ def _locate(block: SearchReplace, lines: Sequence[str], number: int) -> tuple[in
     for rung, fits in rungs:
         shifts = {i: fits(lines[i : i + len(search)]) for i in range(len(lines) - len(search) + 1)}
         places = [i for i, shift in shifts.items() if shift is not None]
+        # Refused, never guessed: the first of two places would be right half of the time, and a wrong edit costs a
+        # whole trial.
         if len(places) > 1:
             shown = ", ".join(str(i + 1) for i in places[:6])
             raise EditError(
@@ -207,6 +213,8 @@ def _nearest(search: Sequence[str], lines: Sequence[str], number: int) -> str:
     first = next(line.strip() for line in search if line.strip())
 
     def likeness(i: int) -> float:
+        # A cheap look at every line first; the quadratic comparison below then has a dozen places instead of a
+        # thousand.
         line = difflib.SequenceMatcher(None, first, lines[i].strip(), autojunk=False)
         return line.quick_ratio()
 

@@ -111,6 +111,8 @@ class LLM(Researcher):
     def _within_context(self, name: str, talk: _Talk) -> Proposal | None:
         """This model's proposal; the prompt is shortened where the server finds it too long."""
         limit = self.models.context_tokens(name)
+        # A server counts tokens otherwise than the estimate does. Half, then a quarter of the limit, is shorter by more
+        # than any such error.
         for share in (1, 2):
             try:
                 return self._from_model(name, talk, limit // share)
@@ -135,6 +137,7 @@ class LLM(Researcher):
                 if error.kind in _MALFORMED:
                     self.models.spending.judge_format(name, form, False)
                 talk.problems.append(f"{error.kind}: {error}")
+                # The last try asks for the whole file: it cannot fail to be found in the file.
                 if turn == MAX_REPAIRS:
                     form = "whole"
                 messages = _repair_messages(messages, reply.text, str(error), form, limit)
@@ -187,6 +190,7 @@ class LLM(Researcher):
         for name in names:
             limit, kept = self.models.context_tokens(name), len(cards)
             text = fill("digest", digest=page, cards=cards)
+            # The latest half of the cards is kept: the page itself stands for the earlier ones.
             while tokens_in([{"content": text}]) > limit and kept > 1:
                 kept //= 2
                 text = fill("digest", digest=page, cards=cards[-kept:])

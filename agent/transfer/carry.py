@@ -138,6 +138,7 @@ def counterpart(
         return became
     if not (is_number(was) and is_number(became) and is_number(now)) or not was or not now or became / was < 0:
         return None
+    # A momentum of 0.9 that went to 0.95 has halved its distance to 1: that ratio is what carries over, not 0.95 / 0.9.
     if prior.scale == "complement" and max(was, became, now) < 1 and min(was, became, now) >= 0:
         return round(1 - float(f"{(1 - now) * (1 - became) / (1 - was):.2g}"), 6)
     value = now * became / was

@@ -54,9 +54,11 @@ def with_functions(before: str, after: str, source: str) -> str | None:
     lines, first = source.split("\n"), min(here[name].outer for name in changed)
     edits = [(here[name].first, len(here[name].lines), function.lines) for name, function in changed.items()]
     edits += [(first, 0, (*function.lines, "", "")) for function in added.values()]
+    # From the end of the file, so that the line numbers of edits further up stay valid.
     for start, count, text in sorted(edits, key=lambda edit: edit[:2], reverse=True):
         lines[start : start + count] = text
     carried = _with_new_constants("\n".join(lines), before, after)
+    # Names that the old functions used already are there: only new ones can be missing.
     needed = _names_used([*changed.values(), *added.values()]) - _names_used(old[name] for name in changed)
     return carried if carried is not None and needed <= _names_bound(carried) else None
 

@@ -51,6 +51,8 @@ def propose_first_move(history: History, tried: frozenset[str]) -> FirstMove | N
         if not _is_open(history, lever):
             continue
         for factors, reason in wanted(history):
+            # A move of one size may need others to follow: repair makes them fit together, and the changes name all of
+            # them.
             values = repair({**now, **_scaled(now, box, factors)})
             changes = {name: (now[name], value) for name, value in values.items() if value != now[name]}
             if not changes:

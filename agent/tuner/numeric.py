@@ -72,14 +72,19 @@ def propose_move(history: History, tried: frozenset[str], rng: np.random.Generat
         return None
     now = numbers_of(history.incumbent.source)
     seen = observe(history, dimensions)
+    # Both samplers are made anew for every proposal, from the history alone: a resumed run proposes what it would have
+    # proposed.
     seed = int(rng.integers(2**31))
     draws = np.vstack([parzen_draws(seen, dimensions, seed, _DRAWS), cma_draws(seen, dimensions, seed, _DRAWS)])
     candidates = _candidates(seen, dimensions, draws, rng, widen)
+    # A little below the smallest footprint that failed after growing: a larger one most likely does not fit either.
     ceiling = min(_GROWTH * footprint(now), 0.99 * footprint_ceiling(history))
     settings = _settings(candidates, dimensions, now, ceiling)
     if not settings:
         return None
     points = np.array([[d.coordinate(values[d.name]) for d in dimensions] for values in settings])
+    # The values as they can really be set, not the drawn coordinates: rounding and repair may have moved a candidate
+    # far.
     merit, delta = _appraise(seen, points, dimensions)
     for i in np.argsort(-merit, kind="stable"):
         changes = {name: (now[name], value) for name, value in settings[i].items() if value != now[name]}
@@ -145,6 +150,7 @@ def fit_surrogate(seen: Observations, dimensions: Sequence[Dimension]) -> Surrog
     """Fit a process to the measurements; group 0 is the incumbent's structure."""
     weights = np.array([dimension.weight for dimension in dimensions])
     best = np.argsort(seen.values, kind="stable")[:_REMEMBERED]
+    # The best ones to know the valley's floor, the latest ones because the search is there now.
     chosen = np.union1d(best, np.arange(len(seen.values))[-_REMEMBERED:])
     scale = 0.01 * abs(float(np.median(seen.values)))
     return fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)

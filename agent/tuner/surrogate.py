@@ -44,6 +44,8 @@ class Surrogate:
         across = _kernel(points, self.points, self.weights, self.length)
         across = (across + _GROUP_VARIANCE * (self.groups == group)[None, :]) @ self.vectors
         mean = across @ (self.projected / self.spectrum)
+        # The prior variance of a point: 1 from the kernel, whose two terms and weights sum to 1, and the group's.
+        # Rounding may make the difference negative.
         variance = np.maximum(1.0 + _GROUP_VARIANCE - across**2 @ (1 / self.spectrum), 1e-9)
         return self.centre + self.scale * mean, self.scale * np.sqrt(variance)
 
@@ -72,7 +74,10 @@ def fit(points: np.ndarray, groups: np.ndarray, values: np.ndarray, weights: np.
 
 
 def _kernel(a: np.ndarray, b: np.ndarray, weights: np.ndarray, length: float) -> np.ndarray:
+    # (M, N, D) at once: the points are few (see `_REMEMBERED`), and loops over them would be slower.
     squares = (a[:, None, :] - b[None, :, :]) ** 2
     alone = np.exp(-squares / (2 * length**2)) @ weights
+    # Twice the length of the terms for single constants: distances add up over dimensions, and all points would be
+    # strangers otherwise.
     together = np.exp(-(squares @ (weights * len(weights))) / (8 * length**2))
     return 0.7 * alone + 0.3 * together

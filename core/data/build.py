@@ -100,6 +100,7 @@ def build_vocabulary(size: int, manifest: Manifest, source: Path, folder: Path, 
     for name in ("val", "test"):
         shard = open_shard(texts[name][0])
         values, offsets = encode_documents(shard, tokenizer)
+        # Bits per byte divide by the bytes of the documents. A tokenizer that lost one would make every score too good.
         check_round_trip(shard, values, offsets, tokenizer)
         held[name] = _token_file(folder, f"{name}.tokens", values, offsets)
     return VocabularyRecord(
@@ -228,6 +229,7 @@ def _batches(documents: Documents) -> Iterator[list[str]]:
 def _sample(shards: list[Path]) -> Iterator[str]:
     opened = [open_shard(path) for path in shards]
     total = sum(len(shard.values) for shard in opened)
+    # Every n-th document of the whole text and not its beginning, which may be one kind of text alone.
     every = max(1, -(-total // TOKENIZER_BYTES))
     for shard in opened:
         for number, document in enumerate(shard):

@@ -98,6 +98,7 @@ class Feed:
             pass
 
     def _answer(self, request: Request) -> None:
+        # The clock starts when the first batch is ready to be sent, so packing it is not the child's time.
         batch = self._ahead.take(request, self._deadline)
         if batch is None:
             raise DeadlineError
@@ -209,6 +210,8 @@ def main() -> int:
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--events-fd", type=int, required=True)
     given = parser.parse_args()
+    # The sending thread waits for the socket and must go on at once; the packing one would keep Python's lock for ten
+    # times as long by default.
     sys.setswitchinterval(SWITCH_SECONDS)
     sock = socket.socket(fileno=given.socket_fd)
     return serve(given.prepared, given.vocab, given.seed, given.budget, sock, EventPipe(given.events_fd))

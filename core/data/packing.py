@@ -96,6 +96,7 @@ class Packer:
         found = bisect_right(self._by_length, (room + 1) << AGE_BITS) - 1
         if found < 0:
             return self._take_oldest()
+        # Keys are length, then age: the first key of this length is its oldest document.
         first = bisect_left(self._by_length, self._by_length[found] >> AGE_BITS << AGE_BITS)
         return self._pieces.pop(self._by_length.pop(first) & AGES)
 

@@ -59,9 +59,12 @@ class Prefetcher:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted is not None and self._wanted not in self._ready)
                 request = self._wanted
+            # The condition above rules it out; the type does not know that.
             if request is None:
                 continue
             try:
+                # Outside the lock: packing takes milliseconds, and the feed must be able to hand out another batch
+                # meanwhile.
                 batch = pack_batch(self._buffer, request)
             except Exception as error:
                 with self._changed:

@@ -37,6 +37,7 @@ class ShuffleBuffer:
 
     def rows(self, packing: str, batch: int, seq: int) -> np.ndarray:
         """Return the next rows, uint16 (batch, seq + 1). `packing` is the contract's "best_fit" or "stream"."""
+        # Taken out and put back, so that the pools stand in the order of their last use: the oldest goes first below.
         pool = self._pools.pop((packing, seq), np.empty((0, seq + 1), dtype=np.uint16))
         parts = [pool]
         while sum(map(len, parts)) < batch:

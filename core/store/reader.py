@@ -219,6 +219,7 @@ class LedgerReader:
 
     def _stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
         try:
+            # Row by row, so that a caller can read 100,000 experiments without holding them all.
             for row in self._connection.execute(sql, values):
                 yield dict(row)
         except sqlite3.Error as error:

@@ -38,6 +38,8 @@ def take_weights(work_fd: int, name: str, destination: Path) -> None:
     `work_fd` is a descriptor of the work folder, opened before the child ran, so that no link on the way is followed.
     """
     try:
+        # Renamed, not copied: whatever the name was, file, link or pipe, it is nothing that the child's folder still
+        # reaches. `check_weights` looks at what it is.
         os.rename(name, destination, src_dir_fd=work_fd)
     except OSError as error:
         raise WeightsFault(f"the weights were announced but are not there ({error.strerror})") from error

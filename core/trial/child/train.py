@@ -73,6 +73,7 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
     params, peak_memory_mb, flops = runtime.parameter_count(model), runtime.peak_memory_mb(), _flops(module, model)
     path = Path(job["weights"])
     runtime.save_weights(model, path)
+    # Read back from the disk and not hashed in memory: the parent compares with what it finds in the file.
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
