@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from autoresearch.core.cli.configfile import defaults_of, shared_options, use_defaults
-from autoresearch.core.cli.params import BackendName, Level, add_options, option
+from autoresearch.core.cli.params import BackendName, ExistingFolder, Level, add_options, option
 from autoresearch.core.errors import PrerequisiteError
 
 if TYPE_CHECKING:
@@ -47,11 +47,13 @@ class SharedOptions:
     """The options that the group and every command accept, as they were given in one place; None is not given."""
 
     backend: str | None = option(
-        type=BackendName(), metavar="auto|cuda|mlx|null", help="Framework to train with.  [default: auto]"
+        type=BackendName(),
+        metavar="auto|cuda|mlx|null",
+        help="Framework to train with; torch is another name of cuda.  [default: auto]",
     )
     preset: str | None = option(metavar="NAME|auto", help="Preset: model sizes and training budget.  [default: auto]")
     workspace: Path | None = option(
-        type=click.Path(file_okay=False, path_type=Path),
+        type=ExistingFolder(),
         is_eager=True,
         callback=_read_defaults,
         help="Folder with program.md and backends/.  [default: the one around you]",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import field, fields
+from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 import click
@@ -49,25 +51,51 @@ def add_options(group: type[Any], argument: str, **attributes: Any) -> Callable[
     return decorate
 
 
+OTHER_NAMES = {"torch": "cuda", "pytorch": "cuda"}
+"""What people call a backend, and the name that it has in folders and records. `cuda` computes with PyTorch, on a CPU
+too where there is no NVIDIA GPU."""
+
+
 class BackendName(click.ParamType):
-    """`auto` or a backend's folder name."""
+    """`auto`, a backend's folder name, or one of its other names."""
 
     name = "backend"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse a name that is no backend."""
-        from autoresearch.backends import names as backend_names
-
-        names = ["auto", *backend_names()]
-        if value not in names:
-            self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
-        return value
+        """Return the folder name. A name that is no backend is refused with the nearest one that is."""
+        names = self._names()
+        wanted = value.strip().lower()
+        if wanted not in {*names, *OTHER_NAMES}:
+            near = difflib.get_close_matches(wanted, names, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            self.fail(f"{value!r} is not one of {', '.join(names)}.{meant}", param, ctx)
+        return OTHER_NAMES.get(wanted, wanted)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Complete the names."""
+        return [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
+
+    def _names(self) -> list[str]:
         from autoresearch.backends import names as backend_names
 
-        return [CompletionItem(name) for name in ["auto", *backend_names()] if name.startswith(incomplete)]
+        return ["auto", *backend_names(), "torch"]
+
+
+class ExistingFolder(click.Path):
+    """A folder that exists; `~` stands for the home folder also where no shell has replaced it."""
+
+    name = "directory"
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no folder."""
+        try:
+            value = Path(value).expanduser()
+        except RuntimeError:  # the home of a user whom nobody knows
+            self.fail(f"there is no folder {str(value)!r}.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Level(click.ParamType):

@@ -57,12 +57,17 @@ class PeerRuns:
         self._slow: dict[Path, object] = {}
 
     def look(self, own: Path, backend: str, device: str) -> list[PeerKeeps]:
-        """Return what runs of another backend or device keep now, leaving out the run in the folder `own`."""
+        """Return what runs of another backend or device keep now, leaving out the run in the folder `own`.
+
+        A run of the null backend has findings for other null runs alone.
+        """
         own, found = own.resolve(), dict[RunIdentity, PeerKeeps]()
         for folder in sorted({folder.resolve() for folder in self._folders()} - {own}):
             # A folder outside this workspace's runs was copied from another machine, by whatever means.
             kept = self._read(folder, copied=folder.parent != own.parent)
             if kept is None or kept.identity[1:] == (backend, device):
+                continue
+            if kept.identity[1] == "null" != backend:  # it tries the loop, not models: what it finds holds nowhere else
                 continue
             if kept.identity in found:
                 self._complain(folder, f"another folder holds a run {kept.identity[0]!r} of the same device as well")

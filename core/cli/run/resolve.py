@@ -75,9 +75,8 @@ def choose_run(
     if choice.stored is not None:
         settings.say(f"continuing the run {tag} (another --tag starts a new one)")
     else:
-        settings.say(
-            f"starting the run {tag}: {backend.name} ({backend.why}), preset {preset.name}, {choice.device.name}"
-        )
+        where = device_words(choice.device)
+        settings.say(f"starting the run {tag}: {backend.name} ({backend.why}), preset {preset.name}, {where}")
         # Checked here, before minutes are spent on preparing text.
         starting_source(Repository.open(settings.workspace), backend.name, preset, allow_dirty=allow_dirty)
     config, prepared = configure(choice.settings, backend.name, preset, choice.device, overrides, choice.stored)
@@ -280,6 +279,12 @@ def local_executor(slots: int | str | None, kind: str, say: Callable[[str], None
 
 _SHARED = " (1 of "
 """Mark in a machine's name before the number of slots that share its CPU."""
+
+
+def device_words(device: Device) -> str:
+    """Name the device for a person. PyTorch on a CPU is said to be that: it may come as a surprise."""
+    on_cpu = device.kind == "cpu" and device.framework.startswith("torch")
+    return f"torch on the CPU {device.name} (no NVIDIA GPU found)" if on_cpu else device.name
 
 
 def machine_name(words: str, kind: str, executor: Executor) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import click
+import pytest
 from click.testing import CliRunner
 
-from autoresearch.core.cli.params import Level, add_options, option
+from autoresearch.core.cli.params import BackendName, ExistingFolder, Level, add_options, option
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,18 @@ def test_levels_are_those_of_the_contract():
     refused = CliRunner().invoke(command, ["--level", "none"])
     assert refused.exit_code == 2
     assert "'none' is not one of 'bubblewrap', 'landlock', 'seatbelt', 'process'." in refused.output
+
+
+def test_a_backend_has_the_names_that_people_expect():
+    for name, backend in (("cuda", "cuda"), ("torch", "cuda"), ("PyTorch", "cuda"), ("MLX", "mlx"), ("auto", "auto")):
+        assert BackendName().convert(name, None, None) == backend
+    with pytest.raises(click.BadParameter, match="Did you mean torch"):
+        BackendName().convert("tourch", None, None)
+
+
+def test_a_folder_must_exist_and_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ExistingFolder().convert("~", None, None) == tmp_path
+    for name in (str(tmp_path / "nope"), "~nobody-has-this-name/x", __file__):
+        with pytest.raises(click.BadParameter):
+            ExistingFolder().convert(name, None, None)

@@ -99,6 +99,13 @@ def test_a_run_of_the_same_backend_and_device_is_none_and_so_is_the_run_itself(w
     assert told(workspace, said) == () and said == []
 
 
+def test_a_run_of_the_null_backend_has_findings_for_null_runs_alone(workspace, said):
+    mac(workspace, 9)
+    found = peers(workspace, said)
+    assert found.look(workspace / "runs/t", "null", "scripted")
+    assert found.look(workspace / "runs/t", "cuda", "NVIDIA H100") == []
+
+
 def test_a_keep_that_did_not_hold_is_withdrawn_and_the_ledger_says_so(workspace, said):
     mac(workspace, 9, 8)
     with opened(workspace, peers(workspace, said)) as run:
