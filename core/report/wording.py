@@ -99,6 +99,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def about_left(goal: int | None, decided: int, before: int, seconds: float) -> str | None:
+    """Say how long the experiments that are left may take, by the pace of those since `before`: "about 41 min left".
+
+    `decided` of `goal` experiments are done, `before` of them earlier than these `seconds`. None where nothing is asked
+    for, nothing is left, or no pace is known yet.
+    """
+    if goal is None or decided >= goal or decided <= before:
+        return None
+    left = seconds / (decided - before) * (goal - decided)
+    return f"about {duration(left) if left < 60 else duration(60 * round(left / 60)).removesuffix(' 0 s')} left"
+
+
 def dollars(usd: float | None) -> str:
     """Write an amount of US dollars, or "not known"."""
     if usd is None:

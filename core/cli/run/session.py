@@ -88,7 +88,7 @@ def run_session(
 ) -> None:
     """Run the loop, show its progress and its result, and exit with its exit code. Closes the executor."""
     stop, limit = Stop(), None
-    _announce(settings, run)
+    _announce(settings, run, limits)
     level = executor.isolation if isinstance(executor, FleetExecutor) else None
     ending: Ending | None = None
     try:
@@ -122,10 +122,18 @@ def run_session(
         click.get_current_context().exit(ending.exit_code)
 
 
-def _announce(settings: Settings, run: Run) -> None:
+def _announce(settings: Settings, run: Run, limits: Limits) -> None:
     """Explain before the first trial anything that may surprise a person: repeated baselines, a changed machine."""
+    from autoresearch.core.report.wording import counted, duration
     from autoresearch.core.trial.sandbox.levels import warning_for_root
 
+    to_make = (limits.experiments or 0) - max(0, len(run.attempts) - 1)
+    if to_make > 0:
+        training = duration(to_make * run.config.train_seconds)
+        settings.say(
+            f"{counted(to_make, 'experiment')} to make: {training} of training on one device, without start, scoring "
+            "and repeats; how long the rest takes is said as they end"
+        )
     times = run.config.judge_options.calibrate
     calibrating = run.config.judge == "racing" and times > 1 and run.ledger.run().incumbent is None
     if calibrating:
@@ -150,6 +158,8 @@ def _view(
     info = LoopInfo(
         researcher=researcher.name,
         goal=limits.experiments,
+        began=time.time(),
+        before=max(0, len(run.attempts) - 1),
         ends=None if limits.hours is None else time.time() + 3600 * limits.hours,
         isolation=isolation or best_level(),
     )

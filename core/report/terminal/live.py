@@ -26,7 +26,7 @@ from autoresearch.core.events import (
     Withdrawn,
 )
 from autoresearch.core.report.progress import Progress
-from autoresearch.core.report.wording import SEPARATOR, experiment_of, one_line
+from autoresearch.core.report.wording import SEPARATOR, about_left, experiment_of, one_line
 
 REFRESH_PER_SECOND = 4
 PLAIN_SECONDS = 10.0
@@ -72,8 +72,18 @@ class PlainView(QuietView):
     Trials may run side by side, so each line names its experiment.
     """
 
-    def __init__(self, budget_seconds: float, stream: TextIO, *, interval: float = PLAIN_SECONDS) -> None:
+    def __init__(
+        self,
+        budget_seconds: float,
+        stream: TextIO,
+        *,
+        interval: float = PLAIN_SECONDS,
+        goal: int | None = None,
+        decided: int = 0,
+    ) -> None:
+        """Write to the stream. `goal` experiments are asked for, and `decided` of them were done before."""
         self._budget, self._stream, self._interval = budget_seconds, stream, interval
+        self._goal, self._decided, self._before, self._began = goal, decided, decided, time.monotonic()
         self._trials: dict[Any, Progress] = {}
         """Trials by experiment; the key is None where there is one trial and no run."""
         self._written: dict[Any, float] = {}
@@ -88,7 +98,7 @@ class PlainView(QuietView):
         changed = progress.fold(event, now)
         whose = "" if number is None else f"{experiment_of(number)}: "
         if isinstance(event, ExperimentBegun):
-            self._write(number, f"{whose}{one_line(progress.description)}")
+            self._write(number, f"{experiment_of(event.experiment, self._goal)}: {one_line(progress.description)}")
         elif isinstance(event, DeviceFound):
             found = event.device
             self._write(number, f"{whose}on {found.name} with {found.framework}, {found.precision}")
@@ -97,7 +107,9 @@ class PlainView(QuietView):
         elif changed and progress.phase in ("scoring", "auditing"):
             self._write(number, f"{whose}{progress.phase}")
         elif isinstance(event, Decided):
-            self._write(number, f"{whose}{progress.last}")
+            self._decided += number != 0  # the baseline is no experiment that was asked for
+            left = about_left(self._goal, self._decided, self._before, now - self._began)
+            self._write(number, f"{whose}{progress.last}{SEPARATOR + left if left else ''}")
             del self._trials[number], self._written[number]
         elif progress.phase == "training" and now - self._written.get(number, now) >= self._interval:
             self._write(number, f"{whose}{SEPARATOR.join(progress.parts(now))}")

@@ -13,6 +13,7 @@ from autoresearch.core.report.follow import Running, Snapshot
 from autoresearch.core.report.terminal.table import STATUS_STYLES
 from autoresearch.core.report.wording import (
     SEPARATOR,
+    about_left,
     best_text,
     decision_text,
     dollars,
@@ -40,7 +41,11 @@ class LoopInfo:
     thinking: float | None = None
     """Time at which the researcher was asked for the proposal that it has not made yet."""
     goal: int | None = None
-    """Number of experiments asked for."""
+    """Number of experiments asked for, those of earlier sessions included."""
+    began: float | None = None
+    """Time at which this session began."""
+    before: int = 0
+    """Number of experiments that were decided before it."""
     ends: float | None = None
     """Time at which the hours asked for are over."""
     isolation: str | None = None
@@ -92,6 +97,9 @@ def head_parts(snapshot: Snapshot, info: LoopInfo | None = None) -> list[str]:
     parts.append("cost not known" if totals.usd is None else dollars(totals.usd))
     if info.ends is not None:
         parts.append(f"{duration(max(info.ends - snapshot.now, 0))} left")
+    elif info.began is not None and not snapshot.over:
+        left = about_left(info.goal, totals.decided, info.before, snapshot.now - info.began)
+        parts += [left] if left else []
     return parts
 
 

@@ -95,4 +95,5 @@ def run_view(folder: Path, budget_seconds: float, info: LoopInfo, *, verbosity: 
     drawable = console.is_terminal and not console.is_dumb_terminal
     if drawable and not (data_on_stdout and sys.stdout.isatty()):  # data would be written into the panel
         return RunView(folder, console, info)
-    return PlainView(budget_seconds, sys.stderr, interval=2.0 if verbosity > 0 else PLAIN_SECONDS)
+    interval = 2.0 if verbosity > 0 else PLAIN_SECONDS
+    return PlainView(budget_seconds, sys.stderr, interval=interval, goal=info.goal, decided=info.before)

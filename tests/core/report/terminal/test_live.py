@@ -22,7 +22,7 @@ from autoresearch.core.events import (
 )
 from autoresearch.core.report.progress import Progress
 from autoresearch.core.report.terminal.live import PlainView, QuietView, TerminalView, live_view
-from autoresearch.core.report.wording import bar, compact, one_line
+from autoresearch.core.report.wording import about_left, bar, compact, one_line
 
 TRIAL = [
     ExperimentBegun("a longer warmdown", experiment=3),
@@ -131,3 +131,28 @@ def test_a_bar_is_never_longer_than_full():
 def test_a_researchers_words_cannot_move_the_cursor():
     assert one_line("halve\nthe \x1b[31mbatch\x07") == "halve the [31mbatch"
     assert one_line("abcdefgh", 5) == "abcd…"
+
+
+def test_after_a_decision_it_says_how_long_the_rest_may_take(monkeypatch):
+    now, stream = [100.0], io.StringIO()
+    monkeypatch.setattr("autoresearch.core.report.terminal.live.time.monotonic", lambda: now[0])
+    view = PlainView(20.0, stream, goal=5, decided=1)
+    for number in (2, 3, 4, 5):
+        view(ExperimentBegun("wider", experiment=number))
+        now[0] += 90.0
+        view(Decided("discard", 2.5, 0.25, experiment=number))
+    lines = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
+    assert lines[0] == "experiment 2 of 5: wider"
+    assert [line.rpartition("about ")[2] for line in lines[1::2]][:3] == ["4 min left", "3 min left", "2 min left"]
+    assert "left" not in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ((20, 1, 0, 330.0), "about 1 h 44 min left"), ((2, 1, 0, 42.0), "about 42 s left"), ((None, 3, 0, 9.0), None),
+        ((3, 3, 0, 9.0), None), ((30, 20, 20, 9.0), None), ((3, 2, 0, 240.0), "about 2 min left"),
+    ],
+)  # fmt: skip
+def test_the_time_left_is_said_by_the_pace_of_this_session(facts, words):
+    assert about_left(*facts) == words
