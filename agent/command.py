@@ -192,7 +192,7 @@ are copies for reading. You cannot run a trial here. Write `hypothesis.md` with 
 
 
 def _read(path: Path) -> str | None:
-    """The text of a plain file of at most 4 MB; None for a link or anything else."""
+    """Return the text of a plain file of at most 4 MB; None for a link or anything else."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > 4 * 1024 * 1024:
             return None

@@ -25,7 +25,7 @@ class Mix(Researcher):
     thinks_ahead = True
 
     def __init__(self, researchers: Sequence[Researcher]) -> None:
-        """The first researcher has the first turn."""
+        """Take the researchers; the first has the first turn."""
         self._researchers = tuple(researchers)
 
     def propose(self, history: History) -> Proposal:
@@ -59,7 +59,7 @@ class Mix(Researcher):
         return self if _finding(history) is not None else self._order(history)[0]
 
     def _order(self, history: History) -> list[Researcher]:
-        """The researchers in the order in which they are asked: each once at first, later drawn by its share."""
+        """Return the researchers in the order in which they are asked: each once at first, later drawn by its share."""
         unused = [one for one in self._researchers if not _by(history.attempts, one.name)]
         if unused:
             first = unused[0]
@@ -96,7 +96,7 @@ def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
 
 
 def _by(attempts: Sequence[Attempt], name: str) -> list[Attempt]:
-    """The experiments of one researcher; a proposal made in place of a model's counts as that model's turn."""
+    """Return the experiments of one researcher; a proposal made in place of a model's counts as that model's turn."""
     return [one for one in own(attempts) if one.experiment and _turn(one) == name]
 
 

@@ -84,7 +84,7 @@ def check_edit(new: str, old: str, tried: Collection[str] = ()) -> None:
 
 
 def _flaw(source: str) -> str:
-    """The line where a source is no Python, and the reason."""
+    """Describe the line at which a source is invalid Python, and the reason."""
     try:
         ast.parse(source)
     except SyntaxError as error:
@@ -95,14 +95,14 @@ def _flaw(source: str) -> str:
 
 
 def _offered(source: str) -> set[str]:
-    """The contract's names that a module defines."""
+    """Return the contract's names that a module defines."""
     names = {name for statement in statements(source) or () for name in _names(statement)}
     return names & {*FUNCTIONS, "VOCAB_SIZE"}
 
 
 @lru_cache(maxsize=4096)
 def _names(statement: str) -> frozenset[str]:
-    """The names that a top-level statement defines."""
+    """Return the names that a top-level statement defines."""
     names: set[str] = set()
     for node in ast.parse(statement).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -139,7 +139,7 @@ def apply_blocks(blocks: Sequence[SearchReplace], source: str) -> tuple[str, tup
 
 
 def _locate(block: SearchReplace, lines: Sequence[str], number: int) -> tuple[int, Rung, Sequence[str]]:
-    """The line where the block fits, the rung on which it does, and the lines to put there."""
+    """Return the line where the block fits, the rung on which it does, and the lines to put there."""
     search = block.search
     rungs: tuple[tuple[Rung, Callable[[Sequence[str]], str | None]], ...] = (
         ("exact", lambda there: "" if tuple(there) == search else None),
@@ -173,7 +173,7 @@ def _indent(line: str) -> str:
 
 
 def _shift(search: Sequence[str], there: Sequence[str]) -> str | None:
-    """The difference in indentation: "+" and the text that every searched line lacks, or "-" and the text to take off.
+    """Return the difference in indentation: "+" and the text that every searched line lacks, or "-" and the excess.
 
     None if it is not the same on every line, or if more than indentation differs.
     """
@@ -191,7 +191,7 @@ def _shift(search: Sequence[str], there: Sequence[str]) -> str | None:
 
 
 def _shifted(block: SearchReplace, shift: str, number: int) -> list[str]:
-    """The replacement moved as the search was. Refused where the two do not start from the same indentation."""
+    """Move the replacement as the search was moved. Raises `EditError` where their indentations differ."""
     lines = _stripped(block.replace)
     filled = [line for line in lines if line]
     if not shift or not filled:
@@ -208,7 +208,7 @@ def _shifted(block: SearchReplace, shift: str, number: int) -> list[str]:
 
 
 def _nearest(search: Sequence[str], lines: Sequence[str], number: int) -> str:
-    """A message with the lines of the file that look most like those that were not found."""
+    """Write a message with the lines of the file that look most like those that were not found."""
     wanted, size = "\n".join(search), len(search)
     first = next(line.strip() for line in search if line.strip())
 

@@ -50,7 +50,7 @@ def choose_task(history: History) -> Task:
 
 
 def _drawn(history: History, demand: Demand) -> Task:
-    """A task that needs no occasion, drawn by its share."""
+    """Draw a task that needs no occasion, by the shares of the tasks."""
     material = {
         "combine": _pair(history),
         "ablate": tuple(one for one in history.attempts if one.status == "keep" and one.experiment)[:-1][-3:],
@@ -69,7 +69,7 @@ def _drawn(history: History, demand: Demand) -> Task:
 
 
 def _to_repair(history: History) -> Attempt | None:
-    """The last experiment, if it was a code change that crashed, has repairs left, and none is in flight."""
+    """Return the last experiment, if it was a code change that crashed, has repairs left, and none is in flight."""
     last = history.attempts[-1] if history.attempts else None
     if last is None or last.status not in ("crash", "timeout", "invalid") or "kind" not in last.parameters:
         return None
@@ -85,7 +85,7 @@ def _to_repair(history: History) -> Attempt | None:
 
 
 def _to_follow_up(history: History) -> Attempt | None:
-    """The newest bold change that ran, was not kept, and has not had its follow-ups."""
+    """Return the newest bold change that ran, was not kept, and has not had its follow-ups."""
     proposed: tuple[Attempt | InFlight, ...] = (*history.attempts, *history.in_flight)
     for one in reversed(counted(history.attempts)[-_REMEMBERED:]):
         if one.parameters.get("kind") != "bold" or one.parameters.get("operator") == "follow_up":
@@ -124,7 +124,7 @@ def _pair(history: History) -> tuple[Attempt, ...]:
 
 
 def _line(history: History) -> set[int]:
-    """Numbers of the incumbent and its ancestors."""
+    """Return the numbers of the incumbent and its ancestors."""
     parents = {one.experiment: one.parent for one in history.attempts}
     line, at = {0}, history.incumbent.experiment
     while at not in line:

@@ -171,14 +171,14 @@ def cards_of(attempts: Sequence[Attempt], diffs: int = 0) -> list[Card]:
 
 
 def _in_flight(history: History, detail: Detail) -> list[Card]:
-    """Cards of the experiments in flight: always told, so that the same is not proposed again."""
+    """Return the cards of all experiments in flight, so that none of them is proposed again."""
     sources = {attempt.experiment: attempt.source for attempt in history.attempts}
     cards = [card_in_flight(one, sources) for one in history.in_flight]
     return cards if detail.diffs else [replace(card, diff="") for card in cards]
 
 
 def _findings(history: History, detail: Detail) -> list[Card]:
-    """Cards of the findings of other devices: untried ones first, with their diffs while there is room."""
+    """Return the cards of other devices' findings: untried ones first, with their diffs while there is room."""
     ordered = sorted(history.findings, key=lambda one: one.outcome != "untried")
     cards = []
     for at, one in enumerate(ordered[: detail.findings]):
@@ -202,7 +202,7 @@ def _operator_text(history: History, task: Task) -> str:
 
 
 def _profile(metrics: Mapping[str, Any]) -> str:
-    """The known figures of the best file's trial."""
+    """Return the known figures of the best file's trial."""
     forms = (
         ("tokens", "{:,.0f} tokens"),
         ("steps", "{:,.0f} steps"),

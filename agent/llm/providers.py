@@ -172,7 +172,7 @@ def _litellm() -> Any:
 
 
 def _model_info(model: str) -> Mapping[str, Any]:
-    """A model's row in litellm's table, without asking a server."""
+    """Return a model's row in litellm's table, without asking a server."""
     table = _litellm().model_cost
     return dict(table.get(model) or table.get(model.partition("/")[2]) or {})
 

@@ -75,7 +75,7 @@ def next_demand(attempts: Sequence[Attempt], in_flight: Sequence[InFlight] = ())
 
 
 def _closed(own: Sequence[Attempt | InFlight]) -> tuple[str, ...]:
-    """Categories that are closed: after three in a row, or while they rest after five misses."""
+    """Return the closed categories: after three proposals in a row, or while they rest after five misses."""
     last = {one.category for one in own[-IN_A_ROW:]}
     in_a_row = last if len(own) >= IN_A_ROW and len(last) == 1 else set()
     resting = set()

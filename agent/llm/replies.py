@@ -129,14 +129,14 @@ def read_blocks(text: str) -> list[SearchReplace]:
 
 
 def _without_margin(margin: str, *parts: list[str]) -> tuple[list[str], ...]:
-    """The parts of a block whose markers are indented, as in a list, without that indentation."""
+    """Remove the indentation from the parts of a block whose markers are indented, as in a list."""
     if margin and all(line.startswith(margin) or not line.strip() for part in parts for line in part):
         return tuple([line[len(margin) :] if line.startswith(margin) else "" for line in part] for part in parts)
     return parts
 
 
 def _without_fences(*parts: list[str]) -> tuple[list[str], ...]:
-    """The parts of a block without fences around each of them."""
+    """Remove the fences around each part of a block."""
     fenced = [len(part) >= 2 and bool(_FENCE.match(part[0])) and part[-1].strip() in ("```", "~~~") for part in parts]
     if all(inside or not part for inside, part in zip(fenced, parts, strict=True)):
         return tuple(part[1:-1] for part in parts)
@@ -144,7 +144,7 @@ def _without_fences(*parts: list[str]) -> tuple[list[str], ...]:
 
 
 def _file_before(lines: Sequence[str], at: int) -> str:
-    """The file name on the line above a block or fence, or an empty string."""
+    """Return the file name on the line above a block or fence, or an empty string."""
     for i in range(at - 1, max(-1, at - 4), -1):
         if _FENCE.match(lines[i]) or not lines[i].strip():
             continue

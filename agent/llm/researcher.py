@@ -109,7 +109,7 @@ class LLM(Researcher):
         return build_messages(history, task, form=form, limit=limit, digest=digest, ideas=self._ideas())
 
     def _within_context(self, name: str, talk: _Talk) -> Proposal | None:
-        """This model's proposal; the prompt is shortened where the server finds it too long."""
+        """Ask this model for a proposal; shorten the prompt where the server finds it too long."""
         limit = self.models.context_tokens(name)
         # A server counts tokens otherwise than the estimate does. Half, then a quarter of the limit, is shorter by more
         # than any such error.
@@ -123,7 +123,7 @@ class LLM(Researcher):
         return self._from_model(name, talk, limit // 4)
 
     def _from_model(self, name: str, talk: _Talk, limit: int) -> Proposal | None:
-        """This model's proposal, mended by it where needed; None when it could not be mended."""
+        """Ask this model for a proposal, and to mend it where needed; return None when that fails."""
         form = self.best_format(name)
         messages = self._messages(name, talk.history, talk.task, limit)
         for turn in range(MAX_REPAIRS + 2):
@@ -166,7 +166,7 @@ class LLM(Researcher):
         return change
 
     def _without_model(self, talk: _Talk) -> Proposal:
-        """A proposal in place of a model's, whose replies could not be used."""
+        """Make a proposal without a model, whose replies could not be used."""
         why = talk.problems[-1].split("\n")[0] if talk.problems else "it gave nothing usable"
         found = stand_in(talk.history, next_demand(talk.history.attempts, talk.history.in_flight), talk.tried)
         if found is None:
@@ -217,7 +217,7 @@ def _apply(reply: Reply, talk: _Talk) -> Edited:
 
 
 def _repair_messages(messages: Sequence[Message], reply: str, problem: str, form: Format, limit: int) -> list[Message]:
-    """The talk so far, the bad reply and its problem; the oldest turns go where not all of them fit."""
+    """Return the conversation so far, the bad reply and its problem; drop the oldest turns where not all fit."""
     said = reply if len(reply) <= _QUOTED else reply[:_QUOTED] + "\n[cut]"
     wrong = {"role": "user", "content": fill("repair", problem=problem, format=fill(form))}
     first, turns = list(messages[:2]), [*messages[2:], {"role": "assistant", "content": said or "(nothing)"}, wrong]

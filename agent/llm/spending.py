@@ -121,7 +121,7 @@ class Spending:
 
 
 def _events(path: Path | None) -> list[dict[str, Any]]:
-    """Every whole event of the file; a line that a crash cut off is passed over."""
+    """Read every whole event of the file; skip a line that a crash cut off."""
     if path is None or not path.is_file():
         return []
     found = []

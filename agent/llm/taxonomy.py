@@ -109,7 +109,7 @@ def _units(source: str) -> dict[str, list[str]]:
 
 @lru_cache(maxsize=4096)
 def _named(statement: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The units of one statement, or of several on a line."""
+    """Return the units of one statement, or of several on a line."""
     tree = ast.parse(statement)
     _WithoutNumbers().visit(tree)  # in place: the module itself stays
     nodes: list[tuple[str, ast.AST]] = []

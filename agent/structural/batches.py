@@ -29,7 +29,7 @@ def _no_ramp(source: str) -> str | None:
 
 
 def _sequences(source: str, halve: bool) -> str | None:
-    """Rows of half or twice the length, with the same number of tokens in a step and in a pass."""
+    """Set rows of half or twice the length, with as many tokens per step and per pass as before."""
     seq_len, rows = number(source, "SEQ_LEN"), number(source, "DEVICE_BATCH_ROWS")
     if seq_len is None or rows is None or (seq_len < 64 if halve else rows % 2):
         return None

@@ -91,7 +91,7 @@ def with_loop_over(source: str, before: str, after: str) -> str | None:
 
 
 def _statements(source: str, owner: str) -> Sequence[ast.stmt]:
-    """The statements of the module, or of its one class of that name."""
+    """Return the statements of the module, or of its one class of that name."""
     tree = parsed(source)
     if tree is None or not owner:
         return tree.body if tree is not None else ()
@@ -125,7 +125,7 @@ def _with_body(source: str, owner: str, new: Body) -> str | None:
 
 
 def _spliced(source: str, start: int, end: int, new: Sequence[str]) -> str:
-    """The source with its lines [start, end) replaced."""
+    """Return the source with its lines [start, end) replaced."""
     lines = source.split("\n")
     return "\n".join([*lines[:start], *new, *lines[end:]])
 

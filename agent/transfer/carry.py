@@ -84,7 +84,7 @@ def _described(
 
 
 def _moves(before: str, after: str) -> _Moves:
-    """Constants of both files whose values differ."""
+    """Return the constants that both files have with different values."""
     old, new = constants_of(before), constants_of(after)
     return {
         name: (old[name], value)
@@ -98,7 +98,7 @@ def _same(one: ConstantValue, other: ConstantValue) -> bool:
 
 
 def _with_code(finding: Finding, moves: _Moves, source: str) -> _Code | None:
-    """The source with the finding's code; None where it does not fit."""
+    """Return the source with the finding's code; None where it does not fit."""
     by_menu = _from_menu(finding, moves, source)
     if by_menu is not None:
         return by_menu
@@ -110,7 +110,7 @@ def _with_code(finding: Finding, moves: _Moves, source: str) -> _Code | None:
 
 
 def _from_menu(finding: Finding, moves: _Moves, source: str) -> _Code | None:
-    """The source with the menu's edit that made the finding, if the finding is still that edit and it fits here."""
+    """Apply the menu's edit that made the finding, if the finding is still that edit and it fits here."""
     edit = next((edit for edit in MENU if edit.name == finding.parameters.get("edit")), None)
     again = edit.apply(finding.before) if edit is not None else None
     if edit is None or again is None:
@@ -156,7 +156,7 @@ def _is_power_of_two(value: ConstantValue) -> bool:
 
 
 def _fitted(source: str, wanted: Mapping[str, ConstantValue]) -> dict[str, ConstantValue]:
-    """The values of `wanted` that are new, and those that must move with them so that sizes fit together."""
+    """Return the values of `wanted` that are new, and those that must move with them so that sizes fit together."""
     constants, now = constants_of(source), numbers_of(source)
     fitted = repair({**now, **{name: value for name, value in wanted.items() if is_number(value)}})
     # A number that repair would change in the file as it stands is left alone: it has nothing to do with the finding.

@@ -88,7 +88,7 @@ def _defined(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef, ast.stmt]
 
 
 def _rest(source: str) -> list[str]:
-    """Everything in a file that is neither constant nor function, as dumped trees."""
+    """Return the rest of a file, apart from constants and functions, as dumped trees."""
     split = split_source(source)
     tree = parsed(source if split is None else split.head + split.tail)
     found = []
@@ -117,7 +117,7 @@ def _with_new_constants(source: str, before: str, after: str) -> str | None:
 
 
 def _names_used(functions: Iterable[Function]) -> set[str]:
-    """The names that these functions read and do not bind themselves."""
+    """Return the names that these functions read and do not bind themselves."""
     used, bound = set[str](), set[str]()
     for function in functions:
         for node in ast.walk(function.node):
@@ -133,7 +133,7 @@ def _names_used(functions: Iterable[Function]) -> set[str]:
 
 
 def _names_bound(source: str) -> set[str]:
-    """The names that a file binds at its top level, and those of Python itself."""
+    """Return the names that a file binds at its top level, and those of Python itself."""
     tree, found = parsed(source), set(dir(builtins))
     for node in tree.body if tree is not None else ():
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -72,7 +72,7 @@ def _is_open(history: History, lever: str) -> bool:
 
 
 def _scaled(now: Mapping[str, Number], box: Mapping[str, Dimension], factors: Mapping[str, float]) -> dict[str, Number]:
-    """These constants times their factors, as far as the box goes; constants that the file lacks are passed over."""
+    """Multiply these constants by their factors, within the box; skip constants that the file lacks."""
     return {
         name: box[name].value(box[name].coordinate(now[name] * factor))
         for name, factor in factors.items()

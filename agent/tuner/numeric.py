@@ -99,7 +99,7 @@ def propose_move(history: History, tried: frozenset[str], rng: np.random.Generat
 def _candidates(
     seen: Observations, dimensions: Sequence[Dimension], draws: np.ndarray, rng: np.random.Generator, widen: float
 ) -> list[dict[int, float]]:
-    """Coordinates by dimension, on random subsets of the dimensions: those with more weight more often."""
+    """Draw coordinates on random subsets of the dimensions, those with more weight more often."""
     weights = np.array([dimension.weight for dimension in dimensions])
     towards = np.array([dimension.towards for dimension in dimensions])
     known = np.ptp(seen.points, axis=0) > 0
@@ -127,7 +127,7 @@ def _settings(
     now: Mapping[str, Number],
     ceiling: float,
 ) -> list[dict[str, Number]]:
-    """Candidates as repaired values of every numeric constant; those that change nothing or grow too much are out."""
+    """Turn candidates into repaired values of all constants; drop those that change nothing or grow too much."""
     found: dict[tuple[Number, ...], dict[str, Number]] = {}
     settled, size = repair(now), footprint(now)
     for candidate in candidates:
@@ -157,7 +157,7 @@ def fit_surrogate(seen: Observations, dimensions: Sequence[Dimension]) -> Surrog
 
 
 def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
-    """Merit and predicted change of each point (M, D), both (M,), in bpb. Merit is minus the lower confidence bound."""
+    """Return merit (minus the lower confidence bound) and predicted change of points (M, D), each (M,) in bpb."""
     model = fit_surrogate(seen, dimensions)
     mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
     return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1]

@@ -118,7 +118,7 @@ def _times_tried(attempts: tuple[Attempt | InFlight, ...]) -> Mapping[str, int]:
 
 
 def _structural_share(attempts: tuple[Attempt, ...]) -> float:
-    """Share of proposals from the menu: none at first, then by how often each kind was kept, between 10 and 50 %."""
+    """Return the menu's share of proposals: none at first, then by how often each kind was kept, from 10 to 50 %."""
     mine = [attempt for attempt in own(attempts) if attempt.researcher == Tuner.name]
     if not mine:
         return 0.0

@@ -136,5 +136,5 @@ def unpack(body: bytes) -> bytes:
 
 
 def _shown(name: object) -> str:
-    """A name that another machine chose, in short and without control characters."""
+    """Shorten a name that another machine chose, and escape its control characters."""
     return repr(str(name)[:60])

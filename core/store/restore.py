@@ -306,7 +306,7 @@ def _numbers(connection: sqlite3.Connection) -> list[int]:
 
 
 def _linked(connection: sqlite3.Connection) -> list[int]:
-    """Every experiment that the chain names."""
+    """Return every experiment that the chain names."""
     return [row["experiment"] for row in connection.execute("SELECT DISTINCT experiment FROM chain ORDER BY 1")]
 
 
@@ -319,7 +319,7 @@ def _run_rows(connection: sqlite3.Connection) -> int:
 
 
 def _fresh(folder: Path) -> Path:
-    """The new ledger's file until it is whole: a crash in between leaves nothing half done."""
+    """Return the path of the new ledger until it is whole: a crash in between leaves nothing half done."""
     return folder / f".{LEDGER_NAME}.restored"
 
 

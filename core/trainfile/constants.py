@@ -157,7 +157,7 @@ def literal(node: ast.expr) -> ConstantValue | None:
 
 
 def _computed(op: ast.operator, left: float, right: float) -> int | float | None:
-    """The result of one operation, or None where it is none that is folded, has no value, or is too large."""
+    """Return the result of one operation; None for an operation that is not folded, or too large a result."""
     value: int | float
     try:
         if isinstance(op, ast.Pow):
@@ -193,7 +193,7 @@ def _split(source: str) -> SplitSource:
 
 @lru_cache(maxsize=1024)
 def _assignments(body: str) -> Mapping[str, _Assignment]:
-    """The block's assignments by name. Cached, because a run's researchers read the same few hundred blocks often."""
+    """Return the block's assignments by name. Cached, because researchers read the same few hundred blocks often."""
     found: dict[str, _Assignment] = {}
     lines = body.encode("utf-8", errors="surrogatepass").splitlines()
     try:
@@ -223,7 +223,7 @@ def _assignment(statement: tuple[int, int], node: ast.expr, lines: list[bytes]) 
 
 
 def _rendered(value: ConstantValue, like: str) -> str:
-    """A literal for `value`, as a power of two where `like` was written as a power."""
+    """Return a literal for `value`, as a power of two where `like` was written as a power."""
     if is_number(value) and isinstance(value, int) and "**" in like and value > 0 and not value & (value - 1):
         return f"2**{value.bit_length() - 1}"
     plain = isinstance(value, str) and value.isprintable() and '"' not in value and "\\" not in value

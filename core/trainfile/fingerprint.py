@@ -42,7 +42,7 @@ class _Normaliser(ast.NodeTransformer):
 
 @lru_cache(maxsize=4096)
 def _digests(text: str) -> tuple[bytes, ...]:
-    """One digest for each statement of a text. Cached, because the sources of a run share most statements."""
+    """Return one digest for each statement of a text. Cached, because the sources of a run share most statements."""
     tree = ast.parse(text)
     _Normaliser().visit(tree)  # changes the module in place
     dumps = (ast.dump(node).encode("utf-8", errors="surrogatepass") for node in tree.body)

@@ -270,10 +270,10 @@ def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -
 
 
 def _count(value: float | None) -> int | None:
-    """A claimed count, if a database can hold it."""
+    """Return a claimed count if a database can hold it, else None."""
     return value if isinstance(value, int) and 0 <= value < 2**63 else None
 
 
 def _amount(value: float | None) -> float | None:
-    """A claimed amount, if it is one."""
+    """Return a claimed amount if it is a positive finite number, else None."""
     return float(value) if value is not None and 0 < value < float("inf") else None

@@ -185,7 +185,7 @@ def install(program: bytes) -> None:
 
 
 def no_signals_to(processes: set[int]) -> bytes:
-    """A filter: kill and tgkill fail with EPERM for these processes, their groups, and for "all that there are"."""
+    """Return a filter by which kill and tgkill fail with EPERM for these processes, their groups, and for "all"."""
     load, equal, done = 0x20, 0x15, 0x06
     allow, refuse = struct.pack("=HBBI", done, 0, 0, 0x7FFF0000), struct.pack("=HBBI", done, 0, 0, 0x00050001)
     groups = {os.getpgid(process) for process in processes}
@@ -277,7 +277,7 @@ def kill_descendants(child: int, family: tuple[int, ...]) -> None:
 
 
 def descendants(family: tuple[int, ...]) -> list[int]:
-    """Every process below this one; where /proc cannot be listed, for want of descriptors, its children alone.
+    """Return every process below this one; where /proc cannot be listed, for want of descriptors, its children alone.
 
     Those are enough: whatever they leave becomes a child in its turn.
     """
@@ -290,7 +290,7 @@ def descendants(family: tuple[int, ...]) -> list[int]:
 
 
 def below(root: int, proc: int) -> list[int]:
-    """Every process below `root`, from /proc. The command may hold spaces and brackets: read from its last bracket."""
+    """Return every process below `root`, from /proc. A command may hold spaces and brackets: read on from the last."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir(proc):
         if entry.isdigit():

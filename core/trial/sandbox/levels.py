@@ -87,7 +87,7 @@ class Sandbox(Protocol):
         role: str = "",
         filter_fd: int | None = None,
     ) -> list[str]:
-        """The command that runs `argv` with `work` as its only writable folder and current directory.
+        """Return the command that runs `argv` with `work` as its only writable folder and current directory.
 
         `read_only` are files it may read besides; they appear in `work` under their own names. `role` is the child's
         (see `Launch`). `filter_fd` is an inherited descriptor with the filter's program, for a level whose own program
@@ -120,13 +120,13 @@ class ProcessSandbox:
         role: str = "",
         filter_fd: int | None = None,
     ) -> list[str]:
-        """The command as it is; the read-only files are linked into the work folder."""
+        """Return the command as it is; the read-only files are linked into the work folder."""
         for path in read_only:
             (work / path.name).symlink_to(path.resolve())
         return list(argv)
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
-        """The filter alone."""
+        """Return the filter alone."""
         return _filter_option(filter_fd)
 
     def inside(self, work: Path, name: str) -> str:
@@ -153,7 +153,7 @@ class BubblewrapSandbox:
         role: str = "",
         filter_fd: int | None = None,
     ) -> list[str]:
-        """bwrap with read-only binds of what Python and the framework need, and the work folder."""
+        """Return a call of bwrap with read-only binds of what Python and the framework need, and the work folder."""
         roots = visible_roots()
         # `--new-session`: without it a child could type into the terminal that `ar` was started from (TIOCSTI).
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
@@ -177,7 +177,7 @@ class BubblewrapSandbox:
         return [*command, "--remount-ro", "/", "--chdir", INSIDE, "--", *argv]
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
-        """None: bwrap makes namespaces, so it installs the filter itself, as the last thing it does."""
+        """Return no option: bwrap makes namespaces, so it installs the filter itself, as the last thing it does."""
         return []
 
     def inside(self, work: Path, name: str) -> str:
@@ -202,7 +202,7 @@ class LandlockSandbox:
         role: str = "",
         filter_fd: int | None = None,
     ) -> list[str]:
-        """The command behind `landlock.py`; read-only files are linked into the work folder.
+        """Return the command behind `landlock.py`; read-only files are linked into the work folder.
 
         Raises `PrerequisiteError` where a hidden folder lies in one that must be visible: landlock's rules only add
         rights, so nothing inside a readable folder can be hidden.
@@ -228,7 +228,7 @@ class LandlockSandbox:
         return [sys.executable, "-I", "-S", landlock.__file__, *rules, "--", *argv]
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
-        """The filter, and a /dev/shm of its own for a role that may need one."""
+        """Return the filter, and a /dev/shm of its own for a role that may need one."""
         memory = ["--shared-memory", str(SHARED_MEMORY_BYTES)] if self._shares_memory(role) else []
         return [*memory, *_filter_option(filter_fd)]
 
@@ -257,14 +257,14 @@ class SeatbeltSandbox:
         role: str = "",
         filter_fd: int | None = None,
     ) -> list[str]:
-        """The command behind its profile; read-only files are linked into the work folder."""
+        """Return the command behind its profile; read-only files are linked into the work folder."""
         for path in read_only:
             (work / path.name).symlink_to(path.resolve())
         profile = seatbelt.profile(work, [*visible_roots(), *read_only], self.hidden)
         return [seatbelt.PROGRAM, "-p", profile, *argv]
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
-        """None: the profile says it all."""
+        """Return no option: the profile says it all."""
         return []
 
     def inside(self, work: Path, name: str) -> str:
@@ -278,7 +278,7 @@ def _filter_option(filter_fd: int | None) -> list[str]:
 
 @functools.cache
 def no_more_namespaces(program: str) -> tuple[str, ...]:
-    """bwrap's option against user namespaces inside, where it knows the option (0.8) and the kernel lets it."""
+    """Return bwrap's option against user namespaces inside, where it knows the option (0.8) and the kernel lets it."""
     option = "--disable-userns"
     command = [program, *NAMESPACES, option, "--proc", "/proc", "--dev", "/dev", *system_binds(), "true"]
     try:

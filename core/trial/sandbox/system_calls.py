@@ -130,7 +130,7 @@ class Rule:
 
 
 def rules(*, gpu: bool) -> list[Rule]:
-    """Everything that is denied. A call stands in one rule alone.
+    """Return the rules of everything that is denied. Each call is in one rule alone.
 
     `gpu` allows the socket that NVIDIA's driver listens on: a local one of packets, which nothing here can connect to.
     """
@@ -191,7 +191,7 @@ def rules(*, gpu: bool) -> list[Rule]:
 
 @functools.cache
 def program(machine: str, *, gpu: bool) -> bytes:
-    """The filter for a machine ("x86_64" or "aarch64") as an array of `struct sock_filter`.
+    """Return the filter for a machine ("x86_64" or "aarch64") as an array of `struct sock_filter`.
 
     A call of another machine's or of the x32 ABI ends the process.
     """
@@ -260,7 +260,7 @@ def why_unavailable() -> str | None:
 
 @contextlib.contextmanager
 def program_file(gpu_nodes: Sequence[str]) -> Iterator[int | None]:
-    """A descriptor from which this machine's filter can be read, which a child may inherit; None where none works."""
+    """Yield an inheritable descriptor from which this machine's filter can be read; None where no filter works."""
     if why_unavailable() is not None:
         yield None
         return
