@@ -1,7 +1,7 @@
 """Write requirements.lock, or show the part of it that some extras need.
 
     python .ci/lock.py              # writes it, from what is installed and the index's hashes
-    python .ci/lock.py --show dev   # the lines for `pip install --require-hashes --no-deps -r`
+    python .ci/lock.py --show dev   # the lines for `pip install --require-hashes --no-deps -r`; "" is no extra
 
 The file holds the version and the hashes of every package that the Makefile and CI install, and no address: pip asks
 the index that it is set up with. Write it in an environment that constraints.txt with all EXTRAS has made. It is for
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--show", metavar="EXTRAS", help="print what these extras need")
     wanted = parser.parse_args().show
     if wanted is not None:
-        sys.stdout.write(shown(wanted.split(",")))
+        sys.stdout.write(shown([extra for extra in wanted.split(",") if extra]))
         return
     index, lines = index_of_pip(), [HEAD]
     for name, (version, extras) in sorted(planned().items()):

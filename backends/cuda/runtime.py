@@ -51,7 +51,7 @@ PEAK_FLOPS: tuple[tuple[str, float], ...] = (
 def unavailable() -> str | None:
     """Say why this backend cannot run here, with the fix; None when it can."""
     if importlib.util.find_spec("torch") is None:
-        return "PyTorch is not installed. Fix: pip install 'autoresearch-dual[cuda]'"
+        return "PyTorch is not installed. Fix: pip install torch"
     return None
 
 

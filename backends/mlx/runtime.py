@@ -24,7 +24,7 @@ from autoresearch.backends.contract import Array, Device, Model, Trace
 
 NAME = "mlx"
 
-_INSTALL = "pip install 'autoresearch-dual[mlx]'"
+_INSTALL = "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx[cpu]'"
 NLL_ROWS = 256
 """Rows of logits that `nll` processes at a time on a CPU, so that they stay in its cache."""
 

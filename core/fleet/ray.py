@@ -115,7 +115,7 @@ class RayCluster:
         try:
             import ray
         except ImportError as error:
-            fix = "pip install 'autoresearch-dual[fleet]'"
+            fix = "pip install 'ray>=2.50'"
             raise PrerequisiteError(f"Ray is not installed ({error}).", fix=fix) from None
         self._ray = ray
         self.started = False

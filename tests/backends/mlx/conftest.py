@@ -12,7 +12,7 @@ from autoresearch.backends import mlx as backend
 from autoresearch.backends.contract import BatchInfo, Spec
 from autoresearch.core.trainfile.constants import write_constants
 
-pytest.importorskip("mlx.core", reason="pip install 'autoresearch-dual[mlx]'")
+pytest.importorskip("mlx.core", reason="pip install 'mlx[cpu]'")
 
 TRAIN_FILE = Path(backend.__path__[0]) / "train.py"
 TINY = {

@@ -34,7 +34,7 @@ def test_it_is_available_here() -> None:
 
 def test_a_missing_mlx_is_named_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'autoresearch-dual[mlx]'" in str(runtime.unavailable())
+    assert "pip install 'mlx[cpu]'" in str(runtime.unavailable())
 
 
 def test_an_intel_mac_is_sent_to_the_other_backend(monkeypatch: pytest.MonkeyPatch) -> None:

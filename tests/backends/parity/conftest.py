@@ -15,7 +15,7 @@ from autoresearch.backends.contract import Spec
 from autoresearch.core.trainfile.constants import read_constants, write_constants
 
 pytest.importorskip("torch", reason="both frameworks are needed: pip install torch")
-pytest.importorskip("mlx.core", reason="both frameworks are needed: pip install 'autoresearch-dual[mlx]'")
+pytest.importorskip("mlx.core", reason="both frameworks are needed: pip install 'mlx[cpu]'")
 
 SMALL = {
     "VOCAB_SIZE": 97,

@@ -45,7 +45,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         import ray
         from ray.cluster_utils import Cluster
     except ImportError:
-        lacking("Ray is not installed (pip install 'autoresearch-dual[fleet]')")
+        lacking("Ray is not installed (pip install 'ray>=2.50')")
     # Without a token, whether there is one on this machine or not: not every process would ask for it.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0", RAY_AUTH_MODE="disabled")
     os.environ["AR_DATA_DIR"] = str(tmp_path_factory.mktemp("node-data"))
