@@ -16,6 +16,7 @@ from autoresearch.core.cli.run.options import (
     check_researcher,
     make_researcher,
 )
+from autoresearch.core.report.wording import counted
 
 if TYPE_CHECKING:
     from autoresearch.core.followup.ablate import Repair
@@ -40,14 +41,18 @@ REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix"))
 def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | None, options: ResearcherOptions) -> None:
     """Take each kept change out of a run's best file in turn, and measure the rest.
 
-    Changes whose loss is below half the noise are then taken out together. If that file is as good as the best one, it
-    is written into the run's folder for you to review. A change that later changes were built on cannot be taken out
-    by a merge: a --researcher can try it, else it stays.
+    All files are trained at the same fresh seeds. Constants get the values back that they had before the change; where
+    later changes have moved such a constant on, those go with it. Changes whose loss is below half the noise are then
+    taken out together. If that file is as good as the best one, it is written into the run's folder for you to review.
+    A change of code that later changes were built on cannot be taken out by a merge: a --researcher can try it, else it
+    stays. After an interruption the same command goes on.
     """
-    from autoresearch.core.cli.followup import remeasuring
+    from autoresearch.core.cli.followup import call_of, countdown_of, remeasuring
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.errors import PrerequisiteError
     from autoresearch.core.followup import ablate as followup
+    from autoresearch.core.followup.pairs import noise_of_run
+    from autoresearch.core.followup.remeasure import spell
     from autoresearch.core.store.ledger import Ledger
 
     if researcher is not None:
@@ -58,14 +63,20 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
         run, best, changes = ledger.run(), ledger.incumbent(), followup.kept_changes(ledger)
         if best is None or not changes:
             raise PrerequisiteError(f"the run {run.tag!r} has no kept change.", fix="let `ar loop` find one first")
-        final, noise = ledger.text(best.source_sha256), followup.noise_of(ledger, run.config["preset"], best.val_bpb)
-        call = len(ledger.events("ablated")) + 1
-        most = seeds * (len(changes) + 2)
-        settings.say(f"{run.tag}: {len(changes)} kept changes, at most {most} trials; {noise.describe()}")
+        final, noise = ledger.text(best.source_sha256), noise_of_run(ledger)
+        call = call_of(ledger, "ablate", len(ledger.events("ablated")) + 1)
+        trials = seeds * (len(changes) + 1)
+        countdown = countdown_of(ledger, (best.number,), trials)
+        each = countdown.overhead + float(run.config["train_seconds"])
+        settings.say(
+            f"{run.tag}: the best file and {counted(len(changes), 'file')} without a change, {seeds} seeds each: "
+            f"{trials} trials of {run.config['train_seconds']:g} s, about {spell(trials * each)}; {seeds} more if "
+            f"several changes are not missed; {noise.describe()}"
+        )
         costs: list[Any] = []
-        folder_of_call = folder / "ablate" / str(call)
+        folder_of_call = folder / "ablate" / str(call.number)
         with remeasuring(
-            settings, ledger, (best.number,), folder_of_call, "val", (followup.SEED_OFFSET, call)
+            settings, ledger, (best.number,), folder_of_call, "val", followup.SEED_OFFSET, call, countdown
         ) as remeasurer:
             repair = None if researcher is None else _repair(settings, researcher, options, ledger, costs)
             ablation = followup.Ablation(remeasurer, seeds, noise, repair)
@@ -88,8 +99,12 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
         "gone": "replaced by later changes",
     }
     for row in record["changes"]:
-        delta = "" if row["delta"] is None else f" ({row['delta']:+.6f} bpb without it)"
+        delta = ""
+        if row["delta"] is not None:
+            delta = f" ({row['delta']:+.6f} bpb without it, 95 % {row['low']:+.6f} to {row['high']:+.6f})"
         delta += ", taken out by the researcher" if row["repaired"] else ""
+        if row["with_later"]:
+            delta += f", together with {', '.join(map(str, row['with_later']))}, which moved its constants on"
         what = " ".join(row["description"].split())
         click.echo(f"{row['experiment']}\t{words[row['verdict']]}{delta}\t{what}")
     if record["path"]:

@@ -19,10 +19,12 @@ def apply(settings: Settings, tag: str | None, force: bool) -> None:
     from autoresearch.core.config import train_file
     from autoresearch.core.errors import PrerequisiteError
     from autoresearch.core.files import write_text
+    from autoresearch.core.report.wording import mean_text
     from autoresearch.core.store.git import Repository
+    from autoresearch.core.store.headline import headline_of
 
     with open_reader(settings.workspace, tag) as reader:
-        run, best = reader.run(), reader.incumbent()
+        run, best, headline = reader.run(), reader.incumbent(), headline_of(reader)
         if best is None:
             raise PrerequisiteError(f"the run {run.tag!r} has no result yet.", fix="let `ar loop` finish a trial first")
         source = reader.text(best.source_sha256)
@@ -39,11 +41,16 @@ def apply(settings: Settings, tag: str | None, force: bool) -> None:
         write_text(target, source)
     undo = f"git checkout -- {path}"
     if settings.json:
-        record = {"tag": run.tag, "experiment": best.number, "val_bpb": best.val_bpb, "commit": best.commit}
+        record = {
+            "tag": run.tag,
+            "experiment": best.number,
+            "val_bpb": headline and headline.best.value,
+            "commit": best.commit,
+        }
         click.echo(json.dumps({**record, "path": str(target), "changed": not same, "undo": undo}))
         return
     click.echo(str(target))
-    number = "" if best.val_bpb is None else f" ({best.val_bpb:.6f} bpb)"
+    number = "" if headline is None else f" ({mean_text(headline.best)} bpb)"
     told = "already is" if same else "now is"
     settings.say(f"{path} {told} experiment {best.number} of {run.tag}{number}")
     if not same:

@@ -35,6 +35,7 @@ COMMANDS = {
     "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
     "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the held-out test set."),
     "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
+    "scale": Entry("autoresearch.core.cli.scale", "scale", "See if the improvement holds at other budgets and widths."),
     "bench": Entry("autoresearch.core.cli.bench", "bench", "Measure one backend: speed, MFU, memory, overhead."),
     "compare": Entry("autoresearch.core.cli.compare", "compare", "Compare two backends on the same work."),
     "ideas": Entry("autoresearch.core.cli.ideas", "ideas", "Search the idea bank: published changes and their effect."),

@@ -48,8 +48,16 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar apply", "write the best train file into the checkout"),
         ("ar apply --tag night --force", "overwrite uncommitted changes"),
     ),
-    "verify": (("ar verify", "three fresh seeds of each file"), ("ar verify --seeds 6", "a narrower interval")),
+    "verify": (
+        ("ar verify", "three fresh seeds of each file, more where they are needed"),
+        ("ar verify --seeds 6", "six at least"),
+    ),
     "ablate": (("ar ablate", "each kept change taken out in turn"),),
+    "scale": (
+        ("ar scale --plan", "the trials that it takes, and how long"),
+        ("ar scale", "half, twice and four times the budget, half and twice the width"),
+        ("ar scale --budgets 4,8 --widths none", "longer budgets alone"),
+    ),
     "bench": (
         ("ar bench", "measure this machine's backend"),
         ("ar --backend mlx bench --json", "another backend, as JSON"),

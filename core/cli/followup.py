@@ -1,4 +1,4 @@
-"""The live view and the stop on Ctrl-C that `ar verify` and `ar ablate` share."""
+"""The live view, the stop on Ctrl-C, and the plan that `ar verify`, `ar ablate` and `ar scale` share."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING, Literal
 from autoresearch.core.cli.context import Settings
 
 if TYPE_CHECKING:
-    from autoresearch.core.followup.remeasure import Remeasurer
-    from autoresearch.core.store.reader import LedgerReader
+    from autoresearch.core.followup.remeasure import Call, Countdown, Remeasurer
+    from autoresearch.core.store.ledger import Ledger
 
 
 @contextlib.contextmanager
 def remeasuring(
     settings: Settings,
-    ledger: LedgerReader,
+    ledger: Ledger,
     experiments: Sequence[int],
     folder: Path,
     split: Literal["val", "test"],
-    seeds_of: tuple[int, int],
+    seed_offset: int,
+    call: Call,
+    countdown: Countdown,
 ) -> Iterator[Remeasurer]:
     """Give a `Remeasurer` of the run, shown while it works and stopped by a signal.
 
-    `experiments` are those whose speed in the run the new trials are held against, and `seeds_of` is the command's seed
-    offset and which call of it this is.
+    `experiments` are those whose speed in the run the new trials are held against, and `seed_offset` is the command's.
     """
     from autoresearch.core.cli.train import cancel_on_signal
     from autoresearch.core.followup.remeasure import Remeasurer, first_seed, usual_speeds
@@ -34,5 +35,31 @@ def remeasuring(
 
     config = ledger.run().config
     usual = usual_speeds(ledger, experiments)
+    if call.done:
+        settings.say(f"{len(call.done)} trials of an interrupted call are taken over")
     with cancel_on_signal() as cancel, live_view(config["train_seconds"], verbosity=settings.verbosity) as view:
-        yield Remeasurer(config, folder, split, first_seed(config, *seeds_of), view, cancel, usual, settings.say)
+        countdown.say = view.note if settings.verbosity >= 0 else countdown.say
+        seed = first_seed(config, seed_offset, call.number)
+        try:
+            yield Remeasurer(config, folder, split, seed, view, cancel, usual, settings.say, call, countdown)
+        finally:
+            if cancel.is_set():
+                settings.say("the trials that have ended are kept: the same command goes on from here")
+
+
+def call_of(ledger: Ledger, command: str, number: int) -> Call:
+    """Find what an interrupted call of this number has measured on this machine."""
+    from autoresearch.core.followup.remeasure import Call
+    from autoresearch.core.trial.device import probe_device
+
+    backend = str(ledger.run().config["backend"])
+    return Call.of(ledger, command, number, lambda: probe_device(backend).description())
+
+
+def countdown_of(ledger: Ledger, experiments: Sequence[int], trials: int) -> Countdown:
+    """Expect so many trials of the run's budget, each as long as those of these experiments usually were."""
+    from autoresearch.core.followup.remeasure import Countdown, overhead_seconds
+
+    overhead = overhead_seconds(ledger, experiments)
+    each = overhead + float(ledger.run().config["train_seconds"])
+    return Countdown(trials=trials, seconds=trials * each, overhead=overhead)

@@ -32,6 +32,7 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     from autoresearch.core.report.document import page
     from autoresearch.core.report.document.figures import draw_progress, quadrants
     from autoresearch.core.report.document.gather import gather
+    from autoresearch.core.report.document.scaling import draw_scaling
 
     if markdown and output is not None:
         raise UsageError("--markdown prints, and writes no file.", fix="leave --output out, and redirect: > report.md")
@@ -45,9 +46,12 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if found.decided:
-            draw_progress(found.decided, picture, found.yardsticks)
+            draw_progress(found.decided, found.means, picture, found.yardsticks)
         transferred = quadrants(found.transfers, str(found.run.config["device"]))
-        write_text(target, page.html_page(found, picture.read_bytes() if found.decided else None, transferred))
+        scaling = folder / "scale.png"
+        scaled = found.scaled is not None and draw_scaling(found.scaled, scaling)
+        drawn = picture.read_bytes() if found.decided else None
+        write_text(target, page.html_page(found, drawn, transferred, scaling.read_bytes() if scaled else None))
     except OSError as error:
         raise ArError(
             f"the report cannot be written to {folder}: {error}.", fix="name a folder that can, with --output DIR"

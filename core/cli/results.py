@@ -37,7 +37,9 @@ def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, wh
     """List a run's experiments as a table."""
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.terminal.table import write_table
+    from autoresearch.core.report.wording import best_text
     from autoresearch.core.store.exports import decided_record, results_tsv
+    from autoresearch.core.store.headline import headline_of
 
     if tsv and settings.json:
         raise UsageError("--tsv and --json are two formats.", fix="choose one")
@@ -54,10 +56,13 @@ def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, wh
             click.echo(results_tsv(decided), nl=False)
         else:
             write_table(decided)
+            if (headline := headline_of(reader)) is not None:
+                settings.say(best_text(headline))
 
 
 def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     """Print one experiment's decision and its reason; with --json also the judge's numbers."""
+    from autoresearch.core.followup.pairs import noise_of_run
     from autoresearch.core.report.wording import experiment_of, one_line
     from autoresearch.core.store.exports import decided_record
 
@@ -68,7 +73,13 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
         raise UsageError(
             f"{experiment_of(number)} is not decided yet.", fix="wait for it; `ar status` says how far it is"
         )
+    noise = noise_of_run(reader) if number == 0 and "sigma" in row.judged else None
     if settings.json:
-        click.echo(json.dumps({**decided_record(row), "judged": dict(row.judged)}))
-    else:
-        click.echo(f"{experiment_of(number)}: {row.status}: {one_line(row.reason or '')}")
+        told = {} if noise is None else {"noise_now": {"sigma": noise.between.sigma, "dof": noise.between.dof}}
+        if noise is not None:
+            told["noise_now"] |= {"paired": noise.paired.sigma, "paired_dof": noise.paired.dof}
+        click.echo(json.dumps({**decided_record(row), "judged": dict(row.judged), **told}))
+        return
+    click.echo(f"{experiment_of(number)}: {row.status}: {one_line(row.reason or '')}")
+    if noise is not None:
+        click.echo(f"the run's noise by now: {noise.describe()}")

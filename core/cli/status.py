@@ -11,6 +11,7 @@ import click
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.report.wording import best_text, counted, experiment_of
 from autoresearch.core.store.chain import ChainReport
+from autoresearch.core.store.headline import Headline, headline_of
 from autoresearch.core.store.reader import LedgerReader
 
 
@@ -37,14 +38,14 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
     any_edited = False
     for reader in readers:
         with reader:
-            record = status_record(reader)
+            record, headline = status_record(reader), headline_of(reader)
             on_fleet = read_fleet_status(reader.folder) if record["state"] == "running" else None
             record["fleet"] = None if on_fleet is None else asdict(on_fleet)
             report = reader.verify() if verify else None
         if report is not None:
             any_edited = any_edited or report.fault is not None
             record["verified"] = {"links": report.links, "fault": report.fault}
-        click.echo(json.dumps(record) if settings.json else status_line(record))
+        click.echo(json.dumps(record) if settings.json else status_line(record, headline))
         if on_fleet is not None and not settings.json:
             click.echo(f"  {on_fleet.summary()}")
         if report is not None and not settings.json:
@@ -70,13 +71,12 @@ def status_record(reader: LedgerReader) -> dict[str, Any]:
     return record
 
 
-def status_line(record: dict[str, Any]) -> str:
+def status_line(record: dict[str, Any], headline: Headline | None) -> str:
     """Write the record as one line for a person."""
     parts = [f"{record['tag']}: {record['state']}", f"{record['backend']}/{record['preset']}"]
     parts.append(counted(int(record["experiments"]), "experiment"))
-    best, baseline = record["best_bpb"], record["baseline_bpb"]
-    if isinstance(best, float) and isinstance(baseline, float):
-        parts.append(best_text(best, record["best_experiment"], best - baseline, digits=6, unit=""))
+    if headline is not None:
+        parts.append(best_text(headline))
     current = record["current"]
     if isinstance(current, dict):
         parts.append(f"{experiment_of(current['experiment'])} {current['state']}: {current['what']}")

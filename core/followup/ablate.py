@@ -1,28 +1,27 @@
 """Find the kept changes that no longer help: take each out of the final file and measure the file without it.
 
-A change is taken out by a three-way merge, or by a researcher where later changes were built on it.
+Constants are taken back by value, and code by a three-way merge, or by a researcher where later changes were built on
+it. All files are trained at the same seeds.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from autoresearch.core.errors import ProposalError
+from autoresearch.core.followup.pairs import PairedInterval, RunNoise, interval_of
 from autoresearch.core.followup.remeasure import Remeasurer
-from autoresearch.core.judge.noise import Noise
-from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.race import SAME_MARGIN, SAME_PROBABILITY
-from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import Cost, History, Researcher, paid_for
-from autoresearch.core.run.evidence import gather_repeats
 from autoresearch.core.run.history import attempt_of, history_of
-from autoresearch.core.run.merge import reapply
+from autoresearch.core.run.merge import take_back
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trainfile.trees import parsed
 
 SEED_OFFSET = 1_500_000_000
@@ -49,6 +48,8 @@ class Without:
     """conflict: later changes were built on it. gone: later changes have replaced it already."""
     source: str | None
     """The file without the change; None unless `state` is removed."""
+    constants: tuple[str, ...] = ()
+    """Constants that later changes had moved on; they have their values from before this change."""
     repaired: bool = False
     """True when a researcher wrote `source`, because the merge had conflicts."""
 
@@ -67,15 +68,10 @@ def kept_changes(ledger: LedgerReader) -> list[KeptChange]:
     return [change(row) for row in ledger.keeps() if row.number > 0]
 
 
-def noise_of(ledger: LedgerReader, preset: str, level: float | None) -> Noise:
-    """Pool the noise between seeds over the run's repeated trials. `level` is the best file's bits per byte."""
-    return Racing(JudgeOptions(preset)).pool(gather_repeats(ledger), 1.0 if level is None else level)
-
-
 class Ablation:
-    """Measures the final file without one change, and without several."""
+    """A measurement of the final file without one change, and without several."""
 
-    def __init__(self, remeasurer: Remeasurer, seeds: int, noise: Noise, repair: Repair | None = None) -> None:
+    def __init__(self, remeasurer: Remeasurer, seeds: int, noise: RunNoise, repair: Repair | None = None) -> None:
         self._remeasurer, self._seeds, self._noise, self._repair = remeasurer, seeds, noise, repair
 
     def run(self, final: str, changes: Sequence[KeptChange]) -> dict[str, Any]:
@@ -83,66 +79,97 @@ class Ablation:
 
         The record's `source` is the proposed file. It is None when no smaller file is as good as the final one.
         """
-        reference = self._measure("final", final)
+        attempts = [(change, without(final, change, self._repair)) for change in changes]
+        sources = {"final": final}
+        sources |= {f"without-{change.experiment}": one.source for change, one in attempts if one.source is not None}
+        self._skip((len(attempts) + 1 - len(sources)) * self._seeds)
+        scores = self._measure(sources)
         rows, removable = [], []
-        for change in changes:
-            attempt = without(final, change, self._repair)
+        for change, attempt in attempts:
             row: dict[str, Any] = {"experiment": change.experiment, "description": change.description}
-            row["repaired"] = attempt.repaired
+            row |= {"repaired": attempt.repaired, "with_later": list(later_of(change, attempt.constants, changes))}
             if attempt.source is None:
-                rows.append({**row, "verdict": attempt.state, "delta": None, "probability": None})
+                row |= {"verdict": attempt.state, "delta": None, "low": None, "high": None, "probability": None}
+                rows.append(row)
                 continue
-            values = self._measure(f"without-{change.experiment}", attempt.source)
-            fine, probability = as_good(values, reference, self._noise)
+            found = interval_of(scores["final"], scores[f"without-{change.experiment}"], self._noise)
+            fine, probability = as_good(found, self._noise)
             if fine:
                 removable.append(change)
-            delta = sum(values) / len(values) - sum(reference) / len(reference)
-            rows.append({**row, "verdict": "idle" if fine else "earns", "delta": delta, "probability": probability})
+            row |= {"delta": found.difference, "low": found.low, "high": found.high}
+            rows.append({**row, "verdict": "idle" if fine else "earns", "probability": probability})
         source, gone = smallest(final, removable, self._repair)
-        # Changes that are not missed one by one may be missed together. A single one has just been measured.
-        proposed = bool(gone) and (
-            len(removable) == 1 or as_good(self._measure("small", source), reference, self._noise)[0]
-        )
+        # Changes that are not missed one by one may be missed together. One file of them may have just been measured.
+        proposed = False
+        if gone:
+            name = next((name for name, text in sources.items() if text == source), "small")
+            if name == "small":
+                scores |= self._measure({name: source})
+            proposed, _ = as_good(interval_of(scores["final"], scores[name], self._noise), self._noise)
         return {
-            "final_val_bpb": reference,
-            "sigma": self._noise.sigma,
+            "seeds": self._seeds,
+            "final_val_bpb": list(scores["final"].values()),
+            "sigma": self._noise.between.sigma,
+            "paired_noise": self._noise.paired.sigma,
             "changes": rows,
             "removed": sorted(change.experiment for change in gone) if proposed else [],
             "source": source if proposed else None,
         }
 
-    def _measure(self, name: str, source: str) -> list[float]:
-        return self._remeasurer.measure_in_turn({name: source}, self._seeds)[name]
+    def _measure(self, sources: Mapping[str, str]) -> dict[str, dict[int, float]]:
+        """Train every source at the same seeds, in turn; returns bits per byte by name and seed."""
+        scores: dict[str, dict[int, float]] = {name: {} for name in sources}
+        for k in range(self._seeds):
+            seed = self._remeasurer.first_seed + k
+            for name, source in sources.items():
+                scores[name][seed] = self._remeasurer.measure(f"{name}-{k + 1}", source, seed)
+        return scores
+
+    def _skip(self, trials: int) -> None:
+        self._remeasurer.countdown.drop(float(self._remeasurer.config["train_seconds"]), trials)
 
 
-def as_good(values: Sequence[float], final: Sequence[float], noise: Noise) -> tuple[bool, float]:
+def as_good(found: PairedInterval, noise: RunNoise) -> tuple[bool, float]:
     """Decide whether a file is not worse than the final one by SAME_MARGIN sigmas; return the probability too."""
-    difference = sum(values) / len(values) - sum(final) / len(final)
-    error = noise.sigma * (1.0 / len(values) + 1.0 / len(final)) ** 0.5
-    probability = better_than(SAME_MARGIN * noise.sigma, difference, error, noise.dof)
+    probability = better_than(SAME_MARGIN * noise.between.sigma, found.difference, found.error, found.dof)
     return probability >= SAME_PROBABILITY, probability
 
 
 def without(final: str, change: KeptChange, repair: Repair | None = None) -> Without:
-    """Merge the change's reverse into the final file. A merge that does not parse counts as a conflict.
+    """Take the change back in the final file. A merge of its code that does not parse counts as a conflict.
 
     A conflict is passed to `repair`, if there is one.
     """
-    merged = reapply(change.before, change.after, final)
-    if merged is not None:
-        return Without(change, "gone", None) if merged == final else Without(change, "removed", merged)
+    taken = take_back(final, change.before, change.after)
+    if taken is not None:
+        merged, later = taken
+        return Without(change, "gone", None) if merged == final else Without(change, "removed", merged, later)
     repaired = repair(final, change) if repair is not None else None
     if repaired is None or repaired == final or parsed(repaired) is None:
         return Without(change, "conflict", None)
     return Without(change, "removed", repaired, repaired=True)
 
 
+def later_of(change: KeptChange, constants: Sequence[str], changes: Sequence[KeptChange]) -> tuple[int, ...]:
+    """Return the later changes that set one of these constants: they go when this change is taken back."""
+
+    def sets(one: KeptChange) -> bool:
+        before, after = read_constants(one.before), read_constants(one.after)
+        return any(before.get(name) != after.get(name) for name in constants)
+
+    later = changes[changes.index(change) + 1 :] if constants else ()
+    return tuple(one.experiment for one in later if sets(one))
+
+
 def smallest(final: str, removable: Sequence[KeptChange], repair: Repair | None = None) -> tuple[str, list[KeptChange]]:
-    """Take out, newest first, all of these changes that can go together. Return the file and the changes taken out."""
+    """Take out, newest first, all of these changes that can go together. Return the file and the changes taken out.
+
+    A change whose constants a later one has moved on stays while that later one does.
+    """
     source, gone = final, []
     for change in reversed(removable):
         attempt = without(source, change, repair)
-        if attempt.source is not None:
+        if attempt.source is not None and not attempt.constants:
             source = attempt.source
             gone.append(change)
     return source, gone

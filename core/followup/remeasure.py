@@ -1,8 +1,14 @@
-"""Train and score sources of a finished run again, in trials that belong to no experiment."""
+"""Train and score sources of a finished run again, in trials that belong to no experiment.
+
+Every trial that ended well is noted in the ledger, so that a call which is interrupted goes on where it was.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import statistics
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +18,97 @@ from autoresearch.core.errors import ArError
 from autoresearch.core.events import Observer
 from autoresearch.core.run.evidence import ran_on
 from autoresearch.core.run.rerun_policy import asleep_seconds, speeds, spoiled
+from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialTerms
 from autoresearch.core.trial.supervisor import run_trial
 
 SEEDS_PER_CALL = 1000
 """Seeds set aside for each call of a command, so that no two calls train with the same seed."""
+NOTED = "followup trial"
+"""Kind of the ledger's events about single trials."""
+UNKNOWN_OVERHEAD = 10.0
+"""Seconds beyond training that a trial is expected to take when the run has recorded none."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one trial."""
+
+    val_bpb: float | None
+    """Bits per byte; None when the trial did not end well."""
+    reason: str = ""
+    """The trial's status and its reason, when it did not end well."""
+    wall_seconds: float | None = None
+    peak_memory_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a command on a run: what it has measured before, and where it notes what it measures."""
+
+    command: str
+    number: int
+    """Counts the command's finished calls for this run, from 1."""
+    done: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Notes of the trials that an interrupted call has finished, by the trial's name."""
+    note: Callable[[Mapping[str, Any]], None] = lambda _: None
+
+    @classmethod
+    def of(cls, ledger: Ledger, command: str, number: int, machine: Callable[[], str]) -> Call:
+        """Find the finished trials of this call in the ledger; those of another machine are left out.
+
+        `machine` finds the present one. It is called only where there is something to compare.
+        """
+        notes = [one for one in ledger.events(NOTED) if (one.get("command"), one.get("call")) == (command, number)]
+        here = machine() if any(one.get("machine") for one in notes) else ""
+        done = {str(one.get("name")): one for one in notes if not one.get("machine") or one["machine"] == here}
+        return cls(command, number, done, lambda payload: ledger.note(NOTED, None, payload))
+
+
+@dataclass
+class Countdown:
+    """Says before each trial how many are left, and about how long they take."""
+
+    say: Callable[[str], None] = lambda _: None
+    trials: int = 0
+    """Trials expected in all."""
+    seconds: float = 0.0
+    """Their expected duration."""
+    overhead: float = 0.0
+    """Seconds that a trial takes beyond its training."""
+    _made: int = 0
+    _expected: float = 0.0
+    _took: float = 0.0
+
+    def begin(self, name: str, train_seconds: float) -> float:
+        """Announce a trial; return the time, for `end`."""
+        self._made += 1
+        self.trials = max(self.trials, self._made)
+        pace = self._took / self._expected if self._expected else 1.0
+        rest = max(self.seconds - self._expected, self.overhead + train_seconds) * pace
+        self.say(f"trial {self._made} of {self.trials} ({name}), about {spell(rest)} left")
+        return time.monotonic()
+
+    def end(self, begun: float, train_seconds: float) -> None:
+        """Take in how long the trial took."""
+        self._expected += self.overhead + train_seconds
+        self._took += time.monotonic() - begun
+
+    def add(self, train_seconds: float, trials: int) -> None:
+        """Expect more trials."""
+        self.trials += trials
+        self.seconds += trials * (self.overhead + train_seconds)
+
+    def skip(self, train_seconds: float) -> None:
+        """Count a trial that an interrupted call has run."""
+        self._made += 1
+        self.seconds -= self.overhead + train_seconds
+
+    def drop(self, train_seconds: float, trials: int = 1) -> None:
+        """Take trials off that will not run."""
+        self.trials -= trials
+        self.seconds -= trials * (self.overhead + train_seconds)
 
 
 @dataclass(frozen=True)
@@ -38,30 +129,38 @@ class Remeasurer:
     """Tokens per second of each source's trials so far. A new source is compared with the first one in here."""
     say: Callable[[str], None] = lambda _: None
     """Is told why a trial is run once more."""
-
-    def measure_in_turn(self, sources: Mapping[str, str], seeds: int) -> dict[str, list[float]]:
-        """Train each source (by the name of its trials) with the same `seeds` seeds. Returns bits per byte by seed.
-
-        Raises `ArError` when a trial does not end well. The sources take turns, so that a machine that slows down
-        slows all of them.
-        """
-        values: dict[str, list[float]] = {name: [] for name in sources}
-        for k in range(seeds):
-            for name, source in sources.items():
-                values[name].append(self.measure(f"{name}-{k + 1}", source, self.first_seed + k))
-        return values
+    call: Call = field(default_factory=lambda: Call("", 1))
+    countdown: Countdown = field(default_factory=Countdown)
 
     def measure(self, name: str, source: str, seed: int) -> float:
         """Run one trial and return its bits per byte on `split`. Raises `ArError` when it does not end well."""
+        outcome = self.outcome(name, source, seed)
+        if outcome.val_bpb is None:
+            fix = f"look at {self.folder / name / 'run.log'}"
+            raise ArError(f"the trial {name} ended as {outcome.reason}.", fix=fix)
+        return outcome.val_bpb
+
+    def outcome(self, name: str, source: str, seed: int) -> Outcome:
+        """Run one trial, unless this call has finished it before."""
+        seconds = float(self.config["train_seconds"])
+        same = {"name": name, "seed": seed, "source": _sha256(source), "train_seconds": seconds, "split": self.split}
+        noted = self.call.done.get(name)
+        if noted is not None and all(noted.get(key) == value for key, value in same.items()):
+            self.countdown.skip(seconds)
+            return Outcome(noted["val_bpb"], "", noted.get("wall_seconds"), noted.get("peak_memory_mb"))
+        begun = self.countdown.begin(name, seconds)
         folder = self.folder / name
         request = replace(TrialTerms.of_config(self.config).request(source, folder, seed), split=self.split)
         result = self._steady_result(name, request)
         for weights in folder.glob("*.safetensors"):
             weights.unlink(missing_ok=True)
+        self.countdown.end(begun, seconds)
+        took = {"wall_seconds": result.wall_seconds, "peak_memory_mb": result.peak_memory_mb}
         if result.status != "ok" or result.val_bpb is None:
-            why = result.reason or "it gave no number"
-            raise ArError(f"the trial {name} ended as {result.status}: {why}.", fix=f"look at {folder / 'run.log'}")
-        return result.val_bpb
+            return Outcome(None, f"{result.status}: {(result.reason or 'it gave no number').rstrip('.')}", **took)
+        about = {"command": self.call.command, "call": self.call.number, "machine": result.machine}
+        self.call.note({**about, **same, **took, "val_bpb": result.val_bpb})
+        return Outcome(result.val_bpb, "", **took)
 
     def _steady_result(self, name: str, request: TrialRequest) -> TrialResult:
         """Run a trial, and once more when the first one says more about the machine than about the file."""
@@ -93,3 +192,27 @@ def usual_speeds(ledger: LedgerReader, experiments: Iterable[int]) -> dict[str, 
         source = ledger.text(ledger.experiment(number).source_sha256)
         usual[source] = speeds(trial for trial in trials if ran_on(trial, machine))
     return usual
+
+
+def overhead_seconds(ledger: LedgerReader, experiments: Iterable[int]) -> float:
+    """Return the seconds that trials of these experiments usually took beyond their training."""
+    budget = float(ledger.run().config["train_seconds"])
+    walls = [
+        float(wall)
+        for number in experiments
+        for trial in ledger.trials(subject=number)
+        if trial.status == "ok" and (wall := trial.result.get("wall_seconds"))
+    ]
+    return max(0.0, statistics.median(walls) - budget) if walls else UNKNOWN_OVERHEAD
+
+
+def spell(seconds: float) -> str:
+    """Write an expected duration with as many digits as an expectation has."""
+    if seconds < 90.0:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60.0)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _sha256(source: str) -> str:
+    return hashlib.sha256(source.encode("utf-8", errors="surrogatepass")).hexdigest()

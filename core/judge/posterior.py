@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass
 
 SLAB = ((0.5, 0.5), (0.3, 2.0), (0.2, 10.0))
 """Prior on effect sizes: (weight, scale in sigmas) of normals centred at zero. Most edits do next to nothing, a few do
 a lot. A mixture shrinks the first kind and leaves the second alone (adaptive shrinkage: Stephens 2017, "False
 discovery rates: a new deal", Biostatistics 18(2))."""
+
+Z_95 = statistics.NormalDist().inv_cdf(0.975)
+"""Half-width of the normal distribution's central 95 %, in standard deviations: 1.96."""
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,13 @@ def normal_score(t: float, dof: float) -> float:
     """Return the z with nearly the same tail as Student's t with `dof` degrees of freedom (Wallace 1959)."""
     scale = (8.0 * dof + 1.0) / (8.0 * dof + 3.0)
     return math.copysign(scale * math.sqrt(dof * math.log1p(t * t / dof)), t)
+
+
+def t_quantile(z: float, dof: float) -> float:
+    """Return the t with the tail of the normal quantile `z`: the inverse of `normal_score`.
+
+    The standard library has no Student's t. Wallace's approximation (1959) is too large by 4 % at two degrees of
+    freedom, by 1.1 % at three, by 0.5 % at four.
+    """
+    scale = (8.0 * dof + 1.0) / (8.0 * dof + 3.0)
+    return math.sqrt(dof * math.expm1((z / scale) ** 2 / dof))

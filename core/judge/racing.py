@@ -52,7 +52,7 @@ class Racing:
         # The check comes before the candidate: against an incumbent that does not hold, every verdict would be wrong.
         if check is not None:
             return check
-        standing = _standing(evidence.incumbent)
+        standing = standing_trials(evidence.incumbent)
         if not (shared := _shared_seeds(evidence, standing)):
             return RunTrial("incumbent", _seed(evidence))
         if not evidence.candidate.trials:
@@ -109,7 +109,7 @@ class Racing:
         if "incumbent" not in evidence.roles:
             return RunTrial("incumbent", _seed(evidence))
         before = evidence.predecessor
-        if before is None or not (now := _standing(incumbent)) or not (then := _standing(before)):
+        if before is None or not (now := standing_trials(incumbent)) or not (then := standing_trials(before)):
             return None
         noise = self.noise(evidence)
         found = compare(_points(now), _points(then), noise, self.paired(evidence, noise))
@@ -222,7 +222,7 @@ def _seed(evidence: Evidence) -> int:
     return evidence.seed + SEEDS_PER_EXPERIMENT * evidence.candidate.experiment + evidence.asked
 
 
-def _standing(incumbent: Side) -> tuple[Measured, ...]:
+def standing_trials(incumbent: Side) -> tuple[Measured, ...]:
     """Return the trials that candidates are compared with: those that nothing selected, at the source's usual speed.
 
     An incumbent that has failed or been slow whenever it was measured again is compared by all that it has.

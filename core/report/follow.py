@@ -9,6 +9,7 @@ from typing import Any
 from autoresearch.core.events import EVENTS_FILE, EventFollower, Log
 from autoresearch.core.report.progress import Progress
 from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.store.headline import Headline, headline_of, steps_of
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
@@ -39,10 +40,10 @@ class Snapshot:
     state: str
     """The run's state in a word, "died" when its process is gone (see `core.store.liveness`)."""
     totals: Totals
-    best: ExperimentRow | None
-    baseline: ExperimentRow | None
+    headline: Headline | None
+    """The best file's measured mean and its cautious estimate; None without a result."""
     keeps: tuple[tuple[int, float], ...]
-    """Number and cautious estimate of every kept experiment, the baseline first."""
+    """Number and measured mean of every kept experiment, the baseline first."""
     decided: int
     """Number of decided experiments, the baseline included."""
     last: tuple[ExperimentRow, ...]
@@ -61,11 +62,8 @@ class Snapshot:
 
     @property
     def gain(self) -> float | None:
-        """Estimate of the best less the baseline's, in bits per byte; negative is better."""
-        if self.baseline is None or self.best is None:
-            return None
-        first, best = self.baseline.estimate, self.best.estimate
-        return None if first is None or best is None else best - first
+        """Measured mean of the best file less the baseline's, in bits per byte; negative is better."""
+        return None if self.headline is None else self.headline.gain
 
     @property
     def current(self) -> ExperimentRow | None:
@@ -116,9 +114,8 @@ class RunFollower:
             run=run,
             state=shown_state(run, now),
             totals=totals,
-            best=reader.incumbent(),
-            baseline=keeps[0] if keeps else None,
-            keeps=tuple((row.number, row.estimate) for row in keeps if row.estimate is not None),
+            headline=headline_of(reader),
+            keeps=tuple(sorted(steps_of(reader, keeps).items())),
             decided=totals.decided + baseline_decided,
             last=tuple(last),
             running=running,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autoresearch.core.store.headline import Headline, Mean
 
 BAR_CELLS = 16
 """Width of a progress bar, in characters."""
@@ -64,10 +68,26 @@ def decision_text(status: str | None, val_bpb: float | None, delta: float | None
     return f"{status} {val_bpb:.4f}" if delta is None else f"{status} {val_bpb:.4f} ({delta:+.4f})"
 
 
-def best_text(bpb: float, experiment: int, gain: float | None, *, digits: int = 4, unit: str = " bpb") -> str:
-    """Say what is best so far: "best 0.9000 bpb (experiment 1, -0.1000)". `gain` is against the baseline."""
-    against = "" if gain is None else f", {gain:+.{digits}f}"
-    return f"best {bpb:.{digits}f}{unit} ({experiment_of(experiment)}{against})"
+def best_text(headline: Headline, *, digits: int = 4) -> str:
+    """Say what is best so far: "best 0.9000 ± 0.0012 bpb (experiment 1, -0.1000; cautious estimate 0.9010)".
+
+    The first number is the measured mean with half its 95 % interval; the difference is from the baseline's mean.
+    """
+    best, gain = headline.best, headline.gain
+    about = experiment_of(headline.experiment)
+    if gain is not None:
+        about += f", {gain:+.{digits}f}"
+    if best.selected and best.half is not None:
+        about += "; its own trials, which chose it"
+    # A judge without an estimate of its own repeats what was measured.
+    if headline.experiment and headline.cautious is not None and best.half is not None:
+        about += f"; cautious estimate {headline.cautious:.{digits}f}"
+    return f"best {mean_text(best, digits=digits)} bpb ({about})"
+
+
+def mean_text(mean: Mean, *, digits: int = 4) -> str:
+    """Write a measured mean with half its 95 % interval: "0.9000 ± 0.0012"."""
+    return f"{mean.value:.{digits}f}" + ("" if mean.half is None else f" ± {mean.half:.{digits}f}")
 
 
 # ---- numbers

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from autoresearch.core.errors import SourceError
 from autoresearch.core.store.git import try_git
-from autoresearch.core.trainfile.constants import ConstantValue, is_number, read_constants, write_constants
+from autoresearch.core.trainfile.constants import (
+    ConstantValue,
+    constant_lines,
+    is_number,
+    read_constants,
+    write_constants,
+)
 from autoresearch.core.trainfile.trees import parsed
 
 MERGE_FAILED = 128
@@ -52,6 +58,33 @@ def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
         return merge(write_constants(onto, changed), write_constants(base, changed), edited)
     except (SourceError, UnicodeEncodeError):
         return None
+
+
+def take_back(final: str, before: str, after: str) -> tuple[str, tuple[str, ...]] | None:
+    """Undo the edit from `before` to `after` in a later version: constants by value, the rest by a merge of text.
+
+    A constant gets the value that it had before the edit. Returns the source, and the names of the constants that
+    later edits had moved on: those edits' values go with it. None when the rest conflicts or no longer parses.
+    """
+    try:
+        old, new, now = (read_constants(source) for source in (before, after, final))
+        back = {name: old[name] for name in old if name in new and name in now and _moved(old[name], new[name])}
+        later = tuple(name for name in back if _moved(now[name], new[name]) and _moved(now[name], old[name]))
+        # A constant that the edit added is taken out as a line of text, whatever its value is by now.
+        added = {name: value for name, value in new.items() if name not in old and name in now}
+        base = write_constants(after, back)
+        lines, as_before = constant_lines(base), constant_lines(before)
+        for name in back:  # equal values may be written in two ways, which a merge of text would take for an edit
+            base = base.replace("\n" + lines[name], "\n" + as_before[name], 1)
+        merged = merge(write_constants(final, {**back, **added}), base, before)
+    except (SourceError, UnicodeEncodeError):
+        later, merged = (), merge(final, after, before)
+    return (merged, later) if merged is not None and parsed(merged) is not None else None
+
+
+def _moved(one: ConstantValue, other: ConstantValue) -> bool:
+    """Tell whether two values differ; 1, 1.0 and True are three values."""
+    return one != other or type(one) is not type(other)
 
 
 def _agree(before: ConstantValue, wanted: ConstantValue, now: ConstantValue) -> bool:

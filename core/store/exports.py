@@ -11,6 +11,7 @@ from autoresearch.core.files import write_text
 from autoresearch.core.store import columns
 from autoresearch.core.store.columns import COLUMNS
 from autoresearch.core.store.git import branch_name
+from autoresearch.core.store.headline import NO_HEADLINE, headline_of
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
@@ -82,13 +83,11 @@ def decided_record(row: ExperimentRow) -> dict[str, Any]:
 
 
 def summarise(reader: LedgerReader) -> dict[str, Any]:
-    """Summarise the run. `experiments` leaves the baseline out; results are in bits per byte."""
-    run, totals, best = reader.run(), reader.totals(), reader.incumbent()
-    baseline = reader.experiment(0) if best is not None else None
-    # Where the machine has changed, the incumbent's facts hold the baseline's result on the new one.
-    level = best.judged.get("baseline") if best is not None else None
-    gain = baseline is not None and best is not None and None not in (baseline.val_bpb, best.val_bpb)
-    estimated = baseline is not None and best is not None and None not in (baseline.estimate, best.estimate)
+    """Summarise the run. `experiments` leaves the baseline out; results are in bits per byte.
+
+    `best_bpb` is the measured mean of the best file (see `headline`), `best_estimate` the judge's cautious estimate.
+    """
+    run, totals, best, headline = reader.run(), reader.totals(), reader.incumbent(), headline_of(reader)
     return {
         "tag": run.tag,
         "state": shown_state(run),
@@ -99,13 +98,8 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
         "experiments": totals.decided,
         "by_status": dict(totals.by_status),
         "failed_proposals": totals.failed_proposals,
-        "baseline_bpb": (level or baseline.val_bpb) if baseline else None,
-        "best_experiment": best.number if best else None,
-        "best_bpb": best.val_bpb if best else None,
-        "best_estimate": best.estimate if best else None,
-        "delta": best.val_bpb - (level or baseline.val_bpb) if gain else None,  # type: ignore[union-attr, operator]
-        # mypy cannot see that the two are there.
-        "estimated_delta": best.estimate - (level or baseline.estimate) if estimated else None,  # type: ignore[union-attr, operator]
+        # A run without a result has the same keys.
+        **({**NO_HEADLINE} if headline is None else headline.plain()),
         "best_commit": best.commit if best else None,
         "tokens_in": totals.tokens_in,
         "tokens_out": totals.tokens_out,

@@ -104,6 +104,14 @@ class LedgerReader:
         rows = self._rows(f"SELECT * FROM trials WHERE {column} = ? ORDER BY experiment, k", (value,))
         return [self._understood(trial_row, row) for row in rows]
 
+    def trials_of_keeps(self) -> list[TrialRow]:
+        """Return every trial of the sources of kept experiments."""
+        sql = (
+            "SELECT * FROM trials WHERE subject IN (SELECT number FROM experiments WHERE status = 'keep')"
+            " ORDER BY experiment, k"
+        )
+        return [self._understood(trial_row, row) for row in self._rows(sql)]
+
     def last_trial(self) -> TrialRow | None:
         """Return the trial that ended last."""
         rows = self._rows("SELECT * FROM trials WHERE status IS NOT NULL ORDER BY rowid DESC LIMIT 1")

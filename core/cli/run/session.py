@@ -249,12 +249,16 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
     """Draw the progress picture; print the summary as JSON, or the table and the paths of the results."""
     from autoresearch.core.report.document.figures import draw_progress
     from autoresearch.core.report.terminal.table import write_table
+    from autoresearch.core.report.wording import best_text
     from autoresearch.core.store.exports import summarise
+    from autoresearch.core.store.headline import headline_of, steps_of
 
     rows = [row for row in run.ledger.experiments() if row.state == "decided"]
     picture, yardsticks = run.folder / "progress.png", prepared.manifest.yardsticks
     if rows:
-        draw_progress(rows, picture, {"gzip": yardsticks.gzip_bpb, "xz": yardsticks.xz_bpb})
+        means = steps_of(run.ledger, run.ledger.keeps())
+        draw_progress(rows, means, picture, {"gzip": yardsticks.gzip_bpb, "xz": yardsticks.xz_bpb})
+    headline = headline_of(run.ledger)
     summary = {**summarise(run.ledger), "picture": str(picture) if rows else None}
     if settings.json:
         click.echo(json.dumps({"summary": summary}))
@@ -263,16 +267,8 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
     settings.say(f"{run.tag}: {reason}" if reason else run.tag)
     if summary["best_experiment"] == 0:
         settings.say("no change was kept: the baseline is the best file so far")
-    elif summary["delta"] is not None:
-        if summary["estimated_delta"] is not None and run.config.judge == "racing":
-            settings.say(
-                f"cautious estimate: {summary['best_estimate']:.6f} bpb, {summary['estimated_delta']:+.6f} against the "
-                "baseline (the first trials below make the best look better than it is)"
-            )
-        settings.say(
-            f"best: experiment {summary['best_experiment']}, {summary['best_bpb']:.6f} bpb, "
-            f"{summary['delta']:+.6f} against the baseline's {summary['baseline_bpb']:.6f}"
-        )
+    elif headline is not None:
+        settings.say(best_text(headline, digits=6))
         settings.say(
             f"train file: {summary['best_train']} (branch {summary['branch']}; `ar apply` writes it into the checkout)"
         )

@@ -46,10 +46,16 @@ CLEARANCE = 3.0
 # ---- every experiment of a run
 
 
-def draw_progress(rows: Sequence[ExperimentRow], path: Path, yardsticks: Mapping[str, float] | None = None) -> None:
+def draw_progress(
+    rows: Sequence[ExperimentRow],
+    means: Mapping[int, float],
+    path: Path,
+    yardsticks: Mapping[str, float] | None = None,
+) -> None:
     """Write the picture of the decided experiments to `path` (PNG, 1600 x 900).
 
-    `yardsticks` are bits per byte that compressors reach on the same text, by name.
+    `means` are the measured means of kept experiments by number (see `core.store.headline`), `yardsticks` are bits per
+    byte that compressors reach on the same text, by name.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -59,17 +65,18 @@ def draw_progress(rows: Sequence[ExperimentRow], path: Path, yardsticks: Mapping
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     keeps = [row for row in decided if row.status == "keep" and row.val_bpb is not None]
-    low, high = value_range(decided, keeps, sigma_of(decided) or 0.0)
+    steps = [(float(row.number), means.get(row.number, row.val_bpb or 0.0)) for row in keeps]
+    low, high = value_range(decided, steps, sigma_of(decided) or 0.0)
     axes.set_ylim(low, high)
     last = max((row.number for row in decided), default=0)
     axes.set_xlim(-0.6, last + max(0.6, 0.06 * last))
     draw_yardsticks(axes, yardsticks or {}, low, high)
     draw_others(axes, decided, low, high)
-    style_axes(axes, decided, keeps)
-    draw_best(axes, keeps, last, sigma_of(decided))
+    style_axes(axes, decided, steps)
+    draw_best(axes, keeps, steps, last, sigma_of(decided))
     add_legend(figure, axes)
     figure.draw_without_rendering()  # settles the layout, so that labels can be measured
-    label_keeps(axes, keeps, decided)
+    label_keeps(axes, keeps, steps, decided)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -80,14 +87,16 @@ def sigma_of(decided: Sequence[ExperimentRow]) -> float | None:
     return known[-1] if known else None
 
 
-def value_range(
-    decided: Sequence[ExperimentRow], keeps: Sequence[ExperimentRow], sigma: float = 0.0
-) -> tuple[float, float]:
-    """Choose the bits per byte at the bottom and top: kept changes fit, and results that are not absurdly worse."""
+def value_range(decided: Sequence[ExperimentRow], steps: Sequence[Point], sigma: float = 0.0) -> tuple[float, float]:
+    """Choose the bits per byte at the bottom and top: kept changes fit, and results that are not absurdly worse.
+
+    `steps` are number and measured mean of every kept change.
+    """
     values = [row.val_bpb for row in decided if row.val_bpb is not None]
     if not values:
         return 0.0, 1.0
-    kept = [value for row in keeps for value in (row.val_bpb, best_of(row) - sigma, best_of(row) + sigma) if value]
+    kept = [row.val_bpb for row in decided if row.status == "keep" and row.val_bpb is not None]
+    kept += [value + sign * sigma for _, value in steps for sign in (-1, 1)]
     best, start = min(kept or values), max(kept or values)
     reach = max(start - best, 0.01 * best)
     bottom = min([best, *(value for value in values if value >= best - reach)])
@@ -132,11 +141,12 @@ def draw_others(axes: Axes, decided: Sequence[ExperimentRow], low: float, high: 
             axes.scatter([row.number for row in group], at, s=26, marker=marker, color=colour, label=label, zorder=3)
 
 
-def draw_best(axes: Axes, keeps: Sequence[ExperimentRow], last: int, sigma: float | None) -> None:
-    """Draw the best estimate so far as a step line within its noise, and the kept changes' first trials as dots."""
+def draw_best(
+    axes: Axes, keeps: Sequence[ExperimentRow], steps: Sequence[Point], last: int, sigma: float | None
+) -> None:
+    """Draw the best mean so far as a step line within the noise, and the kept changes' first trials as dots."""
     if not keeps:
         return
-    steps = [(row.number, best_of(row)) for row in keeps]
     x = [*(number for number, _ in steps), last]
     y = [*(value for _, value in steps), steps[-1][1]]
     if sigma:
@@ -152,16 +162,17 @@ def draw_best(axes: Axes, keeps: Sequence[ExperimentRow], last: int, sigma: floa
             label="± noise",
             zorder=1.5,
         )
-    axes.step(x, y, where="post", color=BEST, linewidth=1.8, label="best cautious estimate", zorder=4)
+    axes.step(x, y, where="post", color=BEST, linewidth=1.8, label="best measured mean", zorder=4)
     firsts = [row.val_bpb for row in keeps if row.val_bpb is not None]
     axes.scatter(x[:-1], firsts, s=52, color=BEST, edgecolor="white", linewidth=1.2, label="kept", zorder=5)
 
 
-def label_keeps(axes: Axes, keeps: Sequence[ExperimentRow], decided: Sequence[ExperimentRow]) -> None:
+def label_keeps(
+    axes: Axes, keeps: Sequence[ExperimentRow], steps: Sequence[Point], decided: Sequence[ExperimentRow]
+) -> None:
     """Write the descriptions of the biggest steps beside them, except those that would cover something."""
     if not keeps:
         return
-    steps = [(float(row.number), best_of(row)) for row in keeps]
     dots = [(float(row.number), row.val_bpb) for row in decided if row.val_bpb is not None]
     # Among very many dots, labels may cover some: each is one of hundreds.
     labels = Labels(axes, corners(steps, decided[-1].number), dots if len(dots) <= MAX_DOTS else [])
@@ -169,24 +180,18 @@ def label_keeps(axes: Axes, keeps: Sequence[ExperimentRow], decided: Sequence[Ex
     by_gain = sorted(zip(gains, keeps, steps, strict=True), key=lambda one: -one[0])
     for _, row, step in by_gain[:MAX_LABELS]:
         text = one_line(row.hypothesis.split(": ")[0], LABEL_CHARACTERS)
-        labels.add(f"{best_of(row):.4f}  {text}", step, INK)
+        labels.add(f"{step[1]:.4f}  {text}", step, INK)
 
 
-def best_of(row: ExperimentRow) -> float:
-    """Give a kept change's cautious estimate, or its first trial where there is none."""
-    value = row.estimate if row.estimate is not None else row.val_bpb
-    return float("nan") if value is None else value
-
-
-def style_axes(axes: Axes, decided: Sequence[ExperimentRow], keeps: Sequence[ExperimentRow]) -> None:
+def style_axes(axes: Axes, decided: Sequence[ExperimentRow], steps: Sequence[Point]) -> None:
     """Set the title and the axes."""
     from matplotlib.ticker import MaxNLocator
 
     count = sum(row.number > 0 for row in decided)
     title = counted(count, "experiment")
-    if keeps:
-        first, best = best_of(keeps[0]), best_of(keeps[-1])
-        title += f", {len(keeps) - 1} kept: {first:.4f} → {best:.4f} bits per byte (cautious estimate)"
+    if steps:
+        first, best = steps[0][1], steps[-1][1]
+        title += f", {len(steps) - 1} kept: {first:.4f} → {best:.4f} bits per byte (measured mean)"
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=10)
     axes.set_xlabel("experiment", color=INK)
     axes.set_ylabel("validation bits per byte (lower is better)", color=INK)

@@ -19,6 +19,7 @@ from autoresearch.core.report.document.statistics import (
     predictions_of,
     scores,
 )
+from autoresearch.core.store.headline import Headline, headline_of, steps_of
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
@@ -26,6 +27,8 @@ from autoresearch.core.store.transfers import Transfer, counts, transfers_of
 
 FAILED: tuple[Status, ...] = ("crash", "invalid", "timeout")
 """Statuses of an experiment that gave no number."""
+NOISES = ("sigma", "paired")
+"""Names of the two noises among the numbers behind a decision."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,14 @@ class ReportData:
     failures: tuple[ExperimentRow, ...]
     baseline: ExperimentRow | None
     best: ExperimentRow | None
+    headline: Headline | None
+    """The best file's measured mean against the baseline's, and its cautious estimate; None without a result."""
+    means: Mapping[int, float]
+    """Measured means of kept experiments, by number."""
     sigma: float | None
     """Noise: the standard deviation of one trial between seeds, as the judge last estimated it."""
+    paired: float | None
+    """Paired noise: the standard deviation of a difference at one seed, as the judge last estimated it."""
     totals: Totals
     spent: Spent
     categories: tuple[CategoryCount, ...]
@@ -83,6 +92,8 @@ class ReportData:
     """Result of the last `ar verify`."""
     ablated: Mapping[str, Any] | None
     """Result of the last `ar ablate`."""
+    scaled: Mapping[str, Any] | None
+    """Result of the last `ar scale`."""
     transfers: tuple[Transfer, ...]
     """Changes offered by runs on other devices, and what became of them here."""
     yardsticks: Mapping[str, float]
@@ -94,16 +105,6 @@ class ReportData:
         """Counts per peer run: changes offered, tried here, and kept here."""
         return counts(self.transfers)
 
-    @property
-    def gain(self) -> tuple[float, float, float] | None:
-        """Cautious estimates of the baseline and of the best file, and their difference."""
-        return _pair(self.baseline, self.best, "estimate")
-
-    @property
-    def raw_gain(self) -> tuple[float, float, float] | None:
-        """Results of the two files' first trials, and their difference."""
-        return _pair(self.baseline, self.best, "val_bpb")
-
 
 def gather(reader: LedgerReader) -> ReportData:
     """Read a run, also while a loop writes it. Raises `LedgerError` when the ledger is damaged."""
@@ -112,9 +113,9 @@ def gather(reader: LedgerReader) -> ReportData:
     trials = [trial for row in decided for trial in reader.trials(experiment=row.number)]
     by_number = {row.number: row for row in decided}
     best = None if run.incumbent is None else by_number.get(run.incumbent)
-    sigmas = [row.judged["sigma"] for row in decided if row.judged.get("sigma") is not None]
+    sigmas, paired = ([row.judged[name] for row in decided if row.judged.get(name) is not None] for name in NOISES)
     keeps = tuple(row for row in decided if row.status == "keep" and row.number > 0)
-    verifications, ablations = reader.events("verified"), reader.events("ablated")
+    verifications, ablations, scalings = (reader.events(kind) for kind in ("verified", "ablated", "scaled"))
     demoted = [by_number[number] for number in reader.numbers_of("demoted") if number in by_number]
     return ReportData(
         run=run,
@@ -124,7 +125,10 @@ def gather(reader: LedgerReader) -> ReportData:
         failures=tuple(row for row in decided if row.status in FAILED),
         baseline=by_number.get(0),
         best=best,
+        headline=headline_of(reader),
+        means=steps_of(reader, keeps),
         sigma=sigmas[-1] if sigmas else None,
+        paired=paired[-1] if paired else None,
         totals=reader.totals(),
         spent=spent_on(trials),
         categories=by_category(decided),
@@ -133,6 +137,7 @@ def gather(reader: LedgerReader) -> ReportData:
         predictions=tuple(scores(predictions_of(decided))),
         verified=verifications[-1] if verifications else None,
         ablated=ablations[-1] if ablations else None,
+        scaled=scalings[-1] if scalings else None,
         transfers=transfers_of(reader),
         yardsticks=yardsticks_of(run),
         reproduction=reproduction_of(run, best, trials, reader.folder),
@@ -181,8 +186,3 @@ def yardsticks_of(run: RunRow) -> dict[str, float]:
 def _sum(results: Sequence[Mapping[str, Any]], name: str) -> float | None:
     known = [result[name] for result in results if result.get(name) is not None]
     return sum(known) if known else None
-
-
-def _pair(first: ExperimentRow | None, then: ExperimentRow | None, name: str) -> tuple[float, float, float] | None:
-    before, after = getattr(first, name, None), getattr(then, name, None)
-    return None if before is None or after is None else (before, after, after - before)

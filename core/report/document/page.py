@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,24 @@ TRANSFERRED = {"keep": "held", "discard": "did not hold", "untried": "not tried"
 """Outcomes of a change offered by another device's run, as text."""
 
 
-def html_page(report: ReportData, picture: bytes | None, transfer_picture: bytes | None = None) -> str:
-    """Write the report as one HTML file that loads nothing. The pictures are PNG: the run, and the transferred changes.
+def html_page(
+    report: ReportData,
+    picture: bytes | None,
+    transfer_picture: bytes | None = None,
+    scale_picture: bytes | None = None,
+) -> str:
+    """Write the report as one HTML file that loads nothing.
 
-    Text from a proposal or a log is escaped, and the page allows no script.
+    The pictures are PNG: the run, the transferred changes, and the improvement at other budgets and widths. Text from a
+    proposal or a log is escaped, and the page allows no script.
     """
-    return _render("report.html", report, picture=_embedded(picture), transfer_picture=_embedded(transfer_picture))
+    return _render(
+        "report.html",
+        report,
+        picture=_embedded(picture),
+        transfer_picture=_embedded(transfer_picture),
+        scale_picture=_embedded(scale_picture),
+    )
 
 
 def _embedded(picture: bytes | None) -> str | None:
@@ -51,6 +64,14 @@ def code_span(text: str) -> str:
     return f"{fence}{pad}{words}{pad}{fence}"
 
 
+def condition_text(row: Mapping[str, Any]) -> str:
+    """Name a condition of `ar scale`: "60 s (0.5 times)", or "DIM 128 (2 times)"."""
+    what = f"{row['train_seconds']:g} s"
+    if row["axis"] == "width":
+        what = f"{row['constant']} {', '.join(str(value) for value in dict.fromkeys(row['values']))}"
+    return one_line(what, 80) + (", the run's own" if row["factor"] == 1.0 else f" ({row['factor']:g} times)")
+
+
 def _render(name: str, report: ReportData, **more: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -66,11 +87,13 @@ def _render(name: str, report: ReportData, **more: Any) -> str:
         "bpb": lambda value: "–" if value is None else f"{value:.4f}",
         "delta": lambda value: "–" if value is None else f"{value:+.4f}".replace("-", "−"),
         "percent": lambda value: "–" if value is None else f"{100 * value:.1f}\u00a0%".replace("-", "−"),
+        "half": lambda value: "" if value is None else f" ± {value:.4f}",
         "span": lambda value: "not known" if value is None else duration(value),
         "compact": lambda value: "not known" if value is None else compact(value),
         "dollars": dollars,
         "line": one_line,
         "code": code_span,
+        "condition": condition_text,
         "verdict": lambda value: VERDICTS.get(value, one_line(str(value), 60)),
         "transferred": lambda value: TRANSFERRED.get(value, value),
         "day": lambda value: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(value)),

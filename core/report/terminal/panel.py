@@ -105,10 +105,7 @@ def head_parts(snapshot: Snapshot, info: LoopInfo | None = None) -> list[str]:
 
 def best_line(snapshot: Snapshot) -> str:
     """Name the best result so far."""
-    best = snapshot.best
-    if best is None or best.estimate is None:
-        return "no result yet"
-    return best_text(best.estimate, best.number, snapshot.gain if snapshot.gain and best.number else None)
+    return "no result yet" if snapshot.headline is None else best_text(snapshot.headline)
 
 
 def current_line(snapshot: Snapshot) -> str:

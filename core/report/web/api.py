@@ -21,6 +21,7 @@ from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.report.wording import experiment_of, one_line, trial_of, visible
 from autoresearch.core.store.columns import COLUMNS, NUMERIC, PAGE, Column
 from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.store.headline import NO_HEADLINE, steps_of
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 
@@ -49,7 +50,6 @@ Quotas = Callable[[Sequence[ExperimentRow]], Mapping[str, Any] | None]
 def state(snapshot: Snapshot, yardsticks: Mapping[str, float]) -> dict[str, Any]:
     """Describe the run at one moment."""
     config, totals = snapshot.run.config, snapshot.totals
-    sigmas = [row.judged["sigma"] for row in snapshot.last if is_number(row.judged.get("sigma"))]
     return {
         "tag": snapshot.run.tag,
         "state": snapshot.state,
@@ -63,16 +63,21 @@ def state(snapshot: Snapshot, yardsticks: Mapping[str, float]) -> dict[str, Any]
         "by_status": dict(totals.by_status),
         "usd": totals.usd,
         "decided": snapshot.decided,
-        "best": snapshot.best.number if snapshot.best else None,
-        "best_estimate": snapshot.best.estimate if snapshot.best else None,
-        "gain": snapshot.gain,
-        "sigma": sigmas[-1] if sigmas else None,
+        **(dict(NO_HEADLINE) if snapshot.headline is None else snapshot.headline.plain()),
+        "sigma": _last_known(snapshot.last, "sigma"),
+        "paired": _last_known(snapshot.last, "paired"),
         "keeps": snapshot.keeps,
         "yardsticks": dict(yardsticks),
         "memory_mb": snapshot.peak_memory_mb,
         "columns": [_column(COLUMNS[name]) for name in PAGE],
         "running": [_running(one, snapshot.now) for one in snapshot.running],
     }
+
+
+def _last_known(rows: Sequence[ExperimentRow], name: str) -> float | None:
+    """Return a figure of the judge's from the latest decision that has it."""
+    known = [row.judged[name] for row in rows if is_number(row.judged.get(name))]
+    return known[-1] if known else None
 
 
 def _running(one: Running, now: float) -> dict[str, Any]:
@@ -121,7 +126,9 @@ def experiments(reader: RunQueries, since: float) -> list[dict[str, Any]]:
 def run_summary(reader: RunQueries) -> dict[str, Any]:
     """Describe a run for the table of all runs, with the steps of its best result."""
     run, totals = reader.run(), reader.totals()
-    steps, noises = reader.steps(), reader.noise_estimates()
+    keeps, noises = reader.keeps(), reader.noise_estimates()
+    means = steps_of(reader, keeps)
+    steps = [(row.number, means[row.number], row.decided or run.created) for row in keeps if row.number in means]
     return {
         "tag": run.tag,
         "state": shown_state(run),
@@ -137,7 +144,7 @@ def run_summary(reader: RunQueries) -> dict[str, Any]:
         "usd": totals.usd,
         "sigma": noises[-1][1] if noises else None,
         "wall_seconds": reader.wall_seconds(),
-        "steps": [(n, estimate, round((at - run.created) / 3600, 5)) for n, estimate, at in steps],
+        "steps": [(n, mean, round((at - run.created) / 3600, 5)) for n, mean, at in steps],
     }
 
 
@@ -284,7 +291,7 @@ def noise(reader: RunQueries, decided: Sequence[ExperimentRow]) -> dict[str, Any
         if len(values) > 1:
             groups.append({"n": number, "values": values})
     return {
-        **{name: last.get(name) for name in ("sigma", "dof", "training", "throughput")},
+        **{name: last.get(name) for name in ("sigma", "dof", "training", "throughput", "paired", "paired_dof")},
         "sigmas": reader.noise_estimates()[-MAX_POINTS:],
         "repeats": groups,
     }

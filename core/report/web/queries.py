@@ -28,11 +28,6 @@ class RunQueries(LedgerReader):
         )
         return self._rows(sql, (HYPOTHESIS_CHARACTERS, since))
 
-    def steps(self) -> list[tuple[int, float, float]]:
-        """Give number, cautious estimate and time of decision of every kept experiment, the baseline first."""
-        rows = self._rows("SELECT number, estimate, decided FROM experiments WHERE status = 'keep' ORDER BY number")
-        return [(row["number"], row["estimate"], row["decided"]) for row in rows if row["estimate"] is not None]
-
     def noise_estimates(self) -> list[tuple[int, float]]:
         """Give number and noise (standard deviation of a trial) of every decision at which the judge estimated it."""
         sql = (

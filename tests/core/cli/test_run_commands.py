@@ -30,7 +30,7 @@ def test_status_is_one_line_a_run(workspace, capsys):
         pass
     assert call(workspace, "status") == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("first: finished, null/demo, 3 experiments, best 0.900000 (experiment 1, -0.100000), ")
+    assert first.startswith("first: finished, null/demo, 3 experiments, best 0.9000 bpb (experiment 1, -0.1000), ")
     assert first.endswith("3 experiments are decided")
     assert second == "second: running, null/demo, 0 experiments, experiment 0 proposed: baseline"
     assert call(workspace, "status", "--tag", "first", "--json") == 0

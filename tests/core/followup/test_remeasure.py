@@ -38,20 +38,34 @@ def test_a_trial_far_slower_than_its_sources_others_is_run_once_more_and_only_th
     assert ran == ["a", "a", "a", "b", "b"]
 
 
-def test_sources_take_turns_and_train_with_the_same_seeds(tmp_path, monkeypatch):
-    ran = []
+def test_a_call_that_was_interrupted_takes_over_the_trials_of_this_machine_alone(tmp_path, monkeypatch):
+    ran, notes = [], []
 
     def trial(request, **_):
-        ran.append((request.folder.name, request.seed, request.split))
-        return TrialResult(status="ok", seed=request.seed, backend="null", preset="demo", val_bpb=float(len(ran)))
+        ran.append(request.folder.name)
+        return TrialResult(
+            status="ok", seed=request.seed, backend="null", preset="demo", val_bpb=float(len(ran)), machine="here"
+        )
 
     monkeypatch.setattr(remeasure, "run_trial", trial)
     config = {"backend": "null", "preset": "demo", "prepared": "", "eval_seq_len": 256, "score_rows": 32, "seed": 7}
-    first = remeasure.first_seed(config, 1_000_000, 2)
-    remeasurer = remeasure.Remeasurer(
-        {**config, "train_seconds": 1.0, "startup_seconds": 1.0}, tmp_path, "test", first_seed=first
-    )
-    assert remeasurer.measure_in_turn({"1-0": "a", "1-4": "b"}, 2) == {"1-0": [1.0, 3.0], "1-4": [2.0, 4.0]}
-    assert [name for name, *_ in ran] == ["1-0-1", "1-4-1", "1-0-2", "1-4-2"]
-    assert [seed for _, seed, _ in ran] == [1_002_007, 1_002_007, 1_002_008, 1_002_008]
-    assert {split for *_, split in ran} == {"test"}
+    config |= {"train_seconds": 1.0, "startup_seconds": 1.0}
+
+    class Notes:
+        def events(self, _kind):
+            return notes
+
+        def note(self, _kind, _experiment, payload):
+            notes.append(payload)
+
+    def remeasurer(machine):
+        call = remeasure.Call.of(Notes(), "scale", 2, lambda: machine)
+        return remeasure.Remeasurer(config, tmp_path, "test", 0, call=call)
+
+    assert remeasurer("here").measure("a", "source a", 1) == 1.0
+    again = remeasurer("here")
+    assert (again.measure("a", "source a", 1), ran) == (1.0, ["a"])
+    assert again.measure("a", "another source", 1) == 2.0
+    assert remeasurer("elsewhere").measure("a", "source a", 1) == 3.0
+    other = remeasure.Call.of(Notes(), "scale", 3, lambda: "here")
+    assert not other.done

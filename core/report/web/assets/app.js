@@ -132,10 +132,12 @@ function showState(now) {
   $("state").textContent = now.state + (now.state === "running" || !now.ended ? "" : `: ${now.ended}`);
   $("setting").textContent = [`${now.backend}, preset ${now.preset}`, now.device, now.isolation && `isolation ${now.isolation}`, `judge ${now.judge}`].filter(Boolean).join(" · ");
   $("cards").replaceChildren(...facts([
-    ["best (cautious)", now.best_estimate === null ? "–" : `${number(now.best_estimate)} bpb`],
-    ["against the baseline", now.best ? signed(now.gain) : "–"],
+    ["best, measured mean", now.best_bpb === null ? "–" : `${number(now.best_bpb)}${now.best_high === null ? "" : ` ± ${number(now.best_high - now.best_bpb)}`} bpb`],
+    ["against the baseline", now.delta === null ? "–" : signed(now.delta)],
+    ["best, cautious estimate", now.best_experiment && now.best_high !== null ? `${number(now.best_estimate)} bpb` : null],
     ["experiments", `${now.experiments}, ${now.by_status.keep ?? 0} kept`],
-    ["noise of a trial", number(now.sigma)],
+    ["noise between seeds", number(now.sigma)],
+    ["paired noise", now.paired === null ? null : number(now.paired)],
     ["language models", dollars(now.usd)],
     ["memory, last trial", now.memory_mb === null ? null : `${now.memory_mb.toFixed(0)} MB`],
   ]).childNodes);

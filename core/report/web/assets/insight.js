@@ -53,8 +53,10 @@ function predictions({ predictions: points, scores }) {
 function noise(data, tag) {
   if (data.sigma === null) return [element("p", "This run's judge estimates no noise.", "soft")];
   const found = [facts([
-    ["noise of a trial", `${number(data.sigma, 5)} bits per byte (standard deviation between seeds)`],
+    ["noise between seeds", `${number(data.sigma, 5)} bits per byte (standard deviation of one file)`],
     ["estimated from", data.dof === null ? null : `${data.dof.toFixed(1)} degrees of freedom, the prior's included`],
+    ["paired noise", data.paired === null ? null : `${number(data.paired, 5)} bits per byte (standard deviation of a difference at one seed)`],
+    ["estimated from", data.paired_dof === null ? null : `${data.paired_dof.toFixed(1)} degrees of freedom, the prior's included`],
     ["of which training", data.training && number(data.training, 5)],
     ["of which throughput", data.throughput && number(data.throughput, 5)],
   ])];

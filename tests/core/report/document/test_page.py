@@ -54,7 +54,8 @@ def hostile(tmp_path):
 
 def test_a_report_counts_what_was_done_and_what_it_cost(reported):
     assert [row.number for row in reported.keeps] == [1, 4]
-    assert reported.gain == pytest.approx((1.0, 0.8, -0.2))
+    head = reported.headline
+    assert (head.baseline.value, head.best.value, head.gain) == pytest.approx((1.0, 0.8, -0.2))
     assert reported.totals.usd == 2.0
     assert (reported.spent.trials, reported.spent.tokens, reported.spent.wall_seconds) == (5, 4000, 12.0)
     assert reported.spent.train_seconds is None
@@ -138,7 +139,7 @@ def test_the_page_scores_the_predictions(reported):
 
 
 def test_a_browser_opens_the_report_without_asking_anybody(page, hostile, tmp_path):
-    draw_progress(hostile.decided, tmp_path / "progress.png")
+    draw_progress(hostile.decided, hostile.means, tmp_path / "progress.png")
     (tmp_path / "report.html").write_text(html_page(hostile, (tmp_path / "progress.png").read_bytes()), "utf-8")
     asked = []
     page.on("request", lambda request: asked.append(request.url))

@@ -66,7 +66,7 @@ def test_the_dashboard_has_no_serious_finding(page, workspace, scheme, width):
 def test_the_report_has_no_serious_finding(page, workspace, tmp_path, scheme, width):
     with open_run(workspace, "first") as run:
         report = gather(run.ledger)
-    draw_progress(report.decided, tmp_path / "progress.png")
+    draw_progress(report.decided, report.means, tmp_path / "progress.png")
     (tmp_path / "report.html").write_text(html_page(report, (tmp_path / "progress.png").read_bytes()))
     look(page, scheme, width)
     page.goto((tmp_path / "report.html").as_uri())

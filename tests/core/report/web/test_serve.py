@@ -45,7 +45,7 @@ def data(port, path):
 def test_data_are_what_the_ledger_says(workspace):
     with served(workspace) as port:
         state = data(port, f"{RUN}/state")
-        assert (state["state"], state["best"], state["decided"]) == ("finished", 1, 3)
+        assert (state["state"], state["best_experiment"], state["decided"]) == ("finished", 1, 3)
         rows = data(port, f"{RUN}/experiments")
         assert [row["experiment"] for row in rows] == [0, 1, 2]
         assert [row["experiment"] for row in data(port, f"{RUN}/experiments?since={rows[1]['decided']}")] == [1, 2]
@@ -83,7 +83,7 @@ def test_the_stream_tells_what_has_changed(workspace):
         assert json.loads(answer.readline().removeprefix(b"data: "))["decided"] == 3
         go(workspace, 3)
         for line in answer:
-            if line.startswith(b"data: ") and json.loads(line.removeprefix(b"data: "))["best"] == 3:
+            if line.startswith(b"data: ") and json.loads(line.removeprefix(b"data: "))["best_experiment"] == 3:
                 break
         connection.close()
 

@@ -1,0 +1,200 @@
+"""`ar scale`: see whether a run's improvement holds at other budgets and other widths."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from autoresearch.core.followup.remeasure import Countdown
+    from autoresearch.core.followup.scale import Condition, Width
+
+PICTURE = "scale.png"
+"""Name of the picture in the run's folder."""
+LARGEST = 64.0
+"""Largest factor of a budget or a width: beyond, a slip of the finger is likelier than a wish."""
+
+
+class Factors(click.ParamType):
+    """Positive factors separated by commas, or "none"."""
+
+    name = "factors"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Read "0.5,2,4". Fails for anything that is no factor between 1 / LARGEST and LARGEST."""
+        if isinstance(value, tuple):
+            return value
+        if str(value).strip().lower() == "none":
+            return ()
+        try:
+            found = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            found = (0.0,)
+        if not all(1.0 / LARGEST <= one <= LARGEST for one in found):
+            self.fail(
+                f"{value!r} is neither none nor a list of factors from {1.0 / LARGEST:g} to {LARGEST:g}, such as 0.5,2",
+                param,
+                ctx,
+            )
+        return found
+
+
+@click.command()
+@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
+@click.option(
+    "--seeds", type=click.IntRange(min=2, max=100), default=3, metavar="N", help="Seeds at which each file is trained."
+)
+@click.option(
+    "--budgets",
+    type=Factors(),
+    default="0.5,2,4",
+    metavar="LIST",
+    show_default=True,
+    help="Multiples of the run's training time, beside the time itself, or none.",
+)
+@click.option(
+    "--widths",
+    type=Factors(),
+    default="0.5,2",
+    metavar="LIST",
+    show_default=True,
+    help="Multiples of the model's width, or none.",
+)
+@click.option(
+    "--constant",
+    metavar="NAME",
+    help="Constant of the train file that is the width.  [default: DIM or the like, else the depth]",
+)
+@click.option("--plan", is_flag=True, help="Only say which trials it would take and how long; run nothing.")
+@pass_settings
+def scale(
+    settings: Settings,
+    tag: str | None,
+    seeds: int,
+    budgets: tuple[float, ...],
+    widths: tuple[float, ...],
+    constant: str | None,
+    plan: bool,
+) -> None:
+    """See whether a run's improvement holds, fades or flips at other budgets and widths.
+
+    The best file and the baseline are trained at the same fresh seeds with the run's budget, with half, twice and four
+    times of it, and with a model half and twice as wide where both files have a constant for that. A file that does
+    not fit the memory costs only its own condition. Writes a picture into the run's folder. After an interruption the
+    same command goes on.
+    """
+    from autoresearch.core.cli.followup import call_of, countdown_of, remeasuring
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.followup import scale as followup
+    from autoresearch.core.followup.pairs import noise_of_run
+    from autoresearch.core.report.document.scaling import draw_scaling
+    from autoresearch.core.store.ledger import Ledger
+
+    if constant is not None and not widths:
+        raise UsageError("--constant names a width, and --widths none measures none.", fix="leave one of them out")
+    with open_reader(settings.workspace, tag) as reader:
+        folder = reader.folder
+    with Ledger(folder) as ledger:
+        run, best = ledger.run(), ledger.incumbent()
+        if best is None or best.number == 0:
+            raise PrerequisiteError(
+                f"the run {run.tag!r} has no kept change to follow.", fix="let `ar loop` find one first"
+            )
+        both = (0, best.number)
+        baseline, final = (ledger.text(ledger.experiment(n).source_sha256) for n in both)
+        width = followup.width_of(baseline, final, constant) if widths else None
+        conditions = followup.conditions_of(baseline, final, float(run.config["train_seconds"]), budgets, width, widths)
+        countdown = countdown_of(ledger, both, 0)
+        for condition in conditions:
+            countdown.add(condition.train_seconds, 2 * seeds)
+        settings.say(f"{run.tag}: experiment {best.number} against the baseline, {seeds} seeds of both each time")
+        for line in plan_lines(conditions, countdown, seeds, width, asked=bool(widths)):
+            settings.say(line)
+        if plan:
+            if settings.json:
+                click.echo(json.dumps(_plan_record(run.tag, conditions, countdown, seeds, width)))
+            return
+        number = len(ledger.events("scaled")) + 1
+        call = call_of(ledger, "scale", number)
+        with remeasuring(
+            settings, ledger, both, folder / "scale" / str(number), "val", followup.SEED_OFFSET, call, countdown
+        ) as remeasurer:
+            record: dict[str, Any] = {"tag": run.tag, "experiment": best.number, "call": number}
+            record |= followup.scale(remeasurer, conditions, seeds, width, noise_of_run(ledger))
+        ledger.note("scaled", best.number, record)
+    picture = folder / PICTURE
+    drawn = draw_scaling(record, picture)
+    record["picture"] = str(picture) if drawn else None
+    if settings.json:
+        click.echo(json.dumps(record))
+        return
+    for line in table(record):
+        click.echo(line)
+    settings.say(f"experiment {record['experiment']}: {record['verdict']}")
+    if drawn:
+        settings.say(f"picture: {picture}")
+
+
+def plan_lines(
+    conditions: list[Condition], countdown: Countdown, seeds: int, width: Width | None, *, asked: bool
+) -> list[str]:
+    """Say which trials it will take, and how long."""
+    from autoresearch.core.followup.remeasure import spell
+
+    budgets = ", ".join(f"{one.train_seconds:g} s" for one in conditions if one.axis == "budget")
+    lines = [f"budgets {budgets}"]
+    wide = [one for one in conditions if one.axis == "width" and one.values]
+    if wide and width is not None:
+        told = ", ".join(
+            f"{a} and {b}" if a != b else str(a) for a, b in (one.values for one in wide if one.values is not None)
+        )
+        now = f"{width.baseline} and {width.final}" if width.baseline != width.final else str(width.final)
+        lines.append(f"widths {width.constant} = {told} (now {now})")
+    elif asked and width is None:
+        lines.append("no widths: the files share no constant with a known name for one (--constant names another)")
+    elif asked:
+        lines.append(f"no widths: {width.constant if width else ''} cannot be scaled so")
+    lines.append(f"{countdown.trials} trials, about {spell(countdown.seconds)}")
+    return lines
+
+
+def _plan_record(
+    tag: str, conditions: list[Condition], countdown: Countdown, seeds: int, width: Width | None
+) -> dict[str, Any]:
+    rows = [
+        {"axis": one.axis, "factor": one.factor, "train_seconds": one.train_seconds, "values": one.values}
+        for one in conditions
+    ]
+    return {
+        "tag": tag,
+        "seeds": seeds,
+        "constant": width.constant if width else None,
+        "conditions": rows,
+        "trials": countdown.trials,
+        "seconds": countdown.seconds,
+    }
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    """Write one tab-separated line for each condition."""
+    lines = ["condition\tbaseline\tbest\tdifference\t95 %\t"]
+    for row in record["conditions"]:
+        name = f"{row['train_seconds']:g} s"
+        if row["axis"] == "width":
+            first, second = row["values"]
+            name = f"{row['constant']} {first}" + (f", {second}" if first != second else "")
+        if row["delta"] is None:
+            lines.append(f"{name}\t-\t-\t-\t-\t{row['failed']}")
+            continue
+        means = [sum(values) / len(values) for values in (row["baseline_val_bpb"], row["final_val_bpb"])]
+        told = row["trend"] or f"{row['verdict']}, the run's own budget"
+        told += f"; {row['failed']}" if row["failed"] else ""
+        figures = f"{means[0]:.5f}\t{means[1]:.5f}\t{row['delta']:+.5f}\t{row['low']:+.5f} to {row['high']:+.5f}"
+        lines.append(f"{name}\t{figures}\t{told}")
+    return lines

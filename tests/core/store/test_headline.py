@@ -1,0 +1,71 @@
+"""The headline of a run: the same measured mean in every view."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.judge.racing import Racing
+from autoresearch.core.report.document.gather import gather
+from autoresearch.core.report.document.page import html_page, markdown
+from autoresearch.core.report.follow import RunFollower
+from autoresearch.core.report.terminal.panel import best_line
+from autoresearch.core.report.web.api import run_summary, state
+from autoresearch.core.report.web.queries import RunQueries
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.store.exports import summarise
+from autoresearch.core.store.headline import headline_of
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """A run with two keeps by the racing judge, whose last keep was measured once more."""
+    folder = make_workspace(tmp_path / "w")
+    with open_run(folder, "first") as run:
+        Loop(run, Widths(7, 5, 12, 13), Racing(), Scripted(), limits=Limits(4)).go()
+    return folder
+
+
+def test_the_mean_is_of_trials_that_chose_nothing_and_its_interval_is_the_noises(workspace):
+    with RunQueries(workspace / "runs/first") as reader:
+        headline = headline_of(reader)
+        own = [t.val_bpb for t in reader.trials(subject=headline.experiment) if t.experiment != headline.experiment]
+        sigma = reader.last_facts()["sigma"]
+    assert own and not headline.best.selected
+    assert headline.best.value == pytest.approx(sum(own) / len(own))
+    assert headline.best.half >= 1.96 * sigma / math.sqrt(len(own))
+    assert headline.gain == pytest.approx(headline.best.value - headline.baseline.value)
+    assert headline.gain_half > 0
+
+
+def test_every_view_shows_the_same_number_and_the_cautious_estimate_beside_it(workspace, capsys):
+    with RunQueries(workspace / "runs/first") as reader:
+        headline, report = headline_of(reader), gather(reader)
+        snapshot = RunFollower(reader).look()
+        best, cautious = f"{headline.best.value:.4f}", f"{headline.cautious:.4f}"
+        assert summarise(reader)["best_bpb"] == headline.best.value
+        assert summarise(reader)["best_estimate"] == headline.cautious
+        assert state(snapshot, {})["best_bpb"] == headline.best.value
+        assert snapshot.keeps[-1] == (headline.experiment, headline.best.value)
+        assert run_summary(reader)["steps"][-1][:2] == (headline.experiment, headline.best.value)
+        panel = best_line(snapshot)
+    for command in (["status"], ["results"], ["report", "--markdown"]):
+        assert ar(["--workspace", str(workspace), *command]) == 0
+        told = capsys.readouterr()
+        panel += f"\n{told.out}{told.err}"
+    for text in (*panel.split("\n")[:2], html_page(report, None), markdown(report)):
+        assert f"{best} ± {headline.best.half:.4f}" in text
+        assert cautious in text
+        assert "cautious estimate" in text.lower()
+    assert panel.count(f"{best} ± ") >= 4
+
+
+def test_why_0_tells_both_noises(workspace, capsys):
+    assert ar(["--workspace", str(workspace), "results", "--why", "0"]) == 0
+    assert "; paired noise 0." in capsys.readouterr().out
+    assert ar(["--workspace", str(workspace), "--json", "results", "--why", "0"]) == 0
+    assert {"sigma", "dof", "paired", "paired_dof"} == json.loads(capsys.readouterr().out)["noise_now"].keys()
