@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -64,6 +64,7 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     """Print one experiment's decision and its reason; with --json also the judge's numbers."""
     from autoresearch.core.followup.pairs import noise_of_run
     from autoresearch.core.report.wording import experiment_of, one_line
+    from autoresearch.core.run.replay import decide_again
     from autoresearch.core.store.exports import decided_record
 
     if number >= reader.next_number():
@@ -74,12 +75,15 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
             f"{experiment_of(number)} is not decided yet.", fix="wait for it; `ar status` says how far it is"
         )
     noise = noise_of_run(reader) if number == 0 and "sigma" in row.judged else None
+    again = decide_again(reader, row)
     if settings.json:
-        told = {} if noise is None else {"noise_now": {"sigma": noise.between.sigma, "dof": noise.between.dof}}
+        told: dict[str, Any] = {"again": {"differences": again.differences, "decided": again.decision is not None}}
         if noise is not None:
+            told["noise_now"] = {"sigma": noise.between.sigma, "dof": noise.between.dof}
             told["noise_now"] |= {"paired": noise.paired.sigma, "paired_dof": noise.paired.dof}
         click.echo(json.dumps({**decided_record(row), "judged": dict(row.judged), **told}))
         return
     click.echo(f"{experiment_of(number)}: {row.status}: {one_line(row.reason or '')}")
+    click.echo(again.describe())
     if noise is not None:
         click.echo(f"the run's noise by now: {noise.describe()}")

@@ -104,6 +104,10 @@ class LedgerReader:
         rows = self._rows(f"SELECT * FROM trials WHERE {column} = ? ORDER BY experiment, k", (value,))
         return [self._understood(trial_row, row) for row in rows]
 
+    def every_trial(self) -> list[TrialRow]:
+        """Return every trial of the run, by experiment."""
+        return [self._understood(trial_row, row) for row in self._rows("SELECT * FROM trials ORDER BY experiment, k")]
+
     def trials_of_keeps(self) -> list[TrialRow]:
         """Return every trial of the sources of kept experiments."""
         sql = (
@@ -166,6 +170,12 @@ class LedgerReader:
         """Return the experiments that events of that kind are about, oldest first."""
         rows = self._rows("SELECT experiment FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [int(row["experiment"]) for row in rows if row["experiment"] is not None]
+
+    def demotions(self) -> list[tuple[float, int, int]]:
+        """Return time, experiment and successor of every demotion, oldest first."""
+        rows = self._rows("SELECT time, experiment, payload FROM events WHERE kind = 'demoted' ORDER BY id")
+        found = [(row, self._understood(_payload, row)) for row in rows if row["experiment"] is not None]
+        return [(float(row["time"]), int(row["experiment"]), int(told.get("successor", 0))) for row, told in found]
 
     def with_origin(self) -> list[ExperimentRow]:
         """Return every experiment that tries an offered change, in order. Older ledgers lack the column."""
