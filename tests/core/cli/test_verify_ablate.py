@@ -1,4 +1,4 @@
-"""`ar verify` and `ar ablate` on a real run of the null backend."""
+"""`ar verify`, `ar ablate` and `ar scale` on a real run of the null backend."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def workspace(tmp_path, prepared, monkeypatch):
 
 
 def test_verify_measures_both_on_test_and_counts_the_looks(workspace, capsys):
-    assert ar(["--workspace", str(workspace), "-q", "verify", "--json"]) == 0
+    assert ar(["--workspace", str(workspace), "-q", "verify", "--max-seeds", "3", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["look"], record["experiment"], record["seeds"]) == (1, 1, 3)
     assert len(record["final_test_bpb"]) == len(record["baseline_test_bpb"]) == 3
@@ -83,10 +83,41 @@ def test_a_change_that_others_were_built_on_is_taken_out_by_the_researcher(works
     assert len(record["repairs"]) >= 1
 
 
+def test_scale_says_its_plan_measures_draws_and_is_interrupted_without_a_loss(workspace, capsys):
+    call = ["--workspace", str(workspace), "scale", "--seeds", "2", "--budgets", "none"]
+    assert ar([*call, "--plan"]) == 0
+    told = capsys.readouterr().err
+    assert "no widths: the files share no constant with a known name for one (--constant names another)" in told
+    assert "4 trials, about 42 s" in told  # the run has recorded no trial to learn the overhead from
+    with Ledger(workspace / "runs/t") as ledger:
+        assert not ledger.events("followup trial")
+    assert ar([*call, "--json", "-q"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    (own,) = record["conditions"]
+    assert len(own["baseline_val_bpb"]) == len(own["final_val_bpb"]) == 2
+    assert own["low"] <= own["delta"] <= own["high"]
+    assert (workspace / "runs/t/scale.png").read_bytes().startswith(b"\x89PNG")
+    with Ledger(workspace / "runs/t") as ledger:  # as if it had been stopped before the record was written
+        with ledger._transaction() as write:
+            write("DELETE FROM events WHERE kind = 'scaled'")
+        assert len(ledger.events("followup trial")) == 4
+    assert ar([*call, "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out)["conditions"] == record["conditions"]
+    with LedgerReader(workspace / "runs/t") as reader:
+        assert len(reader.events("followup trial")) == 4
+    assert not list((workspace / "runs/t/scale").glob("*/*/*.safetensors"))
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "nan", "x", "1,,2", "65"])
+def test_a_factor_that_is_none_is_refused_before_anything_runs(workspace, wrong, capsys):
+    assert ar(["--workspace", str(workspace), "scale", f"--budgets={wrong}"]) == 2
+    assert "such as 0.5,2" in capsys.readouterr().err
+
+
 def test_a_run_without_a_keep_has_nothing_to_verify(workspace, capsys):
     with Ledger(workspace / "runs/t") as ledger, ledger._transaction() as write:
         write("UPDATE runs SET incumbent = 0")
         write("UPDATE experiments SET status = 'discard' WHERE number = 1")
-    for command in ("verify", "ablate"):
+    for command in ("verify", "ablate", "scale"):
         assert ar(["--workspace", str(workspace), command]) == 3
         assert "let `ar loop` find one first" in capsys.readouterr().err
