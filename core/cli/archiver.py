@@ -34,6 +34,7 @@ def is_archiver_call(argv: Sequence[str], commands: Collection[str]) -> bool:
     first = argv[1]
     if first in commands:
         return False
+    # `ar -q lib.a x.o` appends to an archive, `ar -q doctor` is ours and quiet.
     if _AMBIGUOUS.fullmatch(first):
         return len(argv) > 2 and _ARCHIVE.fullmatch(argv[2]) is not None
     return bool(_OPERATION.fullmatch(first) or _OPTION.fullmatch(first))

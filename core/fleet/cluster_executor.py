@@ -115,6 +115,8 @@ class FleetExecutor:
         """Start the trial as soon as a slot is free."""
         cancel, future = threading.Event(), Future[TrialResult]()
         handle = LocalHandle(future, cancel)
+        # A future that runs cannot be cancelled behind this class's back: a trial ends by its own event, when its
+        # processes are gone.
         future.set_running_or_notify_cancel()
         threading.Thread(target=self._run, args=(request, observer, cancel, future), name="trial", daemon=True).start()
         self._handles = [known for known in self._handles if not known.done()] + [handle]
@@ -258,6 +260,8 @@ class FleetExecutor:
     def _store_result(self, request: TrialRequest, message: Mapping[str, Any]) -> TrialResult:
         """Write the node's files where a trial on this machine would have left them."""
         result = TrialResult.model_validate(message["result"])
+        # The node may have been replaced between its inspection and the trial. A score from another kind of device must
+        # not be recorded.
         if result.machine is not None and result.machine != self._requirements.machine:
             raise TrialLost(f"it ran on {result.machine}, and this run's trials are on {self._requirements.machine}")
         request.folder.mkdir(parents=True, exist_ok=True)

@@ -103,6 +103,7 @@ class RunFollower:
         last = last[-LAST_DECISIONS:]
         trials = {row.number: reader.trials(experiment=row.number) for row in undecided}
         running = tuple(self._running(run, row, trials[row.number]) for row in undecided)
+        # Followers of ended trials are dropped: each holds up to MAX_LOSSES numbers.
         in_flight = {_key(one.trial) for one in running if one.trial is not None}
         self._trials = {key: follower for key, follower in self._trials.items() if key in in_flight}
         ended = self._last_result([trial for some in trials.values() for trial in some], last)

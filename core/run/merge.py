@@ -55,6 +55,8 @@ def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
         changed = {name: value for name, value in after.items() if name in before and value != before[name]}
         if not all(name in there and _agree(before[name], value, there[name]) for name, value in changed.items()):
             return None
+        # With the edit's values written into both older texts, constants that it changed are equal in all three, and
+        # the merge of text sees the rest alone.
         return merge(write_constants(onto, changed), write_constants(base, changed), edited)
     except (SourceError, UnicodeEncodeError):
         return None

@@ -59,6 +59,7 @@ class Proposers:
         """Return the answers since the last call, in the order in which they came."""
         with self._lock:
             taken, self._answers = self._answers, []
+        # Only here and not when the thread ends: an answer that nobody has looked at is still a proposal on its way.
         self.busy -= len(taken)
         return taken
 

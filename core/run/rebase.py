@@ -36,6 +36,8 @@ def rebase_waiting(run: Run, row: ExperimentRow) -> Rebased:
         reason = f"it edits experiment {row.parent}, and does not fit experiment {incumbent}, which is better now"
     else:
         before = run.ledger.tried_as(fingerprint(source))
+        # The row's own source is in the ledger as well. Two edits that come to the same program on the new incumbent
+        # would be one experiment twice.
         if before is None or before == row.number:
             return Rebased(run.rebase(row, source, incumbent))
         reason = f"re-applied to experiment {incumbent} it is the same as experiment {before}"
@@ -63,6 +65,8 @@ def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision
     parent = run.ledger.experiment(row.parent)
     if decision.status == "discard" and REBASED not in row.parameters:
         before = side_of(run.ledger, parent, run.config.machine)
+        # The judge is asked as if nothing had been kept meanwhile: only an edit that would have held against its own
+        # parent is worth a trial on top of the new incumbent.
         evidence = replace(run.evidence(row), incumbent=before, predecessor=None)
         step = judge.consider(evidence)
         if isinstance(step, Decision) and step.status != "keep":

@@ -157,10 +157,12 @@ class Repository:
         entry = self._git("ls-tree", "--full-tree", parent, "--", name)
         mode = entry.split(" ", 1)[0] if entry else "100644"
         with tempfile.TemporaryDirectory(prefix="ar-index-") as folder:
+            # An index of its own: the person's staged changes and work tree are never touched.
             index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self._git("read-tree", parent, environment=index)
             self._git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{name}", environment=index)
             tree = self._git("write-tree", environment=index)
+        # The date comes from the ledger, which makes the commit's hash the same whenever the step is taken again.
         when = f"{int(date)} +0000"
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
         identity = {**fallback_identity(self.workspace), **dates}

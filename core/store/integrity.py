@@ -121,9 +121,12 @@ class Integrity:
             except OSError:
                 changed.append(name)
                 continue
+            # Size and time first: the check runs before every verdict, and must not read a gigabyte each time. Whoever
+            # can set a file's time back as well could change the ledger too.
             if (status.st_size, status.st_mtime_ns) == (stamp.bytes, stamp.mtime_ns):
                 continue
             fresh = self._read(name)
+            # A file that was only touched gets the new time, so that it is not read again at each verdict.
             self._stamps[name] = fresh if fresh.sha256 == stamp.sha256 else stamp
             if fresh.sha256 != stamp.sha256:
                 changed.append(name)

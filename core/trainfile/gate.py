@@ -141,6 +141,7 @@ class _Checker(ast.NodeVisitor):
         self._scopes: list[set[str]] = []
         """The names that each enclosing function binds; such a name is no builtin."""
         self._excepted: set[str] = set()
+        # By identity: a name that is called and the same name as a value are two nodes.
         self._called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         self._collect(tree)
 

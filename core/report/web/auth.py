@@ -86,6 +86,8 @@ class TokenAuth:
         if _same(request.query_params.get("token", ""), self.token):
             # The redirect takes the token out of the address bar and the browser's history.
             entered = RedirectResponse(request.url.path, 303)
+            # Not `secure`: the dashboard speaks plain HTTP. Strict, so that no other page's link or form carries the
+            # token along.
             entered.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
             return entered
         if _same(request.cookies.get(COOKIE, ""), self.token):

@@ -93,12 +93,16 @@ def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
         stage.name = "logits"
         with runtime.inference(model):
             rows.sendall(answer(job, runtime, module, model, rows))
+        # Whatever the first model has cached goes with it. Otherwise a file could answer later batches with something
+        # that it kept from before the weights.
         if not keep:
             del module, model
             gc.collect()
             module, model = build_model(job, runtime, device, stage)
         stage.name = "loading the weights"
         with runtime.inference(model):
+            # Before the weights are there: the storages that they are read into are known from now on, and no code of
+            # the file runs between the clock's start and the loading.
             collect(model)
             channel.send(Ready())
             _receive(rows, np.uint8, (1,))

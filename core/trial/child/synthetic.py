@@ -30,6 +30,7 @@ class GivenText:
         """Cut tokens, uint16 (n,), into `steps` steps of `step_tokens` each; of one batch each where that is None."""
         self._tokens, self._runtime, self._vocab_size = tokens, runtime, vocab_size
         self._steps, self._step_tokens = steps, step_tokens
+        # Not 0 of 0: `progress` may be asked before the first batch.
         self._given, self._total = 0, 1
         self.losses: dict[int, float] = {}
         """Number of finished steps -> loss in nats a token."""

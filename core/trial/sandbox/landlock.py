@@ -53,6 +53,7 @@ def restrict(read: list[str], write: list[str]) -> None:
     version, library = abi(), _library()
     if version < 1:
         raise OSError("this kernel has no landlock")
+    # Every right that the kernel knows is taken away first: one that is not handled would stay with everybody.
     rights = ALL_RIGHTS[max(known for known in ALL_RIGHTS if known <= version)]
     # What the ruleset names is denied unless a rule allows it. An older kernel takes only the fields that it knows.
     fields = [rights] + ([TCP] if version >= 4 else []) + ([SCOPES] if version >= 6 else [])
@@ -68,6 +69,7 @@ def restrict(read: list[str], write: list[str]) -> None:
 
 def _allow(library: ctypes.CDLL, ruleset: int, path: str, granted: int) -> None:
     try:
+        # O_PATH names a file without opening it, so that a rule can be made for what may not be read, a device for one.
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
