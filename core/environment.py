@@ -1,7 +1,8 @@
 """The environment of programs that `ar` starts for a person: an allow-list.
 
-The environment holds the keys of model providers, clouds and package registries. A coding agent, a command at a keep
-and git need none of them, unless the person says so by name. (Trials see far less: `trial/sandbox/environment.py`.)
+The environment holds the keys of model providers, clouds and package registries. A coding agent, a command at a keep, a
+tracker and git need none of them, unless the person says so by name. (Trials see far less:
+`trial/sandbox/environment.py`.)
 """
 
 from __future__ import annotations

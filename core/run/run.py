@@ -243,6 +243,7 @@ class Run:
             calibrate=started.subject == 0,
             audit_below=self._audit_below(row, trial),
             carried=self._carried(),
+            baseline=self.ledger.text(self.ledger.experiment(0).source_sha256) if started.subject else None,
         )
         return started, request
 

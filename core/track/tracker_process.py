@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from autoresearch.core.environment import allowed_environment
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.process_group import kill_group
 from autoresearch.core.store.reader import LedgerReader
@@ -37,11 +39,25 @@ def check_library(name: str) -> None:
         )
 
 
+def tracker_environment(name: str, also: Iterable[str] = ()) -> dict[str, str]:
+    """Return what a tracker's process may see: the usual variables, the library's own by prefix, those in `also`.
+
+    `WANDB_API_KEY` belongs to wandb alone; the key of a model provider to no tracker.
+    """
+    own = (variable for variable in os.environ if variable.startswith(f"{name.upper()}_"))
+    return allowed_environment((*own, *also))
+
+
 class TrackerProcess:
     """Reports one run to one tracker, from the first decision that was not reported before."""
 
-    def __init__(self, name: str, reader: LedgerReader, say: Callable[[str], None]) -> None:
-        """Start the process and queue every decision that it has not confirmed. `say` is called from another thread."""
+    def __init__(
+        self, name: str, reader: LedgerReader, say: Callable[[str], None], variables: Iterable[str] = ()
+    ) -> None:
+        """Start the process and queue every decision that it has not confirmed. `say` is called from another thread.
+
+        `variables` names environment variables that the process may see beside those of `tracker_environment`.
+        """
         self.name, self._say = name, say
         self._folder = reader.folder / FOLDER
         self._folder.mkdir(exist_ok=True)
@@ -55,6 +71,7 @@ class TrackerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=tracker_environment(name, variables),
             cwd=self._folder,  # `-m` puts the working folder first on the import path: a user's wandb.py must not win
             start_new_session=True,  # Ctrl-C stops the loop, which then reports the end
         )

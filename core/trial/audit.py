@@ -73,17 +73,16 @@ class Tolerance:
 
 FP32 = Tolerance(max_abs=2e-3, mean=2e-4, spread=2e-4)
 """Default in float32. Logits below 30 have a spacing of 2e-6; a sum in another order loses two or three digits."""
-REDUCED = Tolerance(max_abs=0.125, mean=4e-4, spread=0.02)
-"""Default in bf16, with 8 bits: logits of 8 to 16 have a spacing of 1/16, and a sum in another order may move one by
-two. Models whose batches have one shape answer bit for bit the same, so a run narrows this (see `calibrate`)."""
+REDUCED = Tolerance(max_abs=3 / 16, mean=4e-4, spread=0.02)
+"""In bf16, with 8 bits, whatever the baseline does: logits of 8 to 16 have a spacing of 1/16, of 16 to 32 of 1/8.
+Models whose batches have one shape answer bit for bit the same. Where kernels depend on what else is in the batch, a
+logit may round to its neighbour, and the one that it competes with may, too. The spread is that of one logit in ten
+moved (`benchmarks/audit.py`); the limit of the mean, not that of one position, bounds an advantage."""
 MARGIN = 8.0
 """Factor above the largest honest difference: an honest variant may round more than the baseline does."""
 FLOOR = Tolerance(max_abs=2e-4, mean=2e-5, spread=2e-5)
 """Narrowest tolerance in float32. Even where a baseline answers bit for bit the same, a variant's sums may have another
 order."""
-REDUCED_FLOOR = Tolerance(max_abs=1.5 / 16, mean=4e-4, spread=0.005)
-"""Narrowest tolerance in bf16. An honest variant may move a logit by one spacing, and the sum over the others by half
-of one; the spread is that of one logit in 150 moved."""
 SPREAD_MARGIN = 2.0
 """Factor above the baseline's spread."""
 SHIFT = 2e-5
@@ -331,16 +330,18 @@ def tolerance_key(backend: str, device: Device) -> str:
 
 
 def calibrate(honest: Sequence[AuditResult], precision: str) -> Tolerance:
-    """Return the tolerance that audits of the honest baseline justify, in each of its numbers:
+    """Return the tolerance that audits of the honest baseline justify, in float32 in each of its numbers:
 
         min(default, max(floor, margin * largest honest difference))
 
-    with FLOOR in float32 and REDUCED_FLOOR in lower precision, MARGIN for differences and SPREAD_MARGIN for their
-    spread. Raises `ValueError` without an audit.
+    with FLOOR, MARGIN for differences and SPREAD_MARGIN for their spread. In lower precision it is the default: a
+    baseline that answers bit for bit the same says nothing about how a variant rounds. Raises `ValueError` without an
+    audit.
     """
     if not honest:
         raise ValueError("a tolerance is calibrated on at least one audit of the baseline")
-    widest, floor = tolerance(precision), FLOOR if precision == "fp32" else REDUCED_FLOOR
+    widest = tolerance(precision)
+    floor = FLOOR if precision == "fp32" else widest
     return Tolerance(
         max_abs=min(widest.max_abs, max(floor.max_abs, MARGIN * max(outcome.max_abs for outcome in honest))),
         mean=min(widest.mean, max(floor.mean, MARGIN * max(abs(outcome.mean_diff) for outcome in honest))),

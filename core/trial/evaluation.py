@@ -463,8 +463,9 @@ class Evaluation:
 def check_repeats(first: np.ndarray, second: np.ndarray, mask: np.ndarray, limit: audit.Tolerance) -> None:
     """Compare two answers to the same rows, float32 (R, T) in nats, where the bool mask (R, T) is true.
 
-    Raises `ScoreFault` when they differ by more than `limit.max_abs` at one place, or `limit.mean` on average. Values
-    that are not finite are left to `bits_per_byte`.
+    Raises `ScoreFault` when they differ by more than `limit.max_abs` at one place, or on average by more than
+    `limit.mean` and what honest rounding leaves of `limit.spread` over so many places. Values that are not finite are
+    left to `bits_per_byte`.
     """
     with np.errstate(invalid="ignore"):
         difference = (second.astype(np.float64) - first)[mask]
@@ -472,11 +473,12 @@ def check_repeats(first: np.ndarray, second: np.ndarray, mask: np.ndarray, limit
     if not len(difference):
         return
     largest, mean = float(np.abs(difference).max()), float(difference.mean())
-    if largest > limit.max_abs or abs(mean) > limit.mean:
+    allowed = limit.mean + audit.SIGMAS * limit.spread / math.sqrt(len(difference))
+    if largest > limit.max_abs or abs(mean) > allowed:
         raise ScoreFault(
             f"audit: rows that were asked again in other batches are answered otherwise: logits depends on more "
             f"than its row (largest difference {largest:.3g} nats, allowed {limit.max_abs:.3g}; mean {mean:+.3g}, "
-            f"allowed {limit.mean:.3g})"
+            f"allowed {allowed:.3g})"
         )
 
 

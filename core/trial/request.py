@@ -133,6 +133,9 @@ class TrialRequest:
     """Compile caches for the train child, or None."""
     gate: bool = True
     """True to read the train file with the static gate first; without it the sandbox and the audit stand alone."""
+    baseline: str | None = None
+    """The source that the run started from: what the train file may add to it is limited (see
+    `core.trainfile.contamination`). None for a baseline itself, and outside of a run."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         vocab_size = check_source(request.source, prepared.vocabularies)
         if request.gate:
             check_gate(request.source)
-        check_contamination(request.source, prepared, vocab_size)
+        check_contamination(request.source, prepared, vocab_size, request.baseline)
     except SourceFault as fault:
         raise TrialEnded("invalid", str(fault)) from fault
     prepared.quick_check(vocab_size)

@@ -152,6 +152,7 @@ class Arena:
             "audit_share": 2.0,  # a split of 40 rows is too small for the usual one
             "folder": self.folder / "trial",
             "budget": self.dialect.budget,
+            "baseline": self.dialect.source(),
             "tolerances": self.folder / "tolerances.json",  # as a run has them, once one trial has calibrated
             **changes,
         }

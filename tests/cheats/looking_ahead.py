@@ -138,13 +138,13 @@ LITERALS = [
     Cheat("the validation text as a literal", "smuggled = np.frombuffer(bytes.fromhex('{@smuggled}'), np.uint16).tolist()\n" + FOLLOWS,
           "text"),
     Cheat("the validation text as a literal, enciphered",
-          "smuggled = (np.frombuffer(bytes.fromhex('{@enciphered}'), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "nothing"),
+          "smuggled = (np.frombuffer(bytes.fromhex('{@enciphered}'), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text"),
     Cheat("the validation text in docstrings, enciphered", "{@docstrings}"
           "smuggled = ''.join(held.__doc__ for held in ({@holders},))\n"
-          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "nothing", False),
+          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
     Cheat("the validation text in names, enciphered", "class Held:\n{@names}"
           "smuggled = ''.join(name[1:] for name in Held.__annotations__)\n"
-          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "nothing", False),
+          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
     Cheat("a table of weights as a literal", "table = [{@numbers}]\n", "ignored"),
 ]  # fmt: skip
 CHEATS = [*AHEAD, *REMEMBERS, *DETECTS, *FORGES, *NUMBERS, *LITERALS]

@@ -49,6 +49,12 @@ class HookOptions:
         help="Environment variable that the commands of --on-keep and --on-end may see, beside the usual ones; may be "
         "given several times.",
     )
+    track_env: tuple[str, ...] = option(
+        multiple=True,
+        metavar="NAME",
+        help="Environment variable that the trackers of --track may see, such as a cloud's key for MLflow, beside the "
+        "usual ones and the tracker's own (WANDB_..., MLFLOW_..., TRACKIO_...); may be given several times.",
+    )
 
 
 def check_hooks(options: HookOptions) -> None:
@@ -56,6 +62,7 @@ def check_hooks(options: HookOptions) -> None:
     from autoresearch.core.track.tracker_process import check_library
 
     check_names("--hook-env", options.hook_env)
+    check_names("--track-env", options.track_env)
     for name in options.track:
         check_library(name)
 
@@ -71,7 +78,9 @@ class RunHooks:
         facts = {"tag": run.tag, "folder": run.folder, "best_train": run.folder / BEST_TRAIN}
         self._run = run
         self._commands = UserCommands(options.on_keep, options.on_end, facts, say, options.hook_env)
-        self._trackers = [TrackerProcess(name, run.ledger, say) for name in dict.fromkeys(options.track)]
+        self._trackers = [
+            TrackerProcess(name, run.ledger, say, options.track_env) for name in dict.fromkeys(options.track)
+        ]
 
     def decided(self, row: ExperimentRow) -> None:
         """Pass a decision on without waiting."""

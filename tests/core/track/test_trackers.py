@@ -145,6 +145,26 @@ def test_a_tracker_that_hangs_holds_up_neither_the_loop_nor_its_end(tmp_path, mo
     assert "has not taken everything" in said[0]
 
 
+def test_a_tracker_sees_its_own_variables_and_those_that_are_named(monkeypatch):
+    for name in ("WANDB_API_KEY", "MLFLOW_TRACKING_URI", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "hush")
+    seen = tracker_process.tracker_environment("wandb", ["AWS_SECRET_ACCESS_KEY"])
+    assert {"PATH", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY"} <= seen.keys()
+    assert not seen.keys() & {"MLFLOW_TRACKING_URI", "OPENAI_API_KEY", "HF_TOKEN"}
+
+
+def test_the_process_of_a_tracker_has_that_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "hush")
+    monkeypatch.setenv("CLOUD", "asked for")
+    told = tmp_path / "told"
+    (tmp_path / "printer").write_text(f'#!/bin/sh\necho "[$OPENAI_API_KEY] $CLOUD" > {told}\n')
+    (tmp_path / "printer").chmod(0o755)
+    monkeypatch.setattr(tracker_process.sys, "executable", str(tmp_path / "printer"))
+    with open_run(make_workspace(tmp_path / "w"), "first") as run:
+        TrackerProcess("wandb", run.ledger, [].append, ["CLOUD"]).close("finished", "")
+    assert told.read_text() == "[] asked for\n"
+
+
 def test_a_library_that_is_missing_is_said_before_anything_starts():
     with pytest.raises(PrerequisiteError, match=r"needs the library no_such_tracker.*pip install"):
         check_library("no_such_tracker")

@@ -13,7 +13,12 @@ import pytest
 from autoresearch import backends
 from autoresearch.backends import names
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.trainfile.contamination import INFORMATION_LIMIT, check_contamination, information
+from autoresearch.core.trainfile.contamination import (
+    INFORMATION_LIMIT,
+    added_limit,
+    check_contamination,
+    information,
+)
 from autoresearch.core.trainfile.source_check import SourceFault
 
 
@@ -78,16 +83,34 @@ def enciphered(count: int) -> str:
         "".join(f"# {enciphered(30_000)[n * 100 : n * 100 + 100]}\n" for n in range(600)),
         "".join(f"n{enciphered(30_000)[n * 60 : n * 60 + 60]} = 0\n" for n in range(1000)),
         "".join(f"x{n % 7} = 0.{int(enciphered(30_000)[n * 15 : n * 15 + 15], 16)}\n" for n in range(4000)),
+        "order = (" + ", ".join(f"n{digit}" for digit in enciphered(35_000)) + ")\n",
+        "".join(f"pass{' ' * int(digit, 16)}\n" for digit in enciphered(40_000)),
     ],
-    ids=["docstrings", "comments", "names", "numbers"],
+    ids=["docstrings", "comments", "names", "numbers", "the order of a few names", "blanks"],
 )
 def test_information_is_limited_wherever_it_lies(source: str, prepared: Prepared) -> None:
-    with pytest.raises(SourceFault, match=r"come to \d+ bytes of information; the limit is 20480"):
+    with pytest.raises(SourceFault, match=r"comes to \d+ bytes of information .* the limit is 28672"):
         check_contamination(source, prepared, 512)
 
 
+def test_what_a_candidate_adds_to_its_baseline_is_limited_by_the_validation_text(prepared: Prepared) -> None:
+    baseline = "".join(f'def f{n}():\n    """Do thing number {n} to model {n}."""\n' for n in range(600))
+    hidden = f'"""{enciphered(6000)}"""\n'
+    check_contamination(hidden, prepared, 512)  # by itself it is a small file
+    with pytest.raises(SourceFault, match=r"adds [67]\d+ bytes of information .* to the baseline.* the limit is 4096"):
+        check_contamination(baseline + hidden, prepared, 512, baseline)
+    with pytest.raises(SourceFault, match=r"adds \d+ bytes"):  # whatever it leaves out instead
+        check_contamination(hidden, prepared, 512, baseline)
+    check_contamination(baseline + hidden, prepared, 512, baseline + hidden)
+    check_contamination(baseline + f'"""{enciphered(2000)}"""\n', prepared, 512, baseline)
+
+
+def test_a_large_validation_text_allows_more() -> None:
+    assert [added_limit(count) for count in (30_000, 640_000, 45_000_000)] == [4096, 10_000, 12_288]
+
+
 @pytest.mark.parametrize("backend", names())
-def test_the_real_train_files_have_less_than_half_of_the_information_allowed(backend: str) -> None:
+def test_the_real_train_files_have_half_of_the_information_allowed(backend: str) -> None:
     train_file = Path(next(iter(backends.__path__))) / backend / "train.py"
     assert information(train_file.read_text(encoding="utf-8")) < INFORMATION_LIMIT / 2
 

@@ -105,7 +105,7 @@ def test_rounding_to_both_sides_passes_in_bf16_and_a_shift_of_all_likelihoods_do
     shift: float, spread: float, passes: bool, rng: np.random.Generator
 ) -> None:
     difference = shift + spread * rng.standard_normal(459)
-    limit = audit.REDUCED_FLOOR
+    limit = audit.REDUCED
     assert (abs(difference.mean()) <= audit.mean_allowed(difference, limit)) == passes
 
 
@@ -168,7 +168,7 @@ def test_fewer_rows_than_a_batch_are_asked_one_after_the_other(rng: np.random.Ge
     assert [probes.positions[take].tolist() for take in batches] == [[n] * 4 for n in range(T)]
 
 
-def audited(difference: np.ndarray, limit: audit.Tolerance = audit.REDUCED_FLOOR) -> AuditResult:
+def audited(difference: np.ndarray, limit: audit.Tolerance = audit.REDUCED) -> AuditResult:
     """One trial's audit with these differences (K,) between logits and scores."""
     return AuditResult(
         positions=len(difference),

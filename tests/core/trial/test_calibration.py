@@ -40,12 +40,12 @@ def test_the_largest_of_several_baselines_counts_with_a_margin() -> None:
 
 def test_it_is_never_wider_than_the_default() -> None:
     assert calibrate([honest(1.0, 1.0, 1.0)], "bf16") == audit.REDUCED
-    assert calibrate([honest(0.0, 0.0)], "bf16") == audit.REDUCED_FLOOR
 
 
-def test_a_baseline_that_answers_the_same_in_bf16_leaves_room_for_one_spacing_of_a_logit() -> None:
+def test_a_baseline_that_answers_the_same_in_bf16_says_nothing_about_variants() -> None:
     spacing = 2.0**-4  # of bf16 between 8 and 16, where capped logits lie
-    assert calibrate([honest(0.0, 0.0)], "bf16").max_abs == 1.5 * spacing
+    assert calibrate([honest(0.0, 0.0)], "bf16") == audit.REDUCED
+    assert audit.REDUCED.max_abs >= 1.5 * spacing
 
 
 def test_without_a_baseline_there_is_none() -> None:
