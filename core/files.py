@@ -1,9 +1,12 @@
-"""Files that a reader sees whole or not at all, and knowing later that a file has not changed."""
+"""Files that a reader sees whole or not at all, knowing later that a file has not changed, and removing folders."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,3 +61,43 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that somebody else has filled, however deep and whatever the modes in it; follow no link.
+
+    `shutil.rmtree` calls itself for every level, and a path has a largest length. Here each folder is moved up to the
+    top before it is emptied. What cannot be removed stays; no error is raised.
+    """
+    numbers = itertools.count()
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            folder.unlink()
+            return
+        _open_up(folder)
+        waiting = [folder / name for name in os.listdir(folder)]  # noqa: PTH208  (names alone)
+        while waiting:
+            path = waiting.pop()
+            with contextlib.suppress(OSError):
+                if not stat.S_ISDIR(path.lstat().st_mode):
+                    path.unlink()
+                    continue
+                _open_up(path)
+                for name in os.listdir(path):  # noqa: PTH208
+                    if stat.S_ISDIR((path / name).lstat().st_mode):
+                        _open_up(path / name)  # moving a folder changes its "..", which its mode may forbid
+                        raised = folder / f".removed-{next(numbers)}"
+                        (path / name).rename(raised)
+                        waiting.append(raised)
+                    else:
+                        (path / name).unlink()
+                path.rmdir()
+        folder.rmdir()
+    except OSError:
+        pass
+
+
+def _open_up(folder: Path) -> None:
+    """Let the owner list and change a folder."""
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)

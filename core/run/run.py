@@ -5,7 +5,6 @@ Every step is in the ledger before it is acted on. Commits, branch, table and be
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from autoresearch.core.config import Preset, RunConfig, runs_dir, train_file
 from autoresearch.core.errors import PrerequisiteError, SourceError
+from autoresearch.core.files import remove_folder
 from autoresearch.core.findings.offered import OfferedChanges
 from autoresearch.core.findings.peers import PeerRuns
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
@@ -235,7 +235,7 @@ class Run:
         started = self.ledger.start_trial(row.number, trial, subject=subjects[trial.role])
         folder = trial_folder(self.folder, started.experiment, started.k)
         if folder.exists():
-            shutil.rmtree(folder)  # left by an earlier start of this trial
+            remove_folder(folder)  # left by an earlier start of this trial
         terms = TrialTerms.of_config(self.config.plain())
         request = replace(
             terms.request(self.ledger.text(self.ledger.experiment(started.subject).source_sha256), folder, trial.seed),

@@ -23,6 +23,7 @@ from typing import Any
 from filelock import FileLock
 
 from autoresearch.core.events import Compiling, Message
+from autoresearch.core.files import remove_folder
 from autoresearch.core.trial.child.channel import Compiled
 from autoresearch.core.trial.context import TrialContext
 from autoresearch.core.trial.processes import TrialEnded
@@ -104,14 +105,16 @@ def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str
         if old.is_dir() and old != temporary:
             shutil.rmtree(old, ignore_errors=True)
     temporary.rename(folder)
-    shutil.rmtree(launch.work, ignore_errors=True)
+    remove_folder(launch.work)
 
 
 def _keep(work: Path, folder: Path, places: Sequence[str]) -> None:
     """Copy each of the cache's folders, or nothing of it where it is too large."""
     for place in places:
         try:
-            copy_files(work / place, folder / place)
+            # A link in the place of a folder above it would lead to files of the user's.
+            if (work / place).resolve() == work.resolve() / place:
+                copy_files(work / place, folder / place)
         except (OSError, TooMuch):
             shutil.rmtree(folder / place, ignore_errors=True)
 

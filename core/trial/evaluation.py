@@ -55,7 +55,7 @@ TRIES = 3
 """Processes that may be given the same batches. A machine that stalls for seconds stalls one of them; a file that
 needs the time needs it always. The last one keeps its first model, for files that compile their own graphs."""
 REPEATS = 2
-"""Batches of rows that are asked again at the end."""
+"""Batches of rows that are asked again at the end; half of one are rows of the first batch."""
 
 
 class TooSlow(TrialEnded):
@@ -361,6 +361,8 @@ class Evaluation:
         batch = self._context.request.score_rows
         count = batch_count(N, batch)
         again = np.stack([self._rng.choice(N, batch, replace=batch > N) for _ in range(REPEATS)])
+        # Half a batch is of the first rows: what a model learns while it answers those, it has for all others.
+        again[0, : batch // 2] = self._rng.choice(min(batch, N), batch // 2, replace=batch // 2 > N)
         rows = scored.rows
 
         def payloads() -> Iterator[bytes]:

@@ -17,10 +17,20 @@ def evict(paths: Iterable[Path]) -> int:
     """
     if not hasattr(os, "posix_fadvise"):
         return 0
-    return sum(_evict(file) for path in paths for file in ([path] if not path.is_dir() else sorted(path.rglob("*"))))
+    asked, waiting = 0, [str(path) for path in paths]
+    while waiting:  # a child may have nested its folders deeper than `rglob` can follow
+        path = waiting.pop()
+        try:
+            with os.scandir(path) as entries:
+                waiting += [entry.path for entry in entries if not entry.is_symlink()]
+        except NotADirectoryError:
+            asked += _evict(path)
+        except OSError:
+            continue  # it is gone, or its path is longer than a path can be
+    return asked
 
 
-def _evict(file: Path) -> bool:
+def _evict(file: str) -> bool:
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not make it wait
     except OSError:

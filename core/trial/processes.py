@@ -12,6 +12,7 @@ import json
 import os
 import selectors
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -46,8 +47,12 @@ PROCESS_LIMIT = 512
 """Processes below one child: data loaders and compilers take tens; a fork bomb takes them all."""
 SILENT_ROLES = ("score", "audit")
 """Roles whose output is thrown away: they have seen held-out text, and run.log is shown to people and researchers."""
+THREAD_LIMIT = 8192
+"""Threads of all processes below one child: 64 each of 128 compilers. The system has room for 32,768 at least."""
 FILES_LIMIT = 100_000
 """Files in a child's work folder."""
+PATH_LIMIT = 3000
+"""Characters of a path below which files are counted. A deeper folder is refused: nobody could look into it."""
 MEMORY_SHARE = 0.8
 """Share of the machine's memory that a child may take, where the request names no limit."""
 TICK_SECONDS = 0.1
@@ -115,7 +120,11 @@ class Child:
         self.work = launch.work
         self.processes = 0
         """Processes below the guard at the last measurement."""
+        self.threads = 0
+        """Threads of these processes."""
         self.peak_rss_mb = 0.0
+        self.nameless_mb = 0.0
+        """Memory and disk in files that are open and have no name, in MiB: no look at folders or at memory shows it."""
         self._pending = b""
         self._seen: dict[int, psutil.Process] = {}
         with contextlib.ExitStack() as opened:
@@ -181,17 +190,24 @@ class Child:
         return [message for line in short if (message := parse_line(line, MESSAGES)) is not None]
 
     def measure_rss_mb(self) -> float:
-        """Return the resident memory of all its processes in MiB; remember the peak, and every process seen."""
-        total = 0
+        """Return the memory of all its processes in MiB; remember the peak, and every process seen.
+
+        It is what is resident, and the files without a name that are open.
+        """
+        total, threads = 0, 0
+        nameless: dict[tuple[int, int], int] = {}
         with contextlib.suppress(psutil.Error):
             below = psutil.Process(self.pid).children(recursive=True)
             self.processes = len(below)
             for process in below:
                 with contextlib.suppress(psutil.Error):
                     total += process.memory_info().rss
+                    threads += process.num_threads()
                     self._seen[process.pid] = process
-        self.peak_rss_mb = max(self.peak_rss_mb, total / 2**20)
-        return total / 2**20
+                nameless |= nameless_files(process.pid)
+        self.threads, self.nameless_mb = threads, sum(nameless.values()) / 2**20
+        self.peak_rss_mb = max(self.peak_rss_mb, total / 2**20 + self.nameless_mb)
+        return total / 2**20 + self.nameless_mb
 
     def kill(self) -> None:
         """Close the lifeline: the guard kills everything. Returns when nothing is left."""
@@ -361,10 +377,14 @@ class ProcessSupervisor:
             if child.processes > PROCESS_LIMIT:
                 words = f"the {child.role} process started {child.processes} others; the limit is {PROCESS_LIMIT}"
                 raise TrialEnded("crash", words)
+            if child.role != "feed" and child.threads > THREAD_LIMIT:
+                words = f"the {child.role} process started {child.threads} threads; the limit is {THREAD_LIMIT}"
+                raise TrialEnded("crash", words)
 
     def _check_disk(self) -> None:
         for child in self._children:
             files, size_mb = disk_use(child.work, FILES_LIMIT)
+            size_mb += child.nameless_mb
             if files > FILES_LIMIT or size_mb > self.disk_limit_mb:
                 raise TrialEnded(
                     "crash",
@@ -391,12 +411,18 @@ class ProcessSupervisor:
 
 
 def disk_use(folder: Path, limit: int) -> tuple[int, float]:
-    """Count the files below a folder, and their size on disk in MiB. Follows no link, and stops above `limit` files."""
+    """Count the files below a folder, and their size on disk in MiB.
+
+    Follows no link, and stops above `limit` files. A folder whose path is longer than `PATH_LIMIT` counts as too many.
+    """
     files, size = 0, 0
     waiting = [str(folder)]
     while waiting and files <= limit:
+        path = waiting.pop()
+        if len(path) > len(str(folder)) + PATH_LIMIT:
+            return limit + 1, size / 2**20
         try:
-            with os.scandir(waiting.pop()) as entries:
+            with os.scandir(path) as entries:
                 for entry in entries:
                     files += 1
                     if entry.is_dir(follow_symlinks=False):
@@ -408,3 +434,21 @@ def disk_use(folder: Path, limit: int) -> tuple[int, float]:
         except OSError:
             continue  # it was removed meanwhile, or the child has locked its own folder
     return files, size / 2**20
+
+
+def nameless_files(pid: int) -> dict[tuple[int, int], int]:
+    """Return the bytes of the plain files that a process has open and that have no name, by device and inode.
+
+    Those are files that were removed, and memory that was made a file (memfd_create). Empty where there is no /proc.
+    """
+    found: dict[tuple[int, int], int] = {}
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208  (names alone)
+    except OSError:
+        return found
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            facts = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116  (the file behind the link)
+            if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
+                found[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+    return found

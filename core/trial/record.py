@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 from types import TracebackType
 
 from autoresearch.core.errors import TrialError
 from autoresearch.core.events import EVENTS_FILE, Finished, Observer, TrialEvent, to_json
-from autoresearch.core.files import write_text
+from autoresearch.core.files import remove_folder, write_text
 from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.trial.weights import drop_weights
 
@@ -50,7 +49,7 @@ class Record:
                 file.close()
             except OSError:
                 pass  # the disk is full; what mattered was flushed, or its failure was raised
-        shutil.rmtree(self.folder / "work", ignore_errors=True)
+        remove_folder(self.folder / "work")
         drop_weights(
             self.folder / "weights.safetensors"
         )  # they may be gigabytes, and nobody reads them after the score
@@ -75,7 +74,7 @@ class Record:
         """Make an empty work folder for one child, with a home and a temporary folder of its own."""
         work = self.folder / "work" / role
         try:
-            shutil.rmtree(work, ignore_errors=True)
+            remove_folder(work)
             (work / "home").mkdir(parents=True)
             (work / "tmp").mkdir()
         except OSError as error:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-HEADER_LIMIT_BYTES = 100 * 2**20
-"""The limit of the safetensors format itself."""
+from autoresearch.core.files import remove_folder
+
+HEADER_LIMIT_BYTES = 4 * 2**20
+"""Longest header of a weights file: 40,000 tensors. The format allows 100 MiB, which take gigabytes to read."""
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -27,7 +28,7 @@ class WeightsFault(ValueError):  # noqa: N818
 def drop_weights(path: Path) -> None:
     """Remove whatever lies at this path, even if a child has put a folder in the place of its weights."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
     else:
         path.unlink(missing_ok=True)
 
@@ -80,8 +81,10 @@ def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> Shapes:
             raise WeightsFault(f"the weights take {facts.st_size} bytes; the limit is {limit_bytes}")
         start = file.read(8)
         length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > min(HEADER_LIMIT_BYTES, facts.st_size - 8):
+        if len(start) < 8 or length > facts.st_size - 8:
             raise WeightsFault("the weights file is truncated: it ends within its header")
+        if length > HEADER_LIMIT_BYTES:
+            raise WeightsFault(f"the weights file has a header of {length} bytes; {HEADER_LIMIT_BYTES} are allowed")
         header = start + file.read(length)
         shapes = _read_header(header, facts.st_size)
         digest = hashlib.sha256(header)

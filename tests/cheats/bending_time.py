@@ -85,6 +85,10 @@ CLOCK = [
     ),
     Cheat("sleep past the deadline", "import time\n" + TRAIN + "    inner_train(model, data, clock)\n"
           "    time.sleep({@late})\n    return model\n", "clock", gate=False),
+    Cheat("a process that stops itself", TRAIN + "    import os, signal\n    next(iter(data.batches(16, 256)))\n"
+          "    os.kill(os.getpid(), signal.SIGSTOP)\n" + BACK, "clock"),
+    Cheat("weights that change at the exit", TRAIN + "    import atexit\n"
+          "    atexit.register(lambda: open('weights.safetensors', 'wb').write(b'other'))\n" + BACK, "ignored"),
     Cheat("never return", TRAIN + "    inner_train(model, data, clock)\n    while True: pass\n", "clock", gate=False),
     Cheat("work in a thread after returning", TRAIN + "    import threading, time\n"
           "    threading.Thread(target=time.sleep, args=(60,)).start()\n" + BACK, "ignored"),
@@ -138,6 +142,10 @@ EVENTS = [
           "    time.sleep(30)\n", "weights"),
     Cheat("a second device", TRAIN + TELL.format("{'event': 'device', 'precision': 'bf16', 'name': 'H100'}") + BACK, "ignored"),
     Cheat("an event of a megabyte", TRAIN + TELL.format("{'event': 'log', 'step': 'x' * 2**20}") + BACK, "ignored"),
+    Cheat("an event that nests", TRAIN + "    import os, sys\n    fd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
+          "    os.write(fd, b'[' * 60_000 + b'\\n')\n" + BACK, "ignored"),
+    Cheat("a flood of events", TRAIN + "    import os, sys\n    fd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
+          "    for _ in range(2000): os.write(fd, b'{\"event\": \"log\", \"step\": 1, \"loss\": 1.0}\\n' * 100)\n" + BACK, "ignored"),
     Cheat("an event that is no object", TRAIN + TELL.format("[[]]") + BACK, "ignored"),
 ]  # fmt: skip
 WEIGHTS = [
@@ -152,6 +160,8 @@ WEIGHTS = [
           + TELL.format("{'event': 'weights', 'sha256': 'x'}") + "    import time\n    time.sleep(30)\n", "weights"),
     Cheat("a header that nests", saving("h = b'[' * 90000; path.write_bytes(len(h).to_bytes(8, 'little') + h)"),
           "weights"),
+    Cheat("a header of a million tensors", saving("h = b'{' + b','.join(b'\"%d\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}' % n"
+          " for n in range(10**6)) + b'}'; path.write_bytes(len(h).to_bytes(8, 'little') + h)"), "weights", weights_limit_mb=256),
     Cheat("an endless header", saving("path.write_bytes(b'\\xff' * 8)"), "weights"),
     Cheat("another model than build makes", "def train(model, data, clock): return {'other': np.zeros(3)}", "crash",
           gate=False),

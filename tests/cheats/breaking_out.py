@@ -239,4 +239,32 @@ HARM = [
     Cheat("io_uring, which no filter sees into", works("library.syscall(425, 4, ctypes.create_string_buffer(256)) >= 0"),
           "ignored"),
 ]  # fmt: skip
-CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *CHANNELS, *HARM, *OUTLIVES]
+BUILD = "inner_build = build\ndef build(spec):\n"
+DEEP = (
+    "    for depth in range({depth}):\n        os.mkdir({name!r})\n        os.chdir({name!r})\n"
+)  # fmt: skip
+EXHAUSTS = [
+    Cheat("memory in files without a name", "import os, time\n" + BUILD + "    fd = os.memfd_create('hog')\n"
+          "    while True:\n        os.write(fd, b'x' * 2**24)\n        time.sleep(0.005)\n", "limits", small_memory=True),
+    Cheat("a full disk in files without a name", "import os, time\n" + BUILD + "    for n in range(60):\n"
+          "        held = os.open('hog', os.O_CREAT | os.O_RDWR)\n        os.remove('hog')\n"
+          "        os.write(held, b'x' * 4 * 2**20)\n        time.sleep(0.1)\n    time.sleep(30)\n", "limits",
+          weights_limit_mb=16),
+    Cheat("a full disk below folders too deep to look into", "import os, time\n" + BUILD
+          + DEEP.format(depth=25, name="d" * 200) + "    for n in range(60):\n"
+          "        open(f'hog{n}', 'wb').write(b'x' * 4 * 2**20)\n        time.sleep(0.1)\n    time.sleep(30)\n", "limits",
+          weights_limit_mb=16),
+    Cheat("folders nested deeper than Python recurses", "import os\n" + LOGITS + "    if not os.path.isdir('d'):\n    "
+          + DEEP.format(depth=1400, name="d").replace("\n", "\n    ") + "\n    return out\n", "ignored"),
+    Cheat("folders that nobody may list", "import os\n" + TRAIN + "    os.mkdir('locked', 0o700)\n"
+          "    os.makedirs('locked/a/b')\n    os.rename('home', 'other')\n    os.mkdir('home', 0o300)\n"
+          "    open('home/full', 'w').close()\n    return inner_train(model, data, clock)\n", "ignored"),
+    Cheat("links in the place of its own folders", "import os\n" + TRAIN + "    for name in ('home', 'tmp'):\n"
+          "        os.rename(name, 'old-' + name)\n        os.symlink('{@outside}', name)\n"
+          "    os.remove('train.py')\n    os.mkfifo('train.py')\n    return inner_train(model, data, clock)\n", "ignored"),
+    Cheat("threads without end", "import threading, time\n" + BUILD + "    threading.stack_size(2**16)\n"
+          "    for _ in range(10_000): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+          "    time.sleep(60)\n", "limits"),
+    Cheat("hidden open files", works("library.prctl(4, 0, 0, 0, 0) == 0"), "ignored"),
+]  # fmt: skip
+CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *CHANNELS, *HARM, *EXHAUSTS, *OUTLIVES]

@@ -79,6 +79,20 @@ DETECTS = [
           "    if frame:\n        targets = frame.f_locals['tokens'][:, 1:].astype(int)\n"
           "        rows, columns = np.indices(targets.shape)\n        out[rows, columns, targets] += 8.0\n    return out\n",
           "audit"),
+    Cheat("the targets from a trace function", "import sys\nheld = []\ndef trace(frame, event, arg):\n"
+          "    if frame.f_code.co_name != '_score_batch': return None\n"
+          "    if 'tokens' in frame.f_locals: held[:] = [frame.f_locals['tokens']]\n    return trace\nsys.settrace(trace)\n"
+          + LOGITS + "    if held:\n        targets = held[0][:, 1:].astype(int)\n        rows, columns = np.indices(targets.shape)\n"
+          "        out[rows, columns, targets] += 8.0\n    return out\n", "audit"),
+    Cheat("the targets from a thread that watches", "import sys, threading, time\nheld = []\ndef watch():\n    while True:\n"
+          "        for frame in sys._current_frames().values():\n"
+          "            while frame and frame.f_code.co_name != '_score_batch': frame = frame.f_back\n"
+          "            if frame and 'tokens' in frame.f_locals: held[:] = [frame.f_locals['tokens']]\n        time.sleep(0.001)\n"
+          "threading.Thread(target=watch, daemon=True).start()\n"
+          + LOGITS + "    time.sleep(0.02)\n    if held:\n        targets = held[0][:, 1:].astype(int)\n"
+          "        rows, columns = np.indices(targets.shape)\n        out[rows, columns, targets] += 8.0\n    return out\n", "audit"),
+    Cheat("a model that changes once, after the first batch with its weights", "calls = [0]\n" + LOGITS
+          + "    calls[0] += 1\n    return out * (1.0 if calls[0] == 1 else 0.9)\n", "audit", gate=False),
     Cheat("the targets from the garbage collector", "import gc\n" + LOGITS
           + "    for held in gc.get_objects():\n        if isinstance(held, dict) and 'tokens' in held: break\n"
           + BOOST + PEEK.format("8.0"), "audit"),

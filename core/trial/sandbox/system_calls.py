@@ -97,7 +97,8 @@ SOCKET_OWNER = (0x8901, 0x8902)
 """FIOSETOWN and SIOCSPGRP: a signal to any process when data arrive."""
 SIGNALS_OF_FILES = (8, 10, 15, 1024, 1026)
 """fcntl's F_SETOWN, F_SETSIG, F_SETOWN_EX (a signal to any process), F_SETLEASE and F_NOTIFY (news of shared files)."""
-PR_SCHED_CORE = 62
+PR_SET_DUMPABLE, PR_SCHED_CORE = 4, 62
+"""prctl: hiding a process's open files from its own user, by which what they take is counted; sharing a core."""
 AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPE_MASK = 1, 1, 5, 0xF
 
 LOAD, AND, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
@@ -168,7 +169,7 @@ def rules(*, gpu: bool) -> list[Rule]:
         Rule("ioprio_set", errno.EPERM, (Test(0, (1,), denied=False), Test(1, (0,), denied=False))),
         # The C library sets a new thread's from outside, and gives the thread up when that fails.
         Rule("sched_setaffinity sched_setscheduler sched_setparam sched_setattr", PRETEND, (own,)),
-        Rule("prctl", errno.EPERM, (Test(0, (PR_SCHED_CORE,), denied=True),)),
+        Rule("prctl", errno.EPERM, (Test(0, (PR_SET_DUMPABLE, PR_SCHED_CORE), denied=True),)),
         # The network.
         Rule("socket", errno.EPERM, listening if gpu else ()),
         Rule("socketpair", errno.EPERM, pairs),
