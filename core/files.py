@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import os
 import stat
 from collections.abc import Iterable
@@ -12,6 +11,8 @@ from pathlib import Path
 
 PARTIAL = ".partial"
 """Suffix of a file that is being written."""
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a folder is opened that may be a link by now."""
 
 
 def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:
@@ -66,38 +67,73 @@ def sha256_of(path: Path) -> str:
 def remove_folder(folder: Path) -> None:
     """Remove a folder that somebody else has filled, however deep and whatever the modes in it; follow no link.
 
-    `shutil.rmtree` calls itself for every level, and a path has a largest length. Here each folder is moved up to the
-    top before it is emptied. What cannot be removed stays; no error is raised.
+    `shutil.rmtree` calls itself for every level, and a path has a largest length. This goes down and up through open
+    folders, one at a time. What cannot be removed stays, and no error is raised.
     """
-    numbers = itertools.count()
     try:
-        if not stat.S_ISDIR(folder.lstat().st_mode):
+        fd = _open_folder(str(folder))
+    except OSError:
+        with contextlib.suppress(OSError):
             folder.unlink()
-            return
-        _open_up(folder)
-        waiting = [folder / name for name in os.listdir(folder)]  # noqa: PTH208  (names alone)
-        while waiting:
-            path = waiting.pop()
-            with contextlib.suppress(OSError):
-                if not stat.S_ISDIR(path.lstat().st_mode):
-                    path.unlink()
+        return
+    try:
+        levels = [(_identity(fd), _empty(fd))]
+        while True:
+            known, names = levels[-1]
+            if names:
+                try:
+                    inner = _open_folder(names[-1], fd)
+                except OSError:
+                    names.pop()
                     continue
-                _open_up(path)
-                for name in os.listdir(path):  # noqa: PTH208
-                    if stat.S_ISDIR((path / name).lstat().st_mode):
-                        _open_up(path / name)  # moving a folder changes its "..", which its mode may forbid
-                        raised = folder / f".removed-{next(numbers)}"
-                        (path / name).rename(raised)
-                        waiting.append(raised)
-                    else:
-                        (path / name).unlink()
-                path.rmdir()
-        folder.rmdir()
+                os.close(fd)
+                fd = inner
+                levels.append((_identity(fd), _empty(fd)))
+                continue
+            levels.pop()
+            if not levels:
+                break
+            outer = os.open("..", FOLDER, dir_fd=fd)
+            os.close(fd)
+            fd = outer
+            known, names = levels[-1]
+            if _identity(fd) != known:  # it was moved meanwhile: another folder's files are not ours
+                break
+            with contextlib.suppress(OSError):
+                os.rmdir(names[-1], dir_fd=fd)
+            names.pop()
     except OSError:
         pass
-
-
-def _open_up(folder: Path) -> None:
-    """Let the owner list and change a folder."""
+    finally:
+        os.close(fd)
     with contextlib.suppress(OSError):
-        folder.chmod(0o700)
+        folder.rmdir()
+
+
+def _open_folder(name: str, above: int | None = None) -> int:
+    """Open a folder that its owner may list and change from here on. Raises `OSError`."""
+    try:
+        fd = os.open(name, FOLDER, dir_fd=above)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=above)
+        fd = os.open(name, FOLDER, dir_fd=above)
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, 0o700)
+    return fd
+
+
+def _empty(fd: int) -> list[str]:
+    """Remove all but the folders in an open folder, and return their names."""
+    found = []
+    for name in os.listdir(fd):
+        with contextlib.suppress(OSError):
+            if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                found.append(name)
+            else:
+                os.unlink(name, dir_fd=fd)
+    return found
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    facts = os.fstat(fd)
+    return facts.st_dev, facts.st_ino

@@ -244,8 +244,8 @@ DEEP = (
     "    for depth in range({depth}):\n        os.mkdir({name!r})\n        os.chdir({name!r})\n"
 )  # fmt: skip
 EXHAUSTS = [
-    Cheat("memory in files without a name", "import os, time\n" + BUILD + "    fd = os.memfd_create('hog')\n"
-          "    while True:\n        os.write(fd, b'x' * 2**24)\n        time.sleep(0.005)\n", "limits", small_memory=True),
+    Cheat("memory in files without a name", "import os, time\n" + BUILD + "    while True:\n"
+          "        os.write(os.memfd_create('hog'), b'x' * 2**24)\n        time.sleep(0.005)\n", "limits", small_memory=True),
     Cheat("a full disk in files without a name", "import os, time\n" + BUILD + "    for n in range(60):\n"
           "        held = os.open('hog', os.O_CREAT | os.O_RDWR)\n        os.remove('hog')\n"
           "        os.write(held, b'x' * 4 * 2**20)\n        time.sleep(0.1)\n    time.sleep(30)\n", "limits",
@@ -254,8 +254,8 @@ EXHAUSTS = [
           + DEEP.format(depth=25, name="d" * 200) + "    for n in range(60):\n"
           "        open(f'hog{n}', 'wb').write(b'x' * 4 * 2**20)\n        time.sleep(0.1)\n    time.sleep(30)\n", "limits",
           weights_limit_mb=16),
-    Cheat("folders nested deeper than Python recurses", "import os\n" + LOGITS + "    if not os.path.isdir('d'):\n    "
-          + DEEP.format(depth=1400, name="d").replace("\n", "\n    ") + "\n    return out\n", "ignored"),
+    Cheat("folders nested deeper than Python recurses", "import os\n" + BUILD + "    model, here = inner_build(spec), os.getcwd()\n"
+          + DEEP.format(depth=1100, name="d") + "    os.chdir(here)\n    return model\n", "ignored"),
     Cheat("folders that nobody may list", "import os\n" + TRAIN + "    os.mkdir('locked', 0o700)\n"
           "    os.makedirs('locked/a/b')\n    os.rename('home', 'other')\n    os.mkdir('home', 0o300)\n"
           "    open('home/full', 'w').close()\n    return inner_train(model, data, clock)\n", "ignored"),
