@@ -113,6 +113,11 @@ def test_links_stay_behind_and_so_does_what_is_too_large(tmp_path: Path, monkeyp
     assert (tmp_path / "copy/deep/kernel").stat().st_mtime_ns == (left / "deep/kernel").stat().st_mtime_ns
     copy_files(left / "folder", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+    (tmp_path / "users/cache").mkdir(parents=True)
+    (tmp_path / "users/cache/key").write_text("secret")
+    (left / "tmp").symlink_to(tmp_path / "users")
+    compile_cache._keep(left, tmp_path / "kept", ["tmp/cache", "deep"])
+    assert [path.name for path in (tmp_path / "kept").rglob("*")] == ["deep", "kernel"]
     monkeypatch.setattr(compile_cache, "CACHE_LIMIT_BYTES", 4)
     with pytest.raises(compile_cache.TooMuch):
         copy_files(left, tmp_path / "too_much")

@@ -71,6 +71,10 @@ def test_a_file_over_the_limit_is_refused(path: Path) -> None:
     assert "the limit is 64" in fault(path, 64)
 
 
+def test_a_header_of_megabytes_is_not_read(path: Path) -> None:
+    assert "header of 5242880 bytes; 4194304 are allowed" in fault(with_header(path, b" " * (5 * 2**20)), 2**24)
+
+
 def test_a_header_that_is_not_json_is_refused(path: Path) -> None:
     assert re.search("no whole safetensors file.*JSON", fault(with_header(path, b"not json")))
 
