@@ -21,7 +21,7 @@ RESULTS = FOLDER / "RESULTS.md"
 PACKAGES = ("torch", "mlx", "numpy", "sentencepiece", "optuna")
 
 BY_HAND = {
-    "audit": "2 minutes",
+    "audit": "5 minutes",
     "audit_cost": "10 minutes",
     "chaos": "a minute for ten kills",
     "common_work": "4 minutes, a GPU or quiet cores",
@@ -31,6 +31,7 @@ BY_HAND = {
     "idle": "5 minutes",
     "judge": "an hour",
     "judge_frontier": "an hour",
+    "outside_the_clock": "6 minutes",
     "page": "2 minutes, a headless Chromium",
     "real_judge": "hours",
     "search": "20 minutes",
