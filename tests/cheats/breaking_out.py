@@ -255,7 +255,7 @@ EXHAUSTS = [
           "        open(f'hog{n}', 'wb').write(b'x' * 4 * 2**20)\n        time.sleep(0.1)\n    time.sleep(30)\n", "limits",
           weights_limit_mb=16),
     Cheat("folders nested deeper than Python recurses", "import os\n" + BUILD + "    model, here = inner_build(spec), os.getcwd()\n"
-          + DEEP.format(depth=1100, name="d") + "    os.chdir(here)\n    return model\n", "ignored"),
+          + DEEP.format(depth=1100, name="d").replace("range(1100)", "range(0 if os.path.isdir('d') else 1100)") + "    os.chdir(here)\n    return model\n", "ignored"),
     Cheat("folders that nobody may list", "import os\n" + TRAIN + "    os.mkdir('locked', 0o700)\n"
           "    os.makedirs('locked/a/b')\n    os.rename('home', 'other')\n    os.mkdir('home', 0o300)\n"
           "    open('home/full', 'w').close()\n    return inner_train(model, data, clock)\n", "ignored"),
