@@ -39,6 +39,8 @@ from autoresearch.core.trial.sandbox.system_calls import program_file
 
 EVENT_LIMIT_BYTES = 1 << 16
 """Longest message in bytes."""
+MESSAGES_AT_ONCE = 256
+"""Messages taken from one read of a pipe, the last ones: an honest child sends some tens a second."""
 KILL_SECONDS = 20.0
 """Seconds that a killed process may take to vanish: a GPU driver gives memory back slowly."""
 OPEN_FILES = 4096
@@ -182,11 +184,11 @@ class Child:
             return None
 
     def parse(self, data: bytes) -> list[Message]:
-        """Return the messages that `data` completes. What is none of `MESSAGES`, or malformed, is skipped."""
+        """Return the messages that `data` completes. What is none of `MESSAGES`, malformed, or too much is skipped."""
         *lines, self._pending = (self._pending + data).split(b"\n")
         if len(self._pending) > EVENT_LIMIT_BYTES:
             self._pending = b""  # a line without end must not fill the parent's memory
-        short = [line for line in lines if len(line) <= EVENT_LIMIT_BYTES]
+        short = [line for line in lines[-MESSAGES_AT_ONCE:] if len(line) <= EVENT_LIMIT_BYTES]
         return [message for line in short if (message := parse_line(line, MESSAGES)) is not None]
 
     def measure_rss_mb(self) -> float:

@@ -87,8 +87,10 @@ CLOCK = [
           "    time.sleep({@late})\n    return model\n", "clock", gate=False),
     Cheat("a process that stops itself", TRAIN + "    import os, signal\n    next(iter(data.batches(16, 256)))\n"
           "    os.kill(os.getpid(), signal.SIGSTOP)\n" + BACK, "clock"),
-    Cheat("weights that change at the exit", TRAIN + "    import atexit\n"
-          "    atexit.register(lambda: open('weights.safetensors', 'wb').write(b'other'))\n" + BACK, "ignored"),
+    Cheat("a daemon that an exit hook and a finaliser start", TRAIN + "    import atexit, subprocess\n"
+          "    def start(): subprocess.Popen(['sleep', '{@daemon}'], start_new_session=True)\n"
+          "    class Last:\n        def __del__(self): start()\n    globals()['last'] = Last()\n    atexit.register(start)\n"
+          + BACK, "ignored"),
     Cheat("never return", TRAIN + "    inner_train(model, data, clock)\n    while True: pass\n", "clock", gate=False),
     Cheat("work in a thread after returning", TRAIN + "    import threading, time\n"
           "    threading.Thread(target=time.sleep, args=(60,)).start()\n" + BACK, "ignored"),
