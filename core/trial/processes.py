@@ -39,7 +39,7 @@ from autoresearch.core.trial.sandbox.system_calls import program_file
 
 EVENT_LIMIT_BYTES = 1 << 16
 """Longest message in bytes."""
-MESSAGES_AT_ONCE = 256
+MESSAGES_AT_ONCE = 64
 """Messages taken from one read of a pipe, the last ones: an honest child sends some tens a second."""
 KILL_SECONDS = 20.0
 """Seconds that a killed process may take to vanish: a GPU driver gives memory back slowly."""
