@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -93,7 +94,13 @@ def compile_caches() -> Sequence[str]:
 
 
 def detect() -> Device:
-    """Describe the GPU if PyTorch sees one, else this machine's CPU."""
+    """Describe the GPU if PyTorch sees one, else this machine's CPU.
+
+    The core asks before anything else, so this also settles how PyTorch compiles in this process.
+    """
+    if not shares_memory():
+        # Inductor's workers talk through shared memory. Without it, starting them fails or waits for ever.
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     import torch
 
     if not torch.cuda.is_available():
@@ -117,6 +124,20 @@ def detect() -> Device:
         peak_flops=peak_flops(card.name) if modern else None,
         tier=tier_of(card.major, card.total_memory),
     )
+
+
+def shares_memory(folder: Path = Path("/dev/shm")) -> bool:
+    """Say whether this process may put files into the folder of shared memory, which asking for rights does not tell.
+
+    True where there is no such folder: other systems share memory in other ways.
+    """
+    if not folder.exists():
+        return sys.platform != "linux"
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def peak_flops(name: str) -> float | None:

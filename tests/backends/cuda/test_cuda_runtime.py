@@ -1,5 +1,6 @@
 """What the core needs of PyTorch: device and tier, copies, likelihoods, weights."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,17 @@ from autoresearch.core.trial.sandbox.host_paths import SYSTEM_FOLDERS, visible_r
 
 def card(name, major, gigabytes):
     return SimpleNamespace(name=name, major=major, minor=0, total_memory=int(gigabytes * 2**30))
+
+
+def test_where_no_memory_can_be_shared_pytorch_compiles_in_one_process(monkeypatch, tmp_path):
+    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS", raising=False)
+    assert runtime.shares_memory(tmp_path)
+    runtime.detect()
+    assert "TORCHINDUCTOR_COMPILE_THREADS" not in os.environ
+    monkeypatch.setattr(runtime, "shares_memory", lambda: False)
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
+    runtime.detect()
+    assert os.environ["TORCHINDUCTOR_COMPILE_THREADS"] == "1"
 
 
 @pytest.mark.parametrize(
