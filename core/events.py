@@ -382,9 +382,15 @@ def from_json(values: Any, kinds: Kinds = EVENTS) -> Message | None:
 
 
 def parse_line(line: bytes, kinds: Kinds = EVENTS) -> Message | None:
-    """Return the message in a line of JSON, or None where there is none."""
+    """Return the message in a line of JSON, or None where there is none.
+
+    Half a surrogate pair, which JSON can say and UTF-8 cannot, becomes a question mark.
+    """
     try:
-        return from_json(json.loads(line), kinds)
+        values = json.loads(line)
+        if b"\\u" in line or b"\xed" in line:
+            values = json.loads(json.dumps(values, ensure_ascii=False).encode("utf-8", errors="replace"))
+        return from_json(values, kinds)
     except (ValueError, RecursionError):
         return None
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 REASON_LIMIT = 500
 """Characters of an exception's message in a reason; the whole of it is in run.log."""
+MOST_LINES = 10**6
+"""Line numbers from here on are made up: no train file may be so long."""
 NAME_LIMIT = 100
 """Characters of an exception's class, or of what the child was doing, in a reason."""
 
@@ -143,13 +145,19 @@ class TrialContext:
 
 
 def failure(failed: Failed) -> TrialEnded:
-    """Turn what a child says of its failure into the end of the trial."""
-    kind, message = failed.type[:NAME_LIMIT], " ".join(failed.message.split())[:REASON_LIMIT]
+    """Turn what a child says of its failure into the end of the trial, without what could steer a terminal."""
+    kind, message, stage = printable(failed.type), printable(failed.message)[:REASON_LIMIT], printable(failed.stage)
+    kind, stage = kind[:NAME_LIMIT], stage[:NAME_LIMIT]
     words = f"{kind}: {message}" if message else kind
     if failed.out_of_memory:
         words = f"out of memory: {words}"
-    place = f"line {failed.line} of train.py, " if failed.line is not None else ""
-    return TrialEnded("crash", f"{words} ({place}in {failed.stage[:NAME_LIMIT]})")
+    place = f"line {failed.line} of train.py, " if failed.line is not None and 0 < failed.line < MOST_LINES else ""
+    return TrialEnded("crash", f"{words} ({place}in {stage})")
+
+
+def printable(text: str) -> str:
+    """Put a child's words on one line, with a blank for each character that is not printed."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def closed_failure(failed: Failed, role: str, expected: tuple[int, int, int], lines: int) -> TrialEnded:

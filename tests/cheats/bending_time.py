@@ -146,6 +146,10 @@ EVENTS = [
     Cheat("an event of a megabyte", TRAIN + TELL.format("{'event': 'log', 'step': 'x' * 2**20}") + BACK, "ignored"),
     Cheat("an event that nests", TRAIN + "    import os, sys\n    fd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
           "    os.write(fd, b'[' * 60_000 + b'\\n')\n" + BACK, "ignored"),
+    Cheat("an event with half a character", TRAIN + "    import os, sys\n    fd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
+          "    os.write(fd, b'{\"event\": \"log\", \"step\": 1, \"loss\": 1.0, \"\\\\ud800\": 2.0}\\n')\n" + BACK, "ignored"),
+    Cheat("half a character and a terminal's codes in an exception", TRAIN
+          + "    raise ValueError(chr(0xD800) + '\\x1b]0;owned\\x07\\x00')\n", "crash", gate=False),
     Cheat("a flood of events", TRAIN + "    import os, sys\n    fd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
           "    for _ in range(2000): os.write(fd, b'{\"event\": \"log\", \"step\": 1, \"loss\": 1.0}\\n' * 100)\n" + BACK, "ignored"),
     Cheat("an event that is no object", TRAIN + TELL.format("[[]]") + BACK, "ignored"),
