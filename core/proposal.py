@@ -85,6 +85,12 @@ class Proposal:
     origin: Origin | None = None
     """The peer run's change that this proposal tries here."""
 
+    def __post_init__(self) -> None:
+        """Replace in the texts what neither git nor the ledger can hold: NUL, and half a surrogate pair."""
+        for name in ("hypothesis", "category", "researcher"):
+            text = getattr(self, name).encode("utf-8", errors="replace").decode().replace("\0", " ")
+            object.__setattr__(self, name, text)
+
 
 @dataclass(frozen=True)
 class Attempt:

@@ -112,11 +112,14 @@ NUMBERS_LIMIT = 4000
 
 def check_gate(source: str) -> None:
     """Check a source that parses. Raises `SourceFault` with the line of the first thing that is not allowed."""
-    tree = ast.parse(source)
-    checker = _Checker(tree)
-    checker.visit(tree)
-    # The tree is not walked in the order of its lines, so the first line is found at the end.
-    faults = [*checker.faults, *_totals(tree, checker.docstrings)]
+    try:
+        tree = ast.parse(source)
+        checker = _Checker(tree)
+        checker.visit(tree)
+        # The tree is not walked in the order of its lines, so the first line is found at the end.
+        faults = [*checker.faults, *_totals(tree, checker.docstrings)]
+    except (RecursionError, MemoryError) as error:  # a thousand signs, dots or branches in one expression
+        raise SourceFault("expressions or branches of train.py are nested too deep to be read") from error
     if faults:
         line, words = min(faults)
         raise SourceFault(f"line {line} of train.py: {words}")

@@ -33,7 +33,8 @@ class Record:
             self.folder.mkdir(parents=True, exist_ok=True)
             # First: a trial that breaks off must not leave the result of an earlier attempt.
             (self.folder / "result.json").unlink(missing_ok=True)
-            (self.folder / "train.py").write_text(source, encoding="utf-8", newline="")
+            # Half a character, of which no file can be made, is found when the source is parsed.
+            (self.folder / "train.py").write_text(source, encoding="utf-8", errors="replace", newline="")
             self._files = {name: (self.folder / name).open("wb") for name in self._room}
         except OSError as error:
             raise self._trouble(error) from error

@@ -93,7 +93,7 @@ def test_a_trials_file_is_read_without_what_a_crash_cut_off(tmp_path) -> None:
     assert read_events(tmp_path / "missing") == []
 
 
-@pytest.mark.parametrize("half", [b'\\ud800', b"\xed\xa0\x80"])
+@pytest.mark.parametrize("half", [b"\\ud800", b"\xed\xa0\x80"])
 def test_half_a_character_can_be_written_down(half: bytes) -> None:
     message = parse_line(b'{"event": "log", "step": 1, "loss": 1.0, "' + half + b'": 2.0}')
     assert message is not None

@@ -98,3 +98,11 @@ def test_a_refused_file_costs_no_process(prepared: Prepared, tmp_path: Path) -> 
         f"line {line} of train.py: the import of 'socket' is not allowed",
     )
     assert result.device is None
+
+
+@pytest.mark.parametrize(
+    "code", ["x = " + "+".join(["1"] * 900), "x = a" + ".b" * 2500, "if a: pass\n" + "elif b: pass\n" * 2500]
+)
+def test_what_is_nested_too_deep_to_be_read_is_refused(code: str) -> None:
+    with pytest.raises(SourceFault):
+        check_gate(code + "\n")

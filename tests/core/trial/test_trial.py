@@ -87,6 +87,12 @@ def test_a_syntax_error_is_named_before_anything_runs(prepared: Prepared, tmp_pa
     assert result.reason.startswith("syntax error in line 2")
 
 
+def test_half_a_character_in_the_source_is_invalid(prepared: Prepared, tmp_path: Path) -> None:
+    result = run_trial(request(prepared, tmp_path / "trial", "# \ud800\n"))
+    assert result.status == "invalid"
+    assert "cannot be parsed" in str(result.reason)
+
+
 @pytest.mark.parametrize(
     ("addition", "words", "stage"),
     [
