@@ -51,8 +51,9 @@ WRITES = [
     ),
     Cheat(
         "write into the frozen weights",
-        LOGITS + "    import os\n    os.chmod('weights.safetensors', 0o666)\n"
-        "    open('weights.safetensors', 'r+b').write(b'x')\n    return out\n",
+        LOGITS
+        + "    import os\n    if os.path.exists('weights.safetensors'):\n        os.chmod('weights.safetensors', 0o666)\n"
+        "        open('weights.safetensors', 'r+b').write(b'x')\n    return out\n",
         "ignored",
     ),
     Cheat(
