@@ -79,17 +79,17 @@ def enciphered(count: int) -> str:
 @pytest.mark.parametrize(
     "source",
     [
-        "".join(f'def f{n}():\n    """{enciphered(30_000)[n * 6000 : n * 6000 + 6000]}"""\n' for n in range(10)),
-        "".join(f"# {enciphered(30_000)[n * 100 : n * 100 + 100]}\n" for n in range(600)),
-        "".join(f"n{enciphered(30_000)[n * 60 : n * 60 + 60]} = 0\n" for n in range(1000)),
-        "".join(f"x{n % 7} = 0.{int(enciphered(30_000)[n * 15 : n * 15 + 15], 16)}\n" for n in range(4000)),
-        "order = (" + ", ".join(f"n{digit}" for digit in enciphered(35_000)) + ")\n",
+        "".join(f'def f{n}():\n    """{enciphered(40_000)[n * 6000 : n * 6000 + 6000]}"""\n' for n in range(14)),
+        "".join(f"# {enciphered(40_000)[n * 100 : n * 100 + 100]}\n" for n in range(800)),
+        "".join(f"n{enciphered(40_000)[n * 60 : n * 60 + 60]} = 0\n" for n in range(1300)),
+        "".join(f"x{n % 7} = 0.{int(enciphered(40_000)[n * 15 : n * 15 + 15], 16)}\n" for n in range(5300)),
+        "order = (" + ", ".join(f"n{digit}" for digit in enciphered(40_000)) + ")\n",
         "".join(f"pass{' ' * int(digit, 16)}\n" for digit in enciphered(40_000)),
     ],
     ids=["docstrings", "comments", "names", "numbers", "the order of a few names", "blanks"],
 )
 def test_information_is_limited_wherever_it_lies(source: str, prepared: Prepared) -> None:
-    with pytest.raises(SourceFault, match=r"comes to \d+ bytes of information .* the limit is 28672"):
+    with pytest.raises(SourceFault, match=r"comes to \d+ bytes of information .* the limit is 32768"):
         check_contamination(source, prepared, 512)
 
 
