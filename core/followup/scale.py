@@ -146,7 +146,7 @@ def verdict_of(conditions: Sequence[Condition], rows: Sequence[Mapping[str, Any]
         return f"no improvement to follow: at the run's own budget it is {own.verdict}"
     parts = []
     longest = max((c for c in conditions if c.axis == "budget"), key=lambda one: one.factor)
-    for condition, row in zip(conditions, rows, strict=True):
+    for condition, row in sorted(zip(conditions, rows, strict=True), key=lambda pair: pair[0].axis):
         if condition.axis == "budget" and (condition is not longest or longest.factor <= 1.0):
             continue
         where = f"{condition.factor:g} times the {condition.axis}"

@@ -126,7 +126,7 @@ def gather(reader: LedgerReader) -> ReportData:
         baseline=by_number.get(0),
         best=best,
         headline=headline_of(reader),
-        means=steps_of(reader, keeps),
+        means=steps_of(reader, reader.keeps()),
         sigma=sigmas[-1] if sigmas else None,
         paired=paired[-1] if paired else None,
         totals=reader.totals(),

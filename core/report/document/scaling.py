@@ -70,7 +70,7 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], *, wide: bool) -> None:
             fontsize=9,
             color=INK,
         )
-    axes.set_xticks(places, [_label(row) for row in rows])
+    axes.set_xticks(places, [_label(row, wide=wide) for row in rows])
     axes.set_xlim(-0.5, len(rows) - 0.3)
     axes.set_xlabel("width of the model" if wide else "training time of both files", color=INK)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -80,7 +80,9 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], *, wide: bool) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _label(row: Mapping[str, Any]) -> str:
+def _label(row: Mapping[str, Any], *, wide: bool) -> str:
+    if wide and row["axis"] == "budget":
+        return "as it is\n× 1"
     if row["axis"] == "budget":
         return f"{row['train_seconds']:g} s\n× {row['factor']:g}"
     first, second = row["values"]

@@ -71,7 +71,7 @@ def test_an_improvement_holds_fades_or_flips(tmp_path, monkeypatch):
     }
     assert (
         record["verdict"]
-        == "it holds at 0.5 times the width, it holds at 2 times the width, it fades at 4 times the budget"
+        == "it fades at 4 times the budget, it holds at 0.5 times the width, it holds at 2 times the width"
     )
     record = measured(tmp_path, monkeypatch, lambda seconds, width: -0.05 if seconds < 40 else 0.02)
     assert trends(record)["budget 4"] == "flips"

@@ -69,3 +69,10 @@ def test_why_0_tells_both_noises(workspace, capsys):
     assert "; paired noise 0." in capsys.readouterr().out
     assert ar(["--workspace", str(workspace), "--json", "results", "--why", "0"]) == 0
     assert {"sigma", "dof", "paired", "paired_dof"} == json.loads(capsys.readouterr().out)["noise_now"].keys()
+
+
+def test_the_picture_and_the_table_of_keeps_have_the_same_means(workspace):
+    with RunQueries(workspace / "runs/first") as reader:
+        report = gather(reader)
+    assert report.means[0] == report.headline.baseline.value
+    assert report.means[report.headline.experiment] == report.headline.best.value
