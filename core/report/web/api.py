@@ -260,6 +260,7 @@ def lineage(reader: RunQueries, decided: Sequence[ExperimentRow]) -> list[dict[s
     by_number = {row.number: row for row in decided}
     demoted = set(reader.numbers_of("demoted"))
     ancestors, number = set[int](), reader.run().incumbent
+    means = steps_of(reader, [row for row in decided if row.status == "keep"])
     # The baseline is its own parent.
     while number is not None and number not in ancestors and number in by_number:
         ancestors.add(number)
@@ -271,6 +272,7 @@ def lineage(reader: RunQueries, decided: Sequence[ExperimentRow]) -> list[dict[s
             "hypothesis": one_line(row.hypothesis, 300),
             "category": one_line(row.category, 80),
             "delta": row.delta if row.number else None,
+            "mean": means.get(row.number),
             "estimate": row.estimate,
             "trials": row.trials,
             "demoted": row.number in demoted,
