@@ -9,6 +9,7 @@ the code; nothing else may end the process.
     ├── LimitReachedError   4   a limit (hours, dollars, tries) ended the work before its goal
     ├── DataError           1   text, tokenizer, shards or manifest are missing, malformed or changed
     ├── LedgerError         1   the ledger cannot be opened, written or trusted
+    │   └── LockedError     1   another process writes the ledger
     ├── IntegrityError      1   a file that decides scores or verdicts has changed since the run started
     ├── SourceError         1   git or the train file's source cannot be used
     ├── TrialError          1   a trial could not be started or observed
@@ -55,6 +56,10 @@ class DataError(ArError):
 
 class LedgerError(ArError):
     """The ledger cannot be opened, written or trusted."""
+
+
+class LockedError(LedgerError):
+    """Another process writes the ledger: a run has one writer at a time."""
 
 
 class IntegrityError(ArError):

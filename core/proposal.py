@@ -232,6 +232,8 @@ class Researcher(ABC):
 
     name: str
     """Name in the ledger and in messages."""
+    proposes: bool = True
+    """False for one that is never asked: every experiment is handed in from outside, as a submission."""
     thinks_ahead: bool = False
     """True when a proposal takes so long that it is best made while trials run.
 

@@ -7,6 +7,7 @@ command resumes a loop that died at any moment.
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -35,6 +36,7 @@ from autoresearch.core.run.rerun_policy import DeviceWatch
 from autoresearch.core.run.run import Run
 from autoresearch.core.run.scheduler import RunningTrials
 from autoresearch.core.run.stopping import Ending, Limits, Stop
+from autoresearch.core.run.submissions import SESSION, Submissions
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -116,6 +118,7 @@ class Loop:
             run, executor, self._tell, self._news.set, device_watch, lambda: self.stop.wish != "go on"
         )
         self._proposers = Proposers(researcher, self.stop, self._news.set)
+        self._submissions = Submissions(run)
         hours = self.limits.hours
         self._deadline = None if hours is None else self._clock.monotonic() + hours * 3600
         self._beat = self._clock.monotonic()
@@ -128,6 +131,9 @@ class Loop:
         """Run until the end. Raises `ArError` when the run cannot go on; the ledger then holds every step taken."""
         ledger = self.run.ledger
         try:
+            # First: whoever sees the run running then knows who runs it (see `submissions.running_session`).
+            session = {"pid": os.getpid(), "researcher": self._proposers.researcher.name}
+            ledger.note(SESSION, None, {**session, "submission": self.limits.submission})
             ledger.set_state("running")
             try:
                 while True:
@@ -171,6 +177,7 @@ class Loop:
         collected = self._running.collect()
         for answer in self._proposers.take():
             self._accept(answer)
+        self._take_submissions()
         self._settle_open(collected)
         self.run.tidy()
         if self._ask():
@@ -250,7 +257,7 @@ class Loop:
 
     def _wants_proposal(self) -> bool:
         proposers, busy = self._proposers, self._running.experiments
-        if self._exhausted() or self._ending() is not None:
+        if not proposers.researcher.proposes or self._exhausted() or self._ending() is not None:
             return False
         # Ask a quick researcher only when a device is idle and every result is in; keep one proposal waiting for each
         # device with a slow one.
@@ -284,6 +291,12 @@ class Loop:
             return
         self._failed = self._repeated = 0
         self.run.propose(proposal, program, answer.history.incumbent.experiment)
+
+    def _take_submissions(self) -> None:
+        """Make experiments of the train files that were submitted; without a baseline they wait for it."""
+        if self.run.attempts and self._ending() is None:
+            for refusal in self._submissions.take():
+                self._tell(refusal)
 
     def _refuse(self, kind: str, error: str, cost: Cost, program: str) -> None:
         self._error = error
@@ -319,6 +332,8 @@ class Loop:
         if goal is not None and decided >= max(0, goal):
             count = "1 experiment is" if decided == 1 else f"{decided} experiments are"
             return Ending("finished", f"{count} decided", 0)
+        if self.limits.submission is not None and self.run.ledger.settled(self.limits.submission):
+            return Ending("finished", "what was submitted is decided", 0)
         if self._deadline is None:
             return None
         # No trial is started that would end long after the deadline: one training budget of overtime is the limit,

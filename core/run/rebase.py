@@ -9,6 +9,7 @@ from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.evidence import side_of
 from autoresearch.core.run.merge import reapply
 from autoresearch.core.run.run import Run
+from autoresearch.core.store.inbox import SUBMISSION
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -85,7 +86,8 @@ def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision
         category=edit.category,
         predicted_delta=edit.predicted_delta,
         researcher=edit.researcher,
-        parameters={**edit.parameters, REBASED: edit.number},
+        # The submission has its verdict: that of the experiment which it became.
+        parameters={**{k: v for k, v in edit.parameters.items() if k != SUBMISSION}, REBASED: edit.number},
         origin=edit.origin,
     )
     return CombinedProposal(proposal, onto)

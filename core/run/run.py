@@ -43,15 +43,18 @@ class Run:
         preset: Preset,
         *,
         allow_dirty: bool = False,
+        committed: bool = False,
         integrity: Integrity | None = None,
         peers: PeerRuns | None = None,
     ) -> None:
         """Start the run, or resume it where it stopped. Starting needs a train file without uncommitted changes.
 
+        With `committed` the run starts from the train file as HEAD has it, whatever has become of it since.
         `integrity` watches the files that verdicts depend on; None watches nothing. `peers` are the peer runs whose
         findings are offered to it.
         """
-        self.tag, self.config, self._preset, self._allow_dirty = check_tag(tag), config, preset, allow_dirty
+        self.tag, self.config, self._preset = check_tag(tag), config, preset
+        self._allow_dirty, self._committed = allow_dirty, committed
         self.workspace = workspace
         self._integrity = integrity
         self.attempts: list[Attempt] = []
@@ -106,6 +109,8 @@ class Run:
         drop_weights(self.ledger)
 
     def _starting_source(self) -> str:
+        if self._committed:
+            return committed_source(self.repository, self.config.backend, self._preset)
         return starting_source(self.repository, self.config.backend, self._preset, allow_dirty=self._allow_dirty)
 
     def _ensure_baseline(self) -> None:
@@ -332,6 +337,17 @@ def starting_source(repository: Repository, backend: str, preset: Preset, *, all
     if not allow_dirty and repository.changed(path):
         fix = f"git add {path} && git commit, or --allow-dirty to start from it as it is"
         raise PrerequisiteError(f"{file} has changes that are not committed.", fix=fix)
+    return write_preset(source, preset)
+
+
+def committed_source(repository: Repository, backend: str, preset: Preset) -> str:
+    """Return HEAD's train file with the preset's constants. Raises `PrerequisiteError` when there is none."""
+    path = train_file(repository.workspace, backend).relative_to(repository.workspace).as_posix()
+    try:
+        source = repository.read("HEAD", path)
+    except SourceError as error:
+        fix = f"git add {path} && git commit, or make a workspace with `ar init DIR`"
+        raise PrerequisiteError(f"{repository.workspace} has no committed {path}.", fix=fix) from error
     return write_preset(source, preset)
 
 

@@ -18,6 +18,8 @@ class Limits:
     """Decided experiments in the run, earlier invocations included, without the baseline."""
     hours: float | None = None
     """Hours of this invocation."""
+    submission: str | None = None
+    """Submission whose verdict ends this invocation."""
 
 
 @dataclass(frozen=True)

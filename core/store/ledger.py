@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.errors import LedgerError
+from autoresearch.core.errors import LedgerError, LockedError
 from autoresearch.core.judge.decision import Decision, Demotion, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store import chain, schema
 from autoresearch.core.store.guarded import TEXT_BYTES
+from autoresearch.core.store.inbox import SUBMISSION
 from autoresearch.core.store.journal import JOURNAL_NAME, Journal, Write, last_line, write_snapshot
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.rows import RunState, TrialRow
@@ -117,11 +118,26 @@ class Ledger(LedgerReader):
                 ),
             )
             _proposal(write, number, "accepted", None, proposal.researcher, proposal.cost, program)
+            _submission(write, proposal.parameters.get(SUBMISSION), "accepted", number)
 
-    def refuse(self, outcome: str, error: str, *, researcher: str, cost: Cost, program: str) -> None:
-        """Record a proposal that became no experiment: "failed" (there was none) or "repeated" (tried before)."""
+    def refuse(
+        self,
+        outcome: str,
+        error: str,
+        *,
+        researcher: str,
+        cost: Cost,
+        program: str,
+        submission: str | None = None,
+        experiment: int | None = None,
+    ) -> None:
+        """Record a proposal that became no experiment: "failed" (there was none) or "repeated" (tried before).
+
+        `submission` names the one that it was handed in as, `experiment` the one that had its source before.
+        """
         with self._transaction() as write:
             _proposal(write, None, outcome, error, researcher, cost, program)
+            _submission(write, submission, outcome, experiment, error)
 
     def rebase(self, experiment: int, source: str, *, parent: int, commit: str, fingerprint: str) -> None:
         """Move a proposal that waits for a device to another parent."""
@@ -140,7 +156,10 @@ class Ledger(LedgerReader):
     def withdraw(self, experiment: int, reason: str) -> None:
         """Drop a proposal that waits for a device. Its cost stays counted."""
         with self._transaction() as write:
+            row = write("SELECT parameters FROM experiments WHERE number = ?", (experiment,)).fetchone()
             _one(write("DELETE FROM experiments WHERE number = ? AND state = 'proposed'", (experiment,)))
+            # Without the number: the next experiment will have it.
+            _submission(write, json.loads(row["parameters"]).get(SUBMISSION), "withdrawn", None, reason)
             write(
                 "UPDATE proposals SET outcome = 'outdated', error = ?, experiment = NULL WHERE experiment = ?",
                 (reason, experiment),
@@ -310,7 +329,7 @@ class Ledger(LedgerReader):
             raise schema.unreadable(self.path, error) from error
 
 
-def _locked(folder: Path) -> LedgerError:
+def _locked(folder: Path) -> LockedError:
     who = "another process"
     try:
         with LedgerReader(folder) as reader:
@@ -319,7 +338,7 @@ def _locked(folder: Path) -> LedgerError:
                 who = f"process {run.pid} on {run.host}"
     except LedgerError:
         pass  # the other process has not written its name yet
-    return LedgerError(
+    return LockedError(
         f"the run {folder.name!r} is being written by {who}.",
         fix="wait for it, stop it with Ctrl-C, or start another run with --tag",
     )
@@ -363,6 +382,14 @@ def _proposal(
             *(cost.usd, _store_text(write, program)),
         ),
     )
+
+
+def _submission(
+    write: Any, identity: object, outcome: str, experiment: int | None = None, reason: str | None = None
+) -> None:
+    """Record what became of a submission, in the transaction that makes it so."""
+    if isinstance(identity, str):
+        _event(write, SUBMISSION, experiment, {"id": identity, "outcome": outcome, "reason": reason})
 
 
 def _event(write: Any, kind: str, experiment: int | None, payload: Mapping[str, Any]) -> None:

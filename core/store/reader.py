@@ -15,7 +15,18 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import schema
 from autoresearch.core.store.chain import ChainReport, walk
 from autoresearch.core.store.guarded import unpack
-from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow, experiment_row, run_row, trial_row
+from autoresearch.core.store.inbox import SUBMISSION
+from autoresearch.core.store.rows import (
+    ExperimentRow,
+    RunRow,
+    SubmissionRow,
+    Totals,
+    TrialRow,
+    experiment_row,
+    run_row,
+    submission_row,
+    trial_row,
+)
 
 LEDGER_NAME = "ledger.sqlite"
 _UNDECIDED = "state IN ('proposed', 'running', 'trained', 'scored')"
@@ -176,6 +187,25 @@ class LedgerReader:
         rows = self._rows("SELECT time, experiment, payload FROM events WHERE kind = 'demoted' ORDER BY id")
         found = [(row, self._understood(_payload, row)) for row in rows if row["experiment"] is not None]
         return [(float(row["time"]), int(row["experiment"]), int(told.get("successor", 0))) for row, told in found]
+
+    def submission(self, identity: str) -> SubmissionRow | None:
+        """Return what became of a submission, the latest; None while no loop has taken it up."""
+        sql = "SELECT * FROM events WHERE kind = ? AND json_extract(payload, '$.id') = ? ORDER BY id DESC LIMIT 1"
+        rows = self._rows(sql, (SUBMISSION, identity))
+        return self._understood(submission_row, rows[0]) if rows else None
+
+    def submissions(self) -> list[str]:
+        """Return every submission that a loop has taken up, the earliest first."""
+        return list(dict.fromkeys(str(one["id"]) for one in self.events(SUBMISSION)))
+
+    def settled(self, identity: str) -> bool:
+        """Tell whether a submission has its verdict, or never will have one."""
+        found = self.submission(identity)
+        if found is None:
+            return False
+        if found.experiment is None:
+            return True
+        return self.experiment(found.experiment).state == "decided"
 
     def with_origin(self) -> list[ExperimentRow]:
         """Return every experiment that tries an offered change, in order. Older ledgers lack the column."""

@@ -92,6 +92,17 @@ class TrialRow:
 
 
 @dataclass(frozen=True)
+class SubmissionRow:
+    """What became of a submission when the loop took it up."""
+
+    outcome: Literal["accepted", "repeated", "failed", "withdrawn"]
+    experiment: int | None
+    """The experiment that it became, or that had its source before."""
+    reason: str | None
+    """Why it is no experiment; None where it is one."""
+
+
+@dataclass(frozen=True)
 class Totals:
     """Sums over a run. `decided` and `by_status` leave the baseline out."""
 
@@ -132,6 +143,12 @@ def trial_row(row: Mapping[str, Any]) -> TrialRow:
     """Convert a row of the table `trials`."""
     plain = {k: v for k, v in row.items() if k not in ("result", "folder")}
     return TrialRow(result=_result(row["result"] or "{}"), **plain)
+
+
+def submission_row(row: Mapping[str, Any]) -> SubmissionRow:
+    """Convert an event about a submission."""
+    payload = json.loads(row["payload"])
+    return SubmissionRow(payload["outcome"], row["experiment"], payload["reason"])
 
 
 @lru_cache(maxsize=4096)
