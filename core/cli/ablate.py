@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PROPOSED = "ablated_train.py"
 """File in the run's folder that the smaller train file is written to."""
-REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix"))
+REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix", "submit"))
 """Researchers that can follow an instruction in plain language."""
 
 

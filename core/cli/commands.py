@@ -26,6 +26,10 @@ COMMANDS = {
     "loop": Entry(
         "autoresearch.core.cli.run.command", "loop", "The main job: propose, train, score, keep or discard; repeat."
     ),
+    "brief": Entry("autoresearch.core.cli.brief", "brief", "Print what a researcher should know now."),
+    "submit": Entry("autoresearch.core.cli.submit", "submit", "Hand in a train file as one experiment."),
+    "result": Entry("autoresearch.core.cli.result", "result", "Show what became of a submission."),
+    "mcp": Entry("autoresearch.core.cli.mcp", "mcp", "Serve submit, brief and results to an agent, by MCP over stdio."),
     "status": Entry("autoresearch.core.cli.status", "status", "Show in one line how a run is going."),
     "fleet": Entry("autoresearch.core.cli.fleet", "fleet", "Show who uses a Ray cluster; pause runs, drain nodes."),
     "results": Entry("autoresearch.core.cli.results", "results", "Show a run's experiments as a table."),

@@ -24,6 +24,21 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "with a tracker and a notification",
         ),
     ),
+    "brief": (
+        ("ar brief", "a page to read before the next change"),
+        ("ar brief --json", "the same as data, the best file's source included"),
+    ),
+    "submit": (
+        ('ar submit --why "wider MLP: more capacity per step"', "the workspace's train file"),
+        ('ar submit try.py --why "..." --predict -0.004 --json', "another file, the verdict as JSON"),
+        ('ar submit try.py --why "..." --wait', "stay until a running loop has decided it"),
+    ),
+    "result": (
+        ("ar result", "the last submission"),
+        ("ar result 17", "experiment 17"),
+        ("ar result 1764150000000-1a2b3c4d --wait", "stay until its verdict"),
+    ),
+    "mcp": (("claude mcp add ar -- ar mcp --workspace ~/night", "give it to an agent"),),
     "status": (("ar status", "every run of the workspace"), ("ar status --tag night --json", "one of them, as JSON")),
     "fleet": (
         ("ar fleet", "the nodes and the runs on the cluster"),

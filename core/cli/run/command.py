@@ -39,7 +39,7 @@ from autoresearch.core.errors import PrerequisiteError
     type=click.Choice(list(RESEARCHERS)),
     default="tuner",
     help="Researcher that proposes the changes: tuner needs no model, llm asks language models, command starts an "
-    "outside coding agent, mix is tuner and llm in turn.",
+    "outside coding agent, mix is tuner and llm in turn, submit waits for what `ar submit` hands in.",
 )
 @add_options(ResearcherOptions, "options")
 @add_options(RunOverrides, "overrides")

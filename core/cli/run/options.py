@@ -201,6 +201,12 @@ def _command(options: ResearcherOptions, _run_folder: Path | None, _workspace: P
     )
 
 
+def _submit(_options: ResearcherOptions, _run_folder: Path | None, _workspace: Path | None) -> Researcher:
+    from autoresearch.core.run.submissions import Outside
+
+    return Outside()
+
+
 def _mix(options: ResearcherOptions, run_folder: Path | None, workspace: Path | None) -> Researcher:
     from autoresearch.agent.mix import Mix
 
@@ -212,6 +218,7 @@ RESEARCHERS: Mapping[str, Callable[[ResearcherOptions, Path | None, Path | None]
     "llm": _llm,
     "command": _command,
     "mix": _mix,
+    "submit": _submit,
 }
 WITH_MODELS = ("llm", "mix")
 """Researchers that call language models."""

@@ -51,14 +51,15 @@ def choose_run(
     overrides: RunOverrides,
     *,
     allow_dirty: bool,
+    committed: bool = False,
     find_device: FindDevice | None = None,
 ) -> tuple[str, RunConfig, Preset, Prepared, Device]:
     """Choose the run to start or to continue and report the choice; return tag, configuration, preset, corpus, device.
 
-    Repairs ledgers that a crash has damaged.
+    With `committed` a new run starts from HEAD's train file. Repairs ledgers that a crash has damaged.
     """
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.run.run import starting_source
+    from autoresearch.core.run.run import committed_source, starting_source
     from autoresearch.core.store.git import Repository, check_tag
     from autoresearch.core.store.restore import mend
 
@@ -78,7 +79,11 @@ def choose_run(
         where = device_words(choice.device)
         settings.say(f"starting the run {tag}: {backend.name} ({backend.why}), preset {preset.name}, {where}")
         # Checked here, before minutes are spent on preparing text.
-        starting_source(Repository.open(settings.workspace), backend.name, preset, allow_dirty=allow_dirty)
+        repository = Repository.open(settings.workspace)
+        if committed:
+            committed_source(repository, backend.name, preset)
+        else:
+            starting_source(repository, backend.name, preset, allow_dirty=allow_dirty)
     config, prepared = configure(choice.settings, backend.name, preset, choice.device, overrides, choice.stored)
     return tag, config, preset, prepared, choice.device
 

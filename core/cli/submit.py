@@ -1,0 +1,145 @@
+"""`ar submit`: one experiment from outside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
+from autoresearch.core.cli.params import add_options
+from autoresearch.core.cli.run.options import RunOverrides
+from autoresearch.core.errors import UsageError
+from autoresearch.core.proposal import CATEGORIES
+from autoresearch.core.textfile import read_text
+
+if TYPE_CHECKING:
+    from autoresearch.core.store.inbox import Submission
+    from autoresearch.core.store.rows import RunRow
+
+
+@click.command()
+@click.argument("file", required=False, metavar="[FILE]", type=click.Path(path_type=Path))
+@click.option("--why", required=True, metavar="TEXT", help="What changes and why it should help, in one sentence.")
+@click.option(
+    "--category",
+    type=click.Choice(CATEGORIES),
+    metavar="NAME",
+    help=f"Subject of the change, one of: {', '.join(CATEGORIES)}.  [default: read from the code]",
+)
+@click.option("--predict", type=float, metavar="D", help="Change of val_bpb that you expect, such as -0.004.")
+@click.option(
+    "--tag", metavar="TAG", help="Name of the run.  [default: the one going on, or the last one, or a new one]"
+)
+@click.option("--new", is_flag=True, help="Start a new run, named by --tag if you like.")
+@click.option("--wait", is_flag=True, help="Stay until the verdict, also where a loop runs the trial.")
+@add_options(RunOverrides, "overrides")
+@require_isolation
+@pass_settings
+def submit(
+    settings: Settings,
+    file: Path | None,
+    why: str,
+    category: str | None,
+    predict: float | None,
+    tag: str | None,
+    new: bool,
+    wait: bool,
+    overrides: RunOverrides,
+) -> None:
+    """Hand in a train file as one experiment: gate, trial, audit, judge, record, as for any proposal.
+
+    FILE is a whole train file, the workspace's by default. Where a loop is going on, the experiment is queued and the
+    command returns; --wait stays until the verdict. Where none is, the command runs the trial itself, on a new run the
+    baseline (the committed train file) first. Submitting the unchanged file measures the baseline. Several may submit
+    at once. An interrupted submission stays queued: `ar result` goes on with it.
+
+    Exit code 0: kept, discarded, tried before or queued; 1: it crashed, broke a rule or could not be measured.
+    """
+    from autoresearch.core.cli import submissions
+    from autoresearch.core.cli.result import show
+    from autoresearch.core.config import runs_dir
+    from autoresearch.core.store.inbox import Inbox
+
+    submissions.check_workspace(settings)
+    submissions.check_change(why, predict)
+    named = None if file is None else read(file)
+    with submissions.choosing(settings.workspace):
+        tag = submissions.choose_tag(settings, tag, new)
+        submission, settings = prepare(settings, tag, named, submissions.Change(why, category, predict), overrides)
+        Inbox(runs_dir(settings.workspace) / tag).put(submission)
+    code = submissions.follow(settings, tag, submission.identity, overrides, wait=wait)
+    show(settings, tag, submission.identity, code)
+
+
+def read(path: Path) -> str:
+    """Read a train file. Raises `UsageError`."""
+    try:
+        return read_text(path.expanduser())
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read as a train file: {said}.", fix="name a Python file") from error
+
+
+def prepare(
+    settings: Settings, tag: str, source: str | None, change: object, overrides: RunOverrides
+) -> tuple[Submission, Settings]:
+    """Make the submission of a source, or of the workspace's train file; check it against the run that it is for.
+
+    Returns the settings with the run's own backend and preset. Raises `UsageError` or `SourceError`.
+    """
+    from autoresearch.core.cli import submissions
+    from autoresearch.core.cli.context import load_runtime, resolve_backend, resolve_preset
+    from autoresearch.core.cli.runs import named_run
+    from autoresearch.core.config import choose_preset, load_presets, runs_dir, train_file
+    from autoresearch.core.run.run import committed_source
+    from autoresearch.core.store.git import Repository
+    from autoresearch.core.store.inbox import Submission, new_identity
+    from autoresearch.core.store.reader import LedgerReader
+
+    assert isinstance(change, submissions.Change)
+    repository = Repository.open(settings.workspace)
+    run = named_run(settings.workspace, tag)
+    if run is not None:
+        check_same(settings, overrides, run)
+        settings = replace(settings, backend=run.config["backend"], preset=run.config["preset"])
+        runtime_file = Path(str(load_runtime(settings.backend).__file__))  # type: ignore[attr-defined]
+        preset = choose_preset(load_presets(runtime_file.with_name("presets.toml")), settings.preset)
+        vocabularies, base_commit = tuple(run.config["vocabularies"]), run.base_commit
+    else:
+        backend = resolve_backend(settings)
+        preset = resolve_preset(settings, backend)
+        settings = replace(settings, backend=backend.name, preset=preset.name)
+        vocabularies, base_commit = overrides.vocab or preset.data.vocabularies, repository.head()
+    if source is None:
+        source = read(train_file(settings.workspace, settings.backend))
+    source = submissions.fitted_source(settings, source, settings.backend, preset, base_commit)
+    submissions.check_file(source, vocabularies)
+    parent, before = 0, ""
+    if run is not None:
+        with LedgerReader(runs_dir(settings.workspace) / tag) as reader:
+            best = reader.incumbent() or (reader.experiment(0) if reader.next_number() else None)
+            if best is not None:
+                parent, before = best.number, reader.text(best.source_sha256)
+    before = before or committed_source(repository, settings.backend, preset)
+    category = submissions.category_of(before, source, change.category)
+    hypothesis = " ".join(change.hypothesis.split())
+    return Submission(new_identity(), source, hypothesis, category, change.predicted_delta, parent), settings
+
+
+def check_same(settings: Settings, overrides: RunOverrides, run: RunRow) -> None:
+    """Check that the options fit a run, whose settings were chosen when it was started. Raises `UsageError`."""
+    from autoresearch.core.cli.run.resolve import absolute
+
+    names = {"budget": "train_seconds", "vocab": "vocabularies"}
+    given = {names.get(name, name): value for name, value in vars(overrides).items() if value is not None}
+    given |= {name: value for name in ("backend", "preset") if (value := getattr(settings, name)) != "auto"}
+    for name, value in given.items():
+        wanted = absolute(value) if name == "corpus" else list(value) if isinstance(value, tuple) else value
+        if name in run.config and run.config[name] != wanted:
+            raise UsageError(
+                f"the run {run.tag!r} was started with {name} = {run.config[name]!r}, and this is {wanted!r}.",
+                fix="leave that option out, or start another run with --new",
+            )
