@@ -203,3 +203,22 @@ def page(found: dict[str, Any]) -> str:
         code(best["source"].rstrip(), "python"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def figures(settings: Settings, tag: str | None) -> str:
+    """Write the figures of the best file's first trial and the newest page of `ar train --profile`, where there is one.
+
+    Raises `UsageError` before the baseline is measured.
+    """
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.cli.submissions import check_workspace, choose_tag
+
+    check_workspace(settings)
+    with open_reader(settings.workspace, tag and choose_tag(settings, tag, new=False)) as reader:
+        if reader.incumbent() is None:
+            raise UsageError("no trial has ended yet.", fix="submit a file first: that measures the baseline")
+        best = _stored(settings, reader).incumbent
+    known = {name: value for name, value in best.metrics.items() if value is not None}
+    profile = known.pop("profile", "no profile was taken; `ar train --profile` takes one")
+    lines = [f"experiment {best.experiment}", *(f"{name}: {value}" for name, value in known.items()), "", str(profile)]
+    return "\n".join(lines) + "\n"

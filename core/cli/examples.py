@@ -4,7 +4,10 @@ from __future__ import annotations
 
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "doctor": (("ar doctor", "check all prerequisites"), ("ar doctor -q", "only warnings and failures")),
-    "init": (("ar init ~/night", "a workspace in a new folder"),),
+    "init": (
+        ("ar init ~/night", "a workspace in a new folder"),
+        ("ar init ~/night --agent claude", "one in which a coding agent can start at once"),
+    ),
     "prepare": (
         ("ar prepare", "the preset's own corpus"),
         ("ar prepare --corpus ~/texts --vocab 1024,2048", "your own text, with two vocabularies"),

@@ -24,10 +24,6 @@ POLL_SECONDS = 0.3
 """Seconds between two looks at a run that somebody else writes."""
 LOCK_SECONDS = 60.0
 """Seconds that choosing a run may wait for others who choose one in the same workspace."""
-STARTING_SECONDS = 120.0
-"""Seconds that a process may have a run open before it loops; then this one stops waiting for it."""
-TAKEN_CARE = ("decided", "repeated", "withdrawn", "refused")
-"""States of a submission that is over."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def choose_tag(settings: Settings, tag: str | None, new: bool) -> str:
     if new:
         return fresh_tag(settings.workspace, resolve_backend(settings).name)
     fitting = [run for run in run_rows(settings.workspace, settings.say) if _fits(settings, run)]
-    alive = [run.tag for run in fitting if is_alive(run)]
+    alive = [run.tag for run in fitting if run.state == "running" and is_alive(run)]
     if len(alive) > 1:
         raise UsageError(
             f"{len(alive)} runs are going on: {', '.join(alive)}.", fix=f"name the one you mean: --tag {alive[-1]}"
@@ -259,46 +255,58 @@ def follow(settings: Settings, tag: str, identity: str, overrides: RunOverrides,
     A loop that runs takes it up; without `wait` this then returns at once. Where none runs, or the one that ran has
     died, this process runs it. Whoever else waits for a submission of theirs takes over after that.
     """
+    from filelock import FileLock, Timeout
+
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.run.submissions import running_session
-    from autoresearch.core.store.inbox import Inbox
-    from autoresearch.core.store.liveness import is_alive
-    from autoresearch.core.store.reader import LedgerReader
+    from autoresearch.core.store.reader import LEDGER_NAME
 
     folder, told = runs_dir(settings.workspace) / tag, False
-    opened_since: float | None = None
+    # Held by the one that runs the loop for its own submission: the others wait without disturbing it.
+    turn = FileLock(folder / "submit.lock", timeout=0)
     while True:
-        session, alive = None, False
-        if (folder / "ledger.sqlite").is_file():
-            try:
-                with LedgerReader(folder) as reader:
-                    run = reader.run()
-                    if reader.settled(identity):
-                        return 0
-                    if reader.submission(identity) is None and identity not in Inbox(folder).waiting():
-                        raise UsageError(f"the submission {identity} was taken back.", fix="submit it again")
-                    session, alive = running_session(reader), is_alive(run)
-            except LedgerError as error:
-                if "not a ledger" not in error.message and "has no run" not in error.message:
-                    raise
-                alive = True  # its tables are being made
-        if session is not None and session.get("submission") is None and not wait:
+        seen = _look(folder, identity) if (folder / LEDGER_NAME).is_file() else _Seen()
+        queued = seen.session is not None and seen.session.get("submission") is None  # in a loop that goes on by itself
+        if seen.settled or (queued and not wait):
             return 0
-        if alive:
-            if not told:
-                told = True
-                settings.say(f"the run {tag} is going on elsewhere; waiting for its turn (Ctrl-C leaves it queued)")
-            opened_since = None if session is not None else (opened_since or time.monotonic())
-            if opened_since is None or time.monotonic() - opened_since < STARTING_SECONDS:
-                time.sleep(POLL_SECONDS)
-                continue
-        try:
-            code = drive(settings, tag, identity, overrides)
-        except LockedError:
-            time.sleep(POLL_SECONDS)
-            continue
-        if code:
-            return code
+        if seen.session is None:
+            try:
+                with turn:
+                    return drive(settings, tag, identity, overrides)
+            except (LockedError, Timeout):
+                pass  # a loop has just begun
+        if not told:
+            told = True
+            settings.say(f"the run {tag} is going on elsewhere; waiting for the verdict (Ctrl-C leaves it queued)")
+        time.sleep(POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A look at a run from outside."""
+
+    settled: bool = False
+    session: dict[str, Any] | None = None
+    """The session of the loop that runs now; None without one."""
+
+
+def _look(folder: Path, identity: str) -> _Seen:
+    """Look at a submission and its run. Raises `UsageError` where it is neither waiting nor taken up."""
+    from autoresearch.core.run.submissions import running_session
+    from autoresearch.core.store.inbox import Inbox
+    from autoresearch.core.store.reader import LedgerReader
+
+    try:
+        with LedgerReader(folder) as reader:
+            waits = identity in Inbox(folder).waiting()  # looked at first: it is recorded before its file goes
+            if reader.settled(identity):
+                return _Seen(settled=True)
+            if not waits and reader.submission(identity) is None:
+                raise UsageError(f"the submission {identity} was taken back.", fix="submit it again")
+            return _Seen(session=running_session(reader))
+    except LedgerError as error:
+        if "not a ledger" in error.message or "has no run" in error.message:
+            return _Seen()  # its tables are being made
+        raise
 
 
 # ---- its outcome

@@ -11,7 +11,7 @@ import click
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
 from autoresearch.core.cli.params import add_options
 from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.errors import UsageError
+from autoresearch.core.errors import ArError, UsageError
 from autoresearch.core.proposal import CATEGORIES
 from autoresearch.core.textfile import read_text
 
@@ -70,7 +70,12 @@ def submit(
         tag = submissions.choose_tag(settings, tag, new)
         submission, settings = prepare(settings, tag, named, submissions.Change(why, category, predict), overrides)
         Inbox(runs_dir(settings.workspace) / tag).put(submission)
-    code = submissions.follow(settings, tag, submission.identity, overrides, wait=wait)
+    try:
+        code = submissions.follow(settings, tag, submission.identity, overrides, wait=wait)
+    except ArError:
+        # The run cannot go on: what it has not taken up is not left for a loop that may come some day.
+        Inbox(runs_dir(settings.workspace) / tag).drop(submission.identity)
+        raise
     show(settings, tag, submission.identity, code)
 
 

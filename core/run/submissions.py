@@ -36,7 +36,11 @@ class Submissions:
     """Takes the submissions of one run, each exactly once."""
 
     def __init__(self, run: Run) -> None:
+        """Delete the files that a crash has left of submissions which the ledger holds."""
         self._run, self._inbox = run, Inbox(run.folder)
+        for identity in self._inbox.waiting():
+            if run.ledger.submission(identity) is not None:
+                self._inbox.drop(identity)
 
     def take(self) -> Iterator[ProposalRefused]:
         """Make an experiment of every waiting submission, the earliest first; yield the refusal of each other one."""

@@ -1,11 +1,14 @@
 import json
 import os
+import re
 import subprocess
 
 import pytest
 
 from autoresearch.backends import names as backend_names
+from autoresearch.core.cli import init as init_command
 from autoresearch.core.cli import main
+from autoresearch.core.cli.commands import COMMANDS
 
 
 def git(folder, *arguments):
@@ -55,3 +58,35 @@ def test_a_file_in_the_way_is_refused(tmp_path, capsys):
     assert main.run(["init", str(tmp_path / "work")]) == 2
     assert main.run(["init", str(tmp_path / "work" / "below")]) == 2
     assert (tmp_path / "work").read_text() == "mine"
+
+
+@pytest.mark.parametrize("agent", ["claude", "codex", "cursor", "generic"])
+def test_a_workspace_for_an_agent_tells_it_how_to_research_and_where_the_server_is(tmp_path, capsys, agent):
+    folder = tmp_path / "work"
+    assert main.run(["--json", "init", str(folder), "--agent", agent]) == 0
+    written = json.loads(capsys.readouterr().out)["files"]
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in written}
+    assert "ar submit try.py" in texts["AGENTS.md"] and "program.md" in texts["AGENTS.md"]
+    assert any("mcp" in text and '"ar"' in text for text in texts.values())
+    assert git(folder, "status", "--porcelain") == ""
+    (folder / "try.py").write_text("x")
+    assert git(folder, "status", "--porcelain") == ""
+    for name, text in texts.items():
+        if name.endswith(".json"):
+            json.loads(text)
+
+
+def test_the_commands_of_the_agents_page_exist():
+    page = init_command.agent_files("generic")["AGENTS.md"]
+    named = set(re.findall(r"`?ar ([a-z]+)", page)) - {"does"}
+    assert {"brief", "submit", "result"} <= named <= set(COMMANDS)
+
+
+def test_a_workspace_that_is_there_gets_an_agents_files_once(tmp_path, capsys):
+    assert main.run(["init", str(tmp_path)]) == 0
+    assert main.run(["init", str(tmp_path), "--agent", "codex"]) == 0
+    (tmp_path / "AGENTS.md").write_text("mine")
+    assert main.run(["init", str(tmp_path), "--agent", "generic"]) == 2
+    assert "has AGENTS.md already" in capsys.readouterr().err
+    assert (tmp_path / "AGENTS.md").read_text() == "mine" and not (tmp_path / "mcp.json").exists()
+    assert main.run(["init", str(tmp_path), "--agent", "gpt"]) == 2
