@@ -227,23 +227,25 @@ def drive(settings: Settings, tag: str, identity: str | None, overrides: RunOver
 def _narrator(say: Callable[[str], None], train_seconds: float) -> Callable[[Event], None]:
     """Return an observer that tells a run's steps in a line each."""
     from autoresearch.core.cli.run.session import NOTED
-    from autoresearch.core.events import Decided, ExperimentBegun, FirstBatch, ProposalRefused, Scoring
+    from autoresearch.core.events import Decided, ExperimentBegun, FirstBatch, Scoring
     from autoresearch.core.report.wording import decision_text, experiment_of, one_line
 
-    scoring: set[tuple[int | None, int | None]] = set()
+    scoring: set[tuple[int, int | None]] = set()
 
     def observe(event: Event) -> None:
+        number = event.experiment
+        if number is None:
+            return
         if isinstance(event, ExperimentBegun):
-            say(f"{experiment_of(event.experiment)}: {one_line(event.description, 100)}")
-        elif isinstance(event, FirstBatch) and event.experiment is not None:
-            say(f"{experiment_of(event.experiment)}, trial {event.k}: training for {train_seconds:g} s")
-        elif isinstance(event, Scoring) and (event.experiment, event.k) not in scoring:
-            scoring.add((event.experiment, event.k))
-            say(f"{experiment_of(event.experiment)}, trial {event.k}: scoring")
+            say(f"{experiment_of(number)}: {one_line(event.description, 100)}")
+        elif isinstance(event, FirstBatch):
+            say(f"{experiment_of(number)}, trial {event.k}: training for {train_seconds:g} s")
+        elif isinstance(event, Scoring) and (number, event.k) not in scoring:
+            scoring.add((number, event.k))
+            say(f"{experiment_of(number)}, trial {event.k}: scoring")
         elif isinstance(event, Decided):
-            said = decision_text(event.status, event.val_bpb, event.delta)
-            say(f"{experiment_of(event.experiment)}: {said}")
-        elif not isinstance(event, ProposalRefused) and (line := NOTED.get(type(event))) is not None:
+            say(f"{experiment_of(number)}: {decision_text(event.status, event.val_bpb, event.delta)}")
+        elif (line := NOTED.get(type(event))) is not None:
             say(line.format_map(vars(event)))
 
     return observe
