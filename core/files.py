@@ -12,7 +12,7 @@ from pathlib import Path
 PARTIAL = ".partial"
 """Suffix of a file that is being written."""
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How a folder is opened that may be a link by now."""
+"""Flags for opening a folder that may have become a link."""
 
 
 def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> str:

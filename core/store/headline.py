@@ -87,7 +87,7 @@ NO_HEADLINE = dict.fromkeys(
         *("delta", "delta_low", "delta_high"),
     )
 )
-"""The same keys for a run without a result."""
+"""Facts of a run without a result, under the same keys."""
 
 
 def headline_of(reader: LedgerReader) -> Headline | None:

@@ -93,7 +93,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class SubmissionRow:
-    """What became of a submission when the loop took it up."""
+    """The outcome of a submission once the loop has taken it up."""
 
     outcome: Literal["accepted", "repeated", "failed", "withdrawn"]
     experiment: int | None
