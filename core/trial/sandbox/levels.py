@@ -302,7 +302,10 @@ def private_shared_memory() -> bool:
 @functools.cache
 def takes_sizes(program: str) -> bool:
     """Say whether this bwrap can limit the size of a tmpfs: from 0.7 on, which Ubuntu 22.04 does not have."""
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
     numbers = re.findall(r"\d+", said)
     return [int(number) for number in numbers[:2]] >= [0, 7]
 
