@@ -23,6 +23,7 @@ class Mix(Researcher):
 
     name = "mix"
     thinks_ahead = True
+    reads_profiles = True
 
     def __init__(self, researchers: Sequence[Researcher]) -> None:
         """Take the researchers; the first has the first turn."""

@@ -307,6 +307,22 @@ class ExperimentBegun(ExperimentEvent):
     description: str
 
 
+class Profiling(ExperimentEvent):
+    """A short training measures where a step's time goes in the incumbent, `experiment`."""
+
+    name = "profiling"
+
+
+@dataclass(frozen=True)
+class AwaitingProposals(Event):
+    """The loop ends as soon as proposals in the making have come, which are paid for."""
+
+    name = "awaiting_proposals"
+    count: int
+    seconds: float
+    """Longest time that it waits."""
+
+
 class Withdrawn(ReasonedEvent):
     """A waiting proposal no longer fits the incumbent."""
 
@@ -355,7 +371,8 @@ def kinds_of(classes: Collection[type[Message]]) -> Kinds:
 EVENTS: Kinds = kinds_of([
     Compiling, Spawned, DeviceFound, Startup, FirstBatch, Log, FeedProgress, MemoryUsed, BadRequest, DataFault,
     FeedEnded, Trained, Frozen, Scoring, Scored, Audited, Finished,
-    Proposing, Thinking, ProposalRefused, ExperimentBegun, Withdrawn, Repeated, SeedIgnored, Decided, Demoted,
+    Proposing, Thinking, Profiling, AwaitingProposals, ProposalRefused, ExperimentBegun, Withdrawn, Repeated,
+    SeedIgnored, Decided, Demoted,
 ])  # fmt: skip
 
 

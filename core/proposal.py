@@ -43,6 +43,10 @@ class Cost:
     usd: float | None = 0.0
     """Dollars; None where the price is not known, never 0 for "unknown"."""
     model: str | None = None
+    tokens_cached: int = 0
+    """Input tokens that the provider read from its cache, as far as it says."""
+    usd_uncached: float | None = 0.0
+    """Dollars without any cache; None where the price is not known."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,32 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class TrialFigures:
+    """One ended trial of an experiment's source. A figure that does not exist is None."""
+
+    seed: int
+    val_bpb: float | None
+    steps: int | None = None
+    tokens: int | None = None
+    """Training tokens that it read."""
+    train_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A measured difference of two sources, weighed by the seeds that their trials share. Nothing is shrunken."""
+
+    value: float
+    """Change of val_bpb in bpb; negative is better."""
+    error: float | None
+    """Standard error in bpb; None where the noise is not known."""
+    against: int
+    """Number of the experiment that it is compared with."""
+    trials: tuple[TrialFigures, ...]
+    """Trials of that experiment that it is compared with."""
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One decided experiment, as a researcher sees it."""
 
@@ -117,9 +147,17 @@ class Attempt:
     metrics: Mapping[str, float | int | str | None] = field(default_factory=dict)
     """Figures of its first trial: tokens, steps, params, peak_memory_mb, tokens_per_second, startup_seconds ...
 
-    The incumbent's also hold its `loss_curve`, described in text, and the latest page of `ar train --profile`.
+    The incumbent's also hold its `loss_curve`, in words, and its `profile`, a page on where a step's time goes.
     """
     origin: Origin | None = None
+    trials: tuple[TrialFigures, ...] = ()
+    """Trials that the experiment itself asked for, in order; they led to the verdict."""
+    raw: PairedDifference | None = None
+    """Difference of these trials from those that the incumbent of the time had at the verdict."""
+    repeats: tuple[TrialFigures, ...] = ()
+    """Trials of its source that later experiments asked for. They chose nothing, so they are not low by selection."""
+    standing: PairedDifference | None = None
+    """Difference from the file before it by all trials until now; only for changes that the incumbent consists of."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +225,12 @@ class History:
     """Number of other proposals in the making."""
     findings: tuple[Finding, ...] = ()
     """Changes that peer runs offer, the largest gain first."""
+    noise: float | None = None
+    """Standard deviation of val_bpb between trials of one source, in bpb; None where it is not known."""
+    paired_noise: float | None = None
+    """Standard deviation of the difference of two sources at one seed, in bpb."""
+    train_tokens: Mapping[int, int] = field(default_factory=dict)
+    """Tokens of the training text by vocabulary."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -240,6 +284,9 @@ class Researcher(ABC):
     Then `propose` is called in threads of its own, as many at once as there are devices, and the history holds the
     experiments in flight. False: it is called in the loop's thread when a device is idle and all results are known.
     """
+
+    reads_profiles: bool = False
+    """True when a proposal gains from knowing where a step's time goes: the loop then profiles the incumbent."""
 
     @abstractmethod
     def propose(self, history: History) -> Proposal:

@@ -45,6 +45,10 @@ class Idea(BaseModel):
             raise ValueError(f"no category {value!r}; there are {', '.join(CATEGORIES)}")
         return value
 
+    def brief(self, number: int, shown: int) -> str:
+        """Point at this entry of the bank by its number, or write all of it where the bank shows fewer entries."""
+        return f"{number}: {self.change}" if number <= shown else str(self)
+
     def __str__(self) -> str:
         delta = "" if self.delta is None else f" {self.delta:+.4f} bpb"
         where = f"{self.platform}, {self.source}; {self.confidence} confidence"
@@ -53,9 +57,30 @@ class Idea(BaseModel):
 
 def load_ideas(workspace: Path | None = None) -> tuple[Idea, ...]:
     """Read the person's own file where the workspace has one, then the bank. Raises `UsageError` when malformed."""
-    ideas = _read(BANK)
-    own = workspace / USER_FILE if workspace is not None else None
-    return ideas if own is None or not own.is_file() else (*_read(own), *ideas)
+    return (*_own(workspace), *_read(BANK))
+
+
+def numbered_ideas(workspace: Path | None = None) -> tuple[Idea, ...]:
+    """Read the bank, then the person's own file: so an edit of it during a run leaves the numbers before it alone."""
+    return (*_read(BANK), *_own(workspace))
+
+
+def _own(workspace: Path | None) -> tuple[Idea, ...]:
+    path = workspace / USER_FILE if workspace is not None else None
+    return _read(path) if path is not None and path.is_file() else ()
+
+
+def bank_text(ideas: Sequence[Idea]) -> str:
+    """Write ideas as a numbered list, with each source once where it is named many times in a row; "" for none."""
+    lines, source = [], ""
+    for number, idea in enumerate(ideas, 1):
+        if idea.source != source:
+            source = idea.source
+            lines.append(f"By {source}:")
+        delta = "" if idea.delta is None else f" {idea.delta:+.4f} bpb"
+        where = f"{idea.platform}, {idea.confidence} confidence"
+        lines.append(f"{number}. [{idea.category}] {idea.change}: {idea.verdict}{delta} ({where})")
+    return "\n".join(lines)
 
 
 def _read(path: Path) -> tuple[Idea, ...]:

@@ -1,4 +1,8 @@
-"""A run's memory for a language model: a card for each experiment, the accuracy of its predictions, and a digest."""
+"""The memory of a run for a model: a card for every experiment, a score of its predictions, and a digest.
+
+A card says what the trials measured: raw scores beside the cautious estimate. It is written once and stays as it is, so
+that providers can cache the prompt up to the newest one.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,25 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from autoresearch.core.proposal import Attempt, InFlight
+from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.core.proposal import Attempt, InFlight, PairedDifference, TrialFigures
 
 DIGEST_EVERY = 10
 """Number of decided experiments between two digests."""
+CLEAR = 2.0
+"""Standard errors from which on a raw difference is called clear."""
 _DIFF_LINES = 40
 """Number of lines after which a diff is cut."""
+_NAMED = 3
+"""Number of changed constants that a title names."""
+_TRIALS = 4
+"""Number of trials of one source that a card lists."""
 _HEADER = re.compile(r"<!-- after experiment (\d+)[^>]*-->\n?")
+_OWN_BASE = ("debug", "follow_up")
+"""Operators that edit another file than the best one: their parameter "base" names it."""
 
 
 @dataclass(frozen=True)
@@ -28,42 +42,129 @@ class Card:
 
 
 def verdict(attempt: Attempt) -> str:
-    """Say what an experiment's result means for its idea; a bug says nothing about the idea."""
+    """Say what an experiment means for its idea; a bug means nothing for it, and one noisy trial little."""
     if attempt.status == "keep":
         return "kept"
-    if attempt.status == "discard":
-        return f"idea refuted: {attempt.reason}"
-    return f"bug, which says nothing about the idea ({attempt.status}): {attempt.reason}"
+    if attempt.status in ("crash", "invalid", "timeout"):
+        return f"bug, which says nothing about the idea ({attempt.status}): {_one_line(attempt.reason)}"
+    if attempt.status != "discard":
+        return f"{attempt.status} early: {_one_line(attempt.reason)}"
+    raw = attempt.raw
+    if raw is None:
+        return f"not kept: {_one_line(attempt.reason)}"
+    if raw.error is None:
+        return "not kept"
+    if raw.value > CLEAR * raw.error:
+        return "worse"
+    return "undecided, a near miss" if raw.value < 0 else "undecided"
+
+
+def is_near_miss(attempt: Attempt) -> bool:
+    """Tell whether a change was not kept although its trials were better than the incumbent's at equal seeds."""
+    return attempt.status == "discard" and attempt.raw is not None and attempt.raw.value < 0
 
 
 def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
     """Make the card of one experiment. `sources` holds the train files by experiment; empty for a card without diff."""
     if attempt.experiment == 0:
-        return Card(f"#0 baseline: {_number(attempt.val_bpb)} bpb", "")
-    delta = f"{attempt.delta:+.4f}" if attempt.delta is not None else "no score"
-    expected = f", {attempt.predicted_delta:+.4f} was expected" if attempt.predicted_delta is not None else ""
-    why = " ".join(verdict(attempt).split())[:300]
-    return Card(f"{_title(attempt)} {delta}{expected}. {_words(attempt)} -> {why}", _diff(attempt, sources))
+        figures = measured(attempt.trials) if attempt.trials else _number(attempt.val_bpb)
+        return Card(f"#0 baseline: {figures}", "")
+    parts = [measured(attempt.trials)] if attempt.trials else [] if attempt.val_bpb is None else [_short(attempt)]
+    if attempt.raw is not None:
+        parts.append(_compared(attempt.raw))
+        parts.append(f"raw {difference(attempt.raw)}")
+    if attempt.delta is not None:
+        parts.append(f"cautious {attempt.delta:+.4f}")
+    if attempt.predicted_delta is not None:
+        parts.append(f"{attempt.predicted_delta:+.4f} was expected")
+    parts.append(verdict(attempt))
+    return Card(f"{_title(attempt, sources)}: {'; '.join(parts)} — {_words(attempt)}", _diff(attempt, sources))
 
 
 def card_in_flight(flight: InFlight, sources: Mapping[int, str]) -> Card:
     """Make the card of an experiment that is not decided yet."""
     expected = f" {flight.predicted_delta:+.4f} is expected." if flight.predicted_delta is not None else ""
-    return Card(f"{_title(flight)}{expected} {_words(flight)}", _diff(flight, sources))
+    return Card(f"{_title(flight, sources)}:{expected} {_words(flight)}", _diff(flight, sources))
 
 
-def _title(one: Attempt | InFlight) -> str:
+def measured(trials: Sequence[TrialFigures]) -> str:
+    """Write scores, steps and time a step of trials, such as "1.1418, 211 steps, 213 ms"."""
+    scores = ", ".join(_score(one) for one in trials[:_TRIALS])
+    more = f" and {len(trials) - _TRIALS} more" if len(trials) > _TRIALS else ""
+    steps = ", ".join(str(one.steps) for one in trials[:_TRIALS] if one.steps)
+    speed = next((f", {1000 * t.train_seconds / t.steps:.0f} ms" for t in trials if t.steps and t.train_seconds), "")
+    tokens = next((f", {_tokens(one.tokens)} tokens" for one in trials if one.tokens), "")
+    return f"{scores}{more}{f', {steps} steps' if steps else ''}{speed}{tokens}"
+
+
+def _compared(raw: PairedDifference) -> str:
+    """The trials that a candidate was compared with."""
+    trials = raw.trials[-_TRIALS:]
+    steps = ", ".join(str(one.steps) for one in trials if one.steps)
+    scores = ", ".join(_score(one) for one in trials)
+    return f"#{raw.against}'s trials {scores}{f' ({steps} steps)' if steps else ''}"
+
+
+def difference(raw: PairedDifference) -> str:
+    """Write a difference with its standard error."""
+    return f"{raw.value:+.4f}" + (f" +- {raw.error:.4f}" if raw.error is not None else "")
+
+
+def _tokens(count: int) -> str:
+    return f"{count / 1e6:.3g} M" if count >= 1e5 else str(count)
+
+
+def _score(trial: TrialFigures) -> str:
+    return "no score" if trial.val_bpb is None else f"{trial.val_bpb:.4f}"
+
+
+def _short(attempt: Attempt) -> str:
+    steps = attempt.metrics.get("steps")
+    return f"{attempt.val_bpb:.4f}" + (f", {steps} steps" if steps else "")
+
+
+def _title(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:
     facts = [one.category, *[str(one.parameters[key]) for key in ("kind", "operator") if key in one.parameters]]
-    return f"#{one.experiment} [{', '.join(facts)}]"
+    if one.parameters.get("operator") in _OWN_BASE and "base" in one.parameters:
+        facts[-1] += f" of #{one.parameters['base']}"
+    before = base_of(one, sources)
+    changed = changed_constants(before, one.source) if before else ""
+    return f"#{one.experiment}{f' {changed}' if changed else ''} [{', '.join(facts)}]"
+
+
+@lru_cache(maxsize=512)
+def changed_constants(before: str, after: str) -> str:
+    """Name the constants that an edit sets, such as "DEPTH=4, MUON_LR=0.02"; "" where it sets none."""
+    old, new = constants_of(before), constants_of(after)
+    changed = [f"{name}={value}" for name, value in new.items() if name not in old or old[name] != value]
+    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    return ", ".join(changed[:_NAMED]) + more
 
 
 def _words(one: Attempt | InFlight) -> str:
     return " ".join(one.hypothesis.split())[:300]
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+def base_of(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:
+    """Return the source that an experiment edited; "" where it is not known.
+
+    That is its parent, which a rebase moves along. Only a repair or a follow-up edited another file; once rebased it is
+    an edit of the incumbent as well, so the nearer of the two files counts.
+    """
+    parent, base = sources.get(one.parent, ""), one.parameters.get("base")
+    if one.parameters.get("operator") not in _OWN_BASE or not isinstance(base, int) or base not in sources:
+        return parent
+    if not parent or base == one.parent:
+        return sources[base]
+    return min((sources[base], parent), key=lambda source: diff_of(source, one.source, lines=10**6).count("\n"))
+
+
 def _diff(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:
-    base = one.parameters.get("base", one.parent)
-    before = sources.get(base if isinstance(base, int) else one.parent, "")
+    before = base_of(one, sources)
     return diff_of(before, one.source) if before else ""
 
 
@@ -75,7 +176,7 @@ def diff_of(before: str, after: str, lines: int = _DIFF_LINES) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.6f}"
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 @dataclass(frozen=True)
@@ -99,11 +200,11 @@ class PredictionAccuracy:
 
 
 def score_predictions(attempts: Sequence[Attempt]) -> PredictionAccuracy | None:
-    """Score the predictions of a run; None while there are none to score."""
+    """Score the predictions of a run by raw differences, which nothing pulls to 0; None while there are none."""
     pairs = [
-        (one.predicted_delta, one.delta)
+        (one.predicted_delta, one.raw.value)
         for one in attempts
-        if one.experiment and one.predicted_delta is not None and one.delta is not None
+        if one.experiment and one.predicted_delta is not None and one.raw is not None
     ]
     if not pairs:
         return None

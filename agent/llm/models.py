@@ -59,8 +59,7 @@ class Models:
 
     def most_usd(self, model: str, messages: Sequence[Message]) -> float | None:
         """Return the most dollars that a call can cost; None where the price is not known."""
-        price = self.provider.price(model)
-        return None if price is None else price.of(tokens_in(messages), self._longest_reply(model))
+        return self.provider.most_usd(model, tokens_in(messages), self._longest_reply(model))
 
     def _longest_reply(self, model: str) -> int:
         return min(self.max_output_tokens, self.provider.context_tokens(model) // 3)
@@ -113,6 +112,14 @@ def total(costs: Sequence[Cost]) -> Cost:
     for cost in costs:
         usd = None if usd is None or cost.usd is None else usd + cost.usd
     models = list(dict.fromkeys(cost.model for cost in costs if cost.model))
+    uncached: float | None = 0.0
+    for cost in costs:
+        uncached = None if uncached is None or cost.usd_uncached is None else uncached + cost.usd_uncached
     return Cost(
-        sum(cost.tokens_in for cost in costs), sum(cost.tokens_out for cost in costs), usd, ", ".join(models) or None
+        sum(cost.tokens_in for cost in costs),
+        sum(cost.tokens_out for cost in costs),
+        usd,
+        ", ".join(models) or None,
+        sum(cost.tokens_cached for cost in costs),
+        uncached,
     )

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
+from autoresearch.agent.llm.memory import CLEAR, is_near_miss
 from autoresearch.agent.llm.quotas import Demand, counted, next_demand
 from autoresearch.core.proposal import Attempt, History, InFlight
 
@@ -15,7 +16,9 @@ MAX_REPAIRS = 3
 REPAIR_SHARE = 0.2
 """Share of all experiments that repairs may take, MAX_REPAIRS more at first, so that crashes do not fill a night."""
 FOLLOW_UPS = 2
-"""Number of tuning steps that a bold change gets before it is dropped."""
+"""Number of further trials that a bold change may get; the second only where the first brought it closer."""
+DROPPED = "dropped"
+"""Parameter of a proposal that was made in place of a follow-up: the number of the change that was given up."""
 _SHARES = {"combine": 0.12, "ablate": 0.08, "simplify": 0.1}
 """Share of the free turns that each task gets; the rest goes to improve."""
 _REMEMBERED = 6
@@ -85,19 +88,36 @@ def _to_repair(history: History) -> Attempt | None:
 
 
 def _to_follow_up(history: History) -> Attempt | None:
-    """Return the newest bold change that ran, was not kept, and has not had its follow-ups."""
+    """The newest bold change that was not kept and not clearly worse, and may be taken up once more.
+
+    A model may drop it; then it does not come again. One follow-up is tried at a time.
+    """
     proposed: tuple[Attempt | InFlight, ...] = (*history.attempts, *history.in_flight)
     for one in reversed(counted(history.attempts)[-_REMEMBERED:]):
         if one.parameters.get("kind") != "bold" or one.parameters.get("operator") == "follow_up":
             continue
-        if one.status != "discard" or one.val_bpb is None:
+        if one.status != "discard" or one.val_bpb is None or _clearly_worse(one):
             return None
-        had = sum(
-            other.parameters.get("operator") == "follow_up" and other.parameters.get("base") == one.experiment
+        had = [
+            other
             for other in proposed
-        )
-        return one if had < FOLLOW_UPS else None
+            if other.parameters.get("operator") == "follow_up" and other.parameters.get("base") == one.experiment
+        ]
+        if any(other.parameters.get(DROPPED) == one.experiment for other in proposed) or len(had) >= FOLLOW_UPS:
+            return None
+        return one if all(_closer(other, one) for other in had) else None
     return None
+
+
+def _clearly_worse(one: Attempt) -> bool:
+    return one.raw is not None and one.raw.error is not None and one.raw.value > CLEAR * one.raw.error
+
+
+def _closer(follow_up: Attempt | InFlight, one: Attempt) -> bool:
+    """Tell whether a decided follow-up came closer than the change that it follows."""
+    if not isinstance(follow_up, Attempt) or follow_up.raw is None or one.raw is None:
+        return False
+    return follow_up.raw.value < one.raw.value
 
 
 def _pair(history: History) -> tuple[Attempt, ...]:
@@ -113,10 +133,9 @@ def _pair(history: History) -> tuple[Attempt, ...]:
     if lost and own:
         return (lost[-1], own[-1])
     parents = {history.incumbent.experiment, history.incumbent.parent}
-    misses = [
-        one for one in history.attempts if one.status == "discard" and one.delta is not None and one.parent in parents
-    ]
-    misses.sort(key=lambda one: one.delta or 0.0)
+    # By raw differences at common seeds: the judge's estimates are pulled to 0, so they cannot rank near misses.
+    misses = [one for one in history.attempts if is_near_miss(one) and one.parent in parents]
+    misses.sort(key=lambda one: one.raw.value if one.raw is not None else 0.0)
     for other in misses[1:]:
         if other.category != misses[0].category:
             return (misses[0], other)

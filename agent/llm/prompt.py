@@ -1,10 +1,15 @@
 """The messages for a language model, made from a history within its context.
 
-Where not everything fits, the oldest details are dropped first, the rules never.
+What stays the same comes first, so that providers read it from their caches: the rules with the idea bank and the
+literature, then the best file, then the cards, which are written once; at the end, what changes with every call. Where
+not everything fits, the oldest details are dropped first, the rules never.
 """
 
 from __future__ import annotations
 
+import math
+import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,10 +19,21 @@ from typing import Any
 from autoresearch.agent.findings import described_origin
 from autoresearch.agent.llm import fence
 from autoresearch.agent.llm.edits import Format
-from autoresearch.agent.llm.ideas import Idea, nearest_ideas
-from autoresearch.agent.llm.memory import Card, card_in_flight, card_of, diff_of, score_predictions
+from autoresearch.agent.llm.ideas import Idea, bank_text, nearest_ideas
+from autoresearch.agent.llm.literature import Paper, literature_text
+from autoresearch.agent.llm.memory import (
+    Card,
+    card_in_flight,
+    card_of,
+    diff_of,
+    difference,
+    is_near_miss,
+    measured,
+    score_predictions,
+)
 from autoresearch.agent.llm.operators import Task
 from autoresearch.agent.llm.providers import Message, tokens_in
+from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.agent.tuner.effects import ConstantEffect, constant_effects
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import CATEGORIES, Attempt, History
@@ -27,26 +43,45 @@ _FINDING_DIFFS = 3
 """Number of untried findings that are shown with their diffs."""
 
 
+_CARD_STEP, _DIFF_STEP = 20, 6
+"""Old cards and old diffs go so many at a time: each time, what follows them has to be read anew by the provider."""
+_NEAR_MISSES = 6
+"""Number of near misses that are listed, the best first."""
+
+
 @dataclass(frozen=True)
 class Detail:
     """The amount of detail beside the rules, the file and the task, as numbers of entries."""
 
     cards: int = 60
     """Latest experiments, one line each."""
-    diffs: int = 6
+    diffs: int = 12
     """Latest of these cards that are shown with their diffs."""
-    ideas: int = 8
+    bank: int = 400
+    """Entries of the idea bank among the rules."""
+    literature: int = 40_000
+    """Characters of the literature among the rules."""
+    ideas: int = 6
+    """Entries of the bank that are pointed at."""
     effects: int = 8
     """Constants whose effects are told."""
     findings: int = 8
     digest: bool = True
+    best_too: bool = True
+    """True to show the best file as well where the task edits another one."""
 
     def less(self) -> Detail | None:
-        """Take one step less: diffs go first, then old cards, ideas, effects, findings, the digest, the last cards."""
+        """Take one step less: literature, diffs, the best file beside another, old cards, bank, effects and so on."""
+        if self.literature:
+            return replace(self, literature=self.literature // 2 if self.literature > 5000 else 0)
         if self.diffs:
-            return replace(self, diffs=self.diffs - 1)
+            return replace(self, diffs=self.diffs // 2)
+        if self.best_too:
+            return replace(self, best_too=False)
         if self.cards > 5:
             return replace(self, cards=max(5, self.cards * 3 // 4))
+        if self.bank:
+            return replace(self, bank=self.bank // 2 if self.bank > 10 else 0)
         if self.ideas:
             return replace(self, ideas=self.ideas // 2)
         if self.effects:
@@ -88,15 +123,21 @@ def build_messages(
     limit: int,
     digest: str = "",
     ideas: Sequence[Idea] = (),
+    literature: Sequence[Paper] = (),
 ) -> list[Message]:
     """Make a system and a user message of at most `limit` tokens. Raises `ProposalError` when the rules are longer."""
     detail: Detail | None = Detail()
-    system = {"role": "system", "content": system_text(history, form)}
     effects = constant_effects(history)
     while detail is not None:
-        user = {"role": "user", "content": task_text(history, task, detail, digest, ideas, effects)}
-        if tokens_in([system, user]) <= limit:
-            return [system, user]
+        rules = system_text(history, form, ideas[: detail.bank], literature, detail.literature)
+        parts = task_parts(history, task, detail, digest, ideas, effects)
+        cuts = (len(parts[0]), len(parts[0]) + len(parts[1]))
+        messages: list[Message] = [
+            {"role": "system", "content": rules, "cuts": (len(rules),)},
+            {"role": "user", "content": "".join(parts), "cuts": cuts},
+        ]
+        if tokens_in(messages) <= limit:
+            return messages
         detail = detail.less()
     raise ProposalError(
         f"program.md, the contract and the train file are longer than the model's context of about {limit} tokens.",
@@ -104,8 +145,14 @@ def build_messages(
     )
 
 
-def system_text(history: History, form: Format) -> str:
-    """Write the rules: program.md, the contract and the format of an answer."""
+def system_text(
+    history: History,
+    form: Format,
+    ideas: Sequence[Idea] = (),
+    literature: Sequence[Paper] = (),
+    characters: int = Detail.literature,
+) -> str:
+    """Write the rules: program.md, the contract, the format of an answer, the literature and the idea bank."""
     return fill(
         "system",
         budget=_seconds(history.budget_seconds),
@@ -113,6 +160,8 @@ def system_text(history: History, form: Format) -> str:
         contract=fill("contract"),
         categories=", ".join(CATEGORIES),
         format=fill(form),
+        literature=literature_text(literature, characters),
+        bank=bank_text(ideas),
     )
 
 
@@ -127,52 +176,92 @@ def task_text(
     file: bool = True,
     lead: str = "",
 ) -> str:
-    """Write the state of the run and the task; `effects` are given where they were fitted already.
+    """Write the best file, the cards, the state of the run and the task (see `task_parts`)."""
+    return "".join(task_parts(history, task, detail, digest, ideas, effects, file=file, lead=lead)).strip()
 
-    The task begins with `lead`; without `file` the train file is left out.
+
+def task_parts(
+    history: History,
+    task: Task,
+    detail: Detail,
+    digest: str,
+    ideas: Sequence[Idea],
+    effects: Sequence[ConstantEffect] | None = None,
+    *,
+    file: bool = True,
+    lead: str = "",
+) -> tuple[str, str, str]:
+    """Write three parts, by how long they stay the same: the best file, the cards, and the state with the task.
+
+    `effects` are given where they were fitted already. The task begins with `lead`; without `file` no train file is
+    shown.
     """
     if effects is None:
         effects = constant_effects(history) if detail.effects else ()
-    cards = cards_of(history.attempts, detail.diffs)
-    shown = cards[max(0, len(cards) - detail.cards) :] if detail.cards else []
-    best, predictions = history.incumbent, score_predictions(history.attempts)
+    sources = {attempt.experiment: attempt.source for attempt in history.attempts}
+    cards = cards_of(history.attempts, sources, detail)
+    best, base, predictions = history.incumbent, task.base, score_predictions(history.attempts)
     near = nearest_ideas(ideas, history, task.demand.closed, detail.ideas) if detail.ideas else []
-    return fill(
+    other = base.experiment != best.experiment
+    best_shown = file and (detail.best_too or not other)
+    first = fill("file", number=best.experiment, source=fence.code(best.source, "python")) if best_shown else ""
+    second = fill("tried", cards=cards, forgotten=len(history.attempts) - len(cards)) if cards else ""
+    third = fill(
         "task",
         device=history.device,
         backend=history.backend,
         preset=history.preset,
         budget=_seconds(history.budget_seconds),
         vocabularies=", ".join(map(str, history.vocabularies)),
-        best=f"experiment {best.experiment}, val_bpb {_bpb(best)}",
+        best=_best(history),
+        noise=_noise(history),
+        text=_text(history),
+        step=_step(best.metrics),
         profile=_profile(best.metrics),
         curve=fence.escaped(str(best.metrics.get("loss_curve") or "")),
         time=(best.metrics.get("profile") or "") if detail.digest else "",
+        standing=_standing(history.attempts),
+        near_misses=_near_misses(history),
         effects=[str(one) for one in effects[: detail.effects]],
         predictions=str(predictions) if predictions else "",
         digest=digest if detail.digest else "",
-        cards=shown,
-        forgotten=len(cards) - len(shown),
-        in_flight=_in_flight(history, detail),
-        ideas=[str(idea) for idea in near],
+        in_flight=_in_flight(history, sources, detail),
+        ideas=[idea.brief(ideas.index(idea) + 1, detail.bank) for idea in near],
         findings=_findings(history, detail),
-        source=fence.code(task.base.source, "python") if file else "",
+        source=fence.code(base.source, "python") if file and other else "",
+        base=base.experiment,
         lead=lead,
-        task=_operator_text(history, task),
+        task=_operator_text(history, task, sources),
         demand=task.demand.why,
     )
+    return f"{first}\n\n" if first else "", f"{second}\n\n" if second else "", third
 
 
-def cards_of(attempts: Sequence[Attempt], diffs: int = 0) -> list[Card]:
-    """Make the cards of all experiments, the oldest first; the latest `diffs` of them have their diffs."""
-    sources = {attempt.experiment: attempt.source for attempt in attempts} if diffs else {}
-    first = len(attempts) - diffs
-    return [card_of(attempt, sources if at >= first else {}) for at, attempt in enumerate(attempts)]
+def cards_of(
+    attempts: Sequence[Attempt], sources: Mapping[int, str] | None = None, detail: Detail | None = None
+) -> list[Card]:
+    """Make the cards of the latest experiments, the oldest first; the latest of these with their diffs.
+
+    `sources` are the train files by experiment; without them the cards have neither diffs nor changed constants. All
+    experiments have a card where no `detail` limits them.
+    """
+    count = len(attempts)
+    first = 0 if detail is None else _boundary(count, detail.cards, _CARD_STEP)
+    told = count if detail is None or not detail.diffs else _boundary(count, detail.diffs, _DIFF_STEP)
+    cards = [card_of(attempt, sources or {}) for attempt in attempts[first:]]
+    if detail is not None and not detail.diffs:
+        told = count
+    return [card if first + at >= told else replace(card, diff="") for at, card in enumerate(cards)]
 
 
-def _in_flight(history: History, detail: Detail) -> list[Card]:
-    """Return the cards of all experiments in flight, so that none of them is proposed again."""
-    sources = {attempt.experiment: attempt.source for attempt in history.attempts}
+def _boundary(count: int, most: int, step: int) -> int:
+    """Return the index of the first of `count` entries to show, at most `most`. It moves by whole steps."""
+    over = max(0, count - most)
+    return min(count, step * math.ceil(over / step)) if most >= step else over
+
+
+def _in_flight(history: History, sources: Mapping[int, str], detail: Detail) -> list[Card]:
+    """Cards of the experiments in flight: always told, so that the same is not proposed again."""
     cards = [card_in_flight(one, sources) for one in history.in_flight]
     return cards if detail.diffs else [replace(card, diff="") for card in cards]
 
@@ -191,14 +280,81 @@ def _findings(history: History, detail: Detail) -> list[Card]:
     return cards
 
 
-def _operator_text(history: History, task: Task) -> str:
-    sources = {attempt.experiment: attempt.source for attempt in history.attempts}
+def _operator_text(history: History, task: Task, sources: Mapping[int, str]) -> str:
     diffs = [
         diff_of(sources.get(one.parent, ""), one.source, lines=120)
         for one in task.material
         if task.operator != "simplify" and one.parent in sources
     ]
-    return fill(task.operator, diffs=[diff for diff in diffs if diff], reason=task.base.reason)
+    base = task.base
+    facts = card_of(base, {}).line if base.experiment != history.incumbent.experiment else ""
+    return fill(
+        task.operator,
+        diffs=[diff for diff in diffs if diff],
+        reason=base.reason,
+        number=base.experiment,
+        facts=facts,
+        ran=_profile(base.metrics),
+        best=history.incumbent.experiment,
+        gains=[f"#{one.experiment}: {difference(one.raw)}" for one in task.material if one.raw is not None],
+    )
+
+
+def _best(history: History) -> str:
+    """The best experiment with the mean of all its trials; those that chose it are low by selection."""
+    best = history.incumbent
+    trials = (*best.trials, *best.repeats)
+    scores = [one.val_bpb for one in trials if one.val_bpb is not None]
+    if not scores:
+        return f"#{best.experiment}, val_bpb {_bpb(best)}"
+    count = f"{len(scores)} trial{'' if len(scores) == 1 else 's'}"
+    again = [one for one in best.repeats if one.val_bpb is not None]
+    since = f"; measured again since, with no choice resting on it: {measured(again[-4:])}" if again else ""
+    return f"#{best.experiment}, mean {statistics.fmean(scores):.4f} of {count} ({measured(best.trials)}{since})"
+
+
+def _noise(history: History) -> str:
+    if history.noise is None:
+        return ""
+    paired = f"; a difference of two files at one seed by +-{history.paired_noise:.4f}" if history.paired_noise else ""
+    return f"One trial varies by +-{history.noise:.4f} (one standard deviation){paired}"
+
+
+def _text(history: History) -> str:
+    """The size of the training text, and the share of it that a trial reads."""
+    sizes = ", ".join(f"{tokens:,} at vocabulary {size}" for size, tokens in sorted(history.train_tokens.items()))
+    if not sizes:
+        return ""
+    read, size = history.incumbent.metrics.get("tokens"), constants_of(history.incumbent.source).get("VOCAB_SIZE")
+    whole = history.train_tokens.get(size) if isinstance(size, int) else None
+    share = f"; a trial reads {read / whole:.3g} of it" if isinstance(read, int | float) and whole else ""
+    return f"Train text: {sizes} tokens{share}"
+
+
+def _step(metrics: Mapping[str, Any]) -> str:
+    """The time of a step and its parts, as the profile sums them up."""
+    found = re.search(r"^A step: (.*)\.$", str(metrics.get("profile") or ""), flags=re.M)
+    steps, seconds = metrics.get("steps"), metrics.get("train_seconds")
+    known = isinstance(steps, int | float) and isinstance(seconds, int | float) and steps
+    whole = f"{1000 * float(seconds) / float(steps):.1f} ms" if known else ""  # type: ignore[arg-type]
+    return ": ".join(part for part in (whole, fence.escaped(found.group(1)) if found else "") if part)
+
+
+def _standing(attempts: Sequence[Attempt]) -> list[str]:
+    """The effect of each change that the best file consists of, by all trials until now."""
+    return [
+        f"#{one.experiment} against #{one.standing.against}: {difference(one.standing)}"
+        for one in attempts
+        if one.standing is not None
+    ]
+
+
+def _near_misses(history: History) -> list[str]:
+    """Changes of the present best file or the one before it that were not kept and may be better, the best first."""
+    near = {history.incumbent.experiment, history.incumbent.parent}
+    found = [(one, one.raw) for one in history.attempts if is_near_miss(one) and one.raw and one.raw.against in near]
+    found.sort(key=lambda pair: pair[1].value)
+    return [f"#{one.experiment} ({difference(raw)} against #{raw.against})" for one, raw in found[:_NEAR_MISSES]]
 
 
 def _profile(metrics: Mapping[str, Any]) -> str:
@@ -213,9 +369,6 @@ def _profile(metrics: Mapping[str, Any]) -> str:
         ("mfu", "{:.1%} of the device's peak"),
     )
     known = [form.format(metrics[name]) for name, form in forms if isinstance(metrics.get(name), int | float)]
-    steps, seconds = metrics.get("steps"), metrics.get("train_seconds")
-    if isinstance(steps, int | float) and isinstance(seconds, int | float) and steps:
-        known.append(f"{1000 * seconds / steps:.1f} ms a step")
     return ", ".join(known)
 
 

@@ -9,12 +9,23 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from autoresearch.core.proposal import Cost
 
-Message = Mapping[str, str]
-"""A message to a model: {"role": "system" | "user" | "assistant", "content": ...}."""
+Message = Mapping[str, Any]
+"""A message to a model: {"role": "system" | "user" | "assistant", "content": ...}.
+
+"cuts", where there are any, are the numbers of characters of `content` after which a provider's cache may end.
+"""
+Cache = Literal["auto", "5m", "1h", "off"]
+"""Marks for the provider's cache: in every call for so long, none, or for models that need them."""
+MARKED = re.compile(r"claude", re.IGNORECASE)
+"""Names of models that cache nothing without marks. Others find a common beginning by themselves."""
+LONG_PAUSE_SECONDS = 240.0
+"""Training time of a trial from which on a cache of five minutes would end between two calls."""
+WRITE_FACTOR = 2.0
+"""Largest price of writing into a cache, as a multiple of the input's."""
 DEFAULT_CONTEXT_TOKENS = 32_768
 """Context assumed of a model that litellm's table does not know, in tokens."""
 CHARACTERS_PER_TOKEN = 3.0
@@ -42,10 +53,13 @@ class Price:
 
     usd_in: float
     usd_out: float
+    usd_cached: float | None = None
+    """For input tokens that come from the provider's cache; None where they cost the same or it is not known."""
 
-    def of(self, tokens_in: int, tokens_out: int) -> float:
-        """Return the dollars of a call."""
-        return tokens_in * self.usd_in + tokens_out * self.usd_out
+    def of(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
+        """Return the dollars of a call. `tokens_cached` are among `tokens_in`."""
+        cached = self.usd_in if self.usd_cached is None else self.usd_cached
+        return (tokens_in - tokens_cached) * self.usd_in + tokens_cached * cached + tokens_out * self.usd_out
 
 
 @dataclass(frozen=True)
@@ -91,9 +105,21 @@ class Provider:
         timeout_seconds: float = 600.0,
         prices: Mapping[str, Price] | None = None,
         context_tokens: int | None = None,
+        reasoning_effort: str | None = None,
+        temperature: float | None = None,
+        cache: Cache = "auto",
     ) -> None:
+        """`reasoning_effort` and `temperature` go to the provider as they are; None sends none."""
         self._api_base, self._timeout = api_base, timeout_seconds
         self._prices, self._context = dict(prices or {}), context_tokens
+        self._wishes = {
+            name: value
+            for name, value in (("reasoning_effort", reasoning_effort), ("temperature", temperature))
+            if value is not None
+        }
+        self._cache: Cache = cache
+        self.pause_seconds = 0.0
+        """Usual seconds between two calls, at least: they decide for how long `auto` asks a provider to cache."""
 
     def complete(self, model: str, messages: Sequence[Message], max_tokens: int) -> Reply:
         """Make one call, without retries. Raises `CallError`."""
@@ -104,12 +130,13 @@ class Provider:
         try:
             response = litellm.completion(
                 model=model,
-                messages=[dict(message) for message in messages],
+                messages=self._written(model, messages),
                 max_tokens=max_tokens,
                 timeout=self._timeout,
                 num_retries=0,
                 max_retries=0,
                 drop_params=True,
+                **self._wishes_for(model),
                 **more,
             )
         except Exception as error:
@@ -117,21 +144,61 @@ class Provider:
         usage = getattr(response, "usage", None)
         tokens_in = int(getattr(usage, "prompt_tokens", 0) or 0)
         tokens_out = int(getattr(usage, "completion_tokens", 0) or 0)
-        cost = Cost(tokens_in, tokens_out, self._usd(model, response, tokens_in, tokens_out), model)
+        cached = min(tokens_in, _cached(usage))
+        cost = Cost(
+            tokens_in,
+            tokens_out,
+            self._usd(model, response, tokens_in, tokens_out, cached),
+            model,
+            cached,
+            None if (price := self.price(model)) is None else price.of(tokens_in, tokens_out),
+        )
         text, cut = _content(response)
         if not text.strip():
             raise CallError("empty", "the model sent an empty reply", cost=cost)
         return Reply(text[:MAX_REPLY_CHARACTERS], cost, cut or len(text) > MAX_REPLY_CHARACTERS)
 
-    def _usd(self, model: str, response: Any, tokens_in: int, tokens_out: int) -> float | None:
+    def _usd(self, model: str, response: Any, tokens_in: int, tokens_out: int, cached: int) -> float | None:
         if model in self._prices:
-            return self._prices[model].of(tokens_in, tokens_out)
+            return self._prices[model].of(tokens_in, tokens_out, cached)
         if self.price(model) is None:
             return None
         try:
             return float(_litellm().completion_cost(completion_response=response, model=model))
         except Exception:
             return None
+
+    def most_usd(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
+        """Return the most dollars that a call can cost, with all of it written into a cache where that costs more."""
+        price = self.price(model)
+        if price is None:
+            return None
+        return price.of(round(tokens_in * (WRITE_FACTOR if self._lifetime(model) else 1.0)), tokens_out)
+
+    def _lifetime(self, model: str) -> str | None:
+        """Return for how long marks ask the provider to cache; None for no marks."""
+        if self._cache == "off" or (self._cache == "auto" and not MARKED.search(model)):
+            return None
+        if self._cache == "auto":
+            return "1h" if self.pause_seconds >= LONG_PAUSE_SECONDS else "5m"
+        return self._cache
+
+    def _written(self, model: str, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Return the messages as litellm takes them, with marks for the provider's cache where they are wanted."""
+        lifetime = self._lifetime(model)
+        written = []
+        for message in messages:
+            plain = {name: value for name, value in message.items() if name != "cuts"}
+            if lifetime is not None and message.get("cuts"):
+                plain["content"] = _blocks(message["content"], message["cuts"], lifetime)
+            written.append(plain)
+        return written
+
+    def _wishes_for(self, model: str) -> dict[str, Any]:
+        """Return the parameters to pass on. Left alone, litellm drops them for a model that it does not know."""
+        if not self._wishes or _model_info(model):
+            return self._wishes
+        return {**self._wishes, "allowed_openai_params": list(self._wishes)}
 
     def price(self, model: str) -> Price | None:
         """Look up a model's price on the command line, else in litellm's table; None where neither knows."""
@@ -158,6 +225,25 @@ class Provider:
 def tokens_in(messages: Sequence[Message]) -> int:
     """Estimate the number of tokens of these messages, rather too many than too few."""
     return 16 + int(sum(len(message["content"]) for message in messages) / CHARACTERS_PER_TOKEN)
+
+
+def _blocks(content: str, cuts: Sequence[int], lifetime: str) -> list[dict[str, Any]]:
+    """Split a text at its cuts; each part before one is marked as the end of something to cache."""
+    mark = {"type": "ephemeral"} if lifetime == "5m" else {"type": "ephemeral", "ttl": lifetime}
+    ends = sorted({cut for cut in cuts if 0 < cut <= len(content)})
+    blocks: list[dict[str, Any]] = []
+    at = 0
+    for end in ends:
+        blocks.append({"type": "text", "text": content[at:end], "cache_control": mark})
+        at = end
+    return [*blocks, {"type": "text", "text": content[at:]}] if at < len(content) else blocks
+
+
+def _cached(usage: Any) -> int:
+    """Return the input tokens that came from a cache, as far as the provider says."""
+    details = getattr(usage, "prompt_tokens_details", None)
+    found = getattr(details, "cached_tokens", None) or getattr(usage, "cache_read_input_tokens", None)
+    return max(0, int(found)) if isinstance(found, int | float) else 0
 
 
 def _litellm() -> Any:

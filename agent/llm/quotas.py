@@ -25,6 +25,10 @@ REST = 5
 """Number of proposals for which it rests."""
 
 
+GUESSED = "guessed"
+"""Parameter of a proposal whose category is a guess."""
+
+
 @dataclass(frozen=True)
 class Demand:
     """Demands on the next proposal."""
@@ -41,7 +45,7 @@ class Demand:
         if KINDS.index(change.kind) < KINDS.index(self.least):
             found = "only changes numbers" if change.kind == "knob" else "is a small structural change"
             return f"This edit {found} ({', '.join(change.names) or 'numbers in functions'}), but {self.why}"
-        if change.category in self.closed:
+        if change.category in self.closed and change.sure:
             return f"This edit is about {change.category} by what it changes, but {self.why}"
         return None
 
@@ -75,12 +79,14 @@ def next_demand(attempts: Sequence[Attempt], in_flight: Sequence[InFlight] = ())
 
 
 def _closed(own: Sequence[Attempt | InFlight]) -> tuple[str, ...]:
-    """Return the closed categories: after three proposals in a row, or while they rest after five misses."""
-    last = {one.category for one in own[-IN_A_ROW:]}
-    in_a_row = last if len(own) >= IN_A_ROW and len(last) == 1 else set()
+    """Categories that are closed: after three in a row, or while they rest after five misses."""
+    # A guess at a category closes none.
+    categories = ["" if GUESSED in one.parameters else one.category for one in own]
+    last = set(categories[-IN_A_ROW:])
+    in_a_row = last - {""} if len(own) >= IN_A_ROW and len(last) == 1 else set()
     resting = set()
-    for category in {one.category for one in own}:
-        at = [i for i, one in enumerate(own) if one.category == category]
+    for category in set(categories) - {""}:
+        at = [i for i, name in enumerate(categories) if name == category]
         missed = all(_missed(own[i]) for i in at[-MISSES:])
         if len(at) >= MISSES and missed and len(own) - 1 - at[-1] < REST:
             resting.add(category)

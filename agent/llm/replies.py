@@ -73,6 +73,8 @@ class Header:
     risk: str
     finding: str = ""
     """Name of the finding that the edit tries."""
+    drop: str = ""
+    """Reason to give up the change that a follow-up is about; empty where it goes on."""
 
 
 def read_header(text: str) -> Header:
@@ -92,7 +94,13 @@ def read_header(text: str) -> Header:
         predicted_delta=value if value is not None and abs(value) < 100 else None,
         risk=of("risk"),
         finding=of("finding"),
+        drop=of("drop"),
     )
+
+
+def holds_edit(text: str) -> bool:
+    """Tell whether a reply seems to have an edit, well-formed or not."""
+    return _EDIT_START.search(_THOUGHTS.sub("", text)) is not None
 
 
 def has_blocks(text: str) -> bool:

@@ -13,13 +13,14 @@ from autoresearch.agent.findings import named_finding
 from autoresearch.agent.llm.edits import Edited, Format, apply_reply
 from autoresearch.agent.llm.fallback import stand_in
 from autoresearch.agent.llm.ideas import Idea
+from autoresearch.agent.llm.literature import Literature, quoted
 from autoresearch.agent.llm.memory import Digest
 from autoresearch.agent.llm.models import Models, total
-from autoresearch.agent.llm.operators import Task, choose_task
+from autoresearch.agent.llm.operators import DROPPED, Task, choose_task
 from autoresearch.agent.llm.prompt import build_messages, cards_of, fill
 from autoresearch.agent.llm.providers import CallError, Message, Reply, tokens_in
-from autoresearch.agent.llm.quotas import next_demand
-from autoresearch.agent.llm.replies import EditError, Header, read_header
+from autoresearch.agent.llm.quotas import GUESSED, next_demand
+from autoresearch.agent.llm.replies import EditError, Header, holds_edit, read_header
 from autoresearch.agent.llm.spending import OverBudgetError
 from autoresearch.agent.llm.taxonomy import Change, classify
 from autoresearch.agent.syntax.source_keys import tried_programs
@@ -46,6 +47,13 @@ class _Talk:
     tried: frozenset[str]
     costs: list[Cost] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    dropped: int | None = None
+    """Number of the bold change that the model gave up in this turn."""
+
+    def drop(self) -> None:
+        """Give up a follow-up: the best file is edited instead."""
+        self.dropped = self.task.base.experiment
+        self.task = replace(self.task, operator="improve", base=self.history.incumbent, material=())
 
     @property
     def cost(self) -> Cost:
@@ -61,12 +69,19 @@ class LLM(Researcher):
 
     name = "llm"
     thinks_ahead = True
+    reads_profiles = True
 
     def __init__(
-        self, models: Models, *, digest: Digest | None = None, ideas: Callable[[], Sequence[Idea]] = tuple
+        self,
+        models: Models,
+        *,
+        digest: Digest | None = None,
+        ideas: Callable[[], Sequence[Idea]] = tuple,
+        literature: Literature | None = None,
     ) -> None:
         """`ideas` is called before every proposal, so that a person's file may change during a run."""
         self.models, self.digest, self._ideas = models, digest or Digest(), ideas
+        self._literature = literature or Literature()
 
     def propose(self, history: History) -> Proposal:
         """Propose a model's edit, or one made without a model where its replies cannot be used.
@@ -74,6 +89,8 @@ class LLM(Researcher):
         Raises `FailedProposalError`, with the cost until then, when no model answers.
         """
         attempts = history.attempts
+        self._literature.fetch()
+        self.models.provider.pause_seconds = history.budget_seconds
         talk = _Talk(history, choose_task(history), tried_programs(history))
         names = self.models.order(attempts, history.seed)
         self._renew_digest(talk, names)
@@ -106,7 +123,15 @@ class LLM(Researcher):
 
     def _messages(self, name: str, history: History, task: Task, limit: int) -> list[Message]:
         form, digest = self.best_format(name), self.digest.read()
-        return build_messages(history, task, form=form, limit=limit, digest=digest, ideas=self._ideas())
+        return build_messages(
+            history,
+            task,
+            form=form,
+            limit=limit,
+            digest=digest,
+            ideas=self._ideas(),
+            literature=self._literature.read(),
+        )
 
     def _within_context(self, name: str, talk: _Talk) -> Proposal | None:
         """Ask this model for a proposal; shorten the prompt where the server finds it too long."""
@@ -130,6 +155,11 @@ class LLM(Researcher):
             reply = self.models.ask(name, messages)
             talk.costs.append(reply.cost)
             header = read_header(reply.text)
+            if header.drop and talk.task.operator == "follow_up":
+                talk.drop()
+                if not holds_edit(reply.text):
+                    messages = self._messages(name, talk.history, talk.task, limit)
+                    continue
             try:
                 edited = _apply(reply, talk)
                 change = self._check(edited, header, talk)
@@ -143,7 +173,7 @@ class LLM(Researcher):
                 messages = _repair_messages(messages, reply.text, str(error), form, limit)
                 continue
             self.models.spending.judge_format(name, edited.format, True)
-            return _proposal(edited, change, header, talk, name)
+            return _proposal(edited, change, header, talk, name, quoted(header.hypothesis, self._literature.read()))
         return None
 
     def best_format(self, model: str) -> Format:
@@ -178,7 +208,13 @@ class LLM(Researcher):
             category=change.category,
             researcher=Tuner.name,
             cost=talk.cost,
-            parameters={**proposal.parameters, "kind": change.kind, "operator": "stand_in", **_model_of(talk)},
+            parameters={
+                **proposal.parameters,
+                **({} if change.sure else {GUESSED: True}),
+                "kind": change.kind,
+                "operator": "stand_in",
+                **_model_of(talk),
+            },
         )
 
     def _renew_digest(self, talk: _Talk, names: Sequence[str]) -> None:
@@ -228,7 +264,9 @@ def _repair_messages(messages: Sequence[Message], reply: str, problem: str, form
     return [*first, *turns]
 
 
-def _proposal(edited: Edited, change: Change, header: Header, talk: _Talk, model: str) -> Proposal:
+def _proposal(
+    edited: Edited, change: Change, header: Header, talk: _Talk, model: str, literature: str = ""
+) -> Proposal:
     task = talk.task
     parameters: dict[str, float | int | str | bool] = {
         "model": model,
@@ -241,6 +279,12 @@ def _proposal(edited: Edited, change: Change, header: Header, talk: _Talk, model
     }
     if task.operator == "debug":
         parameters["root"] = task.base.parameters.get("root", task.base.experiment)
+    if talk.dropped is not None:
+        parameters[DROPPED] = talk.dropped
+    if not change.sure:
+        parameters[GUESSED] = True
+    if literature:
+        parameters["literature"] = literature
     if header.risk:
         parameters["risk"] = header.risk[:200]
     # A repair or a follow-up of a finding is still about that finding.

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,18 @@ class _Call:
     """The most that it can cost, in dollars."""
 
 
+@dataclass(frozen=True)
+class Bill:
+    """Sums over the calls of a run that brought a bill."""
+
+    usd: float = 0.0
+    usd_uncached: float | None = 0.0
+    """Dollars without any cache; None where a call does not tell."""
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+
+
 class Spending:
     """The account of a run, safe to use from several threads. A resumed run starts from what it spent before."""
 
@@ -36,7 +48,8 @@ class Spending:
         self.max_usd = max_usd
         self._path, self._lock = path, threading.Lock()
         self._open: dict[str, _Call] = {}
-        self._spent = self._doubtful = 0.0
+        self._doubtful = 0.0
+        self.bill = Bill()
         self._count = 0
         self._by_model: dict[str, list[float]] = {}
         self._formats: dict[tuple[str, str], list[bool]] = {}
@@ -49,12 +62,12 @@ class Spending:
     @property
     def spent(self) -> float:
         """Dollars known to be spent."""
-        return self._spent
+        return self.bill.usd
 
     @property
     def committed(self) -> float:
         """Dollars that may be spent: known ones, calls in flight and calls whose reply was lost, at their ceilings."""
-        return self._spent + self._doubtful + sum(call.ceiling for call in self._open.values())
+        return self.bill.usd + self._doubtful + sum(call.ceiling for call in self._open.values())
 
     def start(self, model: str, ceiling: float | None) -> str:
         """Reserve a call's ceiling, in dollars; returns its name. Raises `OverBudgetError` when it does not fit."""
@@ -76,7 +89,8 @@ class Spending:
 
     def end(self, name: str, outcome: str, cost: Cost | None = None, *, doubtful: bool = False) -> None:
         """Settle a call. `cost` is None where no reply came; `doubtful` says that it may be billed all the same."""
-        paid = {} if cost is None else {"usd": cost.usd, "tokens_in": cost.tokens_in, "tokens_out": cost.tokens_out}
+        names = ("usd", "usd_uncached", "tokens_in", "tokens_cached", "tokens_out")
+        paid = {} if cost is None else {name: getattr(cost, name) for name in names}
         with self._lock:
             self._record({"event": "ended", "call": name, "outcome": outcome, "doubtful": doubtful, **paid})
 
@@ -113,11 +127,23 @@ class Spending:
             if call is not None and event.get("doubtful"):
                 self._doubtful += call.ceiling
             if usd is not None:
-                self._spent += usd
+                self.bill = _added(self.bill, event)
                 if call is not None:
                     self._by_model.setdefault(call.model, []).append(usd)
         elif event["event"] == "edit":
             self._formats.setdefault((event["model"], event["format"]), []).append(bool(event["ok"]))
+
+
+def _added(bill: Bill, event: Mapping[str, Any]) -> Bill:
+    uncached = event.get("usd_uncached")
+    return replace(
+        bill,
+        usd=bill.usd + event["usd"],
+        usd_uncached=None if bill.usd_uncached is None or uncached is None else bill.usd_uncached + uncached,
+        tokens_in=bill.tokens_in + int(event.get("tokens_in") or 0),
+        tokens_cached=bill.tokens_cached + int(event.get("tokens_cached") or 0),
+        tokens_out=bill.tokens_out + int(event.get("tokens_out") or 0),
+    )
 
 
 def _events(path: Path | None) -> list[dict[str, Any]]:

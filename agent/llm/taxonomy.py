@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from autoresearch.agent.syntax.constant_priors import prior_of
+from autoresearch.agent.syntax.constant_priors import PRIORS, prior_of
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.proposal import CATEGORIES
 from autoresearch.core.trainfile.constants import is_number, literal
@@ -50,6 +50,8 @@ class Change:
     """Constants and functions that differ."""
     shorter: bool
     """True when the new program has fewer statements."""
+    sure: bool = True
+    """False when the category is a guess: only constants changed whose names say nothing."""
 
 
 class _WithoutNumbers(ast.NodeTransformer):
@@ -79,11 +81,11 @@ def classify(before: str, after: str, claimed: str) -> Change:
     shorter = sum(map(len, new.values())) < sum(map(len, old.values()))
     if not names:
         moved = _moved_constants(before, after)
-        found = {prior_of(name).category or "optimizer" for name in moved}
-        if not moved:
-            return Change("knob", _valid(claimed, "optimizer"), (), False)
-        heaviest = max(moved, key=lambda name: prior_of(name).weight)
-        category = claimed if claimed in found else prior_of(heaviest).category or "optimizer"
+        found = {name: category for name in moved if (category := _category_of(name))}
+        if not found:
+            return Change("knob", _valid(claimed, "shape"), tuple(moved), False, sure=False)
+        heaviest = max(found, key=lambda name: prior_of(name).weight)
+        category = claimed if claimed in found.values() else found[heaviest]
         return Change("knob", category, tuple(moved), False)
     old_lines = [line for name in old for line in (name, *old[name])]
     new_lines = [line for name in new for line in (name, *new[name])]
@@ -131,6 +133,15 @@ def _named(statement: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 def _moved_constants(before: str, after: str) -> list[str]:
     old, new = constants_of(before), constants_of(after)
     return [name for name in new if name not in old or old[name] != new[name]]
+
+
+def _category_of(name: str) -> str:
+    """Return the category of a constant by its name; "" where the name says nothing."""
+    prior = prior_of(name)
+    if prior is not PRIORS[-1] and prior.category:
+        return prior.category
+    words = name.lower()
+    return next((category for category, pattern in _CATEGORY_PATTERNS if re.search(pattern, words)), "")
 
 
 def _derive(names: list[str], diff: list[str]) -> str:

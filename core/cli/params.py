@@ -160,20 +160,22 @@ class Slots(click.ParamType):
 
 
 class Price(click.ParamType):
-    """`MODEL=IN/OUT`, dollars per million tokens."""
+    """`MODEL=IN/OUT` or `MODEL=IN/OUT/CACHED`, dollars per million tokens."""
 
     name = "price"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float, float]:
-        """Refuse everything but a model's name and two prices."""
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float, float, float | None]:
+        """Refuse everything but a model's name and two or three prices; the third is None where it is left away."""
         if isinstance(value, tuple):
-            return cast("tuple[str, float, float]", value)
+            return cast("tuple[str, float, float, float | None]", value)
         model, _, numbers = str(value).rpartition("=")
         parts = numbers.split("/")
         try:
-            usd_in, usd_out = (float(part) for part in parts)
+            usd_in, usd_out, *more = (float(part) for part in parts)
         except ValueError:
             self.fail(f"{value!r} is no price, such as openai/my-model=0.5/2 (dollars per million tokens)", param, ctx)
-        if not model or not (0 <= usd_in < 1e6 and 0 <= usd_out < 1e6):
+        if not model or len(more) > 1 or not all(0 <= usd < 1e6 for usd in (usd_in, usd_out, *more)):
             self.fail(f"{value!r} is no price, such as openai/my-model=0.5/2 (dollars per million tokens)", param, ctx)
-        return model, usd_in, usd_out
+        return model, usd_in, usd_out, more[0] if more else None

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from autoresearch.core.trial.request import TrialResult
 
 EXIT_FAILED = 1
-PROFILE_GRACE_SECONDS = 60.0
-"""Grace of a profiled trial, `Budget.grace_floor_seconds`: summing up the trace takes time near the deadline."""
 
 
 @click.command()
@@ -67,6 +65,7 @@ def train(
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
     from autoresearch.core.report.terminal.live import live_view
+    from autoresearch.core.trial.profile import GRACE_SECONDS
     from autoresearch.core.trial.request import TrialTerms
     from autoresearch.core.trial.supervisor import run_trial
 
@@ -77,7 +76,7 @@ def train(
     prepared = ensure_prepared(settings, preset, corpus=corpus)
     terms = TrialTerms.of_preset(backend.name, preset, prepared.folder, budget)
     if profile:
-        terms = replace(terms, budget=replace(terms.budget, grace_floor_seconds=PROFILE_GRACE_SECONDS))
+        terms = replace(terms, budget=replace(terms.budget, grace_floor_seconds=GRACE_SECONDS))
     request = replace(terms.request(source, new_folder(settings.workspace, backend.name), seed), profile=profile)
     settings.say(f"backend {backend.name} ({backend.why}), preset {preset.name}, corpus {prepared.folder.name}")
     with cancel_on_signal() as cancel, live_view(request.budget.train_seconds, verbosity=settings.verbosity) as view:

@@ -13,6 +13,7 @@ from typing import Any
 
 from autoresearch.core.events import FirstBatch, Log, read_events
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight
+from autoresearch.core.run.measurements import Measurements, train_tokens
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.textfile import read_text
@@ -80,7 +81,9 @@ def in_flight_of(row: ExperimentRow, source: str) -> InFlight:
 def with_notes(attempt: Attempt, run_folder: Path, config: Mapping[str, Any]) -> Attempt:
     """Add its first trial's loss curve and the last profile to an attempt's metrics, where there are any."""
     curve = loss_curve(trial_folder(run_folder, attempt.experiment, 1), config["train_seconds"])
-    profile = last_profile(run_folder.parent, config["backend"], config["preset"], attempt.source)
+    profile = own_profile(run_folder, attempt.experiment) or last_profile(
+        run_folder.parent, config["backend"], config["preset"], attempt.source
+    )
     notes = {name: text for name, text in (("loss_curve", curve), ("profile", profile)) if text}
     return replace(attempt, metrics={**attempt.metrics, **notes})
 
@@ -93,8 +96,11 @@ def history_of(
     findings: Sequence[Finding] = (),
     in_flight: Sequence[InFlight] = (),
     thinking: int = 0,
+    measured: Measurements | None = None,
 ) -> History:
-    """Return the history of a run. `config` is the run's, as the ledger holds it."""
+    """Return the history of a run. `config` is the run's, as the ledger holds it; `measured` adds its trials."""
+    if measured is not None:
+        attempts, incumbent = measured.added(attempts, incumbent)
     return History(
         program=program,
         backend=config["backend"],
@@ -108,6 +114,9 @@ def history_of(
         in_flight=tuple(in_flight),
         thinking=thinking,
         findings=tuple(findings),
+        noise=measured.noise if measured is not None else None,
+        paired_noise=measured.paired_noise if measured is not None else None,
+        train_tokens=train_tokens(config["prepared"], config["vocabularies"]) if "prepared" in config else {},
     )
 
 
@@ -136,6 +145,25 @@ def _losses(folder: Path) -> list[tuple[float, float]]:
         elif isinstance(event, Log) and started is not None and event.t is not None and event.loss is not None:
             found.append((event.t - started, event.loss))
     return found
+
+
+def profile_folder(run_folder: Path, experiment: int) -> Path:
+    """Return the folder of the loop's own profile of an experiment's source."""
+    return run_folder / "profiles" / str(experiment)
+
+
+def own_profile(run_folder: Path, incumbent: int) -> str:
+    """Return the loop's newest profile of the incumbent or of an earlier one; "" without one."""
+    folders = [one for one in profile_folder(run_folder, 0).parent.glob("*") if one.name.isdigit()]
+    for folder in sorted(folders, key=lambda one: -int(one.name)):
+        number = int(folder.name)
+        try:
+            page = (folder / PAGE).read_text(encoding="utf-8").strip()[:PROFILE_CHARACTERS]
+        except (OSError, UnicodeDecodeError):
+            continue
+        which = "" if number == incumbent else ", which had about the same shape as the best file now"
+        return f"Measured by the loop in experiment {number}'s file{which}.\n\n{page.removeprefix('# ')}"
+    return ""
 
 
 def last_profile(runs: Path, backend: str, preset: str, incumbent: str) -> str:

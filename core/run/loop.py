@@ -17,11 +17,13 @@ from typing import Protocol
 
 from autoresearch.core.errors import ArError, LimitReachedError
 from autoresearch.core.events import (
+    AwaitingProposals,
     Decided,
     Demoted,
     Event,
     ExperimentBegun,
     Observer,
+    Profiling,
     ProposalRefused,
     Proposing,
     Thinking,
@@ -30,6 +32,7 @@ from autoresearch.core.events import (
 from autoresearch.core.fleet.executor import Executor
 from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial
 from autoresearch.core.proposal import Cost, Researcher
+from autoresearch.core.run.profiling import IncumbentProfiles
 from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
 from autoresearch.core.run.rebase import rebase_waiting, second_chance
 from autoresearch.core.run.rerun_policy import DeviceWatch
@@ -119,6 +122,7 @@ class Loop:
         )
         self._proposers = Proposers(researcher, self.stop, self._news.set)
         self._submissions = Submissions(run)
+        self._profiles = IncumbentProfiles(run, executor, self._news.set) if researcher.reads_profiles else None
         hours = self.limits.hours
         self._deadline = None if hours is None else self._clock.monotonic() + hours * 3600
         self._beat = self._clock.monotonic()
@@ -141,6 +145,8 @@ class Loop:
             finally:
                 self._proposers.cancel()
                 self._running.cancel()
+                if self._profiles is not None:
+                    self._profiles.cancel()
         except _End as end:
             ledger.set_state(end.ending.state, end.ending.reason)
             return end.ending
@@ -178,6 +184,7 @@ class Loop:
         for answer in self._proposers.take():
             self._accept(answer)
         self._take_submissions()
+        self._profile()
         self._settle_open(collected)
         self.run.tidy()
         if self._ask():
@@ -198,8 +205,21 @@ class Loop:
             if row.number in collected or self._may_start():
                 self._settle(row)
 
+    def _profile(self) -> None:
+        """Take in a profile of the incumbent, and start one where it is due and a device is free."""
+        if self._profiles is None:
+            return
+        self._profiles.collect()
+        if self._profiles.due() and self._may_start():
+            self._tell(Profiling(experiment=self._profiles.start()))
+
+    def _free(self) -> int:
+        """Count the devices without a trial and without a profile."""
+        held = self._profiles is not None and self._profiles.running
+        return max(0, self._running.free - held)
+
     def _may_start(self) -> bool:
-        return self._running.free > 0 and self._ending() is None
+        return self._free() > 0 and self._ending() is None
 
     def _settle(self, row: ExperimentRow) -> None:
         """Ask the judge about one experiment; start the trial it wants on a free device, or record its decision."""
@@ -259,22 +279,27 @@ class Loop:
         proposers, busy = self._proposers, self._running.experiments
         if not proposers.researcher.proposes or self._exhausted() or self._ending() is not None:
             return False
-        # Ask a quick researcher only when a device is idle and every result is in; keep one proposal waiting for each
-        # device with a slow one.
-        if not (self.run.baseline_runs() if proposers.ahead else self.run.attempts):
+        # Ask a quick researcher only when a device is idle and every result is in; keep proposals waiting for each
+        # device with a slow one. None is asked before the baseline is decided: it would guess in the dark, without the
+        # noise and the speed.
+        if not self.run.attempts:
             return False
         begun = [row for row in self.run.ledger.undecided() if row.number]
         goal = self.limits.experiments
         if goal is not None and len(self.run.attempts) - 1 + len(begun) + proposers.busy >= goal:
             return False
-        waiting, free = sum(row.number not in busy for row in begun), self._running.free
+        waiting, free = sum(row.number not in busy for row in begun), self._free()
         if not proposers.ahead:
             return waiting + proposers.busy < free
-        if not self.run.attempts:
-            return waiting + proposers.busy < self.executor.capacity()
         # Many devices need spare proposals: every improvement outdates some that wait, and idle devices are costly.
-        more = 0 if self.executor.capacity() == 1 else max(free, self.executor.capacity() // DEVICES_PER_SPARE)
-        return waiting + proposers.busy < self.executor.capacity() + more
+        devices, trial = self.executor.capacity(), self._typical_seconds()
+        more = 0 if devices == 1 else max(free, devices // DEVICES_PER_SPARE)
+        # A researcher that is slower than the trials falls behind with one proposal ahead; but the more wait, the
+        # less each of them knows. It is asked for several at once only as far as it has to be.
+        more = max(more, devices * (proposers.ahead_by(trial) - 1))
+        if waiting + proposers.busy >= devices + more:
+            return False
+        return devices > 1 or not busy or proposers.busy < proposers.at_once(trial)
 
     def _accept(self, answer: ResearcherAnswer) -> None:
         """Make a proposal an experiment, unless its source was tried before."""
@@ -313,7 +338,9 @@ class Loop:
         if self._proposers.busy:
             if ending is None:
                 return
-            self._patience = self._patience or self._clock.monotonic() + PATIENCE_SECONDS
+            if self._patience is None:
+                self._patience = self._clock.monotonic() + PATIENCE_SECONDS
+                self._tell(AwaitingProposals(self._proposers.busy, PATIENCE_SECONDS))
             if self._clock.monotonic() < self._patience:
                 return
         if ending is not None:

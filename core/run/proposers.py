@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +14,10 @@ from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Cost, History, Proposal, Researcher, paid_for
 from autoresearch.core.run.stopping import Stop
 
+REMEMBERED = 10
+"""Number of latest answers whose times count."""
+MOST_AHEAD = 3
+"""Largest number of proposals for one device that wait or are being made."""
 CANCEL_SECONDS = 2.0
 """Seconds that a researcher gets to end its work when the loop ends."""
 
@@ -42,6 +49,22 @@ class Proposers:
         self._stop, self._notify = stop, notify
         self._lock = threading.Lock()
         self._answers: list[ResearcherAnswer] = []
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+
+    def ahead_by(self, trial_seconds: float) -> int:
+        """Return the number of proposals to have ready or in the making for each device.
+
+        One suffices while the slowest of the last answers came within half a trial; `trial_seconds` is a trial's.
+        """
+        with self._lock:
+            slowest = max(self._seconds, default=0.0)
+        return min(MOST_AHEAD, 1 + math.ceil(max(0.0, slowest / max(trial_seconds, 1e-9) - 0.5)))
+
+    def at_once(self, trial_seconds: float) -> int:
+        """Return the number of proposals to have in the making at once so that one device is never idle."""
+        with self._lock:
+            typical = statistics.median(self._seconds) if self._seconds else 0.0
+        return max(1, min(MOST_AHEAD, math.ceil(typical / max(trial_seconds, 1e-9))))
 
     def ask(self, history: History) -> None:
         """Have a proposal made, now or in a thread. Raises `KeyboardInterrupt` when a person wants to stop at once."""
@@ -72,8 +95,10 @@ class Proposers:
             time.sleep(0.02)
 
     def _work(self, history: History) -> None:
+        started = time.monotonic()
         answer = ask_once(self.researcher, history)
         with self._lock:
+            self._seconds.append(time.monotonic() - started)
             self._working -= 1
             self._answers.append(answer)
         self._notify()

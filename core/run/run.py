@@ -19,6 +19,7 @@ from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTr
 from autoresearch.core.proposal import Attempt, History, Proposal
 from autoresearch.core.run.evidence import audit_threshold, finished_trials, gather_evidence
 from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes
+from autoresearch.core.run.measurements import Measurements
 from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results, trial_folder
 from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref
 from autoresearch.core.store.integrity import Integrity
@@ -145,12 +146,6 @@ class Run:
         """Return the ended trials of an experiment's source on this machine, whichever experiment asked for them."""
         return finished_trials(self.ledger, self.ledger.experiment(subject), self.config.machine)
 
-    def baseline_runs(self) -> bool:
-        """Tell whether the baseline is decided, or has had a successful trial."""
-        if self.attempts:
-            return True
-        return any(trial.status == "ok" for trial in finished_trials(self.ledger, self.ledger.experiment(0)))
-
     def program(self) -> str:
         """Read program.md as it is now. Raises `PrerequisiteError`."""
         path = self.workspace / "program.md"
@@ -161,21 +156,18 @@ class Run:
             raise PrerequisiteError(f"there is no readable {path}: {error}.", fix=fix) from error
 
     def history(self, program: str, thinking: int = 0) -> History:
-        """Return what a researcher may know now. `thinking` is the number of other proposals being made."""
-        attempts, best, config = self.attempts or [self._first_look()], self.incumbent_number(), self.config.plain()
+        """Return what a researcher may know now, once the baseline is decided.
+
+        `thinking` is the number of other proposals being made.
+        """
+        attempts, best, config = self.attempts, self.incumbent_number(), self.config.plain()
         incumbent = next(one for one in reversed(attempts) if one.experiment == best)
         undecided = [row for row in self.ledger.undecided() if row.number]
         in_flight = tuple(in_flight_of(row, self.ledger.text(row.source_sha256)) for row in undecided)
         findings = self.findings.look(self.config.device, self.attempts, in_flight) if self.findings else ()
         incumbent = with_notes(incumbent, self.folder, config)
-        return history_of(config, program, attempts, incumbent, findings, in_flight, thinking)
-
-    def _first_look(self) -> Attempt:
-        """Return the baseline as an attempt while it is still being measured, by its first trial."""
-        row = self.ledger.experiment(0)
-        first = finished_trials(self.ledger, row)[0]
-        reason = "the baseline, still being measured"
-        return replace(self._attempt(row), status="keep", reason=reason, val_bpb=first.val_bpb, estimate=first.val_bpb)
+        measured = Measurements(self.ledger, self.config.machine)
+        return history_of(config, program, attempts, incumbent, findings, in_flight, thinking, measured)
 
     def _attempt(self, row: ExperimentRow) -> Attempt:
         return attempt_of(row, partial(self._texts.read, row.source_sha256))
@@ -247,7 +239,7 @@ class Run:
             tolerances=self.folder / "tolerances.json",
             calibrate=started.subject == 0,
             audit_below=self._audit_below(row, trial),
-            carried=self._carried(),
+            carried=self.carried(),
             baseline=self.ledger.text(self.ledger.experiment(0).source_sha256) if started.subject else None,
         )
         return started, request
@@ -258,7 +250,7 @@ class Run:
             return None
         return audit_threshold(self.ledger, row.number, trial.seed)
 
-    def _carried(self) -> Carried | None:
+    def carried(self) -> Carried | None:
         """Return the incumbent and its compiled code, where the next trial would save time with it."""
         number, folder = self.incumbent_number(), self.folder / "compiled"
         if not worth_carrying(folder, (trial.result for trial in self.ended_trials(number))):

@@ -127,6 +127,15 @@ class LedgerReader:
         )
         return [self._understood(trial_row, row) for row in self._rows(sql)]
 
+    def ended_trials(self) -> list[TrialRow]:
+        """Return every ended trial of the run, without those of a baseline before it was restarted."""
+        sql = (
+            "SELECT trials.* FROM trials JOIN experiments ON experiments.number = trials.experiment"
+            " WHERE trials.status IS NOT NULL AND trials.started >= experiments.created"
+            " ORDER BY trials.experiment, trials.k"
+        )
+        return [self._understood(trial_row, row) for row in self._rows(sql)]
+
     def last_trial(self) -> TrialRow | None:
         """Return the trial that ended last."""
         rows = self._rows("SELECT * FROM trials WHERE status IS NOT NULL ORDER BY rowid DESC LIMIT 1")

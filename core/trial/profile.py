@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 from autoresearch.core.trial.child.channel import Profiled
 from autoresearch.core.trial.request import ProfileResult
+from autoresearch.core.trial.weights import Shapes
 
 TRACE = "trace.json.gz"
 """Name of the whole trace, in the format of Chrome's tracing."""
@@ -18,6 +20,23 @@ PAGE = "profile.md"
 """Name of the page that sums it up."""
 TRACE_LIMIT_BYTES = 256 * 2**20
 """Largest trace that is kept."""
+GRACE_SECONDS = 60.0
+"""Grace of a profiled trial, `Budget.grace_floor_seconds`: summing up the trace takes time near the deadline."""
+LARGEST_WEIGHTS = 6
+"""Number of weights that are named with their sizes."""
+KINDS = (
+    ("attention", r"attention|flex|sdpa|flash|fmha"),
+    ("copies", r"copy|clone|contiguous|memcpy|memset|\bto\b|_to_copy|cat\b|fill_|zero_"),
+    ("products", r"\bmm|addmm|bmm|matmul|linear|gemm|cutlass|cublas|xmma|nvjet|einsum|dot\b"),
+    ("lookups", r"embedding|index|gather|scatter|unique|sort|hash"),
+    ("reductions", r"softmax|norm|sum|mean|amax|argmax|nll_loss|cross_entropy|_red_|_per_"),
+    ("optimizer", r"adam|optim|foreach|lerp|muon|newton"),
+    (
+        "elementwise",
+        r"mul|add|sub|div|pow|exp|tanh|sigmoid|relu|gelu|silu|where|_poi_|cpp_fused|elementwise|sqrt|clamp",
+    ),
+)
+"""Kinds of operations, and words in their names; the first that fits counts."""
 MAX_SECTIONS, MAX_OPERATIONS, NAME_LIMIT, NOTE_LIMIT = 10, 20, 80, 400
 
 
@@ -59,9 +78,12 @@ def page(profile: ProfileResult) -> str:
     """Return the page as Markdown: two tables and a note."""
     total = sum(profile.sections.values()) or 1.0
     each = 1000 / max(1, profile.batches)
+    kinds, weights = by_kind(profile), ", ".join(f"{name} {mib:.1f}" for name, mib in profile.weights)
     lines = [
         f"# Where the time goes: {profile.batches} batches in {profile.seconds:.2f} s",
         "",
+        *([f"A step: {kinds}.", ""] if kinds else []),
+        *([f"Largest weights, MiB in float32: {weights}.", ""] if weights else []),
         "| part of a step | ms a batch | share |",
         "|---|---:|---:|",
         *(f"| {name} | {each * s:.2f} | {s / total:.1%} |" for name, s in profile.sections.items()),
@@ -76,6 +98,30 @@ def page(profile: ProfileResult) -> str:
         profile.note,
     ]
     return "\n".join(lines) + "\n"
+
+
+def by_kind(profile: ProfileResult) -> str:
+    """Sum the longest operations by their kind, such as "products 45.0 ms, elementwise 35.1"; "" without operations.
+
+    Only operations of the framework have kinds; the host's functions, which name their file, have none.
+    """
+    sums: dict[str, float] = {}
+    for name, seconds, _ in profile.operations:
+        if ".py:" in name or name.startswith("built-in"):
+            continue
+        kind = next((kind for kind, words in KINDS if re.search(words, name.lower())), "other")
+        sums[kind] = sums.get(kind, 0.0) + 1000.0 * seconds / max(1, profile.batches)
+    ordered = sorted(sums.items(), key=lambda one: -one[1])
+    return ", ".join(f"{kind} {ms:.1f}{'' if at else ' ms'}" for at, (kind, ms) in enumerate(ordered))
+
+
+def with_weights(profile: ProfileResult | None, shapes: Shapes) -> ProfileResult | None:
+    """Add the largest weights and their sizes in float32."""
+    if profile is None:
+        return None
+    sizes = [(_plain(name), 4.0 * math.prod(shape) / 2**20) for name, shape in shapes.items()]
+    largest = sorted(sizes, key=lambda one: -one[1])[:LARGEST_WEIGHTS]
+    return profile.model_copy(update={"weights": largest})
 
 
 def _seconds(value: Any) -> float:

@@ -127,6 +127,8 @@ class TrialRequest:
     """True for the honest baseline, whose audit widens what `tolerances` holds for later trials."""
     profile: bool = False
     """True to trace a few batches: the trial then trains on a little less."""
+    score: bool = True
+    """False to train alone: the result has no val_bpb. For profiles."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables for every child beside the backend's own: the device that it may see, how many threads it may use."""
     carried: Carried | None = None
@@ -209,6 +211,8 @@ class ProfileResult(BaseModel):
     operations: list[tuple[str, float, int]]
     """Name, seconds of its own, calls; the longest first."""
     note: str
+    weights: list[tuple[str, float]] = []
+    """Name and MiB in float32 of the largest weights."""
 
 
 class TrialResult(BaseModel):

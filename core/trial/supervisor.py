@@ -76,7 +76,13 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         cache = incumbents_cache(context, runtime.compile_caches())
         evaluation = Evaluation(context)
         try:
-            weights, sha256 = training.train(context, evaluation.get_ready, evaluation.lead_seconds, cache)
-            evaluation.score(weights, sha256)
+            get_ready = evaluation.get_ready if request.score else _nothing
+            weights, sha256 = training.train(context, get_ready, evaluation.lead_seconds, cache)
+            if request.score:
+                evaluation.score(weights, sha256)
         finally:
             evaluation.close()
+
+
+def _nothing() -> None:
+    """Stand for the preparation of a score that nobody wants."""

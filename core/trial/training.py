@@ -34,7 +34,7 @@ from autoresearch.core.trial.child.channel import Failed, Profiled, WeightsWritt
 from autoresearch.core.trial.compile_cache import Found
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, failure, gone
 from autoresearch.core.trial.processes import Child, Launch, TrialEnded
-from autoresearch.core.trial.profile import TRACE, keep, read
+from autoresearch.core.trial.profile import TRACE, keep, read, with_weights
 from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, flops_per_token, take_weights
 
 FEEDER_SECONDS = 2.0
@@ -82,6 +82,7 @@ def train(
             raise TrialEnded("invalid", str(fault)) from fault
         destination.chmod(0o444)
         if context.request.profile:
+            context.facts.profile = with_weights(context.facts.profile, shapes)
             keep(context.facts.profile, context.record.folder, work_fd)
     context.facts.weights_sha256 = announced.sha256
     context.record.event(Frozen())

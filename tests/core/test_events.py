@@ -34,6 +34,8 @@ SAID = [
     events.Thinking(experiment=4),
     events.ProposalRefused("failed", "no reply"),
     events.ExperimentBegun("wider", experiment=4),
+    events.Profiling(experiment=4),
+    events.AwaitingProposals(1, 60.0),
     events.Withdrawn("it does not fit", experiment=4),
     events.Repeated("the machine slept", experiment=4),
     events.SeedIgnored("equal weights", experiment=4),

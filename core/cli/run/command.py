@@ -86,7 +86,11 @@ def loop(
     from autoresearch.core.run.run import Run
     from autoresearch.core.store.integrity import Integrity
 
-    options = without_models(options) if researcher not in WITH_MODELS and not _flagged("model", "max_usd") else options
+    options = (
+        without_models(options)
+        if researcher not in WITH_MODELS and not _flagged("model", "max_usd", "literature")
+        else options
+    )
     try:
         check_researcher(researcher, options)
         check_hooks(hook_options)

@@ -110,7 +110,8 @@ def first_history(choice: Choice, overrides: RunOverrides, allow_dirty: bool, pe
 def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | None = None) -> History:
     """Make the history of a run as its ledger holds it now."""
     from autoresearch.core.findings.offered import findings_for
-    from autoresearch.core.run.history import attempt_of, history_of
+    from autoresearch.core.run.history import attempt_of, history_of, with_notes
+    from autoresearch.core.run.measurements import Measurements
 
     def attempt(number: int) -> Attempt:
         row = reader.experiment(number)
@@ -122,7 +123,9 @@ def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | N
     config = reader.run().config
     own = (reader.run().tag, config["backend"], config["device"])
     findings = findings_for(peers, reader.folder, own, attempts)
-    return history_of(config, program_of(settings), attempts, incumbent, findings)
+    incumbent = with_notes(incumbent, reader.folder, config)
+    measured = Measurements(reader, config.get("machine", ""))
+    return history_of(config, program_of(settings), attempts, incumbent, findings, measured=measured)
 
 
 def program_of(settings: Settings) -> str:

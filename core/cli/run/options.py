@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from autoresearch.core.judge.decision import Judge
     from autoresearch.core.proposal import Researcher
 
-CALLS, DIGEST = "calls.jsonl", "digest.md"
-"""Files in the run's folder: the account of calls to models, and the digest of what was learned."""
+CALLS, DIGEST, LITERATURE = "calls.jsonl", "digest.md", "literature"
+"""In the run's folder: the account of calls to models, the digest of what was learned, and fetched literature."""
 
 
 # Judges: the name on the command line, and what makes the judge from a run's configuration.
@@ -92,16 +92,38 @@ class ResearcherOptions:
         metavar="D",
         help="Spending limit for the run in dollars, in-flight calls included.",
     )
-    price: tuple[tuple[str, float, float], ...] = option(
+    price: tuple[tuple[str, float, float, float | None], ...] = option(
         type=Price(),
         multiple=True,
-        metavar="MODEL=IN/OUT",
-        help="Price of a language model, in dollars per million input and output tokens.",
+        metavar="MODEL=IN/OUT[/CACHED]",
+        help="Price of a language model, in dollars per million input and output tokens, and input tokens that come "
+        "from the provider's cache.",
     )
     context_tokens: int | None = option(
         type=click.IntRange(min=2048),
         metavar="N",
         help="Context length of the language models in tokens.  [default: litellm's figure]",
+    )
+    reasoning_effort: str | None = option(
+        type=click.Choice(("minimal", "low", "medium", "high")),
+        help="Effort that the language models spend on reasoning before they answer.  [default: the provider's]",
+    )
+    temperature: float | None = option(
+        type=click.FloatRange(min=0, max=2),
+        metavar="T",
+        help="Sampling temperature of the language models.  [default: the provider's]",
+    )
+    cache: str = option(
+        default="auto",
+        type=click.Choice(("auto", "5m", "1h", "off")),
+        help="Marks for the provider's prompt cache, which hold for 5 minutes or an hour: auto sends them to models "
+        "that cache nothing without them, an hour's where trials are long.",
+    )
+    literature: Path | None = option(
+        type=click.Path(exists=True, path_type=Path),
+        metavar="FOLDER|URL-LIST",
+        help="Texts for the language models to draw on: a folder with text files, or a file with one web address a "
+        "line.",
     )
     model_timeout: float = option(
         default=600.0,
@@ -166,7 +188,8 @@ def _tuner(_options: ResearcherOptions, _run_folder: Path | None, _workspace: Pa
 
 
 def _llm(options: ResearcherOptions, run_folder: Path | None, workspace: Path | None) -> LLM:
-    from autoresearch.agent.llm.ideas import load_ideas
+    from autoresearch.agent.llm.ideas import load_ideas, numbered_ideas
+    from autoresearch.agent.llm.literature import Literature
     from autoresearch.agent.llm.memory import Digest
     from autoresearch.agent.llm.models import Models
     from autoresearch.agent.llm.researcher import LLM
@@ -176,18 +199,25 @@ def _llm(options: ResearcherOptions, run_folder: Path | None, workspace: Path | 
     digest = Digest(run_folder / DIGEST if run_folder else None)
     load_ideas(workspace)  # so that a malformed file is reported now, not at the first proposal
     models = Models(options.model, _provider(options), spending)
-    return LLM(models, digest=digest, ideas=functools.partial(load_ideas, workspace))
+    literature = Literature(options.literature, run_folder / LITERATURE if run_folder else None)
+    return LLM(models, digest=digest, ideas=functools.partial(numbered_ideas, workspace), literature=literature)
 
 
 def _provider(options: ResearcherOptions) -> Provider:
     from autoresearch.agent.llm.providers import Price, Provider
 
-    prices = {model: Price(usd_in / 1e6, usd_out / 1e6) for model, usd_in, usd_out in options.price}
+    prices = {
+        model: Price(usd_in / 1e6, usd_out / 1e6, None if cached is None else cached / 1e6)
+        for model, usd_in, usd_out, cached in options.price
+    }
     return Provider(
         api_base=options.api_base,
         timeout_seconds=options.model_timeout,
         prices=prices,
         context_tokens=options.context_tokens,
+        reasoning_effort=options.reasoning_effort,
+        temperature=options.temperature,
+        cache=options.cache,  # type: ignore[arg-type]  # click has checked it
     )
 
 
@@ -237,7 +267,7 @@ def make_researcher(
 
 def without_models(options: ResearcherOptions) -> ResearcherOptions:
     """Drop the models' options, which a file or a variable may have set, for a researcher that calls none."""
-    return replace(options, model=(), max_usd=None)
+    return replace(options, model=(), max_usd=None, literature=None)
 
 
 def check_researcher(name: str, options: ResearcherOptions) -> None:
@@ -248,14 +278,17 @@ def check_researcher(name: str, options: ResearcherOptions) -> None:
             "--model anthropic/..., openai/... or ollama/... (litellm's names), or --researcher tuner, which needs none"
         )
         raise UsageError(f"--researcher {name} needs a --model.", fix=fix)
-    if not uses_models and (options.model or options.max_usd is not None):
+    if not uses_models and (options.model or options.max_usd is not None or options.literature is not None):
         raise UsageError(
-            f"--model and --max-usd are for language models, and the researcher {name} calls none.",
+            f"--model, --max-usd and --literature are for language models, and the researcher {name} calls none.",
             fix="--researcher llm or --researcher mix",
         )
     if name == "command":
         make_researcher(name, options)
     if uses_models:
+        from autoresearch.agent.llm.literature import Literature
+
+        Literature(options.literature)  # so that a mistake in it is reported now
         provider = _provider(options)
         unknown = [model for model in options.model if options.max_usd is not None and provider.price(model) is None]
         if unknown:

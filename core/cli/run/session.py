@@ -18,14 +18,16 @@ import click
 
 from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.run.hooks import HookOptions, RunHooks
-from autoresearch.core.cli.run.options import JUDGES
+from autoresearch.core.cli.run.options import CALLS, JUDGES
 from autoresearch.core.cli.run.resolve import whole_machine
 from autoresearch.core.errors import LimitReachedError
 from autoresearch.core.events import (
+    AwaitingProposals,
     Decided,
     Demoted,
     Event,
     Observer,
+    Profiling,
     ProposalRefused,
     Repeated,
     SeedIgnored,
@@ -50,6 +52,9 @@ NOTED: Mapping[type[Event], str] = {
     SeedIgnored: "experiment {experiment}: {reason}",
     Demoted: "experiment {experiment} {reason}",
     Withdrawn: "experiment {experiment} is withdrawn: {reason}",
+    Profiling: "profiling experiment {experiment}, the best file: where a step's time goes, for the researcher",
+    AwaitingProposals: "waiting up to {seconds:.0f} s for {count} proposal(s) in the making, which are paid for; "
+    "press Ctrl-C again to end at once",
     ProposalRefused: "no usable proposal ({kind}): {reason}",
 }
 """Events that leave a line above the live view, and the line."""
@@ -272,10 +277,28 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
         settings.say(
             f"train file: {summary['best_train']} (branch {summary['branch']}; `ar apply` writes it into the checkout)"
         )
+    if (bill := models_words(run, summary["experiments"])) is not None:
+        settings.say(bill)
     for one in summary["findings"]:
         settings.say(findings_words(one))
     if rows:
         settings.say(f"picture: {picture}")
+
+
+def models_words(run: Run, experiments: int) -> str | None:
+    """Sum up in a line what the language models cost, with and without the providers' caches; None without a bill."""
+    from autoresearch.agent.llm.spending import Spending
+    from autoresearch.core.report.wording import dollars
+
+    bill = Spending(run.folder / CALLS).bill
+    if not bill.tokens_in:
+        return None
+    each = max(1, experiments)
+    uncached = "unknown" if bill.usd_uncached is None else dollars(bill.usd_uncached / each)
+    return (
+        f"language models: {dollars(bill.usd)}, {dollars(bill.usd / each)} an experiment ({uncached} without the "
+        f"providers' caches, from which {bill.tokens_cached / bill.tokens_in:.0%} of the input tokens came)"
+    )
 
 
 def findings_words(count: dict[str, Any]) -> str:

@@ -16,10 +16,12 @@ from rich.live import Live
 from rich.text import Text
 
 from autoresearch.core.events import (
+    AwaitingProposals,
     Decided,
     DeviceFound,
     Event,
     ExperimentBegun,
+    Profiling,
     ProposalRefused,
     Proposing,
     Thinking,
@@ -92,7 +94,7 @@ class PlainView(QuietView):
     def __call__(self, event: Event) -> None:
         """Write a line if the event is news."""
         now, number = time.monotonic(), event.experiment
-        if isinstance(event, Proposing | Thinking | ProposalRefused | Withdrawn):
+        if isinstance(event, Proposing | Thinking | ProposalRefused | Withdrawn | Profiling | AwaitingProposals):
             return  # about no trial; `ar loop` writes its own note of them
         progress = self._trials.setdefault(number, Progress(self._budget, since=now))
         changed = progress.fold(event, now)

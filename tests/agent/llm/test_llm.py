@@ -15,7 +15,7 @@ from autoresearch.agent.llm.providers import Price, Provider, without_keys
 from autoresearch.agent.llm.replies import read_header
 from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.spending import Spending
-from autoresearch.core.proposal import Attempt, FailedProposalError, InFlight
+from autoresearch.core.proposal import Attempt, FailedProposalError, InFlight, PairedDifference, TrialFigures
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
 MODEL = "openai/test-model"
@@ -209,8 +209,8 @@ def test_a_short_context_drops_old_detail_and_keeps_the_rules():
             except FailedProposalError:
                 pass
         long, short = (request["messages"][1]["content"] for request in (server.requests[0], server.requests[-1]))
-    assert "#1 [" in long and "```diff" in long
-    assert len(short) < len(long) and "#1 [" not in short and "def logits(model, tokens)" in short
+    assert "#1 LEARNING_RATE=0.301 [" in long and "```diff" in long
+    assert len(short) < len(long) and "#1 LEARNING_RATE" not in short and "def logits(model, tokens)" in short
     system = server.requests[-1]["messages"][0]["content"]
     assert "No work at import" in system and "reverted by the" in system
 
@@ -247,15 +247,20 @@ def test_every_ten_experiments_the_model_writes_a_page_that_a_person_may_edit(tm
         assert "Very large steps" in server.requests[asked]["messages"][1]["content"]
 
 
-def test_predictions_are_scored_and_shown_and_bugs_are_told_from_refuted_ideas():
+def test_predictions_are_scored_by_raw_differences_and_bugs_are_told_from_ideas_that_were_worse():
     crash = replace(_discard(2), status="crash", reason="IndexError", val_bpb=None, delta=None)
     with ModelServer(scripted({"text": GOOD})) as server:
-        researcher(server).propose(history_of([baseline(NULL), _discard(1), crash]))
+        worse = replace(_discard(1), raw=PairedDifference(0.01, 0.002, 0, ()))
+        near = replace(_discard(3), raw=PairedDifference(-0.003, 0.005, 0, (TrialFigures(0, 3.1),)))
+        researcher(server).propose(history_of([baseline(NULL), worse, crash, near]))
         text = server.requests[0]["messages"][1]["content"]
-    assert "1 predictions: 0% had the right sign, off by 0.0200 bpb" in text
+    assert "2 predictions: 50% had the right sign, off by 0.0135 bpb" in text
+    assert "raw +0.0100 +- 0.0020; cautious +0.0100; -0.0100 was expected; worse" in text
     assert (
-        "idea refuted: worse by 0.01" in text and "bug, which says nothing about the idea (crash): IndexError" in text
+        "#0's trials 3.1000; raw -0.0030 +- 0.0050; cautious +0.0100; -0.0100 was expected; undecided, a near" in text
     )
+    assert "Near misses: not kept, but better by raw scores: #3 (-0.0030 +- 0.0050 against #0)" in text
+    assert "bug, which says nothing about the idea (crash): IndexError" in text and "refuted:" not in text
 
 
 def test_the_model_sees_what_is_in_flight_even_in_a_short_context():
@@ -265,7 +270,10 @@ def test_the_model_sees_what_is_in_flight_even_in_a_short_context():
         for context in (32_000, 5_000):
             researcher(server, context=context).propose(replace(history(), in_flight=(flight,)))
         long, short = (request["messages"][1]["content"] for request in server.requests)
-    assert "#1 [optimizer, knob] -0.0200 is expected. Faster still." in long and "+LEARNING_RATE = 0.75" in long
+    assert (
+        "#1 LEARNING_RATE=0.75 [optimizer, knob]: -0.0200 is expected. Faster still." in long
+        and "+LEARNING_RATE = 0.75" in long
+    )
     assert "Faster still." in short
 
 

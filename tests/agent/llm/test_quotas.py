@@ -15,7 +15,7 @@ from autoresearch.agent.llm.quotas import IN_A_ROW, MISSES, Demand, next_demand
 from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.spending import Spending
 from autoresearch.agent.llm.taxonomy import classify
-from autoresearch.core.proposal import Attempt, Cost, InFlight
+from autoresearch.core.proposal import Attempt, Cost, InFlight, PairedDifference
 
 CUDA = (ROOT / "backends" / "cuda" / "train.py").read_text(encoding="utf-8")
 
@@ -37,6 +37,9 @@ class Timid:
 
     def price(self, model):
         return Price(0.0, 0.0)
+
+    def most_usd(self, model, tokens_in, tokens_out):
+        return 0.0
 
     def context_tokens(self, model):
         return 200_000
@@ -145,14 +148,57 @@ def test_a_crash_by_a_number_gets_no_repair():
     assert choose_task(history_of(run_of(("knob", "shape", "crash")))).operator != "debug"
 
 
-def test_a_bold_change_gets_two_follow_ups_before_it_is_dropped():
-    attempts = run_of(("bold", "attention", "discard"))
-    for number in (2, 3):
-        task = choose_task(history_of(attempts))
-        assert task.operator == "follow_up" and task.base.experiment == 1
-        parameters = {"kind": "knob", "operator": "follow_up", "base": 1}
-        attempts.append(replace(attempts[-1], experiment=number, category="init", parameters=parameters))
-    assert choose_task(history_of(attempts)).operator != "follow_up"
+def raw(value, error=0.01, against=0):
+    return PairedDifference(value, error, against, ())
+
+
+def after(attempts, number, difference, **parameters):
+    parameters = {"kind": "structural", "operator": "follow_up", "base": 1, **parameters}
+    last = replace(attempts[-1], experiment=number, category="init", parameters=parameters, raw=raw(difference))
+    return [*attempts, last]
+
+
+def follows_up(attempts, **more):
+    task = choose_task(replace(history_of(attempts), **more))
+    return task.operator == "follow_up" and task.base.experiment == 1
+
+
+def test_a_bold_change_that_came_close_may_be_followed_up_and_again_only_if_that_brought_it_closer():
+    bold = run_of(("bold", "attention", "discard"))
+    close = [bold[0], replace(bold[1], raw=raw(0.01))]
+    assert follows_up(close)
+    assert not follows_up([bold[0], replace(bold[1], raw=raw(0.03))])  # clearly worse
+    assert not follows_up(close, in_flight=(flying(2, "structural", "init", operator="follow_up", base=1),))
+    assert not follows_up(after(close, 2, 0.015))
+    closer = after(close, 2, 0.005)
+    assert follows_up(closer)
+    assert not follows_up(after(closer, 3, 0.001))  # two are enough
+
+
+def test_a_bold_change_that_the_model_dropped_does_not_come_again():
+    bold = run_of(("bold", "attention", "discard"))
+    assert follows_up(bold)
+    assert not follows_up(after(bold, 2, 0.0, operator="improve", base=0, dropped=1))
+
+
+def test_constants_that_nobody_knows_close_no_category():
+    change = classify("Q_FROB = 1\n", "Q_FROB = 2\n", "nonsense")
+    assert not change.sure and change.category != "optimizer"
+    block = "# ---- constants: x\nQ_FROB = 1\nLATE_KEYS = 0.5\n# ---- end of constants\n"
+    change = classify(block, block.replace("= 1", "= 2"), "attention")
+    assert (change.category, change.sure) == ("attention", False)
+    five = run_of(*[("knob", "shape", "discard")] * MISSES)
+    guessed = [replace(one, parameters={**one.parameters, "guessed": True}) for one in five[1:]]
+    assert next_demand(five).closed == ("shape",) and next_demand([five[0], *guessed]).closed == ()
+
+
+def test_near_misses_are_ranked_by_raw_differences():
+    steps = [("structural", name, "discard") for name in ("mlp", "init", "loss", "shape", "schedule")]
+    attempts = run_of(*steps)
+    differences = (-0.001, 0.004, -0.007, 0.0, -0.002)
+    attempts[1:] = [replace(one, raw=raw(d), delta=0.0) for one, d in zip(attempts[1:], differences, strict=True)]
+    tasks = [choose_task(history_of(attempts, seed=seed)) for seed in range(60)]
+    assert {tuple(a.experiment for a in t.material) for t in tasks if t.operator == "combine"} == {(3, 5)}
 
 
 def flying(number, kind, category, **parameters):
@@ -174,7 +220,7 @@ def test_keeps_of_different_branches_are_combined_before_near_misses():
     steps = [("structural", "mlp", "keep"), ("structural", "init", "keep"), ("structural", "loss", "discard")]
     thrown_out = run_of(*steps)  # both 1 and 2 edit the first file, and 2 is the incumbent
     misses = [*run_of(steps[1], steps[2], ("structural", "shape", "discard"))]
-    misses[2:] = [replace(one, parent=1) for one in misses[2:]]
+    misses[2:] = [replace(one, parent=1, raw=raw(-0.002, against=1)) for one in misses[2:]]
     filler = [replace(thrown_out[3], experiment=number, delta=None) for number in (10, 11)]
     for attempts, pair in ((thrown_out, (1, 2)), (misses, (2, 3))):
         tasks = [choose_task(history_of([*attempts, *filler], seed=seed)) for seed in range(60)]
@@ -203,10 +249,10 @@ def test_every_operator_says_what_it_is_about():
         "ablate": ((one, two), attempts[-1], [diff, "+X = 2", "Take out"]),
         "simplify": ((attempts[-1],), attempts[-1], ["shorter without making it worse"]),
         "bold": ((), attempts[-1], ["Propose a bold change", "a bold change is due"]),
-        "follow_up": ((one,), one, [diff, "holds a bold change", "X = 1\n```"]),
+        "follow_up": ((one,), one, [diff, "came close", "DROP: the reason", "X = 1\n```"]),
     }
     for operator, (material, base, told) in cases.items():
         demand = Demand("bold", (), "a bold change is due") if operator == "bold" else Demand("knob", (), "")
         text = task_text(history_of(attempts), Task(operator, base, material, demand), Detail(cards=0), "", ())
-        task = text.partition("# The train file")[2]
+        task = text.partition("# Where the run stands")[2]
         assert all(words in task for words in told), operator

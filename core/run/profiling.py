@@ -1,0 +1,114 @@
+"""The loop's own profile of the incumbent: where a step's time goes, measured beside the experiments and never scored.
+
+A short training that traces a few batches. It is made again when the incumbent's shape has changed as far as its trials
+tell: its parameters, its tokens a step or its time a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from autoresearch.core.errors import ArError
+from autoresearch.core.fleet.executor import Executor, Handle
+from autoresearch.core.run.history import profile_folder
+from autoresearch.core.run.run import Run
+from autoresearch.core.store.rows import TrialRow
+from autoresearch.core.trial.profile import GRACE_SECONDS
+from autoresearch.core.trial.request import TrialTerms
+from autoresearch.core.trial.weights import drop_weights
+
+TRAIN_SECONDS = (10.0, 30.0)
+"""Shortest and longest training of a profile, in seconds; within them `TRAIN_SHARE` of a trial's, which is the most."""
+TRAIN_SHARE = 0.25
+DEVICE_SHARE = 0.05
+"""Largest share of the run's device time that profiles take, the first one left out."""
+CHANGE = 1.15
+"""Factor from which on a figure of the incumbent has changed."""
+
+
+class IncumbentProfiles:
+    """Decides when the incumbent is profiled, and runs one profile at a time on one of the executor's devices."""
+
+    def __init__(self, run: Run, executor: Executor, notify: Callable[[], None]) -> None:
+        """`notify` is called from any thread when a profile has ended."""
+        self._run, self._executor, self._notify = run, executor, notify
+        self._handle: Handle | None = None
+        self._looked_at = -1
+        self._due = False
+
+    @property
+    def running(self) -> bool:
+        """True while a profile holds a device."""
+        return self._handle is not None
+
+    def due(self) -> bool:
+        """Tell whether the incumbent should be profiled now. Looks only when there is another incumbent."""
+        number = self._run.incumbent_number()
+        if self.running or not self._run.attempts:
+            return False
+        if number != self._looked_at:
+            self._looked_at, self._due = number, self._differs(number)
+        return self._due
+
+    def start(self) -> int:
+        """Start a profile of the incumbent; return its number."""
+        number, terms = self._run.incumbent_number(), TrialTerms.of_config(self._run.config.plain())
+        self._due = False
+        whole = terms.budget.train_seconds
+        short = min(whole, max(TRAIN_SECONDS[0], min(TRAIN_SECONDS[1], TRAIN_SHARE * whole)))
+        terms = replace(terms, budget=replace(terms.budget, train_seconds=short, grace_floor_seconds=GRACE_SECONDS))
+        source = self._run.ledger.text(self._run.ledger.experiment(number).source_sha256)
+        request = terms.request(source, profile_folder(self._run.folder, number), self._run.config.seed)
+        request = replace(request, profile=True, score=False, carried=self._run.carried())
+        self._handle = self._executor.submit(request)
+        self._handle.on_done(self._notify)
+        return number
+
+    def collect(self) -> None:
+        """Take in a profile that has ended. One that failed is not tried again: nothing rests on it."""
+        if self._handle is None or not self._handle.done():
+            return
+        handle, self._handle = self._handle, None
+        try:
+            result = handle.result(0)
+        except ArError as error:
+            self._run.ledger.note("profile failed", self._looked_at, {"reason": error.message})
+            return
+        drop_weights(profile_folder(self._run.folder, self._looked_at) / "weights.safetensors")
+        if result.profile is None:
+            reason = result.reason or "training had too few batches"
+            self._run.ledger.note("profile failed", self._looked_at, {"reason": reason})
+
+    def cancel(self) -> None:
+        """Kill a profile that runs. Nothing of it is left when this returns."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            handle.cancel()
+
+    def _differs(self, number: int) -> bool:
+        """Tell whether the incumbent is unlike every file that was profiled, and whether there is time for one more."""
+        folder = profile_folder(self._run.folder, number)
+        if folder.exists():
+            return False
+        done = [int(one.name) for one in folder.parent.glob("*") if one.name.isdigit()]
+        if not done:
+            return True
+        now, then = self._figures(number), self._figures(max(done))
+        if not now or not then or all(1 / CHANGE < a / b < CHANGE for a, b in zip(now, then, strict=True)):
+            return False
+        walls = [float(one.metrics.get("wall_seconds") or 0.0) for one in self._run.attempts]
+        typical = sum(walls) / max(1, len(walls))
+        return (len(done) + 1) * TRAIN_SHARE * typical <= DEVICE_SHARE * sum(walls) + TRAIN_SHARE * typical
+
+    def _figures(self, number: int) -> list[float]:
+        """Return parameters, tokens and seconds a step of an experiment's first good trial; [] without one."""
+        good = [trial for trial in self._run.ended_trials(number) if trial.status == "ok"]
+        return _shape(good[0]) if good else []
+
+
+def _shape(trial: TrialRow) -> list[float]:
+    params, tokens, steps, seconds = (
+        trial.result.get(name) or 0 for name in ("params", "tokens", "steps", "train_seconds")
+    )
+    return [float(params), tokens / steps, seconds / steps] if params and tokens and steps and seconds else []
