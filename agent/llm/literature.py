@@ -37,7 +37,9 @@ class Literature:
 
         Raises `UsageError` when there is nothing to read in it.
         """
-        self._kept, self._pages, self._papers = kept, (), ()
+        self._kept = kept
+        self._pages: tuple[tuple[str, str], ...] = ()
+        self._papers: tuple[Paper, ...] = ()
         self._memory: dict[str, str] = {}
         if given is None:
             return

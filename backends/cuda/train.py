@@ -71,7 +71,7 @@ PRESET = "h100"  # the preset these values were last written for
 VOCAB_SIZE = 8192  # one of the prepared vocabularies; a small one keeps embeddings and head cheap
 
 # Shape
-DEPTH = 9  # blocks; deeper was worse within five minutes on an H100
+DEPTH = 9  # blocks; the time budget decides how many pay
 DIM = 640  # width of the residual stream
 HEAD_DIM = 128  # the largest head that fused attention kernels run at full speed
 MLP_RATIO = 4  # hidden width of the MLP over DIM

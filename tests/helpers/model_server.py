@@ -46,6 +46,7 @@ class ModelServer:
                 choice = {"index": 0, "message": message, "finish_reason": act.get("finish", "stop")}
                 usage = {"prompt_tokens": TOKENS_IN, "completion_tokens": TOKENS_OUT}
                 usage["total_tokens"] = TOKENS_IN + TOKENS_OUT
+                usage = act.get("usage", usage)
                 answer = {
                     "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
                     "choices": [choice], "usage": usage,
