@@ -157,7 +157,8 @@ def attempt(
     return Attempt(
         experiment=number, source=proposal.source, status=status, hypothesis=proposal.hypothesis, parent=parent,
         reason="one trial, no clear gain: 64 % likely better, 86 % needed for a second trial",
-        category=proposal.category, researcher="llm", predicted_delta=proposal.predicted_delta, val_bpb=scores[0], estimate=scores[0],
+        category=proposal.category, researcher="llm",
+        predicted_delta=proposal.predicted_delta, val_bpb=scores[0], estimate=scores[0],
         delta=None if raw is None else raw.value / 3, parameters=proposal.parameters, metrics=figures, trials=trials,
         raw=raw,
     )  # fmt: skip

@@ -34,7 +34,8 @@ class IncumbentProfiles:
         """`notify` is called from any thread when a profile has ended."""
         self._run, self._executor, self._notify = run, executor, notify
         self._handle: Handle | None = None
-        self._looked_at = -1
+        self._number = -1
+        self._looked_at = (-1, 0)
         self._due = False
 
     @property
@@ -43,18 +44,18 @@ class IncumbentProfiles:
         return self._handle is not None
 
     def due(self) -> bool:
-        """Tell whether the incumbent should be profiled now. Looks only when there is another incumbent."""
+        """Tell whether the incumbent should be profiled now. Looks only after a decision."""
         number = self._run.incumbent_number()
         if self.running or not self._run.attempts:
             return False
-        if number != self._looked_at:
-            self._looked_at, self._due = number, self._differs(number)
+        if (number, len(self._run.attempts)) != self._looked_at:
+            self._looked_at, self._due = (number, len(self._run.attempts)), self._differs(number)
         return self._due
 
     def start(self) -> int:
         """Start a profile of the incumbent; return its number."""
         number, terms = self._run.incumbent_number(), TrialTerms.of_config(self._run.config.plain())
-        self._due = False
+        self._number, self._due = number, False
         whole = terms.budget.train_seconds
         short = min(whole, max(TRAIN_SECONDS[0], min(TRAIN_SECONDS[1], TRAIN_SHARE * whole)))
         terms = replace(terms, budget=replace(terms.budget, train_seconds=short, grace_floor_seconds=GRACE_SECONDS))
@@ -73,12 +74,12 @@ class IncumbentProfiles:
         try:
             result = handle.result(0)
         except ArError as error:
-            self._run.ledger.note("profile failed", self._looked_at, {"reason": error.message})
+            self._run.ledger.note("profile failed", self._number, {"reason": error.message})
             return
-        drop_weights(profile_folder(self._run.folder, self._looked_at) / "weights.safetensors")
+        drop_weights(profile_folder(self._run.folder, self._number) / "weights.safetensors")
         if result.profile is None:
             reason = result.reason or "training had too few batches"
-            self._run.ledger.note("profile failed", self._looked_at, {"reason": reason})
+            self._run.ledger.note("profile failed", self._number, {"reason": reason})
 
     def cancel(self) -> None:
         """Kill a profile that runs. Nothing of it is left when this returns."""

@@ -1,0 +1,87 @@
+"""The loop's own profiles: when they are made, what they cost, and that nothing rests on them."""
+
+from __future__ import annotations
+
+import pytest
+from loop_fixtures import Scripted, ScriptedHandle, Widths, make_workspace, open_run, width_of
+
+from autoresearch.core.events import Profiling
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.trial.request import ProfileResult
+
+
+class Curious(Widths):
+    reads_profiles = True
+
+
+class Shaped(Scripted):
+    """An executor whose trials have WIDTH million parameters, and whose profiles may fail."""
+
+    def __init__(self, *, fails=False):
+        super().__init__()
+        self.fails, self.profiled = fails, []
+
+    def submit(self, request, observer=None):
+        if request.profile:
+            self.profiled.append((width_of(request.source), request))
+        handle = super().submit(request, observer)
+        handle.__class__ = ShapedHandle
+        handle.profile = request.profile
+        return handle
+
+
+class ShapedHandle(ScriptedHandle):
+    def result(self, timeout=None):
+        result = super().result(timeout)
+        width = width_of(self.request.source)
+        figures = {"params": width * 10**6, "steps": 10, "train_seconds": 2.0, "wall_seconds": 1000.0}
+        if self.profile and not self.executor.fails:
+            figures["profile"] = ProfileResult(seconds=1, batches=1, sections={}, operations=[], note="")
+        return result.model_copy(update=figures)
+
+
+def go(tmp_path, *widths, fails=False):
+    executor, events = Shaped(fails=fails), []
+    with open_run(make_workspace(tmp_path / "w")) as run:
+        loop = Loop(run, Curious(*widths), Greedy(), executor, limits=Limits(len(widths)), observer=events.append)
+        loop.go()
+        notes = run.ledger.events("profile failed")
+        decided = [one.experiment for one in run.attempts]
+    return executor, events, notes, decided
+
+
+def test_the_incumbent_is_profiled_at_first_and_when_its_shape_has_changed(tmp_path):
+    # 9 is a tenth smaller than the baseline's 10, 5 is half of it, and 20 is never kept. A second profile waits until
+    # it takes no more than its share of the device time.
+    executor, events, _, decided = go(tmp_path, 9, 20, 5, 21, 22)
+    assert [width for width, _ in executor.profiled] == [10, 5]
+    assert [event.experiment for event in events if isinstance(event, Profiling)] == [0, 3]
+    assert decided == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_profile_is_short_unscored_and_no_trial_of_the_run(tmp_path):
+    executor, _, _, _ = go(tmp_path, 9)
+    request = executor.profiled[0][1]
+    assert not request.score and request.budget.train_seconds == 2.0  # the most is a trial's own time
+    assert request.folder.parts[-2:] == ("profiles", "0")
+    with open_run(tmp_path / "w") as run:
+        assert len(run.ledger.ended_trials()) == 2
+
+
+def test_a_profile_that_fails_is_noted_and_not_tried_again(tmp_path):
+    executor, _, notes, decided = go(tmp_path, 9, 20, fails=True)
+    assert len(executor.profiled) == 1 and len(notes) == 1 and decided == [0, 1, 2]
+
+
+@pytest.mark.parametrize("slowest", [(0.2, 1), (0.9, 2), (1.7, 3), (50.0, 3)])
+def test_slow_researchers_have_more_proposals_ahead(slowest):
+    from autoresearch.core.run.proposers import Proposers
+    from autoresearch.core.run.stopping import Stop
+
+    seconds, ahead = slowest
+    proposers = Proposers(Widths(1), Stop(), lambda: None)
+    assert (proposers.ahead_by(1.0), proposers.at_once(1.0)) == (1, 1)
+    proposers._seconds.extend([seconds, seconds])
+    assert proposers.ahead_by(1.0) == ahead
+    assert proposers.at_once(1.0) == min(3, max(1, -int(-seconds // 1)))
