@@ -47,7 +47,7 @@ class Idea(BaseModel):
 
     def brief(self, number: int, shown: int) -> str:
         """Point at this entry of the bank by its number, or write all of it where the bank shows fewer entries."""
-        return f"{number}: {self.change}" if number <= shown else str(self)
+        return f"{number}: {self.change} ({self.verdict})" if number <= shown else str(self)
 
     def __str__(self) -> str:
         delta = "" if self.delta is None else f" {self.delta:+.4f} bpb"

@@ -94,7 +94,10 @@ def measured(trials: Sequence[TrialFigures]) -> str:
     steps = ", ".join(str(one.steps) for one in trials[:_TRIALS] if one.steps)
     speed = next((f", {1000 * t.train_seconds / t.steps:.0f} ms" for t in trials if t.steps and t.train_seconds), "")
     tokens = next((f", {_tokens(one.tokens)} tokens" for one in trials if one.tokens), "")
-    return f"{scores}{more}{f', {steps} steps' if steps else ''}{speed}{tokens}"
+    ran = f"{f'{steps} steps' if steps else ''}{speed}{tokens}".removeprefix(", ")
+    if not ran:
+        return f"{scores}{more}"
+    return f"{scores}, {ran}" if len(trials) == 1 else f"{scores}{more} ({ran})"
 
 
 def _compared(raw: PairedDifference) -> str:

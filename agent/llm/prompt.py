@@ -322,13 +322,15 @@ def _noise(history: History) -> str:
 
 def _text(history: History) -> str:
     """The size of the training text, and the share of it that a trial reads."""
-    sizes = ", ".join(f"{tokens:,} at vocabulary {size}" for size, tokens in sorted(history.train_tokens.items()))
+    sizes = ", ".join(
+        f"{tokens:,} tokens at vocabulary {size}" for size, tokens in sorted(history.train_tokens.items())
+    )
     if not sizes:
         return ""
     read, size = history.incumbent.metrics.get("tokens"), constants_of(history.incumbent.source).get("VOCAB_SIZE")
     whole = history.train_tokens.get(size) if isinstance(size, int) else None
     share = f"; a trial reads {read / whole:.3g} of it" if isinstance(read, int | float) and whole else ""
-    return f"Train text: {sizes} tokens{share}"
+    return f"Train text: {sizes}{share}"
 
 
 def _step(metrics: Mapping[str, Any]) -> str:

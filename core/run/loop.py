@@ -213,6 +213,10 @@ class Loop:
         if self._profiles.due() and self._may_start():
             self._tell(Profiling(experiment=self._profiles.start()))
 
+    def _first_profile(self) -> bool:
+        """Tell whether the run's first profile is being made: the first proposal waits for it."""
+        return self._profiles is not None and self._profiles.running and len(self.run.attempts) == 1
+
     def _free(self) -> int:
         """Count the devices without a trial and without a profile."""
         held = self._profiles is not None and self._profiles.running
@@ -282,7 +286,7 @@ class Loop:
         # Ask a quick researcher only when a device is idle and every result is in; keep proposals waiting for each
         # device with a slow one. None is asked before the baseline is decided: it would guess in the dark, without the
         # noise and the speed.
-        if not self.run.attempts:
+        if not self.run.attempts or self._first_profile():
             return False
         begun = [row for row in self.run.ledger.undecided() if row.number]
         goal = self.limits.experiments

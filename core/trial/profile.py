@@ -107,7 +107,7 @@ def by_kind(profile: ProfileResult) -> str:
     """
     sums: dict[str, float] = {}
     for name, seconds, _ in profile.operations:
-        if ".py:" in name or name.startswith("built-in"):
+        if ".py:" in name or name.startswith(("built-in", "method ")):
             continue
         kind = next((kind for kind, words in KINDS if re.search(words, name.lower())), "other")
         sums[kind] = sums.get(kind, 0.0) + 1000.0 * seconds / max(1, profile.batches)
