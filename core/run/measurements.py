@@ -73,7 +73,6 @@ class Measurements:
             at = self._decided[at].parent
 
 
-
 def _difference(
     mine: Sequence[TrialRow], others: Sequence[TrialRow], against: int, noise: tuple[Noise, PairedNoise] | None
 ) -> PairedDifference | None:
