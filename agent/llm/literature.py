@@ -18,6 +18,7 @@ MOST_TEXTS = 50
 MOST_BYTES = 5_000_000
 """Largest text that is read, in bytes."""
 FETCH_SECONDS = 30.0
+_BLOCKS = ("p", "br", "div", "li", "tr", "h1", "h2", "h3", "h4", "pre")
 _SKIPPED = ("script", "style", "nav", "head", "svg", "footer")
 
 
@@ -157,12 +158,16 @@ class _Words(HTMLParser):
     def handle_starttag(self, tag: str, attrs: object) -> None:
         """Leave out what is no text; begin a line where a block begins."""
         self._skipped += tag in _SKIPPED
-        if tag in ("p", "br", "div", "li", "tr", "h1", "h2", "h3", "h4", "pre"):
-            self.parts.append("\n")
+        self._new_line(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """End what was left out."""
+        """End what was left out; end a line where a block ends."""
         self._skipped = max(0, self._skipped - (tag in _SKIPPED))
+        self._new_line(tag)
+
+    def _new_line(self, tag: str) -> None:
+        if tag in _BLOCKS:
+            self.parts.append("\n")
 
     def handle_data(self, data: str) -> None:
         """Take text."""

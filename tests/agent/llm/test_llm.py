@@ -294,3 +294,29 @@ def test_the_account_holds_one_line_per_event(tmp_path):
     events = [json.loads(line) for line in path.read_text().splitlines()]
     assert [one["event"] for one in events] == ["started", "ended", "started", "ended", "edit"]
     assert [one.get("outcome") for one in events[1::2]] == ["server", "reply"]
+
+
+def followed(*acts):
+    """A turn in which a bold change that came close may be followed up, with these replies."""
+    bold = NULL.replace(LINE, f"{LINE}\nBOLD = 1")
+    near = replace(_discard(1), source=bold, parameters={"kind": "bold"}, raw=PairedDifference(0.001, 0.005, 0, ()))
+    with ModelServer(scripted(*acts)) as server:
+        return researcher(server).propose(history_of([baseline(NULL), near])), server.requests
+
+
+def test_a_follow_up_edits_the_bold_file_and_shows_what_it_measured():
+    proposal, requests = followed({"text": reply("BOLD = 1", "BOLD = 2")})
+    assert "BOLD = 2" in proposal.source and proposal.parameters["operator"] == "follow_up"
+    assert "raw +0.0010 +- 0.0050" in requests[0]["messages"][1]["content"].partition("# Your task")[2]
+
+
+def test_a_model_may_drop_a_follow_up_and_edit_the_best_file_in_the_same_reply():
+    proposal, requests = followed({"text": f"DROP: too slow\n{GOOD}"})
+    assert len(requests) == 1 and "BOLD" not in proposal.source and "LEARNING_RATE = 0.5" in proposal.source
+    assert (proposal.parameters["operator"], proposal.parameters["dropped"]) == ("improve", 1)
+
+
+def test_a_model_that_only_drops_is_asked_for_an_edit_of_the_best_file():
+    proposal, requests = followed({"text": "DROP: too slow"}, {"text": GOOD})
+    assert "The file to edit this time" not in requests[1]["messages"][1]["content"] and len(requests) == 2
+    assert proposal.parameters["dropped"] == 1 and proposal.parameters["repairs"] == 0
