@@ -61,7 +61,8 @@ class IncumbentProfiles:
         terms = replace(terms, budget=replace(terms.budget, train_seconds=short, grace_floor_seconds=GRACE_SECONDS))
         source = self._run.ledger.text(self._run.ledger.experiment(number).source_sha256)
         request = terms.request(source, profile_folder(self._run.folder, number), self._run.config.seed)
-        request = replace(request, profile=True, score=False, carried=self._run.carried())
+        baseline = self._run.ledger.text(self._run.ledger.experiment(0).source_sha256) if number else None
+        request = replace(request, profile=True, score=False, carried=self._run.carried(), baseline=baseline)
         self._handle = self._executor.submit(request)
         self._handle.on_done(self._notify)
         return number
