@@ -1,4 +1,4 @@
-"""Hooks of a run: experiment trackers, and the person's own commands. The loop does not wait for them."""
+"""Hooks of a run: experiment trackers, messages, and the person's own commands. The loop does not wait for them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.params import option
+from autoresearch.core.cli.run.notify import KINDS, Notifier, check_targets
 from autoresearch.core.environment import allowed_environment, check_names
 from autoresearch.core.process_group import kill_group
 from autoresearch.core.report.wording import one_line
@@ -30,7 +31,7 @@ PATIENCE_SECONDS = 70.0
 
 @dataclass(frozen=True)
 class HookOptions:
-    """Options about trackers and the person's own commands."""
+    """Options about trackers, messages and the person's own commands."""
 
     track: tuple[str, ...] = option(
         type=click.Choice(tracker_names()),
@@ -42,6 +43,11 @@ class HookOptions:
     )
     on_end: str | None = option(
         metavar="COMMAND", help="Shell command to run when the loop ends, however it ends; gets AR_EVENT_... variables."
+    )
+    notify: tuple[str, ...] = option(
+        multiple=True,
+        metavar=KINDS,
+        help="Tell of every kept change and of the end of the loop; may be given several times.",
     )
     hook_env: tuple[str, ...] = option(
         multiple=True,
@@ -58,17 +64,18 @@ class HookOptions:
 
 
 def check_hooks(options: HookOptions) -> None:
-    """Check that every tracker's library is installed and every variable set. Raises `ArError`."""
+    """Check that every tracker's library is installed, every target known and every variable set. Raises `ArError`."""
     from autoresearch.core.track.tracker_process import check_library
 
     check_names("--hook-env", options.hook_env)
     check_names("--track-env", options.track_env)
+    check_targets(options.notify)
     for name in options.track:
         check_library(name)
 
 
 class RunHooks:
-    """Passes every decision, and the end of the loop, to the trackers and the person's commands."""
+    """Passes every decision, and the end of the loop, to the trackers, the messages and the person's commands."""
 
     def __init__(self, options: HookOptions, run: Run, say: Callable[[str], None]) -> None:
         """`say` is called from other threads."""
@@ -81,10 +88,12 @@ class RunHooks:
         self._trackers = [
             TrackerProcess(name, run.ledger, say, options.track_env) for name in dict.fromkeys(options.track)
         ]
+        self._notifier = Notifier(options.notify, run.tag, say)
 
     def decided(self, row: ExperimentRow) -> None:
         """Pass a decision on without waiting."""
         self._commands.decided(row)
+        self._notifier.decided(row)
         for tracker in self._trackers:
             tracker.decided(row)
 
@@ -103,7 +112,9 @@ class RunHooks:
         names = ("state", "ended", "experiments", "best_experiment", "best_bpb", "best_estimate", "delta", "usd")
         for tracker in self._trackers:
             tracker.close(str(summary["state"]), str(summary["ended"] or ""))
-        self._commands.close({name: summary.get(name) for name in names})
+        facts = {name: summary.get(name) for name in names}
+        self._notifier.close(facts)
+        self._commands.close(facts)
 
 
 class UserCommands:
