@@ -27,10 +27,10 @@ CATEGORIES = (
 )
 """Subjects of a change. Every proposal names one."""
 
-Status = Literal["keep", "discard", "crash", "invalid", "timeout"]
-"""End of an experiment. In messages `keep` and `discard` read kept and discarded."""
+Status = Literal["keep", "discard", "stopped", "crash", "invalid", "timeout"]
+"""End of an experiment. In messages `keep`, `discard` and `stopped` read kept, discarded and stopped early."""
 
-Outcome = Literal["untried", "in flight", "keep", "discard", "crash", "invalid", "timeout"]
+Outcome = Literal["untried", "in flight", "keep", "discard", "stopped", "crash", "invalid", "timeout"]
 """State in this run of a change that a peer run offers."""
 
 
@@ -146,6 +146,9 @@ class Attempt:
     parameters: Mapping[str, float | int | str | bool] = field(default_factory=dict)
     metrics: Mapping[str, float | int | str | None] = field(default_factory=dict)
     """Figures of its first trial: tokens, steps, params, peak_memory_mb, tokens_per_second, startup_seconds ...
+
+    A trial that was stopped early has no score. `predicted_bpb` is where its loss was heading, with `predicted_low` and
+    `predicted_high` around it: a prediction, never a measurement.
 
     The incumbent's also hold its `loss_curve`, in words, and its `profile`, a page on where a step's time goes.
     """

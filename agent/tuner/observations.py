@@ -28,7 +28,11 @@ class Observations:
     groups: np.ndarray
     """int (N,): attempts of one number differ only in numeric constants. The incumbent's is 0."""
     values: np.ndarray
-    """float64 (N,): bits per byte; an attempt that failed counts as worse than any that did not."""
+    """float64 (N,): bits per byte; an attempt that failed counts as worse than any that did not.
+
+    An attempt that was stopped early is censored: all that is known is that it would not have been better than the
+    best, so it counts as its prediction, and never as better than a middling result.
+    """
     incumbent: np.ndarray
     """float64 (D,), coordinates of the incumbent."""
     measured: int
@@ -43,6 +47,14 @@ def score(attempt: Attempt) -> float | None:
     if attempt.status not in ("keep", "discard") or value is None or not math.isfinite(value):
         return None
     return value
+
+
+def _censored(attempt: Attempt, usual: float, worst: float) -> float:
+    """Return the value of an attempt without a score: a stopped one's prediction, `worst` for one that failed."""
+    predicted = attempt.metrics.get("predicted_bpb")
+    if attempt.status != "stopped" or not isinstance(predicted, int | float) or not math.isfinite(predicted):
+        return worst
+    return max(float(predicted), usual)
 
 
 def observe(history: History, dimensions: Sequence[Dimension]) -> Observations:
@@ -63,7 +75,10 @@ def observe(history: History, dimensions: Sequence[Dimension]) -> Observations:
     usual = float(np.median(known)) if known else 0.0
     reach = max(usual - min(known, default=0.0), 1e-3 * abs(usual), 1e-6)
     worst = usual + 2 * reach
-    told = [worst if value is None else min(value, worst) for value in scores]
+    told = [
+        min(_censored(attempt, usual, worst) if value is None else value, worst)
+        for attempt, value in zip(attempts, scores, strict=True)
+    ]
     values = np.array([*told, *[usual] * len(history.in_flight)])
     present = np.array([_present(source, dimensions) for source in sources], dtype=bool).reshape(points.shape)
     return Observations(points, groups, values, incumbent, len(known), present)

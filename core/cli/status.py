@@ -75,6 +75,8 @@ def status_line(record: dict[str, Any], headline: Headline | None) -> str:
     """Write the record as one line for a person."""
     parts = [f"{record['tag']}: {record['state']}", f"{record['backend']}/{record['preset']}"]
     parts.append(counted(int(record["experiments"]), "experiment"))
+    if stopped := record["by_status"].get("stopped"):
+        parts.append(f"{stopped} stopped early")
     if headline is not None:
         parts.append(best_text(headline))
     current = record["current"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from autoresearch.core.judge.futility import Target
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.proposal import Status
 
@@ -19,7 +20,7 @@ class Measured:
 
     role: Role
     seed: int
-    status: Literal["ok", "crash", "invalid", "timeout"]
+    status: Literal["ok", "stopped", "crash", "invalid", "timeout"]
     val_bpb: float | None
     reason: str | None = None
     tokens: int | None = None
@@ -91,6 +92,8 @@ class RunTrial:
 
     role: Role
     seed: int
+    target: Target | None = field(default=None, compare=False)
+    """What the trial has to reach, or is ended early; None for a trial that always runs to its end."""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
-UNRECORDED = {"calibrate": 1}
+UNRECORDED = {"calibrate": 1, "stop_early": "off"}
 """Values that a run had whose configuration is older than the setting; others had the default."""
 
 
@@ -18,6 +18,8 @@ class JudgeOptions:
     """The run's preset, from which the prior of the noise follows. Not a setting of its own."""
     calibrate: int = 2
     """Trials of the baseline before the first experiment."""
+    stop_early: Literal["on", "off"] = "on"
+    """Whether trials without prospects are ended early."""
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:

@@ -155,17 +155,32 @@ def screen_level(wealth: float) -> float:
 
 def screen_cut(match: Match) -> float:
     """Return the difference below which the first trial led to a race, in bits per byte: its cut for `paired.Raced`."""
-    level = screen_level(match.wealth)
+    return _quantile(screen_level(match.wealth), match.screen.dof) * match.screen.error
+
+
+def worth_more(screen: Difference, wealth: float, sigma: float, *, removes_code: bool) -> float:
+    """Return the difference from which on a first trial is the last one, in bits per byte.
+
+    `screen` gives the error and the degrees of freedom that the difference will have; `sigma` is the noise between
+    seeds.
+    """
+    if removes_code:
+        return SAME_MARGIN * sigma - _quantile(1.0 - SAME_PROBABILITY, screen.dof) * screen.error
+    return _quantile(screen_level(wealth), screen.dof) * screen.error
+
+
+def _quantile(level: float, dof: float) -> float:
+    """Return the point of Student's t below which `level`, at most a half, lies, by bisection of its normal score."""
     # `normal_score` is an approximation without a closed inverse. Inverting it, and not the exact distribution, puts
     # the cut where the decision was really taken.
-    low, high = -20.0, 0.0  # bisection for the quantile of the t distribution, by its normal score
+    low, high = -20.0, 0.0
     while high - low > 1e-6:
         middle = 0.5 * (low + high)
-        if normal_cdf(normal_score(middle, match.screen.dof)) < level:
+        if normal_cdf(normal_score(middle, dof)) < level:
             low = middle
         else:
             high = middle
-    return low * match.screen.error
+    return low
 
 
 def at_once_of(wealth: float) -> float:

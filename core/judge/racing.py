@@ -15,6 +15,7 @@ from typing import Any
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge import race
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, Wait, failure
+from autoresearch.core.judge.futility import Target
 from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
 from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
 from autoresearch.core.judge.paired import Difference, PairedNoise, compare, estimate_paired
@@ -39,6 +40,7 @@ class Racing:
         """Take the prior of the noise from the preset, and the other settings as they are."""
         self.prior = PRIORS.get(options.preset, PUBLIC)
         self.calibrate = max(1, options.calibrate)
+        self.stop_early = options.stop_early == "on"
 
     def consider(self, evidence: Evidence) -> RunTrial | Wait | Decision | Demotion:
         """Ask for a trial, decide, or demote the incumbent."""
@@ -56,12 +58,26 @@ class Racing:
         if not (shared := _shared_seeds(evidence, standing)):
             return RunTrial("incumbent", _seed(evidence))
         if not evidence.candidate.trials:
-            return RunTrial("candidate", shared[0])
+            return RunTrial("candidate", shared[0], self._target(evidence, evidence.incumbent, standing, shared[0]))
         # The incumbent's trial at the shared seed is under way for another candidate: asking for a second one would
         # spend a trial on the same number.
         if not standing:
             return Wait()
         return self._race(evidence, evidence.incumbent, standing, shared)
+
+    def _target(self, evidence: Evidence, incumbent: Side, standing: Sequence[Measured], seed: int) -> Target | None:
+        """Return the val_bpb from which on the candidate's first trial, at this seed, is its last; None without."""
+        if not self.stop_early:
+            return None
+        noise = self.noise(evidence)
+        paired = self.paired(evidence, noise)
+        if not standing:
+            return Target(None, paired.sigma)
+        # The difference is linear in the candidate's score, so one of 0 bpb tells what it is measured against.
+        zero = compare([(seed, 0.0)], _points(standing), noise, paired)
+        removes = evidence.candidate.category == "simplification" and removes_code(evidence.candidate, incumbent)
+        wealth = float(evidence.facts.get("wealth", race.FIRST_WEALTH))
+        return Target(race.worth_more(zero, wealth, noise.sigma, removes_code=removes) - zero.value, paired.sigma)
 
     def noise(self, evidence: Evidence) -> Noise:
         """Estimate the noise from every repeat of the run so far, and the prior."""
@@ -151,7 +167,8 @@ class Racing:
             return RunTrial("incumbent", next(one.seed for one in trials if one.seed not in seeds))
         if verdict.step == "candidate":
             used = {one.seed for one in trials}
-            return RunTrial("candidate", next((seed for seed in shared if seed not in used), _seed(evidence)))
+            seed = next((seed for seed in shared if seed not in used), _seed(evidence))
+            return RunTrial("candidate", seed, Target(None, paired.sigma) if self.stop_early else None)
         decision = _decision(verdict, match, noise, paired, evidence.candidate.trials, incumbent, others)
         if evidence.baseline.estimate is not None:
             return decision

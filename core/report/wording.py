@@ -34,10 +34,10 @@ def trial_of(k: int, total: int | None = None) -> str:
     return f"trial {k}" + (f" of {total}" if total is not None and total > 1 else "")
 
 
-def kept_of(kept: int, decided: int, goal: int | None = None) -> str:
-    """Say how far a run is: "12 of 20 experiments, 3 kept"."""
+def kept_of(kept: int, decided: int, goal: int | None = None, stopped: int = 0) -> str:
+    """Say how far a run is: "12 of 20 experiments, 3 kept, 5 stopped early"."""
     made = counted(decided, "experiment") if goal is None else f"{decided} of {counted(goal, 'experiment')}"
-    return f"{made}, {kept} kept"
+    return f"{made}, {kept} kept" + (f", {stopped} stopped early" if stopped else "")
 
 
 def training_parts(

@@ -20,6 +20,7 @@ from autoresearch.core.proposal import Attempt, History, Proposal
 from autoresearch.core.run.evidence import audit_threshold, finished_trials, gather_evidence
 from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes
 from autoresearch.core.run.measurements import Measurements
+from autoresearch.core.run.stop_rules import stop_rule
 from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results, trial_folder
 from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref
 from autoresearch.core.store.integrity import Integrity
@@ -241,6 +242,7 @@ class Run:
             audit_below=self._audit_below(row, trial),
             carried=self.carried(),
             baseline=self.ledger.text(self.ledger.experiment(0).source_sha256) if started.subject else None,
+            stop=stop_rule(self.ledger, trial, self.config.machine),
         )
         return started, request
 

@@ -42,12 +42,16 @@ class Column:
         return self.heading or self.name
 
 
+def _predicted(row: ExperimentRow, name: str) -> Any:
+    return row.metrics.get(f"predicted_{name}")
+
+
 _ALL = (
     Column("experiment", "number; 0 is the baseline", "id", lambda row: row.number, "n", "number"),
     Column("commit", "git commit of its train file", "text", lambda row: row.commit),
     Column(
         "status",
-        "keep, discard, crash, invalid or timeout",
+        "keep, discard, stopped (early), crash, invalid or timeout",
         "status",
         lambda row: row.status or row.state,
         sql="status",
@@ -74,6 +78,25 @@ _ALL = (
         # The baseline is compared with nothing.
         sql="CASE WHEN number > 0 THEN delta END",
         minor=True,
+    ),
+    Column(
+        "predicted",
+        "where the loss of a trial that was stopped early was heading, in bits per byte; never a score",
+        "bpb",
+        lambda row: _predicted(row, "bpb"),
+        minor=True,
+    ),
+    Column(
+        "predicted_low",
+        "lower end of the interval that holds the prediction with about 95 %",
+        "bpb",
+        lambda row: _predicted(row, "low"),
+    ),
+    Column(
+        "predicted_high",
+        "upper end of that interval",
+        "bpb",
+        lambda row: _predicted(row, "high"),
     ),
     Column("trials", "number of trials of its source", "count", lambda row: row.trials, sql="trials", minor=True),
     Column("seconds", "duration of its first trial", "seconds", lambda row: row.metrics.get("wall_seconds")),
@@ -108,7 +131,20 @@ COLUMNS = {column.name: column for column in _ALL}
 TSV = ("commit", "val_bpb", "memory_gb", "status", "description")
 """Columns of results.tsv: upstream's (karpathy/autoresearch) five, in its order."""
 JSON = (
-    *("experiment", "status", "val_bpb", "estimate", "delta", "trials", "commit", "category", "description"),
+    *(
+        "experiment",
+        "status",
+        "val_bpb",
+        "estimate",
+        "delta",
+        "predicted",
+        "predicted_low",
+        "predicted_high",
+        "trials",
+        "commit",
+        "category",
+        "description",
+    ),
     *("researcher", "usd", "reason", "origin"),
 )
 """Keys of an experiment in `--json`."""

@@ -351,7 +351,7 @@ _LAST_DECISION = (
 """Looks at the last thousand experiments only: no more are ever in flight, and a run may have very many."""
 _METRICS = (
     *("tokens", "steps", "params", "peak_memory_mb", "tokens_per_second", "startup_seconds", "train_seconds"),
-    *("eval_seconds", "wall_seconds", "mfu"),
+    *("eval_seconds", "wall_seconds", "mfu", "predicted_bpb", "predicted_low", "predicted_high"),
 )
 
 

@@ -147,6 +147,14 @@ class LedgerReader:
         rows = self._rows(sql, (number,))
         return self._understood(experiment_row, rows[0]) if rows else None
 
+    def scored(self, latest: int) -> list[ExperimentRow]:
+        """Return the `latest` experiments that were kept or discarded, in the order of their decisions."""
+        sql = (
+            "SELECT * FROM experiments WHERE number > 0 AND state = 'decided' AND status IN ('keep', 'discard')"
+            " ORDER BY decided DESC, number DESC LIMIT ?"
+        )
+        return [self._understood(experiment_row, row) for row in reversed(self._rows(sql, (latest,)))]
+
     def repeats(self, latest: int = 2000) -> list[list[TrialRow]]:
         """Return the trials of every source with more than two, by source, among the `latest` experiments' sources."""
         sql = (

@@ -85,7 +85,7 @@ class TrialRow:
     """Number of its starts: more than one when the loop died or was stopped during it."""
     started: float
     ended: float | None
-    status: Literal["ok", "crash", "invalid", "timeout"] | None
+    status: Literal["ok", "stopped", "crash", "invalid", "timeout"] | None
     val_bpb: float | None
     result: Mapping[str, Any]
     """The whole TrialResult; empty until there is one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
+from autoresearch.core.judge.futility import Stop
 from autoresearch.core.trial.child.channel import Failed, LogitsShapeError, WeightsMismatchError
 from autoresearch.core.trial.device import known_peak
 from autoresearch.core.trial.processes import Child, Launch, ProcessSupervisor, TrialEnded, how_it_ended, worker_argv
@@ -57,6 +58,10 @@ class Measurements:
     claimed_flops_per_token: float | None = None
     audit: AuditResult | None = None
     profile: ProfileResult | None = None
+    curve: tuple[float | None, ...] = ()
+    stop: Stop | None = None
+    """Why the trial was ended early."""
+    cpu_seconds: float | None = None
     weights_sha256: str | None = None
 
     def result(
@@ -91,6 +96,11 @@ class Measurements:
             audit=self.audit,
             weights_sha256=self.weights_sha256,
             profile=self.profile,
+            curve=self.curve if any(loss is not None for loss in self.curve) else (),
+            predicted_bpb=self.stop.predicted if self.stop else None,
+            predicted_low=self.stop.interval[0] if self.stop and self.stop.interval else None,
+            predicted_high=self.stop.interval[1] if self.stop and self.stop.interval else None,
+            cpu_seconds=self.cpu_seconds,
             log=str(log),
         )
 

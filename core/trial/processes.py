@@ -211,6 +211,18 @@ class Child:
         self.peak_rss_mb = max(self.peak_rss_mb, total / 2**20 + self.nameless_mb)
         return total / 2**20 + self.nameless_mb
 
+    def cpu_seconds(self) -> float | None:
+        """Return the processor time of all its processes, ended ones included; None where it cannot be told."""
+        total, found = 0.0, False
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    # Of children that have ended, their parent keeps the account.
+                    total += times.user + times.system + times.children_user + times.children_system
+                    found = True
+        return total if found else None
+
     def kill(self) -> None:
         """Close the lifeline: the guard kills everything. Returns when nothing is left."""
         if self.process.poll() is None:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from autoresearch.core.judge.futility import StopRule
+
 if TYPE_CHECKING:
     from autoresearch.core.config import Preset
 
-TrialStatus = Literal["ok", "crash", "invalid", "timeout"]
+TrialStatus = Literal["ok", "stopped", "crash", "invalid", "timeout"]
+"""End of a trial. A trial that was ended early, by its request's rule, is `stopped`: it has no score."""
 IsolationLevel = Literal["bubblewrap", "landlock", "seatbelt", "process"]
 
 
@@ -138,6 +141,8 @@ class TrialRequest:
     baseline: str | None = None
     """The source that the run started from: what the train file may add to it is limited (see
     `core.trainfile.contamination`). None for a baseline itself, and outside of a run."""
+    stop: StopRule | None = None
+    """Rule by which the trial is ended early; None trains to the end of the budget."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,15 @@ class TrialResult(BaseModel):
     audit: AuditResult | None = None
     weights_sha256: str | None = None
     """SHA-256 of the frozen weights."""
+    curve: tuple[float | None, ...] = ()
+    """Training loss in equal parts of the budget (see `core.judge.futility.Curve`), as the train file counts it."""
+    predicted_bpb: float | None = None
+    """Prediction for a trial that was stopped early, never a score."""
+    predicted_low: float | None = None
+    predicted_high: float | None = None
+    """Interval that holds the prediction with about 95 %."""
+    cpu_seconds: float | None = None
+    """Processor time of the train child and all below it, from the first batch to the end of training."""
     profile: ProfileResult | None = None
     """Set by `ar train --profile`. The trial's folder then also holds profile.md and the whole trace, trace.json.gz."""
     log: str | None = None

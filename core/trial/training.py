@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoresearch.core.errors import DataError, TrialError
@@ -30,6 +30,7 @@ from autoresearch.core.events import (
     Startup,
     Trained,
 )
+from autoresearch.core.judge.futility import CurveWatch
 from autoresearch.core.trial.child.channel import Failed, Profiled, WeightsWritten
 from autoresearch.core.trial.compile_cache import Found
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, failure, gone
@@ -49,6 +50,10 @@ class Clock:
     first_batch: float | None = None
     trained: float | None = None
     weights: float | None = None
+    watch: CurveWatch = field(kw_only=True)
+    """The curve of the training loss, and the rule by which the trial is ended early."""
+    cpu_first: float | None = None
+    """Processor seconds of the child at the first batch."""
     feed_over: bool = False
     """True once the feeder has given its last count."""
 
@@ -63,7 +68,8 @@ def train(
     """
     with contextlib.ExitStack() as stack:
         work_fd, feeder, child = _start(context, stack, cache)
-        clock = Clock(spawned=child.started)
+        watch = CurveWatch(context.request.stop, context.request.budget.train_seconds)
+        clock = Clock(spawned=child.started, watch=watch)
         try:
             announced = _wait_for_weights(context, clock, feeder, child, near_end, lead_seconds)
         finally:
@@ -136,6 +142,7 @@ def _wait_for_weights(
             limit = clock.first_batch + budget.hard_seconds
         if announced := _hear(context, clock, feeder, child, limit):
             return announced
+        _check_prospects(context, clock)
         now = time.monotonic()
         if not warned and clock.first_batch is not None and now >= clock.first_batch + early:
             warned = True
@@ -155,9 +162,12 @@ def _wait_for_weights(
 def _hear(context: TrialContext, clock: Clock, feeder: Child, child: Child, limit: float) -> WeightsWritten | None:
     """Take in what has been said; return the message that announces the weights, if it is there."""
     messages = context.processes.step(limit)
+    started = clock.first_batch is None
     for source, message in messages:  # the feeder's first: the child's may end the trial
         if source is feeder:
             _hear_feeder(context, clock, message)
+    if started and clock.first_batch is not None:
+        clock.cpu_first = child.cpu_seconds()
     for source, message in messages:
         if source is child and (announced := _hear_child(context, clock, message)):
             return announced
@@ -194,6 +204,8 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
             context.record.event(message)
         case Log():
             facts.steps = facts.steps if (step := _count(message.step)) is None else step
+            if clock.first_batch is not None and clock.trained is None:
+                clock.watch.note(_progress(context, clock), message.loss)
             context.record.event(message)
         case Trained():
             clock.trained = clock.trained or time.monotonic()
@@ -208,6 +220,25 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
         case Failed():
             raise failure(message)
     return None
+
+
+def _progress(context: TrialContext, clock: Clock) -> float:
+    """Return the share of the budget that is used up, by the parent's clock: the child's own word is not asked."""
+    return (
+        0.0
+        if clock.first_batch is None
+        else (time.monotonic() - clock.first_batch) / context.request.budget.train_seconds
+    )
+
+
+def _check_prospects(context: TrialContext, clock: Clock) -> None:
+    """Raise `TrialEnded` when the request's rule ends the trial early. A file that has trained is left to finish."""
+    if clock.first_batch is None or clock.trained is not None:
+        return
+    stop = clock.watch.look(_progress(context, clock), context.facts.tokens or 0)
+    if stop is not None:
+        context.facts.stop = stop
+        raise TrialEnded("stopped", stop.reason)
 
 
 def _check_time(context: TrialContext, clock: Clock, weights_bytes: int) -> None:
@@ -246,8 +277,12 @@ def _too_slow(context: TrialContext, clock: Clock, now: float) -> str:
 def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -> None:
     """Kill the child, let the feeder give its last count, and note the times."""
     facts = context.facts
+    facts.curve = clock.watch.curve
     # Once more while it still exists: a child that was quick may never have been looked at.
     child.measure_rss_mb()
+    if clock.cpu_first is not None and (used := child.cpu_seconds()) is not None:
+        facts.cpu_seconds = max(0.0, used - clock.cpu_first)
+    stopped = time.monotonic()
     context.processes.end(child)
     facts.peak_host_memory_mb = child.peak_rss_mb or None
     if facts.peak_memory_mb is None:
@@ -266,6 +301,8 @@ def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -
         facts.startup_seconds = clock.first_batch - clock.spawned
         if clock.trained is not None:
             facts.train_seconds = clock.trained - clock.first_batch
+        elif facts.stop is not None:  # its speed is of use: a stopped trial on a busy machine is run again
+            facts.train_seconds = stopped - clock.first_batch
     elif clock.trained is not None:  # `train` asked for no batch
         facts.startup_seconds = clock.trained - clock.spawned
 

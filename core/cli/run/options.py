@@ -59,6 +59,11 @@ class RunOverrides:
         help="Trials of the baseline before the first experiment, to learn the noise (racing only).  "
         f"[default: {JudgeOptions.calibrate}]",
     )
+    stop_early: str | None = option(
+        type=click.Choice(("on", "off")),
+        help="End a trial early when its training loss says that it will not be kept, or when it diverges or stalls "
+        f"(racing only).  [default: {JudgeOptions.stop_early}]",
+    )
     budget: float | None = option(
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",

@@ -129,11 +129,13 @@ def draw_others(axes: Axes, decided: Sequence[ExperimentRow], low: float, high: 
     discards = [row for row in decided if row.status == "discard" and row.val_bpb is not None]
     inside = [row for row in discards if row.val_bpb is not None and row.val_bpb < high]
     above = [row for row in discards if row not in inside]
+    stopped = [row for row in decided if row.status == "stopped"]
     failed = [row for row in decided if row.status in ("crash", "invalid", "timeout")]
     # An empty group would still get its line in the legend.
     for group, marker, colour, label in (
         (inside, "o", DISCARD, "discarded"),
         (above, "^", DISCARD, "discarded, off the scale"),
+        (stopped, "v", DISCARD, "stopped early"),
         (failed, "x", FAILED, "crash, invalid, timeout"),
     ):
         if group:

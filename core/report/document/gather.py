@@ -170,7 +170,7 @@ def by_category(decided: Sequence[ExperimentRow]) -> tuple[CategoryCount, ...]:
         deltas = [row.delta for row in rows if row.delta is not None]
         failed = sum(count[status] for status in FAILED)
         best = min(deltas) if deltas else None
-        found.append(CategoryCount(name, len(rows), count["keep"], count["discard"], failed, best))
+        found.append(CategoryCount(name, len(rows), count["keep"], count["discard"] + count["stopped"], failed, best))
     return tuple(sorted(found, key=lambda one: (-one.tried, one.name)))
 
 

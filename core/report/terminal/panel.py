@@ -93,7 +93,9 @@ def head_parts(snapshot: Snapshot, info: LoopInfo | None = None) -> list[str]:
     isolation = snapshot.isolation or info.isolation
     if isolation:
         parts.append(one_line(isolation))
-    parts.append(kept_of(totals.by_status.get("keep", 0), totals.decided, info.goal))
+    parts.append(
+        kept_of(totals.by_status.get("keep", 0), totals.decided, info.goal, totals.by_status.get("stopped", 0))
+    )
     parts.append("cost not known" if totals.usd is None else dollars(totals.usd))
     if info.ends is not None:
         parts.append(f"{duration(max(info.ends - snapshot.now, 0))} left")

@@ -13,7 +13,14 @@ from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.columns import COLUMNS, NUMERIC, TABLE, Column
 from autoresearch.core.store.rows import ExperimentRow
 
-STATUS_STYLES = {"keep": "bold green", "discard": "dim", "crash": "red", "invalid": "red", "timeout": "yellow"}
+STATUS_STYLES = {
+    "keep": "bold green",
+    "discard": "dim",
+    "stopped": "dim",
+    "crash": "red",
+    "invalid": "red",
+    "timeout": "yellow",
+}
 _FORMATS = {"bpb": ".4f", "change": "+.4f", "seconds": ".0f", "amount": ".2f"}
 
 
@@ -56,7 +63,7 @@ def _cell(column: Column, row: ExperimentRow) -> str:
 def _description(row: ExperimentRow) -> str:
     """Write the change, why it failed if it did, and the peer run that offered it."""
     description = one_line(row.hypothesis)
-    if row.status in ("crash", "invalid", "timeout") and row.reason:
+    if row.status in ("stopped", "crash", "invalid", "timeout") and row.reason:
         description += f" ({one_line(row.reason)})"
     if row.origin is not None:
         description += f" [{row.origin}]"

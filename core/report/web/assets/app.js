@@ -135,7 +135,7 @@ function showState(now) {
     ["best, measured mean", now.best_bpb === null ? "–" : `${number(now.best_bpb)}${now.best_high === null ? "" : ` ± ${number(now.best_high - now.best_bpb)}`} bpb`],
     ["against the baseline", now.delta === null ? "–" : signed(now.delta)],
     ["best, cautious estimate", now.best_experiment && now.best_high !== null ? `${number(now.best_estimate)} bpb` : null],
-    ["experiments", `${now.experiments}, ${now.by_status.keep ?? 0} kept`],
+    ["experiments", `${now.experiments}, ${now.by_status.keep ?? 0} kept${now.by_status.stopped ? `, ${now.by_status.stopped} stopped early` : ""}`],
     ["noise between seeds", number(now.sigma)],
     ["paired noise", now.paired === null ? null : number(now.paired)],
     ["language models", dollars(now.usd)],

@@ -3,7 +3,7 @@
 import { $, address, svgElement, number, signed } from "./dom.js";
 import { axes, crosses, dots, plot, range, stairs } from "./plot.js";
 
-const FAILED = new Set(["crash", "invalid", "timeout"]);
+const FAILED = new Set(["crash", "invalid", "timeout"]), STOPPED = "stopped";
 const OFF_SCALE = 1.5; // multiple of the whole gain: results further than that above the start are drawn at the edge
 const NEAR = 24; // pixels within which the pointer chooses an experiment
 
@@ -51,7 +51,7 @@ function draw(svg) {
   const [inside, above, failed, kept] = [[], [], [], []];
   for (const row of rows) {
     const place = position(row);
-    (row.status === "keep" ? kept : FAILED.has(row.status) ? failed : row.val_bpb !== null && row.val_bpb > y[1] ? above : inside).push(place);
+    (row.status === "keep" ? kept : FAILED.has(row.status) ? failed : row.status === STOPPED || row.val_bpb !== null && row.val_bpb > y[1] ? above : inside).push(place);
   }
   svg.append(svgElement("path", { d: dots(inside, at), class: "discards" }));
   svg.append(svgElement("path", { d: above.map(([n, value]) => `M${(at.X(n) - 4).toFixed(1)} ${(at.Y(value) + 3).toFixed(1)}l4 -7l4 7z`).join(""), class: "above" }));

@@ -1,7 +1,7 @@
 // Elements and number formats. Text from a run becomes a text node, never HTML, an address or a class.
 
 const SVG = "http://www.w3.org/2000/svg";
-const STATUSES = new Set(["keep", "discard", "crash", "invalid", "timeout"]);
+const STATUSES = new Set(["keep", "discard", "stopped", "crash", "invalid", "timeout"]);
 
 export const $ = (id) => document.getElementById(id);
 

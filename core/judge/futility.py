@@ -1,0 +1,308 @@
+"""Ending a trial early: its training loss so far says that it will not be kept, or it diverges, stalls or crawls.
+
+While a trial runs, its training loss is compared with the incumbent's at the same seed and at equal progress. The
+relation between such a gap and the difference of the two scores at the end is a linear regression, learnt from the
+finished trials of the run and a prior, for each part of the budget on its own:
+
+    difference = offset + slope gap + error,    variance of the error = spread^2 (1 + (GROWTH gap / expected spread)^2).
+
+Small gaps tell more than large ones: a trial that is far off may end anywhere. The prior is conjugate
+(normal-inverse-gamma: Gelman et al., "Bayesian Data Analysis", chapter 14), so that a prediction is Student's t.
+
+Everything here is plain data, so a rule travels with a trial's request to whatever machine runs it. The loss is the
+train file's own word. A lie can cost the file its trial or spare it from being ended, and it never brings a score: a
+trial that was ended is never kept, and one that was not is scored as always.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoresearch.core.judge.posterior import normal_cdf, normal_score
+
+BINS = 20
+"""Parts of the budget in which a curve is kept."""
+EARLIEST = 4
+"""Parts of the budget before the first forecast: warm-ups differ, and say little."""
+WINDOW = 3
+"""Parts over which a gap is averaged: one part holds few batches."""
+EPSILON = 0.004
+"""Chance of being worth more trials below which a trial is ended. Every part of the budget is another look."""
+SLOPE, SLOPE_LATE, SLOPE_SPREAD = 0.7, 1.0, 0.25
+"""Expected slope at the budget's start and end, and its standard deviation: an early gap partly closes."""
+WANDER = 0.2
+"""Expected spread of the error, as a share of what the incumbent's loss still falls until the end."""
+FLOOR = 0.5
+"""Least expected spread of the error, in paired noises: the score is not the training loss."""
+GROWTH = 0.3
+"""Growth of the error with the gap: a standard deviation of about this share of it, for large gaps."""
+PRIOR_DOF = 4.0
+"""Degrees of freedom of the prior's spread."""
+LESSONS = 60
+"""Number of the latest finished trials that are learnt from."""
+SILENT_BINS = 2
+"""Parts of the budget without any finite loss, after finite ones, that count as divergence."""
+EXPLODED = 2.0
+"""Factor above its first loss at which a loss counts as exploded."""
+STALL_SHARE, STALL_SECONDS = 0.5, 10.0
+"""Share of the budget, and least seconds, without a batch or a logged loss that count as a stall."""
+CRAWL_FROM, CRAWL = 0.3, 0.05
+"""Progress from which the speed is looked at, and the share of the incumbent's tokens that is hopeless."""
+
+Curve = Sequence[float | None]
+"""Mean training loss in each of BINS equal parts of the budget, in nats a token; None where none was logged."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A finished trial of a candidate, beside the incumbent's at the same seed."""
+
+    curve: Curve
+    incumbent: Curve
+    unit: float
+    """Bits per byte for one nat of training loss (see `unit_of`)."""
+    difference: float
+    """Difference of the two scores in bits per byte; negative is better."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The regression for one part of the budget. Gap and difference are in bits per byte."""
+
+    offset: float
+    slope: float
+    offset_variance: float
+    covariance: float
+    slope_variance: float
+    """Variances of offset and slope in units of the squared spread."""
+    spread: float
+    expected: float
+    """Spread that the prior expects: the unit of the error's growth with the gap."""
+    dof: float
+
+    def difference(self, gap: float) -> tuple[float, float]:
+        """Predict the difference at the end: its mean and the scale of its t distribution."""
+        known = self.offset_variance + 2.0 * gap * self.covariance + gap * gap * self.slope_variance
+        return self.offset + self.slope * gap, self.spread * math.sqrt(_growth(gap, self.expected) + known)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The score that a trial needs to be worth more than its own time."""
+
+    val_bpb: float | None
+    """The val_bpb from which on it is worthless; None where only its own health counts."""
+    noise: float
+    """Paired noise in bits per byte."""
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """The conditions under which a trial is ended early. Without a curve only its own health counts."""
+
+    curve: tuple[float | None, ...] = ()
+    """The incumbent's curve at the trial's seed."""
+    score: float | None = None
+    """The incumbent's val_bpb at that seed."""
+    unit: float = 1.0
+    """Bits per byte for one nat of training loss."""
+    needs: float | None = None
+    """The val_bpb from which on the trial is worthless."""
+    forecasts: tuple[Forecast, ...] = ()
+    """One for each part of the budget from EARLIEST on."""
+    tokens: int | None = None
+    """Tokens that the incumbent saw at that seed."""
+    epsilon: float = EPSILON
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The end of a trial before its time."""
+
+    reason: str
+    predicted: float | None = None
+    """Predicted val_bpb; None where it ended for another reason than its prospects."""
+    interval: tuple[float, float] | None = None
+    """Interval that holds it with about 95 %."""
+    chance: float | None = None
+    """Chance that the trial would have been worth more trials."""
+
+
+def unit_of(curve: Curve, score: float) -> float | None:
+    """Return the bits per byte for one nat of training loss, from a finished trial's; None without a usable curve."""
+    last = next((loss for loss in reversed(curve) if loss is not None), None)
+    return score / last if last is not None and last > 0.0 and score > 0.0 else None
+
+
+def gap(mine: Curve, theirs: Curve, at: int) -> float | None:
+    """Return how far a loss is above another at part `at` of the budget, in nats, averaged over WINDOW parts.
+
+    None where the trial logged nothing in that part, or the other one nothing before and after it.
+    """
+    found = []
+    for i in range(max(0, at - WINDOW + 1), at + 1):
+        own = mine[i] if i < len(mine) else None
+        other = _at(theirs, i)
+        if own is not None and other is not None:
+            found.append(own - other)
+        elif i == at:
+            return None
+    return sum(found) / len(found)
+
+
+def learn(lessons: Sequence[Lesson], curve: Curve, unit: float, noise: float) -> tuple[Forecast, ...]:
+    """Return the regression of each part of the budget from EARLIEST on; `curve` is the present incumbent's."""
+    last = _at(curve, BINS - 1)
+    found = []
+    for at in range(EARLIEST, BINS):
+        here = _at(curve, at)
+        left = max(0.0, here - last) if here is not None and last is not None else 0.0
+        expected = math.hypot(WANDER * unit * left, FLOOR * noise)
+        points = []
+        for one in lessons[-LESSONS:]:
+            seen = gap(one.curve, one.incumbent, at)
+            if seen is not None:
+                points.append((one.unit * seen, one.difference))
+        found.append(_regress(points, (at + 1) / BINS, expected))
+    return tuple(found)
+
+
+def _regress(points: Sequence[tuple[float, float]], progress: float, expected: float) -> Forecast:
+    """Fit the conjugate regression to (gap, difference) pairs at this progress."""
+    slope = SLOPE + (SLOPE_LATE - SLOPE) * progress
+    # The prior's precisions, in units of the spread: offsets as large as the spread, slopes within SLOPE_SPREAD.
+    aa, ab, bb = 1.0, 0.0, (expected / SLOPE_SPREAD) ** 2
+    ya, yb = 0.0, bb * slope
+    squares = PRIOR_DOF * expected**2 + bb * slope**2
+    for x, y in points:
+        weight = 1.0 / _growth(x, expected)
+        aa, ab, bb = aa + weight, ab + weight * x, bb + weight * x * x
+        ya, yb = ya + weight * y, yb + weight * x * y
+        squares += weight * y * y
+    scale = aa * bb - ab * ab
+    a, b = (bb * ya - ab * yb) / scale, (aa * yb - ab * ya) / scale
+    dof = PRIOR_DOF + len(points)
+    spread = math.sqrt(max((squares - a * ya - b * yb) / dof, (0.1 * expected) ** 2))
+    return Forecast(a, b, bb / scale, -ab / scale, aa / scale, spread, expected, dof)
+
+
+def _growth(x: float, expected: float) -> float:
+    return 1.0 + (GROWTH * x / expected) ** 2
+
+
+def _at(curve: Curve, i: int) -> float | None:
+    """Return a curve's value, between its neighbours where that part has none; None outside what it holds."""
+    if i < len(curve) and curve[i] is not None:
+        return curve[i]
+    before = next((j for j in range(min(i, len(curve)) - 1, -1, -1) if curve[j] is not None), None)
+    after = next((j for j in range(i + 1, len(curve)) if curve[j] is not None), None)
+    if before is None or after is None:
+        return None
+    low, high = curve[before], curve[after]
+    assert low is not None and high is not None
+    return low + (high - low) * (i - before) / (after - before)
+
+
+def forecast(rule: StopRule, curve: Curve, at: int) -> Stop | None:
+    """Predict the end of a trial from its curve up to part `at`; None where nothing can be said.
+
+    The result's `chance` says whether it is worth going on; this function does not decide.
+    """
+    if rule.score is None or rule.needs is None or not EARLIEST <= at < EARLIEST + len(rule.forecasts):
+        return None
+    seen = gap(curve, rule.curve, at)
+    if seen is None:
+        return None
+    mean, scale = rule.forecasts[at - EARLIEST].difference(rule.unit * seen)
+    dof = rule.forecasts[at - EARLIEST].dof
+    chance = normal_cdf(normal_score((rule.needs - rule.score - mean) / scale, dof))
+    predicted, wide = rule.score + mean, scale * _quantile(dof)
+    reason = (
+        f"its training loss is {seen:+.3f} nats from the best file's at {(at + 1) / BINS:.0%} of the time: "
+        f"about {predicted:.4f} bpb at the end ({predicted - wide:.4f} to {predicted + wide:.4f}), "
+        f"{100 * chance:.2g} % likely to be worth a second trial"
+    )
+    return Stop(reason, predicted, (predicted - wide, predicted + wide), chance)
+
+
+def _quantile(dof: float) -> float:
+    """Return the 97.5 % point of Student's t, by its first terms in 1 / dof (Abramowitz and Stegun 26.7.5)."""
+    z = 1.96
+    return z + (z**3 + z) / (4.0 * dof) + (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / (96.0 * dof**2)
+
+
+class CurveWatch:
+    """Keeps the curve of one trial while it runs, and says when the trial is to be ended.
+
+    Progress is the share of the budget by the parent's own clock, and tokens are the feeder's count. Only the losses
+    are the train file's word.
+    """
+
+    def __init__(self, rule: StopRule | None, budget_seconds: float) -> None:
+        """Watch by this rule; None keeps the curve and ends nothing."""
+        self._rule, self._budget = rule, budget_seconds
+        self._sums, self._counts = [0.0] * BINS, [0] * BINS
+        self._first: float | None = None
+        self._last_loss = 0.0
+        """Progress at the last finite loss."""
+        self._bad = False
+        """True while the latest logged loss is not finite."""
+        self._tokens, self._last_sign = 0, 0.0
+        self._looked = 0
+
+    @property
+    def curve(self) -> tuple[float | None, ...]:
+        """Return the curve so far."""
+        return tuple(total / count if count else None for total, count in zip(self._sums, self._counts, strict=True))
+
+    def note(self, progress: float, loss: float | None) -> None:
+        """Take in one logged loss, None for one that is no finite number."""
+        self._last_sign = max(self._last_sign, progress)
+        if loss is None:
+            # A file may log points without a loss; only after finite ones they mean something.
+            self._bad = self._first is not None
+            return
+        self._bad, self._last_loss = False, progress
+        self._first = loss if self._first is None else self._first
+        at = min(BINS - 1, max(0, int(progress * BINS)))
+        self._sums[at] += loss
+        self._counts[at] += 1
+
+    def look(self, progress: float, tokens: int) -> Stop | None:
+        """Return the reason to end the trial now, or None. Cheap enough to be called several times a second."""
+        if tokens > self._tokens:
+            self._tokens, self._last_sign = tokens, max(self._last_sign, progress)
+        rule = self._rule
+        if rule is None or progress >= 1.0:
+            return None
+        ill = self._ill(rule, progress, tokens)
+        if ill is not None:
+            return Stop(ill)
+        done = int(progress * BINS)
+        found = None
+        if done > self._looked:
+            self._looked = done
+            found = forecast(rule, self.curve, done - 1)
+        return found if found is not None and found.chance is not None and found.chance < rule.epsilon else None
+
+    def _ill(self, rule: StopRule, progress: float, tokens: int) -> str | None:
+        """Return what is wrong with the trial whatever its prospects, or None."""
+        silent = progress - self._last_loss
+        if self._bad and silent >= SILENT_BINS / BINS:
+            return f"diverged: its loss has not been a finite number since {self._last_loss:.0%} of the time"
+        done = int(progress * BINS) - 1
+        latest = self.curve[done] if done > 0 else None
+        if latest is not None and self._first is not None and latest > EXPLODED * self._first > 0.0:
+            return f"diverged: its loss went from {self._first:.4g} to {latest:.4g} nats"
+        if (progress - self._last_sign) * self._budget >= max(STALL_SECONDS, STALL_SHARE * self._budget):
+            return f"stalled: neither a batch nor a loss since {self._last_sign:.0%} of the time"
+        if progress >= CRAWL_FROM and rule.tokens and tokens < CRAWL * progress * rule.tokens:
+            ahead = gap(self.curve, rule.curve, done) if done >= 0 else None
+            if ahead is None or ahead >= 0.0:
+                return (
+                    f"too slow: {tokens:,} tokens at {progress:.0%} of the time, "
+                    f"where the best file saw {int(progress * rule.tokens):,}"
+                )
+        return None
