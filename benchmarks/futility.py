@@ -1,28 +1,219 @@
 """Ending trials early, replayed on real trials: device time saved, and improvements lost.
 
-`python -m benchmarks.futility FOLDER` lets the tuner propose on the cuda backend, runs every trial to its end, and asks
-afterwards of each, with what the run knew at its start, whether and when the rule would have ended it. The run lives in
-FOLDER and is taken up where it stopped (`--hours`). `--replay-only` reads a run that is already there, any that was
-made with `--stop-early off`.
+`python -m benchmarks.futility FOLDER` lets the tuner propose on the cuda backend and runs every trial to its end.
+Before each it writes the rule that the loop would have given it to `rules.jsonl`. Trials that their rule would have
+ended teach later rules nothing, as in a real run. Then the rules are replayed on the curves. The run lives in FOLDER
+and is taken up where it stopped, so that it may be run in pieces (`--hours`).
 
-An improvement counts as lost when the rule would have ended the first trial of a change that was kept. A trial that the
-rule would have ended although its score was worth a second trial is counted beside it.
+An improvement is lost where the rule would have ended the first trial of a change that was kept. A trial that would
+have been ended although its score was worth a second trial is counted beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
-import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch.agent.tuner.researcher import Tuner
+from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
 from autoresearch.core.cli.main import run as ar
-from autoresearch.core.judge.decision import RunTrial
-from autoresearch.core.judge.futility import BINS, EARLIEST, EPSILON, LESSONS, Stop, Target, forecast, learn, unit_of
-from autoresearch.core.judge.race import SCREEN, screen_level, worth_more
-from autoresearch.core.judge.futility import Lesson, StopRule
-from autoresearch.core.run.stop_rules import curve_of
+from autoresearch.core.cli.run.options import RunOverrides
+from autoresearch.core.cli.run.resolve import configure
+from autoresearch.core.events import Decided, Event
+from autoresearch.core.fleet.local import LocalExecutor
+from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial, Wait
+from autoresearch.core.judge.futility import BINS, Forecast, Stop, StopRule, replay
+from autoresearch.core.judge.options import JudgeOptions
+from autoresearch.core.judge.racing import Racing
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.run import Run
+from autoresearch.core.run.stop_rules import curve_of, stop_rule
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.trial.device import probe_device
+
+TAG, RULES = "replay", "rules.jsonl"
+PROPOSALS, BUDGET_SECONDS = 60, 60.0
+
+
+class Selected(LedgerReader):
+    """The ledger as it would be had the rules ended their trials: those have no score to learn from."""
+
+    def __init__(self, folder: Path, ended: frozenset[int]) -> None:
+        super().__init__(folder)
+        self.ended = ended
+
+    def scored(self, latest: int) -> list[ExperimentRow]:
+        """Return the latest experiments that were decided by a score."""
+        rows = super().scored(latest + len(self.ended))
+        return [row for row in rows if row.number not in self.ended][-latest:]
+
+
+class Shadow(Racing):
+    """The racing judge, which writes down the rule of every first trial and lets the trial run to its end."""
+
+    def __init__(self, options: JudgeOptions, folder: Path, machine: str) -> None:
+        super().__init__(options)
+        self.folder, self.machine = folder, machine
+
+    def consider(self, evidence: Evidence) -> RunTrial | Wait | Decision | Demotion:
+        """Take the judge's step without its target."""
+        step = super().consider(evidence)
+        if not isinstance(step, RunTrial) or step.target is None:
+            return step
+        if step.target.val_bpb is not None:
+            ended = frozenset(one.experiment for one in replayed(self.folder) if one.stop is not None)
+            with Selected(self.folder, ended) as ledger:
+                rule = stop_rule(ledger, step, self.machine)
+            if rule is not None:
+                line = {"experiment": evidence.candidate.experiment, "rule": dataclasses.asdict(rule)}
+                with (self.folder / RULES).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+        return RunTrial(step.role, step.seed)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The first trial of one candidate, and the end that its rule would have given it."""
+
+    experiment: int
+    status: str
+    val_bpb: float
+    needs: float | None
+    stop: Stop | None
+    share: float
+    """Share of the training time that the trial would have taken."""
+    train_seconds: float
+    wall_seconds: float
+    startup_seconds: float
+
+    @property
+    def saved(self) -> float:
+        """Seconds saved: the rest of the training, and the scoring."""
+        if self.stop is None:
+            return 0.0
+        return self.wall_seconds - self.startup_seconds - self.share * self.train_seconds
+
+
+def replayed(folder: Path) -> list[Replayed]:
+    """Replay every rule that a run has written down on the trial that it was meant for."""
+    path = folder / RULES
+    if not path.is_file():
+        return []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = []
+    with LedgerReader(folder) as ledger:
+        for number, plain in {line["experiment"]: line["rule"] for line in lines}.items():
+            row = ledger.experiment(number)
+            first = next((one for one in ledger.trials(experiment=number) if one.subject == number), None)
+            if row.state != "decided" or first is None or first.val_bpb is None:
+                continue
+            rule = rule_of(plain)
+            at, stop = replay(rule, curve_of(first))
+            result = first.result
+            found.append(
+                Replayed(
+                    number,
+                    row.status or "",
+                    first.val_bpb,
+                    rule.needs,
+                    stop,
+                    (at + 1) / BINS,
+                    result["train_seconds"],
+                    result["wall_seconds"],
+                    result["startup_seconds"],
+                )
+            )
+    return found
+
+
+def rule_of(plain: dict[str, object]) -> StopRule:
+    """Read a rule from its JSON form."""
+    values = dict(plain)
+    values["curve"] = tuple(values["curve"])  # type: ignore[arg-type]
+    values["forecasts"] = tuple(Forecast(**one) for one in values["forecasts"])  # type: ignore[attr-defined]
+    return StopRule(**values)  # type: ignore[arg-type]
+
+
+def carry_out(folder: Path, *, proposals: int, preset_name: str, budget: float, hours: float | None) -> Path:
+    """Start the run in `folder`, or resume it; return the run's folder."""
+    if not folder.exists():
+        with contextlib.redirect_stdout(sys.stderr):
+            if ar(["init", str(folder)]) != 0:
+                raise RuntimeError(f"{folder} could not be made a workspace")
+    settings = Settings(backend="cuda", preset=preset_name, workspace=folder, json=False, verbosity=-1)
+    backend = resolve_backend(settings)
+    preset = resolve_preset(settings, backend)
+    overrides = RunOverrides(judge="racing", budget=budget)
+    config, _ = configure(settings, backend.name, preset, probe_device(backend.name), overrides, None)
+    executor = LocalExecutor()
+    try:
+        with Run(folder, TAG, config, preset) as run:
+            judge = Shadow(config.judge_options, run.folder, config.machine)
+            limits = Limits(experiments=proposals, hours=hours)
+            Loop(run, Tuner(), judge, executor, limits=limits, observer=tell).go()
+            return run.folder
+    finally:
+        executor.close()
+
+
+def tell(event: Event) -> None:
+    if isinstance(event, Decided):
+        print(f"{event.experiment}: {event.status} {event.val_bpb}", file=sys.stderr)
+
+
+def report(folder: Path, say: Callable[[str], None]) -> None:
+    """Say what the rules would have saved and lost."""
+    found = replayed(folder)
+    for one in found:
+        end = "to the end" if one.stop is None else f"ended at {one.share:.0%}, predicted {one.stop.predicted:.4f}"
+        say(f"  {one.experiment:>3} {one.status:<8} {one.val_bpb:.4f}, {one.needs or 0.0:.4f} needed: {end}")
+    if not found:
+        say("nothing to replay yet")
+        return
+    ended = [one for one in found if one.stop is not None]
+    lost = [one.experiment for one in ended if one.status == "keep"]
+    passes = [one.experiment for one in ended if one.needs is not None and one.val_bpb <= one.needs]
+    wall, train = sum(one.wall_seconds for one in found), sum(one.train_seconds for one in found)
+    kept = sum((1.0 - one.share) * one.train_seconds for one in ended)
+    say(f"{len(found)} first trials, {len(ended)} ended early")
+    say(
+        f"training time saved: {kept / train:.1%}; device time with start-up and scoring: "
+        f"{sum(one.saved for one in found) / wall:.1%}"
+    )
+    say(f"kept changes lost: {len(lost)} of {sum(one.status == 'keep' for one in found)} {lost or ''}")
+    say(
+        f"worth a second trial, but ended: {len(passes)} of "
+        f"{sum(one.needs is not None and one.val_bpb <= one.needs for one in found)} {passes or ''}"
+    )
+    known = [one for one in ended if one.stop is not None and one.stop.interval is not None]
+    inside = sum(one.stop.interval[0] <= one.val_bpb <= one.stop.interval[1] for one in known)  # type: ignore[union-attr, index]
+    say(f"scores inside the predicted interval: {inside} of {len(known)}")
+
+
+def main() -> None:
+    """Run, or resume, and report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.futility", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--proposals", type=int, default=PROPOSALS)
+    parser.add_argument("--preset", default="cpu")
+    parser.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="training seconds of a trial")
+    parser.add_argument("--hours", type=float, help="stop after so long; the same command goes on")
+    parser.add_argument("--replay-only", action="store_true", help="run no trial")
+    given = parser.parse_args()
+    folder = given.folder / "runs" / TAG
+    if not given.replay_only:
+        folder = carry_out(
+            given.folder, proposals=given.proposals, preset_name=given.preset, budget=given.budget, hours=given.hours
+        )
+    report(folder, print)
+
+
+if __name__ == "__main__":
+    main()

@@ -306,3 +306,15 @@ class CurveWatch:
                     f"where the best file saw {int(progress * rule.tokens):,}"
                 )
         return None
+
+
+def replay(rule: StopRule, curve: Curve) -> tuple[int, Stop | None]:
+    """Return the part of the budget after which the rule ends a trial with this curve, and why; (BINS - 1, None) never.
+
+    Only prospects are looked at.
+    """
+    for at in range(BINS - 1):
+        found = forecast(rule, curve[: at + 1], at)
+        if found is not None and found.chance is not None and found.chance < rule.epsilon:
+            return at, found
+    return BINS - 1, None
