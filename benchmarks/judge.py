@@ -4,12 +4,15 @@ The racing judge is the loop's own, asked through `Evidence`. Effects are drawn,
 record of 125 experiments: 23 improvements as reported, 9 losses as reported, and 93 losses whose sizes were not
 published, here log-uniform between 0.0002 and 0.011 bpb (an assumption). Trials of one seed share a part of their
 noise, the pairing. Greedy decides on one trial, at fresh seeds or always at one fixed seed, as upstream's file does;
-it gets as many trials as the race took in each run ("equal device time"). Every figure comes twice, from two sets of
+it gets as much device time. The race ends trials early by
+simulated curves (`Curves`). Every figure comes twice, from two sets of
 seeds; the judge's constants were chosen on a third. `AR_JUDGE_RUNS` sets the number of runs a cell.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import os
 import random
@@ -22,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Judge, Measured, Role, RunTrial, Side
+from autoresearch.core.judge.futility import BINS, Lesson, Stop, StopRule, learn, replay
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.racing import Racing
 
-RUNS, EXPERIMENTS = int(os.environ.get("AR_JUDGE_RUNS", "2000")), 100
+RUNS, TIME = int(os.environ.get("AR_JUDGE_RUNS", "2000")), 112.0
+"""Runs a cell, and the device time of one run in whole trials."""
 SEEDS = {"seeds A": 0, "seeds B": 100_000}
 """First seed of each set."""
 APART = 10_000_000
@@ -43,6 +48,20 @@ PICTURE = Path(__file__).with_name("judge.png")
 Effect = Callable[[random.Random], float]
 
 
+FALL, POWER = 0.14, 0.4
+"""The incumbent's training loss is above its last by FALL (progress^-POWER - 1), in bits per byte: about 0.10 at a
+quarter of the time, as published curves of runs of 300 s show it."""
+WANDERERS = ((0.7, 0.04), (0.3, 0.15))
+"""Shares of changes, and by how much they bend the curve: the standard deviation of a factor on the rest of its fall,
+and of a bow in the middle. Schedules and batch sizes change a curve's shape, most other changes hardly do."""
+BOW = 0.25
+"""Height of the bow for a factor of one, as a share of FALL."""
+ROUGH = 0.5
+"""Standard deviation of a trial's training loss about its score, and of each part's mean, in noises."""
+START_UP, SCORING = 0.05, 0.04
+"""Device time of a trial before and after its training, as shares of the training time."""
+
+
 @dataclass
 class Outcome:
     """One simulated run."""
@@ -52,11 +71,18 @@ class Outcome:
     claimed: float = 0.0
     """Gain that the judge claims, in bpb."""
     trials: int = 0
+    time: float = 0.0
+    """Device time, in whole trials."""
+    experiments: int = 0
+    stopped: int = 0
+    """Trials ended early."""
+    lost: int = 0
+    """Real improvements that were ended early and would have been kept."""
     keeps: int = 0
     false_keeps: int = 0
     """Kept changes that do not help."""
     path: list[float] = field(default_factory=list)
-    """True gain after each trial."""
+    """True gain after each whole trial's device time."""
 
 
 def no_effect(_: random.Random) -> float:
@@ -109,6 +135,32 @@ def greedy(seed: int, effect: Effect, sigma: float, trials: int, pairing: float 
     return out
 
 
+Shape = tuple[float, float]
+"""Factors on a curve's fall and on its bow."""
+
+
+class Curves:
+    """Draws training curves: the incumbent's fall, a shape for each source, and roughness for each trial."""
+
+    def __init__(self, seed: int, sigma: float) -> None:
+        self.rng, self.rough = random.Random(seed + 2 * APART), ROUGH * sigma
+        self.fall = [FALL * (((n + 0.5) / BINS) ** -POWER - 1.0) for n in range(BINS)]
+
+    def shape(self, parent: Shape) -> Shape:
+        """Draw the shape of a change of a source with the shape `parent`."""
+        spread = WANDERERS[0][1] if self.rng.random() < WANDERERS[0][0] else WANDERERS[1][1]
+        return parent[0] + self.rng.gauss(0.0, spread), parent[1] + self.rng.gauss(0.0, spread)
+
+    def __call__(self, score: float, shape: Shape) -> tuple[float | None, ...]:
+        """Draw the curve of a trial with this score, in bits per byte."""
+        level = score + self.rng.gauss(0.0, self.rough)
+        bows = [BOW * FALL * math.sin(math.pi * (n + 0.5) / BINS) for n in range(BINS)]
+        return tuple(
+            level + (1.0 + shape[0]) * fall + shape[1] * bow + self.rng.gauss(0.0, self.rough)
+            for fall, bow in zip(self.fall, bows, strict=True)
+        )
+
+
 @dataclass
 class Source:
     """One source of a simulated run: its true level, and what the judge knows of it."""
@@ -117,6 +169,9 @@ class Source:
     true: float
     """val_bpb without noise, against the baseline's 0."""
     trials: list[Measured] = field(default_factory=list)
+    curves: list[tuple[float | None, ...]] = field(default_factory=list)
+    """The curve of each trial."""
+    shape: Shape = (0.0, 0.0)
     decision: Decision | None = None
 
     def side(self) -> Side:
@@ -154,17 +209,24 @@ class SimulatedRun:
         self.kept: list[Source] = []
         self.raced: list[Source] = []
         """Sources with more than two trials: their later ones tell about the noise."""
+        self.curves, self.lessons = Curves(seed, sigma), list[Lesson]()
+        self.finished: list[Lesson] = []
+        """Lessons of the candidate that is not decided yet."""
         self.facts: Mapping[str, Any] = {}
         self.pairs: list[Raced] = []
         self.decide(self.baseline)
         if wealth is not None:
             self.facts = {**self.facts, "wealth": wealth}
 
-    def go(self, experiments: int) -> Outcome:
-        """Decide that many experiments."""
-        for number in range(1, experiments + 1):
+    def go(self, experiments: int | None = None, time: float = math.inf) -> Outcome:
+        """Decide that many experiments, or go on until that much device time is used up."""
+        for number in itertools.count(1):
+            if self.out.time >= time or (experiments is not None and number > experiments):
+                break
             delta = self.effect(self.effects)
-            decision = self.decide(Source(number, self.incumbent.true + delta))
+            shape = self.curves.shape(self.incumbent.shape)
+            decision = self.decide(Source(number, self.incumbent.true + delta, shape=shape))
+            self.out.experiments += 1
             self.decided += 1
             if decision.status == "keep":
                 self.out.keeps += 1
@@ -183,9 +245,9 @@ class SimulatedRun:
         """The last source that was kept and not demoted."""
         return self.kept[-1]
 
-    def decide(self, candidate: Source) -> Decision:
-        """Ask the judge until it decides, running every trial that it asks for."""
-        roles: list[Role] = []
+    def decide(self, candidate: Source, before: Sequence[Role] = ()) -> Decision:
+        """Ask the judge until it decides, running every trial that it asks for; `before` are those it has already."""
+        roles = list(before)
         while True:
             step = self.judge.consider(self.evidence(candidate, roles))
             if isinstance(step, Demotion):
@@ -193,26 +255,68 @@ class SimulatedRun:
                 continue
             if isinstance(step, Decision):
                 break
-            self.run_trial(candidate, step)
+            unseen = self.run_trial(candidate, step)
+            if unseen is not None:
+                self.count_lost(candidate, unseen, roles)
             # A race's trials are those after the candidate's first; a check of the incumbent comes before it.
             self.extra += candidate.experiment > 0 and "candidate" in roles
             roles.append(step.role)
         candidate.decision, self.facts = step, step.facts
+        self.lessons += self.finished
+        self.finished = []
         if step.facts.get("differences"):
             self.pairs.append(Raced(tuple(step.facts["differences"]), step.facts["cut"]))
         if step.status == "keep":
             self.kept.append(candidate)
         return step
 
-    def run_trial(self, candidate: Source, step: RunTrial) -> None:
-        """Draw a result of the source that the judge wants measured."""
+    def run_trial(self, candidate: Source, step: RunTrial) -> float | None:
+        """Draw a result of the source that the judge wants measured; return the score of one that was ended early."""
         subject = self.incumbent if step.role == "incumbent" else candidate
         value = self.measure(subject.true, step.seed)
-        subject.trials.append(Measured(step.role, step.seed, "ok", value, own=subject is candidate))
+        curve = self.curves(value, subject.shape)
+        stop, share = self.ends(step, value, curve)
+        done = "ok" if stop is None else "stopped"
+        subject.curves.append(curve)
+        subject.trials.append(
+            Measured(step.role, step.seed, done, value if stop is None else None, own=subject is candidate)  # type: ignore[arg-type]
+        )
+        self.out.stopped += stop is not None
+        whole = 1.0 + START_UP + SCORING
+        self.out.time += 1.0 if stop is None else (START_UP + share) / whole
         if len(subject.trials) == 3 and subject is not self.baseline:
             self.raced.append(subject)
         self.out.trials += 1
-        self.out.path.append(-self.incumbent.true if self.kept else 0.0)
+        gain = -self.incumbent.true if self.kept else 0.0
+        self.out.path += [gain] * (int(self.out.time) - len(self.out.path))
+        return None if stop is None else value
+
+    def count_lost(self, candidate: Source, value: float, roles: Sequence[Role]) -> None:
+        """Count a real improvement that would have been kept had its trial not been ended: a copy goes on with it."""
+        if candidate.true >= self.incumbent.true:
+            return
+        twin, other = copy.deepcopy((self, candidate))
+        twin.judge.stop_early = False  # type: ignore[attr-defined]
+        other.trials[-1] = Measured("candidate", other.trials[-1].seed, "ok", value)
+        self.out.lost += twin.decide(other, [*roles, "candidate"]).status == "keep"
+
+    def ends(self, step: RunTrial, value: float, curve: tuple[float | None, ...]) -> tuple[Stop | None, float]:
+        """Return why a trial is ended early, or None, and its share of the training time; learn from it if not."""
+        if step.role != "candidate" or not self.kept:
+            return None, 1.0
+        other = next((n for n, one in enumerate(self.incumbent.trials) if one.seed == step.seed), None)
+        if other is None:
+            return None, 1.0
+        theirs, score = self.incumbent.curves[other], self.incumbent.trials[other].val_bpb
+        assert score is not None
+        if step.target is not None and step.target.val_bpb is not None:
+            forecasts = learn(self.lessons, theirs, 1.0, step.target.noise)
+            rule = StopRule(theirs, score, 1.0, step.target.val_bpb, forecasts)
+            at, stop = replay(rule, curve)
+            if stop is not None:
+                return stop, (at + 1) / BINS
+        self.finished.append(Lesson(curve, theirs, 1.0, value - score))
+        return None, 1.0
 
     def evidence(self, candidate: Source, roles: Sequence[Role]) -> Evidence:
         """Gather the evidence for one candidate."""
@@ -234,9 +338,10 @@ class SimulatedRun:
         )
 
 
-def racing(seed: int, effect: Effect, sigma: float, **more: Any) -> SimulatedRun:
+def racing(seed: int, effect: Effect, sigma: float, *, stop_early: bool = True, **more: Any) -> SimulatedRun:
     """Return a run of the racing judge, with the prior for large models."""
-    return SimulatedRun(seed, effect, sigma, Racing(JudgeOptions()), **more)
+    options = JudgeOptions(stop_early="on" if stop_early else "off")
+    return SimulatedRun(seed, effect, sigma, Racing(options), **more)
 
 
 class FirstGain:
@@ -274,11 +379,11 @@ Three = tuple[list[Outcome], list[Outcome], list[Outcome]]
 
 def compare(cell: Cell, seeds: range) -> Three:
     """Return runs of every judge, greedy's with as many trials as racing took."""
-    ours = [racing(seed, cell.effect(), cell.sigma, pairing=cell.pairing).go(EXPERIMENTS) for seed in seeds]
+    ours = [racing(seed, cell.effect(), cell.sigma, pairing=cell.pairing).go(time=TIME) for seed in seeds]
 
     def others(fixed: bool) -> list[Outcome]:
         pairs = zip(seeds, ours, strict=True)
-        return [greedy(n, cell.effect(), cell.sigma, one.trials, cell.pairing, fixed=fixed) for n, one in pairs]
+        return [greedy(n, cell.effect(), cell.sigma, round(one.time), cell.pairing, fixed=fixed) for n, one in pairs]
 
     return ours, others(False), others(True)
 
@@ -323,6 +428,10 @@ def run() -> list[dict[str, Any]]:
 def _rows(name: str, outcomes: list[Outcome], *, null: bool) -> list[dict[str, Any]]:
     error = statistics.pstdev([one.true for one in outcomes]) / math.sqrt(len(outcomes))
     note = f"{len(outcomes)} runs, {mean(outcomes, 'trials'):.1f} trials, {mean(outcomes, 'keeps'):.2f} keeps a run"
+    if stopped := mean(outcomes, "stopped"):
+        real = sum(one.keeps - one.false_keeps + one.lost for one in outcomes)
+        lost = sum(one.lost for one in outcomes) / max(1, real)
+        note += f", {stopped:.1f} trials ended early, {lost:.1%} of the improvements lost by it"
     rows = [{"name": f"{name}: false keeps", "median": mean(outcomes, "false_keeps"), "unit": "a run", "note": note}]
     true, claimed = mean(outcomes, "true"), mean(outcomes, "claimed")
     if not null:
@@ -346,7 +455,7 @@ def draw(curves: dict[float, tuple[list[Outcome], list[Outcome]]]) -> None:
             means = [statistics.fmean(one.path[n] for one in outcomes) for n in range(length)]
             panel.plot(range(1, length + 1), means, color=color, label=f"{label}, true")
             panel.axhline(mean(outcomes, "claimed"), color=color, linestyle=":", label=f"{label}, claimed at the end")
-        panel.set(title=f"noise {sigma:g} bpb", xlabel="trials")
+        panel.set(title=f"noise {sigma:g} bpb", xlabel="device time, in whole trials")
     panels[0].set_ylabel("gain over the baseline, bpb")
     panels[0].legend(frameon=False, fontsize=8)
     figure.savefig(PICTURE, dpi=80)

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import judge
 from benchmarks.judge import GAINS, LARGEST, LOSSES, SMALLEST, UNPUBLISHED, greedy, no_effect, public_effect, racing
 
-RUNS = 500
+RUNS, EXPERIMENTS = 500, 100
 FIRST_SEED = 200_000
 BUDGETS = (0.3, 0.75, 1.5, 2.4, 4.8)
 """Wealth after the baseline, in place of `race.FIRST_WEALTH`."""
@@ -36,7 +36,7 @@ def run() -> list[dict[str, Any]]:
             for budget, (false, ratio, claimed) in zip(BUDGETS, ours, strict=True):
                 note = f"{false:.2f} false keeps where nothing helps; claims {claimed:+.1%} of the true gain"
                 rows.append(_row(f"sigma {sigma:g}, budget {budget:g}: gain over greedy's", ratio, note))
-            best = [(level * (judge.EXPERIMENTS + 10), all_knowing(sigma, level)) for level in LEVELS]
+            best = [(level * (EXPERIMENTS + 10), all_knowing(sigma, level)) for level in LEVELS]
             for level, (false, ratio) in zip(LEVELS, best, strict=True):
                 note = f"{false:.1f} false keeps where nothing helps"
                 rows.append(_row(f"sigma {sigma:g}, all-knowing at level {level:g}: gain over greedy's", ratio, note))
@@ -53,9 +53,9 @@ def at_budget(budget: float, sigma: float, runs: int = RUNS) -> tuple[float, flo
     """Return false keeps where nothing helps, true gain as a share of greedy's, and claimed over true gain less 1."""
     seeds = range(FIRST_SEED, FIRST_SEED + runs)
     false = statistics.fmean(
-        racing(seed, no_effect, sigma, wealth=budget).go(judge.EXPERIMENTS).false_keeps for seed in seeds
+        racing(seed, no_effect, sigma, wealth=budget, stop_early=False).go(EXPERIMENTS).false_keeps for seed in seeds
     )
-    ours = [racing(seed, public_effect, sigma, wealth=budget).go(judge.EXPERIMENTS) for seed in seeds]
+    ours = [racing(seed, public_effect, sigma, wealth=budget, stop_early=False).go(EXPERIMENTS) for seed in seeds]
     equal = [greedy(seed, public_effect, sigma, one.trials, fixed=False) for seed, one in zip(seeds, ours, strict=True)]
     true = judge.mean(ours, "true")
     return false, true / judge.mean(equal, "true"), judge.mean(ours, "claimed") / true - 1.0

@@ -115,7 +115,7 @@ def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, 
 
     try:
         with Run(folder, script, config, preset) as run:
-            judge = Racing(JudgeOptions(preset.name, CALIBRATE))
+            judge = Racing(JudgeOptions(preset.name, CALIBRATE, "off"))
             limits = Limits(experiments=len(edits), hours=hours)
             ending = Loop(run, Scripted(edits), judge, executor, limits=limits, observer=observe).go()
     finally:
@@ -144,7 +144,7 @@ def reorder(scores: Sequence[float], runs: int = 2000) -> dict[str, float]:
         lows = list(accumulate([first, *others], min))
         greedy.append(sum(low < before for before, low in pairwise(lows)))
         claimed.append(first - lows[-1])
-    judge = Racing(JudgeOptions("demo", CALIBRATE))
+    judge = Racing(JudgeOptions("demo", CALIBRATE, "off"))
 
     def draw(source: random.Random, _true: float) -> float:
         return source.choice(scores)

@@ -1,10 +1,11 @@
 """Ending a trial early: its training loss so far says that it will not be kept, or it diverges, stalls or crawls.
 
-While a trial runs, its training loss is compared with the incumbent's at the same seed and at equal progress. The
-relation between such a gap and the difference of the two scores at the end is a linear regression, learnt from the
-finished trials of the run and a prior, for each part of the budget on its own:
+While a trial runs, its training loss is compared with the incumbent's at the same seed and at equal progress. The gap
+now, and the part of it that its trend would close by the end, predict the difference of the two scores. The relation is
+a linear regression, learnt from the finished trials of the run and a prior, for each part of the budget on its own:
 
-    difference = offset + slope gap + error,    variance of the error = spread^2 (1 + (GROWTH gap / expected spread)^2).
+    difference = offset + a gap - b closing + error,
+    variance of the error = spread^2 (1 + (GROWTH gap / expected spread)^2).
 
 Small gaps tell more than large ones: a trial that is far off may end anywhere. The prior is conjugate
 (normal-inverse-gamma: Gelman et al., "Bayesian Data Analysis", chapter 14), so that a prediction is Student's t.
@@ -16,9 +17,12 @@ trial that was ended is never kept, and one that was not is scored as always.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from autoresearch.core.judge.posterior import normal_cdf, normal_score
 
@@ -30,15 +34,20 @@ WINDOW = 3
 """Parts over which a gap is averaged: one part holds few batches."""
 EPSILON = 0.004
 """Chance of being worth more trials below which a trial is ended. Every part of the budget is another look."""
-SLOPE, SLOPE_LATE, SLOPE_SPREAD = 0.7, 1.0, 0.25
-"""Expected slope at the budget's start and end, and its standard deviation: an early gap partly closes."""
+SLOPE, SLOPE_SPREAD = (0.7, 1.0), (0.25, 0.05)
+"""Expected slope of the gap at the budget's start and end, and its standard deviation: an early gap partly closes."""
+CLOSING, CLOSING_SPREAD = 0.5, 0.4
+"""Expected slope of the closing part, and its standard deviation."""
+GROWTH = (0.3, 0.05)
+"""Growth of the error with the gap at the budget's start and end: its standard deviation is about this share of a
+large gap."""
+MOST_AHEAD = 3.0
+"""Largest factor by which a trend is carried on."""
 WANDER = 0.2
 """Expected spread of the error, as a share of what the incumbent's loss still falls until the end."""
 FLOOR = 0.5
 """Least expected spread of the error, in paired noises: the score is not the training loss."""
-GROWTH = 0.3
-"""Growth of the error with the gap: a standard deviation of about this share of it, for large gaps."""
-PRIOR_DOF = 4.0
+PRIOR_DOF = 8.0
 """Degrees of freedom of the prior's spread."""
 LESSONS = 60
 """Number of the latest finished trials that are learnt from."""
@@ -59,8 +68,8 @@ Curve = Sequence[float | None]
 class Lesson:
     """A finished trial of a candidate, beside the incumbent's at the same seed."""
 
-    curve: Curve
-    incumbent: Curve
+    curve: tuple[float | None, ...]
+    incumbent: tuple[float | None, ...]
     unit: float
     """Bits per byte for one nat of training loss (see `unit_of`)."""
     difference: float
@@ -69,23 +78,25 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The regression for one part of the budget. Gap and difference are in bits per byte."""
+    """The regression for one part of the budget. Gaps and differences are in bits per byte."""
 
-    offset: float
-    slope: float
-    offset_variance: float
-    covariance: float
-    slope_variance: float
-    """Variances of offset and slope in units of the squared spread."""
+    coefficients: tuple[float, ...]
+    """Of 1, the gap and its closing part."""
+    covariance: tuple[tuple[float, ...], ...]
+    """Their covariance, in units of the squared spread."""
     spread: float
-    expected: float
-    """Spread that the prior expects: the unit of the error's growth with the gap."""
+    growth: float
+    """Growth of the error with the gap, in units of the spread."""
     dof: float
 
-    def difference(self, gap: float) -> tuple[float, float]:
+    def difference(self, gap: float, closing: float) -> tuple[float, float]:
         """Predict the difference at the end: its mean and the scale of its t distribution."""
-        known = self.offset_variance + 2.0 * gap * self.covariance + gap * gap * self.slope_variance
-        return self.offset + self.slope * gap, self.spread * math.sqrt(_growth(gap, self.expected) + known)
+        x = (1.0, gap, closing)
+        mean = sum(one * value for one, value in zip(self.coefficients, x, strict=True))
+        known = sum(
+            a * b * value for a, row in zip(x, self.covariance, strict=True) for b, value in zip(x, row, strict=True)
+        )
+        return mean, self.spread * math.sqrt(1.0 + (self.growth * gap) ** 2 + max(0.0, known))
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,22 @@ def gap(mine: Curve, theirs: Curve, at: int) -> float | None:
     return sum(found) / len(found)
 
 
+def closing(mine: Curve, theirs: Curve, at: int) -> float:
+    """Return how much of the gap at part `at` its trend would close until the end, in nats.
+
+    The trend since half the time is carried on as the other curve's own fall goes on; 0 where there is none.
+    """
+    half = at // 2
+    now, before = gap(mine, theirs, at), gap(mine, theirs, half)
+    here, there, last = _at(theirs, at), _at(theirs, half), _at(theirs, BINS - 1)
+    if now is None or before is None or here is None or there is None or last is None:
+        return 0.0
+    fallen, left = there - here, here - last
+    if fallen <= 0.0 or left <= 0.0:
+        return 0.0
+    return (before - now) * min(MOST_AHEAD, left / fallen)
+
+
 def learn(lessons: Sequence[Lesson], curve: Curve, unit: float, noise: float) -> tuple[Forecast, ...]:
     """Return the regression of each part of the budget from EARLIEST on; `curve` is the present incumbent's."""
     last = _at(curve, BINS - 1)
@@ -160,36 +187,40 @@ def learn(lessons: Sequence[Lesson], curve: Curve, unit: float, noise: float) ->
         here = _at(curve, at)
         left = max(0.0, here - last) if here is not None and last is not None else 0.0
         expected = math.hypot(WANDER * unit * left, FLOOR * noise)
-        points = []
-        for one in lessons[-LESSONS:]:
-            seen = gap(one.curve, one.incumbent, at)
-            if seen is not None:
-                points.append((one.unit * seen, one.difference))
+        points = [(*seen, one.difference) for one in lessons[-LESSONS:] if (seen := _seen(one)[at]) is not None]
         found.append(_regress(points, (at + 1) / BINS, expected))
     return tuple(found)
 
 
-def _regress(points: Sequence[tuple[float, float]], progress: float, expected: float) -> Forecast:
-    """Fit the conjugate regression to (gap, difference) pairs at this progress."""
-    slope = SLOPE + (SLOPE_LATE - SLOPE) * progress
-    # The prior's precisions, in units of the spread: offsets as large as the spread, slopes within SLOPE_SPREAD.
-    aa, ab, bb = 1.0, 0.0, (expected / SLOPE_SPREAD) ** 2
-    ya, yb = 0.0, bb * slope
-    squares = PRIOR_DOF * expected**2 + bb * slope**2
-    for x, y in points:
-        weight = 1.0 / _growth(x, expected)
-        aa, ab, bb = aa + weight, ab + weight * x, bb + weight * x * x
-        ya, yb = ya + weight * y, yb + weight * x * y
-        squares += weight * y * y
-    scale = aa * bb - ab * ab
-    a, b = (bb * ya - ab * yb) / scale, (aa * yb - ab * ya) / scale
-    dof = PRIOR_DOF + len(points)
-    spread = math.sqrt(max((squares - a * ya - b * yb) / dof, (0.1 * expected) ** 2))
-    return Forecast(a, b, bb / scale, -ab / scale, aa / scale, spread, expected, dof)
+@functools.lru_cache(maxsize=1024)
+def _seen(lesson: Lesson) -> tuple[tuple[float, float] | None, ...]:
+    """Return gap and closing part of a lesson in each part of the budget, in bits per byte."""
+    mine, theirs, unit = lesson.curve, lesson.incumbent, lesson.unit
+    gaps = [gap(mine, theirs, at) for at in range(BINS)]
+    return tuple(None if one is None else (unit * one, unit * closing(mine, theirs, at)) for at, one in enumerate(gaps))
 
 
-def _growth(x: float, expected: float) -> float:
-    return 1.0 + (GROWTH * x / expected) ** 2
+def _regress(points: Sequence[tuple[float, float, float]], progress: float, expected: float) -> Forecast:
+    """Fit the conjugate regression to (gap, closing, difference) at this progress."""
+    slope, loose, share = (early + (late - early) * progress for early, late in (SLOPE, SLOPE_SPREAD, GROWTH))
+    growth = share / expected
+    prior = np.array([0.0, slope, -CLOSING])
+    # Precisions in units of the spread: offsets as large as the spread, and slopes within their own.
+    precision = np.diag([1.0, (expected / loose) ** 2, (expected / CLOSING_SPREAD) ** 2])
+    known = np.array(points).reshape(-1, 3)
+    x, y = np.column_stack([np.ones(len(known)), known[:, :2]]), known[:, 2]
+    weights = 1.0 / (1.0 + (growth * x[:, 1]) ** 2)
+    weighted = x * weights[:, None]
+    after = precision + weighted.T @ x
+    covariance = np.linalg.inv(after)
+    mean = covariance @ (precision @ prior + weighted.T @ y)
+    dof = PRIOR_DOF + len(known)
+    squares = PRIOR_DOF * expected**2 + float(weights @ (y - x @ mean) ** 2)
+    squares += float((mean - prior) @ precision @ (mean - prior))
+    spread = math.sqrt(squares / dof)
+    return Forecast(
+        tuple(map(float, mean)), tuple(tuple(map(float, row)) for row in covariance), spread, growth, float(dof)
+    )
 
 
 def _at(curve: Curve, i: int) -> float | None:
@@ -215,8 +246,9 @@ def forecast(rule: StopRule, curve: Curve, at: int) -> Stop | None:
     seen = gap(curve, rule.curve, at)
     if seen is None:
         return None
-    mean, scale = rule.forecasts[at - EARLIEST].difference(rule.unit * seen)
-    dof = rule.forecasts[at - EARLIEST].dof
+    regression = rule.forecasts[at - EARLIEST]
+    mean, scale = regression.difference(rule.unit * seen, rule.unit * closing(curve, rule.curve, at))
+    dof = regression.dof
     chance = normal_cdf(normal_score((rule.needs - rule.score - mean) / scale, dof))
     predicted, wide = rule.score + mean, scale * _quantile(dof)
     reason = (

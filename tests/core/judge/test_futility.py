@@ -1,0 +1,184 @@
+"""Ending trials early: what a training curve says of the end, and what is wrong with a trial whatever its prospects."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import random
+from dataclasses import asdict
+
+import pytest
+
+from autoresearch.core.judge.futility import (
+    BINS,
+    EARLIEST,
+    CurveWatch,
+    Lesson,
+    Stop,
+    StopRule,
+    closing,
+    forecast,
+    gap,
+    learn,
+    replay,
+    unit_of,
+)
+
+FALL = tuple(4.0 + 0.7 * (((n + 0.5) / BINS) ** -0.4 - 1.0) for n in range(BINS))
+"""The incumbent's training loss, in nats."""
+SCORE, UNIT, NOISE = 1.6, 0.4, 0.01
+
+
+def curve(above, wander=0.0, rough=0.0, rng=None):
+    """A curve that ends `above` the incumbent's, with a part of its fall still to come."""
+    rng = rng or random.Random(0)
+    return tuple(loss + above + wander * (loss - FALL[-1]) + rng.gauss(0.0, rough) for loss in FALL)
+
+
+def rule(lessons=(), needs=SCORE - NOISE, **more):
+    return StopRule(FALL, SCORE, UNIT, needs, learn(lessons, FALL, UNIT, NOISE), **more)
+
+
+def taught(wander, count=30, seed=1):
+    """Lessons of a run whose changes bend the curve by so much."""
+    rng = random.Random(seed)
+    found = []
+    for _ in range(count):
+        above = rng.gauss(0.03, 0.05)
+        mine = curve(above, rng.gauss(0.0, wander), 0.005, rng)
+        found.append(Lesson(mine, FALL, UNIT, UNIT * above + rng.gauss(0.0, 0.3 * NOISE)))
+    return found
+
+
+def test_a_trial_that_follows_the_incumbent_or_is_below_it_runs_to_its_end():
+    for above in (-0.5, -0.05, 0.0):
+        assert replay(rule(), curve(above)) == (BINS - 1, None)
+
+
+def test_a_trial_far_above_the_incumbent_is_ended_and_its_end_is_predicted():
+    at, stop = replay(rule(), curve(1.0))
+    assert at < BINS / 2
+    assert stop is not None and stop.predicted is not None and stop.interval is not None
+    low, high = stop.interval
+    assert low < SCORE + UNIT * 1.0 < high
+    assert low > SCORE
+    assert "nats from the best file's" in stop.reason
+
+
+def test_nothing_is_said_before_the_first_parts_of_the_budget_are_over():
+    assert forecast(rule(), curve(5.0), EARLIEST - 1) is None
+    assert forecast(rule(), curve(5.0), EARLIEST) is not None
+
+
+def test_a_run_learns_how_far_curves_can_be_trusted():
+    easy = taught(0.01)
+    # In the other run the curve said nothing of the end.
+    rng = random.Random(3)
+    hard = [Lesson(one.curve, FALL, UNIT, rng.gauss(0.0, 0.03)) for one in easy]
+    mine = curve(0.08)
+    assert replay(rule(easy), mine)[0] < replay(rule(), mine)[0] < BINS - 1
+    assert replay(rule(hard), mine) == (BINS - 1, None)
+
+
+def test_predictions_hold_what_they_promise_on_the_runs_own_kind_of_change():
+    known, rng = rule(taught(0.1, 40)), random.Random(7)
+    for at in (6, 10, 15):
+        inside = 0
+        for _ in range(300):
+            above = rng.gauss(0.03, 0.05)
+            found = forecast(known, curve(above, rng.gauss(0.0, 0.1), 0.005, rng), at)
+            assert found is not None and found.interval is not None
+            truth = SCORE + UNIT * above + rng.gauss(0.0, 0.3 * NOISE)
+            inside += found.interval[0] <= truth <= found.interval[1]
+        assert 0.9 <= inside / 300 <= 1.0
+
+
+def test_lies_of_finished_trials_make_the_rule_more_careful_and_never_bolder():
+    honest = taught(0.05)
+    before = replay(rule(honest), curve(0.15))[0]
+    for claimed, difference in ((-8.0, 0.5), (8.0, -0.1), (-1e99, 1.0), (50.0, 0.0)):
+        lies = [Lesson(curve(claimed), FALL, UNIT, difference)] * 5
+        assert replay(rule([*honest, *lies]), curve(0.15))[0] >= before
+        good, _ = replay(rule([*honest, *lies]), curve(-0.03))
+        assert good == BINS - 1
+
+
+def test_a_gap_is_averaged_and_bridges_what_the_other_curve_lacks():
+    other = (*FALL[:5], None, *FALL[6:])
+    assert gap(curve(0.2), other, 6) == pytest.approx(0.2, abs=0.02)
+    assert gap((*FALL[:6], None), FALL, 6) is None
+    assert gap(FALL, (), 6) is None
+    assert closing(curve(0.0, 0.1), FALL, 10) == pytest.approx(0.1 * (FALL[10] - FALL[-1]), rel=0.5)
+    assert unit_of((None, 4.0, None), 1.6) == pytest.approx(0.4)
+    assert unit_of((None,), 1.6) is unit_of((-1.0,), 1.6) is None
+
+
+def watched(points, made=None, budget=100.0, tokens=None):
+    """Feed (progress, loss) to a watch; return it and the first stop."""
+    watch, found = CurveWatch(made or StopRule(), budget), None
+    for progress, loss in points:
+        watch.note(progress, loss)
+        found = found or watch.look(progress, int(1e6 * progress) if tokens is None else tokens)
+    return watch, found
+
+
+def test_a_watch_ends_a_trial_at_the_same_part_as_the_replay_of_its_curve():
+    mine = curve(0.4)
+    watch, stop = watched([((n + 0.5) / BINS + 1e-9, loss) for n, loss in enumerate(mine)], rule())
+    at, again = replay(rule(), mine)
+    assert again is not None and stop is not None
+    assert stop.predicted == pytest.approx(again.predicted)
+    assert watch.curve == pytest.approx(mine)
+    assert at < BINS - 1
+
+
+def test_a_loss_that_stays_no_number_is_divergence_and_a_single_one_is_not():
+    points = [(n / 100, 5.0 if n < 30 else None) for n in range(1, 50)]
+    stop = watched(points)[1]
+    assert stop is not None and stop.reason.startswith("diverged") and stop.predicted is None
+    assert watched([(n / 100, None if n % 5 == 4 else 5.0) for n in range(1, 100)])[1] is None
+    # A file that logs points without any loss is not watched, and not blamed.
+    assert watched([(n / 100, None) for n in range(1, 100)])[1] is None
+
+
+def test_a_loss_that_explodes_ends_the_trial():
+    stop = watched([(n / 100, 5.0 if n < 30 else 40.0) for n in range(1, 60)])[1]
+    assert stop is not None and stop.reason.startswith("diverged: its loss went from 5 to")
+
+
+def test_a_trial_that_neither_reads_nor_logs_for_half_the_budget_has_stalled():
+    watch = CurveWatch(StopRule(), 100.0)
+    watch.note(0.1, 5.0)
+    assert watch.look(0.1, 1000) is None
+    assert watch.look(0.55, 1000) is None
+    stop = watch.look(0.7, 1000)
+    assert stop is not None and stop.reason.startswith("stalled")
+    assert CurveWatch(StopRule(), 1.0).look(0.9, 0) is None  # a second without news is none
+
+
+def test_a_hopeless_speed_ends_a_trial_unless_its_loss_is_lower():
+    made = StopRule(curve=FALL, tokens=1_000_000)
+    slow = watched([((n + 0.5) / BINS, loss) for n, loss in enumerate(curve(0.1))], made, tokens=1000)[1]
+    assert slow is not None and slow.reason.startswith("too slow")
+    assert watched([((n + 0.5) / BINS, loss) for n, loss in enumerate(curve(-0.1))], made, tokens=1000)[1] is None
+
+
+def test_without_a_rule_the_curve_is_kept_and_nothing_ends():
+    watch = CurveWatch(None, 10.0)
+    for n in range(BINS):
+        watch.note((n + 0.5) / BINS, 1e9)
+        assert watch.look((n + 0.5) / BINS, 0) is None
+    assert watch.curve == (1e9,) * BINS
+
+
+def test_a_rule_is_plain_data():
+    made = rule(taught(0.1))
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert all(math.isfinite(one.spread) for one in made.forecasts)
+    assert json.loads(json.dumps(asdict(made)))["needs"] == made.needs
+
+
+def test_the_reason_of_a_stop_is_one_line():
+    stop = replay(rule(), curve(1.0))[1]
+    assert isinstance(stop, Stop) and "\n" not in stop.reason and len(stop.reason) < 250
