@@ -27,6 +27,8 @@ class Measured:
     """Training tokens that it saw."""
     own: bool = True
     """True for a trial that the source's own experiment asked for: its result decided whether the change is kept."""
+    processors: float | None = None
+    """Processors that its training kept busy on average: a busy machine gives fewer."""
 
     @property
     def good(self) -> bool:

@@ -148,9 +148,9 @@ def unit_of(curve: Curve, score: float) -> float | None:
 
 
 def gap(mine: Curve, theirs: Curve, at: int) -> float | None:
-    """Return how far a loss is above another at part `at` of the budget, in nats, averaged over WINDOW parts.
+    """Return how far a loss is above another at part `at` of the budget, in nats, averaged over the last WINDOW parts.
 
-    None where the trial logged nothing in that part, or the other one nothing before and after it.
+    None where the trial logged nothing in them, or the other one nothing before and after.
     """
     found = []
     for i in range(max(0, at - WINDOW + 1), at + 1):
@@ -158,9 +158,7 @@ def gap(mine: Curve, theirs: Curve, at: int) -> float | None:
         other = _at(theirs, i)
         if own is not None and other is not None:
             found.append(own - other)
-        elif i == at:
-            return None
-    return sum(found) / len(found)
+    return sum(found) / len(found) if found else None
 
 
 def closing(mine: Curve, theirs: Curve, at: int) -> float:

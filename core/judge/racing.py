@@ -26,7 +26,8 @@ CHECK_EVERY = 20
 SEEDS_PER_EXPERIMENT = 1000
 """Seeds set aside for each experiment."""
 STEADY = 0.6
-"""Share of the most tokens that any trial of a source saw. A trial that saw fewer was on a hot or busy machine."""
+"""Share of the most tokens that any trial of a source saw, and of the most processors that it kept busy. A trial with
+less was on a hot or busy machine."""
 MAX_SPOILT = 3
 """Trials of one source that may be left out, or fail, while the noise is measured."""
 
@@ -280,5 +281,8 @@ def _mean(side: Side) -> float:
 def _steady(trials: Iterable[Measured]) -> list[Measured]:
     """Return the successful trials of one source that ran at its usual speed."""
     good = [one for one in trials if one.good]
-    most = max((one.tokens or 0 for one in good), default=0)
-    return [one for one in good if not one.tokens or one.tokens >= STEADY * most]
+    # Tokens alone do not tell: a file may read much text without gradients, at the same speed in every trial.
+    for amount in (lambda one: one.tokens, lambda one: one.processors):
+        most = max((amount(one) or 0 for one in good), default=0)
+        good = [one for one in good if not amount(one) or amount(one) >= STEADY * most]
+    return good

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from autoresearch.core.judge.decision import Evidence, Measured, Side
 from autoresearch.core.judge.paired import Raced
@@ -116,8 +117,15 @@ def _measured(trial: TrialRow) -> Measured:
     result = trial.result
     own = trial.experiment == trial.subject
     return Measured(
-        trial.role, trial.seed, trial.status, trial.val_bpb, result.get("reason"), result.get("tokens"), own
+        *(trial.role, trial.seed, trial.status, trial.val_bpb, result.get("reason"), result.get("tokens"), own),
+        processors(result),
     )
+
+
+def processors(result: Mapping[str, Any]) -> float | None:
+    """Return the number of processors that a trial's training kept busy on average; None where it is not known."""
+    used, seconds = result.get("cpu_seconds"), result.get("train_seconds")
+    return used / seconds if used and seconds else None
 
 
 def audit_threshold(ledger: LedgerReader, experiment: int, seed: int) -> float | None:

@@ -37,7 +37,7 @@ from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
 from autoresearch.core.run.rebase import rebase_waiting, second_chance
 from autoresearch.core.run.rerun_policy import DeviceWatch
 from autoresearch.core.run.run import Run
-from autoresearch.core.run.scheduler import RunningTrials
+from autoresearch.core.run.scheduler import SLOW, RunningTrials
 from autoresearch.core.run.stopping import Ending, Limits, Stop
 from autoresearch.core.run.submissions import SESSION, Submissions
 from autoresearch.core.store.rows import ExperimentRow
@@ -314,7 +314,7 @@ class Loop:
             self._refuse("failed", answer.refusal, answer.cost, program)
             return
         before = self.run.ledger.tried_as(fingerprint(proposal.source))
-        if before is not None:
+        if before is not None and not self._may_repeat(before, fingerprint(proposal.source)):
             self._repeated += 1
             self._refuse("repeated", f"experiment {before} tried this source already", proposal.cost, program)
             return
@@ -326,6 +326,11 @@ class Loop:
         if self.run.attempts and self._ending() is None:
             for refusal in self._submissions.take():
                 self._tell(refusal)
+
+    def _may_repeat(self, experiment: int, mark: str) -> bool:
+        """Tell whether a program may be tried again, once: its only experiment so far was spoilt by a slow machine."""
+        ledger = self.run.ledger
+        return experiment in ledger.numbers_of(SLOW) and ledger.times_tried(mark) == 1
 
     def _refuse(self, kind: str, error: str, cost: Cost, program: str) -> None:
         self._error = error

@@ -9,12 +9,16 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoresearch.backends.contract import Device
-from autoresearch.core.errors import ArError, PrerequisiteError
+from autoresearch.core.errors import ArError, PrerequisiteError, SourceError
+from autoresearch.core.run.evidence import processors
 from autoresearch.core.store.rows import TrialRow
+from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import probe_device
 from autoresearch.core.trial.request import TrialResult
 
@@ -23,6 +27,9 @@ SLEEP_SECONDS = 5.0
 SLOW_AGAIN, SLOW_FIRST = 0.6, 0.3
 """Shares of the usual tokens/s below which a trial is run once more. The first is of other trials of the same source.
 The second, for a source's first trial, is of the incumbent's, and lower because a larger model is slower by right."""
+FREE_RERUNS, RERUNS_PER_EXPERIMENT = 3, 0.5
+"""Slow trials that a run may run again: some at its start, and some for each experiment. A machine that is always busy
+would double the price of every trial."""
 FULL_BYTES = 16 * 2**20
 """Free bytes below which a disk counts as full."""
 
@@ -41,24 +48,92 @@ def speeds(trials: Iterable[TrialRow]) -> list[float]:
     return [float(speed) for trial in trials if (speed := trial.result.get("tokens_per_second"))]
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What is usual for trials that a trial is held against, without those that were slow themselves."""
+
+    steps: tuple[float, ...] = ()
+    """Optimizer steps a second of trials of files with the same shape."""
+    processors: tuple[float, ...] = ()
+    """Processors that training kept busy."""
+
+
+def pace(alike: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]] = ()) -> Pace:
+    """Return the usual pace from the results of trials of files with the same shape, and of `others`."""
+    alike = [one for one in alike if one.get("status") == "ok"]
+    busy = [found for one in (*alike, *others) if (found := processors(one))]
+    return Pace(_usual([found for one in alike if (found := steps_per_second(one))]), _usual(busy))
+
+
+def _usual(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(one for one in values if one >= SLOW_AGAIN * max(values))
+
+
+def steps_per_second(result: Mapping[str, Any]) -> float | None:
+    """Return the optimizer steps a second, by the train file's own count of steps; None where it is not known."""
+    steps, seconds = result.get("steps"), result.get("train_seconds")
+    return steps / seconds if steps and seconds else None
+
+
+def same_shape(one: str, other: str) -> bool:
+    """Tell whether two train files take equally long steps, by their constants: all but fractions must be equal.
+
+    A file whose code is slower by right is only run once more for it.
+    """
+    try:
+        sizes = [
+            {name: value for name, value in read_constants(source).items() if not isinstance(value, float)}
+            for source in (one, other)
+        ]
+    except SourceError:
+        return False
+    return bool(sizes[0]) and sizes[0] == sizes[1]
+
+
 def spoiled(
-    result: TrialResult, *, slept: float, same: Sequence[float], incumbent: Sequence[float], repeated: bool
+    result: TrialResult,
+    *,
+    slept: float,
+    same: Sequence[float],
+    incumbent: Sequence[float],
+    repeated: bool,
+    usual: Pace = Pace(),
 ) -> str | None:
     """Return the reason to run a trial again, unjudged; None when its result counts.
 
-    `slept` is in seconds. `same` are the tokens/s of earlier trials of its source, `incumbent` those of the best file.
-    A trial that was `repeated` counts even when it is slow: then the source is slow, not the machine.
+    `slept` is in seconds. `same` are the tokens/s of earlier trials of its source, `incumbent` those of the best file,
+    `usual` the pace of trials that compare. A trial that was `repeated` counts even when it is slow.
     """
     if slept > SLEEP_SECONDS:
         return f"the machine slept for {slept:.0f} s during the trial"
-    if repeated or result.status != "ok" or not result.tokens_per_second:
+    return None if repeated else slow(result, same=same, incumbent=incumbent, usual=usual)
+
+
+def slow(
+    result: TrialResult, *, same: Sequence[float] = (), incumbent: Sequence[float] = (), usual: Pace = Pace()
+) -> str | None:
+    """Return in words how a trial was slower than others; None when it was not, or has failed."""
+    if result.status not in ("ok", "stopped"):
         return None
-    for usual, share in ((same, SLOW_AGAIN), (() if same else incumbent, SLOW_FIRST)):
-        if usual and result.tokens_per_second < share * statistics.median(usual):
-            return (
-                f"{result.tokens_per_second:,.0f} tokens/s, where {statistics.median(usual):,.0f} are usual: "
-                "the machine was hot or busy"
-            )
+    facts = result.model_dump(include={"steps", "train_seconds", "cpu_seconds"})
+    if result.tokens_per_second:
+        for others, share in ((same, SLOW_AGAIN), (() if same else incumbent, SLOW_FIRST)):
+            if others and result.tokens_per_second < share * statistics.median(others):
+                return (
+                    f"{result.tokens_per_second:,.0f} tokens/s, where {statistics.median(others):,.0f} are usual: "
+                    "the machine was hot or busy"
+                )
+    steps, busy = steps_per_second(facts), processors(facts)
+    if steps and usual.steps and steps < SLOW_AGAIN * statistics.median(usual.steps):
+        return (
+            f"{steps:.3g} steps a second, where {statistics.median(usual.steps):.3g} are usual for files of this "
+            "shape: the machine was hot or busy"
+        )
+    if busy and usual.processors and busy < SLOW_AGAIN * statistics.median(usual.processors):
+        return (
+            f"its training got {busy:.2f} processors, where {statistics.median(usual.processors):.2f} are usual: "
+            "the machine was busy"
+        )
     return None
 
 

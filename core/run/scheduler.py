@@ -11,11 +11,25 @@ from autoresearch.core.events import Event, Observer, Repeated, SeedIgnored, Tra
 from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
-from autoresearch.core.run.rerun_policy import DeviceWatch, asleep_seconds, disk_is_full, speeds, spoiled
+from autoresearch.core.run.rerun_policy import (
+    FREE_RERUNS,
+    RERUNS_PER_EXPERIMENT,
+    DeviceWatch,
+    Pace,
+    asleep_seconds,
+    disk_is_full,
+    pace,
+    same_shape,
+    slow,
+    speeds,
+    spoiled,
+)
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.trial.request import TrialResult
 
+SLOW = "trial slow"
+"""Kind of the ledger's note on a trial that counts although it was slow twice: its program may be tried again."""
 MAX_LOSSES = 5
 """Times that one trial may lose its machine. After that the fleet is ill, or the train file brings machines down."""
 
@@ -56,6 +70,7 @@ class RunningTrials:
         self._trials: dict[int, RunningTrial] = {}
         self._repeated: set[tuple[int, int]] = set()
         self._losses: Counter[tuple[int, int]] = Counter()
+        self._reruns = len(run.ledger.numbers_of("trial repeated"))
 
     @property
     def experiments(self) -> frozenset[int]:
@@ -134,24 +149,39 @@ class RunningTrials:
             # The run's own name of the machine, so that a train file cannot pass for another machine's.
             result = result.model_copy(update={"machine": self.run.config.machine})
         again = (number, trial.k) in self._repeated
+        usual = self._pace(trial.subject)
         spoilt = self._watch.suspect(result, repeated=again, stopped=self._stopped) if self._watch else None
         spoilt = spoilt or spoiled(
             result,
             slept=asleep_seconds() - running.asleep,
             same=speeds(self.run.ended_trials(trial.subject)),
             incumbent=speeds(self.run.ended_trials(self.run.incumbent_number())),
-            repeated=again,
+            repeated=again or self._reruns >= FREE_RERUNS + RERUNS_PER_EXPERIMENT * len(self.run.attempts),
+            usual=usual,
         )
         if spoilt is None:
             if (reason := ignores_seed(result, self.run.ended_trials(trial.subject))) is not None:
                 self.run.ledger.note("seed ignored", number, {"k": trial.k, "reason": reason})
                 self._tell(SeedIgnored(reason, experiment=number))
+            if again and (words := slow(result, usual=usual)) is not None:
+                self.run.ledger.note(SLOW, number, {"k": trial.k, "reason": words})
             self.run.ledger.score(number, trial.k, result)
             return
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
         self._repeated.add((number, trial.k))
+        self._reruns += 1
         self.run.ledger.note("trial repeated", number, {"k": trial.k, "reason": spoilt})
         self._tell(Repeated(spoilt, experiment=number))
+
+    def _pace(self, subject: int) -> Pace:
+        """Return the usual pace of trials that compare with one of this source: its own, and the best file's."""
+        own = [trial.result for trial in self.run.ended_trials(subject)]
+        best = self.run.incumbent_number()
+        if best == subject:
+            return pace(own)
+        others = [trial.result for trial in self.run.ended_trials(best)]
+        mine, theirs = (self.run.ledger.text(self.run.ledger.experiment(n).source_sha256) for n in (subject, best))
+        return pace([*own, *others]) if same_shape(mine, theirs) else pace(own, others)
 
     def _check_disk(self, result: TrialResult) -> None:
         """Raise `ArError` when a trial failed on a full disk: that says nothing about its source."""

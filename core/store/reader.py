@@ -249,6 +249,10 @@ class LedgerReader:
         rows = self._rows("SELECT number FROM experiments WHERE fingerprint = ? LIMIT 1", (fingerprint,))
         return int(rows[0]["number"]) if rows else None
 
+    def times_tried(self, fingerprint: str) -> int:
+        """Count the experiments with a source of this fingerprint."""
+        return int(self._rows("SELECT count(*) AS n FROM experiments WHERE fingerprint = ?", (fingerprint,))[0]["n"])
+
     def text(self, sha256: str) -> str:
         """Return a train file or a program.md by its SHA-256."""
         return text_of(self._connection, self.path, sha256)

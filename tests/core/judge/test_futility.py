@@ -107,7 +107,8 @@ def test_lies_of_finished_trials_make_the_rule_more_careful_and_never_bolder():
 def test_a_gap_is_averaged_and_bridges_what_the_other_curve_lacks():
     other = (*FALL[:5], None, *FALL[6:])
     assert gap(curve(0.2), other, 6) == pytest.approx(0.2, abs=0.02)
-    assert gap((*FALL[:6], None), FALL, 6) is None
+    assert gap((*FALL[:4], None, None, None), FALL, 6) is None
+    assert gap((*curve(0.2)[:6], None), FALL, 6) == pytest.approx(0.2)
     assert gap(FALL, (), 6) is None
     assert closing(curve(0.0, 0.1), FALL, 10) == pytest.approx(0.1 * (FALL[10] - FALL[-1]), rel=0.5)
     assert unit_of((None, 4.0, None), 1.6) == pytest.approx(0.4)
