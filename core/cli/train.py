@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from autoresearch.core.trial.request import TrialResult
 
 EXIT_FAILED = 1
+COMPARED = 40
+"""Number of the workspace's latest trials that a trial's speed is compared with."""
 
 
 @click.command()
@@ -83,9 +85,47 @@ def train(
         result = run_trial(request, observer=view, cancel=cancel)
     if profile and result.profile is None:
         settings.say("nothing was traced: training ended or failed before it had enough batches")
+    if (notice := slow_notice(settings.workspace, source, request.folder, result)) is not None:
+        settings.say(f"this trial was slow: {notice}. Its score says little; run it again on a quiet machine")
     click.echo(result.model_dump_json() if settings.json else summary(result))
     if result.status != "ok":
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def slow_notice(workspace: Path, source: str, folder: Path, result: TrialResult) -> str | None:
+    """Return in words how a trial was slower than the workspace's latest ones on this machine; None when it was not.
+
+    `source` is its train file, `folder` its own folder. Steps are compared with those of files of the same shape.
+    """
+    from autoresearch.core.config import runs_dir
+    from autoresearch.core.run.rerun_policy import pace, same_shape, slow
+    from autoresearch.core.trial.request import TrialResult
+
+    alike, others = [], []
+    for path in _latest_results(runs_dir(workspace)):
+        if path.parent == folder:
+            continue
+        try:
+            before = TrialResult.model_validate_json(path.read_text(encoding="utf-8"))
+            same = same_shape(source, read_text(path.with_name("train.py")))
+        except (OSError, ValueError):
+            continue
+        where = (before.backend, before.preset, before.machine)
+        if where == (result.backend, result.preset, result.machine):
+            (alike if same else others).append(before.model_dump())
+    return slow(result, usual=pace(alike, others))
+
+
+def _latest_results(runs: Path) -> list[Path]:
+    """Return the results of the latest trials of `ar train` and of all runs, at most COMPARED, the newest first."""
+    found = []
+    for pattern in ("trials/*/result.json", "*/trials/*/result.json"):
+        for path in runs.glob(pattern):
+            try:
+                found.append((path.stat().st_mtime, path))
+            except OSError:
+                continue
+    return [path for _, path in sorted(found, reverse=True)[:COMPARED]]
 
 
 def read_source(file: Path | None, backend: Backend) -> str:

@@ -60,7 +60,7 @@ class Pace:
 
 def pace(alike: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]] = ()) -> Pace:
     """Return the usual pace from the results of trials of files with the same shape, and of `others`."""
-    alike = [one for one in alike if one.get("status") == "ok"]
+    alike, others = ([one for one in some if one.get("status") == "ok"] for some in (alike, others))
     busy = [found for one in (*alike, *others) if (found := processors(one))]
     return Pace(_usual([found for one in alike if (found := steps_per_second(one))]), _usual(busy))
 

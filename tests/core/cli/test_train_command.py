@@ -12,6 +12,7 @@ import pytest
 
 from autoresearch.backends import folder as backend_folder
 from autoresearch.core.cli import main
+from autoresearch.core.cli.train import slow_notice
 from autoresearch.core.trial.request import TrialResult
 
 AR = Path(sys.executable).with_name("ar")
@@ -125,3 +126,26 @@ def test_a_signal_ends_the_trial_and_leaves_no_process(workspace, number, code):
 def test_an_impossible_budget_is_a_usage_error(capsys, budget):
     assert train("--budget", budget) == 2
     assert "--budget" in capsys.readouterr().err
+
+
+def test_a_trial_far_slower_than_the_workspaces_latest_ones_is_said_to_be_slow(tmp_path):
+    source = "# ---- constants: of a test\nWIDTH = 8\nRATE = 0.1\n# ---- end of constants\n"
+    usual = {"status": "ok", "seed": 0, "backend": "null", "preset": "demo", "machine": "m", "train_seconds": 20.0}
+
+    def leave(name, **more):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "train.py").write_text(source.replace("0.1", "0.2"))
+        result = TrialResult(**{**usual, "steps": 225, "cpu_seconds": 38.0, **more})
+        (folder / "result.json").write_text(result.model_dump_json())
+        return folder, result
+
+    here, bad = leave("trials/20260101-000000-null", steps=11, cpu_seconds=30.0)
+    assert slow_notice(tmp_path, source, here, bad) is None  # nothing to compare with
+    leave("night/trials/0-1")
+    assert "0.55 steps a second, where 11.2 are usual" in slow_notice(tmp_path, source, here, bad)
+    assert slow_notice(tmp_path, source, here, bad.model_copy(update={"machine": "another"})) is None
+    assert slow_notice(tmp_path, source, here, bad.model_copy(update={"status": "crash"})) is None
+    assert slow_notice(tmp_path, source.replace("WIDTH = 8", "WIDTH = 64"), here, bad) is None
+    (tmp_path / "runs" / "night" / "trials" / "0-1" / "result.json").write_text("{")
+    assert slow_notice(tmp_path, source, here, bad) is None

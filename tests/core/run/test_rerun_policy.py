@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from loop_fixtures import CONFIG, Scripted, Widths, make_workspace, open_run, width_of
+from loop_fixtures import CONFIG, TRAIN, Scripted, ScriptedHandle, Widths, make_workspace, open_run, width_of
 
 from autoresearch.core.cli.run.session import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
@@ -20,9 +20,19 @@ from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run import scheduler
 from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.run.rerun_policy import DeviceWatch, asleep_seconds, machine_moved, speeds, spoiled
+from autoresearch.core.run.rerun_policy import (
+    DeviceWatch,
+    asleep_seconds,
+    machine_moved,
+    pace,
+    same_shape,
+    slow,
+    speeds,
+    spoiled,
+)
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.request import TrialResult
 
 
@@ -208,3 +218,65 @@ def test_on_another_machine_baseline_and_best_are_measured_again_and_nothing_is_
             assert (facts["baseline"], facts["incumbent"]) == (pytest.approx(6.0), pytest.approx(5.5))
     expected = [10, 10, 5, 5, 2] if judge.name == "racing" else [2, 5]
     assert [width_of(request.source) for request in executor.requests][: len(expected)] == expected
+
+
+def facts(steps=200, seconds=10.0, cpu=19.0, status="ok"):
+    return {"status": status, "steps": steps, "train_seconds": seconds, "cpu_seconds": cpu}
+
+
+def timed(**more):
+    return TrialResult(seed=0, backend="null", preset="demo", tokens_per_second=1e5, **facts(**more))
+
+
+def test_a_trial_with_far_fewer_steps_or_processors_than_usual_is_slow_whatever_its_tokens():
+    usual = pace([facts(), facts(steps=210)])
+    common = {"slept": 0.0, "same": trials(1e5), "incumbent": trials(1e5), "repeated": False}
+    assert spoiled(timed(), usual=usual, **common) is None
+    assert "steps a second" in spoiled(timed(steps=11), usual=usual, **common)
+    assert "processors" in spoiled(timed(cpu=8.0), usual=usual, **common)
+    assert spoiled(timed(steps=11), usual=usual, **{**common, "repeated": True}) is None
+    # A file of another shape takes other steps by right, but the machine gives it as many processors.
+    other = pace([], [facts()])
+    assert slow(timed(steps=11), usual=other) is None
+    assert "processors" in slow(timed(steps=11, cpu=8.0), usual=other)
+    # A trial that was ended early is run again too: its loss may have been behind for want of a processor.
+    assert slow(timed(status="stopped", steps=11, seconds=5.0), usual=usual) is not None
+    assert slow(timed(status="crash", steps=11), usual=usual) is None
+
+
+def test_what_was_slow_itself_or_failed_is_no_measure():
+    usual = pace([facts(), facts(steps=50, cpu=5.0), facts(steps=9000, status="crash")], [facts(cpu=2.0)])
+    assert usual.steps == (20.0,)
+    assert usual.processors == (1.9,)
+    assert pace([{"status": "ok"}]) == pace([])
+
+
+def test_files_are_of_one_shape_when_only_fractions_differ():
+    text = TRAIN.replace("WIDTH = 8", "RATE = 0.1\nWIDTH = 8")
+    assert same_shape(text, text.replace("RATE = 0.1", "RATE = 0.2"))
+    assert not same_shape(text, text.replace("WIDTH = 8", "WIDTH = 9"))
+    assert not same_shape("x = 1", "x = 1")
+    assert not same_shape("def", text)
+
+
+def test_a_program_that_a_slow_machine_spoilt_twice_may_be_tried_once_more(workspace):
+    class Busy(Scripted):
+        """A machine that is busy whenever width 9 is trained."""
+
+        def submit(self, request, observer=None):
+            handle, result = super().submit(request, observer), ScriptedHandle.result
+            few = width_of(request.source) == 9
+            handle.result = lambda timeout=None: result(handle).model_copy(
+                update={"cpu_seconds": 4.0 if few else 10.0, "train_seconds": 10.0}
+            )
+            return handle
+
+    executor = Busy()
+    with open_run(workspace) as run:
+        Loop(run, Widths(9, 12), Greedy(), executor, limits=Limits(2)).go()
+        assert [width_of(request.source) for request in executor.requests] == [10, 9, 9, 12]
+        assert run.ledger.numbers_of("trial slow") == [1]
+        loop = Loop(run, Widths(), Greedy(), executor)
+        marks = [fingerprint(run.ledger.text(run.ledger.experiment(n).source_sha256)) for n in (1, 2)]
+        assert loop._may_repeat(1, marks[0])
+        assert not loop._may_repeat(2, marks[1])
