@@ -28,6 +28,7 @@ BY_HAND = {
     "faults": "20 minutes",
     "fleet": "10 minutes",
     "fleet_ray": "15 minutes, Ray",
+    "futility": "an hour and a half",
     "idle": "5 minutes",
     "judge": "an hour",
     "judge_frontier": "an hour",

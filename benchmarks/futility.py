@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
@@ -168,6 +169,57 @@ def tell(event: Event) -> None:
         print(f"{event.experiment}: {event.status} {event.val_bpb}", file=sys.stderr)
 
 
+def run() -> list[dict[str, Any]]:
+    """Run 60 proposals of 60 s on the cpu preset, or resume them; return name, median, unit and note of each figure."""
+    workspace = Path(__file__).parents[1] / "runs" / "futility"
+    found = replayed(carry_out(workspace, proposals=PROPOSALS, preset_name="cpu", budget=BUDGET_SECONDS, hours=None))
+    return rows(found)
+
+
+def rows(found: list[Replayed]) -> list[dict[str, Any]]:
+    """Sum up what the rules would have saved and lost."""
+    ended = [one for one in found if one.stop is not None]
+    wall, train = sum(one.wall_seconds for one in found), sum(one.train_seconds for one in found)
+    worth = [one for one in found if one.needs is not None and one.val_bpb <= one.needs]
+    known = [
+        (one.val_bpb, one.stop.interval) for one in ended if one.stop is not None and one.stop.interval is not None
+    ]
+    return [
+        figure("trials ended early", len(ended), "trials", f"of {len(found)}"),
+        figure(
+            "training time saved",
+            100 * sum((1 - one.share) * one.train_seconds for one in ended) / max(train, 1e-9),
+            "%",
+            "",
+        ),
+        figure(
+            "device time saved",
+            100 * sum(one.saved for one in found) / max(wall, 1e-9),
+            "%",
+            "start-up and scoring included",
+        ),
+        figure(
+            "kept changes lost",
+            sum(one.status == "keep" for one in ended),
+            "changes",
+            f"of {sum(one.status == 'keep' for one in found)}",
+        ),
+        figure(
+            "worth a second trial, but ended", sum(one.stop is not None for one in worth), "trials", f"of {len(worth)}"
+        ),
+        figure(
+            "scores inside the predicted 95 % interval",
+            sum(low <= score <= high for score, (low, high) in known),
+            "trials",
+            f"of {len(known)}",
+        ),
+    ]
+
+
+def figure(name: str, value: float, unit: str, note: str) -> dict[str, Any]:
+    return {"name": name, "median": value, "unit": unit, "note": note}
+
+
 def report(folder: Path, say: Callable[[str], None]) -> None:
     """Say what the rules would have saved and lost."""
     found = replayed(folder)
@@ -177,24 +229,8 @@ def report(folder: Path, say: Callable[[str], None]) -> None:
     if not found:
         say("nothing to replay yet")
         return
-    ended = [one for one in found if one.stop is not None]
-    lost = [one.experiment for one in ended if one.status == "keep"]
-    passes = [one.experiment for one in ended if one.needs is not None and one.val_bpb <= one.needs]
-    wall, train = sum(one.wall_seconds for one in found), sum(one.train_seconds for one in found)
-    kept = sum((1.0 - one.share) * one.train_seconds for one in ended)
-    say(f"{len(found)} first trials, {len(ended)} ended early")
-    say(
-        f"training time saved: {kept / train:.1%}; device time with start-up and scoring: "
-        f"{sum(one.saved for one in found) / wall:.1%}"
-    )
-    say(f"kept changes lost: {len(lost)} of {sum(one.status == 'keep' for one in found)} {lost or ''}")
-    say(
-        f"worth a second trial, but ended: {len(passes)} of "
-        f"{sum(one.needs is not None and one.val_bpb <= one.needs for one in found)} {passes or ''}"
-    )
-    known = [one for one in ended if one.stop is not None and one.stop.interval is not None]
-    inside = sum(one.stop.interval[0] <= one.val_bpb <= one.stop.interval[1] for one in known)  # type: ignore[union-attr, index]
-    say(f"scores inside the predicted interval: {inside} of {len(known)}")
+    for row in rows(found):
+        say(f"{row['name']}: {row['median']:.3g} {row['unit']} {row['note']}")
 
 
 def main() -> None:
