@@ -51,7 +51,7 @@ Effect = Callable[[random.Random], float]
 FALL, POWER = 0.14, 0.4
 """The incumbent's training loss is above its last by FALL (progress^-POWER - 1), in bits per byte: about 0.10 at a
 quarter of the time, as published curves of runs of 300 s show it."""
-WANDERERS = ((0.7, 0.04), (0.3, 0.15))
+WANDERERS = ((0.7, 0.02), (0.3, 0.1))
 """Shares of changes, and by how much they bend the curve: the standard deviation of a factor on the rest of its fall,
 and of a bow in the middle. Schedules and batch sizes change a curve's shape, most other changes hardly do."""
 BOW = 0.25

@@ -5,10 +5,11 @@ now, and the part of it that its trend would close by the end, predict the diffe
 a linear regression, learnt from the finished trials of the run and a prior, for each part of the budget on its own:
 
     difference = offset + a gap - b closing + error,
-    variance of the error = spread^2 (1 + (GROWTH gap / expected spread)^2).
+    variance of the error = spread^2 (1 + (GROWTH gap / expected spread)^2 + (CURL closing / expected spread)^2).
 
-Small gaps tell more than large ones: a trial that is far off may end anywhere. The prior is conjugate
-(normal-inverse-gamma: Gelman et al., "Bayesian Data Analysis", chapter 14), so that a prediction is Student's t.
+Small gaps tell more than large ones, and steady gaps more than those that change: a trial that is far off, or whose
+curve has another shape, may end anywhere. The prior is conjugate (normal-inverse-gamma: Gelman et al., "Bayesian Data
+Analysis", chapter 14), so that a prediction is Student's t.
 
 Everything here is plain data, so a rule travels with a trial's request to whatever machine runs it. The loss is the
 train file's own word. A lie can cost the file its trial or spare it from being ended, and it never brings a score: a
@@ -32,7 +33,7 @@ EARLIEST = 4
 """Parts of the budget before the first forecast: warm-ups differ, and say little."""
 WINDOW = 3
 """Parts over which a gap is averaged: one part holds few batches."""
-EPSILON = 0.004
+EPSILON = 0.01
 """Chance of being worth more trials below which a trial is ended. Every part of the budget is another look."""
 SLOPE, SLOPE_SPREAD = (0.7, 1.0), (0.25, 0.05)
 """Expected slope of the gap at the budget's start and end, and its standard deviation: an early gap partly closes."""
@@ -43,10 +44,12 @@ GROWTH = (0.3, 0.05)
 large gap."""
 MOST_AHEAD = 3.0
 """Largest factor by which a trend is carried on."""
-WANDER = 0.2
+WANDER = 0.05
 """Expected spread of the error, as a share of what the incumbent's loss still falls until the end."""
 FLOOR = 0.5
 """Least expected spread of the error, in paired noises: the score is not the training loss."""
+CURL = 1.0
+"""Growth of the error with the closing part, likewise."""
 PRIOR_DOF = 8.0
 """Degrees of freedom of the prior's spread."""
 LESSONS = 60
@@ -86,7 +89,8 @@ class Forecast:
     """Their covariance, in units of the squared spread."""
     spread: float
     growth: float
-    """Growth of the error with the gap, in units of the spread."""
+    curl: float
+    """Growth of the error with the gap and its closing part, in units of the spread."""
     dof: float
 
     def difference(self, gap: float, closing: float) -> tuple[float, float]:
@@ -96,7 +100,9 @@ class Forecast:
         known = sum(
             a * b * value for a, row in zip(x, self.covariance, strict=True) for b, value in zip(x, row, strict=True)
         )
-        return mean, self.spread * math.sqrt(1.0 + (self.growth * gap) ** 2 + max(0.0, known))
+        return mean, self.spread * math.sqrt(
+            1.0 + (self.growth * gap) ** 2 + (self.curl * closing) ** 2 + max(0.0, known)
+        )
 
 
 @dataclass(frozen=True)
@@ -177,14 +183,26 @@ def closing(mine: Curve, theirs: Curve, at: int) -> float:
     return (before - now) * min(MOST_AHEAD, left / fallen)
 
 
+def roughness(curve: Curve) -> float:
+    """Estimate the standard deviation of one part's mean about a smooth curve, in nats, from second differences."""
+    values = [_at(curve, i) for i in range(EARLIEST, BINS)]
+    bends = [
+        here - 0.5 * (before + after)
+        for before, here, after in zip(values, values[1:], values[2:], strict=False)
+        if before is not None and here is not None and after is not None
+    ]
+    return math.sqrt(sum(one * one for one in bends) / (1.5 * len(bends))) if bends else 0.0
+
+
 def learn(lessons: Sequence[Lesson], curve: Curve, unit: float, noise: float) -> tuple[Forecast, ...]:
     """Return the regression of each part of the budget from EARLIEST on; `curve` is the present incumbent's."""
-    last = _at(curve, BINS - 1)
+    last, rough = _at(curve, BINS - 1), unit * roughness(curve)
     found = []
     for at in range(EARLIEST, BINS):
         here = _at(curve, at)
         left = max(0.0, here - last) if here is not None and last is not None else 0.0
-        expected = math.hypot(WANDER * unit * left, FLOOR * noise)
+        # Two curves, each averaged over WINDOW parts; what is rough in one part is so in the others.
+        expected = math.hypot(WANDER * unit * left, FLOOR * noise, rough * math.sqrt(2.0 / WINDOW))
         points = [(*seen, one.difference) for one in lessons[-LESSONS:] if (seen := _seen(one)[at]) is not None]
         found.append(_regress(points, (at + 1) / BINS, expected))
     return tuple(found)
@@ -201,13 +219,13 @@ def _seen(lesson: Lesson) -> tuple[tuple[float, float] | None, ...]:
 def _regress(points: Sequence[tuple[float, float, float]], progress: float, expected: float) -> Forecast:
     """Fit the conjugate regression to (gap, closing, difference) at this progress."""
     slope, loose, share = (early + (late - early) * progress for early, late in (SLOPE, SLOPE_SPREAD, GROWTH))
-    growth = share / expected
+    growth, curl = share / expected, CURL / expected
     prior = np.array([0.0, slope, -CLOSING])
     # Precisions in units of the spread: offsets as large as the spread, and slopes within their own.
     precision = np.diag([1.0, (expected / loose) ** 2, (expected / CLOSING_SPREAD) ** 2])
     known = np.array(points).reshape(-1, 3)
     x, y = np.column_stack([np.ones(len(known)), known[:, :2]]), known[:, 2]
-    weights = 1.0 / (1.0 + (growth * x[:, 1]) ** 2)
+    weights = 1.0 / (1.0 + (growth * x[:, 1]) ** 2 + (curl * x[:, 2]) ** 2)
     weighted = x * weights[:, None]
     after = precision + weighted.T @ x
     covariance = np.linalg.inv(after)
@@ -217,7 +235,7 @@ def _regress(points: Sequence[tuple[float, float, float]], progress: float, expe
     squares += float((mean - prior) @ precision @ (mean - prior))
     spread = math.sqrt(squares / dof)
     return Forecast(
-        tuple(map(float, mean)), tuple(tuple(map(float, row)) for row in covariance), spread, growth, float(dof)
+        tuple(map(float, mean)), tuple(tuple(map(float, row)) for row in covariance), spread, growth, curl, float(dof)
     )
 
 
