@@ -43,6 +43,8 @@ class Spent:
     """Tokens trained on."""
     audits_passed: int
     audits_failed: int
+    stopped: int = 0
+    """Trials ended early."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def spent_on(trials: Sequence[TrialRow]) -> Spent:
         tokens=None if (tokens := _sum(results, "tokens")) is None else int(tokens),
         audits_passed=sum(audits),
         audits_failed=len(audits) - sum(audits),
+        stopped=sum(trial.status == "stopped" for trial in trials),
     )
 
 
