@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -101,7 +101,8 @@ def slow_notice(workspace: Path, source: str, folder: Path, result: TrialResult)
     from autoresearch.core.run.rerun_policy import pace, same_shape, slow
     from autoresearch.core.trial.request import TrialResult
 
-    alike, others = [], []
+    alike: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     for path in _latest_results(runs_dir(workspace)):
         if path.parent == folder:
             continue

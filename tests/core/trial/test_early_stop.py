@@ -44,13 +44,13 @@ def test_a_file_that_claims_a_low_loss_escapes_the_rule_and_is_scored_as_always(
 ) -> None:
     lies = "plain_train = train\nclass Lying:\n    def __init__(self, clock): self.clock = clock\n"
     lies += "    def __getattr__(self, name): return getattr(self.clock, name)\n"
-    lies += "    def log(self, step, loss, **more): self.clock.log(step=step, loss=0.0001, **more)\n"
+    lies += "    def log(self, step, loss, **more): self.clock.log(step=step, loss=-3.0, **more)\n"
     lies += "def train(model, data, clock): return plain_train(model, data, Lying(clock))\n"
     short = Budget(train_seconds=1.0, startup_seconds=20.0, grace_floor_seconds=2.0)
     result = run_trial(request(prepared, tmp_path / "a", lies, budget=short, stop=HOPELESS))
     assert result.status == "ok", result.reason
     assert result.val_bpb is not None and result.val_bpb > 1.0
-    assert max(loss for loss in result.curve if loss is not None) == 0.0001
+    assert max(loss for loss in result.curve if loss is not None) == -3.0
 
 
 def test_a_loss_that_turns_into_no_number_ends_the_trial(prepared: Prepared, tmp_path: Path) -> None:
