@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
+import pytest
 from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.fleet.node import TrialJob, stream_trial
+from autoresearch.core.fleet.shipping import describe_corpus
 from autoresearch.core.judge.futility import BINS, StopRule, learn
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
@@ -37,6 +41,15 @@ def test_a_trial_without_prospects_is_ended_with_its_curve_and_a_prediction(prep
     seen = [loss for loss in result.curve if loss is not None]
     assert seen and result.curve[-1] is None
     assert result.cpu_seconds is not None and result.cpu_seconds > 0.0
+
+
+def test_a_node_of_a_fleet_applies_the_rule_that_comes_with_the_job(prepared: Prepared, tmp_path: Path) -> None:
+    asked = request(prepared, tmp_path / "a", budget=BUDGET, stop=HOPELESS)
+    job = pickle.loads(pickle.dumps(TrialJob(asked, describe_corpus(prepared.folder), None)))
+    *_, last = stream_trial(job, lambda _: pytest.fail("the corpus is here"))
+    result = TrialResult.model_validate(json.loads(json.dumps(last["result"])))
+    assert (result.status, result.val_bpb) == ("stopped", None)
+    assert result.predicted_bpb is not None and result.curve
 
 
 def test_a_file_that_claims_a_low_loss_escapes_the_rule_and_is_scored_as_always(
