@@ -4,9 +4,9 @@ The racing judge is the loop's own, asked through `Evidence`. Effects are drawn,
 record of 125 experiments: 23 improvements as reported, 9 losses as reported, and 93 losses whose sizes were not
 published, here log-uniform between 0.0002 and 0.011 bpb (an assumption). Trials of one seed share a part of their
 noise, the pairing. Greedy decides on one trial, at fresh seeds or always at one fixed seed, as upstream's file does;
-it gets as much device time. The race ends trials early by
-simulated curves (`Curves`). Every figure comes twice, from two sets of
-seeds; the judge's constants were chosen on a third. `AR_JUDGE_RUNS` sets the number of runs a cell.
+it gets as much device time. The race ends trials early by simulated curves (`Curves`): how much a change bends a curve
+is an assumption (WANDERERS). Every figure comes twice, from two sets of seeds; the judge's constants were chosen on a
+third. `AR_JUDGE_RUNS` sets the number of runs a cell.
 """
 
 from __future__ import annotations
