@@ -86,8 +86,6 @@ class Evidence:
     """Number of trials in the run beyond each candidate's first."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The facts of this judge's last decision."""
-    idle: bool = False
-    """True while the device has nothing else to do: a researcher thinks about the first proposal."""
 
 
 @dataclass(frozen=True)

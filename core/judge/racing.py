@@ -28,8 +28,6 @@ SEEDS_PER_EXPERIMENT = 1000
 STEADY = 0.6
 """Share of the most tokens that any trial of a source saw, and of the most processors that it kept busy. A trial with
 less was on a hot or busy machine."""
-IDLE_CALIBRATE = 4
-"""Trials of the baseline while a researcher thinks about the first proposal and the device has nothing else to do."""
 MAX_SPOILT = 3
 """Trials of one source that may be left out, or fail, while the noise is measured."""
 
@@ -94,9 +92,7 @@ class Racing:
     def _baseline(self, evidence: Evidence) -> RunTrial | Decision:
         """Measure the baseline `calibrate` times, leaving slow trials out, then keep it."""
         measured, asked = len(_steady(evidence.candidate.trials)), len(evidence.candidate.trials)
-        # A device that waits for a researcher costs nothing, and the noise is what every later verdict rests on.
-        wanted = max(self.calibrate, IDLE_CALIBRATE) if evidence.idle and self.calibrate > 1 else self.calibrate
-        if measured < wanted and asked < wanted + MAX_SPOILT:
+        if measured < self.calibrate and asked < self.calibrate + MAX_SPOILT:
             return RunTrial("baseline", _seed(evidence))
         mean, noise = _mean(evidence.candidate), self.noise(evidence)
         slow = f" ({asked - measured} far below the usual speed left out)" if asked > measured else ""

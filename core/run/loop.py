@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 
 from autoresearch.core.errors import ArError, LimitReachedError
@@ -31,7 +30,7 @@ from autoresearch.core.events import (
     Withdrawn,
 )
 from autoresearch.core.fleet.executor import Executor
-from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Judge, RunTrial
+from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial
 from autoresearch.core.proposal import Cost, Researcher
 from autoresearch.core.run.profiling import IncumbentProfiles
 from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
@@ -236,7 +235,7 @@ class Loop:
             row = rebased.row
         # After a demotion the evidence is another one, so the judge is asked again, until it says something about the
         # candidate.
-        while isinstance(step := self.judge.consider(self._evidence(row)), Demotion):
+        while isinstance(step := self.judge.consider(self.run.evidence(row)), Demotion):
             self.run.demote(step)
             self._tell(Demoted(step.reason, experiment=step.experiment))
         if isinstance(step, Decision):
@@ -246,12 +245,6 @@ class Loop:
                 self._begun.add(row.number)
                 self._tell(ExperimentBegun(row.hypothesis, experiment=row.number))
             self._running.start(row, step)
-
-    def _evidence(self, row: ExperimentRow) -> Evidence:
-        """Collect what the judge decides on. A baseline may take longer while the first proposal is in the making."""
-        evidence = self.run.evidence(row)
-        waits = row.number == 0 and self._proposers.ahead and self._proposers.busy > 0
-        return replace(evidence, idle=waits and all(other.number == 0 for other in self.run.ledger.undecided()))
 
     def _decide(self, row: ExperimentRow, decision: Decision) -> None:
         combined = second_chance(self.run, self.judge, row, decision)

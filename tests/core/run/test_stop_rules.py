@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
 from loop_fixtures import CONFIG, Scripted, ScriptedHandle, Widths, make_workspace, open_run, width_of
 
 from autoresearch.core.judge.futility import BINS, replay
-from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.loop import Limits, Loop
@@ -115,30 +113,3 @@ def test_finished_trials_are_learnt_from_and_a_resumed_run_has_the_same_rule(wor
 def test_the_rule_holds_for_a_file_whose_trial_failed_to_log(workspace):
     _, rows, _ = go(workspace, [40, 11], script={40: "crash"})
     assert [row.status for row in rows] == ["keep", "crash", "discard"]
-
-
-class Thinker(Widths):
-    """Takes its time for the first proposal: until the device has run so many trials."""
-
-    thinks_ahead = True
-
-    def __init__(self, executor, trials, *widths):
-        super().__init__(*widths)
-        self.executor, self.trials = executor, trials
-
-    def propose(self, history):
-        for _ in range(500):
-            if len(self.executor.requests) >= self.trials:
-                break
-            time.sleep(0.01)
-        return super().propose(history)
-
-
-@pytest.mark.parametrize(("judge", "most"), [(Racing(), 4), (Greedy(), 1)])
-def test_an_idle_device_measures_the_baseline_again_while_a_researcher_thinks(workspace, judge, most):
-    executor = Scripted()
-    with open_run(workspace) as run:
-        Loop(run, Thinker(executor, most, 30), judge, executor, limits=Limits(1)).go()
-        assert run.ledger.experiment(0).trials == most
-        assert run.ledger.experiment(1).status == "discard"
-    assert len({request.seed for request in executor.requests[:most]}) == most
