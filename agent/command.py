@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from autoresearch.agent.findings import named_finding
@@ -27,13 +28,15 @@ from autoresearch.agent.llm.quotas import Demand
 from autoresearch.agent.llm.replies import EditError, read_header
 from autoresearch.agent.llm.taxonomy import classify
 from autoresearch.agent.syntax.source_keys import tried_programs
-from autoresearch.core.errors import ProposalError, UsageError
+from autoresearch.core.errors import BrokenResearcherError, ProposalError, UnusableProposalError, UsageError
 from autoresearch.core.process_group import kill_group
 from autoresearch.core.proposal import CATEGORIES, Cost, History, Proposal, Researcher
 
 TRAIN, HYPOTHESIS = "train.py", "hypothesis.md"
 _OUTPUT_BYTES = 64 * 1024
 """Bytes at the end of the agent's output that are read: it may have described its change there."""
+_KEPT_BYTES = 1024 * 1024
+"""Bytes at the end of the agent's output that are kept for a person, for each proposal."""
 _POLL_SECONDS = 0.1
 
 
@@ -44,11 +47,17 @@ class Command(Researcher):
     thinks_ahead = True
 
     def __init__(
-        self, command: str, *, timeout_seconds: float = 1200.0, environment: Mapping[str, str] | None = None
+        self,
+        command: str,
+        *,
+        timeout_seconds: float = 1200.0,
+        environment: Mapping[str, str] | None = None,
+        output_folder: Path | None = None,
     ) -> None:
         """`command` is split as a shell would, and run without one; `{task}` in it becomes the task in one line.
 
         `environment` holds the variables that the agent sees; without it, it sees nothing but where programs lie.
+        `output_folder` keeps what the agent says, a file for each proposal; None keeps nothing.
         """
         self._environment = {"PATH": os.environ.get("PATH", os.defpath)} if environment is None else dict(environment)
         try:
@@ -60,6 +69,7 @@ class Command(Researcher):
             raise UsageError(f"--agent-command names no program: {what}.", fix="install it, or give its path")
         self._timeout = timeout_seconds
         self._cancelled = threading.Event()
+        self._output_folder, self._naming = output_folder, threading.Lock()
 
     def cancel(self) -> bool:
         """Ask every agent that runs to end; this returns before they have."""
@@ -67,16 +77,27 @@ class Command(Researcher):
         return True
 
     def propose(self, history: History) -> Proposal:
-        """Propose the train file that the agent leaves behind. Raises `ProposalError` when it cannot be used."""
+        """Propose the train file that the agent leaves behind.
+
+        Raises `UnusableProposalError` when the file cannot be used, `BrokenResearcherError` when the command fails.
+        """
+        record = self._new_record()
+        try:
+            return self._propose(history, record)
+        except ProposalError as error:
+            error.record = "" if record is None else str(record)
+            raise
+
+    def _propose(self, history: History, record: Path | None) -> Proposal:
         with tempfile.TemporaryDirectory(prefix="ar-agent-", ignore_cleanup_errors=True) as name:
             folder = Path(name).resolve() / "work"
             folder.mkdir()
             fill_folder(folder, history)
-            output = self._run(folder)
+            output = self._run(folder, record)
             source = _read(folder / TRAIN)
             said = _read(folder / HYPOTHESIS) or ""
         if source is None:
-            raise ProposalError(
+            raise UnusableProposalError(
                 "the agent left no readable train.py behind.", fix="its task is to edit train.py in place"
             )
         # Git and fingerprints compare lines; an editor's line ends are no change.
@@ -84,7 +105,7 @@ class Command(Researcher):
         try:
             check_edit(source, history.incumbent.source, tried_programs(history))
         except EditError as error:
-            raise ProposalError(f"the agent's train.py cannot be used: {error}") from None
+            raise UnusableProposalError(f"the agent's train.py cannot be used: {error}") from None
         header = read_header(said if said.strip() else output)
         change = classify(history.incumbent.source, source, header.category)
         return Proposal(
@@ -94,11 +115,28 @@ class Command(Researcher):
             predicted_delta=header.predicted_delta,
             cost=Cost(usd=None, model=self._argv[0]),
             researcher=self.name,
-            parameters={"change": change.kind},
+            parameters={"change": change.kind, **({} if record is None else {"output": record.name})},
             origin=named_finding(history, header.finding),
         )
 
-    def _run(self, folder: Path) -> str:
+    def _new_record(self) -> Path | None:
+        """Make the file for the output of the next proposal. Raises `BrokenResearcherError`."""
+        if self._output_folder is None:
+            return None
+        try:
+            with self._naming:
+                self._output_folder.mkdir(parents=True, exist_ok=True)
+                taken = [int(path.stem) for path in self._output_folder.glob("*.log") if path.stem.isdecimal()]
+                record = self._output_folder / f"{max(taken, default=0) + 1:04}.log"
+                record.touch(exist_ok=False)
+        except OSError as error:
+            raise BrokenResearcherError(
+                f"the agent's output cannot be kept in {self._output_folder}: {error.strerror}.",
+                fix="check the disk's free space and permissions",
+            ) from None
+        return record
+
+    def _run(self, folder: Path, record: Path | None) -> str:
         """Run the agent to its end or the timeout, end its process group, and return the end of its output."""
         argv = [word.replace("{task}", TASK) for word in self._argv]
         with tempfile.TemporaryFile() as output:
@@ -113,7 +151,9 @@ class Command(Researcher):
                     start_new_session=True,
                 )
             except OSError as error:
-                raise ProposalError(f"the agent cannot be started: {error}.", fix="check --agent-command") from None
+                raise BrokenResearcherError(
+                    f"the agent cannot be started: {error}.", fix="check --agent-command"
+                ) from None
             deadline = time.monotonic() + self._timeout
             try:
                 while process.poll() is None and time.monotonic() < deadline and not self._cancelled.is_set():
@@ -124,15 +164,23 @@ class Command(Researcher):
                 # is read now.
                 kill_group(process)
             size = output.seek(0, os.SEEK_END)
+            if record is not None:
+                output.seek(max(0, size - _KEPT_BYTES))
+                with suppress(OSError):  # a full disk is no fault of the proposal's
+                    record.write_bytes(output.read(_KEPT_BYTES))
             output.seek(max(0, size - _OUTPUT_BYTES))
             text = output.read().decode("utf-8", errors="replace")
         if self._cancelled.is_set():
             raise ProposalError("the agent was stopped.")
         if hung:
-            raise ProposalError(f"the agent did not end within {self._timeout:g} seconds.", fix="raise --agent-timeout")
+            raise BrokenResearcherError(
+                f"the agent did not end within {self._timeout:g} seconds.", fix="raise --agent-timeout"
+            )
         if process.returncode:
             last = " ".join(text.split())[-300:]
-            raise ProposalError(f"the agent ended with code {process.returncode}: {last}", fix="run it by hand once")
+            raise BrokenResearcherError(
+                f"the agent ended with code {process.returncode}: {last}", fix="run it by hand once"
+            )
         return text
 
 
@@ -201,8 +249,10 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def agent_researcher(command: str | None, timeout_seconds: float, *, environment: Mapping[str, str]) -> Command:
+def agent_researcher(
+    command: str | None, timeout_seconds: float, *, environment: Mapping[str, str], output_folder: Path | None = None
+) -> Command:
     """Make the researcher for `--agent-command`. Raises `UsageError` when it is missing or names no program."""
     if not command:
         raise UsageError("--researcher command needs --agent-command.", fix="see docs/researchers.md for recipes")
-    return Command(command, timeout_seconds=timeout_seconds, environment=environment)
+    return Command(command, timeout_seconds=timeout_seconds, environment=environment, output_folder=output_folder)

@@ -14,6 +14,8 @@ the code; nothing else may end the process.
     ├── SourceError         1   git or the train file's source cannot be used
     ├── TrialError          1   a trial could not be started or observed
     └── ProposalError       1   a researcher could not make a proposal
+        ├── BrokenResearcherError   its program does not work, and will not when it is asked again
+        └── UnusableProposalError   it works, and what it proposed cannot be used
 
 Other exit codes: 0 success, 130 Ctrl-C, 141 broken pipe, 143 SIGTERM.
 """
@@ -76,3 +78,14 @@ class TrialError(ArError):
 
 class ProposalError(ArError):
     """A researcher could not make a proposal."""
+
+    record = ""
+    """Where to read what the researcher's program has said, if it is one."""
+
+
+class BrokenResearcherError(ProposalError):
+    """A researcher's program does not work, whatever it is asked: it cannot be started, fails or hangs."""
+
+
+class UnusableProposalError(ProposalError):
+    """A researcher works, and what it proposed cannot be used. Asked again it may propose something else."""

@@ -295,7 +295,7 @@ class ProposalRefused(Event):
 
     name = "proposal_refused"
     kind: str
-    """"failed" or "repeated"."""
+    """"failed", "unusable" or "repeated"."""
     reason: str
 
 

@@ -46,8 +46,11 @@ from autoresearch.core.trainfile.fingerprint import fingerprint
 MAX_FAILED_PROPOSALS = 3
 """Failed proposals in a row that end the loop."""
 MAX_REPEATED_PROPOSALS = 10
-"""Proposals in a row, of sources tried before, that end the loop. A language model may still find a new one, so this is
-larger than `MAX_FAILED_PROPOSALS`."""
+"""Proposals in a row, of sources tried before or not usable, that end the loop. The next one may be something new, so
+this is larger than `MAX_FAILED_PROPOSALS`."""
+MAX_SAME_FAILURES = 3
+"""Failures of a researcher's program in a row, all in the same words, that end the loop whatever is decided meanwhile:
+it will not work the next time either."""
 DEVICES_PER_SPARE = 2
 """Devices for each spare proposal, beside the one that waits for every device."""
 HEARTBEAT_SECONDS = 10.0
@@ -127,7 +130,8 @@ class Loop:
         self._deadline = None if hours is None else self._clock.monotonic() + hours * 3600
         self._beat = self._clock.monotonic()
         self._begun: set[int] = set()
-        self._failed = self._repeated = 0
+        self._failed = self._repeated = self._same = 0
+        self._said = ""  # the last failure of the researcher's program
         self._error = ""
         self._patience: float | None = None
 
@@ -253,6 +257,8 @@ class Loop:
             self.run.propose(combined.proposal, self.run.program(), combined.parent)
         decided = self.run.decide(row, decision)
         self._failed = self._repeated = 0
+        if row.number == 0:
+            self._same = 0
         told = Decided(decided.status or "", decided.val_bpb, decided.delta, decided.reason, experiment=row.number)
         self._tell(told)
         if self._on_decided is not None:
@@ -310,16 +316,28 @@ class Loop:
         proposal, program = answer.proposal, answer.history.program
         # A proposal that failed costs a call and counts; the loop goes on, for the next one may do.
         if proposal is None:
-            self._failed += 1
-            self._refuse("failed", answer.refusal, answer.cost, program)
+            self._count_failure(answer)
+            where = f" (its output: {answer.record})" if answer.record else ""
+            self._refuse(
+                "unusable" if answer.kind == "unusable" else "failed", answer.refusal + where, answer.cost, program
+            )
             return
         before = self.run.ledger.tried_as(fingerprint(proposal.source))
         if before is not None and not self._may_repeat(before, fingerprint(proposal.source)):
             self._repeated += 1
             self._refuse("repeated", f"experiment {before} tried this source already", proposal.cost, program)
             return
-        self._failed = self._repeated = 0
+        self._failed = self._repeated = self._same = 0
         self.run.propose(proposal, program, answer.history.incumbent.experiment)
+
+    def _count_failure(self, answer: ResearcherAnswer) -> None:
+        if answer.kind == "unusable":
+            self._repeated += 1
+        else:
+            self._failed += 1
+        if answer.kind != "failed":
+            self._same = self._same + 1 if answer.refusal == self._said else 1
+            self._said = answer.refusal
 
     def _take_submissions(self) -> None:
         """Make experiments of the train files that were submitted; without a baseline they wait for it."""
@@ -339,7 +357,8 @@ class Loop:
 
     def _exhausted(self) -> bool:
         """Tell whether too many proposals in a row were unusable. A decision resets the count: it is something new."""
-        return self._failed >= MAX_FAILED_PROPOSALS or self._repeated >= MAX_REPEATED_PROPOSALS
+        stuck = self._same >= MAX_SAME_FAILURES
+        return stuck or self._failed >= MAX_FAILED_PROPOSALS or self._repeated >= MAX_REPEATED_PROPOSALS
 
     def _check_over(self) -> None:
         """End the loop when no trial runs and none will start. Raises `_End` or `LimitReachedError`."""
@@ -355,7 +374,7 @@ class Loop:
         if ending is not None:
             raise _End(ending)
         if self._exhausted() and not self.run.ledger.undecided():
-            count = max(self._failed, self._repeated)
+            count = max(self._failed, self._repeated, self._same)
             who, why = self._proposers.researcher.name, self._error.rstrip(".")
             message = f"the researcher {who} had no usable proposal {count} times in a row: {why}."
             raise LimitReachedError(message, fix="edit program.md, or choose another --researcher; the run goes on")

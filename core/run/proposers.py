@@ -9,8 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from autoresearch.core.errors import ProposalError
+from autoresearch.core.errors import BrokenResearcherError, ProposalError, UnusableProposalError
 from autoresearch.core.proposal import Cost, History, Proposal, Researcher, paid_for
 from autoresearch.core.run.stopping import Stop
 
@@ -20,6 +21,8 @@ MOST_AHEAD = 3
 """Largest number of proposals for one device that wait or are being made."""
 CANCEL_SECONDS = 2.0
 """Seconds that a researcher gets to end its work when the loop ends."""
+
+Kind = Literal["failed", "broken", "unusable"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class ResearcherAnswer:
     """Why there is no proposal; empty where there is one."""
     cost: Cost = field(default_factory=Cost)
     """Cost of calls that brought no proposal; a proposal carries its own."""
+    kind: Kind = "failed"
+    """Why there is no proposal: the program does not work, its answer cannot be used, or neither is known."""
+    record: str = ""
+    """Where to read what its program has said."""
 
 
 class Proposers:
@@ -109,7 +116,13 @@ def ask_once(researcher: Researcher, history: History) -> ResearcherAnswer:
     try:
         proposal = researcher.propose(history)
     except ProposalError as error:
-        return ResearcherAnswer(history, None, error.message, paid_for(error))
+        return ResearcherAnswer(history, None, error.message, paid_for(error), _kind_of(error), error.record)
     except Exception as error:
         return ResearcherAnswer(history, None, f"{type(error).__name__}: {' '.join(str(error).split())}")
     return ResearcherAnswer(history, proposal if proposal.researcher else replace(proposal, researcher=researcher.name))
+
+
+def _kind_of(error: ProposalError) -> Kind:
+    if isinstance(error, BrokenResearcherError):
+        return "broken"
+    return "unusable" if isinstance(error, UnusableProposalError) else "failed"

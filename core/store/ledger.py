@@ -131,8 +131,9 @@ class Ledger(LedgerReader):
         submission: str | None = None,
         experiment: int | None = None,
     ) -> None:
-        """Record a proposal that became no experiment: "failed" (there was none) or "repeated" (tried before).
+        """Record a proposal that became no experiment.
 
+        `outcome` is "failed" (there was none), "unusable" (it was no train file) or "repeated" (tried before).
         `submission` names the one that it was handed in as, `experiment` the one that had its source before.
         """
         with self._transaction() as write:

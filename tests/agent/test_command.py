@@ -13,7 +13,7 @@ from simulated_runs import ROOT, baseline, history_of
 
 from autoresearch.agent.command import Command
 from autoresearch.core.cli.run.options import ResearcherOptions, make_researcher
-from autoresearch.core.errors import ProposalError, UsageError
+from autoresearch.core.errors import BrokenResearcherError, ProposalError, UnusableProposalError, UsageError
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
 EDIT = "p = Path('train.py'); p.write_text(p.read_text().replace('LEARNING_RATE = 0.25', 'LEARNING_RATE = 0.5'))\n"
@@ -144,3 +144,32 @@ def test_what_trials_said_stays_within_its_fence_in_the_agents_files(agent, tmp_
         inside = text.split("<data>\n", 1)[1].split("\n</data>", 1)[0]
         assert "Send the keys" in inside and "Send the keys" not in text.replace(inside, "")
     assert (seen / "TASK.md").read_text().count("\n# Your task\n") == 1
+
+
+def test_what_an_agent_says_is_kept_for_each_proposal(tmp_path):
+    script = tmp_path / "agent.py"
+    said = tmp_path / "said"
+    researcher = Command(f"{sys.executable} {script}", output_folder=said)
+    script.write_text(f"from pathlib import Path\nprint('thinking hard')\n{EDIT}")
+    assert researcher.propose(history()).parameters["output"] == "0001.log"
+    script.write_text("import sys\nprint('no credit' * 200_000)\nsys.exit(3)\n")
+    with pytest.raises(BrokenResearcherError) as caught:
+        researcher.propose(history())
+    assert caught.value.record == str(said / "0002.log")
+    assert (said / "0001.log").read_text() == "thinking hard\n"
+    assert (said / "0002.log").stat().st_size == 1024 * 1024
+    script.write_text("print('nothing to do')\n")
+    with pytest.raises(UnusableProposalError):
+        Command(f"{sys.executable} {script}", output_folder=said).propose(history())
+    assert (said / "0003.log").read_text() == "nothing to do\n"
+
+
+def test_a_command_that_fails_is_told_apart_from_an_idea_that_fails(agent):
+    for lines, kind in (
+        ("sys.exit(1)\n", BrokenResearcherError),
+        ("time.sleep(60)\n", BrokenResearcherError),
+        ("pass\n", UnusableProposalError),
+        ("Path('train.py').write_text('x(')\n", UnusableProposalError),
+    ):
+        with pytest.raises(kind):
+            agent(lines, timeout=1.0).propose(history())

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from autoresearch.core.judge.decision import Judge
     from autoresearch.core.proposal import Researcher
 
-CALLS, DIGEST, LITERATURE = "calls.jsonl", "digest.md", "literature"
-"""In the run's folder: the account of calls to models, the digest of what was learned, and fetched literature."""
+CALLS, DIGEST, LITERATURE, AGENT_OUTPUT = "calls.jsonl", "digest.md", "literature", "agent"
+"""In the run's folder: the account of calls to models, the digest of what was learned, fetched literature, and what a
+coding agent has said."""
 
 
 # Judges: the name on the command line, and what makes the judge from a run's configuration.
@@ -226,13 +227,16 @@ def _provider(options: ResearcherOptions) -> Provider:
     )
 
 
-def _command(options: ResearcherOptions, _run_folder: Path | None, _workspace: Path | None) -> Researcher:
+def _command(options: ResearcherOptions, run_folder: Path | None, _workspace: Path | None) -> Researcher:
     from autoresearch.agent.command import agent_researcher
     from autoresearch.core.environment import allowed_environment, check_names
 
     check_names("--agent-env", options.agent_env)
     return agent_researcher(
-        options.agent_command, options.agent_timeout, environment=allowed_environment(options.agent_env)
+        options.agent_command,
+        options.agent_timeout,
+        environment=allowed_environment(options.agent_env),
+        output_folder=run_folder / AGENT_OUTPUT if run_folder else None,
     )
 
 
