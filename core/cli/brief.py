@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -99,15 +100,21 @@ def _stored(settings: Settings, reader: LedgerReader) -> History:
 def _brief(settings: Settings, tag: str | None, history: History, reader: LedgerReader | None) -> dict[str, Any]:
     from autoresearch.agent.llm.ideas import load_ideas, nearest_ideas
     from autoresearch.agent.llm.prompt import fill
-    from autoresearch.core.cli.submissions import noise_of
+    from autoresearch.core.cli.submissions import best_of, noise_of
     from autoresearch.core.config import train_file
-    from autoresearch.core.store.exports import BEST_TRAIN, decided_record
+    from autoresearch.core.store.exports import decided_record
     from autoresearch.core.store.inbox import Inbox
 
-    best, file = history.incumbent, train_file(settings.workspace, history.backend)
-    measured = reader is not None and reader.incumbent() is not None
-    if reader is not None and measured:
-        file = reader.folder / BEST_TRAIN
+    best, measured = history.incumbent, best_of(reader) if reader else None
+    file = str(train_file(settings.workspace, history.backend))
+    empty = {
+        "experiment": 0,
+        "val_bpb": None,
+        "half": None,
+        "estimate": None,
+        "file": file,
+        "words": "not measured yet",
+    }
     tried = [decided_record(row) for row in reader.last(TRIED) if row.state == "decided"] if reader else []
     return {
         "tag": tag,
@@ -119,11 +126,8 @@ def _brief(settings: Settings, tag: str | None, history: History, reader: Ledger
         "contract": fill("contract"),
         "program": history.program.strip(),
         "best": {
-            "experiment": best.experiment,
-            "val_bpb": best.val_bpb,
-            "estimate": best.estimate,
-            "measured": measured,
-            "file": str(file),
+            **(measured or empty),
+            "measured": measured is not None,
             "source": best.source,
         },
         "noise": noise_of(reader) if reader else {"seed": None, "paired": None},
@@ -190,7 +194,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         found["program"],
         "",
-        found["state"].replace("\n# ", "\n## ").replace("# Where", "## Where", 1),
+        re.sub(r"^# ", "## ", found["state"], flags=re.MULTILINE),
         "",
         "## From the idea bank",
         "",
@@ -199,6 +203,8 @@ def page(found: dict[str, Any]) -> str:
         *(f"- {idea}" for idea in found["ideas"]),
         "",
         f"## The best file: {best['file']}",
+        "",
+        f"{best['words']}.",
         "",
         code(best["source"].rstrip(), "python"),
     ]

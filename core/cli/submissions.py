@@ -354,9 +354,9 @@ _NOT_DECIDED = ("experiment", "status", "val_bpb", "estimate", "delta", "trials"
 
 
 def _common(reader: LedgerReader, row: ExperimentRow | None, state: str) -> dict[str, Any]:
-    from autoresearch.core.store.exports import BEST_TRAIN, decided_record, trial_folder
+    from autoresearch.core.store.exports import decided_record, trial_folder
 
-    run, best = reader.run(), reader.incumbent()
+    run = reader.run()
     empty = dict.fromkeys(_NOT_DECIDED)
     shown = {**empty, **(decided_record(row) if row is not None else {})}
     log = None
@@ -368,18 +368,30 @@ def _common(reader: LedgerReader, row: ExperimentRow | None, state: str) -> dict
         "state": state,
         **shown,
         "log": log,
-        "best": None
-        if best is None
-        else {
-            "experiment": best.number,
-            "val_bpb": best.val_bpb,
-            "estimate": best.estimate,
-            "file": str(reader.folder / BEST_TRAIN),
-        },
+        "best": best_of(reader),
     }
 
 
-_VERDICTS = {"keep": "kept", "discard": "discarded"}
+def best_of(reader: LedgerReader) -> dict[str, Any] | None:
+    """Describe the best file: its experiment, its measured mean with half its 95 % interval, its path, in words."""
+    from autoresearch.core.report.wording import best_text
+    from autoresearch.core.store.exports import BEST_TRAIN
+    from autoresearch.core.store.headline import headline_of
+
+    found = headline_of(reader)
+    if found is None:
+        return None
+    return {
+        "experiment": found.experiment,
+        "val_bpb": found.best.value,
+        "half": found.best.half,
+        "estimate": found.cautious,
+        "file": str(reader.folder / BEST_TRAIN),
+        "words": best_text(found),
+    }
+
+
+_OUTCOMES = {"keep": "is kept", "discard": "is discarded", "crash": "crashed", "invalid": "is invalid"}
 
 
 def message_of(record: dict[str, Any]) -> str:
@@ -396,27 +408,24 @@ def message_of(record: dict[str, Any]) -> str:
         return f"the run {record['tag']} knows no such submission"
     if state in ("withdrawn", "refused"):
         return f"not measured: {reason}"
-    verdict = _VERDICTS.get(record["status"], record["status"])
-    score = "" if record["val_bpb"] is None else f", {record['val_bpb']:.6f} bpb"
-    delta = "" if record["delta"] is None else f" ({record['delta']:+.6f} against the best file of its time)"
-    told = f"{experiment_of(number)} is {verdict}{score}{delta}: {reason}"
+    facts = [] if record["val_bpb"] is None else [f"first trial {record['val_bpb']:.6f} bpb"]
+    facts += [] if record["delta"] is None else [f"change {record['delta']:+.6f}, cautiously"]
+    told = f"{experiment_of(number)} {_OUTCOMES.get(record['status'], 'ended as ' + str(record['status']))}"
+    told += f" ({'; '.join(facts)}): {reason}" if facts else f": {reason}"
     return f"this source was tried before: {told}" if state == "repeated" else told
 
 
 def advice_on(reader: LedgerReader, record: dict[str, Any]) -> str:
     """Say the next thing worth knowing after a submission."""
-    from autoresearch.core.report.wording import experiment_of
-
     state, status, best = record["state"], record["status"], record["best"]
     if state in ("waiting", "queued", "running"):
         name = record["submission"] or record["experiment"]
         return f"`ar result {name} --wait` follows it to its verdict"
     if best is None:
         return "`ar status` says how the run stands"
-    level = "" if best["val_bpb"] is None else f", {best['val_bpb']:.6f} bpb"
-    standing = f"the best file is {experiment_of(best['experiment'])}{level}: {best['file']}"
+    standing = f"{best['words']}: {best['file']}"
     if status == "keep" and record["experiment"] == best["experiment"]:
-        return f"make the next change to a copy of {best['file']}"
+        return f"make the next change to a copy of the best file; {standing}"
     if state in ("withdrawn", "refused"):
         return f"make the change again in a copy of the best file; {standing}"
     if status in ("crash", "timeout"):

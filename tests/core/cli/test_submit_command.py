@@ -97,8 +97,8 @@ def test_two_runs_that_go_on_are_told_apart_by_the_tag(workspace, capsys):
 def test_a_result_is_told_by_number_and_in_words(workspace, capsys):
     assert ar(["result", "1"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("experiment 1 is kept, 0.900000 bpb (-0.100000 against the best file of its time)")
-    assert "next: make the next change to a copy of" in told
+    assert told.startswith("experiment 1 is kept (first trial 0.900000 bpb; change -0.100000, cautiously): ")
+    assert "next: make the next change to a copy of the best file; best 0.9000 bpb (experiment 1, -0.1000): " in told
     assert ar(["result", "3", "--json"]) == 1
     record = json.loads(capsys.readouterr().out)
     assert (record["state"], record["status"], record["best"]["experiment"]) == ("decided", "crash", 1)
@@ -109,7 +109,14 @@ def test_a_result_is_told_by_number_and_in_words(workspace, capsys):
 def test_a_brief_holds_the_rules_the_best_file_and_what_was_tried(workspace, capsys):
     assert ar(["brief"]) == 0
     page = capsys.readouterr().out
-    for words in ("ar submit try.py", "make it lower", "`build(spec)`", "#2 [shape]", "WIDTH = 9", "best_train.py"):
+    for words in (
+        "ar submit try.py",
+        "make it lower",
+        "`build(spec)`",
+        "#2 WIDTH=12 [shape]",
+        "WIDTH = 9",
+        "best_train.py",
+    ):
         assert words in page
     assert ar(["brief", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
