@@ -14,7 +14,7 @@ from autoresearch.core.fleet.executor import Executor, Handle
 from autoresearch.core.run.history import profile_folder
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import TrialRow
-from autoresearch.core.trial.profile import GRACE_SECONDS
+from autoresearch.core.trial.profile import GRACE_SECONDS, PAGE, page
 from autoresearch.core.trial.request import TrialTerms
 from autoresearch.core.trial.weights import drop_weights
 
@@ -77,10 +77,14 @@ class IncumbentProfiles:
         except ArError as error:
             self._run.ledger.note("profile failed", self._number, {"reason": error.message})
             return
-        drop_weights(profile_folder(self._run.folder, self._number) / "weights.safetensors")
+        folder = profile_folder(self._run.folder, self._number)
+        drop_weights(folder / "weights.safetensors")
         if result.profile is None:
             reason = result.reason or "training had too few batches"
             self._run.ledger.note("profile failed", self._number, {"reason": reason})
+        elif not (folder / PAGE).exists():  # it was made on another machine of a fleet
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / PAGE).write_text(page(result.profile), encoding="utf-8")
 
     def cancel(self) -> None:
         """Kill a profile that runs. Nothing of it is left when this returns."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from loop_fixtures import Scripted, ScriptedHandle, Widths, make_workspace, open_run, width_of
 
-from autoresearch.core.events import Profiling
+from autoresearch.core.events import AwaitingProposals, Profiling, Proposing, Thinking
 from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.run.history import own_profile
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.stopping import Stop
 from autoresearch.core.trial.request import ProfileResult
 
 
@@ -58,6 +62,8 @@ def test_the_incumbent_is_profiled_at_first_and_when_its_shape_has_changed(tmp_p
     assert [width for width, _ in executor.profiled] == [10, 5]
     assert [event.experiment for event in events if isinstance(event, Profiling)] == [0, 3]
     assert decided == [0, 1, 2, 3, 4, 5]
+    with open_run(tmp_path / "w") as run:
+        assert own_profile(run.folder, 3).startswith("Measured by the loop in experiment 3's file.")
 
 
 def test_a_profile_is_short_unscored_and_no_trial_of_the_run(tmp_path):
@@ -85,3 +91,28 @@ def test_slow_researchers_have_more_proposals_ahead(slowest):
     proposers._seconds.extend([seconds, seconds])
     assert proposers.ahead_by(1.0) == ahead
     assert proposers.at_once(1.0) == min(3, max(1, -int(-seconds // 1)))
+
+
+class Slow(Widths):
+    """A researcher that is still at work when the loop should end, and then proposes."""
+
+    thinks_ahead = True
+
+    def propose(self, history):
+        if len(history.attempts) > 1:
+            time.sleep(0.5)
+        return super().propose(history)
+
+
+def test_a_loop_that_waits_for_a_proposal_says_so_and_for_how_long(tmp_path):
+    events, stop = [], Stop()
+
+    def observe(event):
+        events.append(event)
+        if isinstance(event, Thinking | Proposing) and len(run.attempts) > 1:
+            stop.finish()
+
+    with open_run(make_workspace(tmp_path / "w")) as run:
+        Loop(run, Slow(9, 8, 7), Greedy(), Scripted(), stop=stop, observer=observe).go()
+    said = [event for event in events if isinstance(event, AwaitingProposals)]
+    assert [(one.count, one.seconds) for one in said] == [(1, 60.0)]
