@@ -309,7 +309,7 @@ class Loop:
         more = max(more, devices * (proposers.ahead_by(trial) - 1))
         if waiting + proposers.busy >= devices + more:
             return False
-        return devices > 1 or not busy or proposers.busy < proposers.at_once(trial)
+        return devices > 1 or proposers.busy < proposers.at_once(trial)
 
     def _accept(self, answer: ResearcherAnswer) -> None:
         """Make a proposal an experiment, unless its source was tried before."""

@@ -105,7 +105,8 @@ class Proposers:
         started = time.monotonic()
         answer = ask_once(self.researcher, history)
         with self._lock:
-            self._seconds.append(time.monotonic() - started)
+            if answer.proposal is not None:  # a failure with its retries tells nothing of the pace
+                self._seconds.append(time.monotonic() - started)
             self._working -= 1
             self._answers.append(answer)
         self._notify()
