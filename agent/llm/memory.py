@@ -48,7 +48,9 @@ def verdict(attempt: Attempt) -> str:
     if attempt.status in ("crash", "invalid", "timeout"):
         return f"bug, which says nothing about the idea ({attempt.status}): {_one_line(attempt.reason)}"
     if attempt.status != "discard":
-        return f"{attempt.status} early: {_one_line(attempt.reason)}"
+        predicted = attempt.metrics.get("predicted_bpb")
+        score = f", {predicted:.4f} predicted" if isinstance(predicted, int | float) else ""
+        return f"{attempt.status} early{score}: {_one_line(attempt.reason)}"
     raw = attempt.raw
     if raw is None:
         return f"not kept: {_one_line(attempt.reason)}"

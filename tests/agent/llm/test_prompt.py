@@ -49,9 +49,10 @@ def test_a_card_gives_raw_scores_steps_and_what_it_was_compared_with():
     )
 
 
-def test_a_status_that_this_version_does_not_know_is_said_by_its_name():
-    card = card_of(edit(3, status="stopped", reason="predicted 1.9", raw=None), {})
-    assert "stopped early: predicted 1.9" in card.line
+def test_a_trial_that_was_stopped_early_has_its_prediction_and_an_unknown_status_its_name():
+    stopped = edit(3, status="stopped", reason="no prospects", raw=None, metrics={"predicted_bpb": 1.9})
+    assert "stopped early, 1.9000 predicted: no prospects" in card_of(stopped, {}).line
+    assert "paused early: why" in card_of(edit(3, status="paused", reason="why", raw=None), {}).line
 
 
 def test_the_head_says_the_mean_of_all_trials_the_noise_and_the_size_of_the_text():
