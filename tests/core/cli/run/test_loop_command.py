@@ -131,7 +131,9 @@ def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(comma
     assert all(1 <= record["trials"] <= 4 for record in others)
     process = command.start("results", "--why", "1")
     said, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert said == f"experiment 1: {others[0]['status']}: {others[0]['reason']}\n"
+    why, again = said.splitlines()
+    assert why == f"experiment 1: {others[0]['status']}: {others[0]['reason']}"
+    assert again == "decided again from the recorded trials: the same verdict and figures"
     assert "likely better" in said or others[0]["val_bpb"] is None
     assert command.start("results", "--why", "9").wait(TIMEOUT_SECONDS) == 2
 
