@@ -25,15 +25,17 @@ GRACE_SECONDS = 60.0
 LARGEST_WEIGHTS = 6
 """Number of weights that are named with their sizes."""
 KINDS = (
+    ("elementwise", r"cpp_fused|triton_poi"),
+    ("reductions", r"triton_(red|per)"),
     ("attention", r"attention|flex|sdpa|flash|fmha"),
     ("copies", r"copy|clone|contiguous|memcpy|memset|\bto\b|_to_copy|cat\b|fill_|zero_"),
     ("products", r"\bmm|addmm|bmm|matmul|linear|gemm|cutlass|cublas|xmma|nvjet|einsum|dot\b"),
     ("lookups", r"embedding|index|gather|scatter|unique|sort|hash"),
-    ("reductions", r"softmax|norm|sum|mean|amax|argmax|nll_loss|cross_entropy|_red_|_per_"),
+    ("reductions", r"softmax|norm|sum|mean|amax|argmax|nll_loss|cross_entropy"),
     ("optimizer", r"adam|optim|foreach|lerp|muon|newton"),
     (
         "elementwise",
-        r"mul|add|sub|div|pow|exp|tanh|sigmoid|relu|gelu|silu|where|_poi_|cpp_fused|elementwise|sqrt|clamp",
+        r"mul|add|sub|div|pow|exp|tanh|sigmoid|relu|gelu|silu|where|elementwise|sqrt|clamp",
     ),
 )
 """Kinds of operations, and words in their names; the first that fits counts."""
