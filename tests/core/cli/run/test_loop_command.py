@@ -134,7 +134,8 @@ def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(comma
     why, again = said.splitlines()
     assert why == f"experiment 1: {others[0]['status']}: {others[0]['reason']}"
     assert again == "decided again from the recorded trials: the same verdict and figures"
-    assert "likely better" in said or others[0]["val_bpb"] is None
+    # A trial on a busy machine is called slow instead of compared.
+    assert "likely better" in said or " saw " in said or others[0]["val_bpb"] is None
     assert command.start("results", "--why", "9").wait(TIMEOUT_SECONDS) == 2
 
 
