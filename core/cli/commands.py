@@ -33,6 +33,7 @@ COMMANDS = {
     "status": Entry("autoresearch.core.cli.status", "status", "Show in one line how a run is going."),
     "fleet": Entry("autoresearch.core.cli.fleet", "fleet", "Show who uses a Ray cluster; pause runs, drain nodes."),
     "results": Entry("autoresearch.core.cli.results", "results", "Show a run's experiments as a table."),
+    "diff": Entry("autoresearch.core.cli.diff", "diff", "Show what differs between two train files of a run."),
     "watch": Entry("autoresearch.core.cli.watch", "watch", "Follow a run in the terminal."),
     "dashboard": Entry("autoresearch.core.cli.dashboard", "dashboard", "Follow a run on a local web page."),
     "report": Entry("autoresearch.core.cli.report", "report", "Write a run's report: one HTML file to send around."),

@@ -53,6 +53,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar results --why 17", "the reason for experiment 17's verdict"),
         ("ar results --tsv > results.tsv", "five columns for other programs"),
     ),
+    "diff": (
+        ("ar diff", "the best file against the baseline"),
+        ("ar diff parent 17", "what experiment 17 changed"),
+        ("ar diff night:best best", "two runs' best files"),
+    ),
     "watch": (("ar watch", "the run under way"), ("ar watch --json", "every decision as an object")),
     "dashboard": (
         ("ar dashboard", "a page at http://127.0.0.1:8686/"),

@@ -345,7 +345,7 @@ def experiment_outcome(reader: LedgerReader, number: int) -> dict[str, Any]:
 def waiting_outcome(tag: str, identity: str) -> dict[str, Any]:
     """Describe a submission for a run that nobody has begun."""
     empty = dict.fromkeys((*_NOT_DECIDED, "log", "best"))
-    record = {"submission": identity, "tag": tag, "state": "waiting", **empty}
+    record = {"submission": identity, "tag": tag, "state": "waiting", "going_on": False, **empty}
     follows = f"`ar result {identity} --wait` starts the run and follows it"
     return {**record, "message": message_of(record), "next": follows}
 
@@ -354,6 +354,7 @@ _NOT_DECIDED = ("experiment", "status", "val_bpb", "estimate", "delta", "trials"
 
 
 def _common(reader: LedgerReader, row: ExperimentRow | None, state: str) -> dict[str, Any]:
+    from autoresearch.core.run.submissions import running_session
     from autoresearch.core.store.exports import decided_record, trial_folder
 
     run = reader.run()
@@ -366,6 +367,7 @@ def _common(reader: LedgerReader, row: ExperimentRow | None, state: str) -> dict
     return {
         "tag": run.tag,
         "state": state,
+        "going_on": running_session(reader) is not None,
         **shown,
         "log": log,
         "best": best_of(reader),
@@ -403,13 +405,14 @@ def message_of(record: dict[str, Any]) -> str:
     if state in ("waiting", "queued", "running"):
         where = "waits to be taken up" if number is None else f"is {experiment_of(number)}, which "
         how = "" if number is None else "waits for a device" if state == "queued" else "is being measured"
-        return f"submitted to {record['tag']}: it {where}{how}"
+        idle = "" if record["going_on"] else "; no loop is going on now"
+        return f"submitted to {record['tag']}: it {where}{how}{idle}"
     if state == "unknown":
         return f"the run {record['tag']} knows no such submission"
     if state in ("withdrawn", "refused"):
         return f"not measured: {reason}"
     facts = [] if record["val_bpb"] is None else [f"first trial {record['val_bpb']:.6f} bpb"]
-    facts += [] if record["delta"] is None else [f"change {record['delta']:+.6f}, cautiously"]
+    facts += [] if record["delta"] is None else [f"estimated change {record['delta']:+.6f}"]
     told = f"{experiment_of(number)} {_OUTCOMES.get(record['status'], 'ended as ' + str(record['status']))}"
     told += f" ({'; '.join(facts)}): {reason}" if facts else f": {reason}"
     return f"this source was tried before: {told}" if state == "repeated" else told
@@ -420,7 +423,8 @@ def advice_on(reader: LedgerReader, record: dict[str, Any]) -> str:
     state, status, best = record["state"], record["status"], record["best"]
     if state in ("waiting", "queued", "running"):
         name = record["submission"] or record["experiment"]
-        return f"`ar result {name} --wait` follows it to its verdict"
+        does = "follows it to its verdict" if record["going_on"] else "goes on with it here"
+        return f"`ar result {name} --wait` {does}"
     if best is None:
         return "`ar status` says how the run stands"
     standing = f"{best['words']}: {best['file']}"

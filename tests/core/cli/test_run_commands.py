@@ -115,3 +115,26 @@ def test_status_verify_names_the_first_row_that_was_edited(workspace, capsys):
     assert "NOT as it was written: experiment 2:" in capsys.readouterr().out
     assert call(workspace, "status", "--tag", "first", "--verify", "--json") == 1
     assert json.loads(capsys.readouterr().out)["verified"]["fault"].startswith("experiment 2:")
+
+
+def test_a_diff_names_two_files_and_shows_what_differs(workspace, capsys):
+    assert call(workspace, "diff") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("--- first:0/train.py\n+++ first:1/train.py\n")
+    assert "-WIDTH = 10  # channels\n+WIDTH = 9  # channels\n" in said
+    assert call(workspace, "diff", "parent", "2", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["a"], record["b"]) == ("first:1", "first:2") and "+WIDTH = 12" in record["diff"]
+    with open_run(workspace, "second") as run:
+        Loop(run, Widths(7), Greedy(), Scripted(), limits=Limits(1)).go()
+    assert call(workspace, "diff", "first:best", "second:best") == 0
+    assert "-WIDTH = 9  # channels\n+WIDTH = 7  # channels\n" in capsys.readouterr().out
+    assert call(workspace, "diff", "best", "best") == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("names", [("9",), ("x",), ("-1",), ("other:0",), ("parent", "parent"), ("1" * 5000,), ("²",)])
+def test_a_diff_of_something_that_is_not_there_is_a_usage_error(workspace, capsys, names):
+    assert call(workspace, "diff", *names) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
