@@ -5,6 +5,7 @@ Keys are read from the environment by litellm and never appear in what this modu
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ DEFAULT_CONTEXT_TOKENS = 32_768
 """Context assumed of a model that litellm's table does not know, in tokens."""
 CHARACTERS_PER_TOKEN = 3.0
 """Characters of code in a token, a cautious estimate: prompts are trimmed too much rather than too little."""
+LIST_SECONDS = 5.0
+"""Seconds that a server may take to list its models."""
 MAX_REPLY_CHARACTERS = 1_500_000
 _KINDS = {
     "RateLimitError": "rate limit",
@@ -217,9 +220,40 @@ class Provider:
         except Exception:
             return []  # a provider that litellm's check does not know; the first call will tell
 
+    def unknown(self, model: str) -> str | None:
+        """Say why there is no such model, as far as its name, and a server of the person's own, can tell.
+
+        None where it may exist: most servers say so only when they are asked for a reply, which costs.
+        """
+        try:
+            _litellm().get_llm_provider(model=model, api_base=self._api_base)
+        except Exception:
+            return "litellm knows no such provider; names are like anthropic/NAME, openai/NAME, ollama/NAME"
+        listed = _listed(self._api_base) if self._api_base else ()
+        plain = model.partition("/")[2] or model
+        if not listed or plain in listed or model in listed:
+            return None
+        near = difflib.get_close_matches(plain, listed, 3, 0.0)
+        return f"the server has no such model; it has {', '.join(near)}" + (" ..." if len(listed) > len(near) else "")
+
     def context_tokens(self, model: str) -> int:
         """Return the number of tokens that a prompt and its reply may have together."""
         return self._context or int(_model_info(model).get("max_input_tokens") or DEFAULT_CONTEXT_TOKENS)
+
+
+def _listed(api_base: str) -> tuple[str, ...]:
+    """Return the models that an OpenAI-compatible server lists; none where it does not answer so."""
+    import httpx  # litellm's own client
+
+    key = os.environ.get("OPENAI_API_KEY", "")
+    try:
+        answer = httpx.get(
+            f"{api_base.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"}, timeout=LIST_SECONDS
+        )
+        models = answer.raise_for_status().json()["data"]
+        return tuple(str(one["id"]) for one in models)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        return ()
 
 
 def tokens_in(messages: Sequence[Message]) -> int:

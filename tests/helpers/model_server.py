@@ -19,7 +19,7 @@ Act = dict[str, Any]
 class ModelServer:
     """Answers each request with what `script(number of the request, its JSON)` says."""
 
-    def __init__(self, script: Callable[[int, dict[str, Any]], Act]) -> None:
+    def __init__(self, script: Callable[[int, dict[str, Any]], Act], models: tuple[str, ...] = ()) -> None:
         self.requests: list[dict[str, Any]] = []
         self.billed = 0
         lock = threading.Lock()
@@ -27,6 +27,13 @@ class ModelServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                data = json.dumps({"data": [{"id": name} for name in models]} if models else {}).encode()
+                self.send_response(200 if models else 404)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

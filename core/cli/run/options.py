@@ -304,6 +304,10 @@ def check_researcher(name: str, options: ResearcherOptions) -> None:
             fix = f"--price {unknown[0]}=IN/OUT, in dollars per million tokens, or leave --max-usd away"
             raise UsageError(f"--max-usd cannot be kept: the price of {unknown[0]} is not known.", fix=fix)
         for model in options.model:
+            why = provider.unknown(model)
+            if why is not None:
+                fix = "--model PROVIDER/NAME, as litellm's documentation has it"
+                raise UsageError(f"--model {model}: {why}.", fix=fix)
             missing = provider.missing_keys(model)
             if missing:
                 raise PrerequisiteError(f"{model} needs {', '.join(missing)} in the environment.", fix="export it")

@@ -98,3 +98,18 @@ def test_more_cached_tokens_than_were_sent_are_not_believed():
     usage = {**USAGE, "prompt_tokens_details": {"cached_tokens": 10**9}}
     _, reply = asked(act={"text": "hi", "usage": usage}, prices={"openai/by-hand": Price(3e-6, 0, 0.3e-6)})
     assert reply.cost.tokens_cached == 1000 and reply.cost.usd > 0
+
+
+def test_a_model_that_cannot_exist_is_known_before_anything_is_trained():
+    assert "litellm knows no such provider" in str(Provider().unknown("nosuch/model"))
+    assert Provider().unknown("anthropic/claude-sonnet-4-5") is None
+    with ModelServer(lambda *_: {}, models=("qwen3-8b", "llama-4")) as server:
+        assert Provider(api_base=server.url).unknown("openai/llama-4") is None
+        why = Provider(api_base=server.url).unknown("openai/lama4")
+    assert str(why).startswith("the server has no such model; it has llama-4")
+
+
+def test_a_server_that_lists_nothing_is_believed():
+    with ModelServer(lambda *_: {}) as server:
+        assert Provider(api_base=server.url).unknown("openai/any") is None
+    assert Provider(api_base="http://127.0.0.1:9/v1").unknown("openai/any") is None
