@@ -44,4 +44,4 @@ def test_it_has_no_score_sets_no_limit_of_memory_and_is_told_apart_from_a_bug():
     one = stopped(3.05)
     assert score(one) is None
     assert footprint_ceiling(history_of([baseline(SOURCE), one])) == float("inf")
-    assert verdict(one) == "stopped early: it lags"
+    assert verdict(one) == "stopped early, 3.0500 predicted: it lags"
