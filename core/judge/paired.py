@@ -88,7 +88,8 @@ def _log_likelihood(one: Raced, sigma: np.ndarray) -> np.ndarray:
         # - 1 degrees of freedom, the mean has variance sigma^2 (1 + m scale^2) / m. Constant factors cancel in `weigh`.
         density += weight * np.exp(-0.5 * (within + m * mean**2 / wide) / sigma**2) / (sigma**m * math.sqrt(wide))
         if one.cut is not None:
-            low = one.cut / (sigma * math.sqrt(1.0 + scale**2))
+            # A candidate that was raced was below its cut, whatever a record says: the impossible would weigh most.
+            low = max(one.cut, one.differences[0]) / (sigma * math.sqrt(1.0 + scale**2))
             chance += weight * np.array([normal_cdf(float(value)) for value in low])
     # The floor keeps one absurd candidate from making every value of sigma impossible.
     found = np.log(np.maximum(density, 1e-300))

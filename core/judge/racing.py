@@ -218,9 +218,18 @@ def _decision(
         # Later estimates of the paired noise read these, with the cut that the first one had to pass (see
         # `paired.Raced`).
         facts["differences"] = [_bpb(one) - others[one.seed] for one in trials if one.seed in others]
-        facts["cut"] = None if match.removes_code or trials[0].seed not in others else race.screen_cut(match)
+        chosen = not match.removes_code and trials[0].seed in others
+        facts["cut"] = _cut(match, facts["differences"][0]) if chosen else None
     estimate = level + belief.shrunken
     return Decision("keep" if kept else "discard", estimate, belief.shrunken, reason, facts)
+
+
+def _cut(match: Match, first: float) -> float:
+    """Return the first paired difference below which the candidate would have been raced, in bits per byte."""
+    # What was screened is the difference to all of the incumbent's trials, which is off the paired one by a constant.
+    # Since then the race has measured the incumbent further, and both may have moved: the candidate was raced, so the
+    # cut is not below what it had. A cut below it would claim the impossible, which only no noise at all explains.
+    return max(first, race.screen_cut(match) + first - match.screen.value)
 
 
 def _percent(probability: float) -> str:

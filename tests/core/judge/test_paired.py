@@ -46,6 +46,12 @@ def test_without_pairs_the_prior_holds_and_it_fades():
     assert nothing.dof < some.dof < many.dof
 
 
+@pytest.mark.parametrize("cut", [-0.0024, -0.004, -0.05, -10.0])
+def test_a_cut_that_the_first_difference_did_not_pass_does_not_explain_all_noise_away(cut):
+    raced = [Raced((-0.00242, -0.00235), cut)]
+    assert estimate_paired(raced, Noise(0.0014, 3.5, 2, "")).sigma > 0.0005
+
+
 def by_matrices(candidate, incumbent, noise, paired):
     """The textbook's formula, with the whole covariance matrix."""
     seeds = np.array([seed for seed, _ in (*candidate, *incumbent)])
