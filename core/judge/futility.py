@@ -259,6 +259,10 @@ def forecast(rule: StopRule, curve: Curve, at: int) -> Stop | None:
     """
     if rule.score is None or rule.needs is None or not EARLIEST <= at < EARLIEST + len(rule.forecasts):
         return None
+    # A trial that began late, because it first reads much text or the machine was busy, still has its steep start in
+    # the parts where the best file is past it: as many parts of its own are needed as of a trial that began at once.
+    if sum(loss is not None for loss in curve[: at + 1]) <= EARLIEST:
+        return None
     seen = gap(curve, rule.curve, at)
     if seen is None:
         return None

@@ -34,6 +34,7 @@ from autoresearch.core.trial import audit
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, closed_end, closed_failure
+from autoresearch.core.trial.device import cores
 from autoresearch.core.trial.page_cache import evict
 from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
@@ -44,6 +45,9 @@ LEAD_SECONDS = 20.0
 """Seconds before the deadline at which the two processes are started: an import at low priority takes its time."""
 LEAD_SHARE = 0.5
 """Largest lead as a share of the training time."""
+ENOUGH_CORES = 4
+"""Processor cores from which on the two processes start beside the training. On two threads of one core their imports
+took a third of a trial of 20 s, low priority or not."""
 NEGATIVE_TOLERANCE = 1e-3
 """Nats by which a loss may be below zero: rounding in float32 can do that to a token that is certain."""
 BEGIN = struct.Struct("<QQ")
@@ -319,8 +323,11 @@ class Evaluation:
         return min(LEAD_SECONDS, LEAD_SHARE * self._context.request.budget.train_seconds)
 
     def get_ready(self) -> None:
-        """Start the processes that may be needed, at isolation levels where the train child cannot reach them."""
-        if self._context.sandbox.level not in ISOLATING_LEVELS:
+        """Start the processes that may be needed, at isolation levels where the train child cannot reach them.
+
+        Where cores are few they start when the training is over: they would take the training's time.
+        """
+        if self._context.sandbox.level not in ISOLATING_LEVELS or cores() < ENOUGH_CORES:
             return
         for role in ("score", "audit") if self._context.request.audit else ("score",):
             if role not in self._ready:

@@ -71,6 +71,13 @@ def test_nothing_is_said_before_the_first_parts_of_the_budget_are_over():
     assert forecast(rule(), curve(5.0), EARLIEST) is not None
 
 
+def test_a_trial_that_begins_late_is_not_judged_by_its_first_steps():
+    late = [None] * 7 + [loss + 2.0 for loss in FALL[: BINS - 7]]
+    rule = StopRule(FALL, SCORE, 1.0, SCORE, learn([], FALL, 1.0, 0.001))
+    assert all(forecast(rule, late, at) is None for at in range(7 + EARLIEST))
+    assert forecast(rule, late, 7 + EARLIEST) is not None
+
+
 def test_a_run_learns_how_far_curves_can_be_trusted():
     easy = taught(0.01)
     # In the other run the curve said nothing of the end.

@@ -13,6 +13,7 @@ from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.events import Audited, Event, Frozen, Spawned
+from autoresearch.core.trial import evaluation
 from autoresearch.core.trial.child.score import named_packages, preimport
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS, levels
@@ -48,8 +49,9 @@ def trial(
 
 @pytest.mark.parametrize("level", [level for level in ISOLATING_LEVELS if level in AVAILABLE])
 def test_where_processes_are_kept_apart_they_start_before_training_ends(
-    prepared: Prepared, tmp_path: Path, level: str
+    prepared: Prepared, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(evaluation, "cores", lambda: 8)
     told = (
         "import os, time\nif not os.path.exists('loaded'): print(time.time(), file=open('loaded', 'w'), flush=True)\n"
     )
@@ -61,6 +63,15 @@ def test_where_processes_are_kept_apart_they_start_before_training_ends(
     assert train < frozen < score < audit, (
         "the file is run by one process at a time, and not before its weights are frozen"
     )
+
+
+def test_where_cores_are_few_they_leave_the_training_its_time(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "cores", lambda: 2)
+    result, names, _, _ = trial(prepared, tmp_path / "trial")
+    assert (result.status, result.reason) == ("ok", None)
+    assert names.index("trained") < names.index("spawned score") < names.index("scored")
 
 
 def test_where_they_are_not_they_start_one_after_the_other(prepared: Prepared, tmp_path: Path) -> None:
