@@ -15,7 +15,7 @@ from benchmarks.chaos import disturb
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_and_cut_in_its_ledger_decides_what_an_undisturbed_one_does(tmp_path):
-    outcome = disturb(tmp_path, 3, seed=3, truncate=True)
+    outcome = disturb(tmp_path, 4, seed=3, truncate=True)
     assert (outcome.differences, outcome.orphans, outcome.disagreements) == (0, 0, ())
     assert outcome.experiments >= 2
 
