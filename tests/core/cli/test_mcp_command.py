@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from library_text import copy_library
@@ -85,7 +86,8 @@ def test_an_agent_reads_submits_and_goes_on_from_the_verdict(server):
                 assert told.startswith("Error") and words in told, told
             assert all("SwiGLU" in idea for idea in await call(client, "ideas", search="SwiGLU"))
 
-    asyncio.run(asyncio.wait_for(research(), 200))
+    with ThreadPoolExecutor(1) as pool:  # a browser of other tests may have an event loop running in this thread
+        pool.submit(asyncio.run, asyncio.wait_for(research(), 200)).result()
     (ledger,) = (workspace / "runs").glob("*/ledger.sqlite")
     with LedgerReader(ledger.parent) as reader:
         assert [row.hypothesis for row in reader.experiments()] == ["baseline", "--faster"]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from prerequisites import lacking
 
 from autoresearch.core.trial.page_cache import evict
 
@@ -19,7 +20,7 @@ def cached(path: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        pytest.skip(f"this file system cannot say what is in the cache: {error}")
+        lacking(f"this file system cannot say what is in the cache: {error}")
     finally:
         os.close(fd)
 
@@ -33,10 +34,10 @@ def written(path: Path) -> Path:
 def test_files_and_whole_folders_are_evicted(tmp_path: Path) -> None:
     file, deep, other = (written(tmp_path / name) for name in ("file", "folder/deeper/file", "other"))
     if not cached(file):
-        pytest.skip("this file system keeps nothing in the cache")
+        lacking("this file system keeps nothing in the cache")
     assert evict([file, tmp_path / "folder"]) == 2
     if cached(file):
-        pytest.skip("this file system lives in memory")
+        lacking("this file system lives in memory")
     assert not cached(deep)
     assert cached(other)
     assert file.read_bytes() == bytes(1 << 20)

@@ -92,6 +92,6 @@ def test_what_is_no_way_to_notify_is_refused_without_repeating_it(target):
 
 
 def test_known_services_are_understood():
-    slack = "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX"
+    slack = f"https://hooks.slack.com/services/T1A2B3C4D/B1A2B3C4D/{'madeup00' * 3}"
     discord = "https://discord.com/api/webhooks/4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js"
     check_targets([f"slack:{slack}", f"discord:{discord}", "ntfy:topic", "email:me@example.org"])

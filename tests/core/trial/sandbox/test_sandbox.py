@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from prerequisites import lacking
 
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import IsolationLevel
@@ -256,7 +257,7 @@ def test_a_node_that_is_passed_through_can_be_used(
     level: IsolationLevel, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not STATUS[level].available:
-        pytest.skip(str(STATUS[level].why_not))
+        lacking(str(STATUS[level].why_not))
     monkeypatch.setattr(sandbox_module, "gpu_nodes", lambda: ["/dev/full"])  # a device that a child is not given else
     code = "import os\nfd = os.open('/dev/full', os.O_RDWR)\nprint(os.read(fd, 2))"
     assert say(code, work, level=level) == r"b'\x00\x00'"
