@@ -119,10 +119,10 @@ class Arena:
         return "refused" if full and b"Traceback" not in said and process.returncode == 1 else "unclear"
 
     def story(self) -> list[tuple[Any, ...]]:
-        """Return the decisions, without times, commits, and the number of trials: a slow one is run again."""
+        """Return the decisions, without times and commits."""
         with LedgerReader(self.run_folder) as reader:
             return [
-                (row.number, row.state, row.status, row.val_bpb, row.source_sha256, row.parent)
+                (row.number, row.state, row.status, row.val_bpb, row.trials, row.source_sha256, row.parent)
                 for row in reader.experiments()
             ]
 

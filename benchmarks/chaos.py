@@ -36,7 +36,7 @@ class Outcome:
     kills: int
     experiments: int
     differences: int
-    """Experiments that differ from the undisturbed run's in source, status or result."""
+    """Experiments that differ from the undisturbed run's in source, status, result or number of trials."""
     orphans: int | None
     """Processes that outlived the loop; None where they were not counted."""
     disagreements: tuple[str, ...]
