@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import subprocess
 import threading
 import time
@@ -14,6 +13,7 @@ import click
 
 from autoresearch.core.cli.params import option
 from autoresearch.core.cli.run.notify import KINDS, Notifier, check_targets
+from autoresearch.core.cli.run.teller import Kind, Teller
 from autoresearch.core.environment import allowed_environment, check_names
 from autoresearch.core.process_group import kill_group
 from autoresearch.core.report.wording import one_line
@@ -117,8 +117,8 @@ class RunHooks:
         self._commands.close(facts)
 
 
-class UserCommands:
-    """Runs the person's commands one after another in a thread. A command's failure is reported once."""
+class UserCommands(Teller):
+    """Runs the person's commands one after another. A command's failure is reported once."""
 
     def __init__(
         self,
@@ -128,40 +128,21 @@ class UserCommands:
         say: Callable[[str], None],
         also: Iterable[str] = (),
     ):
-        """Start the thread. Every command gets `facts` in its environment; `say` is called from the thread.
+        """Take the commands. Each gets `facts` in its environment; `say` is called from another thread.
 
         `also` names variables of the person's that the commands see beside the usual ones.
         """
-        self._also = tuple(also)
+        super().__init__(say, PATIENCE_SECONDS)
+        self._also, self._facts = tuple(also), dict(facts)
         self._by_kind = {"keep": on_keep, "end": on_end}
-        self._facts, self._say = dict(facts), say
-        self._complained: set[str] = set()
-        self._waiting: queue.SimpleQueue[tuple[str, dict[str, object]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="user commands", daemon=True)
-        self._thread.start()
 
-    def decided(self, row: ExperimentRow) -> None:
-        """Queue the keep command for a kept change. The baseline is no change."""
-        if row.status == "keep" and row.number > 0:
-            names = ("val_bpb", "estimate", "delta", "commit", "category", "researcher", "reason")
-            facts = {name: getattr(row, name) for name in names}
-            self._waiting.put(("keep", {"experiment": row.number, "description": row.hypothesis, **facts}))
-
-    def close(self, facts: Mapping[str, object]) -> None:
-        """Queue the end command, then wait until all commands are done, at most PATIENCE_SECONDS."""
-        self._waiting.put(("end", dict(facts)))
-        self._waiting.put(None)
-        self._thread.join(PATIENCE_SECONDS)
-
-    def _work(self) -> None:
-        while (waiting := self._waiting.get()) is not None:
-            kind, facts = waiting
-            command = self._by_kind[kind]
-            if command:
-                trouble = run_command(command, environment(kind, {**self._facts, **facts}, self._also))
-                if trouble and kind not in self._complained:
-                    self._complained.add(kind)
-                    self._say(f"--on-{kind}: {trouble}")
+    def tell(self, kind: Kind, facts: Mapping[str, object]) -> None:
+        """Run the command of this kind, where there is one."""
+        command = self._by_kind[kind]
+        if command:
+            trouble = run_command(command, environment(kind, {**self._facts, **facts}, self._also))
+            if trouble:
+                self.complain(kind, f"--on-{kind}: {trouble}")
 
 
 def environment(kind: str, facts: Mapping[str, object], also: Iterable[str] = ()) -> dict[str, str]:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-import queue
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
+from autoresearch.core.cli.run.teller import Kind, Teller
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.report.wording import one_line
-
-if TYPE_CHECKING:
-    from autoresearch.core.store.rows import ExperimentRow
 
 PATIENCE_SECONDS = 20.0
 """Seconds that the end of the loop waits for the last messages."""
 KINDS = "ntfy:TOPIC|slack:URL|discord:URL|email:ADDRESS|desktop|URL"
-"""What --notify takes. Any other address is apprise's own, which knows more than a hundred services."""
+"""Targets of --notify. Any other address is apprise's own, which knows more than a hundred services."""
 INSTALL = "pip install apprise"
 
 
@@ -57,10 +53,16 @@ def _shown(target: str) -> str:
 def check_targets(targets: Sequence[str]) -> None:
     """Check that apprise is installed and understands every target. Raises `PrerequisiteError` and `UsageError`."""
     for target in targets:
-        made = _apprise().Apprise()
-        if not made.add(address_of(target)):
-            words = f"--notify {_shown(target)}: this is no address that can be notified from here."
-            raise UsageError(words, fix=f"--notify {KINDS}")
+        _service(target)
+
+
+def _service(target: str) -> Any:
+    """Make apprise's object for a target. Raises as `check_targets` does."""
+    address, made = address_of(target), _apprise().Apprise()
+    if not made.add(address):
+        words = f"--notify {_shown(target)}: this is no address that can be notified from here."
+        raise UsageError(words, fix=f"--notify {KINDS}")
+    return made
 
 
 def _apprise() -> Any:
@@ -74,50 +76,40 @@ def _apprise() -> Any:
     return apprise
 
 
-class Notifier:
-    """Sends messages in a thread of its own. What fails is reported once for each target, without its address."""
+class Notifier(Teller):
+    """Sends a message to every target. What fails is reported once for each of them, without its address."""
 
     def __init__(self, targets: Sequence[str], tag: str, say: Callable[[str], None]) -> None:
-        """Start the thread where there is a target. `say` is called from it."""
-        self._tag, self._say = tag, say
-        self._targets = {target: address_of(target) for target in dict.fromkeys(targets)}
-        self._complained: set[str] = set()
-        self._waiting: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="notifier", daemon=True)
-        if self._targets:
-            self._thread.start()
+        """Take the targets, which `check_targets` has checked. `say` is called from another thread."""
+        super().__init__(say, PATIENCE_SECONDS)
+        self._tag = tag
+        self._services = {target: _service(target) for target in targets}
 
-    def decided(self, row: ExperimentRow) -> None:
-        """Queue a message for a kept change. The baseline is no change."""
-        if row.status == "keep" and row.number > 0:
-            delta = "" if row.delta is None else f" ({row.delta:+.4f})"
-            score = "" if row.val_bpb is None else f": {row.val_bpb:.4f} bits per byte{delta}"
-            self._waiting.put((f"{self._tag}: experiment {row.number} is kept{score}", one_line(row.hypothesis, 500)))
+    def tell(self, kind: Kind, facts: Mapping[str, object]) -> None:
+        """Send the message to each target in turn."""
+        title, body = _keep(facts) if kind == "keep" else _end(facts)
+        for target, service in self._services.items():
+            try:
+                sent = bool(service.notify(title=f"{self._tag}{title}", body=body, body_format="text"))
+            except Exception:  # a plugin's own fault, which must not end the thread
+                sent = False
+            if not sent:
+                self.complain(target, f"--notify {_shown(target)}: a message could not be sent; the run goes on")
 
-    def close(self, facts: Mapping[str, object]) -> None:
-        """Queue the message of the end, then wait until all are sent, at most PATIENCE_SECONDS."""
-        if not self._targets:
-            return
-        words = [str(facts.get("ended") or facts.get("state") or "")]
-        best, delta = facts.get("best_bpb"), facts.get("delta")
-        if isinstance(best, float):
-            against = f", {delta:+.4f} against the baseline" if isinstance(delta, float) and delta else ""
-            words.append(f"best: experiment {facts.get('best_experiment')}, {best:.4f} bits per byte{against}")
-        self._waiting.put((f"{self._tag} has ended", one_line("; ".join(words), 500)))
-        self._waiting.put(None)
-        self._thread.join(PATIENCE_SECONDS)
 
-    def _work(self) -> None:
-        apprise = _apprise()
-        while (waiting := self._waiting.get()) is not None:
-            title, body = waiting
-            for target, address in self._targets.items():
-                made = apprise.Apprise()
-                try:
-                    sent = bool(made.add(address)) and made.notify(title=title, body=body, body_format="text")
-                except Exception as error:  # a plugin's own fault, which must not end the thread
-                    sent = False
-                    logging.getLogger("apprise").debug("%s", error)
-                if not sent and target not in self._complained:
-                    self._complained.add(target)
-                    self._say(f"--notify {_shown(target)}: a message could not be sent; the run goes on")
+def _keep(facts: Mapping[str, object]) -> tuple[str, str]:
+    """Return title and text for a kept change."""
+    bpb, delta = facts["val_bpb"], facts["delta"]
+    change = f" ({delta:+.4f})" if isinstance(delta, float) else ""
+    score = f": {bpb:.4f} bits per byte{change}" if isinstance(bpb, float) else ""
+    return f": experiment {facts['experiment']} is kept{score}", one_line(str(facts["description"]), 500)
+
+
+def _end(facts: Mapping[str, object]) -> tuple[str, str]:
+    """Return title and text for the end of the loop."""
+    words = [str(facts.get("ended") or facts.get("state") or "")]
+    best, delta = facts.get("best_bpb"), facts.get("delta")
+    if isinstance(best, float):
+        against = f", {delta:+.4f} against the baseline" if isinstance(delta, float) and delta else ""
+        words.append(f"best: experiment {facts.get('best_experiment')}, {best:.4f} bits per byte{against}")
+    return " has ended", one_line("; ".join(words), 500)
