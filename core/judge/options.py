@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from autoresearch.core.judge.decision import Judge
 
 UNRECORDED = {"calibrate": 1, "stop_early": "off"}
 """Values that a run had whose configuration is older than the setting; others had the default."""
@@ -19,7 +22,7 @@ class JudgeOptions:
     calibrate: int = 2
     """Trials of the baseline before the first experiment."""
     stop_early: Literal["on", "off"] = "on"
-    """Whether trials without prospects are ended early."""
+    """`on` to end trials without prospects early."""
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:
@@ -39,3 +42,17 @@ class JudgeOptions:
 
 
 DEFAULTS = JudgeOptions()
+
+
+JUDGES = ("racing", "greedy")
+"""Names of the judges, as the command line and a run's configuration have them."""
+
+
+def make_judge(name: str, options: JudgeOptions) -> Judge:
+    """Make the judge of that name. Raises `KeyError` for one that there is not."""
+    # Imported here: the command line reads the names above for its help alone.
+    from autoresearch.core.judge.greedy import Greedy
+    from autoresearch.core.judge.racing import Racing
+
+    kinds: dict[str, Callable[[JudgeOptions], Judge]] = {"racing": Racing, "greedy": Greedy}
+    return kinds[name](options)

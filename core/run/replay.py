@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from autoresearch.core.errors import ArError
-from autoresearch.core.judge.decision import Decision, Judge
-from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.judge.options import JudgeOptions
-from autoresearch.core.judge.racing import Racing
+from autoresearch.core.judge.decision import Decision
+from autoresearch.core.judge.options import JUDGES, JudgeOptions, make_judge
 from autoresearch.core.run.evidence import gather_evidence
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 
-JUDGES: Mapping[str, Callable[[JudgeOptions], Judge]] = {"racing": Racing, "greedy": Greedy}
-"""Judges that can decide again, by the name in a run's configuration."""
 TOLERANCE = 1e-9
 """Relative difference up to which two figures are the same: sums may be taken in another order."""
 
@@ -43,13 +39,13 @@ class Replay:
 def decide_again(reader: LedgerReader, row: ExperimentRow) -> Replay:
     """Decide an experiment again by the trials that had ended by then, and compare with what is recorded."""
     config = reader.run().config
-    make = JUDGES.get(str(config.get("judge")))
+    name = str(config.get("judge"))
     past = Past(reader, row)
     own = past.trials(experiment=row.number)
     machine = str(own[-1].result.get("machine") or "") if own else ""
-    if make is None or not own:
+    if name not in JUDGES or not own:
         return Replay(None, ())
-    judge = make(JudgeOptions.choose(str(config["preset"]), {}, config))
+    judge = make_judge(name, JudgeOptions.choose(str(config["preset"]), {}, config))
     # As it was before the decision: its estimate would otherwise count as measured.
     before = replace(row, estimate=None, status=None, judged={})
     try:

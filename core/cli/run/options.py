@@ -12,13 +12,11 @@ import click
 
 from autoresearch.core.cli.params import CorpusType, Price, Slots, Vocabularies, option
 from autoresearch.core.errors import PrerequisiteError, UsageError
-from autoresearch.core.judge.options import JudgeOptions
+from autoresearch.core.judge.options import JUDGES, JudgeOptions
 
 if TYPE_CHECKING:
     from autoresearch.agent.llm.providers import Provider
     from autoresearch.agent.llm.researcher import LLM
-    from autoresearch.core.config import RunConfig
-    from autoresearch.core.judge.decision import Judge
     from autoresearch.core.proposal import Researcher
 
 CALLS, DIGEST, LITERATURE, AGENT_OUTPUT = "calls.jsonl", "digest.md", "literature", "agent"
@@ -26,22 +24,6 @@ CALLS, DIGEST, LITERATURE, AGENT_OUTPUT = "calls.jsonl", "digest.md", "literatur
 coding agent has said."""
 
 
-# Judges: the name on the command line, and what makes the judge from a run's configuration.
-
-
-def _racing(config: RunConfig) -> Judge:
-    from autoresearch.core.judge.racing import Racing
-
-    return Racing(config.judge_options)
-
-
-def _greedy(config: RunConfig) -> Judge:
-    from autoresearch.core.judge.greedy import Greedy
-
-    return Greedy(config.judge_options)
-
-
-JUDGES: Mapping[str, Callable[[RunConfig], Judge]] = {"racing": _racing, "greedy": _greedy}
 DEFAULT_JUDGE = "racing"
 
 
@@ -50,7 +32,7 @@ class RunOverrides:
     """Options about the run itself. None takes the run's own value, for a new run the default or the preset's."""
 
     judge: str | None = option(
-        type=click.Choice(list(JUDGES)),
+        type=click.Choice(JUDGES),
         help="Judge of the experiments: racing repeats promising trials and accounts for noise, greedy believes one "
         f"trial.  [default: {DEFAULT_JUDGE}]",
     )

@@ -18,7 +18,7 @@ import click
 
 from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.run.hooks import HookOptions, RunHooks
-from autoresearch.core.cli.run.options import CALLS, JUDGES
+from autoresearch.core.cli.run.options import CALLS
 from autoresearch.core.cli.run.resolve import whole_machine
 from autoresearch.core.errors import LimitReachedError
 from autoresearch.core.events import (
@@ -34,6 +34,7 @@ from autoresearch.core.events import (
     Withdrawn,
 )
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
+from autoresearch.core.judge.options import make_judge
 from autoresearch.core.run.loop import Ending, Limits, Loop, Stop
 from autoresearch.core.run.rerun_policy import DeviceWatch, machine_moved
 
@@ -107,7 +108,7 @@ def run_session(
             ending = Loop(
                 run,
                 researcher,
-                JUDGES[run.config.judge](run.config),
+                make_judge(run.config.judge, run.config.judge_options),
                 executor,
                 limits=limits,
                 stop=stop,
