@@ -80,7 +80,7 @@ class ProposalError(ArError):
     """A researcher could not make a proposal."""
 
     record = ""
-    """Where to read what the researcher's program has said, if it is one."""
+    """Path of what the researcher's program has said, if it is one."""
 
 
 class BrokenResearcherError(ProposalError):

@@ -381,7 +381,7 @@ EVENTS: Kinds = kinds_of([
 
 def to_json(message: Message) -> dict[str, Any]:
     """Return the JSON form. JSON has no NaN: a number that is not finite becomes None."""
-    return {"event": message.name, **{name: _plain(value) for name, value in message.values().items()}}
+    return {"event": message.name, **{name: json_value(value) for name, value in message.values().items()}}
 
 
 def from_json(values: Any, kinds: Kinds = EVENTS) -> Message | None:
@@ -417,10 +417,14 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < HUGE
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):  # a list already here: on a fleet no JSON text lies between sender and reader
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def json_value(value: Any) -> Any:
+    """Return a value as it comes back from JSON: a number that is not finite becomes None, a tuple a list."""
+    # A list already here: on a fleet no JSON text lies between sender and reader.
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: json_value(one) for key, one in value.items()}
+    return [json_value(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _text(value: Any) -> str:

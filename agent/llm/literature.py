@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from autoresearch.core.errors import ProposalError, UsageError
+from autoresearch.core.files import write_text
 
 SUFFIXES = (".md", ".txt", ".rst", ".tex")
 """Files of a folder that are read."""
@@ -74,9 +75,7 @@ class Literature:
             self._memory[name] = text
             return
         self._kept.mkdir(parents=True, exist_ok=True)
-        new = self._kept / f"{name}.new"
-        new.write_text(text, encoding="utf-8")
-        new.replace(self._kept / name)
+        write_text(self._kept / name, text)
 
 
 def _of_folder(folder: Path) -> tuple[Paper, ...]:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from autoresearch.agent.syntax.constants import constants_of
+from autoresearch.core.files import write_text
 from autoresearch.core.proposal import Attempt, InFlight, PairedDifference, TrialFigures
 
 DIGEST_EVERY = 10
@@ -243,9 +244,7 @@ class Digest:
             self._text = page
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_suffix(".new")
-        new.write_text(page, encoding="utf-8")
-        new.replace(self._path)
+        write_text(self._path, page)
 
     def _page(self) -> str:
         if self._path is None:

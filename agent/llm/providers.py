@@ -57,7 +57,7 @@ class Price:
     usd_in: float
     usd_out: float
     usd_cached: float | None = None
-    """For input tokens that come from the provider's cache; None where they cost the same or it is not known."""
+    """Price of input tokens that come from the provider's cache; None where it is the same or not known."""
 
     def of(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
         """Return the dollars of a call. `tokens_cached` are among `tokens_in`."""

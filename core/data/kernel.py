@@ -34,7 +34,7 @@ class Kernel:
 
     @property
     def pinned(self) -> bool:
-        """Whether the hashes of its files are known."""
+        """Tell whether the hashes of its files are known."""
         return bool(_COMMIT.fullmatch(self.revision) and self.files)
 
     @property

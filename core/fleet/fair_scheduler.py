@@ -61,7 +61,7 @@ class CheckIn(TypedDict):
     asked: list[SlotKey]
     """Offers that it wants to use."""
     paused: bool
-    """Whether it was paused by the last answer; believed by a scheduler that does not know the run yet."""
+    """True when the last answer paused it; believed by a scheduler that does not know the run yet."""
     drained: list[str]
     """Nodes that were drained by the last answer; believed likewise."""
 
@@ -180,7 +180,7 @@ class _Offer:
     until: float | None = None
     """None while no other run could use the slot."""
     withdrawn: bool = False
-    """Whether it ends because the run was paused or the node drained, which is not the run's fault."""
+    """True when it ends because the run was paused or the node drained, which is not the run's fault."""
 
 
 @dataclass
@@ -193,7 +193,7 @@ class FairScheduler:
 
     clock: Callable[[], float] = time.monotonic
     replaces_lost: bool = False
-    """Whether it takes the place of a scheduler that was lost, while trials are running."""
+    """True when it takes the place of a scheduler that was lost, while trials are running."""
     _runs: dict[str, _Run] = field(default_factory=dict)
     _leases: dict[SlotKey, _Lease] = field(default_factory=dict)
     _offers: dict[SlotKey, _Offer] = field(default_factory=dict)

@@ -119,7 +119,7 @@ class RayCluster:
             raise PrerequisiteError(f"Ray is not installed ({error}).", fix=fix) from None
         self._ray = ray
         self.started = False
-        """Whether the cluster is a new one, which ends with this process."""
+        """True when the cluster is a new one, which ends with this process."""
         self._owns_connection = not ray.is_initialized()
         if self._owns_connection:
             self._connect(address, start)

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.trial.device import usable_cores
 
 CORES_PER_SLOT, MEMORY_PER_SLOT_MB = 2, 4096
 """Least cores and MiB of a CPU slot when the number of slots is chosen automatically."""
@@ -96,13 +97,6 @@ def cpu_slots(count: int | None, cores: Sequence[int], memory_mb: int) -> list[S
         name = f"cpu-{'-'.join(map(str, mine))}"
         slots.append(Slot(name, label, threads, mine, int(MEMORY_SHARE * memory_mb) // count))
     return slots
-
-
-def usable_cores() -> list[int]:
-    """List the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def find_slots(kind: str, count: int | None) -> list[Slot]:

@@ -16,7 +16,7 @@ import numpy as np
 from autoresearch.core.judge.noise import GRID, Noise, weigh
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import PairedNoise, compare, estimate_paired
-from autoresearch.core.judge.posterior import Z_95, t_quantile
+from autoresearch.core.judge.posterior import Z_95, chi_square_quantile, t_quantile
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.evidence import gather_raced, gather_repeats
 from autoresearch.core.store.reader import LedgerReader
@@ -101,7 +101,7 @@ def learn_paired(differences: Sequence[float], expected: PairedNoise) -> PairedN
     mean = statistics.fmean(differences)
     squares = sum((one - mean) ** 2 for one in differences)
     own = count - 1
-    low, high = (_chi_square(z, own) for z in CONFLICT)
+    low, high = (chi_square_quantile(z, own) for z in CONFLICT)
     if not low < squares / expected.sigma**2 < high:
         # Files that ignore their seeds differ by the same every time; an interval still needs a width.
         return PairedNoise(max(math.sqrt(squares / own), expected.sigma * float(GRID[0])), float(own), count)
@@ -116,9 +116,3 @@ def pairs_needed(gain: float, paired: PairedNoise, limit: int) -> int:
         if 2.0 * t_quantile(Z_95, dof) * paired.sigma / math.sqrt(count) < abs(gain):
             return count
     return limit
-
-
-def _chi_square(z: float, dof: float) -> float:
-    """Return the quantile of chi-square at the normal quantile z (Wilson and Hilferty 1931)."""
-    part = 2.0 / (9.0 * dof)
-    return dof * max(1e-3, 1.0 - part + z * math.sqrt(part)) ** 3

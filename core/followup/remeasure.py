@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from autoresearch.core.errors import ArError
 from autoresearch.core.events import Observer
-from autoresearch.core.run.evidence import ran_on
+from autoresearch.core.report.wording import spell
 from autoresearch.core.run.rerun_policy import asleep_seconds, speeds, spoiled
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ran_on
 from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialTerms
 from autoresearch.core.trial.supervisor import run_trial
 
@@ -204,14 +205,6 @@ def overhead_seconds(ledger: LedgerReader, experiments: Iterable[int]) -> float:
         if trial.status == "ok" and (wall := trial.result.get("wall_seconds"))
     ]
     return max(0.0, statistics.median(walls) - budget) if walls else UNKNOWN_OVERHEAD
-
-
-def spell(seconds: float) -> str:
-    """Write an expected duration with as many digits as an expectation has."""
-    if seconds < 90.0:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60.0)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _sha256(source: str) -> str:

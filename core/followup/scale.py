@@ -25,8 +25,6 @@ DEPTHS = ("DEPTH", "N_LAYER", "N_LAYERS", "LAYERS", "NUM_LAYERS")
 """Names of a model's depth, looked for where there is no width."""
 HEAD_NAMES = ("HEAD_DIM",)
 """Names of a size that a width is a multiple of."""
-BUDGETS, FACTORS = (0.5, 2.0, 4.0), (0.5, 2.0)
-"""Multiples of the budget, and of the width, that are measured unless others are named."""
 
 Axis = Literal["budget", "width"]
 Trend = Literal["holds", "fades", "flips", "not certain"]

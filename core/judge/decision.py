@@ -95,7 +95,7 @@ class RunTrial:
     role: Role
     seed: int
     target: Target | None = field(default=None, compare=False)
-    """What the trial has to reach, or is ended early; None for a trial that always runs to its end."""
+    """Score that the trial has to reach, or is ended early; None for a trial that always runs to its end."""
 
 
 @dataclass(frozen=True)

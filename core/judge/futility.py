@@ -84,7 +84,7 @@ class Forecast:
     """The regression for one part of the budget. Gaps and differences are in bits per byte."""
 
     coefficients: tuple[float, ...]
-    """Of 1, the gap and its closing part."""
+    """Coefficients of 1, the gap and its closing part."""
     covariance: tuple[tuple[float, ...], ...]
     """Their covariance, in units of the squared spread."""
     spread: float

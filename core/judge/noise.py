@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoresearch.core.judge.posterior import chi_square_quantile
+
 PRIOR = ((0.9, 0.4), (0.1, 1.2))
 """Prior of a sigma's logarithm: (weight, standard deviation) of normals about the expected one. The narrow one is worth
 about three degrees of freedom; the wide one lets a few repeats overrule an expectation that is far off."""
@@ -59,7 +61,7 @@ class Noise:
     @property
     def interval(self) -> tuple[float, float]:
         """Return an interval that holds sigma with about 95 % (Wilson-Hilferty quantiles of chi-square)."""
-        low, high = (_chi_square(z, self.dof) for z in (-1.96, 1.96))
+        low, high = (chi_square_quantile(z, self.dof) for z in (-1.96, 1.96))
         return self.sigma * math.sqrt(self.dof / high), self.sigma * math.sqrt(self.dof / low)
 
     def describe(self) -> str:
@@ -135,9 +137,3 @@ def _split(groups: Sequence[Sequence[Repeat]], own: int) -> tuple[float | None, 
             yy += (one.val_bpb - mean_y) ** 2
     explained = xy * xy / xx if xx > 0.0 else 0.0
     return math.sqrt(max(0.0, yy - explained) / (own - 1)), math.sqrt(explained / own)
-
-
-def _chi_square(z: float, dof: float) -> float:
-    """Return the quantile of chi-square at the normal quantile z (Wilson and Hilferty 1931)."""
-    part = 2.0 / (9.0 * dof)
-    return dof * max(1e-3, 1.0 - part + z * math.sqrt(part)) ** 3

@@ -76,3 +76,9 @@ def t_quantile(z: float, dof: float) -> float:
     """
     scale = (8.0 * dof + 1.0) / (8.0 * dof + 3.0)
     return math.sqrt(dof * math.expm1((z / scale) ** 2 / dof))
+
+
+def chi_square_quantile(z: float, dof: float) -> float:
+    """Return the quantile of chi-square at the normal quantile z (Wilson and Hilferty 1931)."""
+    part = 2.0 / (9.0 * dof)
+    return dof * max(1e-3, 1.0 - part + z * math.sqrt(part)) ** 3

@@ -227,9 +227,9 @@ def _decision(
 def _cut(match: Match, first: float) -> float:
     """Return the first paired difference below which the candidate would have been raced, in bits per byte."""
     # What was screened is the difference to all of the incumbent's trials, which is off the paired one by a constant.
-    # Since then the race has measured the incumbent further, and both may have moved: the candidate was raced, so the
-    # cut is not below what it had. A cut below it would claim the impossible, which only no noise at all explains.
-    return max(first, race.screen_cut(match) + first - match.screen.value)
+    # Since then the race has measured the incumbent further, so this can come out below the first difference;
+    # `paired` holds the cut against that.
+    return race.screen_cut(match) + first - match.screen.value
 
 
 def _percent(probability: float) -> str:

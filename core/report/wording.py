@@ -119,6 +119,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def spell(seconds: float) -> str:
+    """Write an expected duration with as many digits as an expectation has."""
+    if seconds < 90.0:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60.0)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def about_left(goal: int | None, decided: int, before: int, seconds: float) -> str | None:
     """Say how long the experiments that are left may take, by the pace of those since `before`: "about 41 min left".
 
@@ -128,7 +136,7 @@ def about_left(goal: int | None, decided: int, before: int, seconds: float) -> s
     if goal is None or decided >= goal or decided <= before:
         return None
     left = seconds / (decided - before) * (goal - decided)
-    return f"about {duration(left) if left < 60 else duration(60 * round(left / 60)).removesuffix(' 0 s')} left"
+    return f"about {spell(left)} left"
 
 
 def dollars(usd: float | None) -> str:

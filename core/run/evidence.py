@@ -10,7 +10,7 @@ from autoresearch.core.judge.decision import Evidence, Measured, Side
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.store.rows import ExperimentRow, TrialRow, ran_on
 from autoresearch.core.trial.audit import pooled
 from autoresearch.core.trial.request import AuditResult, TrialResult
 
@@ -75,12 +75,6 @@ def finished_trials(ledger: LedgerReader, row: ExperimentRow, machine: str = "")
     """Return the ended trials of an experiment's source, without those of a baseline before it was restarted."""
     trials = ledger.trials(subject=row.number)
     return [t for t in trials if t.status is not None and t.started >= row.created and ran_on(t, machine)]
-
-
-def ran_on(trial: TrialRow, machine: str) -> bool:
-    """Tell whether a trial compares with others of `machine`. A trial without a recorded machine does."""
-    there = trial.result.get("machine")
-    return not machine or not there or there == machine
 
 
 def _unchosen(group: list[TrialRow]) -> list[TrialRow]:

@@ -13,7 +13,7 @@ from autoresearch.core.judge.noise import Noise
 from autoresearch.core.judge.paired import PairedNoise, compare
 from autoresearch.core.proposal import Attempt, PairedDifference, TrialFigures
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import TrialRow
+from autoresearch.core.store.rows import TrialRow, ran_on
 
 
 def train_tokens(prepared: str, vocabularies: Sequence[int]) -> dict[int, int]:
@@ -32,10 +32,9 @@ class Measurements:
         """Read them from the ledger; `machine` leaves out trials of another one."""
         self._trials: dict[int, list[TrialRow]] = {}
         for trial in ledger.ended_trials():
-            there = trial.result.get("machine")
-            if not machine or not there or there == machine:
+            if ran_on(trial, machine):
                 self._trials.setdefault(trial.subject, []).append(trial)
-        facts = {**ledger.experiment(0).judged, **ledger.last_facts()}
+        facts = ledger.noise_facts()
         self._noise = _noise(facts)
         self.noise = facts.get("sigma")
         self.paired_noise = facts.get("paired")

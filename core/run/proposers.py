@@ -39,7 +39,7 @@ class ResearcherAnswer:
     kind: Kind = "failed"
     """Why there is no proposal: the program does not work, its answer cannot be used, or neither is known."""
     record: str = ""
-    """Where to read what its program has said."""
+    """Path of what its program has said."""
 
 
 class Proposers:

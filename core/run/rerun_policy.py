@@ -50,7 +50,7 @@ def speeds(trials: Iterable[TrialRow]) -> list[float]:
 
 @dataclass(frozen=True)
 class Pace:
-    """What is usual for trials that a trial is held against, without those that were slow themselves."""
+    """The usual pace of trials that a trial is held against, without those that were slow themselves."""
 
     steps: tuple[float, ...] = ()
     """Optimizer steps a second of trials of files with the same shape."""

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.judge.futility import LESSONS, Curve, Lesson, StopRule, learn, unit_of
-from autoresearch.core.run.evidence import ran_on
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import TrialRow
+from autoresearch.core.store.rows import TrialRow, ran_on
 
 
 def stop_rule(ledger: LedgerReader, trial: RunTrial, machine: str = "") -> StopRule | None:

@@ -16,7 +16,7 @@ from autoresearch.core.judge.decision import Measured, Side
 from autoresearch.core.judge.posterior import Z_95, t_quantile
 from autoresearch.core.judge.racing import standing_trials
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.store.rows import ExperimentRow, TrialRow, ran_on
 
 ABSURD = 1e9
 """Bits per byte, and degrees of freedom, that no run can have: a ledger may hold anything."""
@@ -81,12 +81,7 @@ class Headline:
         }
 
 
-NO_HEADLINE = dict.fromkeys(
-    (
-        *("baseline_bpb", "best_experiment", "best_bpb", "best_low", "best_high", "best_trials", "best_estimate"),
-        *("delta", "delta_low", "delta_high"),
-    )
-)
+NO_HEADLINE = dict.fromkeys(Headline(0, Mean(0.0, 0, selected=False), None, None).plain())
 """Facts of a run without a result, under the same keys."""
 
 
@@ -125,7 +120,7 @@ def mean_of(
     `facts` are the judge's last: the interval rests on its noise between seeds.
     """
     wanted = _machine(trials) if machine is None else machine
-    some = [t for t in trials if t.status is not None and t.started >= row.created and _on(t, wanted)]
+    some = [t for t in trials if t.status is not None and t.started >= row.created and ran_on(t, wanted)]
     side = Side(row.number, "", tuple(_measured(trial) for trial in some))
     counted = standing_trials(side)
     selected = not counted and row.number > 0
@@ -175,11 +170,6 @@ def _machine(trials: Sequence[TrialRow]) -> str:
     """Return the machine of the last trial that ended; "" where it is not recorded."""
     ended = [trial for trial in trials if trial.status is not None]
     return str(ended[-1].result.get("machine") or "") if ended else ""
-
-
-def _on(trial: TrialRow, machine: str) -> bool:
-    there = trial.result.get("machine")
-    return not machine or not there or there == machine
 
 
 def _measured(trial: TrialRow) -> Measured:

@@ -189,6 +189,11 @@ class LedgerReader:
         rows = self._rows(sql)
         return self._understood(experiment_row, rows[0]).judged if rows else {}
 
+    def noise_facts(self) -> dict[str, Any]:
+        """Return the judge's facts of the last decision, with the baseline's where that has none."""
+        baseline = self.experiment(0).judged if self.next_number() else {}
+        return {**baseline, **self.last_facts()}
+
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Return the payload of every event of that kind, oldest first."""
         rows = self._rows("SELECT payload FROM events WHERE kind = ? ORDER BY id", (kind,))

@@ -118,7 +118,7 @@ class Restored:
     missing: int = 0
     """Steps that neither the journal nor the damaged ledger has."""
     both: bool = False
-    """Whether the damaged ledger's rows were needed, because the journal is damaged too."""
+    """True when the damaged ledger's rows were needed, because the journal is damaged too."""
     doubtful: Sequence[int] = ()
     """Experiments that are gone, or are not as they were decided, in both."""
 

@@ -151,6 +151,12 @@ def submission_row(row: Mapping[str, Any]) -> SubmissionRow:
     return SubmissionRow(payload["outcome"], row["experiment"], payload["reason"])
 
 
+def ran_on(trial: TrialRow, machine: str) -> bool:
+    """Tell whether a trial compares with others of `machine`. A trial without a recorded machine does."""
+    there = trial.result.get("machine")
+    return not machine or not there or there == machine
+
+
 @lru_cache(maxsize=4096)
 def _result(text: str) -> Mapping[str, Any]:
     """Parse a result. Cached, because an incumbent's trials, up to hundreds, are read for every decision."""

@@ -126,9 +126,16 @@ def write_peaks(device: Device, peaks: Mapping[str, float], folder: Path | None 
     write_text(path, json.dumps({**known, _key(device): dict(peaks)}, indent=2) + "\n")
 
 
+def usable_cores() -> list[int]:
+    """List the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def cores() -> int:
     """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable_cores())
 
 
 def _key(device: Device) -> str:

@@ -315,7 +315,7 @@ class Evaluation:
         self._ready: dict[str, Scorer] = {}
         self._rng = audit.entropy()
         self._kept = (False,) * (TRIES - 1) + (True,)
-        """For each try, whether the child keeps the model that has answered the random tokens."""
+        """One flag for each try: True when the child keeps the model that has answered the random tokens."""
 
     @property
     def lead_seconds(self) -> float:

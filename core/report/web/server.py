@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import re
 import socket
@@ -28,6 +27,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from autoresearch.core.errors import ArError
+from autoresearch.core.events import json_value
 from autoresearch.core.report.document.gather import yardsticks_of
 from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.web import api, auth
@@ -215,12 +215,4 @@ def encode(data: Any) -> str:
     try:
         return json.dumps(data, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        return json.dumps(_finite(data), allow_nan=False, separators=(",", ":"))
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    return [_finite(value) for value in data] if isinstance(data, list | tuple) else data
+        return json.dumps(json_value(data), allow_nan=False, separators=(",", ":"))

@@ -75,7 +75,7 @@ class Sandbox(Protocol):
 
     @property
     def filtered(self) -> bool:
-        """Whether its processes get the filter of `system_calls`, where the kernel has such filters."""
+        """Tell whether its processes get the filter of `system_calls`, where the kernel has such filters."""
         ...
 
     def wrap(

@@ -114,7 +114,7 @@ class Test:
     argument: int
     values: tuple[int, ...]
     denied: bool
-    """Whether the call is denied when the argument is one of the values, or when it is none of them."""
+    """True to deny the call when the argument is one of the values, False to deny it when it is none of them."""
     mask: int = 0xFFFFFFFF
 
 

@@ -13,7 +13,8 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.events import Event, FirstBatch
 from autoresearch.core.fleet.local import LocalExecutor
-from autoresearch.core.fleet.slots import Claim, Slot, cpu_slots, cuda_slots, find_slots, usable_cores
+from autoresearch.core.fleet.slots import Claim, Slot, cpu_slots, cuda_slots, find_slots
+from autoresearch.core.trial.device import usable_cores
 from autoresearch.core.trial.request import Budget
 from autoresearch.core.trial.sandbox.environment import child_variables
 
