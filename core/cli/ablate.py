@@ -16,7 +16,7 @@ from autoresearch.core.cli.run.options import (
     check_researcher,
     make_researcher,
 )
-from autoresearch.core.report.wording import counted
+from autoresearch.core.report.wording import counted, spell
 
 if TYPE_CHECKING:
     from autoresearch.core.followup.ablate import Repair
@@ -47,22 +47,14 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
     A change of code that later changes were built on cannot be taken out by a merge: a --researcher can try it, else it
     stays. After an interruption the same command goes on.
     """
-    from autoresearch.core.cli.followup import call_of, countdown_of, remeasuring
-    from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.cli.followup import call_of, countdown_of, kept_run, remeasuring
     from autoresearch.core.followup import ablate as followup
     from autoresearch.core.followup.pairs import noise_of_run
-    from autoresearch.core.followup.remeasure import spell
-    from autoresearch.core.store.ledger import Ledger
 
     if researcher is not None:
         check_researcher(researcher, options)
-    with open_reader(settings.workspace, tag) as reader:
-        folder = reader.folder
-    with Ledger(folder) as ledger:
-        run, best, changes = ledger.run(), ledger.incumbent(), followup.kept_changes(ledger)
-        if best is None or not changes:
-            raise PrerequisiteError(f"the run {run.tag!r} has no kept change.", fix="let `ar loop` find one first")
+    with kept_run(settings, tag) as (ledger, run, best):
+        changes = followup.kept_changes(ledger)
         final, noise = ledger.text(best.source_sha256), noise_of_run(ledger)
         call = call_of(ledger, "ablate", len(ledger.events("ablated")) + 1)
         trials = seeds * (len(changes) + 1)
@@ -74,7 +66,7 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
             f"several changes are not missed; {noise.describe()}"
         )
         costs: list[Any] = []
-        folder_of_call = folder / "ablate" / str(call.number)
+        folder_of_call = ledger.folder / "ablate" / str(call.number)
         with remeasuring(
             settings, ledger, (best.number,), folder_of_call, "val", followup.SEED_OFFSET, call, countdown
         ) as remeasurer:
@@ -82,7 +74,7 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
             ablation = followup.Ablation(remeasurer, seeds, noise, repair)
             record = {"tag": run.tag, **ablation.run(final, changes), "repairs": [vars(cost) for cost in costs]}
         source = record.pop("source")
-        record["path"] = _propose(folder / PROPOSED, source)
+        record["path"] = _propose(ledger.folder / PROPOSED, source)
         ledger.note("ablated", best.number, record)
     if settings.json:
         click.echo(json.dumps(record))

@@ -1,4 +1,4 @@
-"""The live view, the stop on Ctrl-C, and the plan that `ar verify`, `ar ablate` and `ar scale` share."""
+"""The run, the live view, the stop on Ctrl-C, and the plan that `ar verify`, `ar ablate` and `ar scale` share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,27 @@ from autoresearch.core.cli.context import Settings
 if TYPE_CHECKING:
     from autoresearch.core.followup.remeasure import Call, Countdown, Remeasurer
     from autoresearch.core.store.ledger import Ledger
+    from autoresearch.core.store.rows import ExperimentRow, RunRow
+
+
+@contextlib.contextmanager
+def kept_run(settings: Settings, tag: str | None, purpose: str = "") -> Iterator[tuple[Ledger, RunRow, ExperimentRow]]:
+    """Open the ledger of a run that has kept a change; gives the ledger, the run and its best experiment.
+
+    `purpose` says in a verb what the change is for. Raises `PrerequisiteError` where no change was kept.
+    """
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.store.ledger import Ledger
+
+    with open_reader(settings.workspace, tag) as reader:
+        folder = reader.folder
+    with Ledger(folder) as ledger:
+        run, best = ledger.run(), ledger.incumbent()
+        if best is None or best.number == 0:
+            to = f" to {purpose}" if purpose else ""
+            raise PrerequisiteError(f"the run {run.tag!r} has no kept change{to}.", fix="let `ar loop` find one first")
+        yield ledger, run, best
 
 
 @contextlib.contextmanager

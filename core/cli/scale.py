@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from autoresearch.core.errors import UsageError
 if TYPE_CHECKING:
     from autoresearch.core.followup.remeasure import Countdown
     from autoresearch.core.followup.scale import Condition, Width
+    from autoresearch.core.store.ledger import Ledger
 
 PICTURE = "scale.png"
 """Name of the picture in the run's folder."""
@@ -88,24 +90,12 @@ def scale(
     not fit the memory costs only its own condition. Writes a picture into the run's folder. After an interruption the
     same command goes on.
     """
-    from autoresearch.core.cli.followup import call_of, countdown_of, remeasuring
-    from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.cli.followup import countdown_of, kept_run
     from autoresearch.core.followup import scale as followup
-    from autoresearch.core.followup.pairs import noise_of_run
-    from autoresearch.core.report.document.scaling import draw_scaling
-    from autoresearch.core.store.ledger import Ledger
 
     if constant is not None and not widths:
         raise UsageError("--constant names a width, and --widths none measures none.", fix="leave one of them out")
-    with open_reader(settings.workspace, tag) as reader:
-        folder = reader.folder
-    with Ledger(folder) as ledger:
-        run, best = ledger.run(), ledger.incumbent()
-        if best is None or best.number == 0:
-            raise PrerequisiteError(
-                f"the run {run.tag!r} has no kept change to follow.", fix="let `ar loop` find one first"
-            )
+    with kept_run(settings, tag, "follow") as (ledger, run, best):
         both = (0, best.number)
         baseline, final = (ledger.text(ledger.experiment(n).source_sha256) for n in both)
         width = followup.width_of(baseline, final, constant) if widths else None
@@ -120,19 +110,40 @@ def scale(
             if settings.json:
                 click.echo(json.dumps(_plan_record(run.tag, conditions, countdown, seeds, width)))
             return
-        number = len(ledger.events("scaled")) + 1
-        call = call_of(ledger, "scale", number)
-        with remeasuring(
-            settings, ledger, both, folder / "scale" / str(number), "val", followup.SEED_OFFSET, call, countdown
-        ) as remeasurer:
-            record: dict[str, Any] = {"tag": run.tag, "experiment": best.number, "call": number}
-            record |= followup.scale(remeasurer, conditions, seeds, width, noise_of_run(ledger))
-        ledger.note("scaled", best.number, record)
-    picture = folder / PICTURE
+        record = _measure(settings, ledger, best.number, conditions, seeds, width, countdown)
+    _show(settings, record, ledger.folder / PICTURE)
+
+
+def _measure(
+    settings: Settings,
+    ledger: Ledger,
+    best: int,
+    conditions: list[Condition],
+    seeds: int,
+    width: Width | None,
+    countdown: Countdown,
+) -> dict[str, Any]:
+    """Train both files under every condition; return the record, which the ledger has then too."""
+    from autoresearch.core.cli.followup import call_of, remeasuring
+    from autoresearch.core.followup import scale as followup
+    from autoresearch.core.followup.pairs import noise_of_run
+
+    number, both = len(ledger.events("scaled")) + 1, (0, best)
+    call, folder = call_of(ledger, "scale", number), ledger.folder / "scale" / str(number)
+    record: dict[str, Any] = {"tag": ledger.run().tag, "experiment": best, "call": number}
+    with remeasuring(settings, ledger, both, folder, "val", followup.SEED_OFFSET, call, countdown) as remeasurer:
+        record |= followup.scale(remeasurer, conditions, seeds, width, noise_of_run(ledger))
+    ledger.note("scaled", best, record)
+    return record
+
+
+def _show(settings: Settings, record: dict[str, Any], picture: Path) -> None:
+    """Draw the picture and print the record."""
+    from autoresearch.core.report.document.scaling import draw_scaling
+
     drawn = draw_scaling(record, picture)
-    record["picture"] = str(picture) if drawn else None
     if settings.json:
-        click.echo(json.dumps(record))
+        click.echo(json.dumps({**record, "picture": str(picture) if drawn else None}))
         return
     for line in table(record):
         click.echo(line)
@@ -145,7 +156,7 @@ def plan_lines(
     conditions: list[Condition], countdown: Countdown, seeds: int, width: Width | None, *, asked: bool
 ) -> list[str]:
     """Say which trials it will take, and how long."""
-    from autoresearch.core.followup.remeasure import spell
+    from autoresearch.core.report.wording import spell
 
     budgets = ", ".join(f"{one.train_seconds:g} s" for one in conditions if one.axis == "budget")
     lines = [f"budgets {budgets}"]

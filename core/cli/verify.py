@@ -38,25 +38,15 @@ def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | Non
     test set: a test set that one looks at often, and chooses by, is no longer held out. After an interruption the
     same command goes on, as the same look.
     """
-    from autoresearch.core.cli.followup import call_of, countdown_of, remeasuring
-    from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.errors import PrerequisiteError
+    from autoresearch.core.cli.followup import call_of, countdown_of, kept_run, remeasuring
     from autoresearch.core.followup import verify as followup
     from autoresearch.core.followup.pairs import noise_of_run
     from autoresearch.core.store.headline import headline_of
-    from autoresearch.core.store.ledger import Ledger
 
     limit = max(DEFAULT_LIMIT, seeds) if max_seeds is None else max_seeds
     if limit < seeds:
         raise UsageError(f"--max-seeds {limit} is less than --seeds {seeds}.", fix="raise it, or leave it out")
-    with open_reader(settings.workspace, tag) as reader:
-        folder = reader.folder
-    with Ledger(folder) as ledger:
-        run, best = ledger.run(), ledger.incumbent()
-        if best is None or best.number == 0:
-            raise PrerequisiteError(
-                f"the run {run.tag!r} has no kept change to verify.", fix="let `ar loop` find one first"
-            )
+    with kept_run(settings, tag, "verify") as (ledger, run, best):
         both = (0, best.number)
         look, unfinished = _look(ledger, best.number)
         sources = {n: ledger.text(ledger.experiment(n).source_sha256) for n in both}
@@ -70,7 +60,7 @@ def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | Non
         if not unfinished:  # noted before the first trial: a look that is interrupted counts as well
             ledger.note("verify started", best.number, {"look": look, "seeds": seeds, "experiment": best.number})
         with remeasuring(
-            settings, ledger, both, folder / "verify", "test", followup.SEED_OFFSET, call, countdown
+            settings, ledger, both, ledger.folder / "verify", "test", followup.SEED_OFFSET, call, countdown
         ) as remeasurer:
             record = {"tag": run.tag, "look": look, **followup.verify(remeasurer, look, plan, sources, noise)}
         ledger.note("verified", best.number, record)
@@ -89,7 +79,7 @@ def _look(ledger: Ledger, best: int) -> tuple[int, bool]:
 
 def _plan_text(plan: Plan, noise: RunNoise, countdown: Countdown, train_seconds: float, look: int) -> str:
     """Say how many trials it will take, why, and how long."""
-    from autoresearch.core.followup.remeasure import spell
+    from autoresearch.core.report.wording import spell
 
     each = countdown.overhead + train_seconds
     if plan.claimed is None:
