@@ -40,16 +40,14 @@ def brief(settings: Settings, tag: str | None, markdown: bool) -> None:
 
 def gather(settings: Settings, tag: str | None) -> dict[str, Any]:
     """Collect the brief of a run, or of the one that a first submission would start. Raises `ArError`."""
-    from autoresearch.core.cli.runs import named_run, run_rows
+    from autoresearch.core.cli.runs import lost_run, named_run
     from autoresearch.core.cli.submissions import check_workspace, choose_tag
     from autoresearch.core.config import runs_dir
     from autoresearch.core.store.reader import LedgerReader
 
     check_workspace(settings)
     if tag is not None and named_run(settings.workspace, tag) is None:
-        names = ", ".join(run.tag for run in run_rows(settings.workspace, lambda _: None)[-5:]) or "none"
-        message = f"there is no run {tag!r} in {settings.workspace} (its runs: {names})."
-        raise UsageError(message, fix="leave --tag out for the current run")
+        raise lost_run(settings.workspace, tag, "leave --tag out for the current run")
     chosen = choose_tag(settings, tag, new=False)
     if named_run(settings.workspace, chosen) is None:
         return _brief(settings, None, _first(settings), None)

@@ -38,7 +38,7 @@ def find_workspace(start: Path) -> Path:
 def _read_defaults(ctx: click.Context, _option: click.Parameter, workspace: Path | None) -> Path | None:
     """Read ar.toml before the other options are read; again when the workspace is named after the command."""
     if not ctx.resilient_parsing and (workspace is not None or ctx.parent is None):
-        use_defaults(ctx, workspace.expanduser().resolve() if workspace else find_workspace(Path.cwd()))
+        use_defaults(ctx, workspace.resolve() if workspace else find_workspace(Path.cwd()))
     return workspace
 
 
@@ -88,7 +88,7 @@ class Settings:
             self,
             backend=given.backend or self.backend,
             preset=given.preset or self.preset,
-            workspace=given.workspace.expanduser().resolve() if given.workspace else self.workspace,
+            workspace=given.workspace.resolve() if given.workspace else self.workspace,
             json=self.json or bool(given.json),
             verbosity=-1 if given.quiet else (given.verbose or self.verbosity),
             data_dir=given.data_dir.expanduser().resolve() if given.data_dir else self.data_dir,

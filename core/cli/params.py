@@ -52,8 +52,8 @@ def add_options(group: type[Any], argument: str, **attributes: Any) -> Callable[
 
 
 OTHER_NAMES = {"torch": "cuda", "pytorch": "cuda"}
-"""What people call a backend, and the name that it has in folders and records. `cuda` computes with PyTorch, on a CPU
-too where there is no NVIDIA GPU."""
+"""Other names of a backend, and the one that it has in folders and records. `cuda` computes with PyTorch, on a CPU too
+where there is no NVIDIA GPU."""
 
 
 class BackendName(click.ParamType):

@@ -34,6 +34,12 @@ def named_run(workspace: Path, tag: str) -> RunRow | None:
         return reader.run()
 
 
+def lost_run(workspace: Path, tag: str, fix: str) -> UsageError:
+    """Return the error for a tag that no run has; it names the latest runs."""
+    names = ", ".join(run.tag for run in run_rows(workspace, lambda _: None)[-5:]) or "none"
+    return UsageError(f"there is no run {tag!r} in {workspace} (its runs: {names}).", fix=fix)
+
+
 def unfinished_run(runs: list[RunRow], backend: str, preset: str) -> RunRow | None:
     """Return the latest unfinished run of that backend and preset, or None."""
     same = [run for run in runs if run.config["backend"] == backend and run.config["preset"] == preset]

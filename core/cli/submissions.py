@@ -1,4 +1,4 @@
-"""What `ar submit`, `ar result` and `ar mcp` share: handing in a train file, running it, and telling its outcome."""
+"""Submissions, for `ar submit`, `ar result` and `ar mcp`: handing in a train file, running it, telling its outcome."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def choose_tag(settings: Settings, tag: str | None, new: bool) -> str:
     `--preset` leave others out.
     """
     from autoresearch.core.cli.context import resolve_backend
-    from autoresearch.core.cli.runs import fresh_tag, named_run, run_rows
+    from autoresearch.core.cli.runs import fresh_tag, lost_run, named_run, run_rows
     from autoresearch.core.config import runs_dir
     from autoresearch.core.store.git import Repository, check_tag
     from autoresearch.core.store.inbox import Inbox
@@ -76,11 +76,8 @@ def choose_tag(settings: Settings, tag: str | None, new: bool) -> str:
         there = named_run(settings.workspace, check_tag(tag)) is not None
         begun = bool(Inbox(runs_dir(settings.workspace) / tag).waiting())
         if not there and not begun and not new:
-            names = ", ".join(run.tag for run in run_rows(settings.workspace, lambda _: None)[-5:]) or "none"
-            raise UsageError(
-                f"there is no run {tag!r} in {settings.workspace} (its runs: {names}).",
-                fix=f"leave --tag out for the current run, or start this one with --tag {tag} --new",
-            )
+            fix = f"leave --tag out for the current run, or start this one with --tag {tag} --new"
+            raise lost_run(settings.workspace, tag, fix)
         return tag
     if new:
         return fresh_tag(settings.workspace, resolve_backend(settings).name)
@@ -187,10 +184,10 @@ def drive(settings: Settings, tag: str, identity: str | None, overrides: RunOver
     Measures the baseline first where there is none. Raises `LockedError` when another process writes the run, and
     what else may go wrong with a run as `ArError`.
     """
-    from autoresearch.core.cli.run.options import JUDGES
     from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, whole_machine
     from autoresearch.core.cli.run.session import awake, listen
     from autoresearch.core.config import runs_dir
+    from autoresearch.core.judge.options import make_judge
     from autoresearch.core.run.loop import Limits, Loop, Stop
     from autoresearch.core.run.rerun_policy import DeviceWatch
     from autoresearch.core.run.run import Run
@@ -212,7 +209,7 @@ def drive(settings: Settings, tag: str, identity: str | None, overrides: RunOver
             loop = Loop(
                 run,
                 Outside(),
-                JUDGES[config.judge](config),
+                make_judge(config.judge, config.judge_options),
                 executor,
                 limits=Limits(submission=identity),
                 stop=stop,
@@ -324,7 +321,7 @@ def outcome_of(reader: LedgerReader, identity: str) -> dict[str, Any]:
         state = "waiting" if identity in Inbox(reader.folder).waiting() else "unknown"
     elif found.outcome == "accepted" and found.experiment is not None:
         row = reader.experiment(found.experiment)
-        state = "decided" if row.state == "decided" else "queued" if row.state == "proposed" else "running"
+        state = _state_of(row)
     else:
         state = {"repeated": "repeated", "withdrawn": "withdrawn"}.get(found.outcome, "refused")
         row = reader.experiment(found.experiment) if found.experiment is not None else None
@@ -334,11 +331,14 @@ def outcome_of(reader: LedgerReader, identity: str) -> dict[str, Any]:
     return {**record, "message": message_of(record), "next": advice_on(reader, record)}
 
 
+def _state_of(row: ExperimentRow) -> str:
+    return {"decided": "decided", "proposed": "queued"}.get(row.state, "running")
+
+
 def experiment_outcome(reader: LedgerReader, number: int) -> dict[str, Any]:
     """Describe an experiment by its number, in the same form."""
     row = reader.experiment(number)
-    state = "decided" if row.state == "decided" else "queued" if row.state == "proposed" else "running"
-    record = {"submission": None, **_common(reader, row, state)}
+    record = {"submission": None, **_common(reader, row, _state_of(row))}
     return {**record, "message": message_of(record), "next": advice_on(reader, record)}
 
 
@@ -447,15 +447,11 @@ def noise_of(reader: LedgerReader) -> dict[str, float | None]:
 
     "seed" is the standard deviation between seeds of one file, "paired" that of a difference at equal seeds.
     """
-    facts = {**_facts(reader, 0), **reader.last_facts()}
+    facts = reader.noise_facts()
     return {
         name: float(facts[key]) if isinstance(facts.get(key), int | float) else None
         for name, key in (("seed", "sigma"), ("paired", "paired"))
     }
-
-
-def _facts(reader: LedgerReader, number: int) -> dict[str, Any]:
-    return dict(reader.experiment(number).judged) if reader.next_number() > number else {}
 
 
 def exit_code_of(record: dict[str, Any]) -> int:

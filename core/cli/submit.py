@@ -16,13 +16,14 @@ from autoresearch.core.proposal import CATEGORIES
 from autoresearch.core.textfile import read_text
 
 if TYPE_CHECKING:
+    from autoresearch.core.cli.submissions import Change
     from autoresearch.core.store.inbox import Submission
     from autoresearch.core.store.rows import RunRow
 
 
 @click.command()
 @click.argument("file", required=False, metavar="[FILE]", type=click.Path(path_type=Path))
-@click.option("--why", required=True, metavar="TEXT", help="What changes and why it should help, in one sentence.")
+@click.option("--why", required=True, metavar="TEXT", help="One sentence: what changes, and why it should help.")
 @click.option(
     "--category",
     type=click.Choice(CATEGORIES),
@@ -89,34 +90,33 @@ def read(path: Path) -> str:
 
 
 def prepare(
-    settings: Settings, tag: str, source: str | None, change: object, overrides: RunOverrides
+    settings: Settings, tag: str, source: str | None, change: Change, overrides: RunOverrides
 ) -> tuple[Submission, Settings]:
     """Make the submission of a source, or of the workspace's train file; check it against the run that it is for.
 
     Returns the settings with the run's own backend and preset. Raises `UsageError` or `SourceError`.
     """
     from autoresearch.core.cli import submissions
-    from autoresearch.core.cli.context import load_runtime, resolve_backend, resolve_preset
+    from autoresearch.core.cli.context import resolve_backend, resolve_preset
     from autoresearch.core.cli.runs import named_run
-    from autoresearch.core.config import choose_preset, load_presets, runs_dir, train_file
+    from autoresearch.core.config import runs_dir, train_file
     from autoresearch.core.run.run import committed_source
     from autoresearch.core.store.git import Repository
     from autoresearch.core.store.inbox import Submission, new_identity
     from autoresearch.core.store.reader import LedgerReader
 
-    assert isinstance(change, submissions.Change)
     repository = Repository.open(settings.workspace)
     run = named_run(settings.workspace, tag)
     if run is not None:
         check_same(settings, overrides, run)
         settings = replace(settings, backend=run.config["backend"], preset=run.config["preset"])
-        runtime_file = Path(str(load_runtime(settings.backend).__file__))  # type: ignore[attr-defined]
-        preset = choose_preset(load_presets(runtime_file.with_name("presets.toml")), settings.preset)
+    # A run's trials may be another machine's, so its backend need not work here.
+    backend = resolve_backend(settings, elsewhere=run is not None)
+    preset = resolve_preset(settings, backend)
+    settings = replace(settings, backend=backend.name, preset=preset.name)
+    if run is not None:
         vocabularies, base_commit = tuple(run.config["vocabularies"]), run.base_commit
     else:
-        backend = resolve_backend(settings)
-        preset = resolve_preset(settings, backend)
-        settings = replace(settings, backend=backend.name, preset=preset.name)
         vocabularies, base_commit = overrides.vocab or preset.data.vocabularies, repository.head()
     if source is None:
         source = read(train_file(settings.workspace, settings.backend))
