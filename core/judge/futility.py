@@ -60,8 +60,9 @@ EXPLODED = 2.0
 """Factor above its first loss at which a loss counts as exploded."""
 STALL_SHARE, STALL_SECONDS = 0.5, 10.0
 """Share of the budget, and least seconds, without a batch or a logged loss that count as a stall."""
-CRAWL_FROM, CRAWL = 0.3, 0.05
-"""Progress from which the speed is looked at, and the share of the incumbent's tokens that is hopeless."""
+CRAWL_FROM, CRAWL_SECONDS, CRAWL = 0.3, 5.0, 0.05
+"""Progress and seconds of training from which the speed is looked at, and the share of the incumbent's tokens that is
+hopeless. In less time a busy machine can keep any file from its first step."""
 
 Curve = Sequence[float | None]
 """Mean training loss in each of BINS equal parts of the budget, in nats a token; None where none was logged."""
@@ -350,7 +351,8 @@ class CurveWatch:
             return f"diverged: its loss went from {self._first:.4g} to {latest:.4g} nats"
         if (progress - self._last_sign) * self._budget >= max(STALL_SECONDS, STALL_SHARE * self._budget):
             return f"stalled: neither a batch nor a loss since {self._last_sign:.0%} of the time"
-        if progress >= CRAWL_FROM and rule.tokens and tokens < CRAWL * progress * rule.tokens:
+        long_enough = progress >= CRAWL_FROM and progress * self._budget >= CRAWL_SECONDS
+        if long_enough and rule.tokens and tokens < CRAWL * progress * rule.tokens:
             ahead = gap(self.curve, rule.curve, done) if done >= 0 else None
             if ahead is None or ahead >= 0.0:
                 return (

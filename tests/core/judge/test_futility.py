@@ -172,6 +172,11 @@ def test_a_hopeless_speed_ends_a_trial_unless_its_loss_is_lower():
     assert watched([((n + 0.5) / BINS, loss) for n, loss in enumerate(curve(-0.1))], made, tokens=1000)[1] is None
 
 
+def test_a_trial_of_a_second_that_a_busy_machine_starts_late_is_not_called_slow():
+    watch = CurveWatch(StopRule(curve=FALL, tokens=1_000_000), 1.0)
+    assert watch.look(0.9, 0) is None
+
+
 def test_without_a_rule_the_curve_is_kept_and_nothing_ends():
     watch = CurveWatch(None, 10.0)
     for n in range(BINS):
