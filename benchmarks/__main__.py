@@ -26,6 +26,7 @@ BY_HAND = {
     "chaos": "a minute for ten kills",
     "common_work": "4 minutes, a GPU or quiet cores",
     "faults": "20 minutes",
+    "first_light": "35 minutes, a GPU or a Mac",
     "fleet": "10 minutes",
     "fleet_ray": "15 minutes, Ray",
     "futility": "an hour and a half",
