@@ -140,6 +140,18 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something that a person should know of how this machine computes."""
+
+    subject: str
+    """One or two words: "attention", "libcuda"."""
+    status: Literal["pass", "warn", "fail"]
+    """`fail`: training cannot start. `warn`: it is slower than it could be."""
+    detail: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
 class Operation:
     """One kind of work in a trace."""
 
@@ -240,6 +252,13 @@ class Runtime(Protocol):
 
     def detect(self) -> Device:
         """Describe the device in use. May take seconds, because it imports the framework."""
+        ...
+
+    def examine(self, module: Any) -> Iterator[Remark]:
+        """Try what training will need, and say what will be used; `module` is a train file, or None.
+
+        Runs in a sandbox like a trial's, so that it sees what a trial sees. May take seconds.
+        """
         ...
 
     def seed(self, seed: int) -> None:

@@ -114,11 +114,13 @@ class RunConfig:
     judge_options: JudgeOptions = field(default_factory=JudgeOptions)
     machine: str = ""
     """Device, framework and driver. `device` and `machine` may change; the judge then measures the baseline again."""
+    device_kind: str = ""
+    """Kind of the device. A trial that finds itself on another kind ends, instead of being slow in silence."""
 
     def check_same(self, stored: dict[str, Any], tag: str) -> None:
         """Compare with the configuration that a run has stored. Raises `UsageError` naming the first difference."""
         for name, mine in self.plain().items():
-            if name in ("device", "machine"):
+            if name in ("device", "machine", "device_kind"):
                 continue
             if stored.get(name, UNRECORDED.get(name)) != mine:
                 raise UsageError(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.backends.contract import Array, Device, Model, Trace
+from autoresearch.backends.contract import Array, Device, Model, Remark, Trace
 
 NAME = "cuda"
 
@@ -365,6 +365,13 @@ def products(size: int, precision: str) -> Callable[[int], None]:
         synchronize()
 
     return multiply
+
+
+def examine(module: Any) -> Iterator[Remark]:
+    """Try what training needs: attention, compiler, driver (see `examine.py`)."""
+    from autoresearch.backends.cuda.examine import examine
+
+    yield from examine(module)
 
 
 def trace() -> Trace:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.backends.contract import Array, Device, Model, Trace
+from autoresearch.backends.contract import Array, Device, Model, Remark, Trace
 
 NAME = "mlx"
 
@@ -336,6 +336,42 @@ def products(size: int, precision: str) -> Callable[[int], None]:
         mx.eval(out)
 
     return multiply
+
+
+def examine(module: Any) -> Iterator[Remark]:
+    """Compile a small step, differentiate it and run it: on a Mac this needs Metal's compiler behind the sandbox."""
+    import mlx.core as mx
+
+    device = "Metal" if mx.metal.is_available() else str(mx.default_device())
+    try:
+        compiled_gradient()
+    except Exception as error:
+        yield Remark("compiling", "fail", f"a compiled step fails on {device}: {str(error).splitlines()[0][:200]}")
+    else:
+        yield Remark("compiling", "pass", f"a compiled step with its gradient runs on {device}")
+    yield Remark("attention", "pass", "mx.fast.scaled_dot_product_attention forward, products backward")
+
+
+def compiled_gradient() -> float:
+    """Compile, differentiate and evaluate what a training step is made of; return the gradient's sum.
+
+    Fused elementwise loops, a product, norm, rotary positions, attention, a look-up: each is a kernel of its own, some
+    of them compiled when they are first used.
+    """
+    import mlx.core as mx
+
+    def loss(weight: Array, table: Array, tokens: Array) -> Array:
+        x = mx.fast.rms_norm(table[tokens], None, 1e-6) @ weight
+        heads = x.reshape(1, 32, 2, 32).transpose(0, 2, 1, 3)
+        heads = mx.fast.rope(heads, 32, traditional=False, base=1e4, scale=1.0, offset=0)
+        attended = mx.fast.scaled_dot_product_attention(heads, heads, heads, scale=0.2, mask="causal")
+        return mx.logsumexp(mx.square(mx.maximum(attended, 0.0)) + mx.tanh(attended), axis=-1).mean()
+
+    step = mx.compile(mx.value_and_grad(loss, argnums=(0, 1)))
+    _, gradients = step(mx.ones((64, 64)) * 0.1, mx.ones((8, 64)), mx.arange(32)[None] % 8)
+    total = sum(mx.sum(gradient) for gradient in gradients)
+    mx.eval(total)
+    return float(total.item())
 
 
 def trace() -> Trace | None:

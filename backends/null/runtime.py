@@ -6,9 +6,9 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from autoresearch.backends.contract import Device, Trace
+from autoresearch.backends.contract import Device, Remark, Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,6 +162,11 @@ def peak_memory_mb() -> float | None:
 def products(size: int, precision: str) -> Callable[[int], None]:
     """Raise ValueError: the bigram model multiplies no matrices, so their speed would say nothing about it."""
     raise ValueError(f"no products of {size} x {size} in {precision}: the null model is a table")
+
+
+def examine(module: Any) -> Iterator[Remark]:
+    """Say nothing: numpy needs neither a device nor a compiler."""
+    yield from ()
 
 
 def trace() -> Trace | None:

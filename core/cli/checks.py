@@ -90,6 +90,21 @@ def check_backends(settings: Settings) -> Iterator[CheckResult]:
         yield check_device(name, required=name == chosen)
         if name == "mlx" and sys.platform == "linux":
             yield check_openblas(load_runtime(name))
+    if chosen is not None:
+        from autoresearch.core.cli.checks_gpu import check_gpu
+
+        yield from check_gpu(chosen, _train_file(settings, chosen))
+
+
+def _train_file(settings: Settings, backend: str) -> str | None:
+    """Return the text of the workspace's train file; None where there is none to read."""
+    from autoresearch.core.config import train_file
+    from autoresearch.core.textfile import read_text
+
+    try:
+        return read_text(train_file(settings.workspace, backend))
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def check_device(name: str, *, required: bool) -> CheckResult:

@@ -151,7 +151,9 @@ class Remeasurer:
             return Outcome(noted["val_bpb"], "", noted.get("wall_seconds"), noted.get("peak_memory_mb"))
         begun = self.countdown.begin(name, seconds)
         folder = self.folder / name
-        request = replace(TrialTerms.of_config(self.config).request(source, folder, seed), split=self.split)
+        # Elsewhere than the run, all trials of a call still run on one device, and are compared with each other alone.
+        terms = replace(TrialTerms.of_config(self.config), device_kind=None)
+        request = replace(terms.request(source, folder, seed), split=self.split)
         result = self._steady_result(name, request)
         for weights in folder.glob("*.safetensors"):
             weights.unlink(missing_ok=True)

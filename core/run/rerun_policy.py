@@ -147,7 +147,13 @@ def disk_is_full(folder: Path) -> bool:
 
 DEVICE_WORDS = (
     *("cuda error", "cuda driver", "no cuda gpus are available", "hip error", "nccl", "device-side"),
-    *("device lost", "gpu is lost", "command buffer execution failed", "no metal device"),
+    *(
+        "device lost",
+        "gpu is lost",
+        "the train child computes on",
+        "command buffer execution failed",
+        "no metal device",
+    ),
 )
 """Words of errors that may be the device's fault. Running out of memory is the train file's, so it is not here."""
 PAUSES_SECONDS = (5.0, 15.0, 40.0)

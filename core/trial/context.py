@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.judge.futility import Stop
-from autoresearch.core.trial.child.channel import Failed, LogitsShapeError, WeightsMismatchError
+from autoresearch.core.trial.child.channel import DeviceMismatchError, Failed, LogitsShapeError, WeightsMismatchError
 from autoresearch.core.trial.device import known_peak
 from autoresearch.core.trial.processes import Child, Launch, ProcessSupervisor, TrialEnded, how_it_ended, worker_argv
 from autoresearch.core.trial.record import Record
@@ -140,6 +140,7 @@ class TrialContext:
             "eval_seq_len": request.eval_seq_len,
             "seed": request.seed,
             "tier": request.preset,
+            "device_kind": self.facts.device.kind if self.facts.device else request.device_kind,
         }
         return Launch(
             role=role,
@@ -179,6 +180,8 @@ def closed_failure(failed: Failed, role: str, expected: tuple[int, int, int], li
     """
     if failed.type == LogitsShapeError.__name__:
         return TrialEnded("invalid", f"logits has the wrong shape; expected {expected}")
+    if failed.type == DeviceMismatchError.__name__:
+        return TrialEnded("crash", f"the {role} process computes on another kind of device than the train process did")
     if failed.type == WeightsMismatchError.__name__:
         return TrialEnded("crash", "the weights do not fit the model that build makes in a new process")
     words = failed.type if failed.type in KNOWN_ERRORS else "an exception of the train file's own"

@@ -9,20 +9,23 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoresearch.backends.contract import Device
+from autoresearch.backends.contract import Device, Remark
 from autoresearch.core.config import data_dir
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.events import DeviceFound, Message
 from autoresearch.core.files import write_text
-from autoresearch.core.trial.child.channel import Failed, Peak, PeaksDone
+from autoresearch.core.trial.child.channel import Failed, Peak, PeaksDone, Remarked
 from autoresearch.core.trial.processes import Child, Launch, how_it_ended, worker_argv
 from autoresearch.core.trial.sandbox.environment import load_runtime
+from autoresearch.core.trial.sandbox.host_paths import nvidia_cards
+from autoresearch.core.trial.sandbox.levels import ProcessSandbox, Sandbox, open_sandbox
 
 PROBE_SECONDS = 120.0
 """Longest wait for a device, in seconds: a cold import of a framework from a slow disk takes tens of them."""
@@ -36,12 +39,44 @@ PEAKS_FILE = "peaks.json"
 
 
 def probe_device(backend: str) -> Device:
-    """Import the backend's framework in a child, and return the device that it found.
+    """Import the backend's framework in a child, in the sandbox of trials, and return the device that it found.
 
-    Raises `PrerequisiteError` when the backend cannot run here.
+    Raises `PrerequisiteError` when the backend cannot run here, or when the sandbox hides a GPU that is there.
     """
-    messages = _ask(backend, {"role": "probe"}, PROBE_SECONDS)
+    sandbox = open_sandbox(None)
+    inside = _first_device(backend, sandbox)
+    if inside.kind != "cpu" or sandbox.level == "process" or not (nvidia_cards() or sys.platform == "darwin"):
+        return inside
+    # A machine with a GPU on which a trial would compute on the processor: is it the sandbox?
+    outside = _first_device(backend, ProcessSandbox(filtered=False))
+    if outside.kind != "cpu":
+        raise PrerequisiteError(
+            f"{outside.name} is there, and a trial at isolation level {sandbox.level} would not see it: it would use "
+            "the processor",
+            fix="`ar doctor` says what is missing; often a device node that `nvidia-modprobe -u -c 0` makes",
+        )
+    return inside
+
+
+def _first_device(backend: str, sandbox: Sandbox) -> Device:
+    messages = _ask(backend, {"role": "probe"}, PROBE_SECONDS, sandbox)
     return next(message.device for message in messages if isinstance(message, DeviceFound))
+
+
+def examine(backend: str, source: str | None = None) -> list[Remark]:
+    """Return what the backend's runtime has to say of this machine, and of the train file with that text.
+
+    It is tried in the sandbox of trials, because the file's top level runs. Raises `PrerequisiteError` when the backend
+    cannot run here.
+    """
+    remarks = []
+    for message in _ask(backend, {"role": "examine"}, PROBE_SECONDS, open_sandbox(None), source):
+        if isinstance(message, Remarked):
+            status: Any = message.status if message.status in ("pass", "warn", "fail") else "warn"
+            remarks.append(Remark(message.subject, status, message.detail, message.fix))
+        elif isinstance(message, PeaksDone):
+            break
+    return remarks
 
 
 def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
@@ -51,7 +86,7 @@ def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
     """
     device: Device | None = None
     peaks: dict[str, float] = {}
-    for message in _ask(backend, {"role": "peak"}, PROBE_SECONDS + PEAK_SECONDS):
+    for message in _ask(backend, {"role": "peak"}, PROBE_SECONDS + PEAK_SECONDS, open_sandbox(None)):
         match message:
             case DeviceFound():
                 device = message.device
@@ -62,14 +97,23 @@ def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
     raise PrerequisiteError(f"the {backend} backend did not say how fast it multiplies")
 
 
-def _ask(backend: str, job: Mapping[str, Any], seconds: float) -> Iterator[Message]:
-    """Yield the messages of a child that runs no train file, until the caller has heard enough."""
+def _ask(
+    backend: str, job: Mapping[str, Any], seconds: float, sandbox: Sandbox, source: str | None = None
+) -> Iterator[Message]:
+    """Yield the messages of a child that trains nothing, until the caller has heard enough.
+
+    `source` is a train file's text, which the child then finds as the job's "source".
+    """
     environment = dict(load_runtime(backend).launch_environment())
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "home").mkdir()
         (work / "tmp").mkdir()
-        child = Child(Launch("probe", worker_argv(), work, {**job, "backend": backend}, environment=environment))
+        asked = {**job, "backend": backend}
+        if source is not None:
+            (work / "train.py").write_text(source, encoding="utf-8")
+            asked["source"] = sandbox.inside(work, "train.py")
+        child = Child(Launch("probe", worker_argv(), work, asked, sandbox, environment))
         try:
             yield from _messages(child, backend, seconds)
         finally:

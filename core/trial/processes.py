@@ -191,13 +191,16 @@ class Child:
         short = [line for line in lines[-MESSAGES_AT_ONCE:] if len(line) <= EVENT_LIMIT_BYTES]
         return [message for line in short if (message := parse_line(line, MESSAGES)) is not None]
 
-    def measure_rss_mb(self) -> float:
+    def measure_memory_mb(self, limit_mb: float = float("inf")) -> float:
         """Return the memory of all its processes in MiB; remember the peak, and every process seen.
 
-        It is what is resident, and the files without a name that are open.
+        It is what is resident, and the files without a name that are open. Above `limit_mb` a page that several
+        processes share counts once: dozens of compiler processes share most of theirs. Counting so takes milliseconds
+        for each process, so it is done only where it decides something.
         """
         total, threads = 0, 0
         nameless: dict[tuple[int, int], int] = {}
+        below: list[psutil.Process] = []
         with contextlib.suppress(psutil.Error):
             below = psutil.Process(self.pid).children(recursive=True)
             self.processes = len(below)
@@ -208,6 +211,8 @@ class Child:
                     self._seen[process.pid] = process
                 nameless |= nameless_files(process.pid)
         self.threads, self.nameless_mb = threads, sum(nameless.values()) / 2**20
+        if total / 2**20 + self.nameless_mb > limit_mb:
+            total = sum(proportional_bytes(process) for process in below)
         self.peak_rss_mb = max(self.peak_rss_mb, total / 2**20 + self.nameless_mb)
         return total / 2**20 + self.nameless_mb
 
@@ -377,7 +382,7 @@ class ProcessSupervisor:
 
     def _check_memory(self) -> None:
         for child in self._children:
-            used = child.measure_rss_mb()
+            used = child.measure_memory_mb(self.memory_limit_mb)
             if child.role == "train" and time.monotonic() >= self._next_said:
                 self.record.event(MemoryUsed(round(used)))
                 self._next_said = time.monotonic() + MEMORY_EVENT_SECONDS
@@ -448,6 +453,21 @@ def disk_use(folder: Path, limit: int) -> tuple[int, float]:
         except OSError:
             continue  # it was removed meanwhile, or the child has locked its own folder
     return files, size / 2**20
+
+
+def proportional_bytes(process: psutil.Process) -> int:
+    """Return a process's memory in bytes, a page shared by n processes counting 1 / n; what is resident where the
+    system does not tell, 0 for a process that is gone.
+    """
+    try:
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass  # no Linux, an old kernel, or a process that does not let itself be looked into
+    with contextlib.suppress(psutil.Error):
+        return int(process.memory_info().rss)
+    return 0
 
 
 def nameless_files(pid: int) -> dict[tuple[int, int], int]:

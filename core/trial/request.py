@@ -112,6 +112,8 @@ class TrialRequest:
     seed: int = 0
     """Seeds the model and the order of the data."""
     budget: Budget = Budget()
+    device_kind: str | None = None
+    """Kind of device that its children must compute on ("cuda", "metal", "cpu"); None accepts any."""
     split: Literal["val", "test"] = "val"
     memory_limit_mb: int | None = None
     """Host memory that a child may take, in MiB; None is a share of the machine's (`processes.MEMORY_SHARE`)."""
@@ -158,6 +160,8 @@ class TrialTerms:
     score_rows: int
     """Rows per scoring batch."""
     budget: Budget
+    device_kind: str | None = None
+    """Kind of device that the trials must compute on; None accepts any."""
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> TrialTerms:
@@ -169,6 +173,7 @@ class TrialTerms:
             eval_seq_len=config["eval_seq_len"],
             score_rows=config["score_rows"],
             budget=Budget(config["train_seconds"], config["startup_seconds"]),
+            device_kind=config.get("device_kind") or None,
         )
 
     @classmethod

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError, TrialError
 from autoresearch.core.events import (
     BadRequest,
@@ -198,8 +199,10 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
     match message:
         case DeviceFound():
             # The first was sent before the train file was read; a later one may be forged.
-            facts.device = facts.device or message.device
+            first, facts.device = facts.device is None, facts.device or message.device
             context.record.event(message)
+            if first:
+                check_kind(context.request.device_kind, message.device)
         case Startup():
             context.record.event(message)
         case Log():
@@ -220,6 +223,19 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
         case Failed():
             raise failure(message)
     return None
+
+
+def check_kind(expected: str | None, found: Device) -> None:
+    """Raise `TrialEnded` where a child computes on another kind of device than its parent expects.
+
+    A GPU that the sandbox hides, or a driver that went away, would otherwise show as nothing but a slow trial.
+    """
+    if expected is not None and found.kind != expected:
+        raise TrialEnded(
+            "crash",
+            f"the train child computes on {found.kind} ({found.name}) and not on {expected}, as the run does: "
+            "the device is gone or hidden from the sandbox; `ar doctor` says more",
+        )
 
 
 def _progress(context: TrialContext, clock: Clock) -> float:
@@ -279,7 +295,7 @@ def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -
     facts = context.facts
     facts.curve = clock.watch.curve
     # Once more while it still exists: a child that was quick may never have been looked at.
-    child.measure_rss_mb()
+    child.measure_memory_mb()
     if clock.cpu_first is not None and (used := child.cpu_seconds()) is not None:
         facts.cpu_seconds = max(0.0, used - clock.cpu_first)
     stopped = time.monotonic()

@@ -152,6 +152,7 @@ def configure(
         judge_options=JudgeOptions.choose(preset.name, vars(overrides), was),
         device=device.name,
         machine=device.description(),
+        device_kind=device.kind,
         ar_version=__version__,
     )
     return config, prepared
@@ -288,8 +289,12 @@ _SHARED = " (1 of "
 
 def device_words(device: Device) -> str:
     """Name the device for a person. PyTorch on a CPU is said to be that: it may come as a surprise."""
-    on_cpu = device.kind == "cpu" and device.framework.startswith("torch")
-    return f"torch on the CPU {device.name} (no NVIDIA GPU found)" if on_cpu else device.name
+    from autoresearch.core.trial.sandbox.host_paths import nvidia_cards
+
+    if device.kind != "cpu" or not device.framework.startswith("torch"):
+        return device.name
+    why = "the NVIDIA GPU of this machine cannot be used, see `ar doctor`" if nvidia_cards() else "no NVIDIA GPU found"
+    return f"torch on the CPU {device.name} ({why})"
 
 
 def machine_name(words: str, kind: str, executor: Executor) -> str:

@@ -90,8 +90,19 @@ class Peak(Message):
     """Side of the square matrices at which it was measured."""
 
 
+@dataclass(frozen=True)
+class Remarked(Message):
+    """One remark of the examine role (see `backends.contract.Remark`)."""
+
+    name = "remark"
+    subject: str
+    status: str
+    detail: str
+    fix: str | None
+
+
 class PeaksDone(Message):
-    """The peak role has done its work."""
+    """The peak or the examine role has done its work."""
 
     name = "done"
 
@@ -99,7 +110,7 @@ class PeaksDone(Message):
 MESSAGES: Kinds = kinds_of([
     events.DeviceFound, events.Startup, events.FirstBatch, events.Log, events.FeedProgress, events.BadRequest,
     events.DataFault, events.FeedEnded, events.Trained,
-    Failed, WeightsWritten, Profiled, Compiled, Ready, StepLosses, Peak, PeaksDone,
+    Failed, WeightsWritten, Profiled, Compiled, Ready, StepLosses, Peak, PeaksDone, Remarked,
 ])  # fmt: skip
 """Every message that a parent takes from a child. Events that the parent alone may report, such as a score, are left
 out."""
@@ -121,6 +132,10 @@ class Channel:
 
 class LogitsShapeError(ValueError):
     """Raised when `logits` returns an array of another shape than (B, T, V)."""
+
+
+class DeviceMismatchError(RuntimeError):
+    """Raised when a child finds itself on another kind of device than the trial began on."""
 
 
 class WeightsMismatchError(ValueError):

@@ -26,7 +26,14 @@ from typing import Any
 import numpy as np
 
 from autoresearch.core.trainfile.gate import MODULES
-from autoresearch.core.trial.child.channel import Channel, LogitsShapeError, Ready, Stage, WeightsMismatchError
+from autoresearch.core.trial.child.channel import (
+    Channel,
+    DeviceMismatchError,
+    LogitsShapeError,
+    Ready,
+    Stage,
+    WeightsMismatchError,
+)
 from autoresearch.core.trial.child.train_module import build_model
 
 NICENESS = 5
@@ -87,6 +94,8 @@ def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
         imports.join()
         runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")
         device, loader = runtime.detect(), runtime.loader()  # before the train file can change what they call
+        if job.get("device_kind") not in (None, device.kind):
+            raise DeviceMismatchError(f"{device.kind} instead of {job['device_kind']}")
         collect, load, weights = loader.collect, loader.load, Path(job["weights"])
         answer = _audit_batch if job["role"] == "audit" else _score_batch
         module, model = build_model(job, runtime, device, stage)

@@ -48,6 +48,7 @@ def visible_roots() -> list[Path]:
     """Return the folders, or single files, of this Python, its environment and the packages of ar."""
     folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(os.__file__).parent]
     folders += [Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()) if path in sys.path]
+    folders += driver_folders()
     for package in (autoresearch, core, backends):
         # In a checkout autoresearch/core is a link: the child needs the link and the folder that it leads to.
         folders += [place for path in package.__path__ for place in (Path(path), Path(path).resolve())]
@@ -108,6 +109,19 @@ def system_binds() -> list[str]:
 def gpu_nodes(devices: Path = Path("/dev")) -> list[str]:
     """Return the paths of the device nodes of GPUs; none on a machine without."""
     return sorted(str(node) for pattern in GPU_NODES for node in devices.glob(pattern))
+
+
+def nvidia_cards(devices: Path = Path("/dev")) -> list[str]:
+    """Return the nodes of NVIDIA cards that a process of this environment may use; none where they are hidden."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
+        return []
+    return sorted(str(node) for node in devices.glob("nvidia[0-9]*"))
+
+
+def driver_folders() -> list[Path]:
+    """Return the folder that TRITON_LIBCUDA_PATH names, if the driver's library lies there."""
+    folder = os.environ.get("TRITON_LIBCUDA_PATH")
+    return [Path(folder)] if folder and any(Path(folder).glob("libcuda.so*")) else []
 
 
 def gpu_binds(nodes: Sequence[str]) -> list[str]:

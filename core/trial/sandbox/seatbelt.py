@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from autoresearch.core.trial.sandbox.environment import child_environment
 from autoresearch.core.trial.sandbox.host_paths import LevelStatus, visible_roots
 
 PROGRAM = "/usr/bin/sandbox-exec"
@@ -85,12 +86,22 @@ def status() -> LevelStatus:
         return LevelStatus("seatbelt", False, f"{PROGRAM} is missing")
     code = "open('probe', 'w').close()\n"
     if importlib.util.find_spec("mlx") is not None:
-        code += "import mlx.core as mx\nmx.eval(mx.ones(8) + 1)\n"
+        # A ready-made kernel would run where compiling one, as training does, is denied.
+        code += "from autoresearch.backends.mlx.runtime import compiled_gradient\ncompiled_gradient()\n"
     with tempfile.TemporaryDirectory() as folder:
+        home, temp = Path(folder, "home"), Path(folder, "tmp")
+        home.mkdir()
+        temp.mkdir()
         command = [PROGRAM, "-p", profile(Path(folder), visible_roots()), sys.executable, "-c", code]
         try:
             probe = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+                command,
+                cwd=folder,
+                env=child_environment(str(home), str(temp)),
+                capture_output=True,
+                text=True,
+                timeout=PROBE_SECONDS,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return LevelStatus("seatbelt", False, f"sandbox-exec does not run: {error}")
