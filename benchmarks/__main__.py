@@ -24,6 +24,7 @@ BY_HAND = {
     "audit": "5 minutes",
     "audit_cost": "10 minutes",
     "chaos": "a minute for ten kills",
+    "codegen": "2 minutes, triton",
     "common_work": "4 minutes, a GPU or quiet cores",
     "faults": "20 minutes",
     "first_light": "35 minutes, a GPU or a Mac",

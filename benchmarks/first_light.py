@@ -644,7 +644,7 @@ def section(found: Mapping[str, Any]) -> str:
             ("start-up, s", lambda row: number(row.get("startup_seconds"))),
             ("scoring, s", lambda row: number(row.get("scoring_seconds"))),
             ("audit, s", lambda row: number(row.get("audit_seconds"))),
-            ("max_abs, nats", lambda row: (row.get("audit") or {}).get("max_abs")),
+            ("max_abs, nats", lambda row: number((row.get("audit") or {}).get("max_abs"))),
         ),
     )
     scores = [row["val_bpb"] for n in range(3) if (row := figures(found, f"seed {n}")).get("val_bpb")]

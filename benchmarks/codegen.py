@@ -1,0 +1,227 @@
+"""The code that is generated for an H100, read without one: bytes moved, launches, and what should not be in it.
+
+The loss of the `h100` preset is traced with fake tensors through Dynamo, AOTAutograd and Inductor, forward and
+backward. Bytes are those that Inductor counts for the arguments of each fused kernel; products and attention are
+kernels of libraries and are counted apart. Attention is a stand-in with FlashAttention's interface. Needs torch,
+triton and g++; runs in a minute of one core.
+
+    python -m benchmarks.codegen [--depth N] [--keep FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmarks import _pretend_h100
+
+BANDWIDTH = 2.75e12
+"""Bytes a second that elementwise kernels reach on an H100: 82 % of its 3.35 TB/s."""
+KERNEL = re.compile(r"^(triton_\w+) = async_compile\.triton\('\w+', '''(.*?)''', device_str", re.S | re.M)
+LAUNCH = re.compile(r"^\s+(triton_\w+)\.run\(", re.M)
+LIBRARY = re.compile(r"^\s+(extern_kernels\.\w+|torch\.ops\.[\w.]+)\(|= (torch\.ops\.[\w.]+)\(", re.M)
+SLOW = re.compile(r"(?:libdevice|tl_math)\.(pow|sin|cos)\b")
+BUFFER = re.compile(r"empty_strided_cuda\(\(([\d, ]+)\), \([\d, ]+\), torch\.(\w+)\)")
+
+
+@dataclass
+class Report:
+    """What was found in the generated code of one micro-step."""
+
+    graphs: int = 0
+    """Graphs that Dynamo made of the loss: more than one means a break in the middle of the step."""
+    launches: int = 0
+    """Launches of fused kernels."""
+    library_calls: int = 0
+    gigabytes: float = 0.0
+    """GB that the fused kernels read and write."""
+    slow: dict[str, list[str]] = field(default_factory=dict)
+    """Kernels with pow, sin or cos in them, which take dozens of instructions an element."""
+    wide: list[str] = field(default_factory=list)
+    """Float32 buffers of the size of a chunk of logits, with their shapes."""
+    largest: list[tuple[float, str]] = field(default_factory=list)
+    """GB over all launches and name of the kernels that move most."""
+
+    @property
+    def milliseconds(self) -> float:
+        """Estimated time of the fused kernels on an H100."""
+        return 1e3 * self.gigabytes * 1e9 / BANDWIDTH
+
+
+def read_code(codes: Mapping[str, str], chunk_elements: int) -> Report:
+    """Read the generated code by name: "forward", "backward"."""
+    report, moved = Report(), dict[str, float]()
+    for name, code in codes.items():
+        sizes = {}
+        for match in KERNEL.finditer(code):
+            kernel, body = match.groups()
+            counted = re.search(r"'kernel_num_gb': ([0-9.e+-]+)", body)
+            sizes[kernel] = float(counted.group(1)) if counted else 0.0
+            if found := sorted(set(SLOW.findall(body))):
+                report.slow[f"{name}: {kernel}"] = found
+        for kernel in LAUNCH.findall(code):
+            report.launches += 1
+            moved[f"{name}: {kernel}"] = moved.get(f"{name}: {kernel}", 0.0) + sizes.get(kernel, 0.0)
+        report.library_calls += len(LIBRARY.findall(code))
+        for shape, dtype in BUFFER.findall(code):
+            elements = 1
+            for size in shape.strip(", ").split(","):
+                elements *= int(size)
+            if dtype == "float32" and elements == chunk_elements:
+                report.wide.append(f"{name}: ({shape})")
+    report.gigabytes = sum(moved.values())
+    report.largest = sorted(((round(gb, 3), name) for name, gb in moved.items()), reverse=True)[:12]
+    return report
+
+
+def train_file(path: Path, changes: Mapping[str, Any]) -> ModuleType:
+    """Return the train file at the preset `h100`, with these constants changed."""
+    from autoresearch.core.config import load_presets
+    from autoresearch.core.trainfile.constants import write_constants, write_preset
+
+    preset = load_presets(Path(__file__).parents[1] / "backends" / "cuda" / "presets.toml")["h100"]
+    source = write_constants(write_preset(path.read_text(encoding="utf-8"), preset), changes)
+    module = ModuleType("codegen_train_file")
+    sys.modules[module.__name__] = module
+    exec(compile(source, str(path), "exec"), module.__dict__)
+    return module
+
+
+def generate(module: ModuleType) -> tuple[int, dict[str, str]]:
+    """Return the number of graphs, and the code of forward and backward. `pretend` must have been called."""
+    import torch
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    codes: dict[str, str] = {}
+    graphs = 0
+
+    def read(graph: Any, inputs: Any, **options: Any) -> Callable[..., Any]:
+        with kept(codes, "backward" if options.get("is_backward") else "forward"):
+            compile_fx_inner(graph, inputs, **options)
+        [last] = [node for node in graph.graph.nodes if node.op == "output"]
+        wanted = [one.meta["val"] if hasattr(one, "meta") else one for one in last.args[0]]
+
+        def stand_in(_: Any) -> list[Any]:
+            """Answer with fake tensors of the right shapes, so that the backward pass is traced too."""
+            return [
+                torch.empty_strided(one.size(), one.stride(), dtype=one.dtype, device=one.device)
+                if isinstance(one, torch.Tensor)
+                else one
+                for one in wanted
+            ]
+
+        stand_in._boxed_call = True  # type: ignore[attr-defined]
+        return stand_in
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return compile_fx(graph, inputs, inner_compile=read)
+
+    rows, length = module.DEVICE_BATCH_ROWS, module.SEQ_LEN
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with torch.device("cuda"):
+            model = module.GPT()
+            tokens = torch.zeros(rows, length, dtype=torch.int64)
+        model.dtype = torch.bfloat16
+        model.attend = stand_in_for_flash
+        if hasattr(module, "prepare"):
+            module.prepare(model)
+        loss = torch.compile(model.loss, backend=backend, dynamic=False)(tokens, tokens)
+        loss.backward()
+    return graphs, codes
+
+
+def stand_in_for_flash(q: Any, k: Any, v: Any, window: int, **options: Any) -> Any:
+    """Attend by an operator that Inductor leaves to a library, as it does with FlashAttention-3."""
+    import torch
+
+    scale = options.get("scale", 1.0)
+    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, False, scale=scale)[0]
+
+
+@contextmanager
+def kept(codes: dict[str, str], name: str) -> Iterator[None]:
+    """Keep the generated code under that name, and end the compilation there."""
+    from unittest import mock
+
+    from torch._inductor.graph import GraphLowering
+
+    class Kept(BaseException):
+        """Ends a compilation whose code is there. No handler for ordinary errors takes it."""
+
+    def keep(graph: GraphLowering) -> None:
+        code, _ = graph.codegen()
+        codes[name] = code.value
+        raise Kept
+
+    try:
+        with mock.patch.object(GraphLowering, "compile_to_module", keep):
+            yield
+    except Kept:
+        return
+
+
+def measure(path: Path, changes: Mapping[str, Any], keep: Path | None = None) -> Report:
+    """Return the report on a train file, from a process that pretends."""
+    module = train_file(path, changes)
+    graphs, codes = generate(module)
+    for name, code in codes.items() if keep else ():
+        assert keep is not None
+        keep.mkdir(parents=True, exist_ok=True)
+        (keep / f"{name}.py").write_text(code, encoding="utf-8")
+    report = read_code(codes, module.LOSS_CHUNK_TOKENS * module.VOCAB_SIZE)
+    report.graphs = graphs
+    return report
+
+
+def run() -> list[dict[str, Any]]:
+    """Rows of the shipped train file at the `h100` preset, from a process of its own."""
+    if (why := _pretend_h100.unavailable()) is not None:
+        raise RuntimeError(why)
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder, "report.json")
+        subprocess.run([sys.executable, "-m", "benchmarks.codegen", "--answer", str(answer)], check=True)
+        found = json.loads(answer.read_text(encoding="utf-8"))
+    note = "h100, one micro-step of 131,072 tokens"
+    return [
+        {"name": "moved by fused kernels", "median": found["gigabytes"], "unit": "GB", "note": note},
+        {"name": "their time by arithmetic", "median": found["milliseconds"], "unit": "ms", "note": "at 2.75 TB/s"},
+        {"name": "launches of fused kernels", "median": found["launches"], "unit": "", "note": note},
+        {"name": "calls of libraries", "median": found["library_calls"], "unit": "", "note": note},
+        {"name": "kernels with pow, sin or cos", "median": len(found["slow"]), "unit": "", "note": ""},
+        {"name": "float32 buffers of a chunk of logits", "median": len(found["wide"]), "unit": "", "note": ""},
+    ]
+
+
+def main() -> int:
+    """Write the report as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.codegen", description=__doc__)
+    parser.add_argument("--file", type=Path, default=Path(__file__).parents[1] / "backends" / "cuda" / "train.py")
+    parser.add_argument("--depth", type=int, help="blocks, instead of the preset's")
+    parser.add_argument("--keep", type=Path, help="folder for the generated code")
+    parser.add_argument("--answer", type=Path, help="file for the report, instead of standard output")
+    options = parser.parse_args()
+    if (why := _pretend_h100.unavailable()) is not None:
+        print(f"no code can be generated here: {why}", file=sys.stderr)
+        return 1
+    _pretend_h100.pretend()
+    report = measure(options.file, {"DEPTH": options.depth} if options.depth else {}, options.keep)
+    text = json.dumps({**asdict(report), "milliseconds": report.milliseconds}, indent=1)
+    options.answer.write_text(text, encoding="utf-8") if options.answer else print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
