@@ -23,6 +23,7 @@ COMMANDS = {
     "init": Entry("autoresearch.core.cli.init", "init", "Make a new workspace."),
     "prepare": Entry("autoresearch.core.cli.prepare", "prepare", "Prepare a corpus: splits, tokenizers, shards."),
     "train": Entry("autoresearch.core.cli.train", "train", "Run one trial of a train file."),
+    "adopt": Entry("autoresearch.core.cli.adopt", "adopt", "Measure a script in upstream's form as it is."),
     "loop": Entry(
         "autoresearch.core.cli.run.command", "loop", "The main job: propose, train, score, keep or discard; repeat."
     ),

@@ -17,6 +17,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar --preset demo train", "one trial of the workspace's train file"),
         ("ar train --file other.py --budget 60 --seed 1 --json", "another file, a minute, as JSON"),
     ),
+    "adopt": (
+        ("ar adopt ~/autoresearch/train.py", "measure it; its own val_bpb is shown beside"),
+        ("ar --preset demo adopt train.py --budget 60 --json", "a minute, as JSON"),
+        ("ar adopt train.py --into mine.py", "begin a train file with what can be carried over"),
+    ),
     "loop": (
         ("ar loop --hours 8", "a night's work; the same command continues it"),
         ("ar --preset demo loop -n 6", "a small run: six experiments"),

@@ -66,6 +66,14 @@ class Tokenizer:
         text: str = self._processor.decode(np.asarray(tokens).tolist())
         return text
 
+    def token_bytes(self) -> list[int]:
+        """Return the UTF-8 bytes that each token stands for; 0 for BOS and unknown."""
+        ids = range(self.vocab_size)
+        special = [self._processor.is_control(one) or self._processor.is_unknown(one) for one in ids]
+        single = [self._processor.is_byte(one) for one in ids]
+        pieces = [self._processor.id_to_piece(one).encode("utf-8").replace(SPACE, b" ") for one in ids]
+        return [0 if special[one] else 1 if single[one] else len(pieces[one]) for one in ids]
+
     def _join(self, parts: list[np.ndarray]) -> np.ndarray:
         joined = [parts[0].astype(np.uint16)]
         for part in parts[1:]:

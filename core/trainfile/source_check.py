@@ -17,7 +17,7 @@ class SourceFault(ValueError):  # noqa: N818
 
 def vocab_size_of(source: str) -> int:
     """Return the literal that VOCAB_SIZE is set to. Raises `SourceFault` when the file does not parse or has none."""
-    nodes = [node for node in _parse(source).body if "VOCAB_SIZE" in _assigned(node)]
+    nodes = [node for node in parse(source).body if "VOCAB_SIZE" in _assigned(node)]
     if not nodes:
         raise SourceFault("the train file does not set VOCAB_SIZE at its top level")
     literal = getattr(nodes[-1], "value", None)
@@ -35,7 +35,7 @@ def check_source(source: str, vocabularies: Collection[int]) -> int:
     size = len(source.encode("utf-8", errors="replace"))
     if size > SIZE_LIMIT_BYTES:
         raise SourceFault(f"the train file has {size} bytes; the limit is {SIZE_LIMIT_BYTES}")
-    tree = _parse(source)
+    tree = parse(source)
     defined = {name for node in tree.body for name in _defined(node)}
     missing = [name for name in FUNCTIONS if name not in defined]
     if missing:
@@ -47,7 +47,8 @@ def check_source(source: str, vocabularies: Collection[int]) -> int:
     return vocab
 
 
-def _parse(source: str) -> ast.Module:
+def parse(source: str) -> ast.Module:
+    """Parse a source. Raises `SourceFault` where it is no Python, or too deep or too large to parse."""
     try:
         return ast.parse(source)
     except SyntaxError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device
+from autoresearch.core.adopt.script import ScriptFault
 from autoresearch.core.judge.futility import Stop
 from autoresearch.core.trial.child.channel import DeviceMismatchError, Failed, LogitsShapeError, WeightsMismatchError
 from autoresearch.core.trial.device import known_peak
@@ -56,6 +57,7 @@ class Measurements:
     peak_host_memory_mb: float | None = None
     flops_per_token: float | None = None
     claimed_flops_per_token: float | None = None
+    claimed_bpb: float | None = None
     audit: AuditResult | None = None
     profile: ProfileResult | None = None
     curve: tuple[float | None, ...] = ()
@@ -86,6 +88,7 @@ class Measurements:
             peak_host_memory_mb=self.peak_host_memory_mb,
             flops_per_token=self.flops_per_token,
             claimed_flops_per_token=self.claimed_flops_per_token,
+            claimed_bpb=self.claimed_bpb,
             mfu=self.flops_per_token * speed / peak if self.flops_per_token and speed and peak else None,
             seed=request.seed,
             backend=request.backend,
@@ -119,6 +122,8 @@ class TrialContext:
     record: Record
     processes: ProcessSupervisor
     """All processes of the trial."""
+    upstream: Mapping[str, Any] | None = None
+    """What the workers of an adopted script are told (see `core.adopt.terms`); None for a train file."""
     facts: Measurements = field(default_factory=Measurements)
 
     def inside(self, role: str, name: str) -> str:
@@ -142,6 +147,10 @@ class TrialContext:
             "tier": request.preset,
             "device_kind": self.facts.device.kind if self.facts.device else request.device_kind,
         }
+        if self.upstream is not None:
+            tokenizer = self.prepared.tokenizer_path(self.vocab_size)
+            read_only = (*read_only, tokenizer)
+            common["upstream"] = {**self.upstream, "tokenizer": self.sandbox.inside(work, tokenizer.name)}
         return Launch(
             role=role,
             argv=worker_argv(),
@@ -160,6 +169,8 @@ def failure(failed: Failed) -> TrialEnded:
     kind, message, stage = printable(failed.type), printable(failed.message)[:REASON_LIMIT], printable(failed.stage)
     kind, stage = kind[:NAME_LIMIT], stage[:NAME_LIMIT]
     words = f"{kind}: {message}" if message else kind
+    if kind == ScriptFault.__name__ and message:
+        return TrialEnded("crash", message)
     if failed.out_of_memory:
         words = f"out of memory: {words}"
     place = f"line {failed.line} of train.py, " if failed.line is not None and 0 < failed.line < MOST_LINES else ""
@@ -183,7 +194,9 @@ def closed_failure(failed: Failed, role: str, expected: tuple[int, int, int], li
     if failed.type == DeviceMismatchError.__name__:
         return TrialEnded("crash", f"the {role} process computes on another kind of device than the train process did")
     if failed.type == WeightsMismatchError.__name__:
-        return TrialEnded("crash", "the weights do not fit the model that build makes in a new process")
+        return TrialEnded("crash", "the weights do not fit the model that is built in a new process")
+    if failed.type == ScriptFault.__name__:
+        return TrialEnded("crash", "the script, run again for scoring, does not come to its first batch with a model")
     words = failed.type if failed.type in KNOWN_ERRORS else "an exception of the train file's own"
     if failed.out_of_memory:
         words = f"out of memory: {words}"

@@ -95,6 +95,14 @@ class Carried:
 
 
 @dataclass(frozen=True)
+class UpstreamForm:
+    """The settings of a source that is a script in upstream's form instead of a train file (see `core.adopt`)."""
+
+    vocab_size: int
+    """Vocabulary that the script is given: it names none itself."""
+
+
+@dataclass(frozen=True)
 class TrialRequest:
     """Everything that a trial depends on. The results of two equal requests differ only by the machine's noise."""
 
@@ -145,6 +153,8 @@ class TrialRequest:
     `core.trainfile.contamination`). None for a baseline itself, and outside of a run."""
     stop: StopRule | None = None
     """Rule by which the trial is ended early; None trains to the end of the budget."""
+    upstream: UpstreamForm | None = None
+    """Set where `source` is a script in upstream's form; None for a train file."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +262,8 @@ class TrialResult(BaseModel):
     """FLOP of forward and backward, counted from the shapes of the trained weights (see `core.trial.weights`)."""
     claimed_flops_per_token: float | None = None
     """FLOP as the train file itself counts them, attention included. A claim: nothing rests on it."""
+    claimed_bpb: float | None = None
+    """val_bpb as an adopted script has printed it. A claim, shown beside the score."""
     mfu: float | None = None
     """`flops_per_token` * `tokens_per_second` / the device's peak, 0..1. The peak is the data sheet's, or measured by
     `ar bench`."""

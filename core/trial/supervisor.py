@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from autoresearch.core.adopt.script import check_script
+from autoresearch.core.adopt.terms import require_walls, told
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.events import Observer
@@ -56,7 +58,10 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     prepared = Prepared.open(request.prepared)
     # Check everything that can be checked before a device is used, the cheapest first.
     try:
-        vocab_size = check_source(request.source, prepared.vocabularies)
+        if request.upstream is not None:
+            vocab_size = check_script(request.source, request.upstream.vocab_size, prepared.vocabularies)
+        else:
+            vocab_size = check_source(request.source, prepared.vocabularies)
         if request.gate:
             check_gate(request.source)
         check_contamination(request.source, prepared, vocab_size, request.baseline)
@@ -67,12 +72,16 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     # A train child must not see the corpus, which holds the text it is judged on, nor the files of other trials.
     sandbox = open_sandbox(request.isolation, (prepared.folder.absolute(), record.folder))
     facts.isolation = sandbox.level
+    upstream = None
+    if request.upstream is not None:
+        require_walls(sandbox.level)
+        upstream = told(prepared, vocab_size, request.budget.train_seconds)
     disk_limit_mb = DISK_SHARE * request.weights_limit_mb
     with ProcessSupervisor(
         record, memory_limit_mb=request.memory_limit_mb, disk_limit_mb=disk_limit_mb, cancel=cancel
     ) as processes:
         environment = child_variables(runtime.launch_environment(), request.environment)
-        context = TrialContext(request, vocab_size, prepared, environment, sandbox, record, processes, facts)
+        context = TrialContext(request, vocab_size, prepared, environment, sandbox, record, processes, upstream, facts)
         cache = incumbents_cache(context, runtime.compile_caches())
         evaluation = Evaluation(context)
         try:

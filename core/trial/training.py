@@ -219,6 +219,7 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
             clock.weights = time.monotonic()
             facts.params, facts.peak_memory_mb = _count(message.params), _amount(message.peak_memory_mb)
             facts.claimed_flops_per_token = _amount(message.flops_per_token)
+            facts.claimed_bpb = _amount(message.claimed_bpb)
             return message
         case Failed():
             raise failure(message)
@@ -283,7 +284,8 @@ def _too_slow(context: TrialContext, clock: Clock, now: float) -> str:
             f"start-up took longer than its allowance of {budget.startup_seconds:g} s "
             "(import, build and compile, until the first real batch)"
         )
-    doing = "write its weights" if clock.trained is not None else "return from train"
+    end = "return from train" if context.request.upstream is None else "stop training when its batches were over"
+    doing = "write its weights" if clock.trained is not None else end
     return (
         f"the train child did not {doing}: killed {now - clock.first_batch:.1f} s "
         f"after the first batch, with a budget of {budget.train_seconds:g} s"

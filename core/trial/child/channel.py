@@ -40,6 +40,8 @@ class WeightsWritten(Message):
     params: int | None
     peak_memory_mb: float | None
     flops_per_token: float | None
+    claimed_bpb: float | None = None
+    """val_bpb as an adopted script has printed it."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
-    channel.send(WeightsWritten(digest.hexdigest(), params, peak_memory_mb, flops))
+    claimed_bpb = getattr(module, "claimed_bpb", None) if "upstream" in job else None
+    channel.send(WeightsWritten(digest.hexdigest(), params, peak_memory_mb, flops, claimed_bpb))
 
 
 def _flops(module: Any, model: Any) -> float | None:

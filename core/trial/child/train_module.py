@@ -6,10 +6,13 @@ import linecache
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoresearch.backends.contract import Device, Spec
 from autoresearch.core.trial.child.channel import Stage
+
+if TYPE_CHECKING:
+    from autoresearch.core.adopt.stand_in import AdoptedScript
 
 MODULE_NAME = "train_file"
 
@@ -26,6 +29,13 @@ def load_train_file(path: str) -> types.ModuleType:
     return module
 
 
+def adopt(job: dict[str, Any], runtime: Any) -> AdoptedScript:
+    """Read a script in upstream's form, to be used as a train file is."""
+    from autoresearch.core.adopt.stand_in import AdoptedScript
+
+    return AdoptedScript(job["source"], job, runtime)
+
+
 def make_spec(job: dict[str, Any], device: Device) -> Spec:
     """Return the specification for `build`, from the parent's job and the device that the runtime found."""
     return Spec(
@@ -37,10 +47,13 @@ def make_spec(job: dict[str, Any], device: Device) -> Spec:
     )
 
 
-def build_model(job: dict[str, Any], runtime: Any, device: Device, stage: Stage) -> tuple[types.ModuleType, Any]:
-    """Run the train file and its `build`; return the module and the model."""
+def build_model(job: dict[str, Any], runtime: Any, device: Device, stage: Stage) -> tuple[Any, Any]:
+    """Run the train file and its `build`; return the module and the model.
+
+    An adopted script has an object in the place of the module.
+    """
     stage.name = "import"
-    module = load_train_file(job["source"])
+    module = adopt(job, runtime) if "upstream" in job else load_train_file(job["source"])
     runtime.seed(job["seed"])
     stage.name = "build"
     return module, module.build(make_spec(job, device))

@@ -1,0 +1,64 @@
+"""Scripts in upstream's form: files on PyTorch and MLX, and a small one on numpy that can be changed line by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parent.parent / "core" / "adopt" / "scripts"
+
+TABLE = '''\
+"""A table of which token follows which, counted in numpy."""
+
+import time
+
+import numpy as np
+
+from prepare import MAX_SEQ_LEN, TIME_BUDGET, Tokenizer, evaluate_bpb, make_dataloader
+
+
+class Table(dict):
+    def parameters(self):
+        return self
+
+    def __call__(self, idx, targets=None, reduction="mean"):
+        logits = self["logits"][idx]
+        if targets is None:
+            return logits
+        shifted = logits - logits.max(-1, keepdims=True)
+        chosen = np.take_along_axis(shifted, targets[..., None], -1)[..., 0]
+        losses = np.log(np.exp(shifted).sum(-1)) - chosen
+        return losses if reduction == "none" else losses.mean()
+
+
+tokenizer = Tokenizer.from_directory()
+V = tokenizer.get_vocab_size()
+model = Table(logits=np.zeros((V, V), np.float32))
+counts = np.ones((V, V), np.float32)
+train_loader = make_dataloader(tokenizer, 16, MAX_SEQ_LEN, "train")
+x, y, epoch = next(train_loader)
+used, step = 0.0, 0
+while True:
+    t0 = time.time()
+    np.add.at(counts, (x.ravel(), y.ravel()), 1)
+    model["logits"][:] = np.log(counts / counts.sum(1, keepdims=True))
+    x, y, epoch = next(train_loader)
+    step += 1
+    used += time.time() - t0
+    if step > 1 and used >= TIME_BUDGET:
+        break
+val_bpb = evaluate_bpb(model, tokenizer, 16)
+print("---")
+print(f"val_bpb:          {val_bpb:.6f}")
+'''
+
+LOOP = TABLE[TABLE.index("while True") : TABLE.index("val_bpb = ")]
+END = TABLE[TABLE.index("val_bpb = ") :]
+
+
+def changed(*changes: tuple[str, str]) -> str:
+    """The table's script with every text replaced by the other, each of which it must have."""
+    source = TABLE
+    for old, new in changes:
+        assert old in source, old
+        source = source.replace(old, new)
+    return source
