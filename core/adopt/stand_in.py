@@ -33,14 +33,18 @@ from autoresearch.core.adopt.script import OFFERED, ScriptFault, parse_script, s
 TAIL_SECONDS = 0.3
 """Seconds that a script has to print its summary after `evaluate_bpb`, once the batches are over: its weights wait."""
 ESTIMATE_TOKENS = 4096
-"""Tokens of the last batch that `evaluate_bpb` estimates with, or one row: the deadline is over by then."""
+"""Tokens of the last batch that `evaluate_bpb` estimates with, at most, and one row at least."""
+ESTIMATE_SECONDS = 0.3
+"""Longest time for that, by the speed of the training: the batches are over by then, and the weights wait."""
+FORWARD_SHARE = 1 / 3
+"""Share of a training step that its forward pass takes."""
 REHEARSED_BATCHES = 4
 """Batches of random tokens that a script may take before its model is there."""
 WARM_BATCHES = 36
 """Batches of random tokens in the compile child: a step of many micro-batches and its optimizer's graphs come first."""
 STEPS = 33
 """Number of recent steps whose times predict the next one's."""
-CLAIM = re.compile(r"val_bpb\W{1,20}(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s")
+CLAIM = re.compile(r"val_bpb\W{1,20}(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)[\s,;}\])]")
 """A script's own line about its metric."""
 STEP = re.compile(r"step\W{0,3}(\d{1,9})\b.{0,80}?loss\W{1,3}(\d+\.\d+)")
 """A script's own line about a step."""
@@ -103,13 +107,15 @@ class AdoptedScript:
 
     def logits(self, model: Any, tokens: Any) -> Any:
         """Call the model as the script would without targets, in the same mixed precision as in its training."""
+        there = beside(model, tokens)
         if self._autocast is None:
-            out = model(tokens)
+            out = model(there)
         else:
             kind, dtype = self._autocast
             with sys.modules["torch"].autocast(kind, dtype=dtype):
-                out = model(tokens)
-        return out[0] if isinstance(out, tuple) else out
+                out = model(there)
+        out = out[0] if isinstance(out, tuple) else out
+        return out if there is tokens else out.to(tokens.device)
 
     def _rehearse(self, rehearsal: Rehearsal) -> None:
         try:
@@ -205,6 +211,7 @@ class Training(Desk):
         self._feeds: dict[tuple[int, int], Iterator[Any]] = {}
         self._last: tuple[Any, Any] | None = None
         self._bytes = np.asarray(job["upstream"]["token_bytes"], dtype=np.int64)
+        self._tokens = 0
         self.given = 0
         self.seen: Any = None
         """The model that the script's source names, as it was at the last batch."""
@@ -224,6 +231,7 @@ class Training(Desk):
             raise NoMoreBatches("the training time is over")
         inputs, targets, info = found
         self.given += 1
+        self._tokens += batch * seq
         self._last = (inputs, targets)
         return inputs, targets, info.epoch + 1
 
@@ -245,16 +253,24 @@ class Training(Desk):
         if self._last is None:
             return math.nan
         inputs, targets = self._last
-        rows = max(1, ESTIMATE_TOKENS // max(1, int(inputs.shape[1])))
+        tokens = min(ESTIMATE_TOKENS, ESTIMATE_SECONDS / FORWARD_SHARE * self._speed())
+        rows = max(1, int(tokens) // max(1, int(inputs.shape[1])))
         inputs, targets = inputs[:rows], targets[:rows]
+        inner = unwrapped(model)
         with _no_gradients():
-            loss = self.runtime.to_numpy(unwrapped(model)(inputs, targets, reduction="none")).astype(np.float64)
+            losses = inner(beside(inner, inputs), beside(inner, targets), reduction="none")
+        loss = self.runtime.to_numpy(losses).astype(np.float64)
         sizes = self._bytes[self.runtime.to_numpy(targets).astype(np.int64).ravel()]
-        losses = np.broadcast_to(loss.ravel(), sizes.shape) if loss.size in (1, sizes.size) else loss.ravel()
-        if losses.shape != sizes.shape:
-            raise ScriptFault(f"the model's loss has {losses.size} numbers for {sizes.size} tokens (reduction='none')")
+        if loss.size not in (1, sizes.size):
+            raise ScriptFault(f"the model's loss has {loss.size} numbers for {sizes.size} tokens (reduction='none')")
+        each = np.broadcast_to(loss.ravel(), sizes.shape)
         total = int(sizes.sum())
-        return float(losses[sizes > 0].sum() / (math.log(2) * total)) if total else math.nan
+        return float(each[sizes > 0].sum() / (math.log(2) * total)) if total else math.nan
+
+    def _speed(self) -> float:
+        """Return the tokens a second so far."""
+        used = float(self._clock.budget) - float(self._clock.remaining)
+        return self._tokens / used if used > 0 else math.inf
 
 
 class Warming(Training):
@@ -560,6 +576,14 @@ def largest(runtime: Any, spaces: Any) -> Any:
 def is_model(value: Any) -> bool:
     """Tell whether a value looks like a model of PyTorch or MLX: it can be called and lists its parameters."""
     return not isinstance(value, type) and callable(value) and callable(getattr(value, "parameters", None))
+
+
+def beside(model: Any, tokens: Any) -> Any:
+    """Return tokens on the model's device, where a script of PyTorch's has put its model on another than ours."""
+    if not hasattr(tokens, "to"):
+        return tokens
+    first = next(iter(model.parameters()), None)
+    return tokens if first is None or first.device == tokens.device else tokens.to(first.device)
 
 
 def unwrapped(model: Any) -> Any:

@@ -145,8 +145,8 @@ def verdict_of(result: TrialResult) -> str:
         return "measured; the script claims nothing"
     if claimed < (1 - FLATTERY) * measured:
         return f"measured; the script claims {1 - claimed / measured:.0%} less than its weights score"
-    side = "below" if claimed < measured else "above"
-    return f"measured; the claim is {abs(1 - claimed / measured):.0%} {side} it, as the estimate of an honest script may be"
+    off = f"{abs(1 - claimed / measured):.0%} {'below' if claimed < measured else 'above'}"
+    return f"measured; the claim is {off} it, as the estimate of an honest script may be"
 
 
 def summary(result: TrialResult, verdict: str) -> str:

@@ -1,5 +1,6 @@
 """Scripts run in this process, with a feed whose clock counts batches: each takes a second of the budget."""
 
+import importlib
 import io
 import math
 import sys
@@ -50,7 +51,7 @@ def own_modules(monkeypatch):
 
 @pytest.fixture
 def adopted(tmp_path):
-    def make(source, role="train"):
+    def make(source, role="train", runtime=runtime):
         path = tmp_path / "train.py"
         path.write_text(source, encoding="utf-8")
         upstream = {"token_bytes": [0] + [2] * (VOCAB - 1), "bos_id": 1, "budget_seconds": BUDGET, "tokenizer": ""}
@@ -181,6 +182,29 @@ def test_a_script_that_comes_to_no_model_when_it_is_run_again_is_refused(adopted
         adopted(modelless, "score")
     with pytest.raises(ScriptFault, match="come to a model"):
         adopted("import prepare\n", "score")
+
+
+MIXED = """
+import torch
+from prepare import MAX_SEQ_LEN, Tokenizer, evaluate_bpb, make_dataloader
+
+vocab = Tokenizer.from_directory().get_vocab_size()
+inner = torch.nn.Sequential(torch.nn.Embedding(vocab, 8), torch.nn.Linear(8, vocab))
+model = torch.compile(inner, dynamic=False)
+for x, y, epoch in make_dataloader(None, 4, MAX_SEQ_LEN, "train"):
+    with torch.amp.autocast("cpu", dtype=torch.bfloat16):
+        model(x).sum().backward()
+evaluate_bpb(model, None, 4)
+"""
+
+
+def test_for_scoring_a_model_is_called_uncompiled_in_the_mixed_precision_of_its_training(adopted):
+    torch = pytest.importorskip("torch")
+    script, model = adopted(MIXED, "score", importlib.import_module("autoresearch.backends.cuda.runtime"))
+    assert type(model) is torch.nn.Sequential and not model._forward_pre_hooks
+    tokens = torch.zeros((2, SEQ), dtype=torch.int64)
+    assert script.logits(model, tokens).dtype == torch.bfloat16
+    assert model(tokens).dtype == torch.float32
 
 
 def test_compiling_takes_some_random_batches_and_no_text(adopted):

@@ -94,3 +94,12 @@ def test_a_vocabulary_too_small_for_the_bytes_names_a_larger_one() -> None:
 def test_half_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(DataError, match="surrogate"):
         tokenizer().encode(["ok", "bad \ud800"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(TEXT)
+@example("<s> \u2581 äöü€ 7")
+def test_the_bytes_of_the_tokens_add_up_to_those_of_the_text(text: str) -> None:
+    sizes = tokenizer().token_bytes()
+    assert len(sizes) == 420 and sizes[tokenizer().bos_id] == 0
+    assert sum(sizes[token] for token in tokenizer().encode([text])[0]) == len(text.encode())
