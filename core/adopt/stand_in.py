@@ -43,7 +43,7 @@ REHEARSED_BATCHES = 4
 WARM_BATCHES = 36
 """Batches of random tokens in the compile child: a step of many micro-batches and its optimizer's graphs come first."""
 STEPS = 33
-"""Number of recent steps whose times predict the next one's."""
+"""Number of recent steps, and of batches, whose times predict the next one's."""
 CLAIM = re.compile(r"val_bpb\W{1,20}(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)[\s,;}\])]")
 """A script's own line about its metric."""
 STEP = re.compile(r"step\W{0,3}(\d{1,9})\b.{0,80}?loss\W{1,3}(\d+\.\d+)")
@@ -211,6 +211,7 @@ class Training(Desk):
         self._feeds: dict[tuple[int, int], Iterator[Any]] = {}
         self._last: tuple[Any, Any] | None = None
         self._bytes = np.asarray(job["upstream"]["token_bytes"], dtype=np.int64)
+        self._pace = Pace()
         self._tokens = 0
         self.given = 0
         self.seen: Any = None
@@ -218,11 +219,12 @@ class Training(Desk):
 
     def time_budget(self) -> float:
         """Return a number that knows our clock."""
-        return TimeBudget(self._clock)
+        return TimeBudget(self._clock, self._pace)
 
     def batch(self, batch: int, seq: int) -> tuple[Any, Any, int]:
         """Return the feed's next batch."""
         self.seen = look_up(self._names, self.spaces()) or self.seen
+        self._pace.wants_batch()
         feed = self._feeds.setdefault((batch, seq), self._data.batches(batch, seq))
         found = next(feed, None)
         if found is None:
@@ -348,6 +350,43 @@ class Rehearsal(Desk):
         self._hook = model.register_forward_pre_hook(called)
 
 
+class Pace:
+    """Times of a script's steps. A step ends when the script compares something with TIME_BUDGET."""
+
+    def __init__(self) -> None:
+        self._asked: float | None = None
+        self._wanted: float | None = None
+        self._steps: deque[float] = deque(maxlen=STEPS)
+        self._batches: deque[float] = deque(maxlen=STEPS)
+        self._places: deque[float] = deque(maxlen=STEPS)
+        """Seconds from the end of a step to each batch that is asked for in the next one."""
+
+    def wants_batch(self) -> None:
+        """Note that the script asks for a batch."""
+        now = monotonic()
+        if self._wanted is not None:
+            self._batches.append(now - self._wanted)
+        if self._asked is not None:
+            self._places.append(now - self._asked)
+        self._wanted = now
+
+    def ends_step(self) -> None:
+        """Note the end of a step."""
+        now = monotonic()
+        if self._asked is not None:
+            self._steps.append(now - self._asked)
+        self._asked = now
+
+    def needed(self) -> float:
+        """Return the seconds that one more step needs, so that it is not cut short where it asks for a batch.
+
+        A batch is refused that is not expected to be used up in time. Upstream asks for the next step's at a step's
+        end.
+        """
+        refused = max(self._places, default=0.0) + max(self._batches, default=0.0)
+        return max(refused, max(self._steps, default=0.0))
+
+
 class TimeBudget(float):
     """TIME_BUDGET in a train child: seconds of training, as a number that knows how many of them are used up.
 
@@ -356,17 +395,14 @@ class TimeBudget(float):
     a step when there is not. So a schedule ends when the training does. Our clock alone decides when that is.
     """
 
-    def __new__(cls, clock: Any) -> TimeBudget:
+    _clock: Any
+    _pace: Pace
+
+    def __new__(cls, clock: Any, pace: Pace) -> TimeBudget:
         """Make the number of the clock's seconds."""
         made = super().__new__(cls, clock.budget)
-        made._clock = clock
-        made._asked = None
-        made._steps = deque(maxlen=STEPS)
+        made._clock, made._pace = clock, pace
         return made
-
-    _clock: Any
-    _asked: float | None
-    _steps: deque[float]
 
     def __rtruediv__(self, other: Any) -> Any:
         """Return the used share."""
@@ -407,14 +443,12 @@ class TimeBudget(float):
         return used if used > 0 and used / 2 <= seconds <= 2 * used else seconds
 
     def _spent(self) -> bool:
-        """Tell whether the next step would be late. Each question is taken for the end of a step."""
-        now, before, remaining = monotonic(), self._asked, self._clock.remaining
+        """Tell whether another step would be late. Each question is taken for the end of a step."""
+        remaining = float(self._clock.remaining)
         if remaining >= float(self):
             return False  # the clock has not started: this is no question about a step
-        self._asked = now
-        if before is not None:
-            self._steps.append(now - before)
-        return bool(remaining <= max(self._steps, default=0.0))
+        self._pace.ends_step()
+        return remaining <= self._pace.needed()
 
 
 class Output:

@@ -13,7 +13,7 @@ from upstream_scripts import END, LOOP, TABLE, changed
 from autoresearch.backends.contract import BatchInfo
 from autoresearch.backends.null import runtime
 from autoresearch.core.adopt.script import OFFERED, ScriptFault
-from autoresearch.core.adopt.stand_in import AdoptedScript, Output, TimeBudget
+from autoresearch.core.adopt.stand_in import AdoptedScript, Output, Pace, TimeBudget
 
 VOCAB, SEQ, BUDGET = 32, 8, 10
 
@@ -216,7 +216,7 @@ def test_compiling_takes_some_random_batches_and_no_text(adopted):
 
 def test_the_time_budget_knows_our_clock():
     clock = SimpleNamespace(budget=100.0, remaining=100.0)
-    budget = TimeBudget(clock)
+    budget = TimeBudget(clock, Pace())
     assert f"{budget}" == "100.0" and budget == 100 and hash(budget) == hash(100.0)
     assert not budget - 0 <= 150.0 or budget > 99  # before the start it is a plain number
     assert (0.0 / budget, 50.0 / budget, budget - 30) == (0.0, 0.5, 70.0)

@@ -29,7 +29,7 @@ def test_an_honest_script_is_measured_as_it_is(prepared, tmp_path):
     assert result.isolation == best_level()
     assert result.audit is not None and result.audit.ok
     assert 1 < result.val_bpb < 8
-    assert result.claimed_bpb == pytest.approx(result.val_bpb, rel=0.4)
+    assert result.claimed_bpb is None or result.claimed_bpb == pytest.approx(result.val_bpb, rel=0.5)
     assert (tmp_path / "train.py").read_text() == source
 
 
@@ -84,10 +84,9 @@ HIDES = "if type(TIME_BUDGET) is float:\n    raise SystemExit\n"
         ([("V = tok", HIDES + "V = tok")], ROOMY, "crash", "run again for scoring"),
         ([("import numpy as np", "import numpy as np\nimport my_helpers")], ROOMY, "crash", "my_helpers"),
         ([(END, "import os\nos._exit(0)\n" + END)], ROOMY, "crash", "ended by itself with exit status 0"),
-        ([(END, END.replace("(model,", "('model',")), ("model = Table", "table = Table"), ("model[", "table[")], ROOMY,
-         "crash", "'str' object is not callable"),
+        ([(LOOP, "raise KeyError('no idea')\n" + LOOP)], ROOMY, "crash", "KeyError: 'no idea' (line 31 of train.py"),
     ],
-    ids=["trains on", "late", "looks ahead", "never starts", "hides", "brings modules", "exits", "no model"],
+    ids=["trains on", "late", "looks ahead", "never starts", "hides", "brings modules", "exits", "raises"],
 )  # fmt: skip
 def test_a_script_that_breaks_a_rule_ends_in_one_line(prepared, tmp_path, changes, budget, status, words):
     result = adopt(prepared, tmp_path, changed(*changes), budget)
