@@ -44,7 +44,7 @@ WARM_BATCHES = 36
 """Batches of random tokens in the compile child: a step of many micro-batches and its optimizer's graphs come first."""
 STEPS = 33
 """Number of recent steps, and of batches, whose times predict the next one's."""
-CLAIM = re.compile(r"val_bpb\W{1,20}(\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)[\s,;}\])]")
+CLAIM = re.compile(r"val_bpb[^\w.+-]{1,20}([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)[\s,;}\])]")
 """A script's own line about its metric."""
 STEP = re.compile(r"step\W{0,3}(\d{1,9})\b.{0,80}?loss\W{1,3}(\d+\.\d+)")
 """A script's own line about a step."""

@@ -219,7 +219,7 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
             clock.weights = time.monotonic()
             facts.params, facts.peak_memory_mb = _count(message.params), _amount(message.peak_memory_mb)
             facts.claimed_flops_per_token = _amount(message.flops_per_token)
-            facts.claimed_bpb = _amount(message.claimed_bpb)
+            facts.claimed_bpb = _finite(message.claimed_bpb)
             return message
         case Failed():
             raise failure(message)
@@ -328,6 +328,11 @@ def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -
 def _count(value: float | None) -> int | None:
     """Return a claimed count if a database can hold it, else None."""
     return value if isinstance(value, int) and 0 <= value < 2**63 else None
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a claimed number if it is finite, else None."""
+    return float(value) if value is not None and abs(value) < float("inf") else None
 
 
 def _amount(value: float | None) -> float | None:

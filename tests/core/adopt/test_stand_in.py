@@ -239,6 +239,10 @@ def test_a_claim_is_found_in_any_amount_of_output():
     output.write("val_bpb: 1.2")
     output.write("5\nval_bpb: nan\nval_bpb 1e999 \n")
     assert owner.claimed_bpb is None
+    output.write("val_bpb: -0.5\n")
+    assert owner.claimed_bpb == -0.5
+    output.write("{'val_bpb': 0}\n")
+    assert owner.claimed_bpb == 0
     output.write("\rstep 00012 (3.0%) | loss: 5.25 | lrm: 1.00")
     assert clock.points[-1] == {"step": 12, "loss": 5.25}
     assert math.isfinite(len(output.getvalue()))
