@@ -350,7 +350,7 @@ class Decided(ExperimentEvent):
     """Verdict as in the ledger: "keep", "discard", "crash" ..."""
     val_bpb: float | None = None
     delta: float | None = None
-    """Estimated difference to the incumbent in bits per byte; negative is better."""
+    """Measured difference from the incumbent in bits per byte; negative is better."""
     reason: str | None = None
 
 

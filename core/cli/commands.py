@@ -31,7 +31,7 @@ COMMANDS = {
     "submit": Entry("autoresearch.core.cli.submit", "submit", "Hand in a train file as one experiment."),
     "result": Entry("autoresearch.core.cli.result", "result", "Show what became of a submission."),
     "mcp": Entry("autoresearch.core.cli.mcp", "mcp", "Serve submit, brief and results to an agent, by MCP over stdio."),
-    "status": Entry("autoresearch.core.cli.status", "status", "Show in one line how a run is going."),
+    "status": Entry("autoresearch.core.cli.status", "status", "Show how each run is going, a line each."),
     "fleet": Entry("autoresearch.core.cli.fleet", "fleet", "Show who uses a Ray cluster; pause runs, drain nodes."),
     "results": Entry("autoresearch.core.cli.results", "results", "Show a run's experiments as a table."),
     "diff": Entry("autoresearch.core.cli.diff", "diff", "Show what differs between two train files of a run."),

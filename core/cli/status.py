@@ -1,18 +1,31 @@
-"""`ar status`: one line about each run."""
+"""`ar status`: a table of the runs."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.report.wording import best_text, counted, experiment_of
+from autoresearch.core.report.terminal.table import Heading, draw
+from autoresearch.core.report.wording import experiment_of, has_estimate, mean_text, one_line
 from autoresearch.core.store.chain import ChainReport
 from autoresearch.core.store.headline import Headline, headline_of
 from autoresearch.core.store.reader import LedgerReader
+
+HEADINGS = (
+    Heading("run"),
+    Heading("state"),
+    Heading("backend/preset"),
+    *(Heading(name, numeric=True) for name in ("tried", "kept", "stopped", "best")),
+    Heading("best bpb"),
+    Heading("change", numeric=True),
+    Heading("cautious estimate", numeric=True),
+    Heading("now", wraps=True),
+)
 
 
 @click.command()
@@ -22,7 +35,7 @@ from autoresearch.core.store.reader import LedgerReader
 )
 @pass_settings
 def status(settings: Settings, tag: str | None, verify: bool) -> None:
-    """Show how each run is going, in one line."""
+    """Show how each run is going: a table of one line a run."""
     from autoresearch.core.cli.runs import open_reader, run_rows
     from autoresearch.core.config import runs_dir
     from autoresearch.core.fleet.status import read_fleet_status
@@ -36,6 +49,8 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
         if not runs:
             settings.say(f"no runs in {settings.workspace}; `ar loop` starts one")
     any_edited = False
+    lines: list[list[str]] = []
+    notes: list[str] = []
     for reader in readers:
         with reader:
             record, headline = status_record(reader), headline_of(reader)
@@ -45,11 +60,16 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
         if report is not None:
             any_edited = any_edited or report.fault is not None
             record["verified"] = {"links": report.links, "fault": report.fault}
-        click.echo(json.dumps(record) if settings.json else status_line(record, headline))
-        if on_fleet is not None and not settings.json:
-            click.echo(f"  {on_fleet.summary()}")
-        if report is not None and not settings.json:
-            click.echo(f"  {chain_text(report)}")
+        if settings.json:
+            click.echo(json.dumps(record))
+        lines.append(status_cells(record, headline))
+        name = record["tag"]
+        notes += [f"{name}: {on_fleet.summary()}"] if on_fleet is not None else []
+        notes += [f"{name}: {chain_text(report)}"] if report is not None else []
+    if lines and not settings.json:
+        draw(HEADINGS, lines, sys.stdout)
+        for note in notes:
+            click.echo(note)
     if any_edited:
         raise click.exceptions.Exit(1)
 
@@ -71,17 +91,21 @@ def status_record(reader: LedgerReader) -> dict[str, Any]:
     return record
 
 
-def status_line(record: dict[str, Any], headline: Headline | None) -> str:
-    """Write the record as one line for a person."""
-    parts = [f"{record['tag']}: {record['state']}", f"{record['backend']}/{record['preset']}"]
-    parts.append(counted(int(record["experiments"]), "experiment"))
-    if stopped := record["by_status"].get("stopped"):
-        parts.append(f"{stopped} stopped early")
-    if headline is not None:
-        parts.append(best_text(headline))
-    current = record["current"]
+def status_cells(record: dict[str, Any], headline: Headline | None) -> list[str]:
+    """Write the record as the cells of one line for a person, in the order of HEADINGS."""
+    by_status, current = record["by_status"], record["current"]
+    gain = None if headline is None else headline.gain
+    now = str(record["ended"] or "")
     if isinstance(current, dict):
-        parts.append(f"{experiment_of(current['experiment'])} {current['state']}: {current['what']}")
-    elif record["ended"]:
-        parts.append(str(record["ended"]))
-    return ", ".join(" ".join(part.split()) for part in parts)
+        now = f"{experiment_of(current['experiment'])} {current['state']}: {current['what']}"
+    return [
+        record["tag"],
+        str(record["state"]),
+        f"{record['backend']}/{record['preset']}",
+        *(str(count) for count in (record["experiments"], by_status.get("keep", 0), by_status.get("stopped", 0))),
+        "-" if headline is None else f"#{headline.experiment}",
+        "-" if headline is None else mean_text(headline.best),
+        "-" if gain is None else f"{gain:+.4f}",
+        f"{headline.cautious:.4f}" if headline and has_estimate(headline) else "-",
+        one_line(now) or "-",
+    ]

@@ -79,10 +79,14 @@ def best_text(headline: Headline, *, digits: int = 4) -> str:
         about += f", {gain:+.{digits}f}"
     if best.selected and best.half is not None:
         about += "; its own trials, which chose it"
-    # A judge without an estimate of its own repeats what was measured.
-    if headline.experiment and headline.cautious is not None and best.half is not None:
+    if has_estimate(headline):
         about += f"; cautious estimate {headline.cautious:.{digits}f}"
     return f"best {mean_text(best, digits=digits)} bpb ({about})"
+
+
+def has_estimate(headline: Headline) -> bool:
+    """Tell whether there is a cautious estimate: a judge without one of its own repeats what was measured."""
+    return bool(headline.experiment) and headline.cautious is not None and headline.best.half is not None
 
 
 def mean_text(mean: Mean, *, digits: int = 4) -> str:

@@ -137,7 +137,9 @@ def audit_threshold(ledger: LedgerReader, experiment: int, seed: int) -> float |
     others = [row for row in ledger.undecided() if row.number != experiment and row.state != "proposed"]
     before = ledger.keep_before(best.number) if others else None
     levels = [level for row in (best, before) if row is not None for level in _levels(ledger, row)]
-    sigmas = [float(facts["sigma"]) for facts in (ledger.experiment(0).judged, ledger.last_facts()) if "sigma" in facts]
+    sigmas = [
+        float(facts["sigma"]) for facts in (ledger.experiment(0).judged, ledger.noise_facts()) if "sigma" in facts
+    ]
     return max(levels) + SAME_MARGIN * max(sigmas, default=0.0) if levels else None
 
 

@@ -259,7 +259,7 @@ class Loop:
         self._failed = self._repeated = 0
         if row.number == 0:
             self._same = 0
-        told = Decided(decided.status or "", decided.val_bpb, decided.delta, decided.reason, experiment=row.number)
+        told = Decided(decided.status or "", decided.val_bpb, decided.change, decided.reason, experiment=row.number)
         self._tell(told)
         if self._on_decided is not None:
             self._on_decided(decided)

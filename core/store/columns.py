@@ -71,13 +71,22 @@ _ALL = (
         sql="estimate",
     ),
     Column(
+        "change",
+        "measured difference in bits per byte from the best file of its time, at equal seeds where there are such; "
+        "negative is better",
+        "change",
+        lambda row: row.change,
+        # The baseline is compared with nothing.
+        sql="CASE WHEN number > 0 THEN coalesce(json_extract(judged, '$.measured'), delta) END",
+        minor=True,
+    ),
+    Column(
         "delta",
-        "estimated change in bits per byte against the best file of its time; negative is better",
+        "the judge's cautious estimate of that difference, shrunken towards no change",
         "change",
         lambda row: row.delta,
-        # The baseline is compared with nothing.
+        "cautious",
         sql="CASE WHEN number > 0 THEN delta END",
-        minor=True,
     ),
     Column(
         "predicted",
@@ -136,6 +145,7 @@ JSON = (
         "status",
         "val_bpb",
         "estimate",
+        "change",
         "delta",
         "predicted",
         "predicted_low",
@@ -148,9 +158,9 @@ JSON = (
     *("researcher", "usd", "reason", "origin"),
 )
 """Keys of an experiment in `--json`."""
-TABLE = ("experiment", "status", "val_bpb", "delta", "seconds", "description")
+TABLE = ("experiment", "status", "val_bpb", "change", "seconds", "researcher", "description")
 """Columns of the terminal's table."""
-PAGE = ("experiment", "status", "val_bpb", "delta", "trials", "category", "description")
+PAGE = ("experiment", "status", "val_bpb", "change", "trials", "category", "description")
 """Columns of the dashboard's table."""
 VIEWS = {"results.tsv": TSV, "--json": JSON, "terminal": TABLE, "dashboard": PAGE}
 """Every view by the name that the docs give it."""

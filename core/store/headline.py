@@ -92,7 +92,7 @@ def headline_of(reader: LedgerReader) -> Headline | None:
         return None
     trials = reader.trials(subject=best.number)
     machine = _machine(trials)
-    facts = reader.last_facts()
+    facts = reader.noise_facts()
     mean = mean_of(best, trials, facts, machine)
     if mean is None:
         return None
@@ -117,7 +117,7 @@ def mean_of(
 ) -> Mean | None:
     """Average an experiment's trials on `machine`, by default that of the last one; None without a score.
 
-    `facts` are the judge's last: the interval rests on its noise between seeds.
+    `facts` are the judge's last that state the noise: the interval rests on its noise between seeds.
     """
     wanted = _machine(trials) if machine is None else machine
     some = [t for t in trials if t.status is not None and t.started >= row.created and ran_on(t, wanted)]

@@ -189,10 +189,14 @@ class LedgerReader:
         rows = self._rows(sql)
         return self._understood(experiment_row, rows[0]).judged if rows else {}
 
-    def noise_facts(self) -> dict[str, Any]:
-        """Return the judge's facts of the last decision, with the baseline's where that has none."""
-        baseline = self.experiment(0).judged if self.next_number() else {}
-        return {**baseline, **self.last_facts()}
+    def noise_facts(self) -> Mapping[str, Any]:
+        """Return the facts of the judge's last decision that states the noise; verdicts on ended trials do not."""
+        sql = (
+            "SELECT * FROM experiments WHERE number = (SELECT number FROM experiments WHERE state = 'decided'"
+            " AND json_extract(judged, '$.sigma') IS NOT NULL ORDER BY decided DESC LIMIT 1)"
+        )
+        rows = self._rows(sql)
+        return self._understood(experiment_row, rows[0]).judged if rows else self.last_facts()
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Return the payload of every event of that kind, oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -68,6 +69,19 @@ class ExperimentRow:
     """The numbers behind `reason` (see core.judge.decision.Decision.facts)."""
     origin: Origin | None = None
     """The peer run's change that it tries; None for its researcher's own idea."""
+
+    @property
+    def change(self) -> float | None:
+        """Return the measured difference from the best file of its time, in bits per byte; None for the baseline.
+
+        A judge that estimates nothing writes the measured difference down as its delta.
+        """
+        if self.number == 0:
+            return None
+        measured = self.judged.get("measured")
+        if isinstance(measured, int | float) and math.isfinite(measured):
+            return float(measured)
+        return self.delta
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def by_category(decided: Sequence[ExperimentRow]) -> tuple[CategoryCount, ...]:
     found = []
     for name, rows in groups.items():
         count = Counter(row.status for row in rows)
-        deltas = [row.delta for row in rows if row.delta is not None]
+        deltas = [row.change for row in rows if row.change is not None]
         failed = sum(count[status] for status in FAILED)
         best = min(deltas) if deltas else None
         found.append(CategoryCount(name, len(rows), count["keep"], count["discard"] + count["stopped"], failed, best))

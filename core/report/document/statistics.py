@@ -115,7 +115,7 @@ def predictions_of(decided: Iterable[ExperimentRow]) -> list[Prediction]:
     """List every experiment with a prediction and a result, in order."""
     found = []
     for row in decided:
-        outcome = row.judged.get("measured", row.delta)
+        outcome = row.change
         if row.number and row.predicted_delta is not None and is_number(outcome):
             found.append(Prediction(row.number, row.researcher, row.predicted_delta, outcome))
     return found

@@ -147,7 +147,7 @@ def researcher_parts(snapshot: Snapshot, info: LoopInfo, waiting: Sequence[Runni
 
 def decision_line(row: ExperimentRow) -> str:
     """Say what an experiment came to and what it tried."""
-    text = decision_text(row.status, row.val_bpb, row.delta if row.number else None)
+    text = decision_text(row.status, row.val_bpb, row.change)
     return f"{text}  {one_line(row.hypothesis)}"
 
 

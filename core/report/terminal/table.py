@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import Console
@@ -28,16 +29,38 @@ def write_table(rows: Iterable[ExperimentRow], stream: TextIO | None = None) -> 
     """Write the experiments to `stream` (standard output by default)."""
     stream = stream or sys.stdout
     columns = [COLUMNS[name] for name in TABLE]
-    lines = [(row, [_cell(column, row) for column in columns]) for row in rows]
+    found = list(rows)
+    draw(
+        [Heading(column.title, column.kind in NUMERIC, column.name == "description") for column in columns],
+        [[_cell(column, row) for column in columns] for row in found],
+        stream,
+        [STATUS_STYLES.get(row.status or "", "") for row in found],
+    )
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The head of one column."""
+
+    title: str
+    numeric: bool = False
+    """Aligned to the right."""
+    wraps: bool = False
+    """Broken over several lines where the terminal is narrow."""
+
+
+def draw(
+    headings: Sequence[Heading], lines: Sequence[Sequence[str]], stream: TextIO, styles: Sequence[str] = ()
+) -> None:
+    """Draw a table on a terminal, each line in its style; elsewhere write tab-separated lines."""
     if not stream.isatty():
-        write_plain([[column.title for column in columns], *(cells for _, cells in lines)], stream)
+        write_plain([[heading.title for heading in headings], *lines], stream)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        is_numeric = column.kind in NUMERIC
-        table.add_column(column.title, justify="right" if is_numeric else "left", no_wrap=column.name != "description")
-    for row, cells in lines:
-        table.add_row(*cells, style=STATUS_STYLES.get(row.status or "", ""))
+    for heading in headings:
+        table.add_column(heading.title, justify="right" if heading.numeric else "left", no_wrap=not heading.wraps)
+    for cells, style in zip(lines, styles or [""] * len(lines), strict=True):
+        table.add_row(*cells, style=style)
     # A researcher's words may look like rich's markup.
     Console(file=stream, markup=False, highlight=False).print(table)
 

@@ -271,7 +271,7 @@ def lineage(reader: RunQueries, decided: Sequence[ExperimentRow]) -> list[dict[s
             "parent": row.parent,
             "hypothesis": one_line(row.hypothesis, 300),
             "category": one_line(row.category, 80),
-            "delta": row.delta if row.number else None,
+            "change": row.change,
             "mean": means.get(row.number),
             "estimate": row.estimate,
             "trials": row.trials,

@@ -25,14 +25,16 @@ def call(workspace, *arguments):
     return ar(["--workspace", str(workspace), *arguments])
 
 
-def test_status_is_one_line_a_run(workspace, capsys):
+def test_status_is_a_table_of_one_line_a_run(workspace, capsys):
     with open_run(workspace, "second"):
         pass
     assert call(workspace, "status") == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("first: finished, null/demo, 3 experiments, best 0.9000 bpb (experiment 1, -0.1000), ")
-    assert first.endswith("3 experiments are decided")
-    assert second == "second: running, null/demo, 0 experiments, experiment 0 proposed: baseline"
+    heads, first, second = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert heads[:3] == ["run", "state", "backend/preset"]
+    counts = ["3", "1", "0", "#1", "0.9000", "-0.1000", "-"]
+    assert first == ["first", "finished", "null/demo", *counts, "3 experiments are decided"]
+    empty = ["0", "0", "0", "-", "-", "-", "-"]
+    assert second == ["second", "running", "null/demo", *empty, "experiment 0 proposed: baseline"]
     assert call(workspace, "status", "--tag", "first", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["best_bpb"], record["by_status"]) == (0.9, {"crash": 1, "discard": 1, "keep": 1})
@@ -42,7 +44,7 @@ def test_a_running_state_without_a_heartbeat_is_called_died(workspace, capsys, m
     with open_run(workspace, "second") as run, run.ledger._transaction() as write:
         write("UPDATE runs SET heartbeat = heartbeat - 3600")
     assert call(workspace, "status", "--tag", "second") == 0
-    assert capsys.readouterr().out.startswith("second: died, ")
+    assert "second\tdied\t" in capsys.readouterr().out
 
 
 def test_results_are_a_table_json_lines_or_the_five_columns(workspace, capsys):
@@ -75,7 +77,7 @@ def test_a_damaged_ledger_does_not_hide_the_other_runs(workspace, capsys):
     (workspace / "runs/bad/ledger.sqlite").write_text("not a database, but long enough to look like one " * 50)
     assert call(workspace, "status") == 0
     said = capsys.readouterr()
-    assert said.out.startswith("first: finished")
+    assert "first\tfinished" in said.out
     assert "runs/bad/ledger.sqlite" in said.err
     assert "Traceback" not in said.err
     assert call(workspace, "status", "--tag", "bad") == 1

@@ -71,7 +71,7 @@ function position(row) {
 function choose(index) {
   chosen = index;
   const row = rows[index], box = $("chart-box");
-  const text = row ? `experiment ${row.experiment}: ${row.status}, ${number(row.val_bpb)} (${signed(row.delta)}) · ${row.description}` : "";
+  const text = row ? `experiment ${row.experiment}: ${row.status}, ${number(row.val_bpb)} (${signed(row.change)}) · ${row.description}` : "";
   $("point").textContent = text || "Point at a dot, or focus the chart and use the arrow keys; Enter or a click opens the experiment.";
   box.setAttribute("aria-valuenow", row ? row.experiment : 0);
   box.setAttribute("aria-valuetext", text || "none chosen");

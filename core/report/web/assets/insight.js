@@ -22,7 +22,7 @@ function lineage(keeps, tag) {
   for (const one of keeps) {
     const item = element("li", null, one.now ? "" : "off"), name = link(one.n ? `experiment ${one.n}` : "baseline", tag, one.n);
     const how = one.demoted ? "kept, then measured again and given up" : one.now ? "" : "not part of today's best";
-    item.append(name, ` ${one.mean === null ? `${number(one.estimate)} (cautious estimate)` : number(one.mean)}`, one.n ? ` (${signed(one.delta)})` : "", element("span", one.n ? one.hypothesis : "", "words"));
+    item.append(name, ` ${one.mean === null ? `${number(one.estimate)} (cautious estimate)` : number(one.mean)}`, one.n ? ` (${signed(one.change)})` : "", element("span", one.n ? one.hypothesis : "", "words"));
     item.append(element("span", [one.n ? `${one.category}, based on ${one.parent ? `experiment ${one.parent}` : "the baseline"}` : "", `${one.trials} ${one.trials === 1 ? "trial" : "trials"}`, how].filter(Boolean).join(", "), "soft"));
     list.append(item);
   }
