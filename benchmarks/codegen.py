@@ -33,6 +33,9 @@ LIBRARY = re.compile(r"^\s+(extern_kernels\.\w+|torch\.ops\.[\w.]+)\(|= (torch\.
 SLOW = re.compile(r"(?:libdevice|tl_math)\.(pow|sin|cos)\b")
 BUFFER = re.compile(r"empty_strided_cuda\(\(([\d, ]+)\), \([\d, ]+\), torch\.(\w+)\)")
 
+LIMITS: Mapping[int, tuple[float, int]] = {2: (40.0, 110), 9: (130.0, 300)}
+"""Blocks -> most GB that fused kernels may move in a micro-step, and most launches of them. To be lowered."""
+
 
 @dataclass
 class Report:
@@ -82,6 +85,18 @@ def read_code(codes: Mapping[str, str], chunk_elements: int) -> Report:
     report.gigabytes = sum(moved.values())
     report.largest = sorted(((round(gb, 3), name) for name, gb in moved.items()), reverse=True)[:12]
     return report
+
+
+def faults(report: Report, limits: tuple[float, int] = LIMITS[2]) -> list[str]:
+    """Say in words what is wrong with a report, with limits of gigabytes and launches."""
+    gigabytes, launches = limits
+    found = [f"{report.graphs} graphs instead of one"] if report.graphs != 1 else []
+    if report.gigabytes > gigabytes:
+        found.append(f"fused kernels move {report.gigabytes:.1f} GB; the limit is {gigabytes:g}")
+    if report.launches > launches:
+        found.append(f"{report.launches} launches of fused kernels; the limit is {launches}")
+    found += [f"{', '.join(functions)} in {kernel}" for kernel, functions in report.slow.items()]
+    return found + [f"a float32 buffer of a chunk of logits: {buffer}" for buffer in report.wide]
 
 
 def train_file(path: Path, changes: Mapping[str, Any]) -> ModuleType:
@@ -139,8 +154,9 @@ def generate(module: ModuleType) -> tuple[int, dict[str, str]]:
             model = module.build(Spec(module.VOCAB_SIZE, length, seed=0, device="cuda", tier="h100"))
         model.attend = stand_in_for_flash
         tokens = torch.zeros(rows, length, dtype=torch.int64, device="cuda")
-        loss = torch.compile(model.loss, backend=backend, dynamic=False)(tokens, tokens)
-        loss.backward()
+        # As `train` does: rows of n-grams are looked up outside of the graph, where gradients may be sparse.
+        found = tuple(rows if rows is None else rows.detach().requires_grad_() for rows in model.look_up(tokens))
+        torch.compile(model.loss, backend=backend, dynamic=False)(tokens, tokens, found).backward()
     return graphs, codes
 
 
@@ -212,6 +228,7 @@ def main() -> int:
     parser.add_argument("--file", type=Path, default=Path(__file__).parents[1] / "backends" / "cuda" / "train.py")
     parser.add_argument("--depth", type=int, help="blocks, instead of the preset's")
     parser.add_argument("--keep", type=Path, help="folder for the generated code")
+    parser.add_argument("--check", action="store_true", help="fail when a limit is exceeded (2 or 9 blocks)")
     parser.add_argument("--answer", type=Path, help="file for the report, instead of standard output")
     options = parser.parse_args()
     if (why := _pretend_h100.unavailable()) is not None:
@@ -221,7 +238,9 @@ def main() -> int:
     report = measure(options.file, {"DEPTH": options.depth} if options.depth else {}, options.keep)
     text = json.dumps({**asdict(report), "milliseconds": report.milliseconds}, indent=1)
     options.answer.write_text(text, encoding="utf-8") if options.answer else print(text)
-    return 0
+    found = faults(report, LIMITS[options.depth or 9]) if options.check else []
+    print("\n".join(found), file=sys.stderr)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -92,9 +92,10 @@ class Budgets:
     score: float = 30.0
     long: float = 240.0
     seed: float = 60.0
+    profile: float = 20.0
 
 
-SMALL_BUDGETS = Budgets(*(1.0,) * 5)
+SMALL_BUDGETS = Budgets(*(1.0,) * 5, profile=8.0)
 
 
 # ---- the record
@@ -447,7 +448,7 @@ def profile(bench: Bench) -> dict[str, Any]:
     from autoresearch.core.trial.profile import GRACE_SECONDS
     from autoresearch.core.trial.supervisor import run_trial
 
-    request = bench.request(bench.source(), bench.budgets.speed, score=False, profile=True)
+    request = bench.request(bench.source(), bench.budgets.profile, score=False, profile=True)
     result = run_trial(replace(request, budget=replace(request.budget, grace_floor_seconds=GRACE_SECONDS)))
     if result.status != "ok" or result.profile is None:
         raise RuntimeError(f"no profile: the trial ended as {result.status}: {result.reason}")

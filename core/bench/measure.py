@@ -6,7 +6,7 @@ import platform
 import statistics
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,8 @@ class BackendBench:
     ) -> tuple[BenchRow, LossCurve]:
         """Run one trial. Raises `TrialError` when it does not end well, `TrialCancelled` when it was stopped."""
         folder = self._folder / f"{work.backend}-{seed}"
-        request = work.terms(self._prepared.folder, seconds).request(work.source, folder, seed)
+        terms = replace(work.terms(self._prepared.folder, seconds), device_kind=device.kind)
+        request = terms.request(work.source, folder, seed)
         result = self._run(request)
         if result.status != "ok":
             raise TrialError(

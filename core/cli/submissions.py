@@ -184,8 +184,9 @@ def drive(settings: Settings, tag: str, identity: str | None, overrides: RunOver
     Measures the baseline first where there is none. Raises `LockedError` when another process writes the run, and
     what else may go wrong with a run as `ArError`.
     """
+    from autoresearch.core.awake import awake
     from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, whole_machine
-    from autoresearch.core.cli.run.session import awake, listen
+    from autoresearch.core.cli.run.session import listen
     from autoresearch.core.config import runs_dir
     from autoresearch.core.judge.options import make_judge
     from autoresearch.core.run.loop import Limits, Loop, Stop

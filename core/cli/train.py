@@ -67,6 +67,7 @@ def train(
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
     from autoresearch.core.report.terminal.live import live_view
+    from autoresearch.core.trial.device import expected_kind
     from autoresearch.core.trial.profile import GRACE_SECONDS
     from autoresearch.core.trial.request import TrialTerms
     from autoresearch.core.trial.supervisor import run_trial
@@ -77,6 +78,7 @@ def train(
     source = with_preset(settings, source, preset)
     prepared = ensure_prepared(settings, preset, corpus=corpus)
     terms = TrialTerms.of_preset(backend.name, preset, prepared.folder, budget)
+    terms = replace(terms, device_kind=expected_kind(backend.name))
     if profile:
         terms = replace(terms, budget=replace(terms.budget, grace_floor_seconds=GRACE_SECONDS))
     request = replace(terms.request(source, new_folder(settings.workspace, backend.name), seed), profile=profile)

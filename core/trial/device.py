@@ -58,6 +58,14 @@ def probe_device(backend: str) -> Device:
     return inside
 
 
+def expected_kind(backend: str) -> str | None:
+    """Return the kind of device that a trial must compute on, where a GPU may be; None elsewhere, without asking.
+
+    Raises `PrerequisiteError` as `probe_device` does.
+    """
+    return probe_device(backend).kind if nvidia_cards() or sys.platform == "darwin" else None
+
+
 def _first_device(backend: str, sandbox: Sandbox) -> Device:
     messages = _ask(backend, {"role": "probe"}, PROBE_SECONDS, sandbox)
     return next(message.device for message in messages if isinstance(message, DeviceFound))

@@ -7,6 +7,7 @@ import time
 
 from autoresearch.core.adopt.script import check_script
 from autoresearch.core.adopt.terms import require_walls, told
+from autoresearch.core.awake import awake
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.events import Observer
@@ -42,7 +43,7 @@ def run_trial(
     facts = Measurements()
     status: TrialStatus = "ok"
     reason = None
-    with Record(request.folder, request.source, observer) as record:
+    with awake(), Record(request.folder, request.source, observer) as record:
         try:
             _run(request, record, facts, cancel)
         except TrialEnded as end:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autoresearch.core.awake import awake
 from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.run.hooks import HookOptions, RunHooks
 from autoresearch.core.cli.run.options import CALLS
@@ -232,23 +229,6 @@ def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def awake() -> Iterator[None]:
-    """Keep a Mac awake inside the block, by `caffeinate`, which ends with this process. Elsewhere do nothing."""
-    caffeinate = shutil.which("caffeinate") if sys.platform == "darwin" else None
-    if caffeinate is None:
-        yield
-        return
-    keeper = subprocess.Popen(
-        [caffeinate, "-i", "-m", "-w", str(os.getpid())], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    try:
-        yield
-    finally:
-        keeper.terminate()
-        keeper.wait()
 
 
 def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from loop_fixtures import CONFIG, TRAIN, Scripted, ScriptedHandle, Widths, make_workspace, open_run, width_of
 
-from autoresearch.core.cli.run.session import awake
+from autoresearch.core.awake import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.events import Repeated
 from autoresearch.core.judge.decision import Demotion
