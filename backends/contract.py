@@ -132,7 +132,9 @@ class Device:
     peak_flops: float | None = None
     """Dense peak at that precision in FLOP/s, from the vendor's data sheet; None where it is not known."""
     tier: str = "cpu"
-    """Name of the preset that fits this device best."""
+    """Name of the preset that fits this device best, by the memory that is free."""
+    free_mb: float | None = None
+    """Free memory when the device was described, in MiB; None where the framework cannot tell."""
 
     def description(self) -> str:
         """Describe what a score depends on beside the train file: device, framework and driver."""

@@ -292,7 +292,8 @@ def device_words(device: Device) -> str:
     from autoresearch.core.trial.sandbox.host_paths import nvidia_cards
 
     if device.kind != "cpu" or not device.framework.startswith("torch"):
-        return device.name
+        busy = device.free_mb is not None and device.memory_mb is not None and device.free_mb < 0.9 * device.memory_mb
+        return f"{device.name} ({device.free_mb / 1024:.0f} GiB free)" if busy and device.free_mb else device.name
     why = "the NVIDIA GPU of this machine cannot be used, see `ar doctor`" if nvidia_cards() else "no NVIDIA GPU found"
     return f"torch on the CPU {device.name} ({why})"
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from autoresearch.backends.cuda import runtime
+from autoresearch.core.cli.run.resolve import device_words
 from autoresearch.core.trial.sandbox.host_paths import SYSTEM_FOLDERS, visible_roots
 
 
@@ -46,9 +47,21 @@ def test_where_no_memory_can_be_shared_pytorch_compiles_in_one_process(monkeypat
 def test_a_card_gets_the_preset_and_the_peak_that_fit_it(monkeypatch, properties, tier, precision, peak):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (properties.total_memory, properties.total_memory))
     device = runtime.detect()
     assert (device.kind, device.name, device.tier) == ("cuda", properties.name, tier)
     assert (device.precision, device.peak_flops) == (precision, peak)
+    assert device_words(device) == properties.name
+
+
+def test_a_card_that_others_fill_gets_the_preset_that_fits_what_is_free_and_that_is_said(monkeypatch):
+    properties = card("NVIDIA H100 80GB HBM3", 9, 79.1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (20 * 2**30, properties.total_memory))
+    device = runtime.detect()
+    assert device.tier == "rtx"
+    assert device_words(device) == "NVIDIA H100 80GB HBM3 (20 GiB free)"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
