@@ -451,7 +451,8 @@ def profile(bench: Bench) -> dict[str, Any]:
     request = bench.request(bench.source(), bench.budgets.profile, score=False, profile=True)
     result = run_trial(replace(request, budget=replace(request.budget, grace_floor_seconds=GRACE_SECONDS)))
     if result.status != "ok" or result.profile is None:
-        raise RuntimeError(f"no profile: the trial ended as {result.status}: {result.reason}")
+        why = result.reason or "training ended before it had enough batches"
+        raise RuntimeError(f"no profile: the trial ended as {result.status}: {why}")
     return {**result.profile.model_dump(), "folder": str(request.folder)}
 
 
