@@ -8,7 +8,7 @@ script's statements are cut in three: what makes the model becomes `build`, the 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from autoresearch.core.adopt.script import dotted, parse_script, scored_names
@@ -19,21 +19,21 @@ from autoresearch.core.trainfile.gate import MODULES, SEEDERS
 INDENT = "    "
 SIZES = ("B", "T", "batch_size", "seq_len")
 """Keywords of upstream's `make_dataloader` for the shape of a batch."""
+GIVEN = ("PRESET", "VOCAB_SIZE", "MAX_SEQ_LEN")
+"""Constants that the preset decides."""
 
 
 @dataclass
 class Parts:
     """A script's statements, sorted."""
 
-    imports: list[ast.stmt] = field(default_factory=list)
+    imports: list[str] = field(default_factory=list)
     constants: dict[str, str] = field(default_factory=dict)
-    """Name -> literal as it is written."""
-    definitions: list[ast.stmt] = field(default_factory=list)
-    """Classes, functions, and assignments that run nothing."""
+    """Name -> literal as it is written, with the comment behind it."""
+    definitions: list[str] = field(default_factory=list)
+    """Classes, functions and what they use, in order."""
     work: list[ast.stmt] = field(default_factory=list)
-    """What the script does, in order."""
-    dropped: list[str] = field(default_factory=list)
-    """Imports that a train file has no use for, or may not have."""
+    """What the script does, in order, with the names that a train file has."""
 
 
 def skeleton(source: str, *, name: str, preset: str, vocab: int, seq: int) -> str:
@@ -42,58 +42,72 @@ def skeleton(source: str, *, name: str, preset: str, vocab: int, seq: int) -> st
     `vocab` and `seq` are the values of VOCAB_SIZE and of the script's MAX_SEQ_LEN. Raises `SourceError` for a script
     whose training loop or model is not found.
     """
-    tree = parse_script(source)
-    parts = sort(source, tree)
-    model = next(iter(scored_names(tree)), None)
-    place = next((i for i, node in enumerate(parts.work) if _takes_batches(node)), None)
-    if model is None or "." in model or place is None:
-        what = "training loop" if place is None else "model that it hands to evaluate_bpb"
-        raise SourceError(
-            f"nothing can be carried over: no {what} stands at the script's top level.",
-            fix="write the file by docs/contract.md",
-        )
-    before = [_adapted(node) for node in parts.work[:place]]
-    made = max((i for i, node in enumerate(before) if model in stored(node)), default=None)
-    if made is None:
-        raise SourceError(
-            f"nothing can be carried over: {model} is made nowhere before the training loop.",
-            fix="write the file by docs/contract.md",
-        )
-    building, rest = before[: made + 1], before[made + 1 :]
-    # `model.init_weights()` right after it belongs to it.
-    while rest and isinstance(rest[0], ast.Expr) and model in loaded(rest[0]):
-        building.append(rest.pop(0))
-    preparing = [
-        node for node in _kept(_again(building, [*rest, parts.work[place]], model)) if "spec" not in loaded(node)
-    ]
-    building = _without_batches(_kept(building))
-    constants = {
-        "PRESET": f'"{preset}"',
-        "VOCAB_SIZE": str(vocab),
-        "MAX_SEQ_LEN": str(seq),
-        **{key: text for key, text in parts.constants.items() if key not in ("PRESET", "VOCAB_SIZE", "MAX_SEQ_LEN")},
-    }
-    return _write(source, name, parts, constants, model, building, [*preparing, *_kept(rest)], parts.work[place])
+    try:
+        tree = parse_script(source)
+        model = next(iter(scored_names(tree)), None)
+        dropped = _dropped(tree)
+        parts = sort(source, tree, model, dropped)
+        building, preparing, loop = cut(parts.work, model)
+        return _write(name, parts, f'PRESET = "{preset}"', vocab, seq, dropped, str(model), building, preparing, loop)
+    except RecursionError as error:
+        raise SourceError("nothing can be carried over: the script is nested too deeply.") from error
 
 
-def sort(source: str, tree: ast.Module) -> Parts:
-    """Sort a script's statements. The body of `if __name__ == "__main__"` counts as the script's own."""
+def sort(source: str, tree: ast.Module, model: str | None, dropped: Collection[str]) -> Parts:
+    """Sort a script's statements. The body of `if __name__ == "__main__"` counts as the script's own.
+
+    What classes and functions use stays beside them, if it can be made there; `model` is made in `build`. `dropped` are
+    the names of modules that a train file may not import.
+    """
     parts = Parts()
-    plain: set[str] = set()
-    for node in _flat(tree):
+    adapter = _Adapter(dropped)
+    statements = [kept for node in _flat(tree) if (kept := adapter.adapt(node)) is not None]
+    once = [name for node in statements for name in stored(node)]
+    used = _used(statements) - {model}
+    known = {*GIVEN, "True", "False", "range", "len", "min", "max", "float", "int"}
+    for node in statements:
+        name = _only_target(node)
         if isinstance(node, ast.Import | ast.ImportFrom):
-            _sort_import(node, parts)
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name
+            if module.partition(".")[0] in MODULES:
+                parts.imports.append(ast.unparse(node))
+                known |= _bound(node)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            parts.definitions.append(node)
-        elif (name := _only_target(node)) is not None and not parts.work and (text := _literal(node)) is not None:
-            parts.constants[name] = text
-            plain.add(name)
-        elif name is not None and not parts.work and _runs_nothing(node) and loaded(node) <= plain:
-            parts.definitions.append(node)
-            plain.add(name)
+            parts.definitions.append(_segment(source, node))
+            known.add(node.name)
+        elif name is not None and once.count(name) == 1 and (text := _literal(node)) is not None:
+            parts.constants[name] = f"{text}{_comment(source, node)}"
+            known.add(name)
+        elif name is not None and loaded(node) <= known and (name in used or (name.isupper() and _runs_nothing(node))):
+            parts.definitions.append(ast.unparse(node))
+            known.add(name)
         else:
             parts.work.append(node)
     return parts
+
+
+def cut(work: Sequence[ast.stmt], model: str | None) -> tuple[list[ast.stmt], list[ast.stmt], ast.stmt]:
+    """Cut statements into what makes the model, what prepares the training, and the loop. Raises `SourceError`."""
+    place = next((i for i, node in enumerate(work) if _takes_batches(node)), None)
+    first = next((i for i, node in enumerate(work[:place]) if model in stored(node)), None)
+    if model is None or "." in model or place is None or first is None:
+        what = "training loop" if place is None else "model that is handed to evaluate_bpb"
+        raise SourceError(
+            f"nothing can be carried over: no {what} is made at the script's top level.",
+            fix="write the file by docs/contract.md",
+        )
+    building, rest, loop = list(work[: first + 1]), list(work[first + 1 : place]), work[place]
+    while rest and isinstance(rest[0], ast.Expr) and model in loaded(rest[0]):
+        building.append(rest.pop(0))  # `model.init_weights()` right after it
+    wrapping = [node for node in rest if model in stored(node) and loaded(node) - {model} <= {"torch", "mx", "nn"}]
+    rest = [node for node in rest if node not in wrapping]
+    preparing = [*_again(building, [*rest, loop], model), *rest]
+    # Also `model = torch.compile(model)`: what `train` returns must have the names of what `build` returns.
+    return (
+        _without_batches([*_kept(building), *wrapping]),
+        [node for node in _kept(preparing) if "spec" not in loaded(node)],
+        loop,
+    )
 
 
 def stored(node: ast.AST) -> set[str]:
@@ -118,13 +132,29 @@ def _flat(tree: ast.Module) -> list[ast.stmt]:
     return found
 
 
-def _sort_import(node: ast.Import | ast.ImportFrom, parts: Parts) -> None:
-    """Keep an import that a train file may have; note any other but that of `prepare`."""
-    module = node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name
-    if module.partition(".")[0] in MODULES:
-        parts.imports.append(node)
-    elif module.partition(".")[0] != "prepare":
-        parts.dropped.append(ast.unparse(node))
+def _dropped(tree: ast.Module) -> dict[str, str]:
+    """Return the names of imports that a train file may not have, each with its import."""
+    found: dict[str, str] = {}
+    for node in _flat(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name
+            if module.partition(".")[0] not in {*MODULES, "prepare"}:
+                found |= dict.fromkeys(_bound(node), ast.unparse(node))
+    return found
+
+
+def _bound(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """Return the names that an import makes."""
+    return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+
+
+def _used(statements: Sequence[ast.stmt]) -> set[str]:
+    """Return the names that classes and functions read, and those that these are made of."""
+    used: set[str] = set()
+    for node in reversed(statements):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) or _only_target(node) in used:
+            used |= loaded(node)
+    return used
 
 
 def _only_target(node: ast.stmt) -> str | None:
@@ -147,6 +177,20 @@ def _literal(node: ast.stmt) -> str | None:
     return text if name in held else None
 
 
+def _comment(source: str, node: ast.stmt) -> str:
+    """Return the comment on a statement's last line, with the blanks before it; "" where there is none."""
+    line = source.splitlines()[(node.end_lineno or 1) - 1].encode()[node.end_col_offset :].decode(errors="ignore")
+    return f"  {line.strip()}" if line.strip().startswith("#") else ""
+
+
+def _segment(source: str, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Return a definition as it is written, from its first decorator on."""
+    lines = source.splitlines()
+    start = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+    text = lines[start - 1 : node.end_lineno]
+    return "\n".join(line[node.col_offset :] for line in text)
+
+
 def _runs_nothing(node: ast.stmt) -> bool:
     """Tell whether an assignment's value is made of literals and names alone."""
     kinds = ast.Call | ast.Await | ast.Yield | ast.YieldFrom | ast.NamedExpr | ast.Attribute | ast.Subscript
@@ -164,7 +208,17 @@ def _takes_batches(node: ast.stmt) -> bool:
 
 
 class _Adapter(ast.NodeTransformer):
-    """Turns what a script asks of `prepare` into what a train file is given."""
+    """Turns what a script asks of `prepare` into what a train file is given; leaves out calls of dropped modules."""
+
+    def __init__(self, dropped: Collection[str]) -> None:
+        self._dropped = set(dropped)
+
+    def adapt(self, node: ast.stmt) -> ast.stmt | None:
+        """Return the statement as a train file can have it; None where nothing is left."""
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            return node  # carried over as it is written
+        changed: ast.stmt | None = self.visit(node)
+        return None if changed is None else ast.fix_missing_locations(changed)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
@@ -179,9 +233,21 @@ class _Adapter(ast.NodeTransformer):
             node.args = [ast.Attribute(ast.Name("spec", ast.Load()), "seed", ast.Load())]
         return node
 
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        """Leave out a call such as `gc.collect()`."""
+        return None if loaded(node) & self._dropped else self.generic_visit(node)
 
-def _adapted(node: ast.stmt) -> ast.stmt:
-    return ast.fix_missing_locations(_Adapter().visit(node))
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        """Leave out a setting such as `os.environ["X"] = ...`."""
+        gone = any(loaded(target) & self._dropped for target in node.targets)
+        return None if gone else self.generic_visit(node)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Visit all parts. A body that is left empty does nothing."""
+        super().generic_visit(node)
+        if isinstance(node, ast.If | ast.For | ast.While | ast.With | ast.Try) and not node.body:
+            node.body.append(ast.Pass())
+        return node
 
 
 def _kept(nodes: Sequence[ast.stmt]) -> list[ast.stmt]:
@@ -217,30 +283,34 @@ def _again(building: Sequence[ast.stmt], later: Sequence[ast.stmt], model: str) 
 
 
 def _write(
-    source: str,
     name: str,
     parts: Parts,
-    constants: Mapping[str, str],
+    preset: str,
+    vocab: int,
+    seq: int,
+    dropped: dict[str, str],
     model: str,
     building: Sequence[ast.stmt],
     preparing: Sequence[ast.stmt],
     loop: ast.stmt,
 ) -> str:
     """Put the file together."""
-    left_out = [f"# TODO: left out, because a train file may not import it: {text}" for text in parts.dropped]
-    carried = [ast.get_source_segment(source, _whole(node), padded=True) or "" for node in parts.definitions]
+    left_out = dict.fromkeys(dropped.values())
+    constants = {"VOCAB_SIZE": str(vocab), "MAX_SEQ_LEN": str(seq)}
+    constants |= {key: text for key, text in parts.constants.items() if key not in GIVEN}
     body = [
-        f'"""Begun by `ar adopt` from {ascii(name)[1:-1]}. See docs/contract.md, and the lines with TODO."""',
+        f'"""Begun by `ar adopt` from {_harmless(name)}. See docs/contract.md, and the lines with TODO."""',
         "",
-        *(ast.unparse(node) for node in parts.imports),
-        *left_out,
+        *parts.imports,
+        *(f"# TODO: left out, because a train file may not import it: {text}" for text in left_out),
         "",
         f"{BLOCK_START}: what the tuner moves and a preset sets",
+        preset,
         *(f"{key} = {text}" for key, text in constants.items()),
         BLOCK_END,
         "",
         "",
-        "\n\n\n".join(carried),
+        "\n\n\n".join(parts.definitions),
         "",
         "",
         "def build(spec):",
@@ -255,8 +325,9 @@ def _write(
         f"{INDENT}TIME_BUDGET = clock.budget",
         f"{INDENT}# TODO: clock.progress is the used share of the budget; one that leaves steps out lags behind.",
         *_indented(preparing),
+        f"{INDENT}# TODO: clock.log(step=..., loss=...) in the loop draws the live curve.",
         f"{INDENT}try:",
-        *_indented([_adapted(loop)], 2),
+        *_indented([loop], 2),
         f"{INDENT}except StopIteration:  # the batches are over",
         f"{INDENT * 2}pass",
         f"{INDENT}return {model}",
@@ -271,12 +342,9 @@ def _write(
     return "\n".join(body)
 
 
-def _whole(node: ast.stmt) -> ast.stmt:
-    """Begin a definition at its first decorator, which `get_source_segment` leaves out."""
-    decorators = getattr(node, "decorator_list", [])
-    if decorators:
-        node.lineno, node.col_offset = decorators[0].lineno, decorators[0].col_offset - 1
-    return node
+def _harmless(name: str) -> str:
+    """Return a file's name with a blank for whatever could end a docstring."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else " " for letter in name)
 
 
 def _indented(nodes: Sequence[ast.stmt], depth: int = 1) -> list[str]:

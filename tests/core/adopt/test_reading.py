@@ -49,6 +49,13 @@ def test_the_scored_model_may_be_an_attribute_or_a_keyword():
     assert set(read_script(source).scored) == {"trainer.ema", "model"}
 
 
+def test_upstreams_own_start_names_the_kernel_first():
+    script = read_script((SCRIPTS / "for_a_gpu.py").read_text(encoding="utf-8"))
+    assert (script.scored, script.compiles) == (("net",), True)
+    with pytest.raises(PrerequisiteError, match=r"attention kernels from the package `kernels`, line 12"):
+        require_gpu(script, "cpu")
+
+
 @pytest.mark.parametrize(
     "line",
     [

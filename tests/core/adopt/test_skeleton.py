@@ -1,0 +1,70 @@
+import ast
+
+import pytest
+from upstream_scripts import SCRIPTS, TABLE, changed
+
+from autoresearch.core.adopt.skeleton import skeleton
+from autoresearch.core.errors import SourceError
+from autoresearch.core.trainfile.constants import read_constants
+from autoresearch.core.trainfile.source_check import check_source
+
+
+def written(source, name="theirs.py"):
+    text = skeleton(source, name=name, preset="demo", vocab=512, seq=64)
+    assert check_source(text, [512]) == 512
+    return text
+
+
+def function(text, name):
+    (found,) = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == name]
+    return ast.unparse(found)
+
+
+def test_a_script_for_a_gpu_is_cut_into_definitions_build_and_train():
+    text = written((SCRIPTS / "for_a_gpu.py").read_text(encoding="utf-8"))
+    assert read_constants(text) == {
+        "PRESET": "demo", "VOCAB_SIZE": 512, "MAX_SEQ_LEN": 64, "TOTAL_BATCH_SIZE": 2**19, "DEPTH": 8,
+        "DEVICE_BATCH_SIZE": 128,
+    }  # fmt: skip
+    assert "# tokens a step" in text
+    # What classes and functions use is made before them.
+    top = [node for node in ast.parse(text).body if not isinstance(node, ast.FunctionDef)]
+    made = [name.id for node in top for name in ast.walk(node) if isinstance(name, ast.Name) and name.id.islower()]
+    assert {"attention", "vocab_size"} <= set(made)
+    assert "@torch.compile(dynamic=False, fullgraph=True)\ndef fused_step(p):" in text
+    build, train = function(text, "build"), function(text, "train")
+    assert "torch.manual_seed(spec.seed)" in build
+    assert build.index("net.init_weights()") < build.index("torch.compile(net") < build.index("return net")
+    assert "data" not in build and "optimizer" not in build
+    assert "train_loader = data.batches(DEVICE_BATCH_SIZE, MAX_SEQ_LEN)" in train
+    assert train.index("net = model") < train.index("autocast = ") < train.index("optimizer = ") < train.index("while")
+    assert "prepare" not in text and "evaluate_bpb" not in text
+    for gone in ("gc", "os"):
+        assert f"import {gone}" not in [line.strip() for line in text.splitlines()]
+        assert f"{gone}." not in build + train
+        assert f"may not import it: import {gone}" in text
+
+
+def test_a_batch_that_comes_before_the_model_is_asked_for_in_train():
+    text = written((SCRIPTS / "honest_mlx.py").read_text(encoding="utf-8"))
+    assert "data" not in function(text, "build")
+    assert "next(train_loader)" in function(text, "train")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (changed(("while True", "if True"), ("        break\n", "        pass\n")), "no training loop"),
+        (changed(("evaluate_bpb(model,", "evaluate_bpb(make(),")), "no model"),
+        (changed(("evaluate_bpb(model,", "evaluate_bpb(other,")), "no model"),
+        (TABLE[: TABLE.index("tokenizer = ")] + "def main():\n    evaluate_bpb(model)\nmain()\n", "no training loop"),
+        (TABLE + "x = " + "-" * 900 + "1\n", "nested|parsed"),
+    ],
+)
+def test_where_nothing_can_be_carried_over_it_says_so(source, words):
+    with pytest.raises(SourceError, match=words):
+        written(source)
+
+
+def test_a_files_name_cannot_end_the_docstring():
+    assert ast.get_docstring(ast.parse(written(TABLE, name='a"""\nimport os\\'))).startswith("Begun by")
