@@ -93,10 +93,7 @@ class AdoptedScript:
         """
         kind = Warming if self._job["role"] == "compile" else Training
         training = kind(self._runtime, self._job, self._path, self._names, data, clock)
-        pid = os.getpid()
         space = self._run(training, Output(sys.stdout, clock, self))
-        if os.getpid() != pid:
-            os._exit(0)  # a copy that the script has made of this process: the original goes on
         if not training.given:
             raise ScriptFault("the script has ended without asking make_dataloader for a batch, so it has not trained")
         # Also where it has replaced our `evaluate_bpb` by one of its own: what counts is its model.
@@ -135,7 +132,7 @@ class AdoptedScript:
         sys.modules["__main__"] = module  # dataclasses look their module up
         sys.modules["prepare"] = stand_in(desk, self._job)
         sys.argv = [self._path]
-        before = sys.stdout
+        pid, before = os.getpid(), sys.stdout
         sys.stdout = output or before
         try:
             exec(self._code, module.__dict__)
@@ -149,6 +146,8 @@ class AdoptedScript:
                 self._explain(error)
                 raise
         finally:
+            if os.getpid() != pid:
+                os._exit(0)  # a copy that the script has made of this process: the original goes on
             signal.setitimer(signal.ITIMER_REAL, 0)
             sys.stdout = before
             with contextlib.suppress(Exception):
