@@ -21,8 +21,9 @@ matrix is (out, in), nothing has a bias, and all of them are float32 masters (th
 and where their constants ask for them (G = 1 + FOLLOWER_LONGEST + SURE * MEMORY_LONGEST states of a guess):
 
     ngram.weight, value_ngram.weight    (NGRAM_ROWS, D), (VALUE_NGRAM_ROWS, D)   start at zero
-    follower.weight, trust              (V, D), (G,)    start at zero, and at 1 (row) and 0.5 (memory)
-    memory                              (3, MEMORY_ROWS)   int32, filled before training, no gradient
+    follower.weight, trust              (V, D), (G,)    start at zero, and higher the surer a guess is
+    vote                                (G,)            likewise, times GUESS_VOTES
+    memory                              (MEMORY_ROWS + 1, 1 + MEMORY_BEST)   int32, counted, no gradient
     document.weight                     (DOCUMENT_BUCKETS, D)   starts at zero
     blocks.{i}.attn.gain, readout       (H,), (L,)      start at one and at zero
 
@@ -46,10 +47,12 @@ What can be looked up costs no products and learns in few steps, so it pays wher
     wte[tokens] + ngram[rows of the pairs, triples, ... up to here]     hashed; value_ngram adds to the last v likewise
                 + sum over guesses of trust[state] * follower[guess]
                 + document[bucket of the distance to the document's start]
+    logits[guess] + vote[state]               for every guess, after the softcap
 
 A guess is a token that followed the longest context that was there before: in this row, or in the text that was read for
-`memory`. Its state says how long that context is and how sure memory is; without a guess the trust is 0. LATE_KEYS moves keys of some heads one position on; `gain`
-multiplies a head's q; `readout` adds the blocks' inputs, weighted, before the last norm.
+`memory`. Its state says how long that context is and how sure memory is; without a guess, trust and vote are 0.
+LATE_KEYS moves keys of some heads one position on; `gain` multiplies a head's q; `readout` adds the blocks' inputs,
+weighted, before the last norm.
 """
 
 from __future__ import annotations
@@ -97,8 +100,11 @@ NGRAM_LONGEST = 2  # its n-grams are pairs up to this length
 VALUE_NGRAM_ROWS = 0  # rows of the table of hashed n-grams, of the longest alone, in the last block's values
 FOLLOWER_LONGEST = 0  # tokens of the longest context whose last follower in the row is embedded
 MEMORY_TOKENS = 0  # tokens of whole documents that are read before training, to remember what follows what
+TRUST_TOKENS = 0  # of these, remembered while training; the others join after it. 0: all of them from the start
 MEMORY_LONGEST = 4  # tokens of the longest context that is remembered
-MEMORY_ROWS = 524288  # contexts that are remembered, the most frequent ones
+MEMORY_BEST = 1  # followers of a context that are remembered, the most frequent ones
+MEMORY_ROWS = 524288  # contexts that are remembered; where two meet, one that came more than once, or the shorter one
+GUESS_VOTES = 0.0  # what a guess adds to its own logit at the start, learned by its state; 0: guesses have no vote
 DOCUMENT_BUCKETS = 0  # powers of two that a position in its document is told by
 
 # Start
@@ -115,6 +121,7 @@ VALUE_EMBED_DECAY = 0.003  # of value embeddings, times their rate: most of thei
 HEAD_LR = 0.005  # AdamW, output head
 NGRAM_LR = 0.4  # row-wise Adagrad, tables of n-grams: the root mean square of a row's first step
 TRUST_LR = 0.05  # AdamW, weight of a follower by the length of its context and, remembered ones, by how sure it is
+VOTE_LR = 0.15  # AdamW, votes of guesses for their logits
 READOUT_LR = 0.02  # AdamW, layer readout and head gains
 RESID_LR = 0.005  # AdamW, resid_scale: multiplies through all layers, so it moves slowly
 X0_LR = 0.5  # AdamW, x0_scale
@@ -227,41 +234,52 @@ def followers(tokens: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     return follower, length
 
 
-def memorise(documents: Iterator[np.ndarray]) -> np.ndarray:
-    """A hashed table, int32 (3, MEMORY_ROWS): context, its most frequent follower, how sure that is from 1 to SURE.
-
-    Counted exactly over about MEMORY_TOKENS tokens of whole documents. Where contexts meet in a row the more frequent
-    one stays.
-    """
-    memory, parts, total = np.zeros((3, MEMORY_ROWS), np.int32), [], 0
+def read(documents: Iterator[np.ndarray]) -> np.ndarray:
+    """Read whole documents, about MEMORY_TOKENS tokens of them: int64 (N,)."""
+    parts, total = [np.zeros(0, np.int64)], 0
     while total < MEMORY_TOKENS and (document := next(documents, None)) is not None:
         parts.append(document.astype(np.int64))
         total += len(document)
-    if not parts:
-        return memory
-    tokens, found = np.concatenate(parts), []
+    return np.concatenate(parts)
+
+
+def memorise(tokens: np.ndarray) -> np.ndarray:
+    """Count what follows what in int64 (N,): a hashed table, int32 (MEMORY_ROWS + 1, 1 + MEMORY_BEST).
+
+    A row holds a context, then its most frequent followers, each as state << 16 | token and 0 where there is none. The
+    last row stays empty.
+    """
+    memory, found = np.zeros((MEMORY_ROWS + 1, 1 + MEMORY_BEST), np.int32), []
     keys = tokens[:-1] + 1
-    for n in range(MEMORY_LONGEST):
+    for n in range(min(MEMORY_LONGEST, len(tokens) - 1)):
         if n:
             keys = (keys[1:] * 1000003 + tokens[: len(keys) - 1] + 1) % 2147483647
         # Context and follower in one number, so that one sort counts all pairs; tokens fit 16 bits.
         pairs, counts = np.unique(keys << 16 | tokens[n + 1 :], return_counts=True)
-        contexts = pairs >> 16
-        starts = np.flatnonzero(np.diff(contexts, prepend=-1))
-        totals = np.add.reduceat(counts, starts)
-        best = np.lexsort((counts, contexts))[np.append(starts[1:], len(pairs)) - 1]  # the last of each context
-        size = np.minimum(np.log2(counts[best]).astype(np.int64), 3)
-        share = (2 * counts[best] > totals).astype(np.int64) + (10 * counts[best] > 9 * totals)
-        found.append(np.stack([contexts[starts], pairs[best] & 0xFFFF, 1 + 3 * size + share, totals]))
-    context, follower, sure, totals = np.concatenate(found, axis=1)
-    # Rarest first: where contexts share a row, the assignment that comes last stays.
-    order = np.argsort(totals, kind="stable")
-    memory[:, context[order] % MEMORY_ROWS] = np.stack([context, follower, sure])[:, order]
+        starts = np.flatnonzero(np.diff(pairs >> 16, prepend=-1))
+        sizes, totals = np.diff(starts, append=len(pairs)), np.add.reduceat(counts, starts)
+        rows, ranks = [pairs[starts] >> 16], counts << 16 | pairs & 0xFFFF
+        for _ in range(MEMORY_BEST):
+            best = np.maximum.reduceat(ranks, starts)
+            ranks[ranks == np.repeat(best, sizes)] = 0
+            sure = len(SHARES) * np.digitize(totals, (2, 4, 8)) + np.digitize((best >> 16) / totals, SHARES[1:])
+            state = 1 + FOLLOWER_LONGEST + SURE * n + sure
+            rows.append(np.where(best > 0, state << 16 | best & 0xFFFF, 0))
+        found.append((totals > 1, np.stack(rows, axis=1)))
+    # The last assignment to a row stays: of contexts that came more than once, and of these of the shortest.
+    for repeated in (False, True):
+        for which, rows in reversed(found):
+            chosen = rows[which == repeated]
+            memory[chosen[:, 0] % MEMORY_ROWS] = chosen
     return memory
 
 
-SURE = 12
-"""Degrees of being sure: by powers of two of the count, 1 to 8, and by its share, up to a half, 0.9 and 1."""
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+"""Lower bounds of a remembered follower's share of all that followed its context."""
+SHARE_TRUST = (0.0, 0.4, 0.8, 1.05, 1.25, 1.4, 1.55, 1.65)
+"""Where the votes of these shares start, as a multiple of the vote of a follower in the row."""
+SURE = 4 * len(SHARES)
+"""Degrees of being sure: by powers of two of the context's count, from 1 to 8, and by the follower's share."""
 
 
 def document_bucket(tokens: Tensor) -> Tensor:
@@ -445,6 +463,8 @@ class Block(nn.Module):
 
 Found = tuple[Tensor | None, Tensor | None]
 """Rows found in the tables of n-grams: for the embedding, and for the last block's values."""
+Votes = tuple[Tensor, Tensor] | tuple[()]
+"""Guesses, int64 (N, K), and what each adds to its logit, float32 (N, K); empty where guesses have no vote."""
 
 
 class GPT(nn.Module):
@@ -460,11 +480,13 @@ class GPT(nn.Module):
         self.ngram = nn.Embedding(NGRAM_ROWS, DIM, sparse=True) if NGRAM_ROWS else None
         self.value_ngram = nn.Embedding(VALUE_NGRAM_ROWS, DIM, sparse=True) if VALUE_NGRAM_ROWS else None
         if MEMORY_TOKENS:
-            self.register_buffer("memory", torch.zeros((3, MEMORY_ROWS), dtype=torch.int32))
+            self.register_buffer("memory", torch.zeros((MEMORY_ROWS + 1, 1 + MEMORY_BEST), dtype=torch.int32))
         guessing = bool(FOLLOWER_LONGEST or MEMORY_TOKENS)
-        trust = [1.0] * (1 + FOLLOWER_LONGEST) + [0.5] * (SURE * MEMORY_LONGEST)
+        remembered = torch.tensor(SHARE_TRUST).repeat(4 * MEMORY_LONGEST)
         self.follower = nn.Embedding(VOCAB_SIZE, DIM) if guessing else None
-        self.trust = nn.Parameter(torch.tensor(trust)) if guessing else None
+        self.trust = nn.Parameter(torch.cat((torch.ones(1 + FOLLOWER_LONGEST), 0.3 * remembered))) if guessing else None
+        votes = GUESS_VOTES * torch.cat((torch.ones(1 + FOLLOWER_LONGEST), remembered))
+        self.vote = nn.Parameter(votes) if guessing and GUESS_VOTES else None
         self.document = nn.Embedding(DOCUMENT_BUCKETS, DIM) if DOCUMENT_BUCKETS else None
         self.readout = nn.Parameter(torch.zeros(DEPTH)) if LAYER_READOUT else None
         self.dtype = torch.float32
@@ -483,25 +505,25 @@ class GPT(nn.Module):
         return added, values
 
     def guesses(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Guesses at the next token and how sure each is, both int64 (B, T, K); state 0 stands for no guess.
+        """Guesses at the next token and their states, both int64 (B, T, K); state 0 stands for no guess.
 
-        One is what followed in the row, by the length of the context; one is what memory holds for the longest context
-        that it knows, by that length and by how sure it is.
+        One is what followed in the row; the others are what memory holds for the longest context that it knows.
         """
-        found = [followers(tokens, FOLLOWER_LONGEST)] if FOLLOWER_LONGEST else []
+        guesses, states = [], []
+        if FOLLOWER_LONGEST:
+            follower, length = followers(tokens, FOLLOWER_LONGEST)
+            guesses, states = [follower.unsqueeze(-1)], [length.unsqueeze(-1)]
         if MEMORY_TOKENS:
-            guess, state = torch.zeros_like(tokens), torch.zeros_like(tokens)
-            for n, key in enumerate(contexts(tokens, MEMORY_LONGEST)):
-                context, follower, sure = self.memory[:, key % MEMORY_ROWS]
-                guess = torch.where(context == key, follower, guess)
-                state = torch.where(context == key, FOLLOWER_LONGEST + SURE * n + sure, state)
-            found.append((guess, state))
-        guesses, states = zip(*found, strict=True)
-        return torch.stack(guesses, dim=-1), torch.stack(states, dim=-1)
+            row = torch.full_like(tokens, MEMORY_ROWS)
+            for key in contexts(tokens, MEMORY_LONGEST):
+                row = torch.where(self.memory[key % MEMORY_ROWS, 0] == key, key % MEMORY_ROWS, row)
+            known = self.memory[row, 1:].long()
+            guesses, states = [*guesses, known & 0xFFFF], [*states, known >> 16]
+        return torch.cat(guesses, dim=-1), torch.cat(states, dim=-1)
 
-    def hidden(self, tokens: Tensor, found: Found | None = None) -> Tensor:
-        """tokens (B, T) -> (B, T, D) of the model's dtype: what the head multiplies."""
-        T = tokens.size(1)
+    def hidden(self, tokens: Tensor, found: Found | None = None) -> tuple[Tensor, Votes]:
+        """tokens (B, T) -> (B * T, D) of the model's dtype, what the head multiplies; what is added to its products."""
+        T, votes = tokens.size(1), ()
         added, values = self.look_up(tokens) if found is None else found
         angles = tuple(part.to(self.dtype) for part in rotary_angles(T, tokens.device))
         x = self.wte(tokens)
@@ -510,6 +532,8 @@ class GPT(nn.Module):
         if self.follower is not None:
             guesses, states = self.guesses(tokens)
             x = x + ((self.trust[states] * (states > 0)).unsqueeze(-1) * self.follower(guesses)).sum(-2)
+            if self.vote is not None:
+                votes = guesses.flatten(0, 1), (self.vote[states] * (states > 0)).flatten(0, 1)
         if self.document is not None:
             x = x + self.document(document_bucket(tokens))
         x = x0 = norm(x.to(self.dtype))
@@ -521,7 +545,7 @@ class GPT(nn.Module):
             x = block(
                 x, tokens, values if i == DEPTH - 1 else None, angles, partial(self.attend, window=window_of(i, T))
             )
-        return norm(x + read if self.readout is not None else x)
+        return norm(x + read if self.readout is not None else x).flatten(0, 1), votes
 
     def head_weight(self) -> Tensor:
         """float32 (V, D)."""
@@ -529,15 +553,15 @@ class GPT(nn.Module):
 
     def loss(self, tokens: Tensor, targets: Tensor, found: Found | None = None) -> Tensor:
         """Mean next-token cross-entropy in nats, a float32 scalar."""
-        x = self.hidden(tokens, found).flatten(0, 1)
-        return ChunkedCrossEntropy.apply(x, self.head_weight(), targets.flatten())
+        x, votes = self.hidden(tokens, found)
+        return ChunkedCrossEntropy.apply(x, self.head_weight(), targets.flatten(), *votes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> float32 logits (B, T, V)."""
-        x = self.hidden(tokens).flatten(0, 1)
+        x, votes = self.hidden(tokens)
         weight = self.head_weight().to(x.dtype)
-        parts = [softcap(F.linear(part, weight).float()) for part in x.split(LOSS_CHUNK_TOKENS)]
-        return torch.cat(parts).view(*tokens.shape, -1)
+        z = torch.cat([softcap(F.linear(part, weight).float()) for part in x.split(LOSS_CHUNK_TOKENS)])
+        return (z.scatter_add(1, *votes) if votes else z).view(*tokens.shape, -1)
 
 
 TABLES = ("ngram.weight", "value_ngram.weight", "follower.weight", "document.weight")
@@ -548,7 +572,7 @@ def initialise(model: GPT, seed: int) -> None:
     """Draw every parameter on the CPU with its own generator, so that a seed means the same on every device."""
     draw = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        # Scales, gains and trusts have their start from where they are made.
+        # Scales, gains, trusts and votes have their start from where they are made.
         if parameter.dim() == 1:
             continue
         if name.endswith(("proj.weight", "value_gate.weight")) or name in TABLES:
@@ -565,41 +589,47 @@ def initialise(model: GPT, seed: int) -> None:
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of softcap(x @ weight.T), its gradient taken on the way forward.
+    """Mean cross-entropy of softcap(x @ weight.T) plus votes, its gradient taken on the way forward.
 
     Logits and their gradient exist for LOSS_CHUNK_TOKENS tokens at a time: at 2^17 tokens and V = 8192 the float32
     logits alone would be 4 GiB. Three products with the head, as without chunks; nothing is computed twice.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        """x (N, D), weight float32 (V, D), targets (N,) -> float32 scalar."""
+    def forward(
+        ctx, x: Tensor, weight: Tensor, targets: Tensor, guesses: Tensor | None = None, votes: Tensor | None = None
+    ) -> Tensor:
+        """x (N, D), weight float32 (V, D), targets (N,), guesses and votes (N, K) or None -> float32 scalar."""
         w, total = weight.to(x.dtype), torch.zeros((), device=x.device)
-        dx, dw = [], torch.zeros_like(weight)
+        dx, dw, dvotes = [], torch.zeros_like(weight), []
         for start in range(0, x.size(0), LOSS_CHUNK_TOKENS):
             rows = slice(start, start + LOSS_CHUNK_TOKENS)
             z, target = softcap(F.linear(x[rows], w).float()), targets[rows, None]
-            highest = SOFTCAP or z.amax(1, keepdim=True)  # the cap bounds the exponentials, so no search for a maximum
-            dz = (z - highest).exp_()
+            voted = z if votes is None else z.scatter_add(1, guesses[rows], votes[rows])
+            # The cap bounds the exponentials, so no search for a maximum; votes go beyond it.
+            highest = SOFTCAP if SOFTCAP and votes is None else voted.amax(1, keepdim=True)
+            dz = (voted - highest).exp_()
             partition = dz.sum(1, keepdim=True)
-            total = total + (partition.log() + highest - z.gather(1, target)).sum()
+            total = total + (partition.log() + highest - voted.gather(1, target)).sum()
             # The gradient of the mean loss: softmax / N, less 1 / N at the target. In place, because this is the
             # largest tensor of the step.
             dz.div_(partition * x.size(0)).scatter_add_(1, target, torch.full_like(partition, -1 / x.size(0)))
+            if votes is not None:
+                dvotes.append(dz.gather(1, guesses[rows]))
             if SOFTCAP:
                 dz = torch.addcmul(dz, dz, z.square_(), value=-(SOFTCAP**-2))  # the slope of softcap, from its value
             dz = dz.to(x.dtype)
             dx.append(dz @ w)
             dw += dz.T @ x[rows]
         # What is kept is of the size of x and of the weight, not of the logits.
-        ctx.save_for_backward(torch.cat(dx), dw)
+        ctx.save_for_backward(torch.cat(dx), dw, torch.cat(dvotes) if dvotes else None)
         return total / x.size(0)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what forward has prepared."""
-        dx, dw = ctx.saved_tensors
-        return grad.to(dx.dtype) * dx, grad * dw, None
+        dx, dw, dvotes = ctx.saved_tensors
+        return grad.to(dx.dtype) * dx, grad * dw, None, None, None if dvotes is None else grad * dvotes
 
 
 # ---- schedules
@@ -784,6 +814,7 @@ def adamw_lr(name: str) -> float | None:
     if name.startswith("blocks."):
         return None
     rates = {"wte.weight": EMBED_LR, "follower.weight": EMBED_LR, "document.weight": EMBED_LR, "trust": TRUST_LR}
+    rates["vote"] = VOTE_LR
     return (rates | {"head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR})[name]
 
 
@@ -855,7 +886,10 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     print(f"cuda: {device.type}, {model.dtype}, {mode}, {attention}, {torch.get_num_threads()} threads")  # noqa: T201
     warm_up(model, loss_of, update, data)
     if MEMORY_TOKENS:
-        model.memory.copy_(torch.from_numpy(memorise(data.documents())))
+        text = read(data.documents())
+        whole = torch.from_numpy(memorise(text))
+        # With part of the text in memory, guesses are as good as they will be about text that memory has not seen.
+        model.memory.copy_(torch.from_numpy(memorise(text[:TRUST_TOKENS])) if TRUST_TOKENS else whole)
 
     optimizer, step, micro_step, total, mean_loss = Optimizer(model, update), 0, 0, 0.0, None
     for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
@@ -876,6 +910,8 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     if mean_loss is not None and (step - 1) % LOG_EVERY:
         show(clock, step, mean_loss, progress)
 
+    if MEMORY_TOKENS and TRUST_TOKENS:
+        model.memory.copy_(whole)
     model.zero_grad(set_to_none=True)
     model.attend = scoring_attend
     return model

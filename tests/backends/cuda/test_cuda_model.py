@@ -5,6 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from autoresearch.backends.cuda import runtime
+from autoresearch.core.trial.child.synthetic import GivenText
+
 
 def tokens_of(rows=2, seq=32, vocab=64):
     return torch.randint(0, vocab, (rows, seq), generator=torch.Generator().manual_seed(1))
@@ -96,10 +99,26 @@ def test_the_chunked_loss_equals_the_plain_one_in_value_and_gradient(load_train,
     torch.testing.assert_close(torch.autograd.grad(3 * loss, (x, weight)), expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("cap", [15.0, 0])
+def test_votes_are_added_after_the_cap_and_get_the_plain_losss_gradient(load_train, cap):
+    train = load_train(SOFTCAP=cap, LOSS_CHUNK_TOKENS=7)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 32, generator=draw, requires_grad=True)
+    weight = torch.randn(64, 32, generator=draw).mul(2).requires_grad_()
+    targets, guesses = torch.randint(0, 64, (20,), generator=draw), torch.randint(0, 9, (20, 3), generator=draw)
+    guesses[:4] = 5  # one token may be guessed several times
+    votes = torch.randn(20, 3, generator=draw).mul(9).requires_grad_()
+    plain = F.cross_entropy(train.softcap(x @ weight.T).scatter_add(1, guesses, votes), targets)
+    expected = torch.autograd.grad(3 * plain, (x, weight, votes))
+    loss = train.ChunkedCrossEntropy.apply(x, weight, targets, guesses, votes)
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(torch.autograd.grad(3 * loss, (x, weight, votes)), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_masters_gradients_and_moments_stay_float32_when_the_compute_is_bf16(load_train, spec):
     train = load_train(PRECISION="bf16")
     model = train.build(spec)
-    assert model.hidden(tokens_of()).dtype is torch.bfloat16
+    assert model.hidden(tokens_of())[0].dtype is torch.bfloat16
     optimizer = train.Optimizer(model)
     model.loss(tokens_of(), tokens_of()).backward()
     assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
@@ -143,6 +162,8 @@ EVERYTHING = {
     "FOLLOWER_LONGEST": 3,
     "MEMORY_TOKENS": 500,
     "MEMORY_ROWS": 101,
+    "MEMORY_BEST": 2,
+    "GUESS_VOTES": 1.5,
     "DOCUMENT_BUCKETS": 4,
 }
 
@@ -151,7 +172,7 @@ def with_a_memory(train, model):
     """The model, having read a text that repeats itself."""
     words = np.random.default_rng(0).integers(0, 64, (9, 5))
     text = words[np.random.default_rng(1).integers(0, 9, 200)].ravel().astype(np.uint16)
-    model.memory.copy_(torch.from_numpy(train.memorise(iter([text]))))
+    model.memory.copy_(torch.from_numpy(train.memorise(text.astype(np.int64))))
     return model
 
 
@@ -183,20 +204,64 @@ def test_a_follower_is_what_came_after_the_last_place_with_the_longest_same_cont
     assert length.tolist() == [[0, 0, 0, 0, 1, 2, 0, 0, 1, 0, 1, 2]]
 
 
-def test_memory_holds_the_most_frequent_follower_and_how_sure_it_is(load_train):
-    train = load_train(MEMORY_TOKENS=100, MEMORY_LONGEST=2, MEMORY_ROWS=4096)
+def test_memory_holds_the_most_frequent_followers_and_how_sure_they_are(load_train):
+    train = load_train(MEMORY_TOKENS=100, MEMORY_LONGEST=2, MEMORY_ROWS=4096, MEMORY_BEST=2, FOLLOWER_LONGEST=3)
     documents = [
         np.array(part, dtype=np.uint16) for part in ([1, 7, 4, 1, 7, 5, 1, 7, 4], [1, 7, 4, 3], [9] * 200, [6])
     ]
-    memory = train.memorise(iter(documents))
-    tokens = torch.tensor([[1, 7]])
-    (one,), (two,) = (key[0, 1:].tolist() for key in train.contexts(tokens, 2))
-    assert memory[:, one % 4096].tolist() == [one, 4, 1 + 3 * 1 + 1]  # 3 times of 4
-    assert memory[:, two % 4096].tolist() == [two, 4, 1 + 3 * 1 + 1]
+    text = train.read(iter(documents))
+    assert 6 not in text, "what comes after enough was read is not read"
+    memory = train.memorise(text)
+    (one,), (two,) = (key[0, 1:].tolist() for key in train.contexts(torch.tensor([[1, 7]]), 2))
+
+    def remembered(context):
+        return [(row & 0xFFFF, row >> 16) for row in memory[context % 4096, 1:].tolist()]
+
+    assert memory[one % 4096, 0] == one and memory[two % 4096, 0] == two
+    # 4 came 3 times of 4, 5 once; states begin after those of followers in the row, one context length after another.
+    assert remembered(one) == [(4, 4 + 8 * 2 + 6), (5, 4 + 8 * 2 + 3)]
+    assert remembered(two) == [(4, 4 + 32 + 8 * 2 + 6), (5, 4 + 32 + 8 * 2 + 3)]
     nines = train.contexts(torch.tensor([[9]]), 1)[0].item()
-    assert memory[:, nines % 4096].tolist() == [nines, 9, 1 + 3 * 3 + 2]  # more than 8 times, nearly always
-    assert 6 not in memory[1], "what comes after enough was read is not read"
-    assert not load_train(MEMORY_TOKENS=9, MEMORY_ROWS=16).memorise(iter([])).any()
+    assert remembered(nines) == [(9, 4 + 8 * 3 + 7), (0, 0)], "more than 8 times, always"
+    assert not memory[-1].any()
+    nothing = load_train(MEMORY_TOKENS=9, MEMORY_ROWS=16)
+    assert not nothing.memorise(nothing.read(iter([]))).any()
+
+
+def test_memory_keeps_what_came_twice_before_what_came_once(load_train):
+    train = load_train(MEMORY_TOKENS=9, MEMORY_LONGEST=3, MEMORY_ROWS=1)
+    memory = train.memorise(np.array([7, 8, 2, 3, 7, 8, 4]))
+    assert memory[0, 0] == 8 + 1, "7, 8 and both together came twice; the shorter ones go before the longer one"
+
+
+def test_a_guess_adds_its_vote_to_its_own_logit_alone(load_train, spec):
+    constants = {"FOLLOWER_LONGEST": 2, "MEMORY_TOKENS": 50, "MEMORY_ROWS": 64, "MEMORY_BEST": 2}
+    voting, silent = load_train(GUESS_VOTES=2.0, **constants), load_train(**constants)
+    models = [with_a_memory(train, train.build(spec)) for train in (voting, silent)]
+    tokens = tokens_of(vocab=7)
+    with torch.no_grad():
+        added = voting.logits(models[0], tokens) - silent.logits(models[1], tokens)
+        guesses, states = models[0].guesses(tokens)
+        expected = torch.zeros_like(added).scatter_add(-1, guesses, models[0].vote[states] * (states > 0))
+    assert not hasattr(models[1], "vote") or models[1].vote is None
+    assert (states > 0).any() and (states == 0).any()
+    torch.testing.assert_close(added, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("trusted", [0, 20])
+def test_what_was_read_is_in_memory_after_training_and_part_of_it_before(load_train, spec, trusted):
+    constants = {"MEMORY_TOKENS": 60, "TRUST_TOKENS": trusted, "MEMORY_ROWS": 64, "BATCH_TOKENS": 128}
+    train = load_train(**constants)
+    text = np.random.default_rng(0).integers(0, 9, 60).astype(np.uint16)
+    given = GivenText(text, runtime, vocab_size=64, steps=2, step_tokens=128)
+    seen, log = [], given.log
+    given.log = lambda **values: (seen.append(model.memory.clone()), log(**values))
+    model = train.build(spec)
+    train.train(model, given, given)
+    whole = torch.from_numpy(train.memorise(text.astype(np.int64)))
+    part = torch.from_numpy(train.memorise(text[: trusted or 60].astype(np.int64)))
+    assert all(torch.equal(memory, part) for memory in seen) and seen
+    assert torch.equal(model.memory, whole)
 
 
 def test_late_heads_see_the_key_of_the_position_before(load_train):

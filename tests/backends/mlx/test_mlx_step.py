@@ -139,4 +139,16 @@ def test_without_gradients_in_it_memory_is_filled_from_whole_documents_before_tr
     data, clock = counted(2)
     data.documents = lambda: iter([np.tile(np.array([5, 6, 7], dtype=np.uint16), 12)])
     module.train(model, data, clock)
-    assert set(np.array(model.memory)[1].tolist()) == {0, 5, 6, 7}
+    assert set((np.array(model.memory)[:, 1] & 0xFFFF).tolist()) == {0, 5, 6, 7}
+
+
+def test_what_was_read_is_in_memory_after_training_and_part_of_it_before(train_file, counted, spec) -> None:
+    module = train_file(MEMORY_TOKENS=30, TRUST_TOKENS=10, MEMORY_ROWS=64, FOLLOWER_LONGEST=2, GUESS_VOTES=1.0)
+    model, text = module.build(spec), np.arange(30) % 7
+    data, clock = counted(2)
+    data.documents = lambda: iter([text.astype(np.uint16)])
+    seen, log = [], clock.log
+    clock.log = lambda **point: (seen.append(np.array(model.memory)), log(**point))
+    module.train(model, data, clock)
+    np.testing.assert_array_equal(seen[0], module.memorise(text[:10]))
+    np.testing.assert_array_equal(np.array(model.memory), module.memorise(text))

@@ -31,6 +31,7 @@ VARIANTS = [
     {"TIE_HEAD": True, "MLP_RATIO": 2},
     {"NGRAM_ROWS": 60, "VALUE_NGRAM_ROWS": 50, "FOLLOWER_LONGEST": 3, "DOCUMENT_BUCKETS": 5},
     {"LATE_KEYS": 0.5, "HEAD_GAIN": True, "LAYER_READOUT": True, "NGRAM_ROWS": 60, "NGRAM_LONGEST": 2},
+    {"FOLLOWER_LONGEST": 2, "GUESS_VOTES": 1.5},
 ]
 
 
@@ -167,7 +168,7 @@ def test_an_optimizer_step_moves_the_weights_alike(sides, batch, tmp_path, sourc
     [
         {},
         {"WINDOW_PATTERN": "L", "VALUE_EMBEDS": "all", "WEIGHT_DECAY": 0.2},
-        {"NGRAM_ROWS": 300, "VALUE_NGRAM_ROWS": 200, "FOLLOWER_LONGEST": 3, "LATE_KEYS": 0.5},
+        {"NGRAM_ROWS": 300, "VALUE_NGRAM_ROWS": 200, "FOLLOWER_LONGEST": 3, "LATE_KEYS": 0.5, "GUESS_VOTES": 1.5},
     ],
 )
 def test_twenty_steps_from_the_same_weights_on_the_same_batches_have_the_same_losses(sides, tmp_path, variant) -> None:
@@ -185,7 +186,8 @@ def test_twenty_steps_from_the_same_weights_on_the_same_batches_have_the_same_lo
 
 
 def test_tables_and_gains_move_alike_in_an_optimizer_step(sides, batch, tmp_path) -> None:
-    pair = sides(NGRAM_ROWS=60, VALUE_NGRAM_ROWS=50, FOLLOWER_LONGEST=2, HEAD_GAIN=True, LAYER_READOUT=True)
+    constants = {"NGRAM_ROWS": 60, "VALUE_NGRAM_ROWS": 50, "FOLLOWER_LONGEST": 2, "GUESS_VOTES": 1.5}
+    pair = sides(**constants, HEAD_GAIN=True, LAYER_READOUT=True)
     models = same_weights(pair, "cuda", "mlx", tmp_path)
     before = weights_of(pair["cuda"], models["cuda"], tmp_path)
     _, gradients = gradients_of(pair["cuda"], models["cuda"], batch)
@@ -193,18 +195,26 @@ def test_tables_and_gains_move_alike_in_an_optimizer_step(sides, batch, tmp_path
     for name, side in pair.items():
         take_steps(side, models[name], gradients, 2)
         after[name] = weights_of(side, models[name], tmp_path)
-    for name in ("ngram.weight", "value_ngram.weight", "follower.weight", "trust", "readout", "blocks.0.attn.gain"):
+    for name in (
+        "ngram.weight",
+        "value_ngram.weight",
+        "follower.weight",
+        "trust",
+        "vote",
+        "readout",
+        "blocks.0.attn.gain",
+    ):
         update = largest(after["cuda"][name] - before[name])
         assert update > 0, name
         assert largest(after["cuda"][name] - after["mlx"][name]) < 1e-3 * update, name
 
 
 def test_both_remember_the_same_text_and_guess_the_same_from_it(sides, batch, tmp_path) -> None:
-    pair = sides(MEMORY_TOKENS=3000, MEMORY_ROWS=211, FOLLOWER_LONGEST=2)
+    pair = sides(MEMORY_TOKENS=3000, MEMORY_ROWS=211, MEMORY_BEST=3, FOLLOWER_LONGEST=2, GUESS_VOTES=1.5)
     models = same_weights(pair, "cuda", "mlx", tmp_path)
     words = np.random.default_rng(2).integers(0, 97, (12, 4))
     text = words[np.random.default_rng(3).integers(0, 12, 900)].ravel().astype(np.uint16)
-    tables = [side.train_file.memorise(iter([text])) for side in pair.values()]
+    tables = [side.train_file.memorise(text.astype(np.int64)) for side in pair.values()]
     np.testing.assert_array_equal(*tables)
     models["cuda"].memory.copy_(torch.from_numpy(tables[0]))
     models["mlx"].memory = mx.array(tables[1])
@@ -219,6 +229,6 @@ def test_both_remember_the_same_text_and_guess_the_same_from_it(sides, batch, tm
         gradients_of(side, models[name], (rows[:, :-1].copy(), rows[:, 1:].copy())) for name, side in pair.items()
     )
     assert loss == pytest.approx(other_loss, abs=1e-5)
-    assert {"trust", "follower.weight"} <= cuda.keys()
+    assert {"trust", "vote", "follower.weight"} <= cuda.keys()
     for name, expected in cuda.items():
         assert largest(mlx[name] - expected) < 1e-4 * largest(expected), name
