@@ -26,9 +26,9 @@ import numpy as np
 
 from autoresearch import backends
 from autoresearch.backends.contract import Spec
-from autoresearch.core.bench.work import COMMON
+from autoresearch.core.bench.work import COMMON, common
 from autoresearch.core.config import choose_preset, load_presets
-from autoresearch.core.trainfile.constants import write_constants, write_preset
+from autoresearch.core.trainfile.constants import write_constants
 from autoresearch.core.trial.sandbox.environment import ALLOCATOR, load_runtime
 
 BACKENDS = Path(backends.__path__[0])
@@ -41,8 +41,8 @@ SIZES = (1024, 2048, 4096)
 def train_file(backend: str, path: Path, compiled: bool) -> ModuleType:
     """The train file at the common sizes, the rest from the `cpu` preset."""
     preset = choose_preset(load_presets(BACKENDS / backend / "presets.toml"), "cpu")
-    source = write_preset(path.read_text(encoding="utf-8"), preset)
-    source = write_constants(source, {**COMMON, "COMPILE": "on" if compiled else "off"})
+    source = common(backend, path.read_text(encoding="utf-8"), preset).source
+    source = write_constants(source, {"COMPILE": "on" if compiled else "off"})
     module = ModuleType("common_work_train_file")
     sys.modules[module.__name__] = module
     exec(compile(source, str(path), "exec"), module.__dict__)

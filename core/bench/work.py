@@ -27,6 +27,8 @@ COMMON: Mapping[str, ConstantValue] = {
     "LOG_EVERY": 4,
 }
 """Sizes of a small model, which a laptop's CPU trains in a minute and a GPU in a second."""
+PLAIN: Mapping[str, ConstantValue] = {"LATE_KEYS": 0.0, "NGRAM_ROWS": 0, "FOLLOWER_LONGEST": 0, "MEMORY_TOKENS": 0}
+"""Look-ups that a preset may have on, turned off where a file has them: the speed of products is wanted."""
 SHARED = (
     *("ROPE_BASE", "QK_GAIN", "SOFTCAP", "GATE_CHANNELS", "NORM_EPS", "INIT_SCALE", "HEAD_INIT", "X0_INIT"),
     *("EMBED_LR", "VALUE_EMBED_LR", "VALUE_EMBED_DECAY", "HEAD_LR", "RESID_LR", "X0_LR"),
@@ -72,7 +74,8 @@ def common(backend: str, source: str, preset: Preset) -> Work:
 
     Raises `SourceError` when the file lacks one of the sizes.
     """
-    sized = write_constants(write_preset(source, preset), COMMON)
+    plain = {name: value for name, value in PLAIN.items() if name in read_constants(source)}
+    sized = write_constants(write_preset(source, preset), {**COMMON, **plain})
     return Work(backend, preset.name, sized, preset.data, preset.score_rows, preset.startup_seconds)
 
 

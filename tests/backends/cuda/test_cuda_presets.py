@@ -11,7 +11,7 @@ from autoresearch.core.trainfile.constants import read_constants
 
 FOLDER = Path(cuda.__path__[0])
 PRESETS = load_presets(FOLDER / "presets.toml")
-PARAMETERS = {"h100": 80_937_778, "rtx": 26_346_060, "cpu": 9_633_990, "demo": 9_633_990}
+PARAMETERS = {"h100": 80_937_778, "rtx": 26_346_060, "cpu": 9_634_186, "demo": 9_633_990}
 
 
 @pytest.fixture(params=sorted(PRESETS))
@@ -30,7 +30,8 @@ def test_a_tiers_model_has_the_parameters_of_its_sizes(tier):
     blocks = L * (4 + 2 * train.MLP_RATIO) * D * D + looked_up * (V * D + H * train.GATE_CHANNELS) + 2 * L
     tables = train.NGRAM_ROWS * D
     if train.FOLLOWER_LONGEST or train.MEMORY_TOKENS:
-        tables += V * D + 1 + train.FOLLOWER_LONGEST + train.SURE * train.MEMORY_LONGEST
+        states = 1 + train.FOLLOWER_LONGEST + train.SURE * train.MEMORY_LONGEST
+        tables += V * D + states * (2 if train.GUESS_VOTES else 1)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == 2 * V * D + blocks + tables == PARAMETERS[preset.name]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from null_trials import NULL_SOURCE
 
+from autoresearch import backends
 from autoresearch.backends.contract import Device
 from autoresearch.core.bench import work as works
 from autoresearch.core.bench.anatomy import curve_of, take_apart
@@ -17,7 +18,7 @@ from autoresearch.core.bench.measure import BackendBench, BackendMeasurement, de
 from autoresearch.core.bench.parity import STEPS, Parity, find_parity
 from autoresearch.core.bench.table import table
 from autoresearch.core.bench.work import Work
-from autoresearch.core.config import DataPreset
+from autoresearch.core.config import DataPreset, load_presets
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import SourceError, TrialError
 from autoresearch.core.events import Audited, FeedProgress, Finished, FirstBatch, Frozen, Log, Scored, Trained
@@ -122,3 +123,14 @@ def test_both_files_are_given_the_same_sizes_and_rates() -> None:
     assert read_constants(works.alike(mine, other).source) == {"PRESET": "x", "DEPTH": 4, "MUON_LR": 0.02, "OWN": 7}
     with pytest.raises(SourceError, match="no constant in common"):
         works.alike(NULL, mine)
+
+
+def test_the_common_work_leaves_look_ups_out_where_a_file_has_them() -> None:
+    folder = Path(backends.__path__[0]) / "cuda"
+    source, preset = (folder / "train.py").read_text(encoding="utf-8"), load_presets(folder / "presets.toml")["cpu"]
+    assert preset.constants.items().isdisjoint(works.PLAIN.items())
+    constants = read_constants(works.common("cuda", source, preset).source)
+    assert works.PLAIN.items() <= constants.items()
+    older = "".join(line for line in source.splitlines(keepends=True) if not line.startswith("MEMORY_TOKENS = "))
+    older_preset = preset.model_copy(update={"constants": {key: preset.constants[key] for key in ("DEPTH", "DIM")}})
+    assert "MEMORY_TOKENS" not in read_constants(works.common("cuda", older, older_preset).source)
