@@ -93,7 +93,7 @@ LAYER_READOUT = False  # the head reads a learned sum of every block's input bes
 BOS_TOKEN = 1  # opens every document
 
 # Looked up, without products: what pays where tokens are few. Figures by preset: docs/train-files.md
-NGRAM_ROWS = 0  # rows of the table of hashed n-grams that is added to the token embedding
+NGRAM_ROWS = 131072  # rows of the table of hashed n-grams that is added to the token embedding
 NGRAM_LONGEST = 2  # its n-grams are pairs up to this length
 VALUE_NGRAM_ROWS = 0  # rows of the table of hashed n-grams, of the longest alone, in the last block's values
 FOLLOWER_LONGEST = 0  # tokens of the longest context whose last follower in the row is embedded

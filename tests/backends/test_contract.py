@@ -9,6 +9,7 @@ from prerequisites import lacking
 TOY = {
     "VOCAB_SIZE": V,
     "DEPTH": 2,
+    "NGRAM_ROWS": 0,
     "DIM": 64,
     "HEAD_DIM": 32,
     "SEQ_LEN": T,

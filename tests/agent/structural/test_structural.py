@@ -44,7 +44,7 @@ SIZES = ("mlp wider", "mlp narrower", "shape wider", "shape deeper", "sequences 
 TINY = {
     "VOCAB_SIZE": 64, "DEPTH": 2, "DIM": 96, "HEAD_DIM": 32, "SEQ_LEN": 64, "SHORT_WINDOW": 32, "GATE_CHANNELS": 16,
     "BATCH_TOKENS": 128, "DEVICE_BATCH_ROWS": 2, "LOSS_CHUNK_TOKENS": 64, "WARMUP_STEPS": 1, "WEIGHT_DECAY": 0.1,
-    "COMPILE": "off", "LOG_EVERY": 1,
+    "COMPILE": "off", "LOG_EVERY": 1, "NGRAM_ROWS": 0,
 }  # fmt: skip
 
 

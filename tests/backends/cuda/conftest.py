@@ -18,6 +18,7 @@ TRAIN_FILE = Path(__file__).parents[3] / "backends" / "cuda" / "train.py"
 TINY = {
     "VOCAB_SIZE": 64,
     "DEPTH": 3,
+    "NGRAM_ROWS": 0,
     "DIM": 32,
     "HEAD_DIM": 16,
     "SEQ_LEN": 32,

@@ -18,6 +18,7 @@ TRAIN_FILE = Path(backend.__path__[0]) / "train.py"
 TINY = {
     "VOCAB_SIZE": 61,
     "DEPTH": 2,
+    "NGRAM_ROWS": 0,
     "DIM": 32,
     "HEAD_DIM": 16,
     "GATE_CHANNELS": 8,

@@ -20,6 +20,7 @@ pytest.importorskip("mlx.core", reason="both frameworks are needed: pip install 
 SMALL = {
     "VOCAB_SIZE": 97,
     "DEPTH": 4,
+    "NGRAM_ROWS": 0,
     "DIM": 64,
     "HEAD_DIM": 16,
     "SEQ_LEN": 48,
