@@ -219,6 +219,8 @@ def fill_folder(folder: Path, history: History) -> None:
         "val_bpb",
         "delta",
         "parent",
+        "notes",
+        "pinned",
     )
     lines = []
     for attempt in history.attempts:

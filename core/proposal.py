@@ -161,6 +161,10 @@ class Attempt:
     """Trials of its source that later experiments asked for. They chose nothing, so they are not low by selection."""
     standing: PairedDifference | None = None
     """Difference from the file before it by all trials until now; only for changes that the incumbent consists of."""
+    notes: tuple[str, ...] = ()
+    """Remarks of the run's owner, the oldest first. Material to weigh, as what any researcher says."""
+    pinned: bool = False
+    """True where the owner wants it to be kept in mind."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ _NAMED = 3
 """Number of changed constants that a title names."""
 _TRIALS = 4
 """Number of trials of one source that a card lists."""
+_NOTES = 3
+"""Latest notes of the owner that a card shows."""
 _HEADER = re.compile(r"<!-- after experiment (\d+)[^>]*-->\n?")
 _OWN_BASE = ("debug", "follow_up")
 """Operators that edit another file than the best one: their parameter "base" names it."""
@@ -71,7 +73,7 @@ def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
     """Make the card of one experiment. `sources` holds the train files by experiment; empty for a card without diff."""
     if attempt.experiment == 0:
         figures = measured(attempt.trials) if attempt.trials else _number(attempt.val_bpb)
-        return Card(f"#0 baseline: {figures}", "")
+        return Card(f"#0 baseline: {figures}{remarks_on(attempt)}", "")
     parts = [measured(attempt.trials)] if attempt.trials else [] if attempt.val_bpb is None else [_short(attempt)]
     if attempt.raw is not None:
         parts.append(_compared(attempt.raw))
@@ -81,7 +83,14 @@ def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
     if attempt.predicted_delta is not None:
         parts.append(f"{attempt.predicted_delta:+.4f} was expected")
     parts.append(verdict(attempt))
-    return Card(f"{_title(attempt, sources)}: {'; '.join(parts)} — {_words(attempt)}", _diff(attempt, sources))
+    line = f"{_title(attempt, sources)}: {'; '.join(parts)} — {_words(attempt)}{remarks_on(attempt)}"
+    return Card(line, _diff(attempt, sources))
+
+
+def remarks_on(attempt: Attempt) -> str:
+    """Write the owner's pin and latest notes on an experiment; "" where there are none."""
+    pin = " | pinned by the owner" if attempt.pinned else ""
+    return pin + "".join(f" | the owner's note: {_one_line(note)}" for note in attempt.notes[-_NOTES:])
 
 
 def card_in_flight(flight: InFlight, sources: Mapping[int, str]) -> Card:

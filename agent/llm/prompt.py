@@ -240,7 +240,7 @@ def task_parts(
 def cards_of(
     attempts: Sequence[Attempt], sources: Mapping[int, str] | None = None, detail: Detail | None = None
 ) -> list[Card]:
-    """Make the cards of the latest experiments, the oldest first; the latest of these with their diffs.
+    """Make the cards of the latest and the pinned experiments, the oldest first; the latest with their diffs.
 
     `sources` are the train files by experiment; without them the cards have neither diffs nor changed constants. All
     experiments have a card where no `detail` limits them.
@@ -248,10 +248,11 @@ def cards_of(
     count = len(attempts)
     first = 0 if detail is None else _boundary(count, detail.cards, _CARD_STEP)
     told = count if detail is None or not detail.diffs else _boundary(count, detail.diffs, _DIFF_STEP)
-    cards = [card_of(attempt, sources or {}) for attempt in attempts[first:]]
     if detail is not None and not detail.diffs:
         told = count
-    return [card if first + at >= told else replace(card, diff="") for at, card in enumerate(cards)]
+    shown = [(at, one) for at, one in enumerate(attempts) if at >= first or one.pinned]
+    cards = [(at, card_of(attempt, sources or {})) for at, attempt in shown]
+    return [card if at >= told else replace(card, diff="") for at, card in cards]
 
 
 def _boundary(count: int, most: int, step: int) -> int:

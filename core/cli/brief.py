@@ -102,6 +102,7 @@ def _brief(settings: Settings, tag: str | None, history: History, reader: Ledger
     from autoresearch.core.config import train_file
     from autoresearch.core.store.exports import decided_record
     from autoresearch.core.store.inbox import Inbox
+    from autoresearch.core.store.remarks import marks_of
 
     best, measured = history.incumbent, best_of(reader) if reader else None
     file = str(train_file(settings.workspace, history.backend))
@@ -113,7 +114,8 @@ def _brief(settings: Settings, tag: str | None, history: History, reader: Ledger
         "file": file,
         "words": "not measured yet",
     }
-    tried = [decided_record(row) for row in reader.last(TRIED) if row.state == "decided"] if reader else []
+    marks = marks_of(reader) if reader else {}
+    tried = [decided_record(row, marks) for row in reader.last(TRIED) if row.state == "decided"] if reader else []
     return {
         "tag": tag,
         "backend": history.backend,

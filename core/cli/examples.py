@@ -63,6 +63,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar diff parent 17", "what experiment 17 changed"),
         ("ar diff night:best best", "two runs' best files"),
     ),
+    "note": (
+        ('ar note 17 "lost to the slow start, not to the idea"', "researchers read it from now on"),
+        ("ar note", "every note of the run"),
+    ),
+    "pin": (("ar pin 17", "show it to researchers however old it is"), ("ar pin 17 --off", "no longer")),
     "watch": (("ar watch", "the run under way"), ("ar watch --json", "every decision as an object")),
     "dashboard": (
         ("ar dashboard", "a page at http://127.0.0.1:8686/"),
@@ -76,6 +81,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar apply", "write the best train file into the checkout"),
         ("ar apply --tag night --force", "overwrite uncommitted changes"),
     ),
+    "sample": (
+        ('ar sample "Once upon a time"', "the best file's model goes on"),
+        ("ar sample --prompts prompts.txt --baseline", "a list of prompts, beside the baseline's text"),
+        ("ar sample --temperature 0 --tokens 40 --train", "train it once more where no weights were kept"),
+    ),
     "verify": (
         ("ar verify", "three fresh seeds of each file, more where they are needed"),
         ("ar verify --seeds 6", "six at least"),
@@ -86,6 +96,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar scale", "half, twice and four times the budget, half and twice the width"),
         ("ar scale --budgets 4,8 --widths none", "longer budgets alone"),
     ),
+    "rm": (("ar rm night", "ask, then delete the run night"), ("ar rm night --keep-refs --yes", "keep its commits")),
     "bench": (
         ("ar bench", "measure this machine's backend"),
         ("ar --backend mlx bench --json", "another backend, as JSON"),

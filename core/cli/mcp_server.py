@@ -111,10 +111,12 @@ class Tools:
         """Return the run's last experiments with their verdicts, the oldest first."""
         from autoresearch.core.cli.runs import open_reader
         from autoresearch.core.store.exports import decided_record
+        from autoresearch.core.store.remarks import marks_of
 
         with _told(), open_reader(self._settings.workspace, self._tag_of_run()) as reader:
             rows = reader.last(max(1, min(last, 1000)))
-            return [decided_record(row) for row in rows if row.state == "decided"]
+            marks = marks_of(reader)
+            return [decided_record(row, marks) for row in rows if row.state == "decided"]
 
     def best_file(self) -> dict[str, Any]:
         """Return the best train file so far: its text, its path, its experiment and its score."""

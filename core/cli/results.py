@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 @pass_settings
 def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, why: int | None) -> None:
     """List a run's experiments as a table."""
+    from autoresearch.core.cli.remarks import lines_of
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.terminal.table import write_table
     from autoresearch.core.report.wording import best_text
     from autoresearch.core.store.exports import decided_record, results_tsv
     from autoresearch.core.store.headline import headline_of
+    from autoresearch.core.store.remarks import marks_of
 
     if tsv and settings.json:
         raise UsageError("--tsv and --json are two formats.", fix="choose one")
@@ -48,24 +50,28 @@ def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, wh
             show_why(settings, reader, why)
             return
         rows: Iterable[ExperimentRow] = reader.experiments() if last is None else reader.last(last)
-        decided = (row for row in rows if row.state == "decided")
+        decided, marks = (row for row in rows if row.state == "decided"), marks_of(reader)
         if settings.json:
             for row in decided:
-                click.echo(json.dumps(decided_record(row)))
+                click.echo(json.dumps(decided_record(row, marks)))
         elif tsv:
             click.echo(results_tsv(decided), nl=False)
         else:
             write_table(decided)
+            for number, mine in marks.items():
+                settings.say("\n".join(f"experiment {line}" for line in lines_of(number, mine)))
             if (headline := headline_of(reader)) is not None:
                 settings.say(best_text(headline))
 
 
 def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     """Print one experiment's decision and its reason; with --json also the judge's numbers."""
+    from autoresearch.core.cli.remarks import lines_of
     from autoresearch.core.followup.pairs import noise_of_run
     from autoresearch.core.report.wording import experiment_of, one_line
     from autoresearch.core.run.replay import decide_again
     from autoresearch.core.store.exports import decided_record
+    from autoresearch.core.store.remarks import NO_MARKS, marks_of
 
     if number >= reader.next_number():
         raise UsageError(f"there is no {experiment_of(number)}.", fix="`ar results` lists them")
@@ -81,9 +87,11 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
         if noise is not None:
             told["noise_now"] = {"sigma": noise.between.sigma, "dof": noise.between.dof}
             told["noise_now"] |= {"paired": noise.paired.sigma, "paired_dof": noise.paired.dof}
-        click.echo(json.dumps({**decided_record(row), "judged": dict(row.judged), **told}))
+        click.echo(json.dumps({**decided_record(row, marks_of(reader)), "judged": dict(row.judged), **told}))
         return
     click.echo(f"{experiment_of(number)}: {row.status}: {one_line(row.reason or '')}")
+    for line in lines_of(number, marks_of(reader).get(number, NO_MARKS)):
+        click.echo(f"experiment {line}")
     click.echo(again.describe())
     if noise is not None:
         click.echo(f"the run's noise by now: {noise.describe()}")

@@ -35,9 +35,16 @@ def named_run(workspace: Path, tag: str) -> RunRow | None:
 
 
 def lost_run(workspace: Path, tag: str, fix: str) -> UsageError:
-    """Return the error for a tag that no run has; it names the latest runs."""
-    names = ", ".join(run.tag for run in run_rows(workspace, lambda _: None)[-5:]) or "none"
-    return UsageError(f"there is no run {tag!r} in {workspace} (its runs: {names}).", fix=fix)
+    """Return the error for a tag that no run has; it names the runs that are meant, or the latest ones."""
+    import difflib
+
+    tags = [run.tag for run in run_rows(workspace, lambda _: None)]
+    near = difflib.get_close_matches(tag, tags, n=2, cutoff=0.6)
+    if near:
+        return UsageError(
+            f"there is no run {tag!r} in {workspace}. Did you mean {' or '.join(repr(one) for one in near)}?", fix=fix
+        )
+    return UsageError(f"there is no run {tag!r} in {workspace} (its runs: {', '.join(tags[-5:]) or 'none'}).", fix=fix)
 
 
 def unfinished_run(runs: list[RunRow], backend: str, preset: str) -> RunRow | None:
@@ -62,7 +69,7 @@ def open_reader(workspace: Path, tag: str | None) -> LedgerReader:
     """Open the ledger of that run; without a tag, of the run started last. Raises `UsageError` when there is none."""
     if tag is not None:
         if named_run(workspace, tag) is None:
-            raise UsageError(f"there is no run {tag!r} in {workspace}.", fix="`ar status` lists all runs")
+            raise lost_run(workspace, tag, "`ar status` lists all runs")
         return LedgerReader(runs_dir(workspace) / tag)
     runs = run_rows(workspace, lambda _: None)
     if not runs:

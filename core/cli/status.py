@@ -98,6 +98,9 @@ def status_cells(record: dict[str, Any], headline: Headline | None) -> list[str]
     now = str(record["ended"] or "")
     if isinstance(current, dict):
         now = f"{experiment_of(current['experiment'])} {current['state']}: {current['what']}"
+    pinned = [f"pinned: {' '.join(map(str, record['pinned']))}"] if record["pinned"] else []
+    noted = [counted(int(record["notes"]), "note")] if record["notes"] else []
+    now = ", ".join(part for part in (now, *pinned, *noted) if part)
     return [
         record["tag"],
         str(record["state"]),

@@ -133,6 +133,7 @@ def _with_local_paths(job: TrialJob, folder: Path, fetch: Callable[[str], bytes]
         prepared=prepared,
         tolerances=tolerances,
         carried=carried,
+        keep_weights=False,  # they are not sent back, and this folder goes
     )
 
 

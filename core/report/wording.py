@@ -29,6 +29,12 @@ def experiment_of(number: int, total: int | None = None) -> str:
     return f"experiment {number}" + (f" of {total}" if total is not None and 0 < number <= total else "")
 
 
+def file_name(experiment: int, val_bpb: float | None) -> str:
+    """Name a train file with its score: "baseline, 0.9000 bpb"."""
+    name = experiment_of(experiment) if experiment else "baseline"
+    return name if val_bpb is None else f"{name}, {val_bpb:.4f} bpb"
+
+
 def trial_of(k: int, total: int | None = None) -> str:
     """Name a trial by its number within the experiment, and by how many there are: "trial 2 of 3"."""
     return f"trial {k}" + (f" of {total}" if total is not None and total > 1 else "")

@@ -13,8 +13,9 @@ from typing import Any
 
 from autoresearch.core.events import FirstBatch, Log, read_events
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight
-from autoresearch.core.run.measurements import Measurements, train_tokens
+from autoresearch.core.run.measurements import Measurements, changed, train_tokens
 from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.store.remarks import NO_MARKS, Marks
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.textfile import read_text
 from autoresearch.core.trainfile.fingerprint import fingerprint
@@ -78,6 +79,12 @@ def in_flight_of(row: ExperimentRow, source: str) -> InFlight:
     )
 
 
+def with_marks(attempt: Attempt, marks: Mapping[int, Marks]) -> Attempt:
+    """Add the owner's notes and pin to an attempt, where there are any."""
+    mine = marks.get(attempt.experiment, NO_MARKS)
+    return attempt if mine == NO_MARKS else changed(attempt, notes=mine.notes, pinned=mine.pinned)
+
+
 def with_notes(attempt: Attempt, run_folder: Path, config: Mapping[str, Any]) -> Attempt:
     """Add its first trial's loss curve and the last profile to an attempt's metrics, where there are any."""
     curve = loss_curve(trial_folder(run_folder, attempt.experiment, 1), config["train_seconds"])
@@ -97,10 +104,17 @@ def history_of(
     in_flight: Sequence[InFlight] = (),
     thinking: int = 0,
     measured: Measurements | None = None,
+    marks: Mapping[int, Marks] | None = None,
 ) -> History:
-    """Return the history of a run. `config` is the run's, as the ledger holds it; `measured` adds its trials."""
+    """Return the history of a run. `config` is the run's, as the ledger holds it.
+
+    `measured` adds its trials, `marks` its owner's notes and pins by experiment.
+    """
     if measured is not None:
         attempts, incumbent = measured.added(attempts, incumbent)
+    if marks:
+        attempts = [with_marks(one, marks) for one in attempts]
+        incumbent = with_marks(incumbent, marks)
     return History(
         program=program,
         backend=config["backend"],

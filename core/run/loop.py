@@ -40,6 +40,7 @@ from autoresearch.core.run.run import Run
 from autoresearch.core.run.scheduler import SLOW, RunningTrials
 from autoresearch.core.run.stopping import Ending, Limits, Stop
 from autoresearch.core.run.submissions import SESSION, Submissions
+from autoresearch.core.store.remarks import take_remarks
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -188,6 +189,7 @@ class Loop:
         for answer in self._proposers.take():
             self._accept(answer)
         self._take_submissions()
+        take_remarks(self.run.ledger)
         self._profile()
         self._settle_open(collected)
         self.run.tidy()

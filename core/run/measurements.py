@@ -61,8 +61,7 @@ class Measurements:
                 mine, before = _unchosen(ended, number), self._trials.get(row.parent, [])
                 standing = _difference(mine, _unchosen(before, row.parent), row.parent, self._noise)
         repeats = [trial for trial in ended if trial.experiment != number]
-        # A source that the ledger reads each time has to stay one: `replace` would read and keep it.
-        return _changed(attempt, trials=_figures(own), raw=raw, repeats=_figures(repeats), standing=standing)
+        return changed(attempt, trials=_figures(own), raw=raw, repeats=_figures(repeats), standing=standing)
 
     def _line(self, incumbent: int) -> Iterable[int]:
         """Return the numbers of the changes that the incumbent consists of."""
@@ -89,7 +88,11 @@ def _difference(
     return PairedDifference(found.value, found.error, against, _figures(others))
 
 
-def _changed(attempt: Attempt, **values: Any) -> Attempt:
+def changed(attempt: Attempt, **values: Any) -> Attempt:
+    """Return the attempt with other values in some fields.
+
+    A source that the ledger reads each time stays one: `replace` alone would read and keep it.
+    """
     source = attempt.__dict__.get("_read_source")
     return replace(attempt, **values) if source is None else replace(attempt, source=source, **values)
 

@@ -21,12 +21,14 @@ from autoresearch.core.run.evidence import audit_threshold, finished_trials, gat
 from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes
 from autoresearch.core.run.measurements import Measurements
 from autoresearch.core.run.stop_rules import stop_rule
-from autoresearch.core.store.exports import append_results, drop_weights, export_best, export_results, trial_folder
+from autoresearch.core.store.exports import append_results, export_best, export_results, trial_folder
 from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref
 from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import Texts
+from autoresearch.core.store.remarks import marks_of
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.store.weights import drop_weights
 from autoresearch.core.textfile import read_text
 from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trainfile.fingerprint import fingerprint
@@ -168,7 +170,8 @@ class Run:
         findings = self.findings.look(self.config.device, self.attempts, in_flight) if self.findings else ()
         incumbent = with_notes(incumbent, self.folder, config)
         measured = Measurements(self.ledger, self.config.machine)
-        return history_of(config, program, attempts, incumbent, findings, in_flight, thinking, measured)
+        marks = marks_of(self.ledger)
+        return history_of(config, program, attempts, incumbent, findings, in_flight, thinking, measured, marks)
 
     def _attempt(self, row: ExperimentRow) -> Attempt:
         return attempt_of(row, partial(self._texts.read, row.source_sha256))
@@ -243,8 +246,13 @@ class Run:
             carried=self.carried(),
             baseline=self.ledger.text(self.ledger.experiment(0).source_sha256) if started.subject else None,
             stop=stop_rule(self.ledger, trial, self.config.machine),
+            # One trial's weights are enough: the first that ends well.
+            keep_weights=started.subject == started.experiment and not self._has_score(row),
         )
         return started, request
+
+    def _has_score(self, row: ExperimentRow) -> bool:
+        return any(one.subject == row.number for one in finished_trials(self.ledger, row, "") if one.status == "ok")
 
     def _audit_below(self, row: ExperimentRow, trial: RunTrial) -> float | None:
         """Return the val_bpb from which on a candidate's trial is not audited; None audits it in any case."""

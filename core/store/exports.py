@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from autoresearch.core.store.git import branch_name
 from autoresearch.core.store.headline import NO_HEADLINE, headline_of
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.remarks import NO_MARKS, Marks, marks_of
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.transfers import counts, transfers_of
 
@@ -64,22 +64,13 @@ def trial_folder(run_folder: Path, experiment: int, k: int) -> Path:
     return run_folder / "trials" / f"{experiment}-{k}"
 
 
-def drop_weights(ledger: LedgerReader, experiment: int | None = None) -> None:
-    """Delete the weights of one experiment's trials, or of all; those of the incumbent and of undecided ones stay."""
-    keep = {ledger.run().incumbent, *(row.number for row in ledger.undecided())}
-    pattern = "*-*" if experiment is None else f"{experiment}-*"
-    for folder in (ledger.folder / "trials").glob(pattern):
-        number = folder.name.partition("-")[0]
-        if number.isdigit() and int(number) not in keep:
-            for weights in folder.glob("*.safetensors"):
-                # A file that cannot be deleted is no reason to end a run.
-                with contextlib.suppress(OSError):
-                    weights.unlink()
+def decided_record(row: ExperimentRow, marks: Mapping[int, Marks] | None = None) -> dict[str, Any]:
+    """Return one decided experiment as JSON shows it (see `columns.JSON`). A missing value is None, never 0.
 
-
-def decided_record(row: ExperimentRow) -> dict[str, Any]:
-    """Return one decided experiment as JSON shows it (see `columns.JSON`). A missing value is None, never 0."""
-    return {name: COLUMNS[name].read(row) for name in columns.JSON}
+    With the run's `marks`, the owner's notes and pin are in it, too.
+    """
+    record = {name: COLUMNS[name].read(row) for name in columns.JSON}
+    return record if marks is None else {**record, **marks.get(row.number, NO_MARKS).record()}
 
 
 def summarise(reader: LedgerReader) -> dict[str, Any]:
@@ -88,6 +79,7 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
     `best_bpb` is the measured mean of the best file (see `headline`), `best_estimate` the judge's cautious estimate.
     """
     run, totals, best, headline = reader.run(), reader.totals(), reader.incumbent(), headline_of(reader)
+    marked = marks_of(reader)
     return {
         "tag": run.tag,
         "state": shown_state(run),
@@ -105,6 +97,8 @@ def summarise(reader: LedgerReader) -> dict[str, Any]:
         "tokens_out": totals.tokens_out,
         "usd": totals.usd,
         "findings": counts(transfers_of(reader)),
+        "pinned": [number for number, marks in marked.items() if marks.pinned],
+        "notes": sum(len(marks.notes) for marks in marked.values()),
         "branch": branch_name(run.tag),
         "best_train": str(reader.folder / BEST_TRAIN) if best else None,
         "results": str(reader.folder / RESULTS),

@@ -61,25 +61,30 @@ def is_identity(text: str) -> bool:
     return _IDENTITY.fullmatch(text) is not None
 
 
-class Inbox:
-    """The waiting submissions of one run."""
+class Box:
+    """Files on their way to a run, each put there in one step and taken up in the order of their names."""
+
+    name = ""
+    """The folder's name, in the run's folder."""
+    content = "file"
+    """What a file holds, in messages."""
 
     def __init__(self, run_folder: Path) -> None:
-        self.folder = run_folder / INBOX
+        self.folder = run_folder / self.name
 
-    def put(self, submission: Submission) -> None:
-        """Add a submission, on disk when this returns. Raises `LedgerError` where the folder cannot be written."""
+    def put_text(self, identity: str, text: str) -> None:
+        """Add a file, on disk when this returns. Raises `LedgerError` where the folder cannot be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self._path(submission.identity), json.dumps(asdict(submission)))
+            write_text(self._path(identity), text)
         except OSError as error:
             raise LedgerError(
-                f"the submission cannot be written to {self.folder}: {error.strerror}.",
+                f"the {self.content} cannot be written to {self.folder}: {error.strerror}.",
                 fix="check the disk's free space and permissions",
             ) from error
 
     def waiting(self) -> list[str]:
-        """Return the names of the waiting submissions, the earliest first. A folder that is not there has none."""
+        """Return the names of the waiting files, the earliest first. A folder that is not there has none."""
         try:
             with os.scandir(self.folder) as entries:
                 names = [entry.name for entry in entries if entry.name.endswith(_SUFFIX)]
@@ -87,23 +92,39 @@ class Inbox:
             return []
         return sorted(stem for name in names if is_identity(stem := name.removesuffix(_SUFFIX)))
 
-    def read(self, identity: str) -> Submission:
-        """Read one submission. Raises `MalformedSubmissionError`, or `OSError` where it is gone."""
-        try:
-            values = json.loads(read_text(self._path(identity), _FILE_BYTES))
-            return _checked({**values, "identity": identity})
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise MalformedSubmissionError(f"{identity}{_SUFFIX} holds no submission: {error}") from error
+    def read_values(self, identity: str) -> dict[str, Any]:
+        """Read one file's fields. Raises `OSError` or `ValueError`."""
+        values = json.loads(read_text(self._path(identity), _FILE_BYTES))
+        if not isinstance(values, dict):
+            raise ValueError("it is no object")
+        return {**values, "identity": identity}
 
     def drop(self, identity: str) -> None:
-        """Delete a submission whose outcome the ledger holds. What cannot be deleted stays, and is passed over."""
+        """Delete a file whose outcome the ledger holds. What cannot be deleted stays, and is passed over."""
         with suppress(OSError):
             self._path(identity).unlink()
 
     def _path(self, identity: str) -> Path:
         return self.folder / f"{identity}{_SUFFIX}"
+
+
+class Inbox(Box):
+    """The waiting submissions of one run."""
+
+    name, content = INBOX, "submission"
+
+    def put(self, submission: Submission) -> None:
+        """Add a submission, on disk when this returns. Raises `LedgerError` where the folder cannot be written."""
+        self.put_text(submission.identity, json.dumps(asdict(submission)))
+
+    def read(self, identity: str) -> Submission:
+        """Read one submission. Raises `MalformedSubmissionError`, or `OSError` where it is gone."""
+        try:
+            return _checked(self.read_values(identity))
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise MalformedSubmissionError(f"{identity}{_SUFFIX} holds no submission: {error}") from error
 
 
 def _checked(values: dict[str, Any]) -> Submission:

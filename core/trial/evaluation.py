@@ -175,7 +175,7 @@ class Exchange:
 class Scorer:
     """One child that scores or audits, started when this is made.
 
-    Call `warm_up`, `hand_over`, `answer` and `close` in this order.
+    Call `warm_up`, `hand_over`, `answer` as often as there are batches left, and `close` in this order.
     """
 
     def __init__(self, context: TrialContext, role: str) -> None:
@@ -193,6 +193,8 @@ class Scorer:
             far.close()
         self._ready = False
         self._allowed_first = 0.0
+        self._unsaid = [GO]
+        """The message before the first batch, until it is sent."""
 
     def warm_up(self, payload: bytes, count: int, width: int, keep: bool) -> None:
         """Give the child the train file and a batch of random tokens; wait until it has answered and built its model.
@@ -243,10 +245,11 @@ class Scorer:
         """
         rows = self._context.request.score_rows
         usual = self._allowance(rows)
+        opening, self._unsaid = self._unsaid, []
         exchange = Exchange(
-            self._context.processes, self._socket, itertools.chain([GO], payloads), count * rows * width
+            self._context.processes, self._socket, itertools.chain(opening, payloads), count * rows * width
         )
-        seconds, told = usual + self._allowed_first, 0
+        seconds, told = usual + (self._allowed_first if opening else 0.0), 0
         limit = time.monotonic() + seconds
         try:
             while not exchange.complete:

@@ -26,6 +26,8 @@ class Record:
         """Make the folder, or clear it of an earlier attempt. Raises `TrialError` when it cannot be written."""
         self.folder = folder.absolute()
         self.observer = observer
+        self.keep_weights = False
+        """Set to True to leave the weights where they are at the end."""
         self._source = source
         self.started = time.monotonic()
         self._room = {"run.log": LOG_LIMIT_BYTES, EVENTS_FILE: EVENTS_LIMIT_BYTES}
@@ -51,9 +53,8 @@ class Record:
             except OSError:
                 pass  # the disk is full; what mattered was flushed, or its failure was raised
         remove_folder(self.folder / "work")
-        drop_weights(
-            self.folder / "weights.safetensors"
-        )  # they may be gigabytes, and nobody reads them after the score
+        if not self.keep_weights:  # they may be gigabytes, and nobody reads them after the score
+            drop_weights(self.folder / "weights.safetensors")
 
     @property
     def log_path(self) -> Path:

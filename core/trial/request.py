@@ -155,6 +155,8 @@ class TrialRequest:
     """Rule by which the trial is ended early; None trains to the end of the budget."""
     upstream: UpstreamForm | None = None
     """Set where `source` is a script in upstream's form; None for a train file."""
+    keep_weights: bool = False
+    """True to leave the weights of a trial that ends well in its folder, if no later train file can read them there."""
 
 
 @dataclass(frozen=True)

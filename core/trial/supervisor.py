@@ -22,7 +22,7 @@ from autoresearch.core.trial.processes import ProcessSupervisor, TrialCancelled,
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox.environment import child_variables, load_runtime
-from autoresearch.core.trial.sandbox.levels import open_sandbox
+from autoresearch.core.trial.sandbox.levels import HIDING_LEVELS, open_sandbox
 
 DISK_SHARE = 2
 """Disk space of a child, as a multiple of the largest weights: a compiler's cache needs room beside them."""
@@ -50,6 +50,8 @@ def run_trial(
             status, reason = end.status, end.reason
         except OSError as error:
             raise TrialError(f"the trial in {record.folder} cannot go on: {error}.") from error
+        # At a level at which a child can read files, a later train file could begin where this one ended.
+        record.keep_weights = request.keep_weights and status == "ok" and facts.isolation in HIDING_LEVELS
         result = facts.result(request, status, reason, time.monotonic() - started, record.log_path)
         record.finish(result)
     return result

@@ -112,6 +112,7 @@ def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | N
     from autoresearch.core.findings.offered import findings_for
     from autoresearch.core.run.history import attempt_of, history_of, with_notes
     from autoresearch.core.run.measurements import Measurements
+    from autoresearch.core.store.remarks import marks_of
 
     def attempt(number: int) -> Attempt:
         row = reader.experiment(number)
@@ -125,7 +126,8 @@ def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | N
     findings = findings_for(peers, reader.folder, own, attempts)
     incumbent = with_notes(incumbent, reader.folder, config)
     measured = Measurements(reader, config.get("machine", ""))
-    return history_of(config, program_of(settings), attempts, incumbent, findings, measured=measured)
+    marks = marks_of(reader)
+    return history_of(config, program_of(settings), attempts, incumbent, findings, measured=measured, marks=marks)
 
 
 def program_of(settings: Settings) -> str:

@@ -22,7 +22,9 @@ from autoresearch.core.report.document.statistics import (
 from autoresearch.core.store.headline import Headline, headline_of, steps_of
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.remarks import Marks, marks_of
 from autoresearch.core.store.rows import ExperimentRow, RunRow, Totals, TrialRow
+from autoresearch.core.store.samples import Samples, read_samples
 from autoresearch.core.store.transfers import Transfer, counts, transfers_of
 
 FAILED: tuple[Status, ...] = ("crash", "invalid", "timeout")
@@ -101,6 +103,10 @@ class ReportData:
     yardsticks: Mapping[str, float]
     """Bits per byte that compressors reach on the same text, by name."""
     reproduction: Reproduction
+    marks: Mapping[int, Marks]
+    """The owner's notes and pins, by experiment."""
+    samples: Samples | None
+    """Texts of the last `ar sample`."""
 
     @property
     def transferred(self) -> list[dict[str, Any]]:
@@ -143,6 +149,8 @@ def gather(reader: LedgerReader) -> ReportData:
         transfers=transfers_of(reader),
         yardsticks=yardsticks_of(run),
         reproduction=reproduction_of(run, best, trials, reader.folder),
+        marks=marks_of(reader),
+        samples=read_samples(reader.folder),
     )
 
 

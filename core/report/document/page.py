@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.core.report.document.gather import ReportData
-from autoresearch.core.report.wording import compact, dollars, duration, one_line
+from autoresearch.core.report.wording import compact, dollars, duration, file_name, one_line, visible
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_FAILURES = 50
@@ -92,6 +92,8 @@ def _render(name: str, report: ReportData, **more: Any) -> str:
         "compact": lambda value: "not known" if value is None else compact(value),
         "dollars": dollars,
         "line": one_line,
+        "visible": visible,
+        "file_name": file_name,
         "code": code_span,
         "condition": condition_text,
         "verdict": lambda value: VERDICTS.get(value, one_line(str(value), 60)),

@@ -18,12 +18,14 @@ from autoresearch.core.report.document.statistics import Interval, certainty_of,
 from autoresearch.core.report.follow import Running, Snapshot
 from autoresearch.core.report.web.highlight import highlighted_diff
 from autoresearch.core.report.web.queries import RunQueries
-from autoresearch.core.report.wording import experiment_of, one_line, trial_of, visible
+from autoresearch.core.report.wording import experiment_of, file_name, one_line, trial_of, visible
 from autoresearch.core.store.columns import COLUMNS, NUMERIC, PAGE, Column
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.headline import NO_HEADLINE, steps_of
 from autoresearch.core.store.liveness import shown_state
+from autoresearch.core.store.remarks import NO_MARKS, marks_of
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.store.samples import read_samples
 
 CURVE_POINTS = 300
 """Points drawn of one loss curve."""
@@ -35,6 +37,8 @@ MAX_PARAMETERS = 40
 LOG_TAIL_BYTES = 16 * 2**10
 LOG_LINE_CHARACTERS = 2000
 REASON_CHARACTERS = 2000
+SAMPLE_CHARACTERS = 4000
+"""Characters of a sample that are shown."""
 TRIAL_FACTS = (
     *("isolation", "tokens", "steps", "params", "tokens_per_second", "peak_memory_mb", "mfu", "audit"),
     *("wall_seconds", "startup_seconds", "train_seconds", "eval_seconds"),
@@ -156,6 +160,7 @@ def experiment(reader: RunQueries, number: int) -> dict[str, Any]:
     row = reader.experiment(number)
     trials = reader.trials(experiment=number)
     certainty = certainty_of(row.judged)
+    marks = marks_of(reader).get(number, NO_MARKS)
     return {
         "n": row.number,
         "state": row.state,
@@ -164,6 +169,8 @@ def experiment(reader: RunQueries, number: int) -> dict[str, Any]:
         "category": one_line(row.category, 80),
         "researcher": one_line(row.researcher, 80),
         "reason": one_line(row.reason or "", REASON_CHARACTERS),
+        "notes": [one_line(note, REASON_CHARACTERS) for note in marks.notes],
+        "pinned": marks.pinned,
         "val_bpb": row.val_bpb,
         "estimate": row.estimate,
         "delta": row.delta if row.number else None,
@@ -239,7 +246,7 @@ def log_tail(path: Path) -> str:
 
 
 def overview(reader: RunQueries, quotas: Quotas) -> dict[str, Any]:
-    """Describe the lessons of the run: lineage, predictions, noise, categories and quotas."""
+    """Describe the lessons of the run: lineage, predictions, noise, categories, quotas and samples."""
     decided = [row for row in reader.experiments() if row.state == "decided"]
     predictions = predictions_of(decided)
     return {
@@ -249,7 +256,26 @@ def overview(reader: RunQueries, quotas: Quotas) -> dict[str, Any]:
         "noise": noise(reader, decided),
         "categories": [{**asdict(one), "name": one_line(one.name, 80)} for one in by_category(decided)],
         "quotas": quotas(decided),
+        "samples": samples(reader.folder),
     }
+
+
+def samples(folder: Path) -> dict[str, Any] | None:
+    """Describe the texts of the last `ar sample`; None where there are none."""
+    found = read_samples(folder)
+    if found is None:
+        return None
+    prompts = [
+        {
+            "prompt": visible(prompt[:SAMPLE_CHARACTERS]),
+            "sides": [
+                {"name": file_name(file.experiment, file.val_bpb), "text": visible(text[:SAMPLE_CHARACTERS])}
+                for file, text in sides
+            ],
+        }
+        for prompt, sides in found.sides()
+    ]
+    return {"temperature": found.temperature, "top_p": found.top_p, "seed": found.seed, "prompts": prompts}
 
 
 def lineage(reader: RunQueries, decided: Sequence[ExperimentRow]) -> list[dict[str, Any]]:

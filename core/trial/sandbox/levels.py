@@ -57,6 +57,8 @@ PROTECTION: dict[IsolationLevel, str] = {
     "process": "a train file can read what you can read",
 }
 """Protection of each level in words, as `ar doctor` prints it."""
+HIDING_LEVELS: tuple[IsolationLevel, ...] = ("bubblewrap", "landlock", "seatbelt")
+"""Levels at which a child cannot read the files of other trials."""
 ISOLATING_LEVELS: tuple[IsolationLevel, ...] = ("bubblewrap", "landlock")
 """Levels at which a train child can neither write to nor trace another process of the trial."""
 SHARES_MEMORY = ("train", "compile")

@@ -86,10 +86,12 @@ def test_ledger_refs_branch_table_and_best_file_agree(workspace):
     assert branch[:3] == [experiments[n].commit for n in (4, 1, 0)]
 
 
-def test_only_the_incumbents_weights_stay_on_disk(workspace):
-    go(workspace, Widths(9, 12, 8, 13), Scripted(), n=4)
-    kept = [path.parent.name for path in (workspace / "runs/t/trials").glob("*/weights.safetensors")]
-    assert kept == ["3-1"]
+def test_only_the_weights_of_the_baseline_and_the_incumbent_stay_on_disk(workspace):
+    executor = Scripted()
+    go(workspace, Widths(9, 12, 8, 13), executor, n=4)
+    kept = sorted(path.parent.name for path in (workspace / "runs/t/trials").glob("*/weights.safetensors"))
+    assert kept == ["0-1", "3-1"]
+    assert all(request.keep_weights for request in executor.requests)
 
 
 def test_the_same_command_goes_on_and_n_counts_the_whole_run(workspace):

@@ -116,13 +116,13 @@ def test_branch_refs_and_files_that_a_crash_left_behind_are_repaired(workspace):
     table = (workspace / "runs/t/results.tsv").read_text()
     (workspace / "runs/t/results.tsv").unlink()
     (workspace / "runs/t/best_train.py").write_text("old")
-    (workspace / "runs/t/trials/0-1/weights.safetensors").write_text("left over")
+    (workspace / "runs/t/trials/1-1/weights.safetensors").write_text("left over")
     with open_run(workspace):
         pass
     assert git(workspace, "rev-parse", "autoresearch/t") == commits[2]
     assert (workspace / "runs/t/results.tsv").read_text() == table
     assert "WIDTH = 8" in (workspace / "runs/t/best_train.py").read_text()
-    assert not (workspace / "runs/t/trials/0-1/weights.safetensors").exists()
+    assert not (workspace / "runs/t/trials/1-1/weights.safetensors").exists()
 
 
 def test_a_workspace_without_its_pages_is_told_what_to_do(workspace):

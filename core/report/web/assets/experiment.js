@@ -17,6 +17,8 @@ export function showExperiment(box, data, tag, count) {
   if (data.n + 1 < count) navigation.append(link(`${data.n + 1} ›`, tag, data.n + 1));
   box.replaceChildren(navigation, title, element("p", data.hypothesis, "hypothesis"));
   if (data.reason) box.append(element("p", data.reason, "soft"));
+  if (data.pinned) box.append(element("p", "Pinned"));
+  for (const note of data.notes) box.append(element("p", `Note: ${note}`));
   box.append(...outcome(data), ...costs(data, tag), ...trials(data), ...curves(data), ...edit(data, tag), ...logs(data));
 }
 

@@ -6,7 +6,7 @@ import { axes, dots, line, plot, range } from "./plot.js";
 export function showInsight(box, data, tag) {
   box.replaceChildren(element("h2", "Insight"));
   const grid = element("div", null, "panels");
-  grid.append(panel("Lineage of kept changes", lineage(data.lineage, tag)), panel("Predictions against outcomes", predictions(data)), panel("Noise", noise(data.noise, tag)), panel("What was tried", tried(data)), panel("Quotas for the next proposal", quotas(data.quotas)));
+  grid.append(panel("Lineage of kept changes", lineage(data.lineage, tag)), panel("Predictions against outcomes", predictions(data)), panel("Noise", noise(data.noise, tag)), panel("What was tried", tried(data)), panel("Quotas for the next proposal", quotas(data.quotas)), panel("Samples", samples(data.samples)));
   box.append(grid);
 }
 
@@ -48,6 +48,19 @@ function predictions({ predictions: points, scores }) {
     ["bias", (one) => signed(one.bias), true],
     ["rank corr.", (one) => (one.rank_correlation === null ? "–" : one.rank_correlation.toFixed(2).replace("-", "−")), true],
   ], scores)];
+}
+
+function samples(data) {
+  if (!data) return [element("p", "None yet: ar sample --baseline lets the best model and the baseline's continue a text.", "soft")];
+  const found = [element("p", `At temperature ${data.temperature}, top-p ${data.top_p}, seed ${data.seed}. The prompt is in bold.`, "soft")];
+  for (const { prompt, sides } of data.prompts) {
+    for (const { name, text } of sides) {
+      const box = element("pre", null, "sample");
+      box.append(element("b", prompt), text);
+      found.push(element("p", name, "soft"), box);
+    }
+  }
+  return found;
 }
 
 function noise(data, tag) {

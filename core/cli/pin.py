@@ -1,0 +1,34 @@
+"""`ar pin`: an experiment that researchers are to keep in mind."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.errors import UsageError
+
+
+@click.command()
+@click.argument("number", required=False, type=click.IntRange(min=0), metavar="[N]")
+@click.option("--tag", metavar="TAG", help="Run of the experiment.  [default: the run started last]")
+@click.option("--off", is_flag=True, help="Take the pin off again.")
+@pass_settings
+def pin(settings: Settings, number: int | None, tag: str | None, off: bool) -> None:
+    """Pin experiment N: researchers are shown it however old it is, and told that you want it kept in mind.
+
+    Without N, the pinned experiments are listed.
+    """
+    from autoresearch.core.cli.remarks import remark, show
+
+    if number is None:
+        if off:
+            raise UsageError("--off needs the number of an experiment.", fix="ar pin 17 --off")
+        show(settings, tag, None, pinned=True)
+        return
+    run, marks = remark(settings, tag, number, "unpin" if off else "pin")
+    if settings.json:
+        click.echo(json.dumps({"tag": run, "experiment": number, **marks.record()}))
+    else:
+        settings.say(f"{run}, experiment {number}: " + ("not pinned any more" if off else "pinned"))
