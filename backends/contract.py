@@ -238,6 +238,15 @@ class Runtime(Protocol):
         """
         ...
 
+    def export_lines(self) -> Sequence[str]:
+        """Return the lines of a program that use exported weights without the core.
+
+        They stand behind `import numpy as np`, `import train` (the train file), `folder` (a `Path`) and `spec`. They
+        import the framework, set `spec.device`, make `model` with the weights of `folder / "model.safetensors"`, and
+        define `predict(tokens)`: int64 (1, T) -> float32 (1, T, V), both numpy.
+        """
+        ...
+
     def launch_environment(self) -> Mapping[str, str]:
         """Return the variables that a child needs before it starts (preloads, thread counts).
 

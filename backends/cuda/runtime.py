@@ -61,6 +61,21 @@ def packages() -> Sequence[str]:
     return ("torch", "triton", "kernels")
 
 
+def export_lines() -> Sequence[str]:
+    """Return lines that fill a `torch.nn.Module`; tied tensors are stored once, under the first of their names."""
+    return (
+        "import torch",
+        "from safetensors.torch import load_file",
+        "spec.device = 'cuda' if torch.cuda.is_available() else 'cpu'",
+        "model = train.build(spec).eval()",
+        "found = model.load_state_dict(load_file(folder / 'model.safetensors'), strict=False)",
+        "assert not found.unexpected_keys, found.unexpected_keys",
+        "@torch.inference_mode()",
+        "def predict(tokens):",
+        "    return train.logits(model, torch.from_numpy(tokens).to(spec.device)).float().cpu().numpy()",
+    )
+
+
 def launch_environment() -> Mapping[str, str]:
     """Return thread counts for the CPU, an allocator that does not fragment for CUDA, and the folder of the kernels.
 

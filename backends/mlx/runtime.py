@@ -63,6 +63,19 @@ def packages() -> Sequence[str]:
     return ("mlx", "mlx-cpu", "mlx-cuda", "mlx-metal")
 
 
+def export_lines() -> Sequence[str]:
+    """Return lines that fill an `mlx.nn.Module`."""
+    return (
+        "import mlx.core as mx",
+        "spec.device = 'metal' if mx.metal.is_available() else 'cpu'",
+        "model = train.build(spec)",
+        "model.load_weights(str(folder / 'model.safetensors'))",
+        "model.eval()",
+        "def predict(tokens):",
+        "    return np.array(train.logits(model, mx.array(tokens.astype(np.int32))).astype(mx.float32))",
+    )
+
+
 def launch_environment() -> Mapping[str, str]:
     """Preload OpenBLAS on Linux where there is one: the BLAS inside the wheel is the slow reference implementation."""
     library = find_openblas() if sys.platform == "linux" else None

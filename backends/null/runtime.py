@@ -26,6 +26,16 @@ def packages() -> Sequence[str]:
     return ()
 
 
+def export_lines() -> Sequence[str]:
+    """Return lines that fill the dict, as numpy alone can."""
+    return (
+        "from safetensors.numpy import load_file",
+        "spec.device, model = 'numpy', train.build(spec)",
+        "model.update(load_file(folder / 'model.safetensors'))",
+        "predict = lambda tokens: train.logits(model, tokens)",
+    )
+
+
 def launch_environment() -> Mapping[str, str]:
     """Use one BLAS thread: the arrays are too small to divide."""
     return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

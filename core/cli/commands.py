@@ -42,6 +42,7 @@ COMMANDS = {
     "report": Entry("autoresearch.core.cli.report", "report", "Write a run's report: one HTML file to send around."),
     "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
     "sample": Entry("autoresearch.core.cli.sample", "sample", "Let a run's best model continue a text."),
+    "export": Entry("autoresearch.core.cli.export", "export", "Write a run's model into a folder that needs no ar."),
     "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the held-out test set."),
     "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
     "scale": Entry("autoresearch.core.cli.scale", "scale", "See if the improvement holds at other budgets and widths."),

@@ -86,6 +86,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar sample --prompts prompts.txt --baseline", "a list of prompts, beside the baseline's text"),
         ("ar sample --temperature 0 --tokens 40 --train", "train it once more where no weights were kept"),
     ),
+    "export": (
+        ("ar export model", "the best model, ready to use elsewhere"),
+        ("ar export model --push me/night", "and in a private repository of the hub"),
+    ),
     "verify": (
         ("ar verify", "three fresh seeds of each file, more where they are needed"),
         ("ar verify --seeds 6", "six at least"),

@@ -68,6 +68,7 @@ def sample(
     models; on the same device it slows a running trial.
     """
     from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.cli.weights import chosen_experiment
     from autoresearch.core.store.samples import samples_of, write_samples
     from autoresearch.core.trial.sampling import Drawing
 
@@ -77,10 +78,7 @@ def sample(
     asked = asked or [""]
     drawing = Drawing(tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
     with open_reader(settings.workspace, tag) as reader:
-        number = reader.run().incumbent if experiment is None else experiment
-        if number is None or number >= reader.next_number():
-            what = "result yet" if experiment is None else f"experiment {experiment}"
-            raise UsageError(f"the run {reader.run().tag!r} has no {what}.", fix="`ar results` lists its experiments")
+        number = chosen_experiment(reader, experiment)
         numbers = list(dict.fromkeys([0, number] if baseline else [number]))
         files = [_sampled(settings, reader, one, asked, drawing, train) for one in numbers]
         found = samples_of(asked, files, **vars(drawing))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings
-from autoresearch.core.errors import ArError, PrerequisiteError
+from autoresearch.core.errors import ArError, PrerequisiteError, UsageError
 
 if TYPE_CHECKING:
     from autoresearch.core.store.reader import LedgerReader
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 train_option = click.option(
     "--train", is_flag=True, help="Train the file once more where the run has kept no weights of it."
 )
+
+
+def chosen_experiment(reader: LedgerReader, number: int | None) -> int:
+    """Return the experiment of that number, the best one without a number. Raises `UsageError` where there is none."""
+    chosen = reader.run().incumbent if number is None else number
+    if chosen is None or chosen >= reader.next_number():
+        what = "result yet" if number is None else f"experiment {number}"
+        raise UsageError(f"the run {reader.run().tag!r} has no {what}.", fix="`ar results` lists its experiments")
+    return chosen
 
 
 def weights_of(settings: Settings, reader: LedgerReader, number: int, *, train: bool) -> KeptWeights:

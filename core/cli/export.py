@@ -1,0 +1,66 @@
+"""`ar export`: a run's model as a folder that needs no `ar`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from autoresearch.core.cli.context import Settings, load_runtime, pass_settings, require_isolation
+from autoresearch.core.cli.weights import train_option
+from autoresearch.core.errors import UsageError
+
+FRAMEWORKS = {"cuda": ("torch",), "mlx": ("mlx",)}
+"""Packages by which a backend's framework is installed, where they are not numpy alone."""
+
+
+@click.command("export")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
+@click.option("--experiment", type=click.IntRange(min=0), metavar="N", help="Experiment.  [default: the best]")
+@click.option("--push", metavar="REPO", help="Upload the folder to this model repository of the Hugging Face hub.")
+@click.option("--public", is_flag=True, help="Make the pushed repository public.  [default: private]")
+@train_option
+@require_isolation
+@pass_settings
+def export(
+    settings: Settings,
+    folder: Path,
+    tag: str | None,
+    experiment: int | None,
+    push: str | None,
+    public: bool,
+    train: bool,
+) -> None:
+    """Write a run's model into the new folder DIR: train file, weights, tokenizer, model card, sample.py.
+
+    The folder needs no `ar`: its README.md names the packages, and `python sample.py "Once upon a time"` continues a
+    text. The card holds the measured figures with their intervals. With --push it is uploaded, too.
+    """
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.cli.weights import chosen_experiment, weights_of
+    from autoresearch.core.report.document.gather import gather
+    from autoresearch.core.takeaway.export import Framework
+    from autoresearch.core.takeaway.export import export as write
+
+    if public and push is None:
+        raise UsageError("--public is for --push.", fix="add --push REPO, or leave --public out")
+    folder = folder.expanduser().absolute()
+    with open_reader(settings.workspace, tag) as reader:
+        number = chosen_experiment(reader, experiment)
+        kept = weights_of(settings, reader, number, train=train)
+        name = str(reader.run().config["backend"])
+        runtime = load_runtime(name)
+        framework = Framework(name, runtime.export_lines(), FRAMEWORKS.get(name, ()))
+        write(folder, reader, gather(reader), kept, framework)
+    address = None
+    if push is not None:
+        from autoresearch.core.takeaway.push import push as upload
+
+        settings.say(f"uploading {folder} to {push}")
+        address = upload(folder, push, public=public)
+    record = {"folder": str(folder), "experiment": number, "weights_sha256": kept.sha256, "pushed": address}
+    click.echo(json.dumps(record) if settings.json else str(folder))
+    if address is not None:
+        settings.say(f"pushed to {address}")
