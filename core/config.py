@@ -101,7 +101,7 @@ class RunConfig:
     prepared: str
     """Folder of the prepared corpus."""
     prepared_sha256: str
-    """Hash of everything that its trials read (see `data_sha256` in core.cli.run.resolve)."""
+    """Hash of everything that its trials read (see `data_sha256` in core.data.manifest)."""
     vocabularies: tuple[int, ...]
     eval_seq_len: int
     score_rows: int

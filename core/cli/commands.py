@@ -43,6 +43,10 @@ COMMANDS = {
     "apply": Entry("autoresearch.core.cli.apply", "apply", "Write a run's best train file into the checkout."),
     "sample": Entry("autoresearch.core.cli.sample", "sample", "Let a run's best model continue a text."),
     "export": Entry("autoresearch.core.cli.export", "export", "Write a run's model into a folder that needs no ar."),
+    "certify": Entry(
+        "autoresearch.core.cli.certify", "certify", "Write a run's claim as a file that others can check."
+    ),
+    "reproduce": Entry("autoresearch.core.cli.reproduce", "reproduce", "Check a certificate, and measure it again."),
     "verify": Entry("autoresearch.core.cli.verify", "verify", "Measure the best file on the held-out test set."),
     "ablate": Entry("autoresearch.core.cli.ablate", "ablate", "Find kept changes that no longer help."),
     "scale": Entry("autoresearch.core.cli.scale", "scale", "See if the improvement holds at other budgets and widths."),

@@ -90,6 +90,15 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar export model", "the best model, ready to use elsewhere"),
         ("ar export model --push me/night", "and in a private repository of the hub"),
     ),
+    "certify": (
+        ("ar certify", "TAG.arcert in the run's folder"),
+        ("ar certify night.arcert --sign ~/.ssh/id_ed25519", "signed by you"),
+    ),
+    "reproduce": (
+        ("ar reproduce night.arcert", "check it, then train both files at three fresh seeds"),
+        ("ar reproduce night.arcert --seeds 0", "hashes, chain and signature alone"),
+        ("ar --backend mlx reproduce night.arcert", "does the change help there, too?"),
+    ),
     "verify": (
         ("ar verify", "three fresh seeds of each file, more where they are needed"),
         ("ar verify --seeds 6", "six at least"),

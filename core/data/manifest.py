@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,3 +265,17 @@ class Prepared:
         if rows_sha256(rows, mask, record.total_bytes) != record.sha256:
             raise DataError(f"{path} has changed since it was prepared.", fix=FIX)
         return ScoredRows(rows, mask, record.total_bytes, record.sha256)
+
+
+def data_sha256(prepared: Prepared, vocabularies: tuple[int, ...], seq_len: int) -> str:
+    """Hash everything that trials with these vocabularies read: tokenizers, training shards and scored rows.
+
+    Files that other runs add to the folder do not count. Raises `DataError` when a vocabulary is not prepared.
+    """
+    digest = hashlib.sha256()
+    for size in sorted(vocabularies):
+        record = prepared.vocabulary(size)
+        rows = [one.sha256 for one in record.rows if one.seq_len == seq_len]
+        for sha256 in (record.tokenizer.sha256, *(shard.sha256 for shard in record.train), *rows):
+            digest.update(f"{size} {sha256}\n".encode())
+    return digest.hexdigest()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store import schema
-from autoresearch.core.store.chain import ChainReport, walk
+from autoresearch.core.store.chain import ChainReport, faults, walk
 from autoresearch.core.store.guarded import unpack
 from autoresearch.core.store.inbox import SUBMISSION
 from autoresearch.core.store.rows import (
@@ -248,6 +248,17 @@ class LedgerReader:
             return walk(self._connection.execute)
         except sqlite3.Error as error:
             raise schema.unreadable(self.path, error) from error
+
+    def chain_faults(self) -> list[str]:
+        """Return everything that does not fit the chain, without a look at the sources."""
+        try:
+            return list(faults(self._connection.execute, texts=False))
+        except sqlite3.Error as error:
+            raise schema.unreadable(self.path, error) from error
+
+    def table(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a table as the ledger holds them. Raises `KeyError` for no table of a ledger."""
+        return self._stream(f"SELECT {', '.join(schema.COLUMNS[name])} FROM {name} ORDER BY rowid")
 
     def next_number(self) -> int:
         """Return the number of the next experiment."""

@@ -114,6 +114,8 @@ _INDEXES = (
 
 
 COLUMNS = {name: tuple(columns) for name, (columns, _) in _TABLES.items()}
+COLUMN_TYPES = {name: columns for name, (columns, _) in _TABLES.items()}
+"""The type of each column's values: int, float, str or bytes."""
 KEYS = {name: (key,) if isinstance(key, str) else key for name, (_, key) in _TABLES.items()}
 """The columns that tell a table's rows apart."""
 

@@ -1,4 +1,4 @@
-"""A run's model as a folder that needs no `ar`: train file, weights, tokenizer, model card, and a program to use them."""
+"""A run's model as a folder that needs no `ar`: train file, weights, tokenizer, model card and a program."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -128,6 +127,7 @@ def configure(
     from autoresearch import __version__
     from autoresearch.core.cli.context import ensure_prepared
     from autoresearch.core.config import RunConfig
+    from autoresearch.core.data.manifest import data_sha256
     from autoresearch.core.judge.options import JudgeOptions
 
     was = dict(stored.config) if stored is not None else {}
@@ -175,20 +175,6 @@ def _prepared_for(was: Mapping[str, Any], corpus: str, vocabularies: tuple[int, 
         return Prepared.open(Path(was["prepared"]))
     except DataError:
         return None  # it was deleted; preparing the same text makes the same folder again
-
-
-def data_sha256(prepared: Prepared, vocabularies: tuple[int, ...], seq_len: int) -> str:
-    """Hash everything that trials with these vocabularies read: tokenizers, training shards and scored rows.
-
-    Files that other runs add to the folder do not count. Raises `DataError` when a vocabulary is not prepared.
-    """
-    digest = hashlib.sha256()
-    for size in sorted(vocabularies):
-        record = prepared.vocabulary(size)
-        rows = [one.sha256 for one in record.rows if one.seq_len == seq_len]
-        for sha256 in (record.tokenizer.sha256, *(shard.sha256 for shard in record.train), *rows):
-            digest.update(f"{size} {sha256}\n".encode())
-    return digest.hexdigest()
 
 
 class Devices:

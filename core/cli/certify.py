@@ -1,0 +1,71 @@
+"""`ar certify`: a run's claim as one file that somebody else can check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from autoresearch.core.cli.context import Settings, pass_settings
+
+
+@click.command()
+@click.argument("bundle", required=False, metavar="[FILE]", type=click.Path(path_type=Path))
+@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
+@click.option(
+    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Sign it with this SSH key (by ssh-keygen)."
+)
+@pass_settings
+def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path | None) -> None:
+    """Write a certificate of a run's best file: FILE, or TAG.arcert in the run's folder.
+
+    It holds the best file, the baseline and their difference, every experiment and trial of the ledger with its chain
+    of hashes (the sources of other experiments are left out), the hashes of the text, and versions. `ar reproduce`
+    checks it. The settings of the run name folders of this machine. Prints the file's path.
+    """
+    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.report.wording import best_text
+    from autoresearch.core.store.headline import headline_of
+    from autoresearch.core.takeaway import bundle as files
+    from autoresearch.core.takeaway import certificate as certificates
+
+    with open_reader(settings.workspace, tag) as reader:
+        run, headline = reader.run(), headline_of(reader)
+        parts = certificates.make(reader, versions(str(run.config["backend"])))
+        target = (bundle or reader.folder / f"{run.tag}.arcert").expanduser().absolute()
+    signer = None
+    if sign is not None:
+        from autoresearch.core.takeaway import signature
+
+        parts[files.SIGNATURE] = signature.sign(parts[files.CERTIFICATE], sign.expanduser())
+        signer = signature.signer_of(parts[files.CERTIFICATE], parts[files.SIGNATURE])
+    files.write_bundle(target, parts)
+    certificates.load(target)  # what cannot be read back is no certificate
+    claim = "" if headline is None else best_text(headline)
+    if settings.json:
+        click.echo(
+            json.dumps(
+                {"bundle": str(target), "tag": run.tag, "claim": headline and headline.plain(), "signer": signer}
+            )
+        )
+        return
+    click.echo(str(target))
+    settings.say(f"{run.tag}: {claim}; {'not signed' if signer is None else f'signed by the key {signer}'}")
+    settings.say(f"to check it: ar reproduce {target.name}")
+
+
+def versions(backend: str) -> dict[str, str]:
+    """Return the versions of Python and of the packages that compute here."""
+    import importlib.metadata
+    import platform
+
+    from autoresearch.core.cli.context import load_runtime
+
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for name in ("autoresearch-dual", "numpy", *load_runtime(backend).packages()):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

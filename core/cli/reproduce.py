@@ -1,0 +1,286 @@
+"""`ar reproduce`: check somebody's certificate, and measure its two files again."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings, pass_settings, require_isolation
+from autoresearch.core.cli.params import CorpusType
+from autoresearch.core.errors import ArError, DataError, PrerequisiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.takeaway.certificate import Certificate
+    from autoresearch.core.takeaway.claim import Comparison
+
+FIRST_SEED = 2_000_000_000
+"""Least fresh seed. It is drawn, so that whoever made the certificate cannot have chosen a file by it."""
+EXIT_FAILED = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """The two files to train here, and how far their difference can be compared with the claim."""
+
+    baseline: str
+    best: str
+    config: dict[str, Any]
+    """Settings of the trials, as a run's configuration has them."""
+    limits: tuple[str, ...]
+    """What keeps the claim from being compared in full, in words; only the sign is compared where there is any."""
+
+
+@click.command()
+@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--seeds", type=click.IntRange(0, 100), default=3, metavar="N", help="Fresh seeds of both files; 0 trains nothing."
+)
+@click.option("--signer", type=click.Path(path_type=Path), metavar="FILE", help="Public key that must have signed it.")
+@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="The text.  [default: the certificate's]")
+@require_isolation
+@pass_settings
+def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None, corpus: str | None) -> None:
+    """Check a certificate: its hashes, its chain, its signature, and its claim by fresh trials on this machine.
+
+    Whatever does not fit is named, and then nothing is trained. Else both files are trained at N fresh seeds, in the
+    sandbox, and the difference is compared with the claimed one within both noises. With another text or another
+    backend (--backend; the change is then carried over to its train file, where that can be done) the sign alone is
+    compared, and the answer says so.
+
+    Exit code 0: everything fits and the claim holds, or --seeds 0 and everything fits; 1 otherwise.
+    """
+    from autoresearch.core.takeaway import certificate as certificates
+
+    found = certificates.load(bundle.expanduser())
+    with certificates.ledger_of(found) as reader:
+        faults = certificates.faults_of(found, reader)
+        key, said = _signature(found, signer)
+        faults += said
+        run = None if faults else reader.run()
+    record: dict[str, Any] = {"bundle": str(bundle), "faults": faults, "signer": key, "verdict": None}
+    if not settings.json:
+        _tell_checks(settings, found, faults, key)
+    if run is None or not seeds:
+        _finish(settings, {**record, "checked": not faults}, "does not fit" if faults else None)
+        return
+    claim = found.body["claim"]
+    task = _task(settings, found, run.config, corpus)
+    compared = _measure(settings, task, seeds, claim)
+    record |= {"checked": True, "verdict": compared.verdict, "claimed": compared.claimed, "limits": list(task.limits)}
+    record |= {"delta": compared.found.difference, "low": compared.found.low, "high": compared.found.high}
+    record |= {"seeds": list(compared.best), "baseline_bpb": list(compared.baseline.values())}
+    record |= {"best_bpb": list(compared.best.values()), "allowed": compared.allowed}
+    if not settings.json:
+        click.echo(_sentence(compared, task))
+    _finish(settings, record, compared.verdict)
+
+
+def _finish(settings: Settings, record: dict[str, Any], verdict: str | None) -> None:
+    if settings.json:
+        click.echo(json.dumps(record))
+    if verdict not in (None, "holds"):
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _signature(found: Certificate, signer: Path | None) -> tuple[str | None, list[str]]:
+    """Return the fingerprint of the key that signed, and what does not fit."""
+    from autoresearch.core.takeaway import bundle as files
+    from autoresearch.core.takeaway import signature
+
+    wanted = None if signer is None else signature.fingerprint_of(signer.expanduser())
+    if found.signature is None:
+        return None, [] if wanted is None else ["signature: there is none"]
+    key = signature.signer_of(found.parts[files.CERTIFICATE], found.signature)
+    if key is None:
+        return None, ["signature: it is not one of this certificate"]
+    return key, [] if wanted in (None, key) else [f"signature: it is by the key {key}, and {signer} is {wanted}"]
+
+
+def _tell_checks(settings: Settings, found: Certificate, faults: list[str], key: str | None) -> None:
+    from autoresearch.core.report.wording import counted, one_line
+
+    for fault in faults:
+        click.echo(f"does not fit: {one_line(fault, 400)}")
+    if not faults:
+        rows = found.body["rows"]
+        signed = "not signed: it shows that it is whole, not whose it is" if key is None else f"signed by the key {key}"
+        click.echo(
+            f"everything fits: sources, {counted(len(rows['chain']), 'link')} of the chain, "
+            f"{counted(len(rows['trials']), 'trial')}, the text's hashes, the claim; {signed}"
+        )
+
+
+# ---- what to train
+
+
+def _task(settings: Settings, found: Certificate, config: Mapping[str, Any], corpus: str | None) -> Task:
+    """Choose what to train here. Raises `PrerequisiteError` where nothing can be."""
+    from autoresearch.backends import names
+    from autoresearch.core.cli.context import load_runtime
+    from autoresearch.core.takeaway import bundle as files
+    from autoresearch.core.trial.sandbox.levels import best_level
+
+    if best_level() == "process" and REQUIRED_ISOLATION not in click.get_current_context().meta:
+        raise PrerequisiteError(
+            "a certificate holds a stranger's code, and the only isolation level here is process.",
+            fix="read best_train.py in it (unzip -p), then --require-isolation process; or --seeds 0",
+        )
+    baseline, best = (found.parts[name].decode("utf-8") for name in (files.BASELINE, files.SOURCE))
+    theirs = str(config["backend"])
+    wanted = theirs if settings.backend == "auto" else settings.backend
+    if wanted == theirs:
+        if theirs not in names():
+            raise PrerequisiteError(f"this ar has no backend {theirs!r}.", fix="--backend NAME, or --seeds 0")
+        missing = load_runtime(theirs).unavailable()
+        if missing is not None:
+            raise PrerequisiteError(
+                f"the {theirs} backend cannot run here: {missing}.",
+                fix="--backend with another one carries the change over; --seeds 0 only checks",
+            )
+        prepared, limits = _prepared(settings, found, config, corpus)
+        return Task(baseline, best, {**config, "prepared": str(prepared.folder)}, limits)
+    return _carried(settings, config, baseline, best, wanted, corpus)
+
+
+def _prepared(
+    settings: Settings, found: Certificate, config: Mapping[str, Any], corpus: str | None
+) -> tuple[Prepared, tuple[str, ...]]:
+    """Find the certificate's text among the prepared ones, or prepare it. Raises `DataError` or `PrerequisiteError`."""
+    from autoresearch.core.data.manifest import MANIFEST, Prepared, PrepareOptions, data_sha256
+    from autoresearch.core.data.prepare import prepare
+
+    vocabularies, width = tuple(config["vocabularies"]), int(config["eval_seq_len"])
+
+    def same(prepared: Prepared) -> bool:
+        try:
+            return data_sha256(prepared, vocabularies, width) == config["prepared_sha256"]
+        except DataError:
+            return False
+
+    for manifest in sorted(settings.data_folder.glob(f"*/{MANIFEST}")) if corpus is None else ():
+        try:
+            prepared = Prepared.open(manifest.parent)
+        except DataError:
+            continue
+        if same(prepared):
+            return prepared, ()
+    theirs = str(config["corpus"])
+    if corpus is None and Path(theirs).is_absolute():
+        raise PrerequisiteError(
+            f"the text {Path(theirs).name!r} is a folder of the author's, and is not prepared here.",
+            fix="--corpus PATH where you have the same text, --corpus NAME for another (then the sign alone counts)",
+        )
+    told = found.body["manifest"]
+    options = PrepareOptions(
+        corpus=corpus or theirs,
+        vocabularies=vocabularies,
+        seq_lens=(width,),
+        val_bytes=int(told["val_bytes"]),
+        test_bytes=int(told["test_bytes"]),
+        shards=told["shards"],
+    )
+    prepared = prepare(options, settings.data_folder, settings.say)
+    return prepared, () if same(prepared) else ("the text here is another one",)
+
+
+def _carried(
+    settings: Settings, config: Mapping[str, Any], baseline: str, best: str, backend: str, corpus: str | None
+) -> Task:
+    """Make the certificate's change in another backend's train file. Raises `PrerequisiteError` where it cannot be."""
+    from autoresearch import backends
+    from autoresearch.agent.transfer.carry import carry
+    from autoresearch.core.cli.context import ensure_prepared, resolve_backend, resolve_preset
+    from autoresearch.core.proposal import Finding, Origin
+    from autoresearch.core.trainfile.constants import write_preset
+
+    here = resolve_backend(replace(settings, backend=backend))
+    preset = resolve_preset(replace(settings, backend=here.name), here)
+    prepared = ensure_prepared(settings, preset, corpus=corpus)
+    file = Path(backends.__path__[0]) / here.name / "train.py"
+    source = write_preset(file.read_text(encoding="utf-8"), preset)
+    origin = Origin(run="certificate", experiment=0, backend=str(config["backend"]), device=str(config["device"]))
+    finding = Finding(origin, "", "shape", baseline, best)
+    carried = carry(finding, source, prepared.vocabularies)
+    if carried is None:
+        raise PrerequisiteError(
+            f"the change was made for {config['backend']} and cannot be carried over to {here.name}.",
+            fix="--seeds 0 only checks; a machine with the certificate's backend can measure it",
+        )
+    left = f", without {', '.join(carried.left_out)}" if carried.left_out else ""
+    settings.say(f"the change as it is on {here.name}: {carried.summary}{left}")
+    own = {"backend": here.name, "preset": preset.name, "prepared": str(prepared.folder), "seed": 0}
+    own |= {"eval_seq_len": preset.data.eval_seq_len, "score_rows": preset.score_rows}
+    own |= {"train_seconds": preset.train_seconds, "startup_seconds": preset.startup_seconds}
+    limits = (f"it was measured on {config['backend']}, and is carried over to {here.name}",)
+    if carried.left_out:
+        limits += (f"{', '.join(carried.left_out)} has no counterpart",)
+    return Task(source, carried.source, own, limits)
+
+
+# ---- training
+
+
+def _measure(settings: Settings, task: Task, seeds: int, claim: Mapping[str, Any]) -> Comparison:
+    from autoresearch.core.cli.train import cancel_on_signal
+    from autoresearch.core.followup.remeasure import UNKNOWN_OVERHEAD, Call, Countdown, Remeasurer
+    from autoresearch.core.report.terminal.live import live_view
+    from autoresearch.core.report.wording import spell
+    from autoresearch.core.takeaway import claim as claims
+
+    each = float(task.config["train_seconds"]) + UNKNOWN_OVERHEAD
+    settings.say(f"{2 * seeds} trials of {task.config['train_seconds']:g} s, about {spell(2 * seeds * each)}")
+    first = FIRST_SEED + secrets.randbelow(FIRST_SEED)
+    with (
+        tempfile.TemporaryDirectory(prefix="ar-reproduce-") as folder,
+        cancel_on_signal() as cancel,
+        live_view(task.config["train_seconds"], verbosity=settings.verbosity) as view,
+    ):
+        say = view.note if settings.verbosity >= 0 else lambda _: None
+        countdown = Countdown(say, 2 * seeds, 2 * seeds * each, UNKNOWN_OVERHEAD)
+        call = Call("reproduce", 1)
+        remeasurer = Remeasurer(
+            task.config, Path(folder), "val", first, view, cancel, say=settings.say, call=call, countdown=countdown
+        )
+        claimed, half = _claimed(claim)
+        return claims.measure(
+            remeasurer, task.baseline, task.best, seeds, task.config["preset"], None if task.limits else claimed, half
+        )
+
+
+def _claimed(claim: Mapping[str, Any]) -> tuple[float, float | None]:
+    low, high = claim.get("delta_low"), claim.get("delta_high")
+    if not isinstance(claim.get("delta"), int | float):
+        raise ArError("the certificate claims no difference.")
+    return float(claim["delta"]), None if low is None or high is None else (float(high) - float(low)) / 2.0
+
+
+def _sentence(compared: Comparison, task: Task) -> str:
+    found = compared.found
+    here = f"{found.difference:+.5f} bpb (95 % {found.low:+.5f} to {found.high:+.5f}, {len(compared.best)} seeds)"
+    if task.limits:
+        told = {
+            "holds": "the change helps here, too",
+            "not certain": "these trials cannot tell whether the change helps here",
+            "does not hold": "the change makes it worse here",
+        }[compared.verdict]
+        return f"here: {here}; {told}. Its size is not compared: {'; '.join(task.limits)}"
+    told = {
+        "holds": "the claim holds",
+        "better by another amount": "the file is better, but not by the claimed amount",
+        "not certain": "nothing speaks against the claim, and these trials cannot tell it from no gain (more --seeds)",
+        "does not hold": "the claim does not hold here",
+    }[compared.verdict]
+    own = "" if compared.claimed_half else "; the claim has no interval of its own"
+    return (
+        f"claimed {compared.claimed:+.5f} bpb, here {here}; {told} "
+        f"(both noises explain up to {compared.allowed:.5f} between the two{own})"
+    )
