@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from autoresearch.core.data.manifest import Manifest, Prepared, data_sha256
 from autoresearch.core.errors import ArError, DataError, PrerequisiteError
 from autoresearch.core.report.wording import one_line
@@ -229,7 +231,10 @@ def _faults(certificate: Certificate, reader: LedgerReader) -> Iterator[str]:
         yield f"{bundle.CHANGE}: it is not the difference of the two sources"
     yield from (f"chain: {fault}" for fault in reader.chain_faults())
     yield from _config_faults(run.config)
-    manifest = Prepared(Path(), Manifest.model_validate(body.get("manifest")))
+    try:
+        manifest = Prepared(Path(), Manifest.model_validate(body.get("manifest")))
+    except ValidationError as error:
+        raise bundle.broken(certificate.path, "manifest: it is none") from error
     vocabularies, width = tuple(run.config["vocabularies"]), run.config["eval_seq_len"]
     if data_sha256(manifest, vocabularies, width) != run.config["prepared_sha256"]:
         yield "manifest: its hashes are not those of the text that the run was measured on"

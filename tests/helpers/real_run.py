@@ -9,7 +9,7 @@ from pathlib import Path
 from loop_fixtures import CONFIG, PRESET, git
 from null_trials import NULL_SOURCE
 
-from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.data.manifest import Prepared, data_sha256
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Cost, History, Proposal, Researcher
@@ -44,7 +44,8 @@ def make_run(folder: Path, prepared: Prepared, rates: tuple[float, ...], tag: st
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "start")
-    text = {"prepared": str(prepared.folder), "prepared_sha256": prepared.sha256(), "vocabularies": (512,)}
+    text = {"prepared": str(prepared.folder), "prepared_sha256": data_sha256(prepared, (512,), 256)}
+    text |= {"vocabularies": (512,)}
     sizes = {"eval_seq_len": 256, "score_rows": 16, "train_seconds": TRAIN_SECONDS, "startup_seconds": 60.0}
     config = replace(CONFIG, **text, **sizes, device="x86_64")
     preset = PRESET.model_copy(update={"constants": {}})

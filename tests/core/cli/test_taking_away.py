@@ -1,0 +1,344 @@
+"""`ar sample`, `ar export`, `ar certify` and `ar reproduce` on one real run of the null backend."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_server import serving
+from real_run import make_run
+
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.samples import SAMPLES, read_samples
+from autoresearch.core.takeaway import bundle, certificate
+from autoresearch.core.trial.sampling import Drawing
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, prepared):
+    """A workspace whose run `t` has kept one change of two, and a certificate of it."""
+    folder = make_run(tmp_path_factory.mktemp("run") / "w", prepared, (0.25, 0.0001))
+    assert ar(["--workspace", str(folder), "certify", "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def workspace(made, monkeypatch):
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.fixture
+def own(made, tmp_path, monkeypatch):
+    """A copy, for a test that changes something."""
+    folder = shutil.copytree(made, tmp_path / "w", symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def refusal(capsys, code, *arguments):
+    """The one line in which a command refuses."""
+    assert ar([str(one) for one in arguments]) == code
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and "Traceback" not in told.err, told
+    return told.err
+
+
+@pytest.fixture
+def hub():
+    with serving() as found:
+        yield found
+
+
+# ---- ar sample
+
+
+def test_the_best_and_the_baseline_continue_a_prompt_side_by_side(workspace, capsys):
+    asked = ["sample", "import os", "def f(", "--baseline", "--tokens", "12", "--json"]
+    assert ar(asked) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert [one["experiment"] for one in first["files"]] == [0, 1] and first["prompts"] == ["import os", "def f("]
+    texts = [text for one in first["files"] for text in one["texts"]]
+    assert all(texts) and len(set(texts)) == 4
+    assert ar(asked) == 0  # the same seed draws the same
+    assert json.loads(capsys.readouterr().out)["files"] == first["files"]
+    assert ar(["sample", "def f(", "--tokens", "12", "--temperature", "0", "--json"]) == 0
+    greedy = json.loads(capsys.readouterr().out)["files"][0]["texts"]
+    assert ar(["sample", "def f(", "--tokens", "12", "--top-p", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["texts"] == greedy
+    assert not list((workspace / "runs/t").glob(".sample-*"))
+
+
+def test_samples_are_shown_as_text_by_the_report_and_the_dashboard(own, capsys):
+    from autoresearch.core.report.web.api import samples
+
+    assert ar(["sample", "</pre><script>\x1b[2J", "--tokens", "3"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    assert ar(["report"]) == 0
+    page = (own / "runs/t/report.html").read_text()
+    assert "<h2>Samples</h2>" in page and "<script>" not in page and "\x1b" not in page
+    assert samples(own / "runs/t")["prompts"][0]["sides"][0]["name"].startswith("experiment 1, ")
+    for text in ("{", "[]", '{"time": NaN}', "[" * 10_000):
+        (own / "runs/t" / SAMPLES).write_text(text)
+        assert read_samples(own / "runs/t") is None
+
+
+def test_weights_that_the_run_has_not_kept_are_trained_again_if_asked_for(own, capsys):
+    said = refusal(capsys, 3, "sample", "x", "--experiment", "2")
+    assert "has kept no weights of experiment 2" in said and "--train trains it once more" in said
+    assert ar(["sample", "x", "--experiment", "2", "--train", "--tokens", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["val_bpb"] > 0
+
+
+def test_weights_that_were_changed_are_refused(own, capsys):
+    path = own / "runs/t/trials/1-1/weights.safetensors"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"\7")
+    assert "changed after it was frozen" in refusal(capsys, 1, "sample", "x")
+    assert "changed after it was frozen" in refusal(capsys, 1, "export", "model")
+    assert not (own / "model").exists()
+
+
+def test_what_cannot_be_sampled_is_one_line(workspace, capsys):
+    (empty := workspace / "runs" / "empty.txt").write_text("\n\n")
+    for arguments, code, words in (
+        (["x", "--experiment", "9"], 2, "no experiment 9"),
+        (["word " * 300], 2, "longer than a row of 256"),
+        (["x"] * 17, 2, "at most 16"),
+        (["--prompts", "/dev/zero"], 2, "it is a device"),
+        (["--prompts", empty], 2, "holds no prompt"),
+        (["x", "--tokens", "0"], 2, "--tokens"),
+        (["x", "--tag", "u"], 2, "no run 'u'"),
+    ):
+        assert words in refusal(capsys, code, "sample", *arguments)
+
+
+def test_a_token_is_drawn_from_the_likely_ones_and_never_from_what_is_no_number():
+    rng = np.random.default_rng(0)
+    logits = np.log(np.array([0.05, 0.6, 0.35, 1e-12], np.float32))
+    drawn = {Drawing(temperature=1.0, top_p=0.9).next(logits, rng) for _ in range(200)}
+    assert drawn == {1, 2}
+    assert Drawing(temperature=1e-9).next(logits, rng) == 1
+    assert Drawing(top_p=1.0).next(np.array([-np.inf, 0.0, -np.inf], np.float32), rng) == 1
+    for bad in ([np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]):
+        with pytest.raises(ValueError, match="not a finite number"):
+            Drawing().next(np.array(bad, np.float32), rng)
+
+
+# ---- ar export
+
+
+def test_an_exported_model_is_used_without_ar(workspace, tmp_path, capsys):
+    target = tmp_path / "deep" / "model"
+    assert ar(["export", str(target), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["experiment"] == 1
+    names = " ".join(sorted(path.name for path in target.iterdir()))
+    assert names == "README.md autoresearch config.json model.safetensors sample.py tokenizer.model train.py"
+    # Whatever of ar is installed must not be needed.
+    guard = "import runpy, sys; sys.modules['autoresearch.core'] = None; sys.path.insert(0, sys.argv.pop(1)); "
+    command = [sys.executable, "-c", f"{guard} runpy.run_path(sys.argv.pop(1), run_name='__main__')"]
+    command += [str(target), str(target / "sample.py"), "import os"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("import os") and len(done.stdout) > 40
+    card = (target / "README.md").read_text()
+    for words in ("Measured mean: **", "Baseline: ", "`rate 0.25 <b>&`", "preset `demo`", "pip install numpy"):
+        assert words in card, card
+    assert str(workspace) not in card + (target / "config.json").read_text()
+    assert "holds something already" in refusal(capsys, 2, "export", target)
+    assert "--public is for --push" in refusal(capsys, 2, "export", tmp_path / "other", "--public")
+
+
+def test_a_push_uploads_every_file_to_the_hub(workspace, tmp_path, hub):
+    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_secret", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    command = [sys.executable, "-m", "autoresearch.core.cli.main", "export", str(tmp_path / "m"), "--push", "me/night"]
+    environment["AR_WORKSPACE"] = str(workspace)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert hub.created == [{"name": "night", "organization": "me", "private": True}]
+    assert {"README.md", "model.safetensors", "train.py", "autoresearch/backends/contract.py"} <= set(hub.committed)
+    hub.status = 403
+    command[4] = str(tmp_path / "n")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 3 and "the hub refuses to write" in done.stderr and "hf_secret" not in done.stderr
+    assert done.stderr.count("\n") == 2 and (tmp_path / "n" / "README.md").exists()
+
+
+# ---- ar certify and ar reproduce
+
+
+def rewritten(made: Path, target: Path, **changes) -> Path:
+    """The certificate with other contents in some files, or with a changed body."""
+    parts = bundle.read_bundle(made / "runs/t/t.arcert")
+    body = json.loads(parts[bundle.CERTIFICATE])
+    for name, change in changes.items():
+        if name == "body":
+            change(body)
+        else:
+            parts[getattr(bundle, name)] = change(parts[getattr(bundle, name)])
+    if "body" in changes:
+        parts[bundle.CERTIFICATE] = json.dumps(body).encode()
+    bundle.write_bundle(target, parts)
+    return target
+
+
+def test_an_untouched_certificate_fits_and_is_measured_at_fresh_seeds(made, prepared, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["--data-dir", str(prepared.folder.parent), "reproduce", str(made / "runs/t/t.arcert"), "--json", "-q"]
+    assert ar([*command, "--seeds", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["faults"] == []
+    code = ar([*command, "--seeds", "1"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["checked"] and len(record["seeds"]) == 1 and record["limits"] == []
+    assert record["delta"] < 0 and (record["verdict"] == "holds") is (code == 0)
+    with LedgerReader(made / "runs/t") as reader:
+        assert not {trial.seed for trial in reader.every_trial()} & set(record["seeds"])
+
+
+def test_whatever_was_changed_is_named_and_nothing_is_trained(made, tmp_path, capsys):
+    def seed(body):
+        body["rows"]["trials"][1]["seed"] += 1
+
+    def score(body):
+        body["rows"]["trials"][-1]["val_bpb"] -= 1e-6
+
+    def claim(body):
+        body["claim"]["delta"] *= 2
+
+    def text(body):
+        body["manifest"]["vocabularies"][0]["tokenizer"]["sha256"] = "0" * 64
+
+    def link(body):
+        body["rows"]["chain"][1]["digest"] = "0" * 64
+
+    def settings(body):
+        body["rows"]["runs"][0]["config"] = body["rows"]["runs"][0]["config"].replace('"seed": 7', '"seed": 8')
+
+    def gone(body):
+        del body["rows"]["trials"][0]
+
+    cases = {
+        "best_train.py: it is not the source": {"SOURCE": lambda source: source.replace(b"0.25", b"0.26", 1)},
+        "baseline_train.py: it is not": {"BASELINE": lambda source: source + b"\n"},
+        "change.diff: it is not": {"CHANGE": lambda diff: diff + b" "},
+        "experiment 1: its row or its trials": {"body": seed},
+        "experiment 2: its row or its trials": {"body": score},
+        "claim: delta is": {"body": claim},
+        "manifest: its hashes": {"body": text},
+        "experiment 1: link 2 of the chain": {"body": link},
+        "experiment 0: link 1 of the chain": {"body": settings},
+        "experiment 0: its row or its trials": {"body": gone},
+    }
+    for words, changes in cases.items():
+        path = rewritten(made, tmp_path / "x.arcert", **changes)
+        assert ar(["reproduce", str(path)]) == 1
+        told = capsys.readouterr().out
+        assert f"does not fit: {words}" in told.replace("chain: ", "") and "everything fits" not in told, (words, told)
+
+
+def test_a_signature_shows_whose_it_is(made, tmp_path, capsys):
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("there is no ssh-keygen")
+    for name in ("mine", "other"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
+        subprocess.run(command, check=True)
+    path = tmp_path / "signed.arcert"
+    shared = ["--workspace", str(made)]
+    assert ar([*shared, "certify", str(path), "--sign", str(tmp_path / "mine"), "--json"]) == 0
+    signer = json.loads(capsys.readouterr().out)["signer"]
+    check = ["reproduce", str(path), "--seeds", "0", "--signer"]
+    assert ar([*check, str(tmp_path / "mine.pub")]) == 0 and signer in capsys.readouterr().out
+    assert ar([*check, str(tmp_path / "other.pub")]) == 1
+    assert "signature: it is by the key" in capsys.readouterr().out
+    parts = bundle.read_bundle(path)
+    parts[bundle.CERTIFICATE] += b" "
+    bundle.write_bundle(path, parts)
+    assert ar([*check[:-1]]) == 1 and "signature: it is not one of this certificate" in capsys.readouterr().out
+    for arguments, words in (
+        ([*shared, "certify", "--sign", tmp_path / "none"], "cannot sign"),
+        (["reproduce", made / "runs/t/t.arcert", "--signer", tmp_path / "none"], "is no public key"),
+    ):
+        assert words in refusal(capsys, 2, *arguments)
+    assert ar(["reproduce", str(made / "runs/t/t.arcert"), "--seeds", "0", "--signer", str(tmp_path / "mine.pub")]) == 1
+
+
+def archive(path: Path, *entries: tuple[str, bytes], mode: int = 0o100644) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in entries:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = mode << 16
+            file.writestr(entry, content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def test_a_hostile_bundle_is_one_line(made, tmp_path, capsys):
+    parts = bundle.read_bundle(made / "runs/t/t.arcert")
+    body = parts[bundle.CERTIFICATE].decode()
+    bomb = archive(tmp_path / "bomb", ("certificate.json", bytes(200 * 2**20)))
+    twice = tmp_path / "twice"
+    with pytest.warns(UserWarning, match="Duplicate"):
+        archive(twice, ("change.diff", b""), ("change.diff", b""))
+
+    def with_body(text: str) -> Path:
+        path = tmp_path / f"body-{len(list(tmp_path.iterdir()))}"
+        return archive(path, *{**parts, bundle.CERTIFICATE: text.encode()}.items())
+
+    deep = "[" * 100_000 + "]" * 100_000
+    rows = json.loads(body)["rows"]
+    many = {**json.loads(body), "rows": {**rows, "trials": [{}] * 200_001}}
+    hosts = {**json.loads(body), "rows": {**rows, "runs": [{**rows["runs"][0], "host": "x"}]}}
+    odd = {**json.loads(body), "rows": {**rows, "runs": [{**rows["runs"][0], "incumbent": 99}]}}
+    config = json.loads(rows["runs"][0]["config"])
+    forever = {**rows["runs"][0], "config": json.dumps({**config, "vocabularies": "x", "score_rows": 10**9})}
+    (tmp_path / "plain").write_text("no archive")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (tmp_path / "missing", "no such file"),
+        (tmp_path / "plain", "cannot be unpacked"),
+        (tmp_path / "folder", "no plain file"),
+        (tmp_path / "pipe", "no plain file"),
+        (archive(tmp_path / "up", ("../../etc/x", b"")), "a file named '../../etc/x'"),
+        (archive(tmp_path / "abs", ("/etc/x", b"")), "a file named '/etc/x'"),
+        (archive(tmp_path / "link", ("best_train.py", b"/etc/passwd"), mode=0o120777), "is a link"),
+        (archive(tmp_path / "many", *((str(at), b"") for at in range(9))), "holds 9 files"),
+        (archive(tmp_path / "few", ("change.diff", b"")), "it lacks certificate.json"),
+        (twice, "change.diff twice"),
+        (bomb, "certificate.json has more than"),
+        (with_body("{"), "certificate.json"),
+        (with_body("[]"), "no object"),
+        (with_body('{"format": 1e999}'), "not finite"),
+        (with_body(deep), "nested too deeply"),
+        (with_body("9" * 5000), "certificate.json"),
+        (with_body(body.replace('"claim": {', '"claim": {"x": NaN,')), "holds NaN"),
+        (with_body(body.replace('"format": 1', '"format": 2')), "its format is 2"),
+        (with_body(json.dumps({**json.loads(body), "rows": {**rows, "trials": 10**9}})), "are no list"),
+        (with_body(json.dumps(many)), "200,001 rows"),
+        (with_body(json.dumps(hosts)), "has a column 'host'"),
+        (with_body(json.dumps(odd)), "cannot be understood"),
+        (with_body(json.dumps({**json.loads(body), "rows": {**rows, "runs": [forever]}})), "cannot be understood"),
+        (with_body(json.dumps({**json.loads(body), "manifest": 3})), "manifest: it is none"),
+    ):  # fmt: skip
+        assert words in (said := refusal(capsys, 1, "reproduce", path)), (words, said)
+
+
+def test_a_ledger_that_was_edited_gets_no_certificate(own, capsys):
+    import sqlite3
+
+    with sqlite3.connect(own / "runs/t/ledger.sqlite") as connection:
+        connection.execute("UPDATE trials SET val_bpb = val_bpb - 0.1 WHERE experiment = 1")
+    assert "is not as it was written" in refusal(capsys, 1, "certify")
+
+
+def test_a_certificate_is_the_same_bytes_for_the_same_contents(made, tmp_path):
+    found = certificate.load(made / "runs/t/t.arcert")
+    bundle.write_bundle(tmp_path / "again.arcert", found.parts)
+    assert (tmp_path / "again.arcert").read_bytes() == (made / "runs/t/t.arcert").read_bytes()
