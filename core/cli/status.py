@@ -11,7 +11,7 @@ import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.report.terminal.table import Heading, draw
-from autoresearch.core.report.wording import experiment_of, has_estimate, mean_text, one_line
+from autoresearch.core.report.wording import counted, experiment_of, has_estimate, mean_text, one_line
 from autoresearch.core.store.chain import ChainReport
 from autoresearch.core.store.headline import Headline, headline_of
 from autoresearch.core.store.reader import LedgerReader

@@ -19,6 +19,7 @@ from autoresearch.core.cli.main import run as ar
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.samples import SAMPLES, read_samples
 from autoresearch.core.takeaway import bundle, certificate
+from autoresearch.core.takeaway.board import page, read_lines, unread
 from autoresearch.core.trial.sampling import Drawing
 
 
@@ -342,3 +343,23 @@ def test_a_certificate_is_the_same_bytes_for_the_same_contents(made, tmp_path):
     found = certificate.load(made / "runs/t/t.arcert")
     bundle.write_bundle(tmp_path / "again.arcert", found.parts)
     assert (tmp_path / "again.arcert").read_bytes() == (made / "runs/t/t.arcert").read_bytes()
+
+
+def test_the_board_lists_certificates_as_text_and_says_what_does_not_fit(made, tmp_path):
+    shutil.copy(made / "runs/t/t.arcert", tmp_path / "a<b>.arcert")
+
+    def forged(body):
+        body["rows"]["runs"][0]["tag"] = "<script>alert(1)</script>"
+        body["claim"]["delta"] = "<img src=x>"
+
+    rewritten(made, tmp_path / "forged.arcert", body=forged)
+    (tmp_path / "none.arcert").write_text("x")
+    text = page(read_lines(tmp_path))
+    assert [name for name, _ in unread(tmp_path)] == ["none.arcert"]
+    assert "a&lt;b&gt;.arcert" in text and "<script" not in text and "<img" not in text
+    assert text.index("a&lt;b&gt;") < text.index("forged.arcert") < text.index("does not fit:")
+
+
+def test_the_board_of_the_docs_is_the_page_of_its_folder():
+    folder = Path(__file__).parents[3] / "docs/board"
+    assert (folder / "index.html").read_text(encoding="utf-8") == page(read_lines(folder))

@@ -1,0 +1,126 @@
+"""A page that lists certificates by preset and text. What a certificate says is escaped, and the page runs nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core.errors import ArError
+from autoresearch.core.report.wording import one_line
+from autoresearch.core.takeaway import bundle, certificate, signature
+from autoresearch.core.takeaway.export import corpus_name
+
+SUFFIX = ".arcert"
+TEMPLATES = Path(__file__).with_name("templates")
+MOST_BUNDLES = 1000
+
+
+@dataclass(frozen=True)
+class Line:
+    """One certificate on the page."""
+
+    file: str
+    tag: str
+    backend: str
+    device: str
+    preset: str
+    corpus: str
+    prepared_sha256: str
+    made: float
+    experiments: int
+    claim: Mapping[str, Any]
+    signer: str | None
+    """Fingerprint of the key; None where it is not signed."""
+    fault: str | None
+    """The first thing that does not fit; None where everything does."""
+
+
+def read_lines(folder: Path) -> list[Line]:
+    """Read and check every certificate of a folder; what is none is left out, `unread` names it."""
+    return [line for path in _paths(folder) if (line := _line(path)) is not None]
+
+
+def unread(folder: Path) -> list[tuple[str, str]]:
+    """Return name and reason of every file that is no certificate."""
+    found = []
+    for path in _paths(folder):
+        try:
+            certificate.load(path)
+        except ArError as error:
+            found.append((path.name, one_line(error.message, 300)))
+    return found
+
+
+def _paths(folder: Path) -> Sequence[Path]:
+    return sorted(folder.glob(f"*{SUFFIX}"))[:MOST_BUNDLES]
+
+
+def _line(path: Path) -> Line | None:
+    try:
+        found = certificate.load(path)
+        with certificate.ledger_of(found) as reader:
+            faults = certificate.faults_of(found, reader)
+            run, total = reader.run(), reader.totals()
+    except ArError:
+        return None
+    signer = None
+    if found.signature is not None:
+        signer = signature.signer_of(found.parts[bundle.CERTIFICATE], found.signature)
+        faults += ["its signature does not fit"] if signer is None else []
+    config = run.config
+    texts = {name: one_line(str(config.get(name, "")), 80) for name in ("backend", "device", "preset")}
+    return Line(
+        file=path.name,
+        tag=one_line(run.tag, 80),
+        **texts,
+        corpus=one_line(corpus_name(str(config.get("corpus", ""))), 80),
+        prepared_sha256=str(config.get("prepared_sha256", ""))[:64],
+        made=float(found.body["made"]),
+        experiments=total.decided,
+        claim=found.body["claim"],
+        signer=signer,
+        fault=one_line(faults[0], 200) if faults else None,
+    )
+
+
+def page(lines: Iterable[Line]) -> str:
+    """Write the page, the largest gain of each preset and text first; what does not fit comes last and says so."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    groups: dict[tuple[str, str, str], list[Line]] = {}
+    for line in lines:
+        groups.setdefault((line.preset, line.corpus, line.prepared_sha256), []).append(line)
+    ordered = {key: sorted(group, key=_order) for key, group in sorted(groups.items())}
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "bpb": lambda value: _number(value, "{:.4f}"),
+        "delta": lambda value: _number(value, "{:+.4f}"),
+        "day": _day,
+    }
+    return environment.get_template("board.html").render(groups=ordered)
+
+
+def _order(line: Line) -> tuple[bool, float, str]:
+    gain = line.claim.get("delta")
+    return line.fault is not None, float(gain) if isinstance(gain, int | float) else 0.0, line.file
+
+
+def _number(value: Any, form: str) -> str:
+    return form.format(value).replace("-", "−") if isinstance(value, int | float) else "–"
+
+
+def _day(moment: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d", time.gmtime(moment))
+    except (OverflowError, ValueError, OSError):
+        return "–"
