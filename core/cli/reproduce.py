@@ -220,7 +220,7 @@ def _carried(
     own = {"backend": here.name, "preset": preset.name, "prepared": str(prepared.folder), "seed": 0}
     own |= {"eval_seq_len": preset.data.eval_seq_len, "score_rows": preset.score_rows}
     own |= {"train_seconds": preset.train_seconds, "startup_seconds": preset.startup_seconds}
-    limits = (f"it was measured on {config['backend']}, and is carried over to {here.name}",)
+    limits: tuple[str, ...] = (f"it was measured on {config['backend']}, and is carried over to {here.name}",)
     if carried.left_out:
         limits += (f"{', '.join(carried.left_out)} has no counterpart",)
     return Task(source, carried.source, own, limits)

@@ -35,9 +35,13 @@ MOST_DEPTH = 20
 """Most levels of lists and objects in the JSON."""
 
 
-def broken(path: Path, why: str) -> DataError:
+class BundleError(DataError):
+    """A file is no certificate, or holds what no certificate of a run does."""
+
+
+def broken(path: Path, why: str) -> BundleError:
     """Return the error for a bundle that cannot be used."""
-    return DataError(f"{path} is no certificate of ar: {why}.", fix="ask for it again; nothing of it was run")
+    return BundleError(f"{path} is no certificate of ar: {why}.", fix="ask for it again; nothing of it was run")
 
 
 def write_bundle(path: Path, parts: Mapping[str, bytes]) -> None:
@@ -59,7 +63,7 @@ def write_bundle(path: Path, parts: Mapping[str, bytes]) -> None:
 
 
 def read_bundle(path: Path) -> dict[str, bytes]:
-    """Read the files of a bundle by name. Raises `DataError` with what is wrong."""
+    """Read the files of a bundle by name. Raises `BundleError` with what is wrong."""
     try:
         if not path.is_file():
             raise broken(path, "there is no such file" if not path.exists() else "it is no plain file")
@@ -102,8 +106,8 @@ def _read(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
 
 def strict_json(text: str | bytes) -> Any:
     """Parse JSON in which every number is finite and nothing is nested deeply. Raises `ValueError`."""
-    marks = (b"[", b"{") if isinstance(text, bytes) else ("[", "{")
-    if sum(text.count(mark) for mark in marks) > MOST_OBJECTS:  # type: ignore[arg-type]
+    raw = text.encode() if isinstance(text, str) else text
+    if raw.count(b"[") + raw.count(b"{") > MOST_OBJECTS:
         raise ValueError(f"it holds more than {MOST_OBJECTS:,} lists and objects")
     try:
         value = json.loads(text, parse_constant=_refuse)

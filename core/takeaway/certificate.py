@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from autoresearch.core.data.manifest import Manifest, Prepared, data_sha256
-from autoresearch.core.errors import ArError, DataError, PrerequisiteError
+from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store import schema
 from autoresearch.core.store.guarded import GuardedConnection
@@ -106,7 +106,7 @@ def change_of(baseline: str, source: str) -> str:
 
 
 def load(path: Path) -> Certificate:
-    """Read a bundle. Raises `DataError` when it is none, whatever it is instead."""
+    """Read a bundle. Raises `BundleError` when it is none, whatever it is instead."""
     parts = bundle.read_bundle(path)
     try:
         body = bundle.strict_json(parts[bundle.CERTIFICATE])
@@ -170,7 +170,7 @@ def _rows(reader: LedgerReader, table: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def ledger_of(certificate: Certificate) -> Iterator[LedgerReader]:
-    """Make a ledger of the certificate's rows, and give a reader of it. Raises `DataError` where there is none."""
+    """Make a ledger of the certificate's rows, and give a reader of it. Raises `BundleError` where there is none."""
     with tempfile.TemporaryDirectory(prefix="ar-certificate-") as name:
         folder = Path(name)
         try:
@@ -205,13 +205,13 @@ def _insert(made: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) ->
 def faults_of(certificate: Certificate, reader: LedgerReader) -> list[str]:
     """Return in words what does not fit: sources, change, chain, text, claim. `reader` is that of `ledger_of`.
 
-    Raises `DataError` for one that cannot be understood.
+    Raises `BundleError` for one that cannot be understood.
     """
     try:
         return list(_faults(certificate, reader))
+    except bundle.BundleError:
+        raise
     except (ArError, ValueError, TypeError, KeyError, ArithmeticError, sqlite3.Error, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
         said = one_line(str(error), 200)
         raise bundle.broken(certificate.path, f"its rows cannot be understood ({said})") from error
 
