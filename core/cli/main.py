@@ -16,7 +16,7 @@ from autoresearch.core.cli import archiver, configfile, examples
 from autoresearch.core.cli.commands import COMMANDS, load_command
 from autoresearch.core.cli.context import Settings, SharedOptions, find_workspace
 from autoresearch.core.cli.params import add_options
-from autoresearch.core.errors import ArError
+from autoresearch.core.errors import ArError, PrerequisiteError
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -81,6 +81,9 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; turn what goes wrong into one line and an exit code."""
         try:
+            if sys.platform == "win32":
+                fix = "open a WSL shell (docs/machines/wsl.md says how) and call ar there"
+                raise PrerequisiteError("Windows itself has no walls for trials.", fix=fix)
             return super().invoke(ctx)
         except ArError as error:
             raise Failure(str(error), error.exit_code) from error

@@ -49,6 +49,14 @@ def test_version_is_one_line(capsys):
     assert capsys.readouterr().out.startswith("ar 0.")
 
 
+def test_windows_itself_is_sent_to_wsl_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(main.sys, "platform", "win32")
+    assert main.run(["status"]) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "WSL" in err
+
+
 @pytest.mark.parametrize(("typo", "meant"), [("trian", "train"), ("lop", "loop"), ("docter", "doctor")])
 def test_a_mistyped_command_is_answered_with_the_nearest_one(capsys, typo, meant):
     assert main.run([typo]) == 2
