@@ -31,7 +31,17 @@ VARIANTS = [
     {"TIE_HEAD": True, "MLP_RATIO": 2},
     {"NGRAM_ROWS": 60, "VALUE_NGRAM_ROWS": 50, "FOLLOWER_LONGEST": 3, "DOCUMENT_BUCKETS": 5},
     {"LATE_KEYS": 0.5, "HEAD_GAIN": True, "LAYER_READOUT": True, "NGRAM_ROWS": 60, "NGRAM_LONGEST": 2},
-    {"FOLLOWER_LONGEST": 2, "GUESS_VOTES": 1.5},
+    {
+        "LATE_KEYS": 0.5,
+        "HEAD_GAIN": True,
+        "LAYER_READOUT": True,
+        "NGRAM_ROWS": 60,
+        "NGRAM_LONGEST": 3,
+        "VALUE_NGRAM_ROWS": 50,
+        "FOLLOWER_LONGEST": 2,
+        "GUESS_VOTES": 1.5,
+        "DOCUMENT_BUCKETS": 5,
+    },
 ]
 
 
