@@ -11,22 +11,24 @@ from autoresearch.agent.structural import (
     batches,
     blocks,
     embeddings,
+    lookups,
     mlp,
     numerics,
     optimizer,
     schedule,
 )
-from autoresearch.agent.structural.edit import Edit
+from autoresearch.agent.structural.edit import Edit, Expectation
 
 MENU: tuple[Edit, ...] = (
     *attention.EDITS,
     *mlp.EDITS,
     *blocks.EDITS,
     *embeddings.EDITS,
+    *lookups.EDITS,
     *optimizer.EDITS,
     *schedule.EDITS,
     *batches.EDITS,
     *numerics.EDITS,
 )
 
-__all__ = ["MENU", "Edit"]
+__all__ = ["MENU", "Edit", "Expectation"]

@@ -13,6 +13,16 @@ from autoresearch.core.trainfile.trees import parsed, statements
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """A prior of what a change brings."""
+
+    chance: float
+    """Probability that it helps."""
+    share: float
+    """Typical gain where it helps, as a share of the score."""
+
+
+@dataclass(frozen=True)
 class Edit:
     """One structural edit."""
 
@@ -22,7 +32,9 @@ class Edit:
     hypothesis: str
     transform: Transform
     weight: float = 1.0
-    """Relative frequency of trying it, from what has paid in public runs."""
+    """How promising it is among the edits of the menu, from what has paid in public runs."""
+    few_steps: Expectation | None = None
+    """What it brings where a run has few steps; None where only `weight` is known."""
 
     def apply(self, source: str) -> str | None:
         """Edit a source: the result parses and is another program. None when the edit does not fit."""

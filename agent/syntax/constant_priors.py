@@ -54,6 +54,12 @@ PRIORS = (
     ConstantPrior(r"MLP_RATIO", "mlp", span=2.0, weight=0.5),
     ConstantPrior(r"DEPTH|.*LAYERS", "shape", "whole", 2.0, weight=1.5),
     ConstantPrior(r"DIM|.*WIDTH", "shape", "log", 2.0, weight=1.5),
+    ConstantPrior(r"MEMORY_TOKENS|TRUST_TOKENS", "embeddings_head", "log", 8.0, weight=2.0, towards=1),
+    ConstantPrior(r".*NGRAM_ROWS|MEMORY_ROWS", "embeddings_head", "power_of_two", 8.0, weight=0.5, towards=1),
+    ConstantPrior(r"(NGRAM|FOLLOWER|MEMORY)_LONGEST", "embeddings_head", "whole", 3.0, weight=0.7, towards=1),
+    ConstantPrior(r"MEMORY_BEST", "embeddings_head", "whole", 5.0, weight=0.7, low=1, towards=1),
+    ConstantPrior(r"LATE_KEYS", "attention", "linear", weight=0.3, high=1.0),
+    ConstantPrior(r"GUESS_VOTES", "embeddings_head", "log", 4.0, weight=0.7),
     ConstantPrior(r"FINAL_.*", "schedule", "linear", low=0.0, high=0.3, towards=1),
     ConstantPrior(r"WARMDOWN.*", "schedule", "linear", weight=1.5, low=0.0, high=1.0, towards=1),
     ConstantPrior(r"WARMUP.*|.*_(SHARE|FRACTION)", "schedule", "linear", weight=0.5, low=0.0, high=1.0),
@@ -79,6 +85,16 @@ _SIZES = {"DIM": 2.0, "DEPTH": 1.0, "MLP_RATIO": 0.7, "SEQ_LEN": 1.0, "DEVICE_BA
 """Power with which the memory of a train file grows with each constant, roughly."""
 
 
+_READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("NGRAM_LONGEST", "NGRAM_LR"), ("NGRAM_ROWS", "VALUE_NGRAM_ROWS")),
+    (("MEMORY_LONGEST", "MEMORY_ROWS", "MEMORY_BEST", "TRUST_TOKENS"), ("MEMORY_TOKENS",)),
+    (("TRUST_LR", "GUESS_VOTES"), ("FOLLOWER_LONGEST", "MEMORY_TOKENS")),
+    (("VOTE_LR",), ("GUESS_VOTES",)),
+    (("READOUT_LR",), ("LAYER_READOUT", "HEAD_GAIN")),
+)
+"""Constants -> the switches of which one must be on for anything to read them."""
+
+
 def idle_constants(values: Mapping[str, ConstantValue]) -> set[str]:
     """Find the constants that nothing reads while the others have these values."""
     idle = set()
@@ -88,7 +104,16 @@ def idle_constants(values: Mapping[str, ConstantValue]) -> set[str]:
         idle |= {"VALUE_EMBED_LR", "VALUE_EMBED_DECAY"}
     if values.get("TIE_HEAD") is True:
         idle |= {"HEAD_LR", "HEAD_INIT"}
+    for names, switches in _READ_BY:
+        known = [values[switch] for switch in switches if switch in values]
+        if known and not any(known):
+            idle |= {name for name in names if name in values}
     return idle
+
+
+def is_switch(name: str) -> bool:
+    """Tell whether zero turns something off for a constant of this name, instead of being one value among others."""
+    return prior_of(name).low != 0.0
 
 
 def repair(values: Mapping[str, Number]) -> dict[str, Number]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoresearch.agent.syntax.constant_priors import is_switch
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.proposal import History
 from autoresearch.core.trainfile.constants import is_number, split_source
@@ -14,12 +15,16 @@ def tried_programs(history: History) -> frozenset[str]:
 
 
 def structure_key(source: str) -> str:
-    """Name the structure of a source: equal for two that differ in nothing but the values of numeric constants."""
+    """Name the structure of a source: equal for two that differ in nothing but the values of numeric constants.
+
+    A number that switches something off by being zero is part of the structure: scores with and without it do not tell
+    what the other constants do.
+    """
     split = split_source(source)
     if split is None:
         return fingerprint(source)
     kinds = [
-        (name, type(value).__name__ if is_number(value) else value)
+        (name, (type(value).__name__, bool(value) or not is_switch(name)) if is_number(value) else value)
         for name, value in sorted(constants_of(source).items())
     ]
     return f"{fingerprint(split.head)}/{fingerprint(split.tail)}/{kinds}"

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
+from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.numeric import fit_surrogate
 from autoresearch.agent.tuner.observations import observe
-from autoresearch.agent.tuner.space import search_space
+from autoresearch.agent.tuner.space import space_of
 from autoresearch.core.proposal import History
 
 LEAST = 5
@@ -48,9 +48,7 @@ def constant_effects(history: History) -> tuple[ConstantEffect, ...]:
 
     Empty while too little is known.
     """
-    constants = constants_of(history.incumbent.source)
-    start = constants_of(history.attempts[0].source) if history.attempts else constants
-    dimensions = search_space(constants, start, history.vocabularies)
+    dimensions = space_of(history)
     if not dimensions:
         return ()
     seen, now = observe(history, dimensions), numbers_of(history.incumbent.source)

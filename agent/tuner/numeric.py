@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from autoresearch.agent.syntax.constant_priors import footprint, prior_of, repair
-from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
+from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.observations import Observations, footprint_ceiling, observe
-from autoresearch.agent.tuner.space import Dimension, search_space
+from autoresearch.agent.tuner.space import Dimension, space_of
 from autoresearch.agent.tuner.surrogate import Surrogate, fit
+from autoresearch.agent.tuner.value import Belief
 from autoresearch.core.proposal import History
 from autoresearch.core.trainfile.constants import write_constants
 from autoresearch.core.trainfile.fingerprint import fingerprint
@@ -58,6 +59,10 @@ class Move:
     """Expected change against the incumbent, in bpb; None while too little is known."""
     measured: int
     """Number of scores that the prediction rests on."""
+    belief: Belief
+    """What the process says of its effect, few scores or many."""
+    fine: float
+    """Chance that it does not fail, from what has failed."""
 
 
 def propose_move(history: History, tried: frozenset[str], rng: np.random.Generator, widen: float = 1.0) -> Move | None:
@@ -65,9 +70,7 @@ def propose_move(history: History, tried: frozenset[str], rng: np.random.Generat
 
     `widen` raises the spans of the search space to that power.
     """
-    constants = constants_of(history.incumbent.source)
-    start = constants_of(history.attempts[0].source) if history.attempts else constants
-    dimensions = search_space(constants, start, history.vocabularies, widen)
+    dimensions = space_of(history, widen)
     if not dimensions:
         return None
     now = numbers_of(history.incumbent.source)
@@ -85,14 +88,17 @@ def propose_move(history: History, tried: frozenset[str], rng: np.random.Generat
     points = np.array([[d.coordinate(values[d.name]) for d in dimensions] for values in settings])
     # The values as they can really be set, not the drawn coordinates: rounding and repair may have moved a candidate
     # far.
-    merit, delta = _appraise(seen, points, dimensions)
+    merit, delta, deviation = _appraise(seen, points, dimensions)
+    risk = seen.risk(points)
+    merit -= risk * seen.penalty
     for i in np.argsort(-merit, kind="stable"):
         changes = {name: (now[name], value) for name, value in settings[i].items() if value != now[name]}
         source = write_constants(history.incumbent.source, {name: after for name, (_, after) in changes.items()})
         if fingerprint(source) not in tried:
             main = max(changes, key=lambda name: prior_of(name).weight)
             known = float(delta[i]) if seen.measured >= 5 else None
-            return Move(source, changes, prior_of(main).category or "optimizer", known, seen.measured)
+            category, belief = prior_of(main).category or "optimizer", Belief(float(delta[i]), float(deviation[i]))
+            return Move(source, changes, category, known, seen.measured, belief, 1.0 - float(risk[i]))
     return None
 
 
@@ -156,11 +162,13 @@ def fit_surrogate(seen: Observations, dimensions: Sequence[Dimension]) -> Surrog
     return fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)
 
 
-def _appraise(seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]) -> tuple[np.ndarray, np.ndarray]:
-    """Return merit (minus the lower confidence bound) and predicted change of points (M, D), each (M,) in bpb."""
+def _appraise(
+    seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return of points (M, D) merit (minus the lower confidence bound), predicted change and its deviation, in bpb."""
     model = fit_surrogate(seen, dimensions)
     mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
-    return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1]
+    return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1], deviation[:-1]
 
 
 def parzen_draws(seen: Observations, dimensions: Sequence[Dimension], seed: int, draws: int) -> np.ndarray:

@@ -14,6 +14,19 @@ from autoresearch.agent.syntax.source_keys import structure_key
 from autoresearch.agent.tuner.space import Dimension
 from autoresearch.core.proposal import Attempt, History
 
+FAILED = ("crash", "timeout", "invalid")
+"""Verdicts of attempts that ended without a score by a fault of theirs."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A move of constants that ended in a crash, a timeout or an invalid trial."""
+
+    before: np.ndarray
+    """float64 (D,), coordinates of the file that was changed."""
+    after: np.ndarray
+    """float64 (D,), coordinates of the file that failed."""
+
 
 @dataclass(frozen=True)
 class Observations:
@@ -28,7 +41,7 @@ class Observations:
     groups: np.ndarray
     """int (N,): attempts of one number differ only in numeric constants. The incumbent's is 0."""
     values: np.ndarray
-    """float64 (N,): bits per byte; an attempt that failed counts as worse than any that did not.
+    """float64 (N,): bits per byte, at the level of the incumbent's code.
 
     An attempt that was stopped early is censored: all that is known is that it would not have been better than the
     best, so it counts as its prediction, and never as better than a middling result.
@@ -39,6 +52,28 @@ class Observations:
     """Number of attempts with a score."""
     present: np.ndarray
     """bool (N, D): True where the attempt's file has the constant and something reads it."""
+    failures: tuple[Failure, ...]
+    penalty: float
+    """What a failure costs, in bpb."""
+
+    def risk(self, points: np.ndarray) -> np.ndarray:
+        """Estimate the chance that points (M, D) fail, (M,), from what has failed.
+
+        A failure blames the constants that it moved, all alike, but for those that a success has moved as far. A point
+        is suspect as far as it goes the same way.
+        """
+        fine = np.ones(len(points))
+        for failure in self.failures:
+            step = failure.after - failure.before
+            moved = np.flatnonzero(np.abs(step) > 1e-9)
+            if not len(moved):
+                continue
+            went = (self.points[:, moved] - failure.before[moved]) / step[moved]
+            blamed = moved[(went < 0.999).all(axis=0)] if len(went) else moved
+            blamed = blamed if len(blamed) else moved
+            share = np.clip((points[:, blamed] - failure.before[blamed]) / step[blamed], 0.0, 1.0)
+            fine *= 1.0 - 0.9 * (share**4).mean(axis=1)
+        return 1.0 - fine
 
 
 def score(attempt: Attempt) -> float | None:
@@ -49,10 +84,10 @@ def score(attempt: Attempt) -> float | None:
     return value
 
 
-def _censored(attempt: Attempt, usual: float, worst: float) -> float:
-    """Return the value of an attempt without a score: a stopped one's prediction, `worst` for one that failed."""
-    predicted = attempt.metrics.get("predicted_bpb")
-    if attempt.status != "stopped" or not isinstance(predicted, int | float) or not math.isfinite(predicted):
+def _censored(attempt: Attempt, parent: Attempt, usual: float, worst: float) -> float:
+    """Return the value of an attempt that was stopped early: its prediction, `worst` where there is none."""
+    predicted, before = attempt.metrics.get("predicted_bpb"), score(parent)
+    if not isinstance(predicted, int | float) or not math.isfinite(predicted) or before is None:
         return worst
     return max(float(predicted), usual)
 
@@ -60,28 +95,79 @@ def _censored(attempt: Attempt, usual: float, worst: float) -> float:
 def observe(history: History, dimensions: Sequence[Dimension]) -> Observations:
     """Place every attempt in the space of these dimensions, whoever proposed it.
 
-    A constant that an attempt does not have is taken to stand where the incumbent has it, and marked as not present.
+    A value is the incumbent's score plus a difference that was measured against the incumbent of the time, and a change
+    of the code counts as none: scores of two programs differ by what their code is worth, which would make any constant
+    look good that was first tried late. So attempts that change the code and were not kept are left out. Those that
+    failed are too: how bad they are is not known (see `Failure`). A constant that an attempt lacks is taken to stand
+    where the incumbent has it, and marked as not present.
     """
     incumbent = _coordinates(history.incumbent.source, dimensions, np.full(len(dimensions), 0.5))
     attempts = history.attempts or (history.incumbent,)
-    sources = [*(one.source for one in attempts), *(one.source for one in history.in_flight)]
+    levels, failures = _levels(attempts), []
+    known = {one.experiment: one for one in attempts}
+    now = levels.get(history.incumbent.experiment) or 0.0
+    offset = (score(history.incumbent) or 0.0) - now
+    scored = [offset + level for one in attempts if (level := levels[one.experiment]) is not None]
+    # A far miss teaches no more than a miss does, and would flatten the differences between good results.
+    usual = float(np.median(scored)) if scored else 0.0
+    reach = max(usual - min(scored, default=0.0), 1e-3 * abs(usual), 1e-6)
+    worst = usual + 2 * reach
+    sources, values = [], []
+    for one in attempts:
+        level, parent = levels[one.experiment], known.get(one.parent)
+        if level is not None:
+            values.append(min(offset + level, worst))
+        elif one.status == "stopped" and parent is not None and _same_structure(one, parent):
+            values.append(min(_censored(one, parent, usual, worst), worst))
+        else:
+            if one.status in FAILED and parent is not None and _same_structure(one, parent):
+                before, after = (_coordinates(each.source, dimensions, incumbent) for each in (parent, one))
+                failures.append(Failure(before, after))
+            continue
+        sources.append(one.source)
+    sources += [one.source for one in history.in_flight]
+    values += [usual] * len(history.in_flight)
     points = np.array([_coordinates(source, dimensions, incumbent) for source in sources])
     points = points.reshape(len(sources), len(dimensions))
     names = {structure_key(history.incumbent.source): 0}
-    groups = np.array([names.setdefault(structure_key(source), len(names)) for source in sources])
-    scores = [score(attempt) for attempt in attempts]
-    known = [value for value in scores if value is not None]
-    # A far miss teaches no more than a miss does, and would flatten the differences between good results.
-    usual = float(np.median(known)) if known else 0.0
-    reach = max(usual - min(known, default=0.0), 1e-3 * abs(usual), 1e-6)
-    worst = usual + 2 * reach
-    told = [
-        min(_censored(attempt, usual, worst) if value is None else value, worst)
-        for attempt, value in zip(attempts, scores, strict=True)
-    ]
-    values = np.array([*told, *[usual] * len(history.in_flight)])
+    groups = np.array([names.setdefault(structure_key(source), len(names)) for source in sources], dtype=int)
     present = np.array([_present(source, dimensions) for source in sources], dtype=bool).reshape(points.shape)
-    return Observations(points, groups, values, incumbent, len(known), present)
+    return Observations(points, groups, np.array(values), incumbent, len(scored), present, tuple(failures), 2 * reach)
+
+
+def _same_structure(one: Attempt, other: Attempt) -> bool:
+    return structure_key(one.source) == structure_key(other.source)
+
+
+def _levels(attempts: Sequence[Attempt]) -> dict[int, float | None]:
+    """Sum up each attempt's differences from the baseline, those of changes of the code left out.
+
+    None for an attempt without a score, and for a change of the code that was not kept.
+    """
+    known: dict[int, Attempt] = {}
+    levels: dict[int, float | None] = {}
+    for one in attempts:
+        value, parent = score(one), known.get(one.parent)
+        known[one.experiment] = one
+        below = None if parent is None else levels.get(parent.experiment)
+        if value is None:
+            levels[one.experiment] = None
+        elif parent is None or below is None:
+            levels[one.experiment] = value
+        elif _same_structure(one, parent):
+            levels[one.experiment] = below + (difference(one, parent) or 0.0)
+        else:
+            levels[one.experiment] = below if one.status == "keep" else None
+    return levels
+
+
+def difference(attempt: Attempt, parent: Attempt) -> float | None:
+    """Return an attempt's score less its parent's, in bpb: paired at equal seeds where that was measured."""
+    for found in (attempt.standing, attempt.raw):
+        if found is not None and found.against == parent.experiment:
+            return found.value
+    value, before = score(attempt), score(parent)
+    return None if value is None or before is None else value - before
 
 
 def _present(source: str, dimensions: Sequence[Dimension]) -> list[bool]:

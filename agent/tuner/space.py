@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from autoresearch.agent.syntax.constant_priors import ConstantPrior, Scale, idle_constants, prior_of
-from autoresearch.agent.syntax.constants import Number
+from autoresearch.agent.syntax.constant_priors import ConstantPrior, Scale, idle_constants, is_switch, prior_of
+from autoresearch.agent.syntax.constants import Number, constants_of
+from autoresearch.core.proposal import History
 from autoresearch.core.trainfile.constants import ConstantValue, is_number
 
 
@@ -75,6 +76,23 @@ class Dimension:
         return float(value)
 
 
+def space_of(history: History, widen: float = 1.0) -> tuple[Dimension, ...]:
+    """Find the dimensions of a run's incumbent.
+
+    The box of a constant that a kept change has brought or switched on is drawn around the value that it came with.
+    """
+    now = constants_of(history.incumbent.source)
+    start = constants_of(history.attempts[0].source) if history.attempts else dict(now)
+    for attempt in history.attempts:
+        if attempt.status != "keep":
+            continue
+        for name, value in constants_of(attempt.source).items():
+            before = start.get(name)
+            if before is None or (is_number(before) and not before and value and is_switch(name)):
+                start[name] = value
+    return search_space(now, start, history.vocabularies, widen)
+
+
 def search_space(
     constants: Mapping[str, ConstantValue],
     start: Mapping[str, ConstantValue],
@@ -92,7 +110,7 @@ def search_space(
         if name in idle or not is_number(now):
             continue
         origin = start.get(name, now)
-        if not is_number(origin) or (origin < 0) != (now < 0):
+        if not is_number(origin) or (origin < 0) != (now < 0) or (not origin and now and is_switch(name)):
             origin = now
         dimension = _dimension(name, now, origin, vocabularies, widen)
         if dimension is not None:

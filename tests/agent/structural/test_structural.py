@@ -37,6 +37,14 @@ BEFORE = {
     "polar five": "polar three",
     "data packed": "data in order",
     "precision of the device": "precision full",
+    "memory off": "memory on",
+    "followers off": "followers on",
+    "n-grams off": "n-grams on",
+    "late keys off": "late keys on",
+    "value n-grams off": "value n-grams on",
+    "document position off": "document position on",
+    "layer readout off": "layer readout on",
+    "head gain off": "head gain on",
 }
 """Edits that lead back -> what they lead back from."""
 SIZES = ("mlp wider", "mlp narrower", "shape wider", "shape deeper", "sequences halved", "sequences doubled")
@@ -79,6 +87,10 @@ class FewBatches:
         while True:
             yield self.pair(batch, seq)
 
+    def documents(self):
+        for length in (40, 60):
+            yield self.rng.integers(2, self.vocab, length).astype(np.uint16)
+
     def batches(self, batch, seq, packing="best_fit"):
         assert packing in ("best_fit", "stream")
         for i, self.clock.progress in enumerate((0.0, 0.9), 1):
@@ -120,6 +132,8 @@ def test_an_edited_file_builds_trains_and_gives_finite_logits(backend, name, tmp
     tiny = write_constants(source, {key: value for key, value in TINY.items() if key in constants_of(source)})
     result = edited(tiny, name)
     assert result is not None, f"{name} does not fit backends/{backend}/train.py"
+    if fingerprint(result) == fingerprint(tiny):
+        return  # it leads back to the file itself, which other tests train
     module = load(result, tmp_path)
     model = module.build(Spec(vocab_size=64, eval_seq_len=32, seed=0, device=device, tier="demo"))
     data = FewBatches(to_device, vocab=64)

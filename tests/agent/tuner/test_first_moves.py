@@ -9,7 +9,7 @@ from simulated_runs import SOURCE, baseline, history_of
 
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.agent.syntax.source_keys import tried_programs
-from autoresearch.agent.tuner.first_moves import FEW_STEPS, propose_first_move
+from autoresearch.agent.tuner.first_moves import FEW_STEPS, first_moves
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.proposal import InFlight
 
@@ -49,7 +49,7 @@ def test_a_model_that_the_time_cannot_train_becomes_smaller():
 @pytest.mark.parametrize("figures", [{}, {"steps": None, "tokens": None}, {"steps": 0}])
 def test_without_a_reason_in_the_figures_there_is_no_first_move(figures):
     history = history_of([start(**figures)])
-    assert propose_first_move(history, tried_programs(history)) is None
+    assert not list(first_moves(history, tried_programs(history)))
     assert "lever" not in Tuner().propose(history).parameters
 
 
@@ -66,4 +66,4 @@ def test_a_move_in_flight_is_not_made_a_second_time():
     first = Tuner().propose(history)
     flying = InFlight(1, first.source, first.hypothesis, first.category, "tuner", None, 0, first.parameters)
     second = Tuner().propose(replace(history, in_flight=(flying,)))
-    assert (first.parameters["lever"], second.parameters["lever"]) == ("more steps", "smaller model")
+    assert {first.parameters["lever"], second.parameters["lever"]} == {"more steps", "smaller model"}

@@ -139,12 +139,14 @@ def test_what_failed_after_growing_sets_a_ceiling():
 
 
 @pytest.mark.parametrize("draws_of", [parzen_draws, cma_draws])
-def test_optuna_is_told_of_every_attempt_and_draws_inside_the_box(draws_of):
+def test_optuna_is_told_of_every_attempt_but_failures_and_draws_inside_the_box(draws_of):
     attempts = run(Tuner, 25)
     constants = constants_of(SOURCE)
     dimensions = search_space(constants, constants)
     seen = observe(history_of(attempts), dimensions)
-    assert seen.points.shape == (26, len(dimensions)) and seen.present.all()
+    failed = sum(attempt.status == "crash" for attempt in attempts)
+    assert seen.points.shape == (26 - failed, len(dimensions)) and seen.present.all()
+    assert len(seen.failures) == failed
     draws = draws_of(seen, dimensions, 3, 8)
     assert draws.shape == (8, len(dimensions)) and ((draws >= 0) & (draws <= 1)).all()
     assert (draws == draws_of(seen, dimensions, 3, 8)).all()

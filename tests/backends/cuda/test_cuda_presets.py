@@ -11,7 +11,7 @@ from autoresearch.core.trainfile.constants import read_constants
 
 FOLDER = Path(cuda.__path__[0])
 PRESETS = load_presets(FOLDER / "presets.toml")
-PARAMETERS = {"h100": 416_482_098, "rtx": 127_009_356, "cpu": 9_634_186, "demo": 9_633_990}
+PARAMETERS = {"h100": 416_482_098, "rtx": 127_009_356, "cpu": 9_634_186, "demo": 1_835_144}
 
 
 @pytest.fixture(params=sorted(PRESETS))

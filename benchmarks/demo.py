@@ -1,0 +1,218 @@
+"""What the demo finds: the real loop, judge and tuner on the `demo` preset's plain file, seed by seed, on one core.
+
+    python -m benchmarks.demo FOLDER --seed 1 --experiments 6
+
+Everything is as in `ar --preset demo loop`, but for the trials: each is a forked process that trains on the real feed's
+rows and scores the validation text by a clock that counts the processor's time, without sandbox, audit and early end.
+By the wall's clock a trial on a machine that others use too would be a fraction of one. The run lies in FOLDER and is
+taken up where it stopped, so that it may be run in pieces (`--hours`). Each run adds a line to `demo.jsonl`, from which
+`python -m benchmarks --only demo` makes its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoresearch.backends.contract import Spec
+from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.cli.run.options import RunOverrides
+from autoresearch.core.cli.run.resolve import configure
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import Decided, Event, Observer
+from autoresearch.core.fleet.local import LocalHandle
+from autoresearch.core.judge.options import JudgeOptions
+from autoresearch.core.judge.racing import Racing
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.run import Run
+from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.trainfile.constants import read_constants
+from autoresearch.core.trial.device import probe_device
+from autoresearch.core.trial.evaluation import bits_per_byte, row_batches
+from autoresearch.core.trial.request import TrialRequest, TrialResult
+from benchmarks.train_files import ProcessorTime, load
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+LIMIT_SECONDS = 120
+"""Of a trial, the processor's."""
+TAG = "demo"
+
+
+class OneCoreExecutor:
+    """Implements `Executor` by forked processes on one core, one at a time."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self.trials = 0
+
+    def capacity(self) -> int:
+        """One trial at a time."""
+        return 1
+
+    def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
+        """Start the trial as soon as the one before has ended."""
+        return LocalHandle(self._pool.submit(self._run, request), threading.Event())
+
+    def close(self) -> None:
+        """Wait for the trial under way."""
+        self._pool.shutdown()
+
+    def _run(self, request: TrialRequest) -> TrialResult:
+        self.trials += 1
+        context = multiprocessing.get_context("fork")
+        near, far = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(request, far), daemon=True)
+        process.start()
+        far.close()
+        facts: dict[str, Any] = {"seed": request.seed, "backend": request.backend, "preset": request.preset}
+        try:
+            facts |= {"status": "ok", **near.recv()}
+        except EOFError:
+            facts |= {"status": "crash", "reason": "the process ended without a score"}
+        process.join()
+        return TrialResult(**facts)
+
+
+def _child(request: TrialRequest, answer: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS))
+    sys.stdout = sys.stderr
+    runtime = importlib.import_module(f"autoresearch.backends.{request.backend}.runtime")
+    importlib.import_module("torch").set_num_threads(1)
+    runtime.seed(request.seed)
+    prepared, seq_len = Prepared.open(request.prepared), request.eval_seq_len
+    vocabulary = read_constants(request.source)["VOCAB_SIZE"]
+    with tempfile.TemporaryDirectory() as folder:
+        train_file = load(request.source, folder)
+        spec = Spec(vocab_size=vocabulary, eval_seq_len=seq_len, seed=request.seed, device="cpu", tier=request.preset)
+        data = ProcessorTime(prepared, runtime, vocabulary, request.seed, request.budget.train_seconds)
+        model = train_file.train(train_file.build(spec), data, data)
+        seconds, losses = data.elapsed, []
+        scored = prepared.scored_rows(request.split, vocabulary, seq_len)
+        with runtime.inference(model):
+            for rows in row_batches(scored.rows, request.score_rows):
+                parts = (np.ascontiguousarray(part) for part in (rows[:, :-1], rows[:, 1:]))
+                inputs, targets = (runtime.to_device(part) for part in parts)
+                losses.append(runtime.nll(train_file.logits(model, inputs), targets))
+    nll = np.concatenate(losses).reshape(-1, seq_len)[: len(scored.rows)]
+    bpb = bits_per_byte(nll, scored.mask, scored.total_bytes)
+    figures = {"tokens": data.tokens, "steps": data.steps, "params": runtime.parameter_count(model)}
+    answer.send({"val_bpb": bpb, "train_seconds": seconds, "cpu_seconds": seconds, **figures})
+
+
+def carry_out(folder: Path, seed: int, experiments: int, *, budget: float | None, hours: float | None) -> None:
+    """Start the run in `folder`, or resume it."""
+    if not folder.exists():
+        with contextlib.redirect_stdout(sys.stderr):
+            if ar(["init", str(folder)]) != 0:
+                raise RuntimeError(f"{folder} could not be made a workspace")
+    importlib.import_module("torch").set_num_threads(1)  # before the forks: threads do not survive one
+    settings = Settings(backend="cuda", preset="demo", workspace=folder, json=False, verbosity=-1)
+    backend = resolve_backend(settings)
+    preset = resolve_preset(settings, backend)
+    overrides = RunOverrides(seed=seed, budget=budget, stop_early="off")
+    config, _ = configure(settings, backend.name, preset, probe_device(backend.name), overrides, None)
+    executor = OneCoreExecutor()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Decided):
+            print(f"{event.experiment}\t{event.status}\t{event.reason}", file=sys.stderr, flush=True)
+
+    from autoresearch.agent.tuner.researcher import Tuner
+
+    try:
+        with Run(folder, TAG, config, preset) as run:
+            judge = Racing(JudgeOptions(preset.name, stop_early="off"))
+            limits = Limits(experiments=experiments, hours=hours)
+            ending = Loop(run, Tuner(), judge, executor, limits=limits, observer=observe).go()
+    finally:
+        executor.close()
+    print(ending.reason, file=sys.stderr)
+
+
+def summary(folder: Path, seed: int) -> dict[str, Any]:
+    """Summarise a run: its experiments in order, with the mean of the trials of the file before and after."""
+    with LedgerReader(folder / "runs" / TAG) as reader:
+        rows = [row for row in reader.experiments() if row.state == "decided"]
+        scores = {row.number: [t.val_bpb for t in reader.trials(subject=row.number) if t.val_bpb] for row in rows}
+    kept = [row.number for row in rows[1:] if row.status == "keep"]
+    first, last = statistics.fmean(scores[0]), statistics.fmean(scores[kept[-1]] if kept else scores[0])
+    return {
+        "seed": seed,
+        "experiments": len(rows) - 1,
+        "trials": sum(map(len, scores.values())),
+        "kept": kept,
+        "start": round(first, 4),
+        "best": round(last, 4),
+        "lower": round(1 - last / first, 4),
+        "changes": [
+            [row.number, row.status, _changed(row.parameters), None if row.val_bpb is None else round(row.val_bpb, 4)]
+            for row in rows[1:]
+        ],
+    }
+
+
+def _changed(parameters: Any) -> str:
+    known = {name: parameters[name] for name in ("edit", "lever", "combines") if name in parameters}
+    return ", ".join(map(str, known.values())) or ", ".join(f"{name}={value}" for name, value in parameters.items())
+
+
+def stored() -> list[dict[str, Any]]:
+    """Read the last line of each seed and number of experiments."""
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
+    rows = [json.loads(line) for line in lines]
+    return list({(row["seed"], row["experiments"]): row for row in rows}.values())
+
+
+def run() -> list[dict[str, Any]]:
+    """Report from the stored runs how many seeds kept something, and by how much the score fell."""
+    found = []
+    for experiments in sorted({row["experiments"] for row in stored()}):
+        rows = [row for row in stored() if row["experiments"] == experiments]
+        kept, lower = [len(row["kept"]) for row in rows], [100 * row["lower"] for row in rows]
+        note, title = f"{len(rows)} seeds, {min(kept)} to {max(kept)} kept", f"demo, {experiments} experiments"
+        for least in (1, 2):
+            share = sum(one >= least for one in kept)
+            found.append(
+                {"name": f"{title}: seeds that keep {least} or more", "median": share, "unit": "", "note": note}
+            )
+        spread = f"{min(lower):.0f} to {max(lower):.0f} %"
+        found.append(
+            {"name": f"{title}: val_bpb lower by", "median": statistics.median(lower), "unit": "%", "note": spread}
+        )
+    return found
+
+
+def main() -> None:
+    """Run one seed in a folder of the caller's, and add its line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--experiments", type=int, default=6)
+    parser.add_argument("--budget", type=float, help="processor seconds of training; the preset's by default")
+    parser.add_argument("--hours", type=float, help="stop after this long; the same command goes on")
+    chosen = parser.parse_args()
+    carry_out(chosen.folder, chosen.seed, chosen.experiments, budget=chosen.budget, hours=chosen.hours)
+    found = summary(chosen.folder, chosen.seed)
+    print(json.dumps(found))
+    if found["experiments"] == chosen.experiments:
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
