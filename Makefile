@@ -14,7 +14,7 @@ TAG ?= demo-$(shell date +%Y%m%d-%H%M%S)
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    install, then a small real research run (about 5 minutes)"
+	@echo "make demo    install, then a small real research run (5 minutes)"
 	@echo "make test    install, then the whole test suite"
 	@echo "make cheats  try every known cheat on every backend, and honest variants beside them (about 40 minutes;"
 	@echo "             BACKEND=null takes 6)"
@@ -46,7 +46,7 @@ $(STAMP) $(VENV)/.lean: pyproject.toml constraints.txt requirements.lock .ci/loc
 	@touch $@
 
 demo: $(LEAN)
-	@$(BIN)/ar --preset demo loop --tag $(TAG) -n 6
+	@$(BIN)/ar --preset demo loop --tag $(TAG) -n 8 --hours 0.07
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests
