@@ -24,6 +24,8 @@ from autoresearch.core.trainfile.fingerprint import fingerprint
 
 FEW_STEPS = 1000
 """Optimizer steps of a run below which the batch is halved; below an eighth of it, quartered at once."""
+TAUGHT_STEPS = 40
+"""Steps from which on look-ups have their whole gain."""
 TOKENS_PER_PARAMETER = 0.25
 """Tokens that a run trains on, for each parameter, below which the model is made smaller.
 
@@ -130,6 +132,8 @@ def _smaller_model(history: History) -> _Wanted:
     if tokens is None or params is None or tokens >= TOKENS_PER_PARAMETER * params:
         return
     reason = f"a run sees {tokens:,.0f} tokens, too few for {params:,.0f} parameters"
+    if tokens < TOKENS_PER_PARAMETER / 16 * params:
+        yield {"DEPTH": 0.25}, reason, Expectation(0.7, 0.13)
     if tokens < TOKENS_PER_PARAMETER / 4 * params:
         yield {"DEPTH": 0.5, "DIM": 0.5}, reason, Expectation(0.7, 0.09)
     yield {"DEPTH": 0.5}, reason, Expectation(0.7, 0.08)
@@ -143,13 +147,20 @@ def _smaller_vocabulary(history: History) -> _Wanted:
 
 
 def _faster_head(history: History) -> _Wanted:
-    if few_steps(history):
+    steps = _figure(history, "steps")
+    if steps is not None and steps < FEW_STEPS:
         reason = "the head starts near zero, and few steps take it no further than its rate allows"
-        yield (
-            {"HEAD_LR": 3.0},
-            reason,
-            Expectation(0.6, 0.1 if (_figure(history, "steps") or 0) < FEW_STEPS / 32 else 0.03),
-        )
+        yield {"HEAD_LR": 3.0}, reason, Expectation(0.6, 0.1 if steps < FEW_STEPS / 32 else 0.03)
+
+
+def taught(history: History) -> float:
+    """Return the share of its gain that a look-up can have, 0.1 to 1: what it finds must still be taught to the head.
+
+    Measured on one core with the demo's file: memory and followers gained 0.000 and 0.019 of 3.41 in 5 steps, 0.092 and
+    0.216 of 2.71 in 46.
+    """
+    steps = _figure(history, "steps")
+    return 1.0 if steps is None else min(1.0, max(0.1, steps / TAUGHT_STEPS))
 
 
 _LEVERS: tuple[tuple[str, str, Callable[[History], _Wanted]], ...] = (

@@ -21,7 +21,7 @@ from autoresearch.agent.findings import own, propose_finding
 from autoresearch.agent.structural import MENU, Edit, Expectation
 from autoresearch.agent.syntax.constants import Number
 from autoresearch.agent.syntax.source_keys import tried_programs
-from autoresearch.agent.tuner.first_moves import FirstMove, few_steps, first_moves
+from autoresearch.agent.tuner.first_moves import FirstMove, few_steps, first_moves, taught
 from autoresearch.agent.tuner.near_misses import Retrial, retrials
 from autoresearch.agent.tuner.numeric import Move, propose_move
 from autoresearch.agent.tuner.observations import FAILED, difference, score
@@ -141,6 +141,8 @@ class Tuner(Researcher):
                 continue
             known = edit.few_steps if few else None
             share = USUAL_SHARE_FEW_STEPS if few else USUAL_SHARE
+            if known is not None:
+                known = replace(known, chance=known.chance * taught(history))
             expectation = known or Expectation(min(0.5, USUAL_CHANCE * edit.weight), share)
             belief = _believed(history, scale, expectation, "edit", edit.name)
             make = partial(_from_edit, edit, belief, history.incumbent.source, tried)
