@@ -34,6 +34,10 @@ Outcome = Literal["untried", "in flight", "keep", "discard", "stopped", "crash",
 """State in this run of a change that a peer run offers."""
 
 
+TITLE = "title"
+"""Parameter of a proposal that names its change in a few words, such as "DIM=64, HEAD_DIM=32"."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """The cost of a proposal."""
@@ -106,6 +110,8 @@ class TrialFigures:
     tokens: int | None = None
     """Training tokens that it read."""
     train_seconds: float | None = None
+    train_loss: float | None = None
+    """Mean training loss over the last third of its time, in nats, as the train file counts it."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +214,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Withdrawn:
+    """A proposal that was dropped before it was tried: the best file changed, and it no longer fitted."""
+
+    hypothesis: str
+    category: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class History:
     """The knowledge that a researcher may use for a proposal."""
 
@@ -230,6 +245,8 @@ class History:
     """Experiments without a verdict, the baseline left out."""
     thinking: int = 0
     """Number of other proposals in the making."""
+    withdrawn: tuple[Withdrawn, ...] = ()
+    """Proposals withdrawn lately, the oldest first."""
     findings: tuple[Finding, ...] = ()
     """Changes that peer runs offer, the largest gain first."""
     noise: float | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,8 @@ CLEAR = 2.0
 """Standard errors from which on a raw difference is called clear."""
 _DIFF_LINES = 40
 """Number of lines after which a diff is cut."""
+_HELD = 0.8
+"""Share of a change's lines that the best file must have for the change to be in it."""
 _NAMED = 3
 """Number of changed constants that a title names."""
 _TRIALS = 4
@@ -106,7 +109,8 @@ def measured(trials: Sequence[TrialFigures]) -> str:
     steps = ", ".join(str(one.steps) for one in trials[:_TRIALS] if one.steps)
     speed = next((f", {1000 * t.train_seconds / t.steps:.0f} ms" for t in trials if t.steps and t.train_seconds), "")
     tokens = next((f", {_tokens(one.tokens)} tokens" for one in trials if one.tokens), "")
-    ran = f"{f'{steps} steps' if steps else ''}{speed}{tokens}".removeprefix(", ")
+    loss = next((f", training loss {one.train_loss:.3f} at the end" for one in trials if one.train_loss), "")
+    ran = f"{f'{steps} steps' if steps else ''}{speed}{tokens}{loss}".removeprefix(", ")
     if not ran:
         return f"{scores}{more}"
     return f"{scores}, {ran}" if len(trials) == 1 else f"{scores}{more} ({ran})"
@@ -157,11 +161,39 @@ def changed_constants(before: str, after: str) -> str:
 
 
 def _words(one: Attempt | InFlight) -> str:
-    return " ".join(one.hypothesis.split())[:300]
+    return shortened(one.hypothesis, 500)
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+    return shortened(text, 300)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Put a text on one line of at most `limit` characters; one that is cut ends after a word, with a mark."""
+    words = " ".join(text.split())
+    if len(words) <= limit:
+        return words
+    cut = words[: limit - 1]
+    return (cut.rsplit(" ", 1)[0] if " " in cut else cut).rstrip(",;:") + "…"
+
+
+def held(one: Attempt, sources: Mapping[int, str], best: str) -> bool:
+    """Tell whether the best file has an experiment's change already, made again or as part of a later one.
+
+    It has most of the lines that the change adds, and hardly any of those that it takes out.
+    """
+    before = base_of(one, sources)
+    if not before or not best:
+        return False
+    there = Counter(line.strip() for line in best.splitlines())
+    old, new = (Counter(line.strip() for line in text.splitlines() if line.strip()) for text in (before, one.source))
+    added, removed = new - old, old - new
+    count = added.total() + removed.total()
+    if not count:
+        return True
+    # A removed line that stands elsewhere in the file as well must be there less often.
+    done = sum((added & there).values()) + sum(n for line, n in removed.items() if there[line] <= new[line])
+    return done >= _HELD * count
 
 
 def base_of(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from autoresearch.agent.llm.memory import CLEAR, is_near_miss
+from autoresearch.agent.llm.memory import CLEAR, held, is_near_miss
 from autoresearch.agent.llm.quotas import Demand, counted, next_demand
 from autoresearch.core.proposal import Attempt, History, InFlight
 
@@ -37,17 +38,23 @@ class Task:
     demand: Demand
 
 
-def choose_task(history: History) -> Task:
-    """Choose the next task. The same history always gives the same one."""
+def choose_task(history: History, taken: Collection[tuple[Operator, int]] = ()) -> Task:
+    """Choose the next task. The same history always gives the same one.
+
+    `taken` are the operators and bases of repairs and follow-ups that are being asked for, or were answered, without
+    being in the history yet: they are not asked for a second time.
+    """
     attempts = history.attempts
     demand = next_demand(attempts, history.in_flight)
     broken = _to_repair(history)
+    if broken is not None and ("debug", broken.experiment) in taken:
+        broken = None
     if broken is not None:
         return Task("debug", broken, (broken,), Demand("knob", (), ""))
     if demand.least == "bold":
         return Task("bold", history.incumbent, (), demand)
     branch = _to_follow_up(history) if demand.least == "knob" else None
-    if branch is not None:
+    if branch is not None and ("follow_up", branch.experiment) not in taken:
         return Task("follow_up", branch, (branch,), demand)
     return _drawn(history, demand)
 
@@ -134,7 +141,10 @@ def _pair(history: History) -> tuple[Attempt, ...]:
         return (lost[-1], own[-1])
     parents = {history.incumbent.experiment, history.incumbent.parent}
     # By raw differences at common seeds: the judge's estimates are pulled to 0, so they cannot rank near misses.
-    misses = [one for one in history.attempts if is_near_miss(one) and one.parent in parents]
+    sources, best = {one.experiment: one.source for one in history.attempts}, history.incumbent.source
+    misses = [
+        one for one in history.attempts if is_near_miss(one) and one.parent in parents and not held(one, sources, best)
+    ]
     misses.sort(key=lambda one: one.raw.value if one.raw is not None else 0.0)
     for other in misses[1:]:
         if other.category != misses[0].category:

@@ -27,16 +27,18 @@ from autoresearch.agent.llm.memory import (
     card_of,
     diff_of,
     difference,
+    held,
     is_near_miss,
     measured,
     score_predictions,
+    shortened,
 )
 from autoresearch.agent.llm.operators import Task
 from autoresearch.agent.llm.providers import Message, tokens_in
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.agent.tuner.effects import ConstantEffect, constant_effects
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import CATEGORIES, Attempt, History
+from autoresearch.core.proposal import CATEGORIES, Attempt, History, Withdrawn
 
 FOLDER = Path(__file__).parent / "prompts"
 _FINDING_DIFFS = 3
@@ -45,6 +47,8 @@ _FINDING_DIFFS = 3
 
 _CARD_STEP, _DIFF_STEP = 20, 6
 """Old cards and old diffs go so many at a time: each time, what follows them has to be read anew by the provider."""
+_BEST_LINES = 400
+"""Lines of the difference of the best file from another one that is edited."""
 _NEAR_MISSES = 6
 """Number of near misses that are listed, the best first."""
 
@@ -225,11 +229,16 @@ def task_parts(
         effects=[str(one) for one in effects[: detail.effects]],
         predictions=str(predictions) if predictions else "",
         digest=digest if detail.digest else "",
+        thinking=history.thinking,
         in_flight=_in_flight(history, sources, detail),
+        withdrawn=[_withdrawn(one) for one in history.withdrawn],
         ideas=[idea.brief(ideas.index(idea) + 1, detail.bank) for idea in near],
         findings=_findings(history, detail),
         source=fence.code(base.source, "python") if file and other else "",
         base=base.experiment,
+        # Where there is no room for the best file as a whole, a task on another file still shows how the two differ.
+        to_best=fence.code(diff_of(base.source, best.source, _BEST_LINES), "diff") if file and not best_shown else "",
+        best_number=best.experiment,
         lead=lead,
         task=_operator_text(history, task, sources),
         demand=task.demand.why,
@@ -267,6 +276,10 @@ def _in_flight(history: History, sources: Mapping[int, str], detail: Detail) -> 
     return cards if detail.diffs else [replace(card, diff="") for card in cards]
 
 
+def _withdrawn(one: Withdrawn) -> str:
+    return f"[{one.category}] {shortened(one.hypothesis, 300)} — {one.reason}"
+
+
 def _findings(history: History, detail: Detail) -> list[Card]:
     """Return the cards of other devices' findings: untried ones first, with their diffs while there is room."""
     ordered = sorted(history.findings, key=lambda one: one.outcome != "untried")
@@ -276,7 +289,7 @@ def _findings(history: History, detail: Detail) -> list[Card]:
         gained = f" ({one.delta:+.4f})" if one.delta is not None else ""
         told = at < _FINDING_DIFFS and one.outcome == "untried" and detail.diffs > 0
         diff = diff_of(one.before, one.after) if told else ""
-        words = " ".join(one.hypothesis.split())[:300]
+        words = shortened(one.hypothesis, 300)
         cards.append(Card(f"{described_origin(one.origin)} [{one.category}]: {words} -> {here}{gained}", diff))
     return cards
 
@@ -355,7 +368,12 @@ def _standing(attempts: Sequence[Attempt]) -> list[str]:
 def _near_misses(history: History) -> list[str]:
     """Changes of the present best file or the one before it that were not kept and may be better, the best first."""
     near = {history.incumbent.experiment, history.incumbent.parent}
-    found = [(one, one.raw) for one in history.attempts if is_near_miss(one) and one.raw and one.raw.against in near]
+    sources, best = {one.experiment: one.source for one in history.attempts}, history.incumbent.source
+    found = [
+        (one, one.raw)
+        for one in history.attempts
+        if is_near_miss(one) and one.raw and one.raw.against in near and not held(one, sources, best)
+    ]
     found.sort(key=lambda pair: pair[1].value)
     return [f"#{one.experiment} ({difference(raw)} against #{raw.against})" for one, raw in found[:_NEAR_MISSES]]
 

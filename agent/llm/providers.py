@@ -240,6 +240,10 @@ class Provider:
         """Return the number of tokens that a prompt and its reply may have together."""
         return self._context or int(_model_info(model).get("max_input_tokens") or DEFAULT_CONTEXT_TOKENS)
 
+    def assumes_context(self, model: str) -> bool:
+        """Tell whether nobody has said how long the model's context is, so that DEFAULT_CONTEXT_TOKENS is assumed."""
+        return not self._context and not _model_info(model).get("max_input_tokens")
+
 
 def _listed(api_base: str) -> tuple[str, ...]:
     """Return the models that an OpenAI-compatible server lists; none where it does not answer so."""

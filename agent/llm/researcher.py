@@ -6,6 +6,8 @@ resumed.
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,9 +16,9 @@ from autoresearch.agent.llm.edits import Edited, Format, apply_reply
 from autoresearch.agent.llm.fallback import stand_in
 from autoresearch.agent.llm.ideas import Idea
 from autoresearch.agent.llm.literature import Literature, quoted
-from autoresearch.agent.llm.memory import Digest
+from autoresearch.agent.llm.memory import DIGEST_EVERY, Digest, changed_constants, shortened
 from autoresearch.agent.llm.models import Models, total
-from autoresearch.agent.llm.operators import DROPPED, Task, choose_task
+from autoresearch.agent.llm.operators import DROPPED, Operator, Task, choose_task
 from autoresearch.agent.llm.prompt import build_messages, cards_of, fill
 from autoresearch.agent.llm.providers import CallError, Message, Reply, tokens_in
 from autoresearch.agent.llm.quotas import GUESSED, next_demand
@@ -26,7 +28,15 @@ from autoresearch.agent.llm.taxonomy import Change, classify
 from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import CallPreview, Cost, FailedProposalError, History, Proposal, Researcher
+from autoresearch.core.proposal import (
+    TITLE,
+    CallPreview,
+    Cost,
+    FailedProposalError,
+    History,
+    Proposal,
+    Researcher,
+)
 
 MAX_REPAIRS = 3
 """Number of turns that a model gets to mend its edit; then it is asked for the whole file, once."""
@@ -36,6 +46,8 @@ _MALFORMED = {"no edit", "broken block", "not found", "ambiguous", "overlap", "e
 """Kinds of failures that the format may be to blame for."""
 _QUOTED = 12_000
 """Number of characters of a bad reply that are shown to the model again."""
+_ONE_AT_A_TIME: tuple[Operator, ...] = ("debug", "follow_up")
+"""Tasks about one experiment, of which no second one is given while the first is in the making."""
 
 
 @dataclass
@@ -82,16 +94,51 @@ class LLM(Researcher):
         """`ideas` is called before every proposal, so that a person's file may change during a run."""
         self.models, self.digest, self._ideas = models, digest or Digest(), ideas
         self._literature = literature or Literature()
+        # Several proposals are made at once, in threads.
+        self._lock = threading.Lock()
+        self._asked: dict[tuple[Operator, int], int] = {}
+        """Number of repairs and follow-ups of an experiment that were asked for, and not known to have failed."""
+        self._dropped: set[int] = set()
+        """Bold changes that a model gave up, whether or not what it proposed instead became an experiment."""
+        self._digest_lock = threading.Lock()
+        self._digest_failed = -1
+        """Last experiment that was decided when no model could write the digest."""
 
     def propose(self, history: History) -> Proposal:
         """Propose a model's edit, or one made without a model where its replies cannot be used.
 
         Raises `FailedProposalError`, with the cost until then, when no model answers.
         """
-        attempts = history.attempts
         self._literature.fetch()
         self.models.provider.pause_seconds = history.budget_seconds
-        talk = _Talk(history, choose_task(history), tried_programs(history))
+        talk = _Talk(history, self._take_task(history), tried_programs(history))
+        try:
+            return self._propose(talk)
+        except BaseException:
+            self._give_back(talk.task)
+            raise
+
+    def _take_task(self, history: History) -> Task:
+        """Choose a task that no other proposal in the making has; repairs and follow-ups are noted as asked for."""
+        with self._lock:
+            seen = _made(history)
+            taken = {key for key, count in self._asked.items() if count > seen.get(key, 0)}
+            taken |= {("follow_up", number) for number in self._dropped}
+            task = choose_task(history, taken)
+            key = (task.operator, task.base.experiment)
+            if task.operator in _ONE_AT_A_TIME:
+                self._asked[key] = seen.get(key, 0) + 1
+            return task
+
+    def _give_back(self, task: Task) -> None:
+        """Let a repair or follow-up be asked for again: this one brought nothing."""
+        with self._lock:
+            key = (task.operator, task.base.experiment)
+            if key in self._asked:
+                self._asked[key] -= 1
+
+    def _propose(self, talk: _Talk) -> Proposal:
+        history, attempts = talk.history, talk.history.attempts
         names = self.models.order(attempts, history.seed)
         self._renew_digest(talk, names)
         for name in names:
@@ -156,6 +203,8 @@ class LLM(Researcher):
             talk.costs.append(reply.cost)
             header = read_header(reply.text)
             if header.drop and talk.task.operator == "follow_up":
+                with self._lock:
+                    self._dropped.add(talk.task.base.experiment)
                 talk.drop()
                 if not holds_edit(reply.text):
                     messages = self._messages(name, talk.history, talk.task, limit)
@@ -219,9 +268,21 @@ class LLM(Researcher):
 
     def _renew_digest(self, talk: _Talk, names: Sequence[str]) -> None:
         """Have the digest written anew when it is due; the run goes on without one."""
-        attempts = talk.history.attempts
-        if not self.digest.due(attempts):
+        # One at a time: the others go on with the page as it is.
+        if not self._digest_lock.acquire(blocking=False):
             return
+        try:
+            attempts = talk.history.attempts
+            decided = attempts[-1].experiment if attempts else 0
+            again = self._digest_failed < 0 or decided - self._digest_failed >= DIGEST_EVERY
+            if self.digest.due(attempts) and again:
+                self._digest_failed = -1 if self._write_digest(talk, names) else decided
+        finally:
+            self._digest_lock.release()
+
+    def _write_digest(self, talk: _Talk, names: Sequence[str]) -> bool:
+        """Have the digest written by the first model that answers; return whether one did."""
+        attempts = talk.history.attempts
         cards, page = cards_of(attempts), self.digest.read()
         for name in names:
             limit, kept = self.models.context_tokens(name), len(cards)
@@ -237,10 +298,21 @@ class LLM(Researcher):
                 continue
             except OverBudgetError as error:
                 talk.bill(error.cost)
-                return
+                return False
             talk.costs.append(reply.cost)
             self.digest.write(reply.text[:8000], attempts)
-            return
+            return True
+        return False
+
+
+def _made(history: History) -> Mapping[tuple[Operator, int], int]:
+    """Count the repairs and follow-ups of each experiment that the history holds."""
+    return Counter(
+        (operator, int(one.parameters["base"]))
+        for one in (*history.attempts, *history.in_flight)
+        for operator in _ONE_AT_A_TIME
+        if one.parameters.get("operator") == operator and isinstance(one.parameters.get("base"), int)
+    )
 
 
 def _apply(reply: Reply, talk: _Talk) -> Edited:
@@ -291,6 +363,9 @@ def _proposal(
     origin = named_finding(talk.history, header.finding)
     if origin is None and task.operator in ("debug", "follow_up"):
         origin = task.base.origin
+    title = changed_constants(task.base.source, edited.source) or ", ".join(change.names[:3])
+    if title:
+        parameters[TITLE] = shortened(title, 60)
     names = ", ".join(change.names[:4])
     return Proposal(
         source=edited.source,

@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from autoresearch.agent.structural.edit import Edit, Expectation
+from autoresearch.agent.structural.edit import Edit, Expectation, number
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.agent.syntax.transforms import with_constants
 from autoresearch.core.trainfile.constants import ConstantValue
 
 
-def _on(source: str, name: str, values: Mapping[str, ConstantValue]) -> str | None:
-    """Switch `name` on, with these values; None where it is on, or where the file has no such constant."""
+def _on(source: str, name: str, values: Mapping[str, ConstantValue], needs: tuple[str, ...] = ()) -> str | None:
+    """Switch `name` on, with these values; None where it is on, or where none of the constants in `needs` is."""
     constants = constants_of(source)
     if name not in constants or constants[name]:
+        return None
+    if needs and not any(constants.get(one) for one in needs):
         return None
     return with_constants(source, {key: value for key, value in values.items() if key in constants})
 
@@ -30,6 +32,25 @@ def _off(source: str, name: str) -> str | None:
     """Switch `name` off; None where it is off."""
     now = constants_of(source).get(name)
     return with_constants(source, {name: type(now)(0)}) if now else None
+
+
+def _best(source: str) -> str | None:
+    if not number(source, "MEMORY_TOKENS") or number(source, "MEMORY_BEST") != 1:
+        return None
+    return with_constants(source, {"MEMORY_BEST": 3})
+
+
+def _trust(source: str) -> str | None:
+    """Learn the trust on half a million tokens of memory, and put two and a half million in at the end."""
+    tokens = number(source, "MEMORY_TOKENS")
+    if not tokens or number(source, "TRUST_TOKENS") != 0:
+        return None
+    return with_constants(source, {"TRUST_TOKENS": int(tokens // 2), "MEMORY_TOKENS": int(2.5 * tokens)})
+
+
+def _one_follower(source: str) -> str | None:
+    best = number(source, "MEMORY_BEST")
+    return with_constants(source, {"MEMORY_BEST": 1}) if best and best > 1 else None
 
 
 EDITS = (
@@ -63,6 +84,28 @@ EDITS = (
         partial(_on, name="LATE_KEYS", values={"LATE_KEYS": 0.5}),
         1.5,
         few_steps=Expectation(0.35, 0.08),
+    ),
+    Edit(
+        "votes on",
+        "embeddings_head",
+        "Every guess votes for its own logit by a learned number: it need not be taught through embedding and head.",
+        partial(_on, name="GUESS_VOTES", values={"GUESS_VOTES": 1.5}, needs=("FOLLOWER_LONGEST", "MEMORY_TOKENS")),
+        few_steps=Expectation(0.6, 0.06),
+    ),
+    Edit(
+        "memory of three followers",
+        "embeddings_head",
+        "Memory holds three followers for each context instead of one: the most frequent is right for half of them.",
+        _best,
+        few_steps=Expectation(0.5, 0.04),
+    ),
+    Edit(
+        "trust on a small memory",
+        "data_order",
+        "Trust is learned while memory is small, and the larger memory joins at the end: it knows its own documents too"
+        " well.",
+        _trust,
+        few_steps=Expectation(0.5, 0.04),
     ),
     Edit(
         "value n-grams on",
@@ -106,10 +149,18 @@ EDITS = (
             ("followers", "FOLLOWER_LONGEST", "guesses from the row"),
             ("n-grams", "NGRAM_ROWS", "the table of n-grams"),
             ("late keys", "LATE_KEYS", "late keys"),
+            ("votes", "GUESS_VOTES", "votes of guesses for their logits"),
             ("value n-grams", "VALUE_NGRAM_ROWS", "n-grams in the values"),
             ("document position", "DOCUMENT_BUCKETS", "the position in the document"),
             ("layer readout", "LAYER_READOUT", "the learned readout"),
             ("head gain", "HEAD_GAIN", "gains of heads"),
         )
+    ),
+    Edit(
+        "memory of one follower",
+        "simplification",
+        "Memory holds the most frequent follower alone: simpler, and more steps.",
+        _one_follower,
+        0.3,
     ),
 )

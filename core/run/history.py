@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autoresearch.core.events import FirstBatch, Log, read_events
-from autoresearch.core.proposal import Attempt, Finding, History, InFlight
+from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Withdrawn
 from autoresearch.core.run.measurements import Measurements, changed, train_tokens
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.remarks import NO_MARKS, Marks
@@ -23,6 +24,10 @@ from autoresearch.core.trial.profile import PAGE
 
 POINTS = 12
 """Points of a loss curve."""
+CHANGE = 1.15
+"""Factor of a figure of a file's shape from which on it is another shape."""
+RECENT = 6
+"""Decisions for which a withdrawn proposal is told of."""
 PROFILE_CHARACTERS = 4000
 """Characters of a profile's page that are passed on: the parts of a step and the longest operations."""
 
@@ -85,10 +90,29 @@ def with_marks(attempt: Attempt, marks: Mapping[int, Marks]) -> Attempt:
     return attempt if mine == NO_MARKS else changed(attempt, notes=mine.notes, pinned=mine.pinned)
 
 
-def with_notes(attempt: Attempt, run_folder: Path, config: Mapping[str, Any]) -> Attempt:
-    """Add its first trial's loss curve and the last profile to an attempt's metrics, where there are any."""
+def withdrawn_of(events: Sequence[Mapping[str, Any]], decided: int) -> tuple[Withdrawn, ...]:
+    """Return the proposals that were withdrawn during the last `RECENT` of `decided` decisions.
+
+    `events` are the payloads of the ledger's events of that kind; those of earlier versions have no hypothesis.
+    """
+    return tuple(
+        Withdrawn(one["hypothesis"], one.get("category", ""), one.get("reason", ""))
+        for one in events
+        if one.get("hypothesis") and int(one.get("decided", 0)) > decided - RECENT
+    )
+
+
+def with_notes(
+    attempt: Attempt, run_folder: Path, config: Mapping[str, Any], attempts: Sequence[Attempt] = ()
+) -> Attempt:
+    """Add its first trial's loss curve and the last profile to an attempt's metrics, where there are any.
+
+    `attempts` are the run's: a profile of one with another shape than this one's tells nothing of it.
+    """
     curve = loss_curve(trial_folder(run_folder, attempt.experiment, 1), config["train_seconds"])
-    profile = own_profile(run_folder, attempt.experiment) or last_profile(
+    # Without the time of a step: a busy machine alone would take the profile away.
+    shapes = {one.experiment: shape_of(one.metrics)[:2] for one in attempts}
+    profile = own_profile(run_folder, attempt.experiment, shapes) or last_profile(
         run_folder.parent, config["backend"], config["preset"], attempt.source
     )
     notes = {name: text for name, text in (("loss_curve", curve), ("profile", profile)) if text}
@@ -105,6 +129,7 @@ def history_of(
     thinking: int = 0,
     measured: Measurements | None = None,
     marks: Mapping[int, Marks] | None = None,
+    withdrawn: Sequence[Withdrawn] = (),
 ) -> History:
     """Return the history of a run. `config` is the run's, as the ledger holds it.
 
@@ -127,6 +152,7 @@ def history_of(
         attempts=tuple(attempts),
         in_flight=tuple(in_flight),
         thinking=thinking,
+        withdrawn=tuple(withdrawn),
         findings=tuple(findings),
         noise=measured.noise if measured is not None else None,
         paired_noise=measured.paired_noise if measured is not None else None,
@@ -166,11 +192,24 @@ def profile_folder(run_folder: Path, experiment: int) -> Path:
     return run_folder / "profiles" / str(experiment)
 
 
-def own_profile(run_folder: Path, incumbent: int) -> str:
-    """Return the loop's newest profile of the incumbent or of an earlier one; "" without one."""
+def shape_of(figures: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return parameters, tokens a step and seconds a step of a trial with these figures; () where one is missing."""
+    params, tokens, steps, seconds = (figures.get(name) or 0 for name in ("params", "tokens", "steps", "train_seconds"))
+    return (float(params), tokens / steps, seconds / steps) if params and tokens and steps and seconds else ()
+
+
+def same_shape(now: Sequence[float], then: Sequence[float]) -> bool:
+    """Tell whether two shapes are about the same, also where one is not known."""
+    return not now or not then or all(1 / CHANGE < a / b < CHANGE for a, b in zip(now, then, strict=True))
+
+
+def own_profile(run_folder: Path, incumbent: int, shapes: Mapping[int, Sequence[float]] = MappingProxyType({})) -> str:
+    """Return the loop's newest profile of the incumbent, or of an earlier one of its shape; "" without one."""
     folders = [one for one in profile_folder(run_folder, 0).parent.glob("*") if one.name.isdigit()]
     for folder in sorted(folders, key=lambda one: -int(one.name)):
         number = int(folder.name)
+        if not same_shape(shapes.get(incumbent, ()), shapes.get(number, ())):
+            continue  # the best file's own is made soon
         try:
             page = (folder / PAGE).read_text(encoding="utf-8").strip()[:PROFILE_CHARACTERS]
         except (OSError, UnicodeDecodeError):

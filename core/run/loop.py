@@ -31,7 +31,7 @@ from autoresearch.core.events import (
 )
 from autoresearch.core.fleet.executor import Executor
 from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial
-from autoresearch.core.proposal import Cost, Researcher
+from autoresearch.core.proposal import TITLE, Cost, Researcher
 from autoresearch.core.run.profiling import IncumbentProfiles
 from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
 from autoresearch.core.run.rebase import rebase_waiting, second_chance
@@ -234,11 +234,10 @@ class Loop:
     def _settle(self, row: ExperimentRow) -> None:
         """Ask the judge about one experiment; start the trial it wants on a free device, or record its decision."""
         if row.state == "proposed" and row.number:
-            rebased = rebase_waiting(self.run, row)
-            if rebased.row is None:
-                self._tell(Withdrawn(rebased.reason, experiment=row.number))
+            rebased = self._rebase(row)
+            if rebased is None:
                 return
-            row = rebased.row
+            row = rebased
         # After a demotion the evidence is another one, so the judge is asked again, until it says something about the
         # candidate.
         while isinstance(step := self.judge.consider(self.run.evidence(row)), Demotion):
@@ -249,8 +248,17 @@ class Loop:
         elif isinstance(step, RunTrial) and self._may_start():
             if row.number not in self._begun:
                 self._begun.add(row.number)
-                self._tell(ExperimentBegun(row.hypothesis, experiment=row.number))
+                title = row.parameters.get(TITLE)
+                words = f"{title}: {row.hypothesis}" if title else row.hypothesis
+                self._tell(ExperimentBegun(words, experiment=row.number))
             self._running.start(row, step)
+
+    def _rebase(self, row: ExperimentRow) -> ExperimentRow | None:
+        """Make a waiting proposal an edit of the incumbent; None where it was withdrawn."""
+        rebased = rebase_waiting(self.run, row)
+        if rebased.row is None:
+            self._tell(Withdrawn(rebased.reason, experiment=row.number))
+        return rebased.row
 
     def _decide(self, row: ExperimentRow, decision: Decision) -> None:
         combined = second_chance(self.run, self.judge, row, decision)
@@ -265,6 +273,12 @@ class Loop:
         self._tell(told)
         if self._on_decided is not None:
             self._on_decided(decided)
+        if row.number and decided.status == "keep":
+            # At once, and not when a device is free: the next proposal is made meanwhile, and must not take what no
+            # longer fits for something that is being tried.
+            for waiting in self.run.ledger.undecided():
+                if waiting.state == "proposed" and waiting.number:
+                    self._rebase(waiting)
         if row.number == 0 and decided.status != "keep":
             log = self.run.folder / "trials" / f"0-{len(self.run.ledger.trials(experiment=0))}" / "run.log"
             raise ArError(

@@ -112,7 +112,17 @@ def _points(trials: Sequence[TrialRow]) -> list[tuple[int, float]]:
 
 def _figures(trials: Sequence[TrialRow]) -> tuple[TrialFigures, ...]:
     names = ("steps", "tokens", "train_seconds")
-    return tuple(TrialFigures(one.seed, one.val_bpb, *(one.result.get(name) for name in names)) for one in trials)
+    return tuple(
+        TrialFigures(one.seed, one.val_bpb, *(one.result.get(name) for name in names), _last_loss(one))
+        for one in trials
+    )
+
+
+def _last_loss(trial: TrialRow) -> float | None:
+    """Return the mean training loss over the last third of a trial; None where it logged none there."""
+    curve = trial.result.get("curve") or ()
+    known = [float(loss) for loss in curve[len(curve) - len(curve) // 3 :] if loss is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _noise(facts: Mapping[str, Any]) -> tuple[Noise, PairedNoise] | None:

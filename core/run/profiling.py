@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from autoresearch.core.errors import ArError
 from autoresearch.core.fleet.executor import Executor, Handle
-from autoresearch.core.run.history import profile_folder
+from autoresearch.core.run.history import profile_folder, same_shape, shape_of
 from autoresearch.core.run.run import Run
-from autoresearch.core.store.rows import TrialRow
 from autoresearch.core.trial.profile import GRACE_SECONDS, PAGE, page
 from autoresearch.core.trial.request import TrialTerms
 from autoresearch.core.trial.weights import drop_weights
@@ -23,8 +22,6 @@ TRAIN_SECONDS = (10.0, 30.0)
 TRAIN_SHARE = 0.25
 DEVICE_SHARE = 0.05
 """Largest share of the run's device time that profiles take, the first one left out."""
-CHANGE = 1.15
-"""Factor from which on a figure of the incumbent has changed."""
 
 
 class IncumbentProfiles:
@@ -101,20 +98,13 @@ class IncumbentProfiles:
         if not done:
             return True
         now, then = self._figures(number), self._figures(max(done))
-        if not now or not then or all(1 / CHANGE < a / b < CHANGE for a, b in zip(now, then, strict=True)):
+        if same_shape(now, then):
             return False
         walls = [float(one.metrics.get("wall_seconds") or 0.0) for one in self._run.attempts]
         typical = sum(walls) / max(1, len(walls))
         return (len(done) + 1) * TRAIN_SHARE * typical <= DEVICE_SHARE * sum(walls) + TRAIN_SHARE * typical
 
-    def _figures(self, number: int) -> list[float]:
-        """Return parameters, tokens and seconds a step of an experiment's first good trial; [] without one."""
+    def _figures(self, number: int) -> tuple[float, ...]:
+        """Return parameters, tokens and seconds a step of an experiment's first good trial; () without one."""
         good = [trial for trial in self._run.ended_trials(number) if trial.status == "ok"]
-        return _shape(good[0]) if good else []
-
-
-def _shape(trial: TrialRow) -> list[float]:
-    params, tokens, steps, seconds = (
-        trial.result.get(name) or 0 for name in ("params", "tokens", "steps", "train_seconds")
-    )
-    return [float(params), tokens / steps, seconds / steps] if params and tokens and steps and seconds else []
+        return shape_of(good[0].result) if good else ()

@@ -18,7 +18,7 @@ from autoresearch.core.findings.peers import PeerRuns
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
 from autoresearch.core.proposal import Attempt, History, Proposal
 from autoresearch.core.run.evidence import audit_threshold, finished_trials, gather_evidence
-from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes
+from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes, withdrawn_of
 from autoresearch.core.run.measurements import Measurements
 from autoresearch.core.run.stop_rules import stop_rule
 from autoresearch.core.store.exports import append_results, export_best, export_results, trial_folder
@@ -168,10 +168,10 @@ class Run:
         undecided = [row for row in self.ledger.undecided() if row.number]
         in_flight = tuple(in_flight_of(row, self.ledger.text(row.source_sha256)) for row in undecided)
         findings = self.findings.look(self.config.device, self.attempts, in_flight) if self.findings else ()
-        incumbent = with_notes(incumbent, self.folder, config)
+        incumbent = with_notes(incumbent, self.folder, config, attempts)
         measured = Measurements(self.ledger, self.config.machine)
-        marks = marks_of(self.ledger)
-        return history_of(config, program, attempts, incumbent, findings, in_flight, thinking, measured, marks)
+        marks, lost = marks_of(self.ledger), withdrawn_of(self.ledger.events("withdrawn"), len(attempts))
+        return history_of(config, program, attempts, incumbent, findings, in_flight, thinking, measured, marks, lost)
 
     def _attempt(self, row: ExperimentRow) -> Attempt:
         return attempt_of(row, partial(self._texts.read, row.source_sha256))

@@ -157,7 +157,8 @@ class Ledger(LedgerReader):
     def withdraw(self, experiment: int, reason: str) -> None:
         """Drop a proposal that waits for a device. Its cost stays counted."""
         with self._transaction() as write:
-            row = write("SELECT parameters FROM experiments WHERE number = ?", (experiment,)).fetchone()
+            named = "SELECT parameters, hypothesis, category FROM experiments WHERE number = ?"
+            row = write(named, (experiment,)).fetchone()
             _one(write("DELETE FROM experiments WHERE number = ? AND state = 'proposed'", (experiment,)))
             # Without the number: the next experiment will have it.
             _submission(write, json.loads(row["parameters"]).get(SUBMISSION), "withdrawn", None, reason)
@@ -165,7 +166,9 @@ class Ledger(LedgerReader):
                 "UPDATE proposals SET outcome = 'outdated', error = ?, experiment = NULL WHERE experiment = ?",
                 (reason, experiment),
             )
-            _event(write, "withdrawn", experiment, {"reason": reason})
+            decided = write("SELECT count(*) AS n FROM experiments WHERE state = 'decided'").fetchone()["n"]
+            told = {"reason": reason, "hypothesis": row["hypothesis"], "category": row["category"], "decided": decided}
+            _event(write, "withdrawn", experiment, told)
 
     def restart_baseline(self, source: str, *, commit: str, fingerprint: str, created: float) -> None:
         """Set a failed baseline back to `proposed`, to be measured again from the train file as it is now.

@@ -15,6 +15,7 @@ from autoresearch.core.cli.run.options import (
     FleetOptions,
     ResearcherOptions,
     RunOverrides,
+    assumptions,
     check_researcher,
     make_researcher,
     without_models,
@@ -98,6 +99,8 @@ def loop(
         if not dry_run:  # a dry run needs neither keys nor trackers
             raise
         settings.say(str(error))
+    for assumed in assumptions(researcher, options):
+        settings.say(assumed)
     limits, messages = Limits(experiments, hours), Messages(settings.say)
     peers = peer_runs(settings.workspace, findings, messages.say)
     if dry_run:

@@ -261,6 +261,21 @@ def without_models(options: ResearcherOptions) -> ResearcherOptions:
     return replace(options, model=(), max_usd=None, literature=None)
 
 
+def assumptions(name: str, options: ResearcherOptions) -> tuple[str, ...]:
+    """Say what is assumed of the language models because nobody has said it; nothing for other researchers."""
+    if name not in WITH_MODELS:
+        return ()
+    from autoresearch.agent.llm.providers import DEFAULT_CONTEXT_TOKENS
+
+    provider = _provider(options)
+    return tuple(
+        f"the context length of {model} is not known: {DEFAULT_CONTEXT_TOKENS:,} tokens are assumed, and prompts are "
+        "cut to fit, diffs and older experiments first; say --context-tokens N if it is longer"
+        for model in options.model
+        if provider.assumes_context(model)
+    )
+
+
 def check_researcher(name: str, options: ResearcherOptions) -> None:
     """Check the options before anything is started. Raises `UsageError` or `PrerequisiteError`."""
     uses_models = name in WITH_MODELS

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from autoresearch.core.proposal import TITLE
 from autoresearch.core.report.wording import counted, one_line
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.transfers import Transfer
@@ -181,7 +182,8 @@ def label_keeps(
     gains = [float("inf"), *(before[1] - after[1] for before, after in pairwise(steps))]
     by_gain = sorted(zip(gains, keeps, steps, strict=True), key=lambda one: -one[0])
     for _, row, step in by_gain[:MAX_LABELS]:
-        text = one_line(row.hypothesis.split(": ")[0], LABEL_CHARACTERS)
+        name = row.parameters.get(TITLE) or row.parameters.get("edit") or row.hypothesis.split(": ")[0]
+        text = one_line(str(name), LABEL_CHARACTERS)
         labels.add(f"{step[1]:.4f}  {text}", step, INK)
 
 

@@ -31,6 +31,8 @@ from autoresearch.core.report.progress import Progress
 from autoresearch.core.report.wording import SEPARATOR, about_left, experiment_of, one_line
 
 REFRESH_PER_SECOND = 4
+DESCRIPTION_CHARACTERS = 100
+"""Characters of an experiment's description in its line; `ar results` has the rest."""
 PLAIN_SECONDS = 10.0
 """Seconds between two lines about the same training, where there is no terminal."""
 
@@ -86,6 +88,7 @@ class PlainView(QuietView):
         """Write to the stream. `goal` experiments are asked for, and `decided` of them were done before."""
         self._budget, self._stream, self._interval = budget_seconds, stream, interval
         self._goal, self._decided, self._before, self._began = goal, decided, decided, time.monotonic()
+        self._first = True
         self._trials: dict[Any, Progress] = {}
         """Trials by experiment; the key is None where there is one trial and no run."""
         self._written: dict[Any, float] = {}
@@ -100,7 +103,11 @@ class PlainView(QuietView):
         changed = progress.fold(event, now)
         whose = "" if number is None else f"{experiment_of(number)}: "
         if isinstance(event, ExperimentBegun):
-            self._write(number, f"{experiment_of(event.experiment, self._goal)}: {one_line(progress.description)}")
+            if self._first and event.experiment:
+                # The pace begins here: neither the baseline nor the first proposal comes again.
+                self._began, self._first = now, False
+            what = one_line(progress.description, DESCRIPTION_CHARACTERS)
+            self._write(number, f"{experiment_of(event.experiment, self._goal)}: {what}")
         elif isinstance(event, DeviceFound):
             found = event.device
             self._write(number, f"{whose}on {found.name} with {found.framework}, {found.precision}")
@@ -147,7 +154,8 @@ class TerminalView(QuietView):
         """Take in one event, which the next refresh shows. Each experiment and its decision leave a line that stays."""
         self._progress.fold(event, time.monotonic())
         if isinstance(event, ExperimentBegun):
-            self.note(f"{experiment_of(event.experiment)}: {one_line(self._progress.description)}")
+            what = one_line(self._progress.description, DESCRIPTION_CHARACTERS)
+            self.note(f"{experiment_of(event.experiment)}: {what}")
         elif isinstance(event, Decided):
             style = "bold green" if event.status == "keep" else ""
             self._console.print(Text(f"  {self._progress.last}", style=style), soft_wrap=True)

@@ -45,6 +45,11 @@ BEFORE = {
     "document position off": "document position on",
     "layer readout off": "layer readout on",
     "head gain off": "head gain on",
+    "votes on": "memory on",
+    "votes off": ("memory on", "votes on"),
+    "memory of three followers": "memory on",
+    "memory of one follower": ("memory on", "memory of three followers"),
+    "trust on a small memory": "memory on",
 }
 """Edits that lead back -> what they lead back from."""
 SIZES = ("mlp wider", "mlp narrower", "shape wider", "shape deeper", "sequences halved", "sequences doubled")
@@ -64,7 +69,10 @@ def edited(source, name):
     """The source with the edit, after what it leads back from where that is needed."""
     result = EDITS[name].apply(source)
     if result is None and name in BEFORE:
-        result = EDITS[name].apply(EDITS[BEFORE[name]].apply(source))
+        before = BEFORE[name]
+        for one in (before,) if isinstance(before, str) else before:
+            source = EDITS[one].apply(source)
+        result = EDITS[name].apply(source)
     return result
 
 
