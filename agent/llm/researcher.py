@@ -30,10 +30,12 @@ from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import (
     TITLE,
+    Attempt,
     CallPreview,
     Cost,
     FailedProposalError,
     History,
+    InFlight,
     Proposal,
     Researcher,
 )
@@ -307,9 +309,10 @@ class LLM(Researcher):
 
 def _made(history: History) -> Mapping[tuple[Operator, int], int]:
     """Count the repairs and follow-ups of each experiment that the history holds."""
+    proposed: list[Attempt | InFlight] = [*history.attempts, *history.in_flight]
     return Counter(
         (operator, int(one.parameters["base"]))
-        for one in (*history.attempts, *history.in_flight)
+        for one in proposed
         for operator in _ONE_AT_A_TIME
         if one.parameters.get("operator") == operator and isinstance(one.parameters.get("base"), int)
     )

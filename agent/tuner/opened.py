@@ -10,7 +10,7 @@ from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
 from autoresearch.agent.tuner.first_moves import FirstMove
 from autoresearch.agent.tuner.observations import difference
 from autoresearch.agent.tuner.space import Dimension, space_of
-from autoresearch.core.proposal import Attempt, History
+from autoresearch.core.proposal import Attempt, History, InFlight
 from autoresearch.core.trainfile.constants import write_constants
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -50,7 +50,7 @@ def _moves(
     name, first = dimension.name, dimension.towards or 1
     for direction in (first, -first):
         lever = f"open {name} {'up' if direction > 0 else 'down'}"
-        runs = [*history.attempts, *history.in_flight]
+        runs: list[Attempt | InFlight] = [*history.attempts, *history.in_flight]
         if any(one.parameters.get("lever") == lever and one.experiment > kept.experiment for one in runs):
             continue
         value = dimension.value(dimension.coordinate(_stepped(dimension, now[name], direction)))
