@@ -113,7 +113,9 @@ def _points(trials: Sequence[TrialRow]) -> list[tuple[int, float]]:
 def _figures(trials: Sequence[TrialRow]) -> tuple[TrialFigures, ...]:
     names = ("steps", "tokens", "train_seconds")
     return tuple(
-        TrialFigures(one.seed, one.val_bpb, *(one.result.get(name) for name in names), train_loss=_last_loss(one))
+        TrialFigures(
+            one.seed, one.val_bpb, **{name: one.result.get(name) for name in names}, train_loss=_last_loss(one)
+        )
         for one in trials
     )
 
