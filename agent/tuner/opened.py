@@ -16,7 +16,7 @@ from autoresearch.core.trainfile.fingerprint import fingerprint
 
 RECENT = 3
 """Number of the latest kept changes whose constants are opened."""
-CHANCE, SHARE = 0.35, 0.2
+CHANCE, SHARE = 0.4, 0.3
 """Assumed chance that another value is better, and its gain as a share of what the change itself brought. A guess: a
 mechanism is first switched on with a value that was found elsewhere."""
 
