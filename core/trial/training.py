@@ -206,7 +206,9 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
         case Startup():
             context.record.event(message)
         case Log():
-            facts.steps = facts.steps if (step := _count(message.step)) is None else step
+            # What an adopted script prints is a line now and then: its batches say more.
+            if context.request.upstream is None and (step := _count(message.step)) is not None:
+                facts.steps = step
             if clock.first_batch is not None and clock.trained is None:
                 clock.watch.note(_progress(context, clock), message.loss)
             context.record.event(message)

@@ -6,6 +6,7 @@ import pytest
 from upstream_scripts import SCRIPTS, TABLE
 
 from autoresearch.core.cli import main
+from autoresearch.core.cli.adopt import summary, verdict_of
 from autoresearch.core.trainfile.gate import check_gate
 from autoresearch.core.trainfile.source_check import check_source
 from autoresearch.core.trial.request import TrialResult
@@ -38,27 +39,38 @@ def adopt(*arguments):
 
 
 @needs_walls
-@pytest.mark.slow
+def test_a_script_is_measured_and_its_claim_is_shown_beside(capsys):
+    pytest.importorskip("mlx")
+    code = adopt(SCRIPTS / "honest_mlx.py", "--budget", "2", "--json")
+    captured = capsys.readouterr()
+    shown = json.loads(captured.out)
+    assert captured.out.count("\n") == 1
+    assert set(shown) == {*TrialResult.model_fields, "verdict"}
+    assert (shown["status"], code) == ("ok", 0), shown["reason"]
+    assert shown["verdict"].startswith("measured; the ")
+    assert shown["isolation"] != "process" and f"sandbox {shown['isolation']}" in captured.err
+
+
 @pytest.mark.parametrize(
-    ("name", "status", "verdict"),
+    ("status", "measured", "claimed", "words"),
     [
-        ("honest_torch", "ok", "as the estimate of an honest script may be"),
-        ("honest_mlx", "ok", "as the estimate of an honest script may be"),
-        ("faked_metric", "ok", "less than its weights score"),
-        ("looks_ahead", "invalid", "audit"),
+        ("ok", 2.0, 1.9, "the claim is 5% below it, as the estimate of an honest script may be"),
+        ("ok", 2.0, 3.0, "the claim is 50% above it"),
+        ("ok", 2.0, 1.0, "claims 50% less than its weights score"),
+        ("ok", 2.0, -1.0, "claims 150% less than its weights score"),
+        ("ok", 2.0, None, "claims nothing"),
+        ("invalid", None, 0.5, "no score: audit"),
     ],
 )
-def test_a_script_is_measured_beside_its_claim(name, status, verdict, capsys):
-    backend = "mlx" if name.endswith("mlx") else "torch"
-    pytest.importorskip(backend)
-    code = adopt(SCRIPTS / f"{name}.py", "--budget", "2", "--json")
-    out = capsys.readouterr().out
-    shown = json.loads(out)
-    assert out.count("\n") == 1
-    assert set(shown) == {*TrialResult.model_fields, "verdict"}
-    assert (shown["status"], code) == (status, 0 if status == "ok" else 1), shown["reason"]
-    assert verdict in shown["verdict"]
-    assert shown["isolation"] != "process"
+def test_a_verdict_says_what_a_claim_is_worth(status, measured, claimed, words):
+    reason = None if status == "ok" else "audit: no"
+    result = TrialResult(
+        status=status, reason=reason, val_bpb=measured, claimed_bpb=claimed, seed=0, backend="null", preset="demo"
+    )
+    assert words in verdict_of(result)
+    shown = summary(result, verdict_of(result))
+    assert shown.startswith(f"measured  {'2.000000 bpb' if measured else 'nothing'}\nclaimed   ")
+    assert words in shown
 
 
 @pytest.mark.parametrize(

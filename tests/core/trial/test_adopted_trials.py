@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from null_trials import request
-from upstream_scripts import END, LOOP, changed
+from upstream_scripts import END, LOOP, SCRIPTS, changed
 
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import Budget, UpstreamForm
@@ -31,6 +31,27 @@ def test_an_honest_script_is_measured_as_it_is(prepared, tmp_path):
     assert 1 < result.val_bpb < 8
     assert result.claimed_bpb is None or result.claimed_bpb == pytest.approx(result.val_bpb, rel=0.5)
     assert (tmp_path / "train.py").read_text() == source
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "status", "claims"),
+    [
+        ("honest_torch", "cuda", "ok", None),
+        ("honest_mlx", "mlx", "ok", None),
+        ("faked_metric", "cuda", "ok", 0.123456),
+        ("looks_ahead", "cuda", "invalid", None),
+    ],
+)
+def test_scripts_on_the_frameworks_are_measured_beside_their_claims(prepared, tmp_path, name, backend, status, claims):
+    pytest.importorskip("mlx" if backend == "mlx" else "torch")
+    source = (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
+    budget = Budget(train_seconds=3.0, startup_seconds=100.0, grace_floor_seconds=4.0)
+    result = adopt(prepared, tmp_path, source, budget, backend=backend)
+    assert result.status == status, result.reason
+    assert (result.val_bpb is not None) == (status == "ok")
+    assert result.audit is not None and result.audit.ok == (status == "ok")
+    if claims is not None:
+        assert result.claimed_bpb == claims
 
 
 @pytest.mark.parametrize(
