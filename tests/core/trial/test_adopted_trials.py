@@ -38,8 +38,8 @@ def test_an_honest_script_is_measured_as_it_is(prepared, tmp_path):
     [
         ("honest_torch", "cuda", "ok", None),
         ("honest_mlx", "mlx", "ok", None),
-        ("faked_metric", "cuda", "ok", 0.123456),
-        ("looks_ahead", "cuda", "invalid", None),
+        ("faked_metric", "mlx", "ok", 0.123456),
+        ("looks_ahead", "mlx", "invalid", None),
     ],
 )
 def test_scripts_on_the_frameworks_are_measured_beside_their_claims(prepared, tmp_path, name, backend, status, claims):
