@@ -204,18 +204,18 @@ def _carried(
 
     here = resolve_backend(replace(settings, backend=backend))
     preset = resolve_preset(replace(settings, backend=here.name), here)
-    prepared = ensure_prepared(settings, preset, corpus=corpus)
     file = Path(backends.__path__[0]) / here.name / "train.py"
     source = write_preset(file.read_text(encoding="utf-8"), preset)
     origin = Origin(run="certificate", experiment=0, backend=str(config["backend"]), device=str(config["device"]))
     finding = Finding(origin, "", "shape", baseline, best)
-    carried = carry(finding, source, prepared.vocabularies)
+    carried = carry(finding, source, preset.data.vocabularies)
     if carried is None:
         raise PrerequisiteError(
             f"the change was made for {config['backend']} and cannot be carried over to {here.name}.",
             fix="--seeds 0 only checks; a machine with the certificate's backend can measure it",
         )
     left = f", without {', '.join(carried.left_out)}" if carried.left_out else ""
+    prepared = ensure_prepared(settings, preset, corpus=corpus)
     settings.say(f"the change as it is on {here.name}: {carried.summary}{left}")
     own = {"backend": here.name, "preset": preset.name, "prepared": str(prepared.folder), "seed": 0}
     own |= {"eval_seq_len": preset.data.eval_seq_len, "score_rows": preset.score_rows}

@@ -246,6 +246,19 @@ class ContractSuite:
         tokens = random_tokens()
         assert np.array_equal(backend.logits(module, model, tokens), backend.logits(module, fresh, tokens))
 
+    def test_exported_weights_are_used_without_the_runtime(self, backend: Backend, tmp_path: Path) -> None:
+        module = backend.module()
+        model = perturbed(backend, backend.build(module, 0), tmp_path)
+        backend.runtime.save_weights(model, tmp_path / "model.safetensors")
+        # The device is left to the lines; another seed than the weights' own must not matter.
+        spec = types.SimpleNamespace(**{**vars(backend.spec(1)), "device": None})
+        names = {"np": np, "train": module, "folder": tmp_path, "spec": spec}
+        exec("\n".join(backend.runtime.export_lines()), names)
+        tokens = random_tokens(1)
+        predicted = names["predict"](tokens.astype(np.int64))
+        assert spec.device == backend.device and np.asarray(predicted).dtype == np.float32
+        assert np.allclose(predicted, backend.logits(module, model, tokens), atol=1e-5)
+
     def test_weights_of_another_shape_are_refused(self, backend: Backend, tmp_path: Path) -> None:
         from safetensors.numpy import load_file, save_file
 

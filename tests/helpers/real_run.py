@@ -45,7 +45,7 @@ def make_run(folder: Path, prepared: Prepared, rates: tuple[float, ...], tag: st
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "start")
     text = {"prepared": str(prepared.folder), "prepared_sha256": data_sha256(prepared, (512,), 256)}
-    text |= {"vocabularies": (512,)}
+    text |= {"vocabularies": (512,), "corpus": str(folder / "texts")}
     sizes = {"eval_seq_len": 256, "score_rows": 16, "train_seconds": TRAIN_SECONDS, "startup_seconds": 60.0}
     config = replace(CONFIG, **text, **sizes, device="x86_64")
     preset = PRESET.model_copy(update={"constants": {}})

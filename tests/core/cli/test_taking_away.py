@@ -16,10 +16,13 @@ from hub_server import serving
 from real_run import make_run
 
 from autoresearch.core.cli.main import run as ar
+from autoresearch.core.followup.pairs import PairedInterval
+from autoresearch.core.judge.paired import PairedNoise
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.samples import SAMPLES, read_samples
 from autoresearch.core.takeaway import bundle, certificate
 from autoresearch.core.takeaway.board import page, read_lines, unread
+from autoresearch.core.takeaway.claim import Comparison
 from autoresearch.core.trial.sampling import Drawing
 
 
@@ -243,6 +246,31 @@ def test_whatever_was_changed_is_named_and_nothing_is_trained(made, tmp_path, ca
         assert ar(["reproduce", str(path)]) == 1
         told = capsys.readouterr().out
         assert f"does not fit: {words}" in told.replace("chain: ", "") and "everything fits" not in told, (words, told)
+
+
+def test_what_cannot_be_measured_here_is_one_line(made, tmp_path, capsys):
+    path = made / "runs/t/t.arcert"
+    for options, words in (
+        (["--data-dir", tmp_path], "is not prepared here"),
+        (["--backend", "cuda", "--preset", "demo"], "cannot be carried over to cuda"),
+    ):
+        assert ar([*map(str, options), "--json", "reproduce", str(path)]) == 3
+        said = capsys.readouterr()
+        assert words in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
+def test_what_fresh_trials_say_of_a_claim():
+    def told(here, half, claimed, claimed_half=0.0):
+        found = PairedInterval(here, here - half, here + half, half / 2, 5.0, PairedNoise(0.01, 5.0, 3))
+        return Comparison(found, {1: 1.0}, {1: 1.0 + here}, claimed, claimed_half).verdict
+
+    assert told(-0.10, 0.02, -0.11) == "holds"
+    assert told(-0.10, 0.02, -0.15) == "better by another amount"
+    assert told(-0.10, 0.02, -0.15, claimed_half=0.05) == "holds"
+    assert told(-0.10, 0.20, -0.11) == "not certain"
+    assert told(-0.01, 0.02, -0.15) == "does not hold"
+    assert told(+0.10, 0.02, -0.11) == "does not hold"
+    assert [told(here, 0.02, None) for here in (-0.1, 0.0, 0.1)] == ["holds", "not certain", "does not hold"]
 
 
 def test_a_signature_shows_whose_it_is(made, tmp_path, capsys):
