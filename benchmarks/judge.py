@@ -295,7 +295,9 @@ class SimulatedRun:
         """Count a real improvement that would have been kept had its trial not been ended: a copy goes on with it."""
         if candidate.true >= self.incumbent.true:
             return
-        twin, other = copy.deepcopy((self, candidate))
+        # Curves and lessons never change, and copying them would take longer than everything else here.
+        shared = [self.lessons, self.finished, *(one.curves for one in (candidate, self.baseline, *self.kept))]
+        twin, other = copy.deepcopy((self, candidate), {id(one): list(one) for one in shared})
         twin.judge.stop_early = False  # type: ignore[attr-defined]
         other.trials[-1] = Measured("candidate", other.trials[-1].seed, "ok", value)
         self.out.lost += twin.decide(other, [*roles, "candidate"]).status == "keep"

@@ -79,6 +79,16 @@ class Lesson:
     difference: float
     """Difference of the two scores in bits per byte; negative is better."""
 
+    @functools.cached_property
+    def seen(self) -> tuple[tuple[float, float], ...]:
+        """Return gap and closing part in each part of the budget from EARLIEST on, in bits per byte; NaN for none."""
+        found = []
+        for at in range(EARLIEST, BINS):
+            here = gap(self.curve, self.incumbent, at)
+            ahead = 0.0 if here is None else closing(self.curve, self.incumbent, at)
+            found.append((math.nan, math.nan) if here is None else (self.unit * here, self.unit * ahead))
+        return tuple(found)
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -198,45 +208,50 @@ def roughness(curve: Curve) -> float:
 def learn(lessons: Sequence[Lesson], curve: Curve, unit: float, noise: float) -> tuple[Forecast, ...]:
     """Return the regression of each part of the budget from EARLIEST on; `curve` is the present incumbent's."""
     last, rough = _at(curve, BINS - 1), unit * roughness(curve)
-    found = []
+    expected = []
     for at in range(EARLIEST, BINS):
         here = _at(curve, at)
         left = max(0.0, here - last) if here is not None and last is not None else 0.0
         # Two curves, each averaged over WINDOW parts; what is rough in one part is so in the others.
-        expected = math.hypot(WANDER * unit * left, FLOOR * noise, rough * math.sqrt(2.0 / WINDOW))
-        points = [(*seen, one.difference) for one in lessons[-LESSONS:] if (seen := _seen(one)[at]) is not None]
-        found.append(_regress(points, (at + 1) / BINS, expected))
-    return tuple(found)
+        expected.append(math.hypot(WANDER * unit * left, FLOOR * noise, rough * math.sqrt(2.0 / WINDOW)))
+    latest = lessons[-LESSONS:]
+    return _regress(
+        np.array([one.seen for one in latest]).reshape(-1, BINS - EARLIEST, 2),
+        np.array([one.difference for one in latest]),
+        np.array(expected),
+    )
 
 
-@functools.lru_cache(maxsize=1024)
-def _seen(lesson: Lesson) -> tuple[tuple[float, float] | None, ...]:
-    """Return gap and closing part of a lesson in each part of the budget, in bits per byte."""
-    mine, theirs, unit = lesson.curve, lesson.incumbent, lesson.unit
-    gaps = [gap(mine, theirs, at) for at in range(BINS)]
-    return tuple(None if one is None else (unit * one, unit * closing(mine, theirs, at)) for at, one in enumerate(gaps))
+def _regress(seen: np.ndarray, differences: np.ndarray, expected: np.ndarray) -> tuple[Forecast, ...]:
+    """Fit the conjugate regression of each part of the budget from EARLIEST on, all at once.
 
-
-def _regress(points: Sequence[tuple[float, float, float]], progress: float, expected: float) -> Forecast:
-    """Fit the conjugate regression to (gap, closing, difference) at this progress."""
+    `seen` holds gap and closing part by lesson and part, NaN where a lesson has none; `expected` the spread expected in
+    each part.
+    """
+    progress = (np.arange(EARLIEST, BINS) + 1) / BINS
     slope, loose, share = (early + (late - early) * progress for early, late in (SLOPE, SLOPE_SPREAD, GROWTH))
     growth, curl = share / expected, CURL / expected
-    prior = np.array([0.0, slope, -CLOSING])
+    prior = np.column_stack([np.zeros_like(slope), slope, np.full_like(slope, -CLOSING)])
     # Precisions in units of the spread: offsets as large as the spread, and slopes within their own.
-    precision = np.diag([1.0, (expected / loose) ** 2, (expected / CLOSING_SPREAD) ** 2])
-    known = np.array(points).reshape(-1, 3)
-    x, y = np.column_stack([np.ones(len(known)), known[:, :2]]), known[:, 2]
-    weights = 1.0 / (1.0 + (growth * x[:, 1]) ** 2 + (curl * x[:, 2]) ** 2)
-    weighted = x * weights[:, None]
-    after = precision + weighted.T @ x
+    precision = np.column_stack([np.ones_like(slope), (expected / loose) ** 2, (expected / CLOSING_SPREAD) ** 2])
+    known = ~np.isnan(seen[:, :, 0])
+    gaps, closings = (np.where(known, seen[:, :, i], 0.0) for i in (0, 1))
+    x = np.stack([np.ones_like(gaps), gaps, closings], axis=2)
+    weights = known / (1.0 + (growth * gaps) ** 2 + (curl * closings) ** 2)
+    weighted = x * weights[:, :, None]
+    after = np.einsum("lbi,lbj->bij", weighted, x)
+    after[:, range(3), range(3)] += precision
     covariance = np.linalg.inv(after)
-    mean = covariance @ (precision @ prior + weighted.T @ y)
-    dof = PRIOR_DOF + len(known)
-    squares = PRIOR_DOF * expected**2 + float(weights @ (y - x @ mean) ** 2)
-    squares += float((mean - prior) @ precision @ (mean - prior))
-    spread = math.sqrt(squares / dof)
-    return Forecast(
-        tuple(map(float, mean)), tuple(tuple(map(float, row)) for row in covariance), spread, growth, curl, float(dof)
+    mean = np.einsum("bij,bj->bi", covariance, precision * prior + np.einsum("lbi,l->bi", weighted, differences))
+    dof = PRIOR_DOF + known.sum(axis=0)
+    errors = differences[:, None] - np.einsum("lbi,bi->lb", x, mean)
+    squares = PRIOR_DOF * expected**2 + (weights * errors**2).sum(axis=0) + (precision * (mean - prior) ** 2).sum(axis=1)
+    spread = np.sqrt(squares / dof)
+    return tuple(
+        Forecast(tuple(line), tuple(map(tuple, matrix)), *rest)
+        for line, matrix, *rest in zip(
+            *(part.tolist() for part in (mean, covariance, spread, growth, curl, dof.astype(float))), strict=True
+        )
     )
 
 
