@@ -335,6 +335,12 @@ class Repeated(ReasonedEvent):
     name = "repeated"
 
 
+class SlowerFile(ReasonedEvent):
+    """A train file is slow by itself: its trial counts as it is."""
+
+    name = "slower_file"
+
+
 class SeedIgnored(ReasonedEvent):
     """Two trials with different seeds gave the same weights."""
 

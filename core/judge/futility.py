@@ -33,22 +33,22 @@ EARLIEST = 4
 """Parts of the budget before the first forecast: warm-ups differ, and say little."""
 WINDOW = 3
 """Parts over which a gap is averaged: one part holds few batches."""
-EPSILON = 0.01
+EPSILON = 0.02
 """Chance of being worth more trials below which a trial is ended. Every part of the budget is another look."""
 SLOPE, SLOPE_SPREAD = (0.7, 1.0), (0.25, 0.05)
 """Expected slope of the gap at the budget's start and end, and its standard deviation: an early gap partly closes."""
-CLOSING, CLOSING_SPREAD = 0.5, 0.4
+CLOSING, CLOSING_SPREAD = 0.7, 0.4
 """Expected slope of the closing part, and its standard deviation."""
 GROWTH = (0.3, 0.05)
 """Growth of the error with the gap at the budget's start and end: its standard deviation is about this share of a
 large gap."""
 MOST_AHEAD = 3.0
 """Largest factor by which a trend is carried on."""
-WANDER = 0.05
+WANDER = 0.03
 """Expected spread of the error, as a share of what the incumbent's loss still falls until the end."""
-FLOOR = 0.5
+FLOOR = 0.6
 """Least expected spread of the error, in paired noises: the score is not the training loss."""
-CURL = 1.0
+CURL = 0.7
 """Growth of the error with the closing part, likewise."""
 PRIOR_DOF = 8.0
 """Degrees of freedom of the prior's spread."""
@@ -245,7 +245,9 @@ def _regress(seen: np.ndarray, differences: np.ndarray, expected: np.ndarray) ->
     mean = np.einsum("bij,bj->bi", covariance, precision * prior + np.einsum("lbi,l->bi", weighted, differences))
     dof = PRIOR_DOF + known.sum(axis=0)
     errors = differences[:, None] - np.einsum("lbi,bi->lb", x, mean)
-    squares = PRIOR_DOF * expected**2 + (weights * errors**2).sum(axis=0) + (precision * (mean - prior) ** 2).sum(axis=1)
+    squares = (
+        PRIOR_DOF * expected**2 + (weights * errors**2).sum(axis=0) + (precision * (mean - prior) ** 2).sum(axis=1)
+    )
     spread = np.sqrt(squares / dof)
     return tuple(
         Forecast(tuple(line), tuple(map(tuple, matrix)), *rest)

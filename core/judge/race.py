@@ -21,24 +21,26 @@ from autoresearch.core.judge.posterior import Belief, believe, better_than, norm
 
 FIRST_WEALTH = 0.75
 """Budget of a run at its start, in expected false keeps."""
-PAYOUT = 0.5
+PAYOUT = 0.25
 """Budget that an improvement earns back."""
-AT_ONCE, MAX_AT_ONCE = 0.005, 0.2
+AT_ONCE, MAX_AT_ONCE = 0.005, 0.1
 """Share of the wealth bid on keeping a change after its first trial, and the limit of that bid."""
-BID, MAX_BID = 0.4, 0.4
+BID, MAX_BID = 0.21, 0.21
 """Share of the wealth that one race may lose, and its limit."""
 LOOKS = (0.7, 0.2, 0.1)
 """Share of the bid for each look at a race: every look is a test, and their levels add up to the bid."""
 MAX_RACE = len(LOOKS)
 """Most trials of a race."""
-SCREEN, MAX_SCREEN = 0.12, 0.15
-"""A first trial is worth a race when its p-value is below this share of the wealth, and below the limit."""
+SCREEN, MAX_SCREEN = 0.15, 0.15
+"""A first trial is worth a race when its p-value is below this share of the wealth, and below the limit. Both are at
+least what the first look of a race asks (BID and MAX_BID times the first of LOOKS): a second trial never needs a higher
+probability than keeping does."""
 HOPELESS = 0.85
 """A race ends when the candidate is better with less than this probability: the trial is better spent on a new idea."""
 FREE_REPEATS, REPEATS_PER_EXPERIMENT = 2, 0.5
 """Trials beyond the first that a run may ask for: some at its start, and some for each experiment."""
 SAME_MARGIN, SAME_PROBABILITY = 0.5, 0.75
-"""A change that only removes code is kept when it is worse by less than this many sigmas, with this probability."""
+"""A change that removes code is kept when it is worse by less than this many sigmas, with this probability."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,18 @@ class Match:
     wealth: float
     """Budget of false keeps that is left."""
     spent: int
-    """Number of trials asked for in this match beyond the candidate's first."""
+    """Number of the candidate's trials beyond its first: looks at its race."""
     allowance: int
     """Number of further trials that the run may ask for."""
-    alone: bool = False
-    """True while the candidate has a trial at a seed where the incumbent has none."""
     removes_code: bool = False
-    """True for a change that only makes the source smaller."""
+    """True for a change that makes the source smaller."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The next step: another trial of one side, or the end."""
+    """The next step: another trial of the candidate, or the end."""
 
-    step: Literal["candidate", "incumbent", "keep", "discard"]
+    step: Literal["candidate", "keep", "discard"]
     why: str
     belief: Belief
     needed: float | None = None
@@ -121,11 +121,11 @@ def _raced(match: Match, fresh: Difference) -> Verdict:
         return Verdict("discard", "not confirmed at further seeds", belief, needed, paid=paid)
     if match.spent >= MAX_RACE or match.allowance <= 0:
         return Verdict("discard", "still no clear gain after its last trial", belief, needed, paid=paid)
-    return Verdict("incumbent" if match.alone else "candidate", "not clear yet", belief)
+    return Verdict("candidate", "not clear yet", belief)
 
 
 def _same(match: Match) -> Verdict:
-    """Judge a change that only removes code, by a test of non-inferiority.
+    """Judge a change that removes code, by a test of non-inferiority.
 
     Nothing selects such changes for looking good, so their first trial counts, and they cost no wealth.
     """
@@ -141,7 +141,7 @@ def _same(match: Match) -> Verdict:
         return Verdict(
             "discard", f"less code, but only {close:.0%} likely not worse by half the noise", belief, SAME_PROBABILITY
         )
-    return Verdict("incumbent" if match.alone else "candidate", "less code; not clear yet", belief)
+    return Verdict("candidate", "less code; not clear yet", belief)
 
 
 def _belief(match: Match, difference: Difference) -> Belief:

@@ -21,13 +21,19 @@ from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
 from autoresearch.core.judge.paired import Difference, PairedNoise, compare, estimate_paired
 from autoresearch.core.judge.race import Match, Verdict
 
-CHECK_EVERY = 20
+CHECK_EVERY = 40
 """Experiments between two checks of the incumbent."""
 SEEDS_PER_EXPERIMENT = 1000
 """Seeds set aside for each experiment."""
 STEADY = 0.6
 """Share of the most tokens that any trial of a source saw, and of the most processors that it kept busy. A trial with
 less was on a hot or busy machine."""
+BRISK = 0.85
+"""The same share for the best file's only unselected trial. All candidates would be compared with that one, so that a
+sluggish one is run again at another seed."""
+LESS_CODE = 0.01
+"""Least share of the syntax tree's nodes that a change takes away for its size to count, unless it calls itself a
+simplification: those may be smaller."""
 MAX_SPOILT = 3
 """Trials of one source that may be left out, or fail, while the noise is measured."""
 
@@ -56,6 +62,8 @@ class Racing:
         if check is not None:
             return check
         standing = standing_trials(evidence.incumbent)
+        if not evidence.candidate.trials and not evidence.pending and only_sluggish(evidence.incumbent):
+            return RunTrial("incumbent", _seed(evidence))
         if not (shared := _shared_seeds(evidence, standing)):
             return RunTrial("incumbent", _seed(evidence))
         if not evidence.candidate.trials:
@@ -76,7 +84,7 @@ class Racing:
             return Target(None, paired.sigma)
         # The difference is linear in the candidate's score, so one of 0 bpb tells what it is measured against.
         zero = compare([(seed, 0.0)], _points(standing), noise, paired)
-        removes = evidence.candidate.category == "simplification" and removes_code(evidence.candidate, incumbent)
+        removes = removes_code(evidence.candidate, incumbent)
         wealth = float(evidence.facts.get("wealth", race.FIRST_WEALTH))
         return Target(race.worth_more(zero, wealth, noise.sigma, removes_code=removes) - zero.value, paired.sigma)
 
@@ -140,8 +148,18 @@ class Racing:
 
     def _race(
         self, evidence: Evidence, incumbent: Side, standing: Sequence[Measured], shared: list[int]
-    ) -> RunTrial | Decision:
+    ) -> RunTrial | Wait | Decision:
         """Compare the candidate's trials with the incumbent's, and take the next step."""
+        seeds = {one.seed for one in standing}
+        # Every trial of a race is compared with one of the incumbent's at its seed. Where that one has failed, another
+        # seed is not tried for ever: there is one attempt for each trial of the candidate.
+        after = evidence.roles[evidence.roles.index("candidate") :]
+        may_pair = after.count("incumbent") < len(evidence.candidate.trials)
+        for seed in (one.seed for one in evidence.candidate.trials[1:] if one.seed not in seeds):
+            if seed in evidence.pending:
+                return Wait()
+            if may_pair and all(one.seed != seed for one in incumbent.trials):
+                return RunTrial("incumbent", seed)
         noise = self.noise(evidence)
         paired = self.paired(evidence, noise)
         trials, others = evidence.candidate.trials, _points(standing)
@@ -149,7 +167,6 @@ class Racing:
         def difference(some: Sequence[Measured]) -> Difference:
             return compare(_points(some), others, noise, paired)
 
-        seeds = {seed for seed, _ in others}
         match = Match(
             screen=difference(trials[:1]),
             fresh=difference(trials[1:]) if len(trials) > 1 else None,
@@ -157,18 +174,17 @@ class Racing:
             sigma=noise.sigma,
             paired_sigma=paired.sigma,
             wealth=float(evidence.facts.get("wealth", race.FIRST_WEALTH)),
-            spent=len(evidence.roles) - evidence.roles.index("candidate") - 1,
+            spent=len(trials) - 1,
             allowance=int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided) - evidence.extra,
-            alone=any(one.seed not in seeds for one in trials),
-            removes_code=evidence.candidate.category == "simplification"
-            and removes_code(evidence.candidate, incumbent),
+            removes_code=removes_code(evidence.candidate, incumbent),
         )
         verdict = race.next_step(match)
-        if verdict.step == "incumbent":
-            return RunTrial("incumbent", next(one.seed for one in trials if one.seed not in seeds))
         if verdict.step == "candidate":
             used = {one.seed for one in trials}
-            seed = next((seed for seed in shared if seed not in used), _seed(evidence))
+            seed = next((seed for seed in shared if seed not in used), None)
+            if seed is None and may_pair:
+                return RunTrial("incumbent", _seed(evidence))
+            seed = _seed(evidence) if seed is None else seed
             return RunTrial("candidate", seed, Target(None, paired.sigma) if self.stop_early else None)
         decision = _decision(verdict, match, noise, paired, evidence.candidate.trials, incumbent, others)
         if evidence.baseline.estimate is not None:
@@ -178,12 +194,17 @@ class Racing:
 
 
 def removes_code(candidate: Side, incumbent: Side) -> bool:
-    """Tell whether the candidate's syntax tree has fewer nodes; False where one does not parse."""
+    """Tell whether the candidate's syntax tree is smaller by enough to count; False where one does not parse.
+
+    The name of its category does not decide it; a simplification counts from the first node on, any other change from
+    LESS_CODE of them.
+    """
     try:
         sizes = [sum(1 for _ in ast.walk(ast.parse(side.source))) for side in (candidate, incumbent)]
     except (SyntaxError, ValueError, RecursionError):
         return False
-    return sizes[0] < sizes[1]
+    share = 0.0 if candidate.category == "simplification" else LESS_CODE
+    return sizes[1] - sizes[0] > share * sizes[1]
 
 
 def _decision(
@@ -252,12 +273,23 @@ def _seed(evidence: Evidence) -> int:
 def standing_trials(incumbent: Side) -> tuple[Measured, ...]:
     """Return the trials that candidates are compared with: those that nothing selected, at the source's usual speed.
 
-    An incumbent that has failed or been slow whenever it was measured again is compared by all that it has.
+    Sluggish ones among them count only where there are no others. An incumbent that has failed or been slow whenever it
+    was measured again is compared by all that it has.
     """
     steady, free = _steady(incumbent.trials), incumbent.unselected
     found = tuple(one for one in steady if one in free)
+    brisk = _steady(incumbent.trials, BRISK)
+    found = tuple(one for one in found if one in brisk) or found
     spoilt = sum(not one.own and one not in found for one in incumbent.trials)
     return found if found or spoilt < MAX_SPOILT else tuple(steady)
+
+
+def only_sluggish(incumbent: Side) -> bool:
+    """Tell whether the incumbent was measured again once, and slower than BRISK of what its other trials reached."""
+    again = [one for one in incumbent.trials if not one.own]
+    if incumbent.experiment == 0 or len(again) != 1 or standing_trials(incumbent) != tuple(again):
+        return False
+    return again[0] not in _steady(incumbent.trials, BRISK)
 
 
 def _shared_seeds(evidence: Evidence, standing: Sequence[Measured]) -> list[int]:
@@ -287,11 +319,11 @@ def _mean(side: Side) -> float:
     return sum(values) / len(values)
 
 
-def _steady(trials: Iterable[Measured]) -> list[Measured]:
-    """Return the successful trials of one source that ran at its usual speed."""
+def _steady(trials: Iterable[Measured], share: float = STEADY) -> list[Measured]:
+    """Return the successful trials of one source that ran at its usual speed: `share` of the fastest's or more."""
     good = [one for one in trials if one.good]
     # Tokens alone do not tell: a file may read much text without gradients, at the same speed in every trial.
     for amount in (lambda one: one.tokens, lambda one: one.processors):
         most = max((amount(one) or 0 for one in good), default=0)
-        good = [one for one in good if not amount(one) or amount(one) >= STEADY * most]
+        good = [one for one in good if not amount(one) or amount(one) >= share * most]
     return good

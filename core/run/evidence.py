@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from autoresearch.core.judge.decision import Evidence, Measured, Side
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.race import SAME_MARGIN
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, TrialRow, ran_on
+from autoresearch.core.store.rows import ExperimentRow, TrialRow, processors, ran_on
 from autoresearch.core.trial.audit import pooled
 from autoresearch.core.trial.request import AuditResult, TrialResult
 
@@ -114,12 +113,6 @@ def _measured(trial: TrialRow) -> Measured:
         *(trial.role, trial.seed, trial.status, trial.val_bpb, result.get("reason"), result.get("tokens"), own),
         processors(result),
     )
-
-
-def processors(result: Mapping[str, Any]) -> float | None:
-    """Return the number of processors that a trial's training kept busy on average; None where it is not known."""
-    used, seconds = result.get("cpu_seconds"), result.get("train_seconds")
-    return used / seconds if used and seconds else None
 
 
 def audit_threshold(ledger: LedgerReader, experiment: int, seed: int) -> float | None:

@@ -16,14 +16,17 @@ from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError, SourceError
-from autoresearch.core.run.evidence import processors
-from autoresearch.core.store.rows import TrialRow
+from autoresearch.core.store.rows import TrialRow, processors
 from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import probe_device
 from autoresearch.core.trial.request import TrialResult
 
 SLEEP_SECONDS = 5.0
 """Seconds of sleep from which on a trial is run again. Shorter gaps are clocks that were read late."""
+UNDISTURBED = 0.85
+"""Share of the usual processor time from which on a trial on a CPU was not disturbed: a slow one has a slower file."""
+COMPUTES_ITSELF = ("cpu", "numpy")
+"""Kinds of devices that are the processor itself, so that its time tells what a trial got."""
 SLOW_AGAIN, SLOW_FIRST = 0.6, 0.3
 """Shares of the usual tokens/s below which a trial is run once more. The first is of other trials of the same source.
 The second, for a source's first trial, is of the incumbent's, and lower because a larger model is slower by right."""
@@ -112,29 +115,65 @@ def spoiled(
 def slow(
     result: TrialResult, *, same: Sequence[float] = (), incumbent: Sequence[float] = (), usual: Pace = Pace()
 ) -> str | None:
-    """Return in words how a trial was slower than others; None when it was not, or has failed."""
+    """Return in words how the machine made a trial slower than others; None when it did not, or the trial has failed.
+
+    A file that is slow by itself, as `slower_file` tells, is none of the machine's doing.
+    """
     if result.status not in ("ok", "stopped"):
         return None
-    facts = result.model_dump(include={"steps", "train_seconds", "cpu_seconds"})
-    if result.tokens_per_second:
-        for others, share in ((same, SLOW_AGAIN), (() if same else incumbent, SLOW_FIRST)):
-            if others and result.tokens_per_second < share * statistics.median(others):
-                return (
-                    f"{result.tokens_per_second:,.0f} tokens/s, where {statistics.median(others):,.0f} are usual: "
-                    "the machine was hot or busy"
-                )
-    steps, busy = steps_per_second(facts), processors(facts)
-    if steps and usual.steps and steps < SLOW_AGAIN * statistics.median(usual.steps):
-        return (
-            f"{steps:.3g} steps a second, where {statistics.median(usual.steps):.3g} are usual for files of this "
-            "shape: the machine was hot or busy"
-        )
+    if result.tokens_per_second and same and result.tokens_per_second < SLOW_AGAIN * statistics.median(same):
+        return f"{_speed(result.tokens_per_second, same)}: the machine was hot or busy"
+    lag = _lag(result, same, incumbent, usual)
+    if lag is not None and not _undisturbed(result, usual):
+        return f"{lag}: the machine was hot or busy"
+    busy = processors(_facts(result))
     if busy and usual.processors and busy < SLOW_AGAIN * statistics.median(usual.processors):
         return (
             f"its training got {busy:.2f} processors, where {statistics.median(usual.processors):.2f} are usual: "
             "the machine was busy"
         )
     return None
+
+
+def slower_file(
+    result: TrialResult, *, same: Sequence[float] = (), incumbent: Sequence[float] = (), usual: Pace = Pace()
+) -> str | None:
+    """Return in words how a file is slower than the best one by itself; None where it is not, or nobody can tell.
+
+    On a processor, a trial that got the usual share of it was not disturbed, so that its steps are slow by design. What
+    disturbs another device, processor time does not tell.
+    """
+    if result.status not in ("ok", "stopped"):
+        return None
+    lag = _lag(result, same, incumbent, usual)
+    return f"{lag}, with the usual processor time: the file is slower" if lag and _undisturbed(result, usual) else None
+
+
+def _lag(result: TrialResult, same: Sequence[float], incumbent: Sequence[float], usual: Pace) -> str | None:
+    """Return in words how a trial was slower than those of other sources; None where it was not."""
+    speed, steps = result.tokens_per_second, steps_per_second(_facts(result))
+    if speed and incumbent and not same and speed < SLOW_FIRST * statistics.median(incumbent):
+        return _speed(speed, incumbent)
+    if steps and usual.steps and steps < SLOW_AGAIN * statistics.median(usual.steps):
+        return (
+            f"{steps:.3g} steps a second, where {statistics.median(usual.steps):.3g} are usual for files of this shape"
+        )
+    return None
+
+
+def _undisturbed(result: TrialResult, usual: Pace) -> bool:
+    busy = processors(_facts(result))
+    if result.device_kind not in COMPUTES_ITSELF or not busy or not usual.processors:
+        return False
+    return busy >= UNDISTURBED * statistics.median(usual.processors)
+
+
+def _speed(speed: float, others: Sequence[float]) -> str:
+    return f"{speed:,.0f} tokens/s, where {statistics.median(others):,.0f} are usual"
+
+
+def _facts(result: TrialResult) -> dict[str, Any]:
+    return result.model_dump(include={"steps", "train_seconds", "cpu_seconds"})
 
 
 def disk_is_full(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from autoresearch.core.errors import ArError
-from autoresearch.core.events import Event, Observer, Repeated, SeedIgnored, Trained, TrialEvent
+from autoresearch.core.events import Event, Observer, Repeated, SeedIgnored, SlowerFile, Trained, TrialEvent
 from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
@@ -21,6 +21,7 @@ from autoresearch.core.run.rerun_policy import (
     pace,
     same_shape,
     slow,
+    slower_file,
     speeds,
     spoiled,
 )
@@ -151,11 +152,14 @@ class RunningTrials:
         again = (number, trial.k) in self._repeated
         usual = self._pace(trial.subject)
         spoilt = self._watch.suspect(result, repeated=again, stopped=self._stopped) if self._watch else None
+        same, incumbent = (
+            speeds(self.run.ended_trials(number)) for number in (trial.subject, self.run.incumbent_number())
+        )
         spoilt = spoilt or spoiled(
             result,
             slept=asleep_seconds() - running.asleep,
-            same=speeds(self.run.ended_trials(trial.subject)),
-            incumbent=speeds(self.run.ended_trials(self.run.incumbent_number())),
+            same=same,
+            incumbent=incumbent,
             repeated=again or self._reruns >= FREE_RERUNS + RERUNS_PER_EXPERIMENT * len(self.run.attempts),
             usual=usual,
         )
@@ -163,6 +167,8 @@ class RunningTrials:
             if (reason := ignores_seed(result, self.run.ended_trials(trial.subject))) is not None:
                 self.run.ledger.note("seed ignored", number, {"k": trial.k, "reason": reason})
                 self._tell(SeedIgnored(reason, experiment=number))
+            if (words := slower_file(result, same=same, incumbent=incumbent, usual=usual)) is not None:
+                self._tell(SlowerFile(words, experiment=number))
             if again and (words := slow(result, usual=usual)) is not None:
                 self.run.ledger.note(SLOW, number, {"k": trial.k, "reason": words})
             self.run.ledger.score(number, trial.k, result)

@@ -16,7 +16,7 @@ from autoresearch.core.judge.decision import Measured, Side
 from autoresearch.core.judge.posterior import Z_95, t_quantile
 from autoresearch.core.judge.racing import standing_trials
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, TrialRow, ran_on
+from autoresearch.core.store.rows import ExperimentRow, TrialRow, processors, ran_on
 
 ABSURD = 1e9
 """Bits per byte, and degrees of freedom, that no run can have: a ledger may hold anything."""
@@ -175,4 +175,6 @@ def _machine(trials: Sequence[TrialRow]) -> str:
 def _measured(trial: TrialRow) -> Measured:
     tokens = trial.result.get("tokens")
     own = trial.experiment == trial.subject
-    return Measured(trial.role, trial.seed, trial.status or "crash", trial.val_bpb, None, tokens, own)
+    return Measured(
+        *(trial.role, trial.seed, trial.status or "crash", trial.val_bpb, None, tokens, own), processors(trial.result)
+    )

@@ -171,6 +171,12 @@ def ran_on(trial: TrialRow, machine: str) -> bool:
     return not machine or not there or there == machine
 
 
+def processors(result: Mapping[str, Any]) -> float | None:
+    """Return the number of processors that a trial's training kept busy on average; None where it is not known."""
+    used, seconds = result.get("cpu_seconds"), result.get("train_seconds")
+    return used / seconds if used and seconds else None
+
+
 @lru_cache(maxsize=4096)
 def _result(text: str) -> Mapping[str, Any]:
     """Parse a result. Cached, because an incumbent's trials, up to hundreds, are read for every decision."""

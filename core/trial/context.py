@@ -93,6 +93,7 @@ class Measurements:
             seed=request.seed,
             backend=request.backend,
             device=self.device.name if self.device else None,
+            device_kind=self.device.kind if self.device else None,
             machine=self.device.description() if self.device else None,
             preset=request.preset,
             isolation=self.isolation,

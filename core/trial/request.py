@@ -272,6 +272,8 @@ class TrialResult(BaseModel):
     seed: int
     backend: str
     device: str | None = None
+    device_kind: str | None = None
+    """Kind of that device, "cuda", "cpu", "metal" or "numpy"."""
     machine: str | None = None
     """Device, framework and driver. Scores of trials on different machines are not compared."""
     preset: str

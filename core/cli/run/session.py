@@ -28,6 +28,7 @@ from autoresearch.core.events import (
     ProposalRefused,
     Repeated,
     SeedIgnored,
+    SlowerFile,
     Withdrawn,
 )
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 NOTED: Mapping[type[Event], str] = {
     Repeated: "experiment {experiment}: repeating the trial, because {reason}",
+    SlowerFile: "experiment {experiment}: slower file: {reason}",
     SeedIgnored: "experiment {experiment}: {reason}",
     Demoted: "experiment {experiment} {reason}",
     Withdrawn: "experiment {experiment} is withdrawn: {reason}",

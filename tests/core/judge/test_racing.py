@@ -9,8 +9,8 @@ import pytest
 
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, Wait
 from autoresearch.core.judge.paired import Raced
-from autoresearch.core.judge.race import MAX_RACE
-from autoresearch.core.judge.racing import CHECK_EVERY, Racing
+from autoresearch.core.judge.race import LOOKS, MAX_RACE, at_once_of, bid_of, screen_level
+from autoresearch.core.judge.racing import CHECK_EVERY, Racing, standing_trials
 
 SIGMA = 0.001
 
@@ -78,17 +78,53 @@ def test_a_promising_candidate_is_raced_at_other_seeds_and_its_screening_is_not_
     assert held.facts["measured"] < held.delta < 0  # cautious
 
 
-def test_a_seed_that_only_the_candidate_has_is_given_to_the_incumbent_too():
-    alone = decide(-1.3 * SIGMA, -0.55 * SIGMA, -0.55 * SIGMA)
-    assert alone == RunTrial("incumbent", 1000)
+KEPT = Side(3, "x = 1 + 1", measured(0.9) + measured(1.001, role="incumbent", own=False, seeds=(6,)), estimate=0.99)
+
+
+def raced(*values, **more):
+    """A candidate against an incumbent that was measured again at seed 6 alone."""
+    return Racing().consider(replace(evidence(*values, **more), incumbent=KEPT))
+
+
+def test_where_the_incumbent_has_no_other_seed_it_is_measured_at_one_before_the_candidate():
+    assert raced(-1.5 * SIGMA) == RunTrial("incumbent", 1006)
+    again = replace(KEPT, trials=KEPT.trials + measured(1.0, role="incumbent", own=False, seeds=(1006,)))
+    there = replace(evidence(-1.5 * SIGMA, roles=("candidate", "incumbent")), incumbent=again)
+    assert Racing().consider(there) == RunTrial("candidate", 1006)
+
+
+def test_a_seed_at_which_the_incumbent_fails_costs_one_attempt_for_each_trial_of_the_candidate():
+    failed = replace(KEPT, trials=(*KEPT.trials, Measured("incumbent", 1006, "crash", None, own=False)))
+    there = replace(evidence(-1.5 * SIGMA, roles=("candidate", "incumbent")), incumbent=failed)
+    step = Racing().consider(there)
+    assert (step.role, step.seed) == ("candidate", 1006)
+    # What the candidate got there counts, unpaired.
+    alone = replace(evidence(-1.5 * SIGMA, roles=("candidate", "incumbent", "candidate")), incumbent=failed)
+    alone = replace(alone, candidate=replace(alone.candidate, trials=measured(1.0 - SIGMA, 1.1, seeds=(6, 1006))))
+    assert Racing().consider(alone).status == "discard"
+
+
+def test_a_seed_that_only_the_candidate_has_is_given_to_the_incumbent_before_it_is_judged():
+    lucky = decide(-1.3 * SIGMA, -0.55 * SIGMA, -9 * SIGMA)
+    assert lucky == RunTrial("incumbent", 1000)
+    assert decide(-1.3 * SIGMA, -0.55 * SIGMA, -9 * SIGMA, pending=(1000,)) == Wait()
+
+
+def test_a_second_trial_never_needs_a_higher_probability_than_keeping_does():
+    for wealth in (0.001, 0.03, 0.2, 0.75, 1.0, 3.0, 100.0):
+        assert screen_level(wealth) >= bid_of(wealth) * LOOKS[0] >= at_once_of(wealth)
 
 
 def test_a_race_ends_after_its_last_look():
+    everywhere = replace(BASELINE, trials=measured(1.0 + SIGMA, *[1.0] * 5, role="baseline"))
     for count in range(1, MAX_RACE + 3):
-        step = decide(*([-1.3 * SIGMA] + [-0.7 * SIGMA] * MAX_RACE)[:count], decided=1000)
+        here = evidence(*([-1.5 * SIGMA] + [-0.72 * SIGMA] * MAX_RACE)[:count], decided=1000)
+        step = Racing().consider(replace(here, incumbent=everywhere, baseline=everywhere))
         if isinstance(step, Decision):
             break
+        assert step.role == "candidate"
     assert isinstance(step, Decision)
+    assert count > 2
 
 
 def test_a_change_that_was_just_kept_is_measured_once_more_before_anything_is_compared_with_it():
@@ -124,6 +160,22 @@ def test_a_slow_trial_of_the_incumbent_is_no_measure_for_candidates():
     assert Racing().consider(replace(evidence(), incumbent=kept)) == RunTrial("candidate", 5)
 
 
+def test_a_sluggish_trial_of_a_kept_change_is_run_again_once_and_serves_nobody_while_there_is_a_brisk_one():
+    def again(*tokens):
+        seeds = range(70, 70 + len(tokens))
+        trials = (Measured("incumbent", n, "ok", 0.995, None, t, own=False) for n, t in zip(seeds, tokens, strict=True))
+        return replace(evidence(), incumbent=Side(3, "x", measured(0.99, 0.991) + tuple(trials), estimate=0.995))
+
+    assert Racing().consider(again(900)) == RunTrial("candidate", 70)
+    assert Racing().consider(again(800)) == RunTrial("incumbent", 1005)
+    # Under way for another candidate, it is not asked for twice.
+    assert Racing().consider(replace(again(800), pending=(2005,))).role == "candidate"
+    assert [one.seed for one in standing_trials(again(800, 1000).incumbent)] == [71]
+    # A file that is slow twice is as slow as that: both count, and no third one is asked for.
+    assert Racing().consider(again(800, 700)) == RunTrial("candidate", 71)
+    assert [one.seed for one in standing_trials(again(800, 700).incumbent)] == [70, 71]
+
+
 @pytest.mark.parametrize("gain", [1, 3, 10])
 def test_after_a_real_gain_an_edit_that_changes_nothing_is_not_kept(gain):
     # The incumbent's own trials are low by selection. Its unselected ones say where it really stands.
@@ -153,6 +205,25 @@ def test_less_code_is_kept_when_it_is_not_worse_and_only_then():
     assert decide(5 * SIGMA, category="simplification", source="x = 2").status == "discard"
     # Calling it a simplification is not enough.
     assert decide(-0.3 * SIGMA, category="simplification", source="x = 2 + 2 + 2").status == "discard"
+
+
+def test_less_code_counts_whatever_the_change_is_called_where_there_is_enough_of_it():
+    long = "\n".join(f"a{n} = {n} + 1" for n in range(100))
+    incumbent = replace(BASELINE, source=long)
+
+    def named(category, removed):
+        lines = long.splitlines()[removed:]
+        here = evidence(-0.3 * SIGMA, category=category, source="\n".join(lines))
+        return Racing().consider(replace(here, incumbent=incumbent))
+
+    assert named("mlp", 3).status == "keep"
+    assert "less code" in named("mlp", 3).reason
+    assert named("mlp", 1).status == "discard"  # a hundredth of the file is the least
+    assert named("simplification", 1).status == "keep"
+    # Comments and blank lines are no code.
+    commented = replace(BASELINE, source=long + "\n# a comment" * 50)
+    here = replace(evidence(-0.3 * SIGMA, source=long), incumbent=commented)
+    assert Racing().consider(here).status == "discard"
 
 
 @pytest.mark.parametrize("status", ["crash", "invalid", "timeout"])

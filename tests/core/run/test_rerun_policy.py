@@ -27,6 +27,7 @@ from autoresearch.core.run.rerun_policy import (
     pace,
     same_shape,
     slow,
+    slower_file,
     speeds,
     spoiled,
 )
@@ -242,6 +243,29 @@ def test_a_trial_with_far_fewer_steps_or_processors_than_usual_is_slow_whatever_
     # A trial that was ended early is run again too: its loss may have been behind for want of a processor.
     assert slow(timed(status="stopped", steps=11, seconds=5.0), usual=usual) is not None
     assert slow(timed(status="crash", steps=11), usual=usual) is None
+
+
+def test_a_file_that_is_slow_with_its_full_share_of_the_processor_is_slower_and_costs_no_second_trial():
+    usual = pace([facts(), facts(steps=210)])
+    common = {"slept": 0.0, "same": [], "incumbent": trials(1e5), "repeated": False}
+    by_design = timed(steps=11).model_copy(update={"device_kind": "cpu"})
+    assert spoiled(by_design, usual=usual, **common) is None
+    assert "steps a second, where 20.5 are usual" in slower_file(by_design, usual=usual)
+    assert "the file is slower" in slower_file(by_design, usual=usual)
+    few = by_design.model_copy(update={"tokens_per_second": 2e4, "steps": 200})
+    assert spoiled(few, usual=usual, **common) is None
+    assert "tokens/s" in slower_file(few, incumbent=trials(1e5), usual=usual)
+    # Robbed of a fifth of the processor, it may be slow for that; on a GPU processor time does not tell.
+    robbed = by_design.model_copy(update={"cpu_seconds": 15.0})
+    elsewhere = by_design.model_copy(update={"device_kind": "cuda"})
+    for one in (robbed, elsewhere, timed(steps=11)):
+        assert slower_file(one, usual=usual) is None
+        assert "hot or busy" in spoiled(one, usual=usual, **common)
+    # Against other trials of its own source, no file is slower by design.
+    slow_now = by_design.model_copy(update={"tokens_per_second": 2e4, "steps": 200})
+    assert "hot or busy" in spoiled(slow_now, usual=usual, **{**common, "same": trials(1e5)})
+    assert slower_file(slow_now, same=trials(1e5), incumbent=trials(1e5), usual=usual) is None
+    assert slower_file(timed(), usual=usual) is None
 
 
 def test_what_was_slow_itself_or_failed_is_no_measure():
