@@ -37,6 +37,8 @@ EPSILON = 0.02
 """Chance of being worth more trials below which a trial is ended. Every part of the budget is another look."""
 SLOPE, SLOPE_SPREAD = (0.7, 1.0), (0.25, 0.05)
 """Expected slope of the gap at the budget's start and end, and its standard deviation: an early gap partly closes."""
+OFFSET = 0.5
+"""Standard deviation of the expected offset, in spreads: one odd trial does not condemn the next ones."""
 CLOSING, CLOSING_SPREAD = 0.7, 0.4
 """Expected slope of the closing part, and its standard deviation."""
 GROWTH = (0.3, 0.05)
@@ -46,7 +48,7 @@ MOST_AHEAD = 3.0
 """Largest factor by which a trend is carried on."""
 WANDER = 0.03
 """Expected spread of the error, as a share of what the incumbent's loss still falls until the end."""
-FLOOR = 0.6
+FLOOR = 0.8
 """Least expected spread of the error, in paired noises: the score is not the training loss."""
 CURL = 0.7
 """Growth of the error with the closing part, likewise."""
@@ -232,8 +234,10 @@ def _regress(seen: np.ndarray, differences: np.ndarray, expected: np.ndarray) ->
     slope, loose, share = (early + (late - early) * progress for early, late in (SLOPE, SLOPE_SPREAD, GROWTH))
     growth, curl = share / expected, CURL / expected
     prior = np.column_stack([np.zeros_like(slope), slope, np.full_like(slope, -CLOSING)])
-    # Precisions in units of the spread: offsets as large as the spread, and slopes within their own.
-    precision = np.column_stack([np.ones_like(slope), (expected / loose) ** 2, (expected / CLOSING_SPREAD) ** 2])
+    # Precisions in units of the spread.
+    precision = np.column_stack(
+        [np.full_like(slope, OFFSET**-2), (expected / loose) ** 2, (expected / CLOSING_SPREAD) ** 2]
+    )
     known = ~np.isnan(seen[:, :, 0])
     gaps, closings = (np.where(known, seen[:, :, i], 0.0) for i in (0, 1))
     x = np.stack([np.ones_like(gaps), gaps, closings], axis=2)

@@ -19,9 +19,9 @@ from typing import Literal
 from autoresearch.core.judge.paired import Difference
 from autoresearch.core.judge.posterior import Belief, believe, better_than, normal_cdf, normal_score
 
-FIRST_WEALTH = 0.75
+FIRST_WEALTH = 0.7
 """Budget of a run at its start, in expected false keeps."""
-PAYOUT = 0.25
+PAYOUT = 0.2
 """Budget that an improvement earns back."""
 AT_ONCE, MAX_AT_ONCE = 0.005, 0.1
 """Share of the wealth bid on keeping a change after its first trial, and the limit of that bid."""

@@ -181,11 +181,14 @@ class Racing:
         verdict = race.next_step(match)
         if verdict.step == "candidate":
             used = {one.seed for one in trials}
-            seed = next((seed for seed in shared if seed not in used), None)
-            if seed is None and may_pair:
+            unused = [seed for seed in shared if seed not in used]
+            if not unused and may_pair:
                 return RunTrial("incumbent", _seed(evidence))
-            seed = _seed(evidence) if seed is None else seed
-            return RunTrial("candidate", seed, Target(None, paired.sigma) if self.stop_early else None)
+            return RunTrial(
+                "candidate",
+                unused[0] if unused else _seed(evidence),
+                Target(None, paired.sigma) if self.stop_early else None,
+            )
         decision = _decision(verdict, match, noise, paired, evidence.candidate.trials, incumbent, others)
         if evidence.baseline.estimate is not None:
             return decision
