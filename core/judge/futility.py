@@ -33,7 +33,7 @@ EARLIEST = 4
 """Parts of the budget before the first forecast: warm-ups differ, and say little."""
 WINDOW = 3
 """Parts over which a gap is averaged: one part holds few batches."""
-EPSILON = 0.02
+EPSILON = 0.03
 """Chance of being worth more trials below which a trial is ended. Every part of the budget is another look."""
 SLOPE, SLOPE_SPREAD = (0.7, 1.0), (0.25, 0.05)
 """Expected slope of the gap at the budget's start and end, and its standard deviation: an early gap partly closes."""

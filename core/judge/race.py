@@ -19,19 +19,19 @@ from typing import Literal
 from autoresearch.core.judge.paired import Difference
 from autoresearch.core.judge.posterior import Belief, believe, better_than, normal_cdf, normal_score
 
-FIRST_WEALTH = 0.7
+FIRST_WEALTH = 0.75
 """Budget of a run at its start, in expected false keeps."""
 PAYOUT = 0.2
 """Budget that an improvement earns back."""
 AT_ONCE, MAX_AT_ONCE = 0.005, 0.1
 """Share of the wealth bid on keeping a change after its first trial, and the limit of that bid."""
-BID, MAX_BID = 0.21, 0.21
+BID, MAX_BID = 0.17, 0.17
 """Share of the wealth that one race may lose, and its limit."""
 LOOKS = (0.7, 0.2, 0.1)
 """Share of the bid for each look at a race: every look is a test, and their levels add up to the bid."""
 MAX_RACE = len(LOOKS)
 """Most trials of a race."""
-SCREEN, MAX_SCREEN = 0.15, 0.15
+SCREEN, MAX_SCREEN = 0.12, 0.12
 """A first trial is worth a race when its p-value is below this share of the wealth, and below the limit. Both are at
 least what the first look of a race asks (BID and MAX_BID times the first of LOOKS): a second trial never needs a higher
 probability than keeping does."""

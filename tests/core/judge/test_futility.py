@@ -83,7 +83,7 @@ def test_a_run_learns_how_far_curves_can_be_trusted():
     # In the other run the curve said nothing of the end.
     rng = random.Random(3)
     hard = [Lesson(one.curve, FALL, UNIT, rng.gauss(0.0, 0.03)) for one in easy]
-    mine = curve(0.08)
+    mine = curve(0.05)
     assert replay(rule(easy), mine)[0] < replay(rule(), mine)[0] < BINS - 1
     assert replay(rule(hard), mine) == (BINS - 1, None)
 
