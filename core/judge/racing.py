@@ -154,7 +154,8 @@ class Racing:
         # Every trial of a race is compared with one of the incumbent's at its seed. Where that one has failed, another
         # seed is not tried for ever: there is one attempt for each trial of the candidate.
         after = evidence.roles[evidence.roles.index("candidate") :]
-        may_pair = after.count("incumbent") < len(evidence.candidate.trials)
+        allowance = int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided) - evidence.extra
+        may_pair = allowance > 0 and after.count("incumbent") < len(evidence.candidate.trials)
         for seed in (one.seed for one in evidence.candidate.trials[1:] if one.seed not in seeds):
             if seed in evidence.pending:
                 return Wait()
@@ -175,7 +176,7 @@ class Racing:
             paired_sigma=paired.sigma,
             wealth=float(evidence.facts.get("wealth", race.FIRST_WEALTH)),
             spent=len(trials) - 1,
-            allowance=int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided) - evidence.extra,
+            allowance=allowance,
             removes_code=removes_code(evidence.candidate, incumbent),
         )
         verdict = race.next_step(match)
