@@ -18,6 +18,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 import types
 from collections import deque
@@ -40,6 +41,8 @@ FORWARD_SHARE = 1 / 3
 """Share of a training step that its forward pass takes."""
 REHEARSED_BATCHES = 4
 """Batches of random tokens that a script may take before its model is there."""
+CALL_SECONDS = 5.0
+"""Seconds in which a script that gets its batches from a thread of its own calls its model with the first one."""
 WARM_BATCHES = 36
 """Batches of random tokens in the compile child: a step of many micro-batches and its optimizer's graphs come first."""
 STEPS = 33
@@ -133,6 +136,7 @@ class AdoptedScript:
         sys.modules["prepare"] = stand_in(desk, self._job)
         sys.argv = [self._path]
         pid, before = os.getpid(), sys.stdout
+        handler = signal.signal(signal.SIGALRM, _interrupt)
         sys.stdout = output or before
         try:
             exec(self._code, module.__dict__)
@@ -149,6 +153,7 @@ class AdoptedScript:
             if os.getpid() != pid:
                 os._exit(0)  # a copy that the script has made of this process: the original goes on
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
             sys.stdout = before
             with contextlib.suppress(Exception):
                 before.flush()
@@ -191,12 +196,17 @@ class Desk:
 
     def spaces(self) -> Iterator[Mapping[str, Any]]:
         """Yield the names that the script's functions under way know, the innermost's first."""
-        frame: types.FrameType | None = sys._getframe(1)
-        while frame is not None:
-            if frame.f_code.co_filename == self._path:
-                yield frame.f_locals
-                yield frame.f_globals
-            frame = frame.f_back
+        frames = [sys._getframe(1), sys._current_frames().get(threading.main_thread().ident or 0)]
+        for frame in frames if in_thread() else frames[:1]:
+            while frame is not None:
+                if frame.f_code.co_filename == self._path:
+                    yield frame.f_locals
+                    yield frame.f_globals
+                frame = frame.f_back
+
+    def interrupt(self, seconds: float) -> None:
+        """End the script so many seconds from now, where its first thread is; a batch may be asked for in another."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 class Training(Desk):
@@ -229,6 +239,8 @@ class Training(Desk):
         if found is None:
             self.over = True
             self.seen = self.seen or largest(self.runtime, self.spaces())
+            if in_thread():
+                self.interrupt(TAIL_SECONDS)  # the first thread may wait for a batch for ever
             raise NoMoreBatches("the training time is over")
         inputs, targets, info = found
         self.given += 1
@@ -245,9 +257,7 @@ class Training(Desk):
         estimate = self._estimate(model)
         if self.over or self._clock.remaining <= 0:
             self.over = True
-            with contextlib.suppress(ValueError):  # not in the main thread
-                signal.signal(signal.SIGALRM, _interrupt)
-                signal.setitimer(signal.ITIMER_REAL, TAIL_SECONDS)
+            self.interrupt(TAIL_SECONDS)
         return estimate
 
     def _estimate(self, model: Any) -> float:
@@ -338,7 +348,10 @@ class Rehearsal(Desk):
         """Take the model, and end the script: at once, or when it calls the model, to see in which precision."""
         self.model = unwrapped(model)
         torch = sys.modules.get("torch")
-        if torch is None or self._asked > 1 or not isinstance(model, torch.nn.Module):
+        waits = torch is not None and self._asked == 1 and isinstance(model, torch.nn.Module)
+        if in_thread():
+            self.interrupt(CALL_SECONDS if waits else TAIL_SECONDS)
+        if torch is None or not waits:
             raise Interrupted
 
         def called(*_: Any) -> NoReturn:
@@ -638,6 +651,11 @@ def follows_the_end(error: BaseException | None) -> bool:
             seen.add(id(one))
             waiting += [one.__cause__, one.__context__]
     return False
+
+
+def in_thread() -> bool:
+    """Tell whether this is another thread than the first, in which the script begins."""
+    return threading.current_thread() is not threading.main_thread()
 
 
 def _interrupt(*_: Any) -> NoReturn:

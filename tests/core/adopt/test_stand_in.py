@@ -16,6 +16,8 @@ from autoresearch.core.adopt.script import OFFERED, ScriptFault
 from autoresearch.core.adopt.stand_in import AdoptedScript, Output, Pace, TimeBudget
 
 VOCAB, SEQ, BUDGET = 32, 8, 10
+FIRST = "x, y, epoch = next(train_loader)\n"
+LOADER = 'train_loader = make_dataloader(tokenizer, 16, MAX_SEQ_LEN, "train")\n'
 
 
 class CountedTime:
@@ -137,6 +139,31 @@ def test_what_a_script_without_a_batch_or_a_model_lacks_is_said(adopted):
             trained(adopted, source)
 
 
+PREFETCHED = """import queue, threading
+
+waiting = queue.Queue(2)
+def fetch():
+    while True:
+        waiting.put(next(train_loader))
+threading.Thread(target=fetch, daemon=True).start()
+while True:
+    x, y, epoch = waiting.get()
+    model(x, y)
+    model["logits"][:] += 1
+"""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_script_may_ask_for_its_batches_in_a_thread(adopted):
+    start = TABLE.index("tokenizer = ")
+    inside = "".join(f"    {line}\n" for line in changed((LOOP, PREFETCHED), (FIRST, ""))[start:].splitlines())
+    source = TABLE[:start] + "def main():\n" + inside + "main()\n"
+    _, model, time = trained(adopted, source)
+    assert model["logits"].any() and time.given == BUDGET
+    _, model = adopted(source, "score")
+    assert model["logits"].shape == (VOCAB, VOCAB)
+
+
 def test_an_exception_of_the_script_is_its_own(adopted):
     with pytest.raises(ZeroDivisionError):
         trained(adopted, changed((LOOP, "1 / 0\n")))
@@ -147,8 +174,6 @@ def test_a_missing_gpu_is_named_whatever_words_the_framework_has(adopted):
         trained(adopted, changed((LOOP, "raise AssertionError('Torch not compiled with CUDA enabled')\n")))
 
 
-FIRST = "x, y, epoch = next(train_loader)\n"
-LOADER = 'train_loader = make_dataloader(tokenizer, 16, MAX_SEQ_LEN, "train")\n'
 STUBBORN = """while True:
     try:
         next(train_loader)
