@@ -1,14 +1,17 @@
 """The documentation points at what is there."""
 
+import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 
-from autoresearch.core.cli.main import COMMANDS
+from autoresearch.core.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))
 
 
 def anchors(page):
@@ -35,7 +38,7 @@ def test_the_readme_names_every_command():
 
 def test_every_page_of_the_documentation_can_be_reached():
     texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
-    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.ipynb")]
+    pages = [*(ROOT / "docs").rglob("*.md"), *NOTEBOOKS]
     lost = [
         page.name for page in pages if not any(page.name in text for name, text in texts.items() if name != page.name)
     ]
@@ -51,3 +54,33 @@ def test_every_file_and_folder_that_a_page_names_exists(page):
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
     modules = set(re.findall(r"python -m (benchmarks\.\w+)", text))
     assert [name for name in sorted(modules) if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
+
+
+def commands_in(page):
+    """Every call of `ar` in a page's blocks of code, or in a notebook's cells, as lists of words."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        cells = [cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        lines = [line[1:] for source in cells for line in source if line.startswith("!")]
+    else:
+        blocks = re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        lines = [line for block in blocks for line in block.replace("\\\n", " ").split("\n")]
+    for line in lines:
+        call = re.match(r"(?:[A-Z_]+=\S+ )*ar (?P<words>.+?)(?: {2,}#.*| # .*|&&.*|\|.*|> .*)?$", line)
+        if call:
+            yield re.sub(r"'[^']*'|\"[^\"]*\"", "TEXT", call["words"]).split()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.name)
+def test_every_command_and_option_that_a_page_shows_exists(page):
+    for words in commands_in(page):
+        group, known = cli, {"--help", "--version"}
+        known |= {name for option in cli.params for name in option.opts + option.secondary_opts}
+        for word in words:
+            name = word.partition("=")[0]
+            if name.startswith("--"):
+                assert name in known, words
+            elif isinstance(group, click.Group) and name in group.list_commands(click.Context(group)):
+                group = group.get_command(click.Context(group), name)
+                known |= {name for option in group.params for name in option.opts + option.secondary_opts}
+        assert group is not cli or words[0].startswith("-"), words
