@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.cli.params import add_options
+from autoresearch.core.cli.params import Whole, add_options
 from autoresearch.core.cli.run.options import (
     RESEARCHERS,
     ResearcherOptions,
@@ -30,7 +30,7 @@ REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix", "
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
-@click.option("--seeds", type=click.IntRange(min=1), default=2, metavar="N", help="Trials of each train file.")
+@click.option("--seeds", type=Whole(min=1), default=2, metavar="N", help="Trials of each train file.")
 @click.option(
     "--researcher",
     type=click.Choice(REPAIRERS),

@@ -16,9 +16,8 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import CorpusType
-from autoresearch.core.errors import PrerequisiteError, UsageError
-from autoresearch.core.textfile import read_text
+from autoresearch.core.cli.params import CorpusType, Number, Whole, read_given
+from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
     from autoresearch.core.trial.request import TrialResult
@@ -39,13 +38,13 @@ thousand tokens of training text, and documents differ."""
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="S",
     help="Training seconds.  [default: the preset's]",
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     default=0,
     metavar="N",
     help="Seed for the order of the data. The script seeds its model itself.",
@@ -65,7 +64,7 @@ def adopt(
     """
     from autoresearch.core.adopt.script import read_script
 
-    source = _read(file)
+    source = read_given(file, "a script")
     script = read_script(source)
     if into is not None:
         _write_skeleton(settings, script.backend, file, source, into)
@@ -78,13 +77,6 @@ def adopt(
         click.echo(summary(result, verdict))
     if result.status != "ok":
         raise click.exceptions.Exit(EXIT_FAILED)
-
-
-def _read(file: Path) -> str:
-    try:
-        return read_text(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrerequisiteError(f"{file} cannot be read as a script: {error}.", fix="check the path") from error
 
 
 def _measure(

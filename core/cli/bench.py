@@ -14,20 +14,20 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import CorpusType
+from autoresearch.core.cli.params import CorpusType, Number, Whole
 
 
 @click.command()
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=60.0,
     metavar="S",
     help="Training seconds per trial.",
 )
 @click.option(
     "--trials",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=1,
     metavar="N",
     help="Number of trials; the table shows their medians.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, load_runtime, pass_settings, require_isolation
-from autoresearch.core.cli.params import CorpusType
+from autoresearch.core.cli.params import CorpusType, Number, Whole
 
 if TYPE_CHECKING:
     from autoresearch.core.bench.work import Work
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 @click.option("--second", default="mlx", metavar="BACKEND", help="Backend to compare with the first.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=60.0,
     metavar="S",
     help="Training seconds per trial.",
 )
-@click.option(
-    "--trials", type=click.IntRange(min=1), default=1, metavar="N", help="Trials of each backend, with as many seeds."
-)
+@click.option("--trials", type=Whole(min=1), default=1, metavar="N", help="Trials of each backend, with as many seeds.")
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),

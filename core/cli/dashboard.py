@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import Whole
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Run to show first.  [default: the one started last]")
-@click.option("--port", type=click.IntRange(0, 65535), default=8686, metavar="P", help="Port; 0 takes any free one.")
+@click.option("--port", type=Whole(0, 65535), default=8686, metavar="P", help="Port; 0 takes any free one.")
 @click.option(
     "--host",
     default="127.0.0.1",

@@ -7,11 +7,12 @@ import json
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import Whole
 from autoresearch.core.errors import UsageError
 
 
 @click.command()
-@click.argument("number", required=False, type=click.IntRange(min=0), metavar="[N]")
+@click.argument("number", required=False, type=Whole(min=0), metavar="[N]")
 @click.argument("text", required=False, nargs=-1, metavar="[TEXT]")
 @click.option("--tag", metavar="TAG", help="Run of the experiment.  [default: the run started last]")
 @click.option("--clear", is_flag=True, help="Take back every note on the experiment.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import field, fields
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any, TypeVar, cast, get_args
 
 import click
 from click.shell_completion import CompletionItem
+
+from autoresearch.core.errors import UsageError
+from autoresearch.core.textfile import read_text
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -49,6 +53,63 @@ def add_options(group: type[Any], argument: str, **attributes: Any) -> Callable[
         return cast("Function", with_group)
 
     return decorate
+
+
+LARGEST = 1e12
+"""Largest value of an option that names no upper bound: seconds, bytes and seeds stay far below it."""
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds."""
+
+    name = "whole number"
+
+    def __init__(self, min: int | None = None, max: int | None = None) -> None:  # noqa: A002 - click's names
+        super().__init__(min=min, max=int(LARGEST) if max is None else max)
+        self._shown = click.IntRange(min=min, max=max)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no whole number or out of bounds."""
+        try:
+            int(value)
+        except (TypeError, ValueError, OverflowError):
+            self.fail(f"{value!r} is no whole number.", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def _describe_range(self) -> str:
+        return self._shown._describe_range()
+
+
+class Number(click.FloatRange):
+    """A number within bounds that is finite: neither "nan" nor "inf"."""
+
+    name = "number"
+
+    def __init__(self, min: float | None = None, max: float | None = None, min_open: bool = False) -> None:  # noqa: A002
+        super().__init__(min=min, max=LARGEST if max is None else max, min_open=min_open)
+        self._shown = click.FloatRange(min=min, max=max, min_open=min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no finite number or out of bounds."""
+        try:
+            finite = math.isfinite(float(value))
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def _describe_range(self) -> str:
+        return self._shown._describe_range()
+
+
+def read_given(path: Path, kind: str, fix: str = "check the path") -> str:
+    """Read a text file that a person named. Raises `UsageError`; `kind` says what it should be: "a train file"."""
+    try:
+        return read_text(path.expanduser())
+    except (OSError, UnicodeDecodeError, ValueError, RuntimeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read as {kind}: {said}.", fix=fix) from error
 
 
 OTHER_NAMES = {"torch": "cuda", "pytorch": "cuda"}

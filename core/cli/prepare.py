@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, pass_settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.params import CorpusType, Vocabularies
+from autoresearch.core.cli.params import CorpusType, Vocabularies, Whole
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
@@ -32,13 +32,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--shards",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
     help="Number of shards to fetch of a hub corpus.  [default: the preset's]",
 )
-@click.option(
-    "--val-bytes", type=click.IntRange(min=1), metavar="N", help="Bytes of validation text.  [default: the preset's]"
-)
+@click.option("--val-bytes", type=Whole(min=1), metavar="N", help="Bytes of validation text.  [default: the preset's]")
 @click.option(
     "--kernel",
     is_flag=True,

@@ -15,9 +15,9 @@ from autoresearch.core.errors import ArError, UsageError
 @click.option("--tag", metavar="TAG", help="Run to report on.  [default: the one started last]")
 @click.option(
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder for report.html and progress.png.  [default: the run's own]",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder for report.html and progress.png, or a file that ends in .html.  [default: the run's own folder]",
 )
 @click.option("--markdown", is_flag=True, help="Print the report as Markdown, for a pull request, and write no file.")
 @pass_settings
@@ -38,11 +38,14 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
         raise UsageError("--markdown prints, and writes no file.", fix="leave --output out, and redirect: > report.md")
     with open_reader(settings.workspace, tag) as reader:
         found, folder = gather(reader), output or reader.folder
+    target = folder / "report.html"
+    if output is not None and output.suffix in (".html", ".htm"):
+        folder, target = output.parent, output
     if markdown:
         text = page.markdown(found)
         click.echo(json.dumps({"markdown": text}) if settings.json else text, nl=settings.json)
         return
-    picture, target = folder / "progress.png", folder / "report.html"
+    picture = folder / "progress.png"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if found.decided:
@@ -54,7 +57,7 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
         write_text(target, page.html_page(found, drawn, transferred, scaling.read_bytes() if scaled else None))
     except OSError as error:
         raise ArError(
-            f"the report cannot be written to {folder}: {error}.", fix="name a folder that can, with --output DIR"
+            f"the report cannot be written to {folder}: {error}.", fix="name a folder that can, with --output"
         ) from error
     if settings.json:
         click.echo(json.dumps({"report": str(target), "picture": str(picture) if found.decided else None}))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import CorpusType
+from autoresearch.core.cli.params import CorpusType, Whole
 from autoresearch.core.errors import ArError, DataError, PrerequisiteError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Task:
 @click.command()
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.option(
-    "--seeds", type=click.IntRange(0, 100), default=3, metavar="N", help="Fresh seeds of both files; 0 trains nothing."
+    "--seeds", type=Whole(0, 100), default=3, metavar="N", help="Fresh seeds of both files; 0 trains nothing."
 )
 @click.option("--signer", type=click.Path(path_type=Path), metavar="FILE", help="Public key that must have signed it.")
 @click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="The text.  [default: the certificate's]")

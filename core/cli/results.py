@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import Whole
 from autoresearch.core.errors import UsageError
 from autoresearch.core.store.columns import TSV
 from autoresearch.core.store.rows import ExperimentRow
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 @click.option("--tag", metavar="TAG", help="Run to list.  [default: the one started last]")
 @click.option(
     "--last",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
     help="Number of experiments, the latest.  [default: all]",
 )
 @click.option("--tsv", is_flag=True, help=f"Print tab-separated values: {', '.join(TSV)}.")
 @click.option(
     "--why",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     metavar="N",
     help="Experiment to explain: print only why it was decided so.",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
+from autoresearch.core.cli.params import Number, Whole, read_given
 from autoresearch.core.cli.weights import train_option
 from autoresearch.core.errors import UsageError
 
@@ -24,27 +25,27 @@ MOST_TOKENS = 4096
 @click.command()
 @click.argument("prompt", required=False, nargs=-1, metavar="[PROMPT]...")
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
-@click.option("--experiment", type=click.IntRange(min=0), metavar="N", help="Experiment.  [default: the best]")
+@click.option("--experiment", type=Whole(min=0), metavar="N", help="Experiment.  [default: the best]")
 @click.option("--baseline", is_flag=True, help="Show the baseline's text beside it.")
 @click.option(
     "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="File with a prompt on each line, 16 at most."
 )
-@click.option("--tokens", type=click.IntRange(1, MOST_TOKENS), default=100, metavar="N", help="Most tokens of a text.")
+@click.option("--tokens", type=Whole(1, MOST_TOKENS), default=100, metavar="N", help="Most tokens of a text.")
 @click.option(
     "--temperature",
-    type=click.FloatRange(0.0, 100.0),
+    type=Number(0.0, 100.0),
     default=0.8,
     metavar="T",
     help="Divisor of the logits; 0 takes the most likely token.",
 )
 @click.option(
     "--top-p",
-    type=click.FloatRange(0.0, 1.0),
+    type=Number(0.0, 1.0),
     default=0.95,
     metavar="P",
     help="Share of the probability that is drawn from.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed of the draws.")
+@click.option("--seed", type=Whole(min=0), default=0, metavar="N", help="Seed of the draws.")
 @train_option
 @require_isolation
 @pass_settings
@@ -109,13 +110,7 @@ def _sampled(
 
 def _lines(path: Path) -> list[str]:
     """Read a file of prompts, one a line. Raises `UsageError`."""
-    from autoresearch.core.textfile import read_text
-
-    try:
-        lines = read_text(path.expanduser()).splitlines()
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path} cannot be read as a list of prompts: {said}.", fix="name a text file") from error
+    lines = read_given(path, "a list of prompts", "name a text file").splitlines()
     found = [line for line in lines if line.strip()]
     if not found:
         raise UsageError(f"{path} holds no prompt.", fix="write one on each line")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import Whole
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Factors(click.ParamType):
 @click.command()
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
 @click.option(
-    "--seeds", type=click.IntRange(min=2, max=100), default=3, metavar="N", help="Seeds at which each file is trained."
+    "--seeds", type=Whole(min=2, max=100), default=3, metavar="N", help="Seeds at which each file is trained."
 )
 @click.option(
     "--budgets",

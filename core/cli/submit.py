@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import add_options
+from autoresearch.core.cli.params import Number, add_options, read_given
 from autoresearch.core.cli.run.options import RunOverrides
 from autoresearch.core.errors import ArError, UsageError
 from autoresearch.core.proposal import CATEGORIES
-from autoresearch.core.textfile import read_text
 
 if TYPE_CHECKING:
     from autoresearch.core.cli.submissions import Change
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help=f"Subject of the change, one of: {', '.join(CATEGORIES)}.  [default: read from the code]",
 )
-@click.option("--predict", type=float, metavar="D", help="Change of val_bpb that you expect, such as -0.004.")
+@click.option("--predict", type=Number(), metavar="D", help="Change of val_bpb that you expect, such as -0.004.")
 @click.option(
     "--tag", metavar="TAG", help="Name of the run.  [default: the one going on, or the last one, or a new one]"
 )
@@ -66,7 +65,7 @@ def submit(
 
     submissions.check_workspace(settings)
     submissions.check_change(why, predict)
-    named = None if file is None else read(file)
+    named = None if file is None else read_given(file, "a train file", "name a Python file")
     with submissions.choosing(settings.workspace):
         tag = submissions.choose_tag(settings, tag, new)
         submission, settings = prepare(settings, tag, named, submissions.Change(why, category, predict), overrides)
@@ -78,15 +77,6 @@ def submit(
         Inbox(runs_dir(settings.workspace) / tag).drop(submission.identity)
         raise
     show(settings, tag, submission.identity, code)
-
-
-def read(path: Path) -> str:
-    """Read a train file. Raises `UsageError`."""
-    try:
-        return read_text(path.expanduser())
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path} cannot be read as a train file: {said}.", fix="name a Python file") from error
 
 
 def prepare(
@@ -119,7 +109,7 @@ def prepare(
     else:
         vocabularies, base_commit = overrides.vocab or preset.data.vocabularies, repository.head()
     if source is None:
-        source = read(train_file(settings.workspace, settings.backend))
+        source = read_given(train_file(settings.workspace, settings.backend), "a train file")
     source = submissions.fitted_source(settings, source, settings.backend, preset, base_commit)
     submissions.check_file(source, vocabularies)
     parent, before = 0, ""

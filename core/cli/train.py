@@ -23,7 +23,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import CorpusType
+from autoresearch.core.cli.params import CorpusType, Number, Whole, read_given
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.textfile import read_text
 
@@ -45,13 +45,11 @@ COMPARED = 40
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="S",
     help="Training seconds.  [default: the preset's]",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Seed for the model and the order of the data."
-)
+@click.option("--seed", type=Whole(min=0), default=0, metavar="N", help="Seed for the model and the order of the data.")
 @click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
 @click.option("--profile", is_flag=True, help="Trace a few batches and write profile.md and trace.json.gz.")
 @require_isolation
@@ -132,13 +130,14 @@ def _latest_results(runs: Path) -> list[Path]:
 
 
 def read_source(file: Path | None, backend: Backend) -> str:
-    """Read the named train file, or the workspace's. Raises `PrerequisiteError`."""
-    path = file or backend.train_file
+    """Read the named train file, or the workspace's. Raises `UsageError`, for the workspace's `PrerequisiteError`."""
+    if file is not None:
+        return read_given(file, "a train file")
     try:
-        return read_text(path)
+        return read_text(backend.train_file)
     except (OSError, UnicodeDecodeError) as error:
-        fix = "check the path" if file else "name one with --file, or make a workspace with `ar init DIR`"
-        raise PrerequisiteError(f"{path} cannot be read as a train file: {error}.", fix=fix) from error
+        fix = "name one with --file, or make a workspace with `ar init DIR`"
+        raise PrerequisiteError(f"{backend.train_file} cannot be read as a train file: {error}.", fix=fix) from error
 
 
 def choose_trial_preset(settings: Settings, backend: Backend, source: str | None) -> Preset:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import Whole
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ DEFAULT_LIMIT = 10
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
-@click.option("--seeds", type=click.IntRange(min=3), default=3, metavar="N", help="Least seeds for each file.")
+@click.option("--seeds", type=Whole(min=3), default=3, metavar="N", help="Least seeds for each file.")
 @click.option(
     "--max-seeds",
-    type=click.IntRange(min=3),
+    type=Whole(min=3),
     metavar="N",
     help=f"Most seeds for each file.  [default: {DEFAULT_LIMIT}, or --seeds if that is more]",
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 from autoresearch.core.data.documents import Documents
 from autoresearch.core.data.files import SUFFIXES, read_documents
 from autoresearch.core.data.hub import HUB_CORPORA, fetch
-from autoresearch.core.errors import DataError
+from autoresearch.core.errors import DataError, UsageError
 from autoresearch.core.files import sha256_of
 
 STDLIB = "stdlib"
@@ -82,7 +82,7 @@ def _library_files(root: Path) -> Iterator[Path]:
 def _local(name: str) -> Corpus:
     root = Path(name).expanduser().resolve()
     if not root.exists():
-        raise DataError(
+        raise UsageError(
             f"there is no corpus {name!r}: no such file or folder.",
             fix=f"{', '.join((STDLIB, *HUB_CORPORA))} or an existing path",
         )

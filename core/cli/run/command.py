@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import add_options
+from autoresearch.core.cli.params import Number, Whole, add_options
 from autoresearch.core.cli.run.hooks import HookOptions, check_hooks
 from autoresearch.core.cli.run.options import (
     RESEARCHERS,
@@ -28,13 +28,11 @@ from autoresearch.core.errors import PrerequisiteError
 @click.option(
     "-n",
     "--experiments",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     metavar="N",
     help="Stop when the run has this many experiments, earlier sessions included.",
 )
-@click.option(
-    "--hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="Stop this many hours from now."
-)
+@click.option("--hours", type=Number(min=0, min_open=True), metavar="H", help="Stop this many hours from now.")
 @click.option(
     "--researcher",
     type=click.Choice(list(RESEARCHERS)),

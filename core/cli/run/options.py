@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autoresearch.core.cli.params import CorpusType, Price, Slots, Vocabularies, option
+from autoresearch.core.cli.params import CorpusType, Number, Price, Slots, Vocabularies, Whole, option
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.judge.options import JUDGES, JudgeOptions
 
@@ -37,7 +37,7 @@ class RunOverrides:
         f"trial.  [default: {DEFAULT_JUDGE}]",
     )
     calibrate: int | None = option(
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         metavar="N",
         help="Trials of the baseline before the first experiment, to learn the noise (racing only).  "
         f"[default: {JudgeOptions.calibrate}]",
@@ -48,7 +48,7 @@ class RunOverrides:
         f"(racing only).  [default: {JudgeOptions.stop_early}]",
     )
     budget: float | None = option(
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         metavar="SECONDS",
         help="Training seconds per trial.  [default: the preset's]",
     )
@@ -61,7 +61,7 @@ class RunOverrides:
         help="Vocabulary sizes that a train file may choose from.  [default: the preset's]",
     )
     seed: int | None = option(
-        type=click.IntRange(min=0), metavar="N", help="First seed for models and the order of the data.  [default: 0]"
+        type=Whole(min=0), metavar="N", help="First seed for models and the order of the data.  [default: 0]"
     )
 
 
@@ -76,7 +76,7 @@ class ResearcherOptions:
     )
     api_base: str | None = option(metavar="URL", help="Address of your own server for the language models.")
     max_usd: float | None = option(
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         metavar="D",
         help="Spending limit for the run in dollars, in-flight calls included.",
     )
@@ -88,7 +88,7 @@ class ResearcherOptions:
         "from the provider's cache.",
     )
     context_tokens: int | None = option(
-        type=click.IntRange(min=2048),
+        type=Whole(min=2048),
         metavar="N",
         help="Context length of the language models in tokens.  [default: litellm's figure]",
     )
@@ -97,7 +97,7 @@ class ResearcherOptions:
         help="Effort that the language models spend on reasoning before they answer.  [default: the provider's]",
     )
     temperature: float | None = option(
-        type=click.FloatRange(min=0, max=2),
+        type=Number(min=0, max=2),
         metavar="T",
         help="Sampling temperature of the language models.  [default: the provider's]",
     )
@@ -115,7 +115,7 @@ class ResearcherOptions:
     )
     model_timeout: float = option(
         default=600.0,
-        type=click.FloatRange(min=1),
+        type=Number(min=1),
         metavar="SECONDS",
         help="Time limit for one call to a language model.",
     )
@@ -124,7 +124,7 @@ class ResearcherOptions:
     )
     agent_timeout: float = option(
         default=1200.0,
-        type=click.FloatRange(min=1),
+        type=Number(min=1),
         metavar="SECONDS",
         help="Time limit for one proposal of the outside coding agent.",
     )

@@ -76,11 +76,11 @@ def test_a_verdict_says_what_a_claim_is_worth(status, measured, claimed, words):
 @pytest.mark.parametrize(
     ("source", "code", "words"),
     [
-        (None, 3, "cannot be read as a script"),
+        (None, 2, "cannot be read as a script"),
         ("import torch\n", 1, "imports nothing from `prepare`"),
         (TABLE, 1, "neither PyTorch nor MLX"),
         ("\0", 1, "null"),
-        (b"\xff\xfe", 3, "cannot be read as a script"),
+        (b"\xff\xfe", 2, "cannot be read as a script"),
     ],
 )
 def test_a_file_that_is_no_such_script_is_refused_in_one_line(folder, capsys, source, code, words):

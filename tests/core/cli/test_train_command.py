@@ -75,8 +75,8 @@ def test_a_file_that_raises_fails_with_the_reason_in_words(workspace, capsys, tm
     assert shown["val_bpb"] is None
 
 
-def test_a_file_that_is_not_there_is_a_missing_prerequisite(workspace, capsys):
-    assert train("--file", "nowhere.py") == 3
+def test_a_file_that_is_not_there_is_a_usage_error(workspace, capsys):
+    assert train("--file", "nowhere.py") == 2
     assert "nowhere.py" in capsys.readouterr().err
 
 

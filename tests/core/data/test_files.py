@@ -10,7 +10,7 @@ from made_corpora import quiet
 
 from autoresearch.core.data.corpora import open_corpus
 from autoresearch.core.data.files import read_documents
-from autoresearch.core.errors import DataError
+from autoresearch.core.errors import DataError, UsageError
 
 ODD = ["plain", "NUL \0 and\r\nCRLF", "\ufeffmark", "▁ ▁", "e\u0301\u0301", "", "日本語" * 50]
 
@@ -100,7 +100,7 @@ def test_parquet_numbers_are_no_text(tmp_path: Path) -> None:
 
 
 def test_missing_empty_and_unknown_corpora_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no corpus .*nowhere.* Fix: stdlib, climbmix, tinystories"):
+    with pytest.raises(UsageError, match=r"there is no corpus .*nowhere.* Fix: stdlib, climbmix, tinystories"):
         open_corpus(str(tmp_path / "nowhere"), tmp_path, None, quiet)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no text to read"):

@@ -1,0 +1,105 @@
+"""What people type by mistake, and what comes back: one clear line, the exit code that is documented, no traceback."""
+
+from __future__ import annotations
+
+import pytest
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+
+from autoresearch.core.cli.main import run as ar
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.run.loop import Limits, Loop
+
+MISTAKES = (
+    # typed, exit code, words that the line holds
+    ("trian", 2, "Did you mean 'train'"),
+    ("loop --hour 3", 2, "Did you mean '--hours'"),
+    ("loop --hours 0", 2, "not in the range x>0"),
+    ("loop --hours nan", 2, "'nan' is no number"),
+    ("loop --hours inf", 2, "'inf' is no number"),
+    ("loop --hours 1e300", 2, "not in the range x>0"),
+    ("loop -n many", 2, "'many' is no whole number"),
+    ("loop -n -3", 2, "not in the range x>=0"),
+    ("loop -n 1.5", 2, "'1.5' is no whole number"),
+    ("loop -n 99999999999999999999999", 2, "not in the range x>=0"),
+    ("loop --budget nan", 2, "'nan' is no number"),
+    ("loop --budget abc", 2, "'abc' is no number"),
+    ("loop --tag ../x", 2, "cannot name a run"),
+    ("loop --preset h10 --tag x", 2, "there is no preset 'h10'"),
+    ("loop --researcher gpt", 2, "'tuner', 'llm'"),
+    ("loop --researcher llm --tag x", 2, "needs a --model"),
+    ("loop --researcher command --tag x", 2, "needs --agent-command"),
+    ("loop --researcher command --agent-command nosuchprogram --tag x", 2, "names no program"),
+    ("loop --max-usd 5 --tag x", 2, "--researcher llm"),
+    ("loop --notify pigeon:x --tag x", 2, "no such way to notify"),
+    ("loop --track foo", 2, "'foo' is not one of"),
+    ("loop --stop-early maybe", 2, "'maybe' is not one of"),
+    ("loop --require-isolation vm", 2, "'vm' is not one of"),
+    ("loop --fleet kubernetes", 2, "'kubernetes' is not one of"),
+    ("--backend tensorflow status", 2, "'tensorflow' is not one of"),
+    ("--backend touch status", 2, "Did you mean torch?"),
+    ("--workspace /nope status", 2, "does not exist"),
+    ("--data-dir /etc/passwd status", 2, "is a file"),
+    ("status --tag nope", 2, "its runs: first"),
+    ("results --tag ../first", 2, "cannot name a run"),
+    ("results --why 99", 2, "there is no experiment 99"),
+    ("results --why x", 2, "'x' is no whole number"),
+    ("results --last 0", 2, "not in the range x>=1"),
+    ("results --tsv --json", 2, "two formats"),
+    ("report --out x.html", 2, "--output"),
+    ("report --output /dev/null/x.html", 1, "cannot be written"),
+    ("report --markdown --output x", 2, "writes no file"),
+    ("diff 1 99", 2, "there is no '99'"),
+    ("submit nofile.py --why x", 2, "nofile.py cannot be read as a train file"),
+    ("submit /dev/zero --why x", 2, "a device, not a file"),
+    ("submit --why x --predict nan", 2, "'nan' is no number"),
+    ("submit", 2, "missing option '--why'"),
+    ("train --file /dev/zero", 2, "a device, not a file"),
+    ("train --file .", 2, "is a directory"),
+    ("train --file nofile.py", 2, "No such file"),
+    ("train --seed -1", 2, "not in the range x>=0"),
+    ("apply --tag nope", 2, "there is no run 'nope'"),
+    ("verify --seeds 0", 2, "not in the range x>=3"),
+    ("ablate --tag nope", 2, "there is no run 'nope'"),
+    ("scale --budgets 0", 2, "list of factors"),
+    ("sample --experiment 99 hello", 2, "no experiment 99"),
+    ("sample --temperature -1 hello", 2, "not in the range"),
+    ("sample --prompts /dev/zero", 2, "a device, not a file"),
+    ("export", 2, "missing argument 'DIR'"),
+    ("certify --tag nope x", 2, "there is no run 'nope'"),
+    ("rm", 2, "missing argument 'TAG'"),
+    ("rm nope", 2, "there is no run 'nope'"),
+    ("note 99 hello", 2, "there is no experiment 99"),
+    ("pin x", 2, "'x' is no whole number"),
+    ("adopt nofile.py", 2, "nofile.py cannot be read as a script"),
+    ("adopt /dev/null", 2, "a device, not a file"),
+    ("dashboard --port 99999999", 2, "not in the range 0<=x<=65535"),
+    ("init /etc/passwd", 2, "is a file"),
+    ("init --agent emacs x", 2, "'claude', 'codex'"),
+    ("brief --json --markdown", 2, "two formats"),
+    ("result 99", 2, "there is no experiment 99"),
+    ("completion tcsh", 2, "'bash', 'zsh', 'fish'"),
+    ("config show nothing", 2, "there is no command 'nothing'"),
+)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = make_workspace(tmp_path_factory.mktemp("mistakes") / "w")
+    with open_run(folder, "first") as run:
+        Loop(run, Widths(9, 12, 3), Greedy(), Scripted({3: "crash"}), limits=Limits(3)).go()
+    return folder
+
+
+@pytest.mark.parametrize(("typed", "code", "words"), MISTAKES, ids=[typed for typed, *_ in MISTAKES])
+def test_a_mistake_ends_with_one_clear_line(workspace, monkeypatch, capsys, typed, code, words):
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("AR_BACKEND", "null")
+    before = sorted(path.name for path in (workspace / "runs").iterdir())
+    assert ar(typed.split()) == code
+    said = capsys.readouterr()
+    complaints = [line for line in said.err.splitlines() if line.startswith("ar: ")]
+    assert len(complaints) == 1, said.err
+    assert words in complaints[0]
+    assert "Traceback" not in said.err
+    assert "unexpected" not in complaints[0]
+    assert sorted(path.name for path in (workspace / "runs").iterdir()) == before, "nothing was begun"
