@@ -45,7 +45,7 @@ def test_an_honest_script_is_measured_as_it_is(prepared, tmp_path):
 def test_scripts_on_the_frameworks_are_measured_beside_their_claims(prepared, tmp_path, name, backend, status, claims):
     pytest.importorskip("mlx" if backend == "mlx" else "torch")
     source = (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
-    budget = Budget(train_seconds=3.0, startup_seconds=100.0, grace_floor_seconds=4.0)
+    budget = Budget(train_seconds=2.0, startup_seconds=100.0, grace_floor_seconds=4.0)
     result = adopt(prepared, tmp_path, source, budget, backend=backend)
     assert result.status == status, result.reason
     assert (result.val_bpb is not None) == (status == "ok")
@@ -59,14 +59,13 @@ def test_scripts_on_the_frameworks_are_measured_beside_their_claims(prepared, tm
     [
         ([("import time\n", "import time\nimport prepare\n"), (END, "prepare.evaluate_bpb = lambda *_: 0.25\n"
           + END.replace("= eval", "= prepare.eval"))], 0.25),
-        ([(END, "evaluate_bpb(model, tokenizer, 16)\nprint('val_bpb: 0.125')\n")], 0.125),
         ([(END, "import os\nos.fork()\n" + END)], None),
         ([(END, "for _ in range(100):\n    print('x' * 2**20)\n" + END)], None),
         ([("step > 1 and", "step > 10**9 and")], None),
         ([(LOOP, "text = list(train_loader)[:20]\nfor x, y, _ in text:\n    np.add.at(counts, (x, y), 1)\n"
           "model['logits'][:] = np.log(counts)\n")], None),
     ],
-    ids=["patches evaluate_bpb", "prints a false metric", "forks", "prints 100 MB", "ignores the end", "holds back"],
+    ids=["patches evaluate_bpb", "forks", "prints 100 MB", "ignores the end", "holds back"],
 )  # fmt: skip
 def test_whatever_a_script_says_and_however_it_ends_its_weights_are_measured(prepared, tmp_path, changes, claimed):
     result = adopt(prepared, tmp_path, changed(*changes))
@@ -105,9 +104,8 @@ HIDES = "if type(TIME_BUDGET) is float:\n    raise SystemExit\n"
         ([("V = tok", HIDES + "V = tok")], ROOMY, "crash", "run again for scoring"),
         ([("import numpy as np", "import numpy as np\nimport my_helpers")], ROOMY, "crash", "my_helpers"),
         ([(END, "import os\nos._exit(0)\n" + END)], ROOMY, "crash", "ended by itself with exit status 0"),
-        ([(LOOP, "raise KeyError('no idea')\n" + LOOP)], ROOMY, "crash", "KeyError: 'no idea' (line 31 of train.py"),
     ],
-    ids=["trains on", "late", "looks ahead", "never starts", "hides", "brings modules", "exits", "raises"],
+    ids=["trains on", "late", "looks ahead", "never starts", "hides", "brings modules", "exits"],
 )  # fmt: skip
 def test_a_script_that_breaks_a_rule_ends_in_one_line(prepared, tmp_path, changes, budget, status, words):
     result = adopt(prepared, tmp_path, changed(*changes), budget)
