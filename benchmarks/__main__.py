@@ -26,6 +26,7 @@ BY_HAND = {
     "chaos": "a minute for ten kills",
     "codegen": "2 minutes, triton",
     "common_work": "4 minutes, a GPU or quiet cores",
+    "demo": "half an hour a seed",
     "faults": "20 minutes",
     "first_light": "35 minutes, a GPU or a Mac",
     "fleet": "10 minutes",

@@ -181,10 +181,13 @@ def _believed(history: History, scale: _Scale, expectation: Expectation, key: st
 
 
 def _trust(history: History, belongs: Callable[[Attempt], bool]) -> float:
-    """Return by how much a kind of change has been worth more or less in this run than was thought: 1 at the start."""
+    """Return how far a kind of change has been worth in this run what was thought of it: 1 at the start, and at most.
+
+    At most, so that a kind that pays now does not keep the others from being tried at all.
+    """
     mine = [one for one in own(history.attempts[1:]) if one.researcher == Tuner.name and belongs(one)][-24:]
     kept = sum(one.status == "keep" for one in mine)
-    return (1.0 + 2.0 * kept) / (1.0 + len(mine) / 3.0)
+    return min(1.0, (1.0 + 2.0 * kept) / (1.0 + len(mine) / 3.0))
 
 
 def _from_first_move(move: FirstMove, belief: Belief) -> Proposal:
