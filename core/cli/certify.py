@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.errors import ArError
 
 
 @click.command()
@@ -41,7 +42,13 @@ def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path
         parts[files.SIGNATURE] = signature.sign(parts[files.CERTIFICATE], sign.expanduser())
         signer = signature.signer_of(parts[files.CERTIFICATE], parts[files.SIGNATURE])
     files.write_bundle(target, parts)
-    certificates.load(target)  # what cannot be read back is no certificate
+    # What does not fit here fits nowhere.
+    written = certificates.load(target)
+    with certificates.ledger_of(written) as copy:
+        faults = certificates.faults_of(written, copy)
+    if faults:
+        target.unlink(missing_ok=True)
+        raise ArError(f"the run {run.tag!r} gives no certificate: {faults[0]}.", fix="`ar status --verify` checks it")
     claim = "" if headline is None else best_text(headline)
     if settings.json:
         click.echo(

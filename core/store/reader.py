@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -255,6 +256,15 @@ class LedgerReader:
             return list(faults(self._connection.execute, texts=False))
         except sqlite3.Error as error:
             raise schema.unreadable(self.path, error) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read one state of the ledger in the block, also while a loop writes it."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
 
     def table(self, name: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of a table as the ledger holds them. Raises `KeyError` for no table of a ledger."""

@@ -64,16 +64,22 @@ class Certificate:
 def make(reader: LedgerReader, versions: Mapping[str, str]) -> dict[str, bytes]:
     """Make the files of a certificate of the run's best file. `versions` are those of the packages that computed.
 
-    Raises `PrerequisiteError` for a run without a kept change, `LedgerError` for one that was edited.
+    Raises `PrerequisiteError` for a run without a kept change, `ArError` for one that was edited.
     """
+    fault = reader.verify().fault
+    if fault is not None:
+        tag = reader.run().tag
+        raise ArError(f"the ledger of {tag} is not as it was written: {fault}.", fix="`ar status --verify`")
+    with reader.snapshot():
+        return _make(reader, versions)
+
+
+def _make(reader: LedgerReader, versions: Mapping[str, str]) -> dict[str, bytes]:
     run, best, headline = reader.run(), reader.incumbent(), headline_of(reader)
     if best is None or best.number == 0 or headline is None or headline.gain is None:
         raise PrerequisiteError(
             f"the run {run.tag!r} has no kept change to certify.", fix="let `ar loop` find one first"
         )
-    fault = reader.verify().fault
-    if fault is not None:
-        raise ArError(f"the ledger of {run.tag} is not as it was written: {fault}.", fix="`ar status --verify`")
     source, baseline = (reader.text(reader.experiment(n).source_sha256) for n in (best.number, 0))
     body = {
         "format": FORMAT,
