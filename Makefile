@@ -46,7 +46,7 @@ $(STAMP) $(VENV)/.lean: pyproject.toml constraints.txt requirements.lock .ci/loc
 	@touch $@
 
 demo: $(LEAN)
-	@$(BIN)/ar --preset demo loop --tag $(TAG) -n 8 --hours 0.07
+	@$(BIN)/ar --preset demo loop --tag $(TAG) --hours 0.07
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests
