@@ -125,6 +125,8 @@ def observe(history: History, dimensions: Sequence[Dimension]) -> Observations:
                 failures.append(Failure(before, after))
             continue
         sources.append(one.source)
+    if not sources:  # nothing is measured yet, as where a run only shows what it would do
+        sources, values = [history.incumbent.source], [usual]
     sources += [one.source for one in history.in_flight]
     values += [usual] * len(history.in_flight)
     points = np.array([_coordinates(source, dimensions, incumbent) for source in sources])

@@ -165,3 +165,8 @@ def test_a_gain_below_the_noise_is_worth_less_than_one_that_can_be_seen():
     assert expected_gain(small, 0.05) < 0.2 * expected_gain(small, 0.0)
     assert expected_gain(large, 0.05) > 0.5 * expected_gain(large, 0.0)
     assert expected_gain(Belief(0.1, 0.001), 0.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_before_anything_is_measured_there_is_a_proposal_too():
+    unmeasured = replace(baseline(SOURCE), val_bpb=None, estimate=None)
+    assert Tuner().propose(replace(history_of([unmeasured]), attempts=())).source != SOURCE
