@@ -39,7 +39,7 @@ ESTIMATE_SECONDS = 0.3
 """Longest time for that, by the speed of the training: the batches are over by then, and the weights wait."""
 FORWARD_SHARE = 1 / 3
 """Share of a training step that its forward pass takes."""
-REHEARSED_BATCHES = 4
+MODEL_BATCHES = 4
 """Batches of random tokens that a script may take before its model is there."""
 CALL_SECONDS = 5.0
 """Seconds in which a script that gets its batches from a thread of its own calls its model with the first one."""
@@ -84,17 +84,17 @@ class AdoptedScript:
         self._kind = spec.device
         if self._job["role"] in ("train", "compile"):
             return None
-        rehearsal = Rehearsal(self._runtime, self._job, self._path, self._names, self._kind)
-        self._rehearse(rehearsal)
-        self._autocast = rehearsal.autocast
-        return rehearsal.model
+        scoring = ScoringService(self._runtime, self._job, self._path, self._names, self._kind)
+        self._find_model(scoring)
+        self._autocast = scoring.autocast
+        return scoring.model
 
     def train(self, model: Any, data: Any, clock: Any) -> Any:
         """Run the script from its first line to its end, or to the end of the batches; return the model to score.
 
         Raises `ScriptFault` where it leaves nothing to measure, and what the script itself raises.
         """
-        kind = Warming if self._job["role"] == "compile" else Training
+        kind = CompilingService if self._job["role"] == "compile" else TrainingService
         training = kind(self._runtime, self._job, self._path, self._names, data, clock)
         space = self._run(training, Output(sys.stdout, clock, self))
         if not training.given:
@@ -117,23 +117,23 @@ class AdoptedScript:
         out = out[0] if isinstance(out, tuple) else out
         return out if there is tokens else out.to(tokens.device)
 
-    def _rehearse(self, rehearsal: Rehearsal) -> None:
+    def _find_model(self, scoring: ScoringService) -> None:
         try:
-            self._run(rehearsal, None)
+            self._run(scoring, None)
         except Exception:
-            if rehearsal.model is None:
+            if scoring.model is None:
                 raise
         finally:
-            rehearsal.disarm()
-        if rehearsal.model is None:
+            scoring.disarm()
+        if scoring.model is None:
             raise ScriptFault("the script, run again for scoring, does not come to a model")
 
-    def _run(self, desk: Desk, output: Output | None) -> dict[str, Any]:
+    def _run(self, service: PrepareService, output: Output | None) -> dict[str, Any]:
         """Run the script; return its global names. Raises what it raises, unless that is how it was to end."""
         module = types.ModuleType("__main__")
         module.__file__ = self._path
         sys.modules["__main__"] = module  # dataclasses look their module up
-        sys.modules["prepare"] = stand_in(desk, self._job)
+        sys.modules["prepare"] = stand_in(service, self._job)
         sys.argv = [self._path]
         pid, before = os.getpid(), sys.stdout
         handler = signal.signal(signal.SIGALRM, _interrupt)
@@ -143,10 +143,10 @@ class AdoptedScript:
         except Interrupted:
             pass
         except SystemExit as end:
-            if end.code not in (None, 0) and not desk.over:
+            if end.code not in (None, 0) and not service.over:
                 raise ScriptFault(f"the script has ended itself with exit status {end.code}") from end
         except Exception as error:
-            if not (desk.over and follows_the_end(error)):
+            if not (service.over and follows_the_end(error)):
                 self._explain(error)
                 raise
         finally:
@@ -171,7 +171,7 @@ class AdoptedScript:
             raise ScriptFault(f"the script loads a kernel that is not on this machine{where}") from error
 
 
-class Desk:
+class PrepareService:
     """Serves a script what it asks `prepare` for. One class for each kind of child."""
 
     def __init__(self, runtime: Any, job: Mapping[str, Any], path: str, names: tuple[str, ...]) -> None:
@@ -209,7 +209,7 @@ class Desk:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-class Training(Desk):
+class TrainingService(PrepareService):
     """Batches from the feed, until it ends."""
 
     def __init__(
@@ -284,7 +284,7 @@ class Training(Desk):
         return self._tokens / used if used > 0 else math.inf
 
 
-class Warming(Training):
+class CompilingService(TrainingService):
     """A few batches of random tokens and no text, so that a framework compiles (see `core.trial.compile_cache`)."""
 
     def time_budget(self) -> float:
@@ -306,7 +306,7 @@ class Warming(Training):
         return math.nan
 
 
-class Rehearsal(Desk):
+class ScoringService(PrepareService):
     """Random tokens, until the script has used a batch: its model is then complete, and has learned nothing."""
 
     def __init__(self, runtime: Any, job: Mapping[str, Any], path: str, names: tuple[str, ...], kind: str) -> None:
@@ -328,7 +328,7 @@ class Rehearsal(Desk):
             model = largest(self.runtime, self.spaces())
         if model is not None:
             self._found(model)
-        elif self._asked > REHEARSED_BATCHES:
+        elif self._asked > MODEL_BATCHES:
             raise ScriptFault("the script, run again for scoring, takes batches without a model to use them on")
         rows = self._random.integers(0, self.job["vocab_size"], (batch, seq + 1)).astype(np.uint16)
         inputs, targets = (np.ascontiguousarray(part) for part in (rows[:, :-1], rows[:, 1:]))
@@ -500,14 +500,14 @@ class Output:
 class Loader:
     """What `make_dataloader` returns: yields inputs, targets and the epoch."""
 
-    def __init__(self, desk: Desk, batch: int, seq: int) -> None:
-        self._desk, self._batch, self._seq = desk, batch, seq
+    def __init__(self, service: PrepareService, batch: int, seq: int) -> None:
+        self._service, self._batch, self._seq = service, batch, seq
 
     def __iter__(self) -> Loader:
         return self
 
     def __next__(self) -> tuple[Any, Any, int]:
-        return self._desk.batch(self._batch, self._seq)
+        return self._service.batch(self._batch, self._seq)
 
 
 class ScriptTokenizer:
@@ -548,7 +548,7 @@ class ScriptTokenizer:
         return self._text
 
 
-def stand_in(desk: Desk, job: Mapping[str, Any]) -> types.ModuleType:
+def stand_in(service: PrepareService, job: Mapping[str, Any]) -> types.ModuleType:
     """Make the module in the place of `prepare`. Its names are those of `OFFERED`."""
     facts = job["upstream"]
 
@@ -566,21 +566,21 @@ def stand_in(desk: Desk, job: Mapping[str, Any]) -> types.ModuleType:
         batch, seq = given.get("B", given.get("batch_size")), given.get("T", given.get("seq_len"))
         if batch is None or seq is None:
             raise TypeError("make_dataloader needs a tokenizer, a batch size, a sequence length and a split")
-        return Loader(desk, int(batch), int(seq))
+        return Loader(service, int(batch), int(seq))
 
     def evaluate_bpb(model: Any, *_: Any, **__: Any) -> float:
         """Take the model to score; return an estimate."""
-        return desk.evaluate(model)
+        return service.evaluate(model)
 
     def get_token_bytes(*_: Any, **__: Any) -> Any:
         """Return the bytes of every token, an integer array (V,) on the device; 0 for special tokens."""
-        return desk.runtime.to_device(np.asarray([facts["token_bytes"]], dtype=np.uint16))[0]
+        return service.runtime.to_device(np.asarray([facts["token_bytes"]], dtype=np.uint16))[0]
 
     home = Path.home() / ".cache" / "autoresearch"
     vocab, seq = int(job["vocab_size"]), int(job["eval_seq_len"])
     values = {
         "MAX_SEQ_LEN": seq,
-        "TIME_BUDGET": desk.time_budget(),
+        "TIME_BUDGET": service.time_budget(),
         "EVAL_TOKENS": 2**19,
         "VOCAB_SIZE": vocab,
         "CACHE_DIR": str(home),

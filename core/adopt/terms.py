@@ -8,13 +8,13 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.tokenizer import Tokenizer
 from autoresearch.core.errors import PrerequisiteError
 
-NO_WALLS = "process"
+NO_SANDBOX = "process"
 """Isolation level at which a child can read what its user can read."""
 
 
-def require_walls(level: str) -> None:
+def require_sandbox(level: str) -> None:
     """Raise `PrerequisiteError` where the isolation level is no sandbox: no gate reads an adopted script first."""
-    if level == NO_WALLS:
+    if level == NO_SANDBOX:
         raise PrerequisiteError(
             "a script from elsewhere runs in a sandbox only, and here there is none (isolation level 'process').",
             fix="install bubblewrap; `ar doctor` says what each level needs",

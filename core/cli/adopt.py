@@ -86,7 +86,7 @@ def _measure(
     from dataclasses import replace
 
     from autoresearch.core.adopt.script import require_gpu
-    from autoresearch.core.adopt.terms import choose_vocabulary, require_walls
+    from autoresearch.core.adopt.terms import choose_vocabulary, require_sandbox
     from autoresearch.core.cli.train import cancel_on_signal, new_folder
     from autoresearch.core.report.terminal.live import live_view
     from autoresearch.core.trial.device import probe_device
@@ -100,7 +100,7 @@ def _measure(
             fix="leave --backend out",
         )
     level = best_level()
-    require_walls(level)
+    require_sandbox(level)
     backend = resolve_backend(replace(settings, backend=script.backend))
     if script.gpu_line is not None:
         require_gpu(script, probe_device(backend.name).kind)

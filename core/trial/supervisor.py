@@ -6,7 +6,7 @@ import threading
 import time
 
 from autoresearch.core.adopt.script import check_script
-from autoresearch.core.adopt.terms import require_walls, told
+from autoresearch.core.adopt.terms import require_sandbox, told
 from autoresearch.core.awake import awake
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
@@ -77,7 +77,7 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
     facts.isolation = sandbox.level
     upstream = None
     if request.upstream is not None:
-        require_walls(sandbox.level)
+        require_sandbox(sandbox.level)
         upstream = told(prepared, vocab_size, request.budget.train_seconds)
     disk_limit_mb = DISK_SHARE * request.weights_limit_mb
     with ProcessSupervisor(

@@ -12,7 +12,7 @@ from autoresearch.core.trainfile.source_check import check_source
 from autoresearch.core.trial.request import TrialResult
 from autoresearch.core.trial.sandbox import levels
 
-needs_walls = pytest.mark.skipif(levels.best_level() == "process", reason="adopted scripts need a sandbox")
+needs_sandbox = pytest.mark.skipif(levels.best_level() == "process", reason="adopted scripts need a sandbox")
 GPU = "import torch\nfrom prepare import make_dataloader, evaluate_bpb\nmodel = torch.nn.Linear(2, 2)\nmodel.cuda()\n"
 
 
@@ -38,7 +38,7 @@ def adopt(*arguments):
     return main.run(["--preset", "demo", "adopt", *map(str, arguments)])
 
 
-@needs_walls
+@needs_sandbox
 def test_a_script_is_measured_and_its_claim_is_shown_beside(capsys):
     pytest.importorskip("mlx")
     code = adopt(SCRIPTS / "honest_mlx.py", "--budget", "2", "--json")
@@ -102,7 +102,7 @@ def test_a_backend_that_is_not_the_scripts_is_refused(capsys):
     assert "written for the cuda backend" in capsys.readouterr().err
 
 
-@needs_walls
+@needs_sandbox
 def test_a_script_for_a_gpu_says_so_where_there_is_none(folder, capsys):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
