@@ -231,6 +231,7 @@ def _carried(
 
 def _measure(settings: Settings, task: Task, seeds: int, claim: Mapping[str, Any]) -> Comparison:
     from autoresearch.core.cli.train import cancel_on_signal
+    from autoresearch.core.files import remove_folder
     from autoresearch.core.followup.remeasure import UNKNOWN_OVERHEAD, Call, Countdown, Remeasurer
     from autoresearch.core.report.terminal.live import live_view
     from autoresearch.core.report.wording import spell
@@ -239,8 +240,8 @@ def _measure(settings: Settings, task: Task, seeds: int, claim: Mapping[str, Any
     each = float(task.config["train_seconds"]) + UNKNOWN_OVERHEAD
     settings.say(f"{2 * seeds} trials of {task.config['train_seconds']:g} s, about {spell(2 * seeds * each)}")
     first = FIRST_SEED + secrets.randbelow(FIRST_SEED)
+    folder = tempfile.mkdtemp(prefix="ar-reproduce-")  # left where a trial fails: the error names its log
     with (
-        tempfile.TemporaryDirectory(prefix="ar-reproduce-") as folder,
         cancel_on_signal() as cancel,
         live_view(task.config["train_seconds"], verbosity=settings.verbosity) as view,
     ):
@@ -251,9 +252,11 @@ def _measure(settings: Settings, task: Task, seeds: int, claim: Mapping[str, Any
             task.config, Path(folder), "val", first, view, cancel, say=settings.say, call=call, countdown=countdown
         )
         claimed, half = _claimed(claim)
-        return claims.measure(
+        compared = claims.measure(
             remeasurer, task.baseline, task.best, seeds, task.config["preset"], None if task.limits else claimed, half
         )
+    remove_folder(Path(folder))
+    return compared
 
 
 def _claimed(claim: Mapping[str, Any]) -> tuple[float, float | None]:
