@@ -459,6 +459,6 @@ def draw(curves: dict[float, tuple[list[Outcome], list[Outcome]]]) -> None:
             panel.axhline(mean(outcomes, "claimed"), color=color, linestyle=":", label=f"{label}, claimed at the end")
         panel.set(title=f"noise {sigma:g} bpb", xlabel="device time, in whole trials")
     panels[0].set_ylabel("gain over the baseline, bpb")
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(PICTURE, dpi=80)
     pyplot.close(figure)

@@ -208,8 +208,12 @@ class Loop:
             opened = [row for row in opened if row.number == 0]
         # Experiments with trials before waiting ones: finishing a race settles the incumbent for everybody else.
         for row in sorted(opened, key=lambda row: (row.state == "proposed", row.number)):
-            if row.number in collected or self._may_start():
-                self._settle(row)
+            if row.number not in collected and not self._may_start():
+                continue
+            # A keep re-applies or withdraws waiting proposals, so that a later row may be another one by now, or gone.
+            present = next((one for one in self.run.ledger.undecided() if one.number == row.number), None)
+            if present is not None:
+                self._settle(present)
 
     def _profile(self) -> None:
         """Take in a profile of the incumbent, and start one where it is due and a device is free."""
