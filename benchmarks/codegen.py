@@ -147,12 +147,18 @@ def generate(module: ModuleType) -> tuple[int, dict[str, str]]:
         return compile_fx(graph, inputs, inner_compile=read)
 
     rows, length = module.DEVICE_BATCH_ROWS, module.SEQ_LEN
+    module.initialise = lambda *_: None  # type: ignore[attr-defined]  # draws numbers that nobody reads
+    module.GPT.to = lambda model, *_: model  # type: ignore[attr-defined]
+    with torch.device("meta"):
+        model = module.build(Spec(module.VOCAB_SIZE, length, seed=0, device="cuda", tier="h100"))
+    model.attend = stand_in_for_flash
     with FakeTensorMode(allow_non_fake_inputs=True):
-        module.initialise = lambda *_: None  # type: ignore[attr-defined]  # draws numbers that nobody reads
-        module.GPT.to = lambda model, *_: model  # type: ignore[attr-defined]  # made there; fake tensors cannot move
-        with torch.device("cuda"):
-            model = module.build(Spec(module.VOCAB_SIZE, length, seed=0, device="cuda", tier="h100"))
-        model.attend = stand_in_for_flash
+        for part in model.modules():  # tensors without memory become fake ones on the card
+            for tensors in (part._parameters, part._buffers):
+                for name, one in tensors.items():
+                    if one is not None:
+                        fake = torch.empty_strided(one.size(), one.stride(), dtype=one.dtype, device="cuda")
+                        tensors[name] = torch.nn.Parameter(fake) if isinstance(one, torch.nn.Parameter) else fake
         tokens = torch.zeros(rows, length, dtype=torch.int64, device="cuda")
         # As `train` does: rows of n-grams are looked up outside of the graph, where gradients may be sparse.
         found = tuple(rows if rows is None else rows.detach().requires_grad_() for rows in model.look_up(tokens))
