@@ -290,12 +290,12 @@ def document_bucket(tokens: Tensor) -> Tensor:
     return bucket.clamp(max=DOCUMENT_BUCKETS - 1)
 
 
-def rotary_angles(seq_len: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, float32 (T, HEAD_DIM / 2)."""
-    channel = torch.arange(0, HEAD_DIM, 2, device=device, dtype=torch.float32)
-    position = torch.arange(seq_len, device=device, dtype=torch.float32)
+def rotary_angles(seq_len: int) -> Tensor:
+    """Cosines and sines, float32 (2, T, HEAD_DIM / 2)."""
+    channel = torch.arange(0, HEAD_DIM, 2, dtype=torch.float32)
+    position = torch.arange(seq_len, dtype=torch.float32)
     angle = torch.outer(position, ROPE_BASE ** (-channel / HEAD_DIM))
-    return angle.cos(), angle.sin()
+    return torch.stack((angle.cos(), angle.sin()))
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -419,8 +419,14 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         weights = torch.cat([linear.weight for linear in (self.q, self.k, self.v)])  # one product instead of three
         qk, v = F.linear(x, weights.to(x.dtype)).view(B, T, 3, -1, HEAD_DIM).split((2, 1), dim=2)
-        # Turning keeps lengths, so the norm may come after it, and one call serves both.
-        q, k = norm(rotary(qk.permute(2, 0, 3, 1, 4), *angles))
+        # Turning keeps lengths, so the norm may come after it, and one call serves both. What only scales the scores is
+        # folded in here.
+        if x.is_cuda:  # compiled, it costs nothing in this pass, and attention reads heads where they lie
+            turned = rotary(qk, *(part[:, None, None] for part in angles))
+            q, k = (norm(turned) * (QK_GAIN * HEAD_DIM**-0.25)).permute(2, 0, 3, 1, 4)
+        else:
+            q, k = norm(rotary(qk.permute(2, 0, 3, 1, 4), *angles))
+            q = q * (QK_GAIN**2 * HEAD_DIM**-0.5)
         v = v.squeeze(2)
         if self.value_embed is not None:
             looked_up = self.value_embed(tokens).to(x.dtype).view_as(v)
@@ -429,8 +435,7 @@ class Attention(nn.Module):
             v = v + values.to(x.dtype).view_as(v)
         if self.gain is not None:
             q = q * self.gain.to(q.dtype)[:, None, None]
-        # Everything that only scales the scores is folded into q, which is smaller than they are.
-        y = attend(q * (QK_GAIN**2 * HEAD_DIM**-0.5), delayed(k), v.transpose(1, 2))
+        y = attend(q, delayed(k), v.transpose(1, 2))
         return self.proj(y.transpose(1, 2).reshape(B, T, DIM))
 
 
@@ -490,6 +495,8 @@ class GPT(nn.Module):
         self.document = nn.Embedding(DOCUMENT_BUCKETS, DIM) if DOCUMENT_BUCKETS else None
         self.readout = nn.Parameter(torch.zeros(DEPTH)) if LAYER_READOUT else None
         self.dtype = torch.float32
+        # Kept, because a compiled graph would compute powers, cosines and sines again in every layer.
+        self.register_buffer("angles", rotary_angles(SEQ_LEN), persistent=False)
         self.attend: Attend = attend_sdpa
 
     def look_up(self, tokens: Tensor) -> Found:
@@ -525,7 +532,7 @@ class GPT(nn.Module):
         """tokens (B, T) -> (B * T, D) of the model's dtype, what the head multiplies; what is added to its products."""
         T, votes = tokens.size(1), ()
         added, values = self.look_up(tokens) if found is None else found
-        angles = tuple(part.to(self.dtype) for part in rotary_angles(T, tokens.device))
+        angles = self.angles[:, :T].to(self.dtype).unbind()
         x = self.wte(tokens)
         if added is not None:
             x = x + added
@@ -605,6 +612,16 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, x.size(0), LOSS_CHUNK_TOKENS):
             rows = slice(start, start + LOSS_CHUNK_TOKENS)
             z, target = softcap(F.linear(x[rows], w).float()), targets[rows, None]
+            if torch.compiler.is_compiling() and votes is None:
+                # Without changes in place, z lives in registers: logits are read twice, once for the sums, once for dz.
+                highest, hit = SOFTCAP or z.amax(1, keepdim=True), torch.arange(z.size(1), device=z.device) == target
+                partition = (z - highest).exp().sum(1, keepdim=True)
+                total = total + (partition.log() + highest - torch.where(hit, z, 0.0).sum(1, keepdim=True)).sum()
+                dz = ((z - highest).exp() / partition - hit.float()) / x.size(0)
+                dz = (dz * (1 - (z / SOFTCAP).square()) if SOFTCAP else dz).to(x.dtype)
+                dx.append(dz @ w)
+                dw += dz.T @ x[rows]
+                continue
             voted = z if votes is None else z.scatter_add(1, guesses[rows], votes[rows])
             # The cap bounds the exponentials, so no search for a maximum; votes go beyond it.
             highest = SOFTCAP if SOFTCAP and votes is None else voted.amax(1, keepdim=True)
@@ -837,15 +854,30 @@ def compiles(device: str, budget: float) -> bool:
     return COMPILE == "on" or (COMPILE == "auto" and (device == "cuda" or budget >= 1800))
 
 
-def warm_up(model: GPT, loss_of: Callable[..., Tensor], update: Callable[..., Tensor], data: Data) -> None:
-    """Run whole steps on synthetic batches, so that graphs and buffers exist before the clock starts; then undo them."""
+def warm_up(model: GPT, loss_of: Callable[..., Tensor], update: Callable[..., Tensor], data: Data) -> int:
+    """Run whole steps on synthetic batches, so that graphs and buffers exist before the clock starts; then undo them.
+
+    Returns the rows per forward pass: DEVICE_BATCH_ROWS, or what is left of them after halving until memory is enough.
+    """
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = Optimizer(model, update)
-    for step, (inputs, targets) in zip(range(WARMUP_STEPS), data.warmup(DEVICE_BATCH_ROWS, SEQ_LEN), strict=False):
-        loss_of(inputs, targets).backward()
-        optimizer.step(step, 0.0)
-    # Copied into the same tensors, so that the compiled graphs stay valid.
-    model.load_state_dict(before)
+    rows = DEVICE_BATCH_ROWS
+    while True:
+        try:
+            optimizer = Optimizer(model, update)
+            for step, (inputs, targets) in zip(range(WARMUP_STEPS), data.warmup(rows, SEQ_LEN), strict=False):
+                loss_of(inputs, targets).backward()
+                optimizer.step(step, 0.0)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+            rows //= 2  # accumulation makes up for it: a step has as many tokens as before
+            print(f"cuda: out of memory with {2 * rows} rows a pass, trying {rows}")  # noqa: T201
+        else:
+            return rows
+        finally:
+            # Copied into the same tensors, so that the compiled graphs stay valid.
+            model.load_state_dict(before)
+            model.zero_grad(set_to_none=True)
 
 
 def show(clock: Clock, step: int, loss: Tensor, progress: float) -> None:
@@ -867,6 +899,7 @@ def build(spec: Spec) -> GPT:
     model = GPT()
     initialise(model, spec.seed)
     model.dtype = compute_dtype(spec.device)
+    model.angles = rotary_angles(max(SEQ_LEN, spec.eval_seq_len)).to(model.dtype)
     model.attend = attend_sdpa if spec.device == "cuda" else attend_by_blocks
     return model.to(spec.device)
 
@@ -884,7 +917,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     model.attend, attention = fastest_attention(device, model.dtype, compiled)
     mode = "compiled" if compiled else "eager"
     print(f"cuda: {device.type}, {model.dtype}, {mode}, {attention}, {torch.get_num_threads()} threads")  # noqa: T201
-    warm_up(model, loss_of, update, data)
+    rows = warm_up(model, loss_of, update, data)
     if MEMORY_TOKENS:
         text = read(data.documents())
         whole = torch.from_numpy(memorise(text))
@@ -892,7 +925,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         model.memory.copy_(torch.from_numpy(memorise(text[:TRUST_TOKENS])) if TRUST_TOKENS else whole)
 
     optimizer, step, micro_step, total, mean_loss = Optimizer(model, update), 0, 0, 0.0, None
-    for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
+    for inputs, targets, _ in data.batches(rows, SEQ_LEN):
         if micro_step == 0:
             progress = clock.progress
             # Decided at the step's beginning: its micro-batches must be weighed alike.

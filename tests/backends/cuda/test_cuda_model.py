@@ -22,12 +22,21 @@ def test_the_pattern_repeats_over_the_layers_and_the_last_layer_is_full(load_tra
 def test_rotary_products_depend_on_the_distance_alone(load_train):
     train = load_train()
     q, k = torch.randn(2, 1, 1, 1, 16, generator=torch.Generator().manual_seed(0)).expand(2, 1, 1, 32, 16)
-    angles = train.rotary_angles(32, q.device)
+    angles = train.rotary_angles(32)
     products = (train.rotary(q, *angles) @ train.rotary(k, *angles).mT)[0, 0]
     for distance in (0, 3, 20):
         along = products.diagonal(-distance)
         torch.testing.assert_close(along, along[:1].expand_as(along), atol=1e-4, rtol=1e-4)
     assert (products[20, 0] - products[20, 10]).abs() > 1e-3
+
+
+def test_the_table_of_angles_is_no_weight_and_covers_the_longer_of_training_and_scoring(load_train, spec):
+    longer = type(spec)(**{**spec.__dict__, "eval_seq_len": 48})
+    model = load_train(PRECISION="bf16").build(longer)
+    assert model.angles.shape == (2, 48, 8) and model.angles.dtype is torch.bfloat16
+    assert not any("angles" in name for name in model.state_dict())
+    with torch.no_grad():
+        assert model(tokens_of(seq=48)).shape == (2, 48, 64)
 
 
 @pytest.mark.parametrize("embeds, layers", [("alternate", [0, 2]), ("all", [0, 1, 2]), ("none", [])])
@@ -85,8 +94,9 @@ def test_the_written_out_gradient_of_the_norm_is_autograds(load_train, scale):
 
 
 @pytest.mark.parametrize("cap", [15.0, 0])
-@pytest.mark.parametrize("chunk", [7, 64, 1000])
-def test_the_chunked_loss_equals_the_plain_one_in_value_and_gradient(load_train, cap, chunk):
+@pytest.mark.parametrize("chunk, compiling", [(7, False), (64, False), (1000, False), (7, True), (1000, True)])
+def test_the_chunked_loss_equals_the_plain_one_in_value_and_gradient(load_train, monkeypatch, cap, chunk, compiling):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)  # another way to the same numbers
     train = load_train(SOFTCAP=cap, LOSS_CHUNK_TOKENS=chunk)
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(64, 32, generator=draw, requires_grad=True)

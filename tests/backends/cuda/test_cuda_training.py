@@ -32,6 +32,37 @@ def test_warm_up_restores_every_weight_exactly(load_train, spec, make_data):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_step_that_does_not_fit_takes_half_the_rows_at_a_time_and_as_many_tokens(load_train, spec, make_data, capsys):
+    train = load_train(BATCH_TOKENS=4 * 32)
+    model, asked = train.build(spec), []
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fits = model.loss
+
+    def loss(inputs, targets):
+        asked.append(len(inputs))
+        if len(inputs) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return fits(inputs, targets)
+
+    model.loss = loss
+    data, clock = make_data(8)
+    assert train.warm_up(model, loss, train.muon_update, data) == 1
+    assert asked == [4, 2, 1, 1]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    train.train(model, data, clock)
+    assert clock.points[-1][0] == 2, "four passes of one row are a step"
+    assert "out of memory with 4 rows a pass, trying 2" in capsys.readouterr().out
+
+
+def test_a_step_that_does_not_even_fit_with_one_row_is_out_of_memory(load_train, spec, make_data):
+    def loss(inputs, targets):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    train = load_train()
+    with pytest.raises(torch.OutOfMemoryError):
+        train.warm_up(train.build(spec), loss, train.muon_update, make_data(1)[0])
+
+
 def test_a_run_is_the_same_with_and_without_warm_up(load_train, spec, make_data):
     ends = []
     for steps in (0, 3):
