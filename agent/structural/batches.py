@@ -43,8 +43,17 @@ def _sequences(source: str, halve: bool) -> str | None:
     return with_constants(source, values)
 
 
-_BATCHES = "data.batches(DEVICE_BATCH_ROWS, SEQ_LEN)"
-_STREAM = 'data.batches(DEVICE_BATCH_ROWS, SEQ_LEN, packing="stream")'
+_BATCHES = "data.batches({rows}, SEQ_LEN)"
+_STREAM = 'data.batches({rows}, SEQ_LEN, packing="stream")'
+
+
+def _order(source: str, before: str, after: str) -> str | None:
+    """Ask for batches in another order, where they are asked for by the constant or by what memory left of it."""
+    for rows in ("DEVICE_BATCH_ROWS", "rows"):
+        edited = with_loop_over(source, before.format(rows=rows), after.format(rows=rows))
+        if edited is not None:
+            return edited
+    return None
 
 
 EDITS = (
@@ -79,14 +88,14 @@ EDITS = (
         "data in order",
         "data_order",
         "Documents one after the other instead of packed to fit: no document is held back for its length.",
-        partial(with_loop_over, before=_BATCHES, after=_STREAM),
+        partial(_order, before=_BATCHES, after=_STREAM),
         0.5,
     ),
     Edit(
         "data packed",
         "data_order",
         "Documents packed to fit their rows: fewer of them are cut.",
-        partial(with_loop_over, before=_STREAM, after=_BATCHES),
+        partial(_order, before=_STREAM, after=_BATCHES),
         0.5,
     ),
 )
