@@ -140,7 +140,7 @@ def test_a_value_that_does_not_fit_says_where_it_was_written(work, monkeypatch, 
     (work / "ar.toml").write_text('[loop]\n\nhours = "eight"\n')
     assert main.run(["loop"]) == 2
     err = capsys.readouterr().err
-    assert "'eight' is not" in err
+    assert "'eight' is no number" in err
     assert f"It comes from {'AR_LOOP_HOURS' if variable else f'{work}/ar.toml:3'}." in err
 
 

@@ -43,7 +43,7 @@ def test_a_folder_of_texts_is_prepared_and_described(corpus, capsys):
 
 
 def test_a_missing_folder_is_named(corpus, capsys):
-    assert prepare("--corpus", corpus / "nowhere") == 1
+    assert prepare("--corpus", corpus / "nowhere") == 2
     err = capsys.readouterr().err
     assert "nowhere" in err
     assert "Fix:" in err

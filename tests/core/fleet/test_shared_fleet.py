@@ -157,9 +157,9 @@ def test_status_shows_the_fleet_while_the_run_runs_and_says_when_that_was(
         shared = replace(ALONE, at=time.time(), others=(("day", 1),), drained=("h", "h"))
         FleetStatusWriter("night", run.folder, lambda _: None).update(shared)
         assert ar(["--workspace", str(workspace), "status"]) == 0
-        _, line = capsys.readouterr().out.splitlines()
+        *_, line = capsys.readouterr().out.splitlines()
         assert line == (
-            "  fleet: 1 of 2 slots on 2 nodes; 1 other run: day (1); "
+            "night: fleet: 1 of 2 slots on 2 nodes; 1 other run: day (1); "
             "priority 1, 50 % of the device time; drained: h (2)"
         )
         FleetStatusWriter("night", run.folder, lambda _: None).update(replace(ALONE, at=time.time() - 240, paused=True))
@@ -167,7 +167,7 @@ def test_status_shows_the_fleet_while_the_run_runs_and_says_when_that_was(
         assert capsys.readouterr().out.endswith("1 of 2 slots on 2 nodes; paused (as it was 4 min ago)\n")
         run.ledger.set_state("interrupted", "stopped")
     assert ar(["--workspace", str(workspace), "status"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert "fleet" not in capsys.readouterr().out
     (run.folder / status.NAME).write_text('{"others": 3}')
     assert read_fleet_status(run.folder) is None
 

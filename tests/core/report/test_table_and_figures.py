@@ -55,8 +55,8 @@ def test_a_pipe_gets_tab_separated_lines():
     write_table(RUN, stream)
     lines = [line.split("\t") for line in stream.getvalue().splitlines()]
     assert lines[0] == [COLUMNS[name].title for name in TABLE]
-    assert lines[1] == ["0", "keep", "2.6000", "-", "31", "baseline"]
-    assert lines[3] == ["2", "crash", "-", "-", "31", "a broken idea (out of memory)"]
+    assert lines[1] == ["0", "keep", "2.6000", "-", "31", "tuner", "baseline"]
+    assert lines[3] == ["2", "crash", "-", "-", "31", "tuner", "a broken idea (out of memory)"]
     assert lines[4][3] == "-0.1000"
     assert {len(line) for line in lines} == {len(TABLE)}
 

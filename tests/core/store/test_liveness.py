@@ -49,7 +49,7 @@ def views(workspace, capsys):
     """The state of the run as each view has it."""
     found, at = {}, ["--workspace", str(workspace)]
     assert ar([*at, "status", "--tag", "first"]) == 0
-    found["status"] = capsys.readouterr().out.split(": ")[1].split(",")[0]
+    found["status"] = capsys.readouterr().out.splitlines()[1].split("\t")[1]
     assert ar([*at, "status", "--tag", "first", "--json"]) == 0
     found["status --json"] = json.loads(capsys.readouterr().out)["state"]
     with served(workspace) as port:
@@ -73,7 +73,11 @@ def test_after_a_sigkill_every_view_says_that_the_run_died(workspace, capsys):
     command = [sys.executable, "-c", WRITER, str(workspace / "runs/first")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "writing\n"
-        assert set(views(workspace, capsys).values()) == {"running"}
+        try:
+            assert set(views(workspace, capsys).values()) == {"running"}
+        except BaseException:
+            writer.kill()
+            raise
         writer.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)  # dead, and not waited for: a zombie
         assert set(views(workspace, capsys).values()) == {"died"}
