@@ -15,6 +15,8 @@ pytestmark = pytest.mark.skipif(best_level() == "process", reason="adopted scrip
 
 ROOMY = Budget(train_seconds=0.5, startup_seconds=20.0, grace_floor_seconds=4.0)
 TIGHT = Budget(train_seconds=0.5, startup_seconds=20.0, grace_floor_seconds=0.4)
+BETWEEN = Budget(train_seconds=0.5, startup_seconds=20.0, grace_floor_seconds=1.5)
+"""Too late from 1.5 s on, killed after 6 s: room on both sides for a busy machine and a script that is 3 s late."""
 FIRST = "x, y, epoch = next(train_loader)\nused"
 
 
@@ -85,7 +87,7 @@ TRAINS_ON = """while True:
 """
 STAYS_LATE = """for x, y, epoch in train_loader:
     kept = x, y
-stop = time.time() + 1.5
+stop = time.time() + 3.0
 while time.time() < stop:
     pass
 """
@@ -98,7 +100,7 @@ HIDES = "if type(TIME_BUDGET) is float:\n    raise SystemExit\n"
     ("changes", "budget", "status", "words"),
     [
         ([(LOOP, TRAINS_ON)], TIGHT, "timeout", "did not stop training when its batches were over"),
-        ([(LOOP, STAYS_LATE)], TIGHT, "invalid", "overtime"),
+        ([(LOOP, STAYS_LATE)], BETWEEN, "invalid", "overtime"),
         ([(PEEKS, LOOKS_AHEAD)], ROOMY, "invalid", "audit"),
         ([("tokenizer = ", "time.sleep(60)\ntokenizer = ")], Budget(0.5, 1.5), "timeout", "start-up took longer"),
         ([("V = tok", HIDES + "V = tok")], ROOMY, "crash", "run again for scoring"),
