@@ -54,7 +54,7 @@ class Observations:
     """bool (N, D): True where the attempt's file has the constant and something reads it."""
     failures: tuple[Failure, ...]
     penalty: float
-    """What a failure costs, in bpb."""
+    """Cost of a failure in bpb."""
 
     def risk(self, points: np.ndarray) -> np.ndarray:
         """Estimate the chance that points (M, D) fail, (M,), from what has failed.

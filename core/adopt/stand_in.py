@@ -498,7 +498,7 @@ class Output:
 
 
 class Loader:
-    """What `make_dataloader` returns: yields inputs, targets and the epoch."""
+    """The result of `make_dataloader`: yields inputs, targets and the epoch."""
 
     def __init__(self, service: PrepareService, batch: int, seq: int) -> None:
         self._service, self._batch, self._seq = service, batch, seq

@@ -36,7 +36,7 @@ class Task:
     config: dict[str, Any]
     """Settings of the trials, as a run's configuration has them."""
     limits: tuple[str, ...]
-    """What keeps the claim from being compared in full, in words; only the sign is compared where there is any."""
+    """Reason in words why the claim cannot be compared in full; only the sign is compared where there is any."""
 
 
 @click.command()
