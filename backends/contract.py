@@ -232,7 +232,7 @@ class Runtime(Protocol):
         ...
 
     def packages(self) -> Sequence[str]:
-        """List the installed packages whose versions decide what is computed, numpy aside.
+        """List the installed packages whose versions decide what is computed, numpy aside; the framework's comes first.
 
         Must not import the framework.
         """

@@ -16,7 +16,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import CorpusType, Number, Whole, read_given
+from autoresearch.core.cli.params import Whole, budget_option, corpus_option, read_given
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,12 +36,7 @@ thousand tokens of training text, and documents differ."""
     metavar="FILE",
     help="Write a train file of ar's contract that begins with what can be carried over, and measure nothing.",
 )
-@click.option(
-    "--budget",
-    type=Number(min=0, min_open=True),
-    metavar="S",
-    help="Training seconds.  [default: the preset's]",
-)
+@budget_option
 @click.option(
     "--seed",
     type=Whole(min=0),
@@ -49,7 +44,7 @@ thousand tokens of training text, and documents differ."""
     metavar="N",
     help="Seed for the order of the data. The script seeds its model itself.",
 )
-@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@corpus_option
 @require_isolation
 @pass_settings
 def adopt(
@@ -87,8 +82,7 @@ def _measure(
 
     from autoresearch.core.adopt.script import require_gpu
     from autoresearch.core.adopt.terms import choose_vocabulary, require_sandbox
-    from autoresearch.core.cli.train import cancel_on_signal, new_folder
-    from autoresearch.core.report.terminal.live import live_view
+    from autoresearch.core.cli.train import new_folder, watched
     from autoresearch.core.trial.device import probe_device
     from autoresearch.core.trial.request import Carried, TrialTerms, UpstreamForm
     from autoresearch.core.trial.sandbox.levels import PROTECTION, best_level
@@ -122,7 +116,7 @@ def _measure(
         f"vocabulary {vocab}, rows of {terms.eval_seq_len} tokens"
     )
     settings.say(f"sandbox {level} ({PROTECTION[level]}), no gate: the script is not read first")
-    with cancel_on_signal() as cancel, live_view(request.budget.train_seconds, verbosity=settings.verbosity) as view:
+    with watched(settings, request.budget.train_seconds) as (view, cancel):
         result = run_trial(request, observer=view, cancel=cancel)
     reason = result.reason and result.reason.replace("train.py", file.name)
     return result.model_copy(update={"reason": reason})

@@ -14,7 +14,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import CorpusType, Number, Whole
+from autoresearch.core.cli.params import Number, Whole, corpus_option
 
 
 @click.command()
@@ -33,7 +33,7 @@ from autoresearch.core.cli.params import CorpusType, Number, Whole
     help="Number of trials; the table shows their medians.",
 )
 @click.option("--common", is_flag=True, help="Measure the small model of `ar compare` instead of the preset's model.")
-@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@corpus_option
 @require_isolation
 @pass_settings
 def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus: str | None) -> None:
@@ -45,9 +45,8 @@ def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus:
     from autoresearch.core.bench import work
     from autoresearch.core.bench.measure import BackendBench, measure
     from autoresearch.core.bench.table import table
-    from autoresearch.core.cli.train import cancel_on_signal, new_folder
+    from autoresearch.core.cli.train import new_folder, watched
     from autoresearch.core.config import choose_preset, load_presets
-    from autoresearch.core.report.terminal.live import live_view
 
     backend = resolve_backend(settings)
     source = work.train_source(backend.train_file)
@@ -58,7 +57,7 @@ def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus:
     presets = load_presets(backend.presets_file)
     prepared = ensure_prepared(settings, choose_preset(presets, wanted.preset), corpus=corpus)
     folder = new_folder(settings.workspace, f"{backend.name}-bench")
-    with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
+    with watched(settings, seconds) as (view, cancel):
         trials_bench = BackendBench(folder, prepared, view, cancel)
         measured = measure(wanted, trials_bench, seconds, list(range(trials)), view.note)
     click.echo(json.dumps(measured.as_json()) if settings.json else table([measured]))

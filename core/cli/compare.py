@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, load_runtime, pass_settings, require_isolation
-from autoresearch.core.cli.params import CorpusType, Number, Whole
+from autoresearch.core.cli.params import Number, Whole, corpus_option
 
 if TYPE_CHECKING:
     from autoresearch.core.bench.work import Work
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     metavar="PNG",
     help="File for the picture.  [default: compare.png in the trials' folder]",
 )
-@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@corpus_option
 @require_isolation
 @pass_settings
 def compare(
@@ -49,13 +49,12 @@ def compare(
     from autoresearch.core.bench.compare import draw
     from autoresearch.core.bench.measure import BackendBench
     from autoresearch.core.bench.table import table
-    from autoresearch.core.cli.train import cancel_on_signal, new_folder
-    from autoresearch.core.report.terminal.live import live_view
+    from autoresearch.core.cli.train import new_folder, watched
 
     works, preset = choose_work(settings, first, second)
     prepared = ensure_prepared(settings, preset, corpus=corpus)
     folder = new_folder(settings.workspace, f"{first}-{second}")
-    with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
+    with watched(settings, seconds) as (view, cancel):
         trials_bench = BackendBench(folder, prepared, view, cancel)
         found = run(works, prepared, trials_bench, seconds, list(range(trials)), view.note, cancel)
     path = picture or folder / "compare.png"

@@ -12,9 +12,6 @@ from autoresearch.core.cli.params import Whole
 from autoresearch.core.cli.weights import train_option
 from autoresearch.core.errors import UsageError
 
-FRAMEWORKS = {"cuda": ("torch",), "mlx": ("mlx",)}
-"""Packages by which a backend's framework is installed, where they are not numpy alone."""
-
 
 @click.command("export")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -53,7 +50,7 @@ def export(
         kept = weights_of(settings, reader, number, train=train)
         name = str(reader.run().config["backend"])
         runtime = load_runtime(name)
-        framework = Framework(name, runtime.export_lines(), FRAMEWORKS.get(name, ()))
+        framework = Framework(name, runtime.export_lines(), tuple(runtime.packages()[:1]))
         write(folder, reader, gather(reader), kept, framework)
     address = None
     if push is not None:

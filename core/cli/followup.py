@@ -50,15 +50,14 @@ def remeasuring(
 
     `experiments` are those whose speed in the run the new trials are held against, and `seed_offset` is the command's.
     """
-    from autoresearch.core.cli.train import cancel_on_signal
+    from autoresearch.core.cli.train import watched
     from autoresearch.core.followup.remeasure import Remeasurer, first_seed, usual_speeds
-    from autoresearch.core.report.terminal.live import live_view
 
     config = ledger.run().config
     usual = usual_speeds(ledger, experiments)
     if call.done:
         settings.say(f"{len(call.done)} trials of an interrupted call are taken over")
-    with cancel_on_signal() as cancel, live_view(config["train_seconds"], verbosity=settings.verbosity) as view:
+    with watched(settings, config["train_seconds"]) as (view, cancel):
         countdown.say = view.note if settings.verbosity >= 0 else countdown.say
         seed = first_seed(config, seed_offset, call.number)
         try:

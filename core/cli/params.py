@@ -206,6 +206,14 @@ class CorpusType(click.ParamType):
     name = "corpus"
 
 
+corpus_option = click.option(
+    "--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]"
+)
+budget_option = click.option(
+    "--budget", type=Number(min=0, min_open=True), metavar="S", help="Training seconds.  [default: the preset's]"
+)
+
+
 class Slots(click.ParamType):
     """A number of slots, or "auto" for as many as the machine has."""
 

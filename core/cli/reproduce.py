@@ -230,10 +230,9 @@ def _carried(
 
 
 def _measure(settings: Settings, task: Task, seeds: int, claim: Mapping[str, Any]) -> Comparison:
-    from autoresearch.core.cli.train import cancel_on_signal
+    from autoresearch.core.cli.train import watched
     from autoresearch.core.files import remove_folder
     from autoresearch.core.followup.remeasure import UNKNOWN_OVERHEAD, Call, Countdown, Remeasurer
-    from autoresearch.core.report.terminal.live import live_view
     from autoresearch.core.report.wording import spell
     from autoresearch.core.takeaway import claim as claims
 
@@ -241,10 +240,7 @@ def _measure(settings: Settings, task: Task, seeds: int, claim: Mapping[str, Any
     settings.say(f"{2 * seeds} trials of {task.config['train_seconds']:g} s, about {spell(2 * seeds * each)}")
     first = FIRST_SEED + secrets.randbelow(FIRST_SEED)
     folder = tempfile.mkdtemp(prefix="ar-reproduce-")  # left where a trial fails: the error names its log
-    with (
-        cancel_on_signal() as cancel,
-        live_view(task.config["train_seconds"], verbosity=settings.verbosity) as view,
-    ):
+    with watched(settings, task.config["train_seconds"]) as (view, cancel):
         say = view.note if settings.verbosity >= 0 else lambda _: None
         countdown = Countdown(say, 2 * seeds, 2 * seeds * each, UNKNOWN_OVERHEAD)
         call = Call("reproduce", 1)

@@ -23,12 +23,13 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import CorpusType, Number, Whole, read_given
+from autoresearch.core.cli.params import Whole, budget_option, corpus_option, read_given
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.textfile import read_text
 
 if TYPE_CHECKING:
     from autoresearch.core.config import Preset
+    from autoresearch.core.report.terminal.live import View
     from autoresearch.core.trial.request import TrialResult
 
 EXIT_FAILED = 1
@@ -43,14 +44,9 @@ COMPARED = 40
     type=click.Path(dir_okay=False, path_type=Path),
     help="Train file to run.  [default: the workspace's backends/<backend>/train.py]",
 )
-@click.option(
-    "--budget",
-    type=Number(min=0, min_open=True),
-    metavar="S",
-    help="Training seconds.  [default: the preset's]",
-)
+@budget_option
 @click.option("--seed", type=Whole(min=0), default=0, metavar="N", help="Seed for the model and the order of the data.")
-@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]")
+@corpus_option
 @click.option("--profile", is_flag=True, help="Trace a few batches and write profile.md and trace.json.gz.")
 @require_isolation
 @pass_settings
@@ -64,7 +60,6 @@ def train(
 
     Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
-    from autoresearch.core.report.terminal.live import live_view
     from autoresearch.core.trial.device import expected_kind
     from autoresearch.core.trial.profile import GRACE_SECONDS
     from autoresearch.core.trial.request import TrialTerms
@@ -81,7 +76,7 @@ def train(
         terms = replace(terms, budget=replace(terms.budget, grace_floor_seconds=GRACE_SECONDS))
     request = replace(terms.request(source, new_folder(settings.workspace, backend.name), seed), profile=profile)
     settings.say(f"backend {backend.name} ({backend.why}), preset {preset.name}, corpus {prepared.folder.name}")
-    with cancel_on_signal() as cancel, live_view(request.budget.train_seconds, verbosity=settings.verbosity) as view:
+    with watched(settings, request.budget.train_seconds) as (view, cancel):
         result = run_trial(request, observer=view, cancel=cancel)
     if profile and result.profile is None:
         settings.say("nothing was traced: training ended or failed before it had enough batches")
@@ -187,6 +182,18 @@ def new_folder(workspace: Path, backend: str) -> Path:
             raise UsageError(f"{folder} cannot be made: {error.strerror}.", fix="name another --workspace") from error
         return folder
     raise UsageError(f"{stem} and 999 like it are taken.", fix="try again in a second")
+
+
+@contextmanager
+def watched(settings: Settings, seconds: float) -> Iterator[tuple[View, threading.Event]]:
+    """Show the block's trials, of so many training seconds each, and cancel them on a signal.
+
+    Gives the view that observes them, and the event that ends them (see `cancel_on_signal`).
+    """
+    from autoresearch.core.report.terminal.live import live_view
+
+    with cancel_on_signal() as cancel, live_view(seconds, verbosity=settings.verbosity) as view:
+        yield view, cancel
 
 
 @contextmanager

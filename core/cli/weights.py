@@ -66,8 +66,7 @@ def weights_of(settings: Settings, reader: LedgerReader, number: int, *, train: 
 
 def _train_again(settings: Settings, reader: LedgerReader, number: int) -> None:
     """Run one trial at the seed of the experiment's first trial. Raises `ArError` when it does not end well."""
-    from autoresearch.core.cli.train import cancel_on_signal
-    from autoresearch.core.report.terminal.live import live_view
+    from autoresearch.core.cli.train import watched
     from autoresearch.core.store.weights import retrained_folder
     from autoresearch.core.trial.request import TrialTerms
     from autoresearch.core.trial.supervisor import run_trial
@@ -78,7 +77,7 @@ def _train_again(settings: Settings, reader: LedgerReader, number: int) -> None:
     folder = retrained_folder(reader.folder, number)
     source = reader.text(reader.experiment(number).source_sha256)
     request = replace(TrialTerms.of_config(config).request(source, folder, seed), keep_weights=True)
-    with cancel_on_signal() as cancel, live_view(config["train_seconds"], verbosity=settings.verbosity) as view:
+    with watched(settings, config["train_seconds"]) as (view, cancel):
         result = run_trial(request, observer=view, cancel=cancel)
     if result.status != "ok":
         raise ArError(f"the trial ended as {result.status}: {result.reason}.", fix=f"look at {folder / 'run.log'}")

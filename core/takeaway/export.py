@@ -15,7 +15,7 @@ from autoresearch.core.errors import ArError, UsageError
 from autoresearch.core.files import remove_folder, write_text
 from autoresearch.core.report.document.gather import ReportData
 from autoresearch.core.report.document.page import code_span
-from autoresearch.core.report.wording import mean_text, one_line
+from autoresearch.core.report.wording import counted, mean_text, one_line
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.weights import KeptWeights
 from autoresearch.core.trainfile.source_check import check_source
@@ -132,29 +132,37 @@ def program(facts: Mapping[str, Any], framework: Framework) -> str:
     return "\n".join(lines) + "\n"
 
 
-def card(report: ReportData, kept: KeptWeights, facts: Mapping[str, Any], framework: Framework) -> str:
-    """Write the model card. Words of researchers stand in code spans: no link, mention or HTML."""
-    config, head, verified = report.run.config, report.headline, report.verified
-    figures = []
+def figures(report: ReportData, kept: KeptWeights) -> list[str]:
+    """Write the sentences of a model card that say what was measured."""
+    head, verified = report.headline, report.verified
+    said = []
     if head is not None and head.experiment == kept.experiment:
-        figures.append(f"Measured mean: **{mean_text(head.best)}** bits per byte over {_trials(head.best.trials)}.")
+        said.append(
+            f"Measured mean: **{mean_text(head.best)}** bits per byte over {counted(head.best.trials, 'trial')}."
+        )
         if head.baseline is not None and head.gain is not None:
             half = "" if head.gain_half is None else f" ± {head.gain_half:.4f}"
-            figures.append(
-                f"Baseline: {mean_text(head.baseline)} over {_trials(head.baseline.trials)}; "
+            said.append(
+                f"Baseline: {mean_text(head.baseline)} over {counted(head.baseline.trials, 'trial')}; "
                 f"difference {head.gain:+.4f}{half}."
             )
         if head.best.selected:
-            figures.append("These trials chose the change, so their mean looks better than the file is.")
+            said.append("These trials chose the change, so their mean looks better than the file is.")
         if head.best.half is not None:
-            figures.append("± is half the 95 % interval.")
+            said.append("± is half the 95 % interval.")
     if kept.val_bpb is not None:
-        figures.append(f"These very weights, trained with seed {kept.seed}: {kept.val_bpb:.4f} bits per byte.")
+        said.append(f"These very weights, trained with seed {kept.seed}: {kept.val_bpb:.4f} bits per byte.")
     if verified is not None and verified.get("experiment") == kept.experiment:
-        figures.append(
+        said.append(
             f"Held-out test set, {verified['seeds']} fresh seeds: {verified['delta']:+.4f} "
             f"(95 % {verified['low']:+.4f} to {verified['high']:+.4f}) against the baseline."
         )
+    return said
+
+
+def card(report: ReportData, kept: KeptWeights, facts: Mapping[str, Any], framework: Framework) -> str:
+    """Write the model card. Words of researchers stand in code spans: no link, mention or HTML."""
+    config, head = report.run.config, report.headline
     changes = [f"- {code_span(row.hypothesis[:300])}" for row in report.keeps if row.number <= kept.experiment]
     packages = " ".join([*framework.packages, "numpy", "safetensors", "sentencepiece"])
     seeds = ", ".join(str(seed) for seed, _ in head.best.points[:20]) if head is not None else ""
@@ -171,7 +179,7 @@ def card(report: ReportData, kept: KeptWeights, facts: Mapping[str, Any], framew
         "",
         "## Figures",
         "",
-        *figures,
+        *figures(report, kept),
         "",
         f"- Text: {code_span(facts['corpus'])}, vocabulary {facts['vocab_size']}; SHA-256 of the prepared text "
         f"`{facts['prepared_sha256']}`",
@@ -194,10 +202,6 @@ def card(report: ReportData, kept: KeptWeights, facts: Mapping[str, Any], framew
         "",
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'' if count == 1 else 's'}"
 
 
 def _write_contract(folder: Path) -> None:
