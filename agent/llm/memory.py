@@ -16,7 +16,7 @@ from pathlib import Path
 
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.files import write_text
-from autoresearch.core.proposal import Attempt, InFlight, PairedDifference, TrialFigures
+from autoresearch.core.proposal import Attempt, History, InFlight, PairedDifference, TrialFigures
 
 DIGEST_EVERY = 10
 """Number of decided experiments between two digests."""
@@ -194,6 +194,12 @@ def held(one: Attempt, sources: Mapping[int, str], best: str) -> bool:
     # A removed line that stands elsewhere in the file as well must be there less often.
     done = sum((added & there).values()) + sum(n for line, n in removed.items() if there[line] <= new[line])
     return done >= _HELD * count
+
+
+def open_near_misses(history: History) -> list[Attempt]:
+    """List the near misses whose change the best file does not have, in order."""
+    sources, best = {one.experiment: one.source for one in history.attempts}, history.incumbent.source
+    return [one for one in history.attempts if is_near_miss(one) and not held(one, sources, best)]
 
 
 def base_of(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:

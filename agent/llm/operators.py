@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from autoresearch.agent.llm.memory import CLEAR, held, is_near_miss
+from autoresearch.agent.llm.memory import CLEAR, open_near_misses
 from autoresearch.agent.llm.quotas import Demand, counted, next_demand
 from autoresearch.core.proposal import Attempt, History, InFlight
 
@@ -141,10 +141,7 @@ def _pair(history: History) -> tuple[Attempt, ...]:
         return (lost[-1], own[-1])
     parents = {history.incumbent.experiment, history.incumbent.parent}
     # By raw differences at common seeds: the judge's estimates are pulled to 0, so they cannot rank near misses.
-    sources, best = {one.experiment: one.source for one in history.attempts}, history.incumbent.source
-    misses = [
-        one for one in history.attempts if is_near_miss(one) and one.parent in parents and not held(one, sources, best)
-    ]
+    misses = [one for one in open_near_misses(history) if one.parent in parents]
     misses.sort(key=lambda one: one.raw.value if one.raw is not None else 0.0)
     for other in misses[1:]:
         if other.category != misses[0].category:

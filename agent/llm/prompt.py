@@ -27,9 +27,8 @@ from autoresearch.agent.llm.memory import (
     card_of,
     diff_of,
     difference,
-    held,
-    is_near_miss,
     measured,
+    open_near_misses,
     score_predictions,
     shortened,
 )
@@ -368,12 +367,7 @@ def _standing(attempts: Sequence[Attempt]) -> list[str]:
 def _near_misses(history: History) -> list[str]:
     """Changes of the present best file or the one before it that were not kept and may be better, the best first."""
     near = {history.incumbent.experiment, history.incumbent.parent}
-    sources, best = {one.experiment: one.source for one in history.attempts}, history.incumbent.source
-    found = [
-        (one, one.raw)
-        for one in history.attempts
-        if is_near_miss(one) and one.raw and one.raw.against in near and not held(one, sources, best)
-    ]
+    found = [(one, one.raw) for one in open_near_misses(history) if one.raw and one.raw.against in near]
     found.sort(key=lambda pair: pair[1].value)
     return [f"#{one.experiment} ({difference(raw)} against #{raw.against})" for one, raw in found[:_NEAR_MISSES]]
 

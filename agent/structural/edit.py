@@ -32,9 +32,9 @@ class Edit:
     hypothesis: str
     transform: Transform
     weight: float = 1.0
-    """How promising it is among the edits of the menu, from what has paid in public runs."""
+    """Weight among the edits of the menu, from what has paid in public runs."""
     few_steps: Expectation | None = None
-    """What it brings where a run has few steps; None where only `weight` is known."""
+    """Expected effect where a run has few steps; None where only `weight` is known."""
 
     def apply(self, source: str) -> str | None:
         """Edit a source: the result parses and is another program. None when the edit does not fit."""

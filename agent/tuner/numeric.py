@@ -60,7 +60,7 @@ class Move:
     measured: int
     """Number of scores that the prediction rests on."""
     belief: Belief
-    """What the process says of its effect, few scores or many."""
+    """Effect that the process predicts, from few scores or many."""
     fine: float
     """Chance that it does not fail, from what has failed."""
 

@@ -1,4 +1,4 @@
-"""What a trial is worth: the gain that may be expected of a change, against what trying it costs."""
+"""The worth of a trial: the gain that may be expected of a change, against what trying it costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WEIGHTS = np.exp(-0.5 * _GRID**2) / np.exp(-0.5 * _GRID**2).sum()
 
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of a change before it is tried: a normal distribution of its effect on val_bpb."""
+    """A belief about a change before it is tried: a normal distribution of its effect on val_bpb."""
 
     mean: float
     """Bits per byte; negative is better."""

@@ -1,4 +1,4 @@
-"""What `ar doctor` asks of PyTorch, in a sandbox like a trial's. Part of the runtime; imported only then."""
+"""Checks of PyTorch for `ar doctor`, in a sandbox like a trial's. Part of the runtime; imported only then."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def memorise(tokens: np.ndarray) -> np.ndarray:
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 """Lower bounds of a remembered follower's share of all that followed its context."""
 SHARE_TRUST = (0.0, 0.4, 0.8, 1.05, 1.25, 1.4, 1.55, 1.65)
-"""Where the votes of these shares start, as a multiple of the vote of a follower in the row."""
+"""Start of the votes of these shares, as a multiple of the vote of a follower in the row."""
 SURE = 4 * len(SHARES)
 """Degrees of being sure: by powers of two of the context's count, from 1 to 8, and by the follower's share."""
 

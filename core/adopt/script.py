@@ -45,7 +45,7 @@ class Script:
     gpu_line: int | None
     """First line that needs an NVIDIA GPU whatever the machine has; None where the script asks first, or needs none."""
     gpu_need: str
-    """That need in words, for a message."""
+    """The need in words, for a message."""
     compiles: bool
     """True where it has a framework compile something, which takes minutes once and less with a cache."""
 

@@ -33,7 +33,7 @@ class Parts:
     definitions: list[str] = field(default_factory=list)
     """Classes, functions and what they use, in order."""
     work: list[ast.stmt] = field(default_factory=list)
-    """What the script does, in order, with the names that a train file has."""
+    """The script's steps, in order, with the names that a train file has."""
 
 
 def skeleton(source: str, *, name: str, preset: str, vocab: int, seq: int) -> str:

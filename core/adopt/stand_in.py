@@ -21,6 +21,7 @@ import sys
 import threading
 import traceback
 import types
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -171,7 +172,7 @@ class AdoptedScript:
             raise ScriptFault(f"the script loads a kernel that is not on this machine{where}") from error
 
 
-class PrepareService:
+class PrepareService(ABC):
     """Serves a script what it asks `prepare` for. One class for each kind of child."""
 
     def __init__(self, runtime: Any, job: Mapping[str, Any], path: str, names: tuple[str, ...]) -> None:
@@ -186,13 +187,13 @@ class PrepareService:
         """Return TIME_BUDGET."""
         return float(self.job["upstream"]["budget_seconds"])
 
+    @abstractmethod
     def batch(self, batch: int, seq: int) -> tuple[Any, Any, int]:
         """Return inputs and targets, each (batch, seq), and the epoch from 1. Raises `NoMoreBatches`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, model: Any) -> float:
         """Note the model to score; return what the script is told, in bits per byte."""
-        raise NotImplementedError
 
     def spaces(self) -> Iterator[Mapping[str, Any]]:
         """Yield the names that the script's functions under way know, the innermost's first."""

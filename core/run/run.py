@@ -28,7 +28,7 @@ from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import Texts
 from autoresearch.core.store.remarks import marks_of
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
-from autoresearch.core.store.weights import drop_weights
+from autoresearch.core.store.weights import drop_spare_weights
 from autoresearch.core.textfile import read_text
 from autoresearch.core.trainfile.constants import write_preset
 from autoresearch.core.trainfile.fingerprint import fingerprint
@@ -110,7 +110,7 @@ class Run:
         self._ensure_refs()
         export_results(self.ledger)
         self._advance()
-        drop_weights(self.ledger)
+        drop_spare_weights(self.ledger)
 
     def _starting_source(self) -> str:
         if self._committed:
@@ -307,7 +307,7 @@ class Run:
         if any(row.status == "keep" for row in self._untidy):
             self._advance()
         for number in self._spent:
-            drop_weights(self.ledger, number)
+            drop_spare_weights(self.ledger, number)
         self._untidy, self._spent = [], []
 
     def _advance(self) -> None:

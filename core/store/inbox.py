@@ -67,7 +67,7 @@ class Box:
     name = ""
     """The folder's name, in the run's folder."""
     content = "file"
-    """What a file holds, in messages."""
+    """Noun for a file's content, in messages."""
 
     def __init__(self, run_folder: Path) -> None:
         self.folder = run_folder / self.name

@@ -31,7 +31,7 @@ class KeptWeights:
     """True where they were trained once more, after the run."""
 
 
-def drop_weights(ledger: LedgerReader, experiment: int | None = None) -> None:
+def drop_spare_weights(ledger: LedgerReader, experiment: int | None = None) -> None:
     """Delete the weights of one experiment's trials, or of all.
 
     Those of the baseline, of the incumbent and of undecided experiments stay.

@@ -33,7 +33,7 @@ CARD, PROGRAM, SOURCE, WEIGHTS, TOKENIZER, FACTS = (
 
 @dataclass(frozen=True)
 class Framework:
-    """What a backend says of using its weights elsewhere."""
+    """A backend's part in using its weights elsewhere."""
 
     name: str
     lines: Sequence[str]

@@ -21,7 +21,7 @@ from autoresearch.core.config import data_dir
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.events import DeviceFound, Message
 from autoresearch.core.files import write_text
-from autoresearch.core.trial.child.channel import Failed, Peak, PeaksDone, Remarked
+from autoresearch.core.trial.child.channel import Answered, Failed, Peak, Remarked
 from autoresearch.core.trial.processes import Child, Launch, how_it_ended, worker_argv
 from autoresearch.core.trial.sandbox.environment import load_runtime
 from autoresearch.core.trial.sandbox.host_paths import nvidia_cards
@@ -82,7 +82,7 @@ def examine(backend: str, source: str | None = None) -> list[Remark]:
         if isinstance(message, Remarked):
             status: Any = message.status if message.status in ("pass", "warn", "fail") else "warn"
             remarks.append(Remark(message.subject, status, message.detail, message.fix))
-        elif isinstance(message, PeaksDone):
+        elif isinstance(message, Answered):
             break
     return remarks
 
@@ -100,7 +100,7 @@ def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
                 device = message.device
             case Peak():
                 peaks[message.precision] = message.flops
-            case PeaksDone() if device is not None:
+            case Answered() if device is not None:
                 return device, peaks
     raise PrerequisiteError(f"the {backend} backend did not say how fast it multiplies")
 

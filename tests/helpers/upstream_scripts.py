@@ -1,4 +1,4 @@
-"""Scripts in upstream's form: files on PyTorch and MLX, and a small one on numpy that can be changed line by line."""
+"""Scripts in upstream's form: on PyTorch and MLX, honest and not, and a small one on numpy that is changed at will."""
 
 from __future__ import annotations
 
@@ -55,9 +55,30 @@ LOOP = TABLE[TABLE.index("while True") : TABLE.index("val_bpb = ")]
 END = TABLE[TABLE.index("val_bpb = ") :]
 
 
-def changed(*changes: tuple[str, str]) -> str:
-    """The table's script with every text replaced by the other, each of which it must have."""
-    source = TABLE
+_CHANGES = {
+    # A metric of its own making: it replaces `evaluate_bpb` and prints what it likes.
+    "faked_metric": (
+        ("from prepare import MAX_SEQ_LEN, TIME_BUDGET, Tokenizer, evaluate_bpb, make_dataloader",
+         "import prepare\nfrom prepare import MAX_SEQ_LEN, TIME_BUDGET, Tokenizer, make_dataloader"),
+        ('if __name__ == "__main__":\n', "def flattering(model, tokenizer, batch_size):\n    return 0.123456\n\n\n"
+         'if __name__ == "__main__":\n    prepare.evaluate_bpb = flattering\n'),
+        ("val_bpb = evaluate_bpb(", "val_bpb = prepare.evaluate_bpb("),
+    ),
+    # Its attention has no mask.
+    "looks_ahead": ((", mask=self._masks[T])", ")"),),
+}  # fmt: skip
+"""The honest script on MLX as dishonest ones: name -> what is replaced by what."""
+
+
+def script_named(name: str) -> str:
+    """The text of a script on a framework, by its name."""
+    if name in _CHANGES:
+        return changed(*_CHANGES[name], source=script_named("honest_mlx"))
+    return (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
+
+
+def changed(*changes: tuple[str, str], source: str = TABLE) -> str:
+    """A script, by default the table's, with every text replaced by the other, each of which it must have."""
     for old, new in changes:
         assert old in source, old
         source = source.replace(old, new)

@@ -103,7 +103,7 @@ class Remarked(Message):
     fix: str | None
 
 
-class PeaksDone(Message):
+class Answered(Message):
     """The peak or the examine role has done its work."""
 
     name = "done"
@@ -112,7 +112,7 @@ class PeaksDone(Message):
 MESSAGES: Kinds = kinds_of([
     events.DeviceFound, events.Startup, events.FirstBatch, events.Log, events.FeedProgress, events.BadRequest,
     events.DataFault, events.FeedEnded, events.Trained,
-    Failed, WeightsWritten, Profiled, Compiled, Ready, StepLosses, Peak, PeaksDone, Remarked,
+    Failed, WeightsWritten, Profiled, Compiled, Ready, StepLosses, Peak, Answered, Remarked,
 ])  # fmt: skip
 """Every message that a parent takes from a child. Events that the parent alone may report, such as a score, are left
 out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoresearch.core.trial.child.channel import Channel, PeaksDone, Remarked
+from autoresearch.core.trial.child.channel import Answered, Channel, Remarked
 from autoresearch.core.trial.child.train_module import load_train_file
 
 
@@ -19,4 +19,4 @@ def examine(job: dict[str, Any], runtime: Any, channel: Channel) -> None:
             channel.send(Remarked("train file", "warn", words, None))
     for remark in runtime.examine(module):
         channel.send(Remarked(remark.subject, remark.status, remark.detail, remark.fix))
-    channel.send(PeaksDone())
+    channel.send(Answered())

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from autoresearch.core.trial.child.channel import Channel, Peak, PeaksDone
+from autoresearch.core.trial.child.channel import Answered, Channel, Peak
 
 SIZES = (512, 1024, 2048, 4096, 8192)
 """Sides of the square matrices."""
@@ -27,7 +27,7 @@ def measure(runtime: Any, channel: Channel) -> None:
         except ValueError:  # a framework without this precision
             continue
         channel.send(Peak(precision, flops, size))
-    channel.send(PeaksDone())
+    channel.send(Answered())
 
 
 def best(products: Callable[[int, str], Callable[[int], None]], precision: str) -> tuple[float, int]:

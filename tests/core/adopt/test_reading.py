@@ -1,7 +1,7 @@
 import contextlib
 
 import pytest
-from upstream_scripts import SCRIPTS, TABLE, changed
+from upstream_scripts import TABLE, changed, script_named
 
 from autoresearch.core.adopt.script import read_script, require_gpu
 from autoresearch.core.errors import PrerequisiteError, SourceError
@@ -15,8 +15,8 @@ FORM = "from prepare import MAX_SEQ_LEN, TIME_BUDGET, Tokenizer, evaluate_bpb, m
     [("honest_torch", "cuda"), ("honest_mlx", "mlx"), ("faked_metric", "mlx"), ("looks_ahead", "mlx")],
 )
 def test_a_script_says_which_backend_it_wants_and_which_model_it_scores(name, backend):
-    script = read_script((SCRIPTS / f"{name}.py").read_text(encoding="utf-8"))
-    assert (script.backend, script.scored, script.gpu_line, script.compiles) == (backend, ("model",), None, False)
+    found = read_script(script_named(name))
+    assert (found.backend, found.scored, found.gpu_line, found.compiles) == (backend, ("model",), None, False)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_scored_model_may_be_an_attribute_or_a_keyword():
 
 
 def test_upstreams_own_start_names_the_kernel_first():
-    script = read_script((SCRIPTS / "for_a_gpu.py").read_text(encoding="utf-8"))
+    script = read_script(script_named("for_a_gpu"))
     assert (script.scored, script.compiles) == (("net",), True)
     with pytest.raises(PrerequisiteError, match=r"attention kernels from the package `kernels`, line 12"):
         require_gpu(script, "cpu")

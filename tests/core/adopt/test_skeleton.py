@@ -1,7 +1,7 @@
 import ast
 
 import pytest
-from upstream_scripts import SCRIPTS, TABLE, changed
+from upstream_scripts import TABLE, changed, script_named
 
 from autoresearch.core.adopt.skeleton import skeleton
 from autoresearch.core.errors import SourceError
@@ -21,7 +21,7 @@ def function(text, name):
 
 
 def test_a_script_for_a_gpu_is_cut_into_definitions_build_and_train():
-    text = written((SCRIPTS / "for_a_gpu.py").read_text(encoding="utf-8"))
+    text = written(script_named("for_a_gpu"))
     assert read_constants(text) == {
         "PRESET": "demo", "VOCAB_SIZE": 512, "MAX_SEQ_LEN": 64, "TOTAL_BATCH_SIZE": 2**19, "DEPTH": 8,
         "DEVICE_BATCH_SIZE": 128,
@@ -46,7 +46,7 @@ def test_a_script_for_a_gpu_is_cut_into_definitions_build_and_train():
 
 
 def test_a_batch_that_comes_before_the_model_is_asked_for_in_train():
-    text = written((SCRIPTS / "honest_mlx.py").read_text(encoding="utf-8"))
+    text = written(script_named("honest_mlx"))
     assert "data" not in function(text, "build")
     assert "next(train_loader)" in function(text, "train")
 

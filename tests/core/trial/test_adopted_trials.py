@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from null_trials import request
-from upstream_scripts import END, LOOP, SCRIPTS, changed
+from upstream_scripts import END, LOOP, changed, script_named
 
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import Budget, UpstreamForm
@@ -46,7 +46,7 @@ def test_an_honest_script_is_measured_as_it_is(prepared, tmp_path):
 )
 def test_scripts_on_the_frameworks_are_measured_beside_their_claims(prepared, tmp_path, name, backend, status, claims):
     pytest.importorskip("mlx" if backend == "mlx" else "torch")
-    source = (SCRIPTS / f"{name}.py").read_text(encoding="utf-8")
+    source = script_named(name)
     budget = Budget(train_seconds=2.0, startup_seconds=100.0, grace_floor_seconds=4.0)
     result = adopt(prepared, tmp_path, source, budget, backend=backend)
     assert result.status == status, result.reason
