@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from prerequisites import lacking
 
 ROOT = Path(__file__).parents[2]
 PART = "import json, sys; answer = sys.argv[sys.argv.index('--answer') + 1]; "
@@ -77,7 +78,7 @@ def test_a_text_that_lies_on_the_machine_twice_is_taken_once(light, tmp_path, mo
 
 def test_a_bare_python_gets_the_wheels_and_the_checkout_in_a_layer_of_its_own(light, tmp_path, monkeypatch) -> None:
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode:
-        pytest.skip("this Python has no pip")
+        lacking("this Python has no pip")
     (tmp_path / "wheels").mkdir()
     with zipfile.ZipFile(tmp_path / "wheels" / "lantern-1-py3-none-any.whl", "w") as wheel:
         wheel.writestr("lantern.py", "lit = True\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_server import serving
+from prerequisites import lacking
 from real_run import make_run
 
 from autoresearch.core.cli.main import run as ar
@@ -275,7 +276,7 @@ def test_what_fresh_trials_say_of_a_claim():
 
 def test_a_signature_shows_whose_it_is(made, tmp_path, capsys):
     if shutil.which("ssh-keygen") is None:
-        pytest.skip("there is no ssh-keygen")
+        lacking("there is no ssh-keygen")
     for name in ("mine", "other"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
         subprocess.run(command, check=True)
