@@ -49,7 +49,7 @@ demo: $(LEAN)
 	@$(BIN)/ar --preset demo loop --tag $(TAG) --hours 0.07
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 tests
+	$(BIN)/python -m pytest -n 2 tests
 
 cheats: $(STAMP)
 	$(BIN)/python tests/cheats $(if $(BACKEND),--backend $(BACKEND)) $(if $(SEEDS),--seeds $(SEEDS)) \

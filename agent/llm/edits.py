@@ -28,6 +28,7 @@ from autoresearch.agent.llm.replies import (
 )
 from autoresearch.core.trainfile.constants import split_source
 from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.trainfile.parsing import parse
 from autoresearch.core.trainfile.source_check import FUNCTIONS, SIZE_LIMIT_BYTES
 from autoresearch.core.trainfile.trees import statements
 
@@ -86,7 +87,7 @@ def check_edit(new: str, old: str, tried: Collection[str] = ()) -> None:
 def _flaw(source: str) -> str:
     """Describe the line at which a source is invalid Python, and the reason."""
     try:
-        ast.parse(source)
+        parse(source)
     except SyntaxError as error:
         return f" (line {error.lineno}): {error.msg}"
     except (ValueError, RecursionError, MemoryError) as error:
@@ -104,7 +105,7 @@ def _offered(source: str) -> set[str]:
 def _names(statement: str) -> frozenset[str]:
     """Return the names that a top-level statement defines."""
     names: set[str] = set()
-    for node in ast.parse(statement).body:
+    for node in parse(statement).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):

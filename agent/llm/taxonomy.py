@@ -13,6 +13,7 @@ from autoresearch.agent.syntax.constant_priors import PRIORS, prior_of
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.proposal import CATEGORIES
 from autoresearch.core.trainfile.constants import is_number, literal
+from autoresearch.core.trainfile.parsing import parse
 from autoresearch.core.trainfile.trees import is_bare_string, statements
 
 Kind = Literal["knob", "structural", "bold"]
@@ -101,7 +102,7 @@ def _units(source: str) -> dict[str, list[str]]:
     """Top-level statements and methods by name, as lines without numbers, comments and docstrings."""
     found = statements(source)
     if found is None:
-        ast.parse(source)  # raises what is wrong with it
+        parse(source)  # raises what is wrong with it
     units: dict[str, list[str]] = {}
     for statement in found or ():
         for name, lines in _named(statement):
@@ -112,7 +113,7 @@ def _units(source: str) -> dict[str, list[str]]:
 @lru_cache(maxsize=4096)
 def _named(statement: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the units of one statement, or of several on a line."""
-    tree = ast.parse(statement)
+    tree = parse(statement)
     _WithoutNumbers().visit(tree)  # in place: the module itself stays
     nodes: list[tuple[str, ast.AST]] = []
     for node in tree.body:

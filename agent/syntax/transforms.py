@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.trainfile.constants import ConstantValue, split_source, write_constants
+from autoresearch.core.trainfile.parsing import parse_expression
 from autoresearch.core.trainfile.trees import parsed
 
 Transform = Callable[[str], str | None]
@@ -78,7 +79,7 @@ def with_method_bodies(source: str, owner: str, bodies: Sequence[Body]) -> str |
 
 def with_loop_over(source: str, before: str, after: str) -> str | None:
     """Make loops over the expression `before` run over `after`; None where there is no such loop on one line."""
-    tree, wanted = parsed(source), ast.dump(ast.parse(before, mode="eval").body)
+    tree, wanted = parsed(source), ast.dump(parse_expression(before).body)
     found = [node.iter for node in ast.walk(tree) if isinstance(node, ast.For)] if tree is not None else []
     lines = source.encode().split(b"\n")
     same = [node for node in found if ast.dump(node) == wanted]

@@ -20,6 +20,7 @@ from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimat
 from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
 from autoresearch.core.judge.paired import Difference, PairedNoise, compare, estimate_paired
 from autoresearch.core.judge.race import Match, Verdict
+from autoresearch.core.trainfile.parsing import parse
 
 CHECK_EVERY = 40
 """Experiments between two checks of the incumbent."""
@@ -204,7 +205,7 @@ def removes_code(candidate: Side, incumbent: Side) -> bool:
     LESS_CODE of them.
     """
     try:
-        sizes = [sum(1 for _ in ast.walk(ast.parse(side.source))) for side in (candidate, incumbent)]
+        sizes = [sum(1 for _ in ast.walk(parse(side.source))) for side in (candidate, incumbent)]
     except (SyntaxError, ValueError, RecursionError):
         return False
     share = 0.0 if candidate.category == "simplification" else LESS_CODE

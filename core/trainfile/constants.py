@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Protocol, TypeGuard
 
 from autoresearch.core.errors import SourceError
+from autoresearch.core.trainfile.parsing import parse
 
 ConstantValue = bool | int | float | str
 BLOCK_START = "# ---- constants"
@@ -197,7 +198,7 @@ def _assignments(body: str) -> Mapping[str, _Assignment]:
     found: dict[str, _Assignment] = {}
     lines = body.encode("utf-8", errors="surrogatepass").splitlines()
     try:
-        for node in ast.parse(body).body:
+        for node in parse(body).body:
             if isinstance(node, ast.Assign) and len(node.targets) == 1:
                 target, expression = node.targets[0], node.value
             elif isinstance(node, ast.AnnAssign) and node.value is not None:

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from autoresearch.core.data.manifest import FileRecord, Prepared, Split
+from autoresearch.core.trainfile.parsing import parse
 from autoresearch.core.trainfile.source_check import SourceFault
 
 BLOCK = 32
@@ -47,7 +48,7 @@ def check_contamination(source: str, prepared: Prepared, vocab: int, baseline: s
     `baseline` is the source that the run starts from, None where there is none to compare with.
     """
     check_information(source, baseline, prepared.manifest.splits["val"].bytes)
-    readings = [*_literals(ast.parse(source)), *_prose(source)]
+    readings = [*_literals(parse(source)), *_prose(source)]
     literals = {place: blob for place, blob in readings if len(blob) >= ALLOWED_BYTES}
     if not literals:
         return

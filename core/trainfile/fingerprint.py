@@ -7,6 +7,7 @@ import hashlib
 from functools import lru_cache
 
 from autoresearch.core.trainfile.constants import literal
+from autoresearch.core.trainfile.parsing import parse
 from autoresearch.core.trainfile.trees import UNPARSABLE, is_bare_string, statements
 
 
@@ -43,7 +44,7 @@ class _Normaliser(ast.NodeTransformer):
 @lru_cache(maxsize=4096)
 def _digests(text: str) -> tuple[bytes, ...]:
     """Return one digest for each statement of a text. Cached, because the sources of a run share most statements."""
-    tree = ast.parse(text)
+    tree = parse(text)
     _Normaliser().visit(tree)  # changes the module in place
     dumps = (ast.dump(node).encode("utf-8", errors="surrogatepass") for node in tree.body)
     return tuple(hashlib.sha256(dump).digest() for dump in dumps)

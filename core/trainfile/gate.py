@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
+from autoresearch.core.trainfile.parsing import parse, parse_expression
 from autoresearch.core.trainfile.source_check import SourceFault
 
 
@@ -113,7 +114,7 @@ NUMBERS_LIMIT = 4000
 def check_gate(source: str) -> None:
     """Check a source that parses. Raises `SourceFault` with the line of the first thing that is not allowed."""
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
         checker = _Checker(tree)
         checker.visit(tree)
         # The tree is not walked in the order of its lines, so the first line is found at the end.
@@ -396,7 +397,7 @@ class _Checker(ast.NodeVisitor):
         if not isinstance(note, ast.Constant) or not isinstance(note.value, str):
             return
         try:
-            inner = ast.parse(note.value, mode="eval")
+            inner = parse_expression(note.value)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return
         before = len(self.faults)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection
 
+from autoresearch.core.trainfile import parsing
+
 SIZE_LIMIT_BYTES = 256 * 1024
 """Largest train file."""
 FUNCTIONS = ("build", "train", "logits")
@@ -50,7 +52,7 @@ def check_source(source: str, vocabularies: Collection[int]) -> int:
 def parse(source: str) -> ast.Module:
     """Parse a source. Raises `SourceFault` where it is no Python, or too deep or too large to parse."""
     try:
-        return ast.parse(source)
+        return parsing.parse(source)
     except SyntaxError as error:
         raise SourceFault(f"syntax error in line {error.lineno}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:

@@ -6,16 +6,17 @@ import ast
 from functools import lru_cache
 
 from autoresearch.core.trainfile.constants import split_source
+from autoresearch.core.trainfile.parsing import parse
 
 UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""Exceptions that `ast.parse` raises for text that is no Python."""
+"""Exceptions that `parse` raises for text that is no Python."""
 
 
 @lru_cache(maxsize=64)  # the menu tries every edit on the same few sources, again and again
 def parsed(source: str) -> ast.Module | None:
     """Parse a source, into a tree that must not be changed; None when it is no Python."""
     try:
-        return ast.parse(source)
+        return parse(source)
     except UNPARSABLE:
         return None
 

@@ -125,7 +125,9 @@ def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(comma
     code, out, err = command.run("--tag", "t", "-n", "2", "--json", "--judge", "racing", "--budget", "0.5")
     assert code == 0, err
     baseline, *others = [json.loads(line) for line in out.splitlines()][:-1]
-    assert baseline["trials"] == 2
+    with LedgerReader(command.folder / "runs/t") as reader:
+        repeated = reader.numbers_of("trial repeated").count(0)  # on a busy machine
+    assert baseline["trials"] == 2 + repeated
     assert "noise (1 sigma)" in baseline["reason"]
     assert "noise (1 sigma)" in err
     assert all(1 <= record["trials"] <= 4 for record in others)
