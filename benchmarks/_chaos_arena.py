@@ -36,7 +36,7 @@ class Arena:
         self.run_folder = workspace / "runs" / TAG
         self.environment = {**os.environ, "AR_DATA_DIR": str(shared / "data")}
         self.text = _corpus(shared / "text")
-        subprocess.run([*_ar(), "init", str(workspace)], check=True, capture_output=True, env=self.environment)
+        subprocess.run([*ar(), "init", str(workspace)], check=True, capture_output=True, env=self.environment)
         self._fix_steps()
 
     def _fix_steps(self) -> None:
@@ -60,7 +60,7 @@ class Arena:
         # Time enough for the fixed steps on the busiest machine: they end the training, not the clock.
         # The greedy rule: the racing judge leaves slow trials out, so it depends on the machine's load.
         options += ["loop", "--tag", TAG, "--budget", "60", "--corpus", str(self.text), "--judge", "greedy"]
-        return [*_ar(), *options, "-n", str(self.experiments)]
+        return [*ar(), *options, "-n", str(self.experiments)]
 
     def start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self.command(), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -133,9 +133,10 @@ class Arena:
         with LedgerReader(self.run_folder) as reader:
             rows, best = list(reader.experiments()), reader.incumbent()
             source = reader.text(best.source_sha256) if best else ""
-        if repository.refs(TAG) != {row.number: row.commit for row in rows}:
+        tag = self.run_folder.name
+        if repository.refs(tag) != {row.number: row.commit for row in rows}:
             found.append("refs")
-        if best is None or repository.ref(f"refs/heads/autoresearch/{TAG}") != best.commit:
+        if best is None or repository.ref(f"refs/heads/autoresearch/{tag}") != best.commit:
             found.append("branch")
         table = (self.run_folder / "results.tsv").read_text(encoding="utf-8").splitlines()[1:]
         if [line.split("\t")[0] for line in table] != [str(row.commit)[:7] for row in rows]:
@@ -147,7 +148,8 @@ class Arena:
         return found
 
 
-def _ar() -> list[str]:
+def ar() -> list[str]:
+    """Return the command `ar` of this interpreter."""
     return [sys.executable, "-m", "autoresearch.core.cli.main"]
 
 

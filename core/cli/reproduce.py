@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.takeaway.certificate import Certificate
     from autoresearch.core.takeaway.claim import Comparison
+    from autoresearch.core.trial.request import AuditResult
 
 FIRST_SEED = 2_000_000_000
 """Least fresh seed. It is drawn, so that whoever made the certificate cannot have chosen a file by it."""
@@ -37,6 +38,8 @@ class Task:
     """Settings of the trials, as a run's configuration has them."""
     limits: tuple[str, ...]
     """Reason in words why the claim cannot be compared in full; only the sign is compared where there is any."""
+    text: Prepared | None = None
+    """The prepared text where it is the certificate's own."""
 
 
 @click.command()
@@ -59,6 +62,7 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
     Exit code 0: everything fits and the claim holds, or --seeds 0 and everything fits; 1 otherwise.
     """
     from autoresearch.core.takeaway import certificate as certificates
+    from autoresearch.core.trial.sandbox.levels import best_level
 
     found = certificates.load(bundle.expanduser())
     with certificates.ledger_of(found) as reader:
@@ -66,14 +70,29 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
         key, said = _signature(found, signer)
         faults += said
         run = None if faults else reader.run()
+        audits = {} if faults else certificates.audits_of(reader)
+    text = None if run is None or corpus is not None else _same_text(settings, run.config)
+    draws = _Draws(len(audits), len(found.body["rows"]["trials"]))
+    if run is not None and text is not None:
+        draws = draws.checked(found, audits, text, run.config)
+        faults += draws.faults
     record: dict[str, Any] = {"bundle": str(bundle), "faults": faults, "signer": key, "verdict": None}
+    record |= {"isolation": best_level(), "draws": {"recorded": draws.recorded, "checked": draws.repeated}}
     if not settings.json:
-        _tell_checks(settings, found, faults, key)
-    if run is None or not seeds:
+        _tell_checks(settings, found, faults, key, draws)
+    if run is None or faults or not seeds:
         _finish(settings, {**record, "checked": not faults}, "does not fit" if faults else None)
         return
     claim = found.body["claim"]
-    task = _task(settings, found, run.config, corpus)
+    task = _task(settings, found, run.config, corpus, text)
+    if text is None and task.text is not None:  # prepared just now
+        draws = draws.checked(found, audits, task.text, run.config)
+        record |= {"draws": {"recorded": draws.recorded, "checked": draws.repeated}, "faults": list(draws.faults)}
+        if not settings.json:
+            click.echo("\n".join([f"does not fit: {fault}" for fault in draws.faults] or [draws.words()]))
+        if draws.faults:
+            _finish(settings, {**record, "checked": False}, "does not fit")
+            return
     compared = _measure(settings, task, seeds, claim)
     record |= {"checked": True, "verdict": compared.verdict, "claimed": compared.claimed, "limits": list(task.limits)}
     record |= {"delta": compared.found.difference, "low": compared.found.low, "high": compared.found.high}
@@ -105,7 +124,46 @@ def _signature(found: Certificate, signer: Path | None) -> tuple[str | None, lis
     return key, [] if wanted in (None, key) else [f"signature: it is by the key {key}, and {signer} is {wanted}"]
 
 
-def _tell_checks(settings: Settings, found: Certificate, faults: list[str], key: str | None) -> None:
+@dataclass(frozen=True)
+class _Draws:
+    """The audits' draws in a certificate, and what became of drawing them again."""
+
+    recorded: int
+    trials: int
+    repeated: int = 0
+    other_numpy: str | None = None
+    """Version of numpy that drew them, where it is another than here."""
+    faults: tuple[str, ...] = ()
+
+    def checked(
+        self, found: Certificate, audits: Mapping[str, AuditResult], text: Prepared, config: Mapping[str, Any]
+    ) -> _Draws:
+        """Draw again from the same text, where numpy is of the same version."""
+        from importlib.metadata import version
+
+        from autoresearch.core.takeaway import certificate as certificates
+
+        theirs = str(found.body["versions"].get("numpy"))
+        if not audits or theirs != version("numpy"):
+            return replace(self, other_numpy=theirs[:40] if audits else None)
+        faults = tuple(certificates.draw_faults(audits, text, config))
+        return replace(self, repeated=len(audits) - len(faults), faults=faults)
+
+    def words(self) -> str:
+        """Say how far the draws were checked."""
+        from autoresearch.core.report.wording import counted, one_line
+
+        if not self.recorded:
+            return "the audits' draws are not recorded in it"
+        drawn = f"{counted(self.recorded, 'draw')} of audits"
+        if self.other_numpy is not None:
+            return f"{drawn} not repeated: they were made with numpy {one_line(self.other_numpy, 40)}"
+        if not self.repeated:
+            return f"{drawn} not repeated: the text is not prepared here"
+        return f"{drawn} drawn again from their random bytes: the same positions"
+
+
+def _tell_checks(settings: Settings, found: Certificate, faults: list[str], key: str | None, draws: _Draws) -> None:
     from autoresearch.core.report.wording import counted, one_line
 
     for fault in faults:
@@ -117,12 +175,15 @@ def _tell_checks(settings: Settings, found: Certificate, faults: list[str], key:
             f"everything fits: sources, {counted(len(rows['chain']), 'link')} of the chain, "
             f"{counted(len(rows['trials']), 'trial')}, the text's hashes, the claim; {signed}"
         )
+        click.echo(draws.words())
 
 
 # ---- what to train
 
 
-def _task(settings: Settings, found: Certificate, config: Mapping[str, Any], corpus: str | None) -> Task:
+def _task(
+    settings: Settings, found: Certificate, config: Mapping[str, Any], corpus: str | None, text: Prepared | None
+) -> Task:
     """Choose what to train here. Raises `PrerequisiteError` where nothing can be."""
     from autoresearch.backends import names
     from autoresearch.core.cli.context import load_runtime
@@ -146,33 +207,20 @@ def _task(settings: Settings, found: Certificate, config: Mapping[str, Any], cor
                 f"the {theirs} backend cannot run here: {missing}.",
                 fix="--backend with another one carries the change over; --seeds 0 only checks",
             )
-        prepared, limits = _prepared(settings, found, config, corpus)
-        return Task(baseline, best, {**config, "prepared": str(prepared.folder)}, limits)
+        prepared, limits = (text, ()) if text is not None else _prepared(settings, found, config, corpus)
+        own = {**config, "prepared": str(prepared.folder)}
+        return Task(baseline, best, own, limits, None if limits else prepared)
     return _carried(settings, config, baseline, best, wanted, corpus)
 
 
 def _prepared(
     settings: Settings, found: Certificate, config: Mapping[str, Any], corpus: str | None
 ) -> tuple[Prepared, tuple[str, ...]]:
-    """Find the certificate's text among the prepared ones, or prepare it. Raises `DataError` or `PrerequisiteError`."""
-    from autoresearch.core.data.manifest import MANIFEST, Prepared, PrepareOptions, data_sha256
+    """Prepare the text of the certificate, or another one. Raises `DataError` or `PrerequisiteError`."""
+    from autoresearch.core.data.manifest import PrepareOptions
     from autoresearch.core.data.prepare import prepare
 
     vocabularies, width = tuple(config["vocabularies"]), int(config["eval_seq_len"])
-
-    def same(prepared: Prepared) -> bool:
-        try:
-            return data_sha256(prepared, vocabularies, width) == config["prepared_sha256"]
-        except DataError:
-            return False
-
-    for manifest in sorted(settings.data_folder.glob(f"*/{MANIFEST}")) if corpus is None else ():
-        try:
-            prepared = Prepared.open(manifest.parent)
-        except DataError:
-            continue
-        if same(prepared):
-            return prepared, ()
     theirs = str(config["corpus"])
     if corpus is None and Path(theirs).is_absolute():
         raise PrerequisiteError(
@@ -189,7 +237,31 @@ def _prepared(
         shards=told["shards"],
     )
     prepared = prepare(options, settings.data_folder, settings.say)
-    return prepared, () if same(prepared) else ("the text here is another one",)
+    return prepared, () if _is_same(prepared, config) else ("the text here is another one",)
+
+
+def _same_text(settings: Settings, config: Mapping[str, Any]) -> Prepared | None:
+    """Find the certificate's text among the prepared ones; None where it is not there."""
+    from autoresearch.core.data.manifest import MANIFEST, Prepared
+
+    for manifest in sorted(settings.data_folder.glob(f"*/{MANIFEST}")):
+        try:
+            prepared = Prepared.open(manifest.parent)
+        except DataError:
+            continue
+        if _is_same(prepared, config):
+            return prepared
+    return None
+
+
+def _is_same(prepared: Prepared, config: Mapping[str, Any]) -> bool:
+    from autoresearch.core.data.manifest import data_sha256
+
+    try:
+        vocabularies, width = tuple(config["vocabularies"]), int(config["eval_seq_len"])
+        return data_sha256(prepared, vocabularies, width) == config["prepared_sha256"]
+    except DataError:
+        return False
 
 
 def _carried(

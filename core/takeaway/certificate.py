@@ -32,6 +32,8 @@ from autoresearch.core.store.guarded import GuardedConnection
 from autoresearch.core.store.headline import headline_of
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.takeaway import bundle
+from autoresearch.core.trial.draws import DrawFault, check_draw, drawn_positions
+from autoresearch.core.trial.request import AuditResult
 
 FORMAT = 1
 TABLES = ("runs", "experiments", "trials", "chain")
@@ -236,6 +238,11 @@ def _faults(certificate: Certificate, reader: LedgerReader) -> Iterator[str]:
     if change_of(*texts) != parts[bundle.CHANGE].decode("utf-8", errors="surrogatepass"):
         yield f"{bundle.CHANGE}: it is not the difference of the two sources"
     yield from (f"chain: {fault}" for fault in reader.chain_faults())
+    for name, audit in audits_of(reader).items():
+        try:
+            drawn_positions(audit)
+        except DrawFault as fault:
+            yield f"audit of {name}: {fault}"
     yield from _config_faults(run.config)
     try:
         manifest = Prepared(Path(), Manifest.model_validate(body.get("manifest")))
@@ -251,6 +258,39 @@ def _faults(certificate: Certificate, reader: LedgerReader) -> Iterator[str]:
             yield f"claim: {name} is {one_line(str(body['claim'].get(name)), 40)}, and the trials give {value}"
     if set(body["claim"]) != set(computed):
         yield "claim: it has other entries than the trials give"
+
+
+def audits_of(reader: LedgerReader) -> dict[str, AuditResult]:
+    """Return the audits whose draw is recorded, by the words for their trial. Raises `ValueError` for what is none."""
+    found = {}
+    for trial in reader.every_trial():
+        audit = trial.result.get("audit")
+        if audit is not None and audit.get("draw") is not None:
+            found[f"experiment {trial.experiment}, trial {trial.k}"] = AuditResult.model_validate(audit)
+    return found
+
+
+def draw_faults(audits: Mapping[str, AuditResult], prepared: Prepared, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield in words each draw that does not follow from its random bytes, on the run's own text.
+
+    A draw must fit the scored rows of one of the run's vocabularies: most trials' sources, which name theirs, are not
+    in a certificate. Raises `DataError` where the prepared files have changed.
+    """
+    rows = [
+        prepared.scored_rows("val", size, int(config["eval_seq_len"])).mask for size in sorted(config["vocabularies"])
+    ]
+    for name, audit in audits.items():
+        last: DrawFault | None = None
+        for mask in rows:
+            try:
+                check_draw(audit, mask)
+            except DrawFault as fault:
+                last = fault
+            else:
+                last = None
+                break
+        if last is not None:
+            yield f"audit of {name}: {last}"
 
 
 def _config_faults(config: Mapping[str, Any]) -> Iterator[str]:

@@ -117,9 +117,14 @@ def position_count(rows: int, tokens: int, batch: int, share: float = COST_SHARE
     return min(POSITIONS, tokens, max(batch, int(share * rows)))
 
 
-def entropy() -> np.random.Generator:
-    """Return a generator that nobody can foresee. The trial's own seed would not do: the train file knows it."""
-    return np.random.default_rng(int.from_bytes(os.urandom(16), "little"))
+def entropy() -> bytes:
+    """Return what a generator that nobody can foresee begins from. The trial's own seed is known to the train file."""
+    return os.urandom(16)
+
+
+def generator(entropy: bytes) -> np.random.Generator:
+    """Return the generator that begins from such bytes."""
+    return np.random.default_rng(int.from_bytes(entropy, "little"))
 
 
 def draw_probes(
@@ -166,8 +171,8 @@ def _drawn(
     if bigrams is None or count == len(scored):
         return rng.choice(scored, size=count, replace=False)
     # The uniform half comes first and from all positions: its bound holds however the weights of the other half are
-    # fooled.
-    uniform = rng.choice(scored, size=count - count // 2, replace=False)
+    # fooled, and it can be drawn again without the likelihoods (see `core.trial.draws`).
+    uniform = rng.choice(scored, size=uniform_count(count), replace=False)
     # A random share of a large split is enough: what the weights are proportional to has the same shares there.
     pool = scored if len(scored) <= CANDIDATES else rng.choice(scored, size=CANDIDATES, replace=False)
     pool = np.setdiff1d(pool, uniform)
@@ -180,6 +185,11 @@ def _drawn(
         keys = np.maximum(np.log(weight), -1e3) + rng.gumbel(size=len(pool))
     weighted = pool[np.argpartition(-keys, count // 2 - 1)[: count // 2]] if count > 1 else pool[:0]
     return rng.permutation(np.concatenate([uniform, weighted]))
+
+
+def uniform_count(count: int) -> int:
+    """Return how many of `count` positions are drawn uniformly where a bigram model weighs the others."""
+    return count - count // 2
 
 
 def advantage(rows: np.ndarray, committed: np.ndarray, flat: np.ndarray, bigrams: Bigrams) -> np.ndarray:

@@ -30,7 +30,7 @@ import numpy as np
 
 from autoresearch.core.data.manifest import ScoredRows
 from autoresearch.core.events import Audited, Scored, Scoring
-from autoresearch.core.trial import audit
+from autoresearch.core.trial import audit, draws
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, closed_end, closed_failure
@@ -316,7 +316,7 @@ class Evaluation:
     def __init__(self, context: TrialContext) -> None:
         self._context = context
         self._ready: dict[str, Scorer] = {}
-        self._rng = audit.entropy()
+        self._rng = audit.generator(audit.entropy())
         self._kept = (False,) * (TRIES - 1) + (True,)
         """One flag for each try: True when the child keeps the model that has answered the random tokens."""
 
@@ -402,7 +402,8 @@ class Evaluation:
         evict([context.record.folder, context.prepared.folder])
         share = request.audit_share or (audit.EARLY_SHARE if "audit" in self._ready else audit.COST_SHARE)
         count = audit.position_count(len(scored.rows), int(scored.mask.sum()), request.score_rows, share)
-        rng = audit.entropy()
+        entropy = audit.entropy()
+        rng = audit.generator(entropy)
         probes = audit.draw_probes(
             scored.rows, scored.mask, nll, count, rng, bigrams_of(context.prepared, context.vocab_size)
         )
@@ -410,7 +411,9 @@ class Evaluation:
         logits = np.empty((count, context.vocab_size), np.float32)
         logits[np.concatenate(batches)] = self.logits(probes.tokens, probes.positions, batches, weights, sha256)
         outcome, wrong = audit.compare(probes, logits, _tolerance(context))
-        context.facts.audit = outcome
+        if outcome is not None:
+            draw = draws.record(entropy, probes, scored.mask.shape[1])
+            context.facts.audit = outcome.model_copy(update={"draw": draw})
         if wrong is not None:
             raise TrialEnded("invalid", wrong)
         device = context.facts.device

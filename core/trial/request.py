@@ -205,6 +205,16 @@ class TrialTerms:
         return TrialRequest(source=source, folder=folder, seed=seed, **vars(self))
 
 
+class AuditDraw(BaseModel):
+    """The positions that an audit has asked about, and the random bytes that they were drawn from."""
+
+    model_config = ConfigDict(frozen=True)
+    entropy: str
+    """16 bytes of the system's generator, in hexadecimal."""
+    positions: str
+    """Drawn indices n * T + t of the scored rows (N, T), ascending, each four bytes, least first, in base64."""
+
+
 class AuditResult(BaseModel):
     """Outcome of the causality audit. Differences are in nats."""
 
@@ -219,6 +229,8 @@ class AuditResult(BaseModel):
     """The tolerance's limit of the mean; None in results of earlier versions."""
     spread_limit: float | None = None
     """The spread of honest rounding that the limit of the mean makes room for."""
+    draw: AuditDraw | None = None
+    """The draw, by which somebody else can check where the audit has looked; None in results of earlier versions."""
 
 
 class ProfileResult(BaseModel):

@@ -203,6 +203,7 @@ def test_an_untouched_certificate_fits_and_is_measured_at_fresh_seeds(made, prep
     code = ar([*command, "--seeds", "1"])
     record = json.loads(capsys.readouterr().out)
     assert record["checked"] and len(record["seeds"]) == 1 and record["limits"] == []
+    assert record["draws"] == {"recorded": 2, "checked": 2}  # the change that was not kept was not audited
     assert record["delta"] < 0 and (record["verdict"] == "holds") is (code == 0)
     with LedgerReader(made / "runs/t") as reader:
         assert not {trial.seed for trial in reader.every_trial()} & set(record["seeds"])
@@ -221,6 +222,11 @@ def test_whatever_was_changed_is_named_and_nothing_is_trained(made, tmp_path, ca
     def text(body):
         body["manifest"]["vocabularies"][0]["tokenizer"]["sha256"] = "0" * 64
 
+    def draw(body):
+        result = json.loads(body["rows"]["trials"][1]["result"])
+        result["audit"]["draw"]["positions"] = result["audit"]["draw"]["positions"][:-8]
+        body["rows"]["trials"][1]["result"] = json.dumps(result)
+
     def link(body):
         body["rows"]["chain"][1]["digest"] = "0" * 64
 
@@ -237,6 +243,7 @@ def test_whatever_was_changed_is_named_and_nothing_is_trained(made, tmp_path, ca
         "experiment 1: its row or its trials": {"body": seed},
         "experiment 2: its row or its trials": {"body": score},
         "claim: delta is": {"body": claim},
+        "audit of experiment 1, trial 1: it has": {"body": draw},
         "manifest: its hashes": {"body": text},
         "experiment 1: link 2 of the chain": {"body": link},
         "experiment 0: link 1 of the chain": {"body": settings},
