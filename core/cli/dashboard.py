@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -27,21 +29,30 @@ if TYPE_CHECKING:
     metavar="ADDRESS",
     help="Address; one beyond this machine asks for a token.",
 )
+@click.option(
+    "--samples/--no-samples",
+    default=None,
+    help="Draw samples when the page asks for them, in the sandbox of `ar sample`.  "
+    "[default: at this machine's own address only]",
+)
 @pass_settings
-def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None:
+def dashboard(settings: Settings, tag: str | None, port: int, host: str, samples: bool | None) -> None:
     """Serve the runs as a web page that follows them, until Ctrl-C.
 
-    The page changes nothing and loads nothing from other machines. Prints its address.
+    The page loads nothing from other machines, and changes nothing but a run's last samples. Prints its address.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.web.auth import is_loopback
+    from autoresearch.core.report.web.drawing import SampleDrawer
     from autoresearch.core.report.web.server import Dashboard
 
     with open_reader(settings.workspace, tag) as reader:
         folder, run = reader.folder, reader.run()
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    draws = is_loopback(host) if samples is None else samples
+    drawer = SampleDrawer(partial(sample_command, settings)) if draws else None
     try:
-        server = Dashboard((host, port), folder.parent, token=token, quotas=quotas)
+        server = Dashboard((host, port), folder.parent, token=token, quotas=quotas, drawer=drawer)
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"cannot listen on {host}:{port}: {error}.", fix="choose another --port (0 takes any free one) or --host"
@@ -54,6 +65,13 @@ def dashboard(settings: Settings, tag: str | None, port: int, host: str) -> None
         server.serve()
     except KeyboardInterrupt:
         pass
+
+
+def sample_command(settings: Settings, tag: str, arguments: Sequence[str]) -> list[str]:
+    """Return the command line of `ar sample` for a run of this workspace."""
+    found = [sys.executable, "-m", "autoresearch.core.cli.main", "--json", "--workspace", str(settings.workspace)]
+    found += [] if settings.data_dir is None else ["--data-dir", str(settings.data_dir)]
+    return [*found, "sample", "--tag", tag, *arguments]
 
 
 def quotas(decided: Sequence[ExperimentRow]) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autoresearch.core.report.web.api import Quotas
+from autoresearch.core.report.web.drawing import SampleDrawer
 from autoresearch.core.report.web.server import Dashboard
 
 QUOTAS = {
@@ -23,9 +24,14 @@ QUOTAS = {
 
 
 @contextmanager
-def served(workspace: Path, token: str | None = None, quotas: Quotas = lambda decided: None) -> Iterator[int]:
+def served(
+    workspace: Path,
+    token: str | None = None,
+    quotas: Quotas = lambda decided: None,
+    drawer: SampleDrawer | None = None,
+) -> Iterator[int]:
     """Serve the workspace's runs; gives the port."""
-    server = Dashboard(("127.0.0.1", 0), workspace / "runs", token=token, quotas=quotas)
+    server = Dashboard(("127.0.0.1", 0), workspace / "runs", token=token, quotas=quotas, drawer=drawer)
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:

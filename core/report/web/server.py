@@ -1,4 +1,4 @@
-"""The dashboard's server: it reads the runs of a workspace and changes nothing.
+"""The dashboard's server: it reads the runs of a workspace, and draws samples where it is given the means.
 
 Starlette and uvicorn, not the standard library's http.server, whose own page says that it is not for production: this
 server may listen beyond loopback, and keeps a connection open for every page that follows a run. They bring two
@@ -32,6 +32,7 @@ from autoresearch.core.report.document.gather import yardsticks_of
 from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.web import api, auth
 from autoresearch.core.report.web.connections import TimedProtocol
+from autoresearch.core.report.web.drawing import SampleDrawer
 from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.store.reader import LEDGER_NAME
 
@@ -52,12 +53,20 @@ MAX_RUNS = 100
 class Dashboard:
     """The server of the runs in a folder. `token` is None on a loopback address."""
 
-    def __init__(self, address: tuple[str, int], runs: Path, *, token: str | None = None, quotas: api.Quotas) -> None:
-        """Begin to listen. Raises `OSError` when the address cannot be had."""
+    def __init__(
+        self,
+        address: tuple[str, int],
+        runs: Path,
+        *,
+        token: str | None = None,
+        quotas: api.Quotas,
+        drawer: SampleDrawer | None = None,
+    ) -> None:
+        """Begin to listen. Without a `drawer` no page can ask for samples. Raises `OSError` without the address."""
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.create_server(address, family=family)
         self.port = int(self._socket.getsockname()[1])
-        self.runs, self._quotas, self._polling = runs, quotas, Polling()
+        self.runs, self._quotas, self._polling, self._drawer = runs, quotas, Polling(), drawer
         config = uvicorn.Config(
             Starlette(routes=self._routes(), middleware=auth.middleware(address[0], token)),
             log_config=None,
@@ -86,7 +95,7 @@ class Dashboard:
         self._server.should_exit = True
 
     def _routes(self) -> list[BaseRoute]:
-        """List every address there is. All of them only read."""
+        """List every address there is. All but the one that draws samples only read."""
         return [
             Route("/", lambda request: FileResponse(ASSETS / "index.html")),
             Mount("/assets", Assets(directory=ASSETS)),
@@ -96,6 +105,7 @@ class Dashboard:
             Route("/api/runs/{tag}/experiments", self._answer(self._experiments)),
             Route("/api/runs/{tag}/experiment/{number}", self._answer(self._experiment)),
             Route("/api/runs/{tag}/overview", self._answer(self._overview)),
+            *([] if self._drawer is None else [Route("/api/runs/{tag}/samples", self._samples, methods=["POST"])]),
         ]
 
     def _answer(self, find: Callable[[Request], Any]) -> Callable[[Request], Response]:
@@ -138,7 +148,13 @@ class Dashboard:
 
     def _overview(self, request: Request) -> dict[str, Any]:
         with RunQueries(self._folder(request)) as reader:
-            return api.overview(reader, self._quotas)
+            return {**api.overview(reader, self._quotas), "draws_samples": self._drawer is not None}
+
+    async def _samples(self, request: Request) -> Response:
+        assert self._drawer is not None
+        folder = self._folder(request)
+        refusal = await self._drawer.draw(request, folder)
+        return refusal or Response(encode(api.samples(folder)), media_type="application/json")
 
     def _all_runs(self) -> list[dict[str, Any]]:
         found = []

@@ -2,12 +2,14 @@
 
 import { svgElement, element, facts, link, number, percent, signed, table } from "./dom.js";
 import { axes, dots, line, plot, range } from "./plot.js";
+import { samples } from "./samples.js";
 
 export function showInsight(box, data, tag) {
-  box.replaceChildren(element("h2", "Insight"));
+  const focused = document.activeElement; // the form of samples is placed anew, and a person may be typing in it
   const grid = element("div", null, "panels");
-  grid.append(panel("Lineage of kept changes", lineage(data.lineage, tag)), panel("Predictions against outcomes", predictions(data)), panel("Noise", noise(data.noise, tag)), panel("What was tried", tried(data)), panel("Quotas for the next proposal", quotas(data.quotas)), panel("Samples", samples(data.samples)));
-  box.append(grid);
+  grid.append(panel("Lineage of kept changes", lineage(data.lineage, tag)), panel("Predictions against outcomes", predictions(data)), panel("Noise", noise(data.noise, tag)), panel("What was tried", tried(data)), panel("Quotas for the next proposal", quotas(data.quotas)), panel("Samples", samples(data.samples, tag, data.draws_samples)));
+  box.replaceChildren(element("h2", "Insight"), grid);
+  if (box.contains(focused)) focused.focus({ preventScroll: true });
 }
 
 function panel(title, nodes) {
@@ -48,19 +50,6 @@ function predictions({ predictions: points, scores }) {
     ["bias", (one) => signed(one.bias), true],
     ["rank corr.", (one) => (one.rank_correlation === null ? "–" : one.rank_correlation.toFixed(2).replace("-", "−")), true],
   ], scores)];
-}
-
-function samples(data) {
-  if (!data) return [element("p", "None yet: ar sample --baseline lets the best model and the baseline's continue a text.", "soft")];
-  const found = [element("p", `At temperature ${data.temperature}, top-p ${data.top_p}, seed ${data.seed}. The prompt is in bold.`, "soft")];
-  for (const { prompt, sides } of data.prompts) {
-    for (const { name, text } of sides) {
-      const box = element("pre", null, "sample");
-      box.append(element("b", prompt), text);
-      found.push(element("p", name, "soft"), box);
-    }
-  }
-  return found;
 }
 
 function noise(data, tag) {
