@@ -127,7 +127,7 @@ class Bench(Arena):
         found = self.disagreements()
         with LedgerReader(self.run_folder) as reader:
             rows, trials = list(reader.experiments()), reader.every_trial()
-            fault, remarked = reader.verify().fault, [event.get("submission") for event in reader.events(SUBMISSION)]
+            fault, remarked = reader.verify().fault, [event["id"] for event in reader.events(SUBMISSION)]
         if fault is not None:
             found.append(f"chain: {fault}")
         wanted = Counter(["baseline", *(f"rate {rate}" for rate in self.rates)])
@@ -156,7 +156,9 @@ class Bench(Arena):
         if self.told("results", "--tsv") != (self.run_folder / "results.tsv").read_text(encoding="utf-8"):
             found.append("ar results --tsv")
         page = self.told("report", "--markdown")
-        if missing := [row.number for row in rows if row.status == "keep" and f"| {row.number} |" not in page]:
+        if missing := [
+            row.number for row in rows if row.status == "keep" and row.number and f"- **{row.number}**: " not in page
+        ]:
             found.append(f"report: kept experiments {missing} are not in it")
         return found
 
