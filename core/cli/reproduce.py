@@ -77,7 +77,11 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
         draws = draws.checked(found, audits, text, run.config)
         faults += draws.faults
     record: dict[str, Any] = {"bundle": str(bundle), "faults": faults, "signer": key, "verdict": None}
-    record |= {"isolation": best_level(), "draws": {"recorded": draws.recorded, "checked": draws.repeated}}
+    record |= {
+        "isolation": best_level(),
+        "isolation_there": [] if faults else _levels(found),
+        "draws": {"recorded": draws.recorded, "checked": draws.repeated},
+    }
     if not settings.json:
         _tell_checks(settings, found, faults, key, draws)
     if run is None or faults or not seeds:
@@ -176,6 +180,26 @@ def _tell_checks(settings: Settings, found: Certificate, faults: list[str], key:
             f"{counted(len(rows['trials']), 'trial')}, the text's hashes, the claim; {signed}"
         )
         click.echo(draws.words())
+        click.echo(_isolation_words(found))
+
+
+def _isolation_words(found: Certificate) -> str:
+    """Say at which isolation levels the author's trials ran, and which it is here."""
+    from autoresearch.core.report.wording import one_line
+    from autoresearch.core.trial.sandbox.levels import best_level
+
+    levels = _levels(found)
+    there = one_line(", ".join(levels), 200) or "levels that are not recorded"
+    told = f"the author's trials ran at isolation {there}; here it is {best_level()}"
+    if "process" in levels:
+        told += ". At process a train file can read what it is scored on: only fresh trials count there"
+    return told
+
+
+def _levels(found: Certificate) -> list[str]:
+    """Return the isolation levels of the author's trials."""
+    results = (json.loads(row.get("result") or "{}") for row in found.body["rows"]["trials"])
+    return sorted({str(level) for result in results if (level := result.get("isolation")) is not None})
 
 
 # ---- what to train

@@ -256,6 +256,16 @@ def test_whatever_was_changed_is_named_and_nothing_is_trained(made, tmp_path, ca
         assert f"does not fit: {words}" in told.replace("chain: ", "") and "everything fits" not in told, (words, told)
 
 
+def test_an_audit_that_looked_where_its_author_chose_is_named(made, prepared):
+    with LedgerReader(made / "runs/t") as reader:
+        audits, config = certificate.audits_of(reader), reader.run().config
+    assert len(audits) == 2 and not list(certificate.draw_faults(audits, prepared, config))
+    name, audit = next(iter(audits.items()))
+    chosen = audit.model_copy(update={"draw": audit.draw.model_copy(update={"entropy": "0" * 32})})
+    (fault,) = certificate.draw_faults({name: chosen}, prepared, config)
+    assert fault == "audit of experiment 0, trial 1: its random bytes give other positions"
+
+
 def test_what_cannot_be_measured_here_is_one_line(made, tmp_path, capsys):
     path = made / "runs/t/t.arcert"
     for options, words in (
