@@ -6,13 +6,13 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 from collections import Counter
 
 import pytest
 from library_text import copy_library
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
+from warm_ar import run_ar
 
 from autoresearch.agent.llm.providers import Price
 from autoresearch.core.store.reader import LedgerReader
@@ -38,16 +38,13 @@ def data(tmp_path_factory):
 def loop(text, data, tmp_path):
     """Run `ar loop` in a workspace of its own; gives code, JSON lines and stderr."""
     workspace = tmp_path / "w"
-    ar = [sys.executable, "-m", "autoresearch.core.cli.main"]
     environment = {**os.environ, "AR_DATA_DIR": str(data), "OPENAI_API_KEY": "sk-test-key-that-is-secret"}
-    subprocess.run([*ar, "init", str(workspace)], check=True, capture_output=True, env=environment)
+    run_ar(["init", str(workspace)], environment).check_returncode()
 
     def run(*arguments):
-        argv = [*ar, "--backend", "null", "--preset", "demo", "--workspace", str(workspace), "--json", "loop"]
+        argv = ["--backend", "null", "--preset", "demo", "--workspace", str(workspace), "--json", "loop"]
         argv += ["--tag", "t", "--corpus", str(text), "--budget", "0.3", "--judge", "greedy", *arguments]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, env=environment, timeout=TIMEOUT_SECONDS, check=False
-        )
+        done = run_ar(argv, environment, TIMEOUT_SECONDS)
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
     run.folder = workspace / "runs" / "t"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from library_text import copy_library
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from warm_ar import Ar, run_ar
 
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
@@ -20,7 +19,6 @@ from autoresearch.core.store.git import Repository
 from autoresearch.core.store.inbox import Inbox
 from autoresearch.core.store.reader import LedgerReader
 
-AR = [sys.executable, "-m", "autoresearch.core.cli.main"]
 TIMEOUT_SECONDS = 200
 
 
@@ -147,7 +145,7 @@ class Agents:
         self.folder, self.text = folder, text
         self.environment = {**os.environ, "AR_DATA_DIR": str(folder.parent / "data")}
         self.shared = ["--backend", "null", "--preset", "demo", "--workspace", str(folder), "--json"]
-        subprocess.run([*AR, "init", str(folder)], check=True, capture_output=True, env=self.environment)
+        run_ar(["init", str(folder)], self.environment).check_returncode()
 
     def submit(self, rate, *more):
         source = (self.folder / "backends/null/train.py").read_text()
@@ -157,9 +155,7 @@ class Agents:
         return self.start("submit", str(file), "--why", f"rate {rate}", *run, *more)
 
     def start(self, *arguments):
-        argv = [*AR, *self.shared, *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(argv, env=self.environment, start_new_session=True, **pipes)
+        return Ar([*self.shared, *arguments], self.environment)
 
     def rows(self):
         (folder,) = (self.folder / "runs").glob("*/ledger.sqlite")

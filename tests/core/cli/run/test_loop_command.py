@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 from library_text import copy_library
+from warm_ar import Ar, run_ar
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.store.git import Repository
@@ -39,20 +38,18 @@ def environment(tmp_path_factory):
 def command(text, environment, tmp_path):
     """A workspace of its own, and the start of every command line in it."""
     workspace = tmp_path / "w"
-    ar = [sys.executable, "-m", "autoresearch.core.cli.main"]
-    subprocess.run([*ar, "init", str(workspace)], check=True, capture_output=True, env=environment)
+    run_ar(["init", str(workspace)], environment).check_returncode()
 
     class Command:
         folder = workspace
 
-        def start(self, *arguments, **more):
-            argv = [*ar, "--backend", "null", "--preset", "demo", "--workspace", str(workspace), *arguments]
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            return subprocess.Popen(argv, env=environment, **{**pipes, **more})
+        def start(self, *arguments):
+            shared = ["--backend", "null", "--preset", "demo", "--workspace", str(workspace)]
+            return Ar([*shared, *arguments], environment)
 
-        def loop(self, *arguments, **more):
+        def loop(self, *arguments):
             judge = () if "--judge" in arguments else ("--judge", "greedy")
-            return self.start("loop", "--corpus", str(text), *judge, *arguments, **more)
+            return self.start("loop", "--corpus", str(text), *judge, *arguments)
 
         def run(self, *arguments):
             process = self.loop(*arguments)
