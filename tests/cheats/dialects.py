@@ -17,7 +17,7 @@ from autoresearch.core.trial.request import Budget
 TINY: dict[str, object] = {
     "PRESET": "demo", "VOCAB_SIZE": 512, "DEPTH": 2, "DIM": 64, "HEAD_DIM": 32, "SEQ_LEN": 128, "SHORT_WINDOW": 64,
     "GATE_CHANNELS": 16, "BATCH_TOKENS": 1024, "DEVICE_BATCH_ROWS": 8, "LOSS_CHUNK_TOKENS": 1024, "WARMUP_STEPS": 1,
-    "COMPILE": "off",
+    "NGRAM_ROWS": 2048, "MEMORY_ROWS": 2048, "FOLLOWER_LONGEST": 2, "COMPILE": "off",
 }  # fmt: skip
 """A model that trains a little within a second."""
 
