@@ -177,8 +177,16 @@ def test_an_optimizer_step_moves_the_weights_alike(sides, batch, tmp_path, sourc
     "variant",
     [
         {},
-        {"WINDOW_PATTERN": "L", "VALUE_EMBEDS": "all", "WEIGHT_DECAY": 0.2},
-        {"NGRAM_ROWS": 300, "VALUE_NGRAM_ROWS": 200, "FOLLOWER_LONGEST": 3, "LATE_KEYS": 0.5, "GUESS_VOTES": 1.5},
+        {
+            "WINDOW_PATTERN": "L",
+            "VALUE_EMBEDS": "all",
+            "WEIGHT_DECAY": 0.2,
+            "NGRAM_ROWS": 300,
+            "VALUE_NGRAM_ROWS": 200,
+            "FOLLOWER_LONGEST": 3,
+            "LATE_KEYS": 0.5,
+            "GUESS_VOTES": 1.5,
+        },
     ],
 )
 def test_twenty_steps_from_the_same_weights_on_the_same_batches_have_the_same_losses(sides, tmp_path, variant) -> None:
