@@ -48,6 +48,8 @@ WARM_BATCHES = 36
 """Batches of random tokens in the compile child: a step of many micro-batches and its optimizer's graphs come first."""
 STEPS = 33
 """Number of recent steps, and of batches, whose times predict the next one's."""
+USAGE = 2
+"""Exit status of an argument parser that misses an argument."""
 CLAIM = re.compile(r"val_bpb[^\w.+-]{1,20}([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)[\s,;}\])]")
 """A script's own line about its metric."""
 STEP = re.compile(r"step\W{0,3}(\d{1,9})\b.{0,80}?loss\W{1,3}(\d+\.\d+)")
@@ -145,7 +147,8 @@ class AdoptedScript:
             pass
         except SystemExit as end:
             if end.code not in (None, 0) and not service.over:
-                raise ScriptFault(f"the script has ended itself with exit status {end.code}") from end
+                hint = "; it is run without arguments" if end.code == USAGE else ""
+                raise ScriptFault(f"the script has ended itself with exit status {end.code}{hint}") from end
         except Exception as error:
             if not (service.over and follows_the_end(error)):
                 self._explain(error)
@@ -252,8 +255,11 @@ class TrainingService(PrepareService):
     def evaluate(self, model: Any) -> float:
         """Note the model, and estimate its bits per byte on the last training text: there is no other text here.
 
-        Nothing rests on the estimate. It is what an honest script then prints.
+        Nothing rests on the estimate. It is what an honest script then prints. Raises `ScriptFault` for no model.
         """
+        if not is_model(model):
+            kind = type(model).__name__
+            raise ScriptFault(f"evaluate_bpb is given a {kind}, which has no parameters: give it the model itself")
         self.model = model
         estimate = self._estimate(model)
         if self.over or self._clock.remaining <= 0:

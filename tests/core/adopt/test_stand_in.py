@@ -133,7 +133,10 @@ def test_what_a_script_without_a_batch_or_a_model_lacks_is_said(adopted):
     for source, words in (
         (changed((LOOP, ""), ("x, y, epoch = next(train_loader)\n", "")), "without asking make_dataloader"),
         (changed((LOOP, ""), (END, "evaluate_bpb\n")), "without handing a model to evaluate_bpb"),
-        (changed((LOOP, "raise SystemExit(3)\n")), "exit status 3"),
+        (changed((LOOP, "raise SystemExit(3)\n")), "exit status 3$"),
+        (changed((LOOP, "raise SystemExit(2)\n")), "exit status 2; it is run without arguments"),
+        (changed((LOOP, ""), ("evaluate_bpb(model,", "evaluate_bpb(None,")), "is given a NoneType, which has no param"),
+        (changed((LOOP, ""), ("evaluate_bpb(model,", "evaluate_bpb((lambda *a, **k: model(*a)),")), "given a function"),
     ):
         with pytest.raises(ScriptFault, match=words):
             trained(adopted, source)
