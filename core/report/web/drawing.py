@@ -25,8 +25,10 @@ from autoresearch.core.report.wording import one_line
 MOST_BODY_BYTES = 2**16
 MOST_PROMPTS, MOST_CHARACTERS, MOST_TOKENS = 4, 4000, 400
 """Limits of one request: each token costs a pass over a whole row."""
-END_SECONDS = 5.0
-"""Time that a draw has to end once it was told to."""
+LOOK_SECONDS = 0.3
+"""Seconds between two looks whether the server ends."""
+END_SECONDS = 3.0
+"""Time that a draw has to end once it was told to; less than the server gives its answers."""
 OUTPUT_BYTES = 2**20
 """Bytes of a draw's messages that are kept."""
 
@@ -53,8 +55,11 @@ class SampleDrawer:
     def __init__(self, command: Callable[[str, Sequence[str]], list[str]]) -> None:
         self._command, self._busy = command, False
 
-    async def draw(self, request: Request, folder: Path) -> Response | None:
-        """Draw what is asked for; return the refusal in words, or None when the run's folder has new samples."""
+    async def draw(self, request: Request, folder: Path, is_ending: Callable[[], bool]) -> Response | None:
+        """Draw what is asked for; return the refusal in words, or None when the run's folder has new samples.
+
+        Once `is_ending` is true, the draw is ended.
+        """
         if not is_own_page(request):
             return PlainTextResponse("samples are drawn for the dashboard's own page only\n", 403)
         body = bytearray()
@@ -78,11 +83,11 @@ class SampleDrawer:
             return PlainTextResponse("samples are being drawn already; wait for them\n", 409)
         self._busy = True
         try:
-            return await self._run(command)
+            return await self._run(command, is_ending)
         finally:
             self._busy = False
 
-    async def _run(self, command: list[str]) -> Response | None:
+    async def _run(self, command: list[str], is_ending: Callable[[], bool]) -> Response | None:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -91,19 +96,29 @@ class SampleDrawer:
             start_new_session=True,
         )
         assert process.stderr is not None
-        said = b""
+        messages = asyncio.ensure_future(_last_bytes(process.stderr))
         try:
-            while part := await process.stderr.read(2**16):
-                said = (said + part)[-OUTPUT_BYTES:]
-            code = await process.wait()
+            while not (await asyncio.wait({messages}, timeout=LOOK_SECONDS))[0]:
+                if is_ending():
+                    return PlainTextResponse("the dashboard has ended\n", 503)
+            said, code = messages.result(), await process.wait()
         finally:
-            if process.returncode is None:  # the server ends
+            messages.cancel()
+            if process.returncode is None:
                 await _end(process)
         if code == 0:
             return None
         lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.startswith("ar: ")]
         why = lines[-1].removeprefix("ar: ") if lines else f"`ar sample` ended with code {code}"
         return PlainTextResponse(f"{one_line(why, 500)}\n", 422)
+
+
+async def _last_bytes(stream: asyncio.StreamReader) -> bytes:
+    """Read a stream to its end; return the last OUTPUT_BYTES."""
+    said = b""
+    while part := await stream.read(2**16):
+        said = (said + part)[-OUTPUT_BYTES:]
+    return said
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -153,7 +153,7 @@ class Dashboard:
     async def _samples(self, request: Request) -> Response:
         assert self._drawer is not None
         folder = self._folder(request)
-        refusal = await self._drawer.draw(request, folder)
+        refusal = await self._drawer.draw(request, folder, lambda: self._server.should_exit)
         return refusal or Response(encode(api.samples(folder)), media_type="application/json")
 
     def _all_runs(self) -> list[dict[str, Any]]:

@@ -153,5 +153,17 @@ def test_the_form_on_the_page_shows_what_was_drawn(page, workspace, drawer):
         page.goto("about:blank")
 
 
+def test_a_draw_ends_with_the_dashboard(workspace, drawer, capfd):
+    answers = []
+    with served(workspace, drawer=drawer) as port:
+        first = threading.Thread(target=lambda: answers.append(post(port, {"prompts": ["slow"]})))
+        first.start()
+        while not (workspace / "runs/first/drawing").exists():
+            time.sleep(0.02)
+    first.join()
+    assert answers == [(503, "the dashboard has ended\n")]
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_prompts_are_no_options():
     assert Asked(prompts=["--tag", "x"], baseline=False).arguments()[-3:] == ["--", "--tag", "x"]
