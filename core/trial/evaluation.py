@@ -107,27 +107,32 @@ def batch_count(rows: int, batch: int) -> int:
 class Exchange:
     """Sends batches to a child and collects its answers over one socket, without ever waiting for either.
 
-    The child answers while it is still being sent to. A parent that waited in `send` while the child waits in its own
-    would wait for ever.
+    A batch is sent only once the one before it is answered. A child that could read ahead would find in later batches
+    what it is asked for in earlier ones: the audit's longer prefixes hold the targets of the shorter ones.
     """
 
     def __init__(
-        self, processes: ProcessSupervisor, sock: socket.socket, payloads: Iterable[bytes], expected: int
+        self, processes: ProcessSupervisor, sock: socket.socket, payloads: Iterable[bytes], count: int, width: int
     ) -> None:
-        """Begin. `payloads` are the batches as bytes; `expected` counts the float32 numbers of all answers."""
-        self.answer = np.empty(expected, dtype=np.float32)
-        self.expected = expected * 4
+        """Begin. `payloads` are `count` batches as bytes; the answer to each is `width` float32 numbers."""
+        self.answer = np.empty(count * width, dtype=np.float32)
+        self.expected = count * width * 4
         self.received = 0
+        self._batch_bytes = width * 4
+        self._sent = 0
+        """Batches sent so far, the one under way included."""
         self._view = self.answer.data.cast("B")
         self._processes, self._sock = processes, sock
         self._payloads = iter(payloads)
         self._sending = memoryview(b"")
         sock.setblocking(False)
-        # Two registrations of one socket: a selector takes each descriptor once, and sending ends before receiving.
-        self._out: socket.socket | None = sock.dup()
+        # Two registrations of one socket: a selector takes each descriptor once, and there is something to send only
+        # now and then.
+        self._out = sock.dup()
+        self._listening = False
         self._in: socket.socket | None = sock
-        processes.listen(self._out, selectors.EVENT_WRITE, self._send)
         processes.listen(self._in, selectors.EVENT_READ, self._receive)
+        self._send()
 
     @property
     def complete(self) -> bool:
@@ -136,21 +141,23 @@ class Exchange:
 
     def close(self) -> None:
         """Stop listening."""
-        self._stop_sending()
+        self._wait_to_send(False)
+        self._out.close()
         self._stop_receiving()
 
     def _send(self) -> None:
-        if not self._sending:
+        """Send what the socket takes of the present batch, or of the next one where that is answered."""
+        if not self._sending and self.received >= self._sent * self._batch_bytes:
             self._sending = memoryview(next(self._payloads, b""))
-        if not self._sending:
-            self._stop_sending()
-            return
-        try:
-            self._sending = self._sending[self._sock.send(self._sending) :]
-        except BlockingIOError:
-            pass
-        except (BrokenPipeError, ConnectionResetError):
-            self._stop_sending()
+            self._sent += 1
+        if self._sending:
+            try:
+                self._sending = self._sending[self._sock.send(self._sending) :]
+            except BlockingIOError:
+                pass
+            except (BrokenPipeError, ConnectionResetError):  # the child is gone, which shows in how it ended
+                self._sending = memoryview(b"")
+        self._wait_to_send(bool(self._sending))
 
     def _receive(self) -> None:
         count = 0
@@ -159,12 +166,15 @@ class Exchange:
         self.received += count
         if count == 0 or self.complete:  # a connection closed too early shows in how the child ended
             self._stop_receiving()
+        elif not self._sending:
+            self._send()
 
-    def _stop_sending(self) -> None:
-        if self._out is not None:
+    def _wait_to_send(self, wanted: bool) -> None:
+        if wanted and not self._listening:
+            self._processes.listen(self._out, selectors.EVENT_WRITE, self._send)
+        elif self._listening and not wanted:
             self._processes.ignore(self._out)
-            self._out.close()
-            self._out = None
+        self._listening = wanted
 
     def _stop_receiving(self) -> None:
         if self._in is not None:
@@ -193,7 +203,7 @@ class Scorer:
             far.close()
         self._ready = False
         self._allowed_first = 0.0
-        self._unsaid = [GO]
+        self._unsaid = GO
         """The message before the first batch, until it is sent."""
 
     def warm_up(self, payload: bytes, count: int, width: int, keep: bool) -> None:
@@ -204,11 +214,11 @@ class Scorer:
         """
         # Only now, when the train child is gone: at a weak isolation level it could have changed what lies here.
         self._context.record.renew_source(self._work)
-        first = BEGIN.pack(count, keep)
+        first = BEGIN.pack(count, keep) + payload
         allowance = self._context.request.budget.startup_seconds
         limit = time.monotonic() + allowance
         exchange = Exchange(
-            self._context.processes, self._socket, [first, payload], self._context.request.score_rows * width
+            self._context.processes, self._socket, [first], 1, self._context.request.score_rows * width
         )
         try:
             while not (exchange.complete and self._ready):
@@ -245,9 +255,11 @@ class Scorer:
         """
         rows = self._context.request.score_rows
         usual = self._allowance(rows)
-        opening, self._unsaid = self._unsaid, []
+        opening, self._unsaid = self._unsaid, b""
+        batches = iter(payloads)
+        first = opening + next(batches)
         exchange = Exchange(
-            self._context.processes, self._socket, itertools.chain(opening, payloads), count * rows * width
+            self._context.processes, self._socket, itertools.chain([first], batches), count, rows * width
         )
         seconds, told = usual + (self._allowed_first if opening else 0.0), 0
         limit = time.monotonic() + seconds

@@ -26,9 +26,13 @@ ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
 """The few entries of /etc that the loader and GPU libraries read."""
 GPU_NODES = ("nvidia*", "dri", "kfd", "dxg")
 """Patterns of device nodes below /dev: NVIDIA, Mesa, AMD, and NVIDIA under Windows."""
-PROC = ("self", "cpuinfo", "meminfo", "stat", "loadavg", "version", "filesystems", "uptime", "vmstat", "sys", "driver")
-"""Entries of /proc that frameworks read and that show no other process: `self` is the child alone."""
-GPU_READ = ("/sys", "/proc/devices", "/proc/modules")
+PROC = ("self", "cpuinfo", "meminfo", "version", "filesystems", "sys/kernel", "sys/vm", "driver")
+"""Entries of /proc that frameworks read and that show no other process: `self` is the child alone. The rest counts what
+happens on the whole machine since it was started. A process can move some of these counts as it likes (locked pages in
+`vmstat`), and a later one would read them."""
+PROC_GPU = ("devices", "modules")
+"""Further entries of /proc that the library of a GPU's driver reads."""
+GPU_READ = ("/sys", *(f"/proc/{name}" for name in PROC_GPU))
 """Paths that a GPU's driver library reads besides its nodes."""
 DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system/cpu")
 DEVICES_WRITE = ("/dev/null",)
@@ -104,6 +108,27 @@ def system_binds() -> list[str]:
     for name in ETC:
         binds += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     return binds
+
+
+def proc_covers(kept: Sequence[str] = (*PROC, *PROC_GPU), proc: Path = Path("/proc")) -> list[str]:
+    """Return bwrap's options that cover every entry of /proc about the whole machine but those in `kept`.
+
+    Entries of single processes stay: a namespace shows its own alone. Links lead to those.
+    """
+    covers: list[str] = []
+    inner = {name.partition("/")[0] for name in kept if "/" in name}
+    for folder in ("", *(f"{one}/" for one in sorted(inner))):
+        place = proc / folder
+        for entry in sorted(place.iterdir()) if place.is_dir() else []:
+            name = folder + entry.name
+            if name in (*kept, *inner) or entry.name.isdigit() or entry.is_symlink():
+                continue
+            if entry.is_dir():
+                covers += ["--tmpfs", f"/proc/{name}", "--remount-ro", f"/proc/{name}"]
+            else:
+                # A device that is bound without leave to be used as one cannot be opened.
+                covers += ["--ro-bind", os.devnull, f"/proc/{name}"]
+    return covers
 
 
 def gpu_nodes(devices: Path = Path("/dev")) -> list[str]:

@@ -37,6 +37,7 @@ from autoresearch.core.trial.sandbox.host_paths import (
     LevelStatus,
     gpu_binds,
     gpu_nodes,
+    proc_covers,
     system_binds,
     system_folders,
     visible_roots,
@@ -162,10 +163,12 @@ class BubblewrapSandbox:
         command += [*no_more_namespaces(self.program), "--cap-drop", "ALL", "--proc", "/proc"]
         for place in PROC_WRITABLE_BY_ROOT:
             command += ["--ro-bind-try", place, place]
+        command += hides_proc(self.program)
         command += ["--dev", "/dev", *system_binds(), *gpu_binds(gpu_nodes())]
         command += ["--seccomp", str(filter_fd)] if filter_fd is not None else []
-        if takes_sizes(self.program):
-            command += ["--size", str(SHARED_MEMORY_BYTES), "--tmpfs", "/dev/shm"]
+        command += ["--size", str(SHARED_MEMORY_BYTES)] if takes_sizes(self.program) else []
+        # /dev itself is memory, too, of half the machine's size: files in it would be charged to no process.
+        command += ["--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
         # Before the roots: a checkout or an environment may itself lie below /tmp.
         command += ["--bind", str(work / "tmp"), "/tmp"]
         for root in roots:
@@ -288,6 +291,18 @@ def no_more_namespaces(program: str) -> tuple[str, ...]:
     except (OSError, subprocess.TimeoutExpired):
         return ()
     return (option,) if probe.returncode == 0 else ()
+
+
+@functools.cache
+def hides_proc(program: str) -> tuple[str, ...]:
+    """Return bwrap's options that cover what /proc shows of the whole machine, where they work."""
+    covers = tuple(proc_covers())
+    command = [program, *NAMESPACES, "--proc", "/proc", *covers, "--dev", "/dev", *system_binds(), "true"]
+    try:
+        probe = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return covers if probe.returncode == 0 else ()
 
 
 @functools.cache
