@@ -51,6 +51,15 @@ SILENT_ROLES = ("score", "audit")
 """Roles whose output is thrown away: they have seen held-out text, and run.log is shown to people and researchers."""
 THREAD_LIMIT = 8192
 """Threads of all processes below one child: 64 each of 128 compilers. The system has room for 32,768 at least."""
+FREE_SOCKETS, SOCKET_BYTES = 64, 2 * 212_992
+"""Sockets that a child may have open for nothing, and what each further one counts: Linux's usual buffer, which the
+filter of system calls lets nobody enlarge, and as much for what the kernel adds."""
+FREE_PIPES, PIPE_BYTES = 1024, 8192
+"""The same of pipes: a user's have 64 MiB together, those beyond that two pages each."""
+MAPPING_SECONDS = 1.0
+"""Seconds between two looks at the mappings of a child: each takes a millisecond for a framework's process."""
+FIRST_TO_GO = 1000
+"""Score by which the kernel chooses a child when memory runs out, before anything of the user's."""
 FILES_LIMIT = 100_000
 """Files in a child's work folder."""
 PATH_LIMIT = 3000
@@ -127,6 +136,9 @@ class Child:
         self.peak_rss_mb = 0.0
         self.nameless_mb = 0.0
         """Memory and disk in files that are open and have no name, in MiB: no look at folders or at memory shows it."""
+        self._mapped: dict[tuple[int, int], int] = {}
+        """Bytes of the files without a name that were mapped at the last look, by device and inode."""
+        self._next_mappings = 0.0
         self._pending = b""
         self._seen: dict[int, psutil.Process] = {}
         with contextlib.ExitStack() as opened:
@@ -150,7 +162,9 @@ class Child:
             inner = [*_with_environment(launch.environment), *(numbers.get(word, word) for word in launch.argv)]
             program = theirs.enter_context(program_file(gpu_nodes())) if launch.sandbox.filtered else None
             argv = launch.sandbox.wrap(inner, launch.work, launch.read_only, role=launch.role, filter_fd=program)
-            options = [*_limits(launch), *launch.sandbox.guard_options(launch.role, program)]
+            options = [*_limits(launch)]
+            options += ["--oom-score", str(FIRST_TO_GO)] if launch.role != "feed" else []  # which is trusted
+            options += [*launch.sandbox.guard_options(launch.role, program)]
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-S", guard.__file__, *options, "--", *argv],
                 stdin=subprocess.PIPE,  # the lifeline: the guard kills everything when it closes
@@ -194,13 +208,15 @@ class Child:
     def measure_memory_mb(self, limit_mb: float = float("inf")) -> float:
         """Return the memory of all its processes in MiB; remember the peak, and every process seen.
 
-        It is what is resident, and the files without a name that are open. Above `limit_mb` a page that several
-        processes share counts once: dozens of compiler processes share most of theirs. Counting so takes milliseconds
-        for each process, so it is done only where it decides something.
+        It is what is resident or swapped out, page tables, files without a name that are open or mapped, and what many
+        sockets and pipes may hold. Above `limit_mb` a page that several processes share counts once: dozens of compiler
+        processes share most of theirs. Counting so takes milliseconds for each process, so it is done only where it
+        decides something.
         """
-        total, threads = 0, 0
-        nameless: dict[tuple[int, int], int] = {}
+        total, threads, aside, shared = 0, 0, 0, 0
+        held = Held()
         below: list[psutil.Process] = []
+        look = time.monotonic() >= self._next_mappings
         with contextlib.suppress(psutil.Error):
             below = psutil.Process(self.pid).children(recursive=True)
             self.processes = len(below)
@@ -209,12 +225,21 @@ class Child:
                     total += process.memory_info().rss
                     threads += process.num_threads()
                     self._seen[process.pid] = process
-                nameless |= nameless_files(process.pid)
-        self.threads, self.nameless_mb = threads, sum(nameless.values()) / 2**20
-        if total / 2**20 + self.nameless_mb > limit_mb:
+                held.add_open(process.pid)
+                if look:
+                    held.add_mapped(process.pid)
+                more, resident = beside_resident(process.pid)
+                aside, shared = aside + more, shared + resident
+        if look:
+            self._mapped, self._next_mappings = held.mapped, time.monotonic() + MAPPING_SECONDS
+        self.threads, self.nameless_mb = threads, sum(held.nameless.values()) / 2**20
+        # What is mapped and has no name may be resident, and is then counted already.
+        hidden = max(0, sum({**self._mapped, **held.nameless}.values()) - shared)
+        more_mb = (aside + hidden + held.kernel_bytes()) / 2**20
+        if total / 2**20 + more_mb > limit_mb:
             total = sum(proportional_bytes(process) for process in below)
-        self.peak_rss_mb = max(self.peak_rss_mb, total / 2**20 + self.nameless_mb)
-        return total / 2**20 + self.nameless_mb
+        self.peak_rss_mb = max(self.peak_rss_mb, total / 2**20 + more_mb)
+        return total / 2**20 + more_mb
 
     def cpu_seconds(self) -> float | None:
         """Return the processor time of all its processes, ended ones included; None where it cannot be told."""
@@ -470,19 +495,69 @@ def proportional_bytes(process: psutil.Process) -> int:
     return 0
 
 
-def nameless_files(pid: int) -> dict[tuple[int, int], int]:
-    """Return the bytes of the plain files that a process has open and that have no name, by device and inode.
-
-    Those are files that were removed, and memory that was made a file (memfd_create). Empty where there is no /proc.
+def beside_resident(pid: int) -> tuple[int, int]:
+    """Return bytes of a process that are not in its resident memory (swapped out, page tables, huge pages of their
+    own), and the bytes of files in memory that are. (0, 0) where there is no /proc.
     """
-    found: dict[tuple[int, int], int] = {}
+    found = dict.fromkeys(("VmSwap", "VmPTE", "HugetlbPages", "RssShmem"), 0)
     try:
-        numbers = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208  (names alone)
-    except OSError:
-        return found
-    for number in numbers:
-        with contextlib.suppress(OSError):
-            facts = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116  (the file behind the link)
-            if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
-                found[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
-    return found
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name in found:
+                found[name] = int(value.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return found["VmSwap"] + found["VmPTE"] + found["HugetlbPages"], found["RssShmem"]
+
+
+class Held:
+    """What processes hold that no look at folders or at resident memory shows. Empty where there is no /proc."""
+
+    def __init__(self) -> None:
+        self.nameless: dict[tuple[int, int], int] = {}
+        """Bytes of the plain files that are open and have no name, by device and inode: files that were removed, and
+        memory that was made a file (memfd_create)."""
+        self.mapped: dict[tuple[int, int], int] = {}
+        """Bytes of shared mappings of files without a name: memory that stays when its pages are given back."""
+        self._sockets: set[int] = set()
+        self._pipes: set[int] = set()
+
+    def add_open(self, pid: int) -> None:
+        """Look at the open files of a process."""
+        try:
+            numbers = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208  (names alone)
+        except OSError:
+            return
+        for number in numbers:
+            with contextlib.suppress(OSError):
+                facts = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116  (the file behind the link)
+                if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
+                    self.nameless[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+                elif stat.S_ISSOCK(facts.st_mode):
+                    self._sockets.add(facts.st_ino)
+                elif stat.S_ISFIFO(facts.st_mode):
+                    self._pipes.add(facts.st_ino)
+
+    def add_mapped(self, pid: int) -> None:
+        """Look at the mappings of a process. What of a mapping is in use cannot be told, so all of it counts."""
+        try:
+            lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return
+        mine: dict[tuple[int, int], int] = {}
+        for line in lines:
+            if not line.endswith(" (deleted)"):
+                continue
+            span, rights, _, device, inode, *_ = line.split(maxsplit=5)
+            if rights[3] == "s":
+                start, _, end = span.partition("-")
+                major, _, minor = device.partition(":")
+                key = os.makedev(int(major, 16), int(minor, 16)), int(inode)
+                mine[key] = mine.get(key, 0) + int(end, 16) - int(start, 16)
+        for key, size in mine.items():
+            self.mapped[key] = max(self.mapped.get(key, 0), size)
+
+    def kernel_bytes(self) -> int:
+        """Return the memory that sockets and pipes may hold, beyond as many as a framework opens."""
+        sockets = max(0, len(self._sockets) - FREE_SOCKETS) * SOCKET_BYTES
+        return sockets + max(0, len(self._pipes) - FREE_PIPES) * PIPE_BYTES

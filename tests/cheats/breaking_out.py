@@ -202,6 +202,10 @@ CHANNELS = [
     Cheat("pages out of the cache", works("library.syscall(number(27, 232), 0, 0, 0) == 0"
           f" or (os.posix_fadvise(os.open({SHARED}, 0), 0, 0, os.POSIX_FADV_DONTNEED) is None"
           f" and os.preadv(os.open({SHARED}, 0), [bytearray(64)], 0, os.RWF_NOWAIT) < 0)"), "ignored"),
+    Cheat("a count of the whole machine, which locked pages move", works("open('/proc/vmstat').read(1)"), "ignored"),
+    Cheat("counts of the whole machine", works("any(len(open(f'/proc/{name}').read(1)) for name in "
+          "('stat', 'interrupts', 'softirqs', 'diskstats', 'sys/fs/file-nr', 'sys/fs/dentry-state', 'buddyinfo', 'locks')"
+          " if os.access(f'/proc/{name}', os.R_OK))"), "ignored"),
     Cheat("news of a shared file, by inotify", works("library.inotify_init() >= 0"), "ignored"),
     Cheat("the memory of another process", works(
           "library.ptrace(16, os.getppid(), 0, 0) == 0 or library.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0) == 0"),
@@ -247,6 +251,20 @@ DEEP = (
 EXHAUSTS = [
     Cheat("memory in files without a name", "import os, time\n" + BUILD + "    while True:\n"
           "        os.write(os.memfd_create('hog'), b'x' * 2**24)\n        time.sleep(0.005)\n", "limits", small_memory=True),
+    Cheat("memory in shared mappings that are not resident", "import mmap, time\n" + BUILD + "    held = []\n"
+          "    while True:\n        held.append(mmap.mmap(-1, 2**24))\n        held[-1].write(b'x' * 2**24)\n"
+          "        held[-1].madvise(mmap.MADV_DONTNEED)\n        time.sleep(0.02)\n", "limits", small_memory=True),
+    Cheat("memory in page tables", "import mmap, time\n" + BUILD + "    held = []\n    while True:\n"
+          "        held.append(mmap.mmap(-1, 2**34, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000))\n"
+          "        held[-1].madvise(15)\n        for place in range(0, 2**34, 2**21): held[-1][place]\n", "limits",
+          small_memory=True),
+    Cheat("memory in sockets", "import socket, time\n" + BUILD + "    held = []\n    while True:\n"
+          "        pair = socket.socketpair()\n        held.append(pair)\n        for one in pair:\n"
+          "            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**30)\n            one.setblocking(False)\n"
+          "            try:\n                while True: one.send(b'x' * 2**16)\n            except BlockingIOError: pass\n"
+          "        time.sleep(0.002)\n", "limits", small_memory=True),
+    Cheat("memory as files beside the devices", "for n in range(2000):\n    open(f'/dev/hog{n}', 'wb').write(bytes(2**20))\n",
+          "sandbox"),
     Cheat("a full disk in files without a name", "import os, time\n" + BUILD + "    for n in range(60):\n"
           "        held = os.open('hog', os.O_CREAT | os.O_RDWR)\n        os.remove('hog')\n"
           "        os.write(held, b'x' * 4 * 2**20)\n        time.sleep(0.1)\n    time.sleep(30)\n", "limits",

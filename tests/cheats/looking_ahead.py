@@ -91,6 +91,12 @@ DETECTS = [
           "threading.Thread(target=watch, daemon=True).start()\n"
           + LOGITS + "    time.sleep(0.02)\n    if held:\n        targets = held[0][:, 1:].astype(int)\n"
           "        rows, columns = np.indices(targets.shape)\n        out[rows, columns, targets] += 8.0\n    return out\n", "audit"),
+    Cheat("later batches, read before they are due", "import os, socket, sys, time\nframe = sys._getframe()\n"
+          "while frame and 'job' not in frame.f_locals: frame = frame.f_back\n"
+          "rows_fd = frame.f_locals['job'].get('rows_fd') if frame else None\n"
+          + LOGITS + "    time.sleep(0.05)\n    here = socket.socket(fileno=os.dup(rows_fd))\n"
+          "    try: ahead = here.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)\n    except BlockingIOError: ahead = b''\n"
+          "    if ahead: raise SystemExit('more than one batch came along')\n    return out\n", "ignored"),
     Cheat("a model that changes once, after the first batch with its weights", "calls = [0]\n" + LOGITS
           + "    calls[0] += 1\n    return out * (1.0 if calls[0] == 1 else 0.9)\n", "audit", gate=False),
     Cheat("the targets from the garbage collector", "import gc\n" + LOGITS

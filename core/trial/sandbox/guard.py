@@ -2,11 +2,11 @@
 
 It runs as a script with `python -I -S`, imports only the standard library, and starts in about 15 ms:
 
-    guard.py [LIMIT=VALUE ...] [--filter FD] [--shared-memory BYTES] -- ARGV...
+    guard.py [LIMIT=VALUE ...] [--filter FD] [--shared-memory BYTES] [--oom-score N] -- ARGV...
 
 `--filter` installs the seccomp program that lies in the file FD, and denies the child every signal to the guard and to
-`ar`. `--shared-memory` gives the child a /dev/shm of its own, in a mount namespace. A child that cannot be restricted
-is not started (status 127).
+`ar`. `--shared-memory` gives the child a /dev/shm of its own, in a mount namespace. `--oom-score` makes it the first
+that the kernel ends when memory runs out. A child that cannot be restricted is not started (status 127).
 
 Standard input is the lifeline: `ar` alone holds its other end. When it closes (because `ar` wants the child gone, or
 because `ar` itself was killed), or when the child ends, the guard kills every descendant and exits with the child's
@@ -45,7 +45,7 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 NUMBERS = {"x86_64": (250, (62, 234)), "aarch64": (219, (129, 131))}
 """Machine -> the system calls keyctl, and (kill, tgkill)."""
 LINUX = sys.platform == "linux"
-OPTIONS = ("--filter", "--shared-memory")
+OPTIONS = ("--filter", "--shared-memory", "--oom-score")
 
 
 def main(argv: list[str]) -> int:
@@ -118,6 +118,8 @@ def restrict(options: dict[str, int], others: set[int]) -> None:
     `others` are the processes that no signal may reach.
     """
     join_empty_keyring()
+    if "--oom-score" in options:
+        offer_to_the_kernel(options["--oom-score"])
     if "--shared-memory" in options:
         mount_shared_memory(options["--shared-memory"])
     if "--filter" in options:
@@ -130,6 +132,19 @@ def restrict(options: dict[str, int], others: set[int]) -> None:
         # A filter of its own, because its numbers are known only now. Of several filters the strictest answer counts,
         # and none can be taken off again.
         install(no_signals_to(others))
+
+
+def offer_to_the_kernel(score: int) -> None:
+    """Make the kernel choose this process and what it starts when memory runs out. Some kinds no measurement sees.
+
+    Passed over where the kernel keeps no such score. Without a capability a child could lower it again where it can
+    write to its own entry of /proc.
+    """
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123  (pathlib is slower to start)
+            file.write(str(score))
+    except OSError:
+        pass
 
 
 def join_empty_keyring() -> None:

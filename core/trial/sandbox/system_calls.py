@@ -68,7 +68,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "mincore": (27, 232), "cachestat": (451, 451), "fadvise64": (221, 223), "readahead": (187, 213),
     "preadv2": (327, 286), "pwritev2": (328, 287), "madvise": (28, 233),
     "socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201), "connect": (42, 203),
-    "accept": (43, 202), "accept4": (288, 242),
+    "accept": (43, 202), "accept4": (288, 242), "setsockopt": (54, 208),
     "ioctl": (16, 29), "fcntl": (72, 25), "prctl": (157, 167),
 }  # fmt: skip
 """Name -> its number on x86-64 and on arm64, None where it does not exist (kernel: asm/unistd_64.h, asm-generic)."""
@@ -99,6 +99,8 @@ SIGNALS_OF_FILES = (8, 10, 15, 1024, 1026)
 """fcntl's F_SETOWN, F_SETSIG, F_SETOWN_EX (a signal to any process), F_SETLEASE and F_NOTIFY (news of shared files)."""
 PR_SET_DUMPABLE, PR_SCHED_CORE = 4, 62
 """prctl: hiding a process's open files from its own user, by which what they take is counted; sharing a core."""
+SOCKET_BUFFERS = (7, 8, 32, 33)
+"""SO_SNDBUF, SO_RCVBUF and both by force: what lies in a socket is memory that no process is charged for."""
 AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPE_MASK = 1, 1, 5, 0xF
 
 LOAD, AND, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
@@ -174,6 +176,7 @@ def rules(*, gpu: bool) -> list[Rule]:
         Rule("socket", errno.EPERM, listening if gpu else ()),
         Rule("socketpair", errno.EPERM, pairs),
         Rule("connect", errno.EPERM),
+        Rule("setsockopt", PRETEND, (Test(2, SOCKET_BUFFERS, denied=True),)),
         # The kernel.
         Rule("bpf perf_event_open userfaultfd memfd_secret", errno.EPERM),
         Rule("io_uring_setup io_uring_enter io_uring_register", errno.ENOSYS),

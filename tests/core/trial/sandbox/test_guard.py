@@ -97,3 +97,11 @@ def test_the_guard_holds_no_copy_of_the_childs_descriptors() -> None:
     process.stdin.close()
     process.wait(5)
     os.close(reader)
+
+
+@LINUX_ONLY
+def test_the_kernel_ends_what_it_starts_first_when_memory_runs_out() -> None:
+    process = start("cat", "/proc/self/oom_score_adj", limits=("--oom-score", "1000"))
+    assert process.stdout is not None
+    assert process.stdout.read() == b"1000\n"
+    assert process.wait(5) == 0

@@ -89,6 +89,28 @@ def test_other_processes_are_not_seen(work: Path) -> None:
 
 
 @NEEDS_BUBBLEWRAP
+def test_nothing_that_counts_for_the_whole_machine_can_be_read(work: Path) -> None:
+    code = (
+        "import os\nfor folder in ('/proc', '/proc/sys'):\n    for name in sorted(os.listdir(folder)):\n"
+        "        path = os.path.join(folder, name)\n        if name.isdigit() or os.path.islink(path): continue\n"
+        "        try: found = os.listdir(path) if os.path.isdir(path) else open(path, 'rb').read(1)\n"
+        "        except OSError: continue\n        if found: print(path[6:])\n"
+    )
+    kept = {"cpuinfo", "devices", "driver", "filesystems", "meminfo", "modules", "version", "sys", "sys/kernel", "sys/vm"}
+    assert set(say(code, work).split()) <= kept
+
+
+@NEEDS_BUBBLEWRAP
+def test_no_file_can_be_put_beside_the_devices(work: Path) -> None:
+    code = (
+        "for place in ('/dev/mine', '/dev/shm/mine', '/proc/fs/mine', '/proc/sys/fs/mine'):\n"
+        "    try: open(place, 'w').close(); print(place)\n    except OSError: pass\n"
+        "open('/dev/null', 'w').write('x')\n"
+    )
+    assert say(code, work) == "/dev/shm/mine"
+
+
+@NEEDS_BUBBLEWRAP
 def test_a_hidden_folder_is_empty_even_inside_a_visible_one(work: Path) -> None:
     code = f"import os; print(os.listdir({os.path.dirname(os.__file__) + '/email'!r}))"  # noqa: PTH120
     assert say(code, work, hidden=(Path(os.__file__).parent / "email",)) == "[]"
