@@ -128,6 +128,8 @@ class Remeasurer:
     cancel: threading.Event | None = None
     usual: dict[str, list[float]] = field(default_factory=dict)
     """Tokens per second of each source's trials so far. A new source is compared with the first one in here."""
+    excused: set[str] = field(default_factory=set)
+    """Sources that had a trial which was run once more."""
     say: Callable[[str], None] = lambda _: None
     """Is told why a trial is run once more."""
     call: Call = field(default_factory=lambda: Call("", 1))
@@ -173,7 +175,9 @@ class Remeasurer:
         why = spoiled(result, slept=asleep_seconds() - asleep, same=same, incumbent=first, repeated=False)
         if result.status == "timeout":  # every file here has ended in time before, or nearly equals one that has
             why = "it took too long: the machine was busy"
-        if why is not None:
+        # Once for each file: one that makes its bad trials slow would have another draw for every one of them.
+        if why is not None and request.source not in self.excused:
+            self.excused.add(request.source)
             self.say(f"{name} is run once more: {why}")
             result = run_trial(request, observer=self.observer, cancel=self.cancel)
         if result.tokens_per_second:

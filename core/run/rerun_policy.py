@@ -33,6 +33,8 @@ The second, for a source's first trial, is of the incumbent's, and lower because
 FREE_RERUNS, RERUNS_PER_EXPERIMENT = 3, 0.5
 """Slow trials that a run may run again: some at its start, and some for each experiment. A machine that is always busy
 would double the price of every trial."""
+EXCUSES = 1
+"""Trials of one experiment that may be run again because they were slow, or failed as if it were the device's fault."""
 FULL_BYTES = 16 * 2**20
 """Free bytes below which a disk counts as full."""
 
@@ -232,7 +234,9 @@ class DeviceWatch:
                 fix="bring it back (a reboot, or the driver's own tools), then give the same command again",
             )
         said = " ".join((result.reason or "").lower().split())
-        if not repeated and "memory" not in said and any(words in said for words in DEVICE_WORDS):
+        # A device that is the processor itself has no driver whose fault it could be.
+        device = result.device_kind not in COMPUTES_ITSELF
+        if not repeated and device and "memory" not in said and any(words in said for words in DEVICE_WORDS):
             return f"it may have been the device's fault: {result.reason}"
         return None
 

@@ -12,6 +12,7 @@ from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
 from autoresearch.core.run.rerun_policy import (
+    EXCUSES,
     FREE_RERUNS,
     RERUNS_PER_EXPERIMENT,
     DeviceWatch,
@@ -71,7 +72,8 @@ class RunningTrials:
         self._trials: dict[int, RunningTrial] = {}
         self._repeated: set[tuple[int, int]] = set()
         self._losses: Counter[tuple[int, int]] = Counter()
-        self._reruns = len(run.ledger.numbers_of("trial repeated"))
+        self._excused = Counter(run.ledger.numbers_of("trial repeated"))
+        """Trials of each experiment that were run again, unjudged."""
 
     @property
     def experiments(self) -> frozenset[int]:
@@ -150,8 +152,11 @@ class RunningTrials:
             # The run's own name of the machine, so that a train file cannot pass for another machine's.
             result = result.model_copy(update={"machine": self.run.config.machine})
         again = (number, trial.k) in self._repeated
+        # A train file can make itself slow, or fail in a device's words, when it sees that it does badly. It is excused
+        # once: every further time would be one more draw for it.
+        excused = again or (number != 0 and self._excused[number] >= EXCUSES)
         usual = self._pace(trial.subject)
-        spoilt = self._watch.suspect(result, repeated=again, stopped=self._stopped) if self._watch else None
+        spoilt = self._watch.suspect(result, repeated=excused, stopped=self._stopped) if self._watch else None
         same, incumbent = (
             speeds(self.run.ended_trials(number)) for number in (trial.subject, self.run.incumbent_number())
         )
@@ -160,7 +165,7 @@ class RunningTrials:
             slept=asleep_seconds() - running.asleep,
             same=same,
             incumbent=incumbent,
-            repeated=again or self._reruns >= FREE_RERUNS + RERUNS_PER_EXPERIMENT * len(self.run.attempts),
+            repeated=excused or self._excused.total() >= FREE_RERUNS + RERUNS_PER_EXPERIMENT * len(self.run.attempts),
             usual=usual,
         )
         if spoilt is None:
@@ -175,7 +180,7 @@ class RunningTrials:
             return
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
         self._repeated.add((number, trial.k))
-        self._reruns += 1
+        self._excused[number] += 1
         self.run.ledger.note("trial repeated", number, {"k": trial.k, "reason": spoilt})
         self._tell(Repeated(spoilt, experiment=number))
 

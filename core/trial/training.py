@@ -50,6 +50,8 @@ class Clock:
     spawned: float
     first_batch: float | None = None
     trained: float | None = None
+    batches_after: int | None = None
+    """The feeder's count of batches when it was first heard after `trained`."""
     weights: float | None = None
     watch: CurveWatch = field(kw_only=True)
     """The curve of the training loss, and the rule by which the trial is ended early."""
@@ -182,6 +184,13 @@ def _hear_feeder(context: TrialContext, clock: Clock, message: Message) -> None:
             context.record.event(FirstBatch())
         case FeedProgress() | FeedEnded():
             context.facts.tokens, context.facts.batches = message.tokens, message.batches
+            if clock.trained is not None and isinstance(message, FeedProgress):
+                # A file that takes more batches has not trained, whatever was said: it would seem fast, and could no
+                # longer be ended early.
+                if clock.batches_after is not None and (message.batches or 0) > clock.batches_after:
+                    clock.trained = clock.batches_after = None
+                else:
+                    clock.batches_after = message.batches
             context.record.event(message)
             clock.feed_over = clock.feed_over or isinstance(message, FeedEnded)
         case DataFault():

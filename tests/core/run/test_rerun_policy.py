@@ -15,7 +15,7 @@ from loop_fixtures import CONFIG, TRAIN, Scripted, ScriptedHandle, Widths, make_
 from autoresearch.core.awake import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.events import Repeated
-from autoresearch.core.judge.decision import Demotion
+from autoresearch.core.judge.decision import Demotion, RunTrial
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run import scheduler
@@ -164,6 +164,8 @@ def test_a_failure_that_sounds_like_the_device_is_run_once_more_and_then_believe
     assert "device's fault" in suspect(Probe(True), lost)
     assert suspect(Probe(True), lost, repeated=True) is None
     assert suspect(Probe(True), crash("OutOfMemoryError: CUDA error: out of memory")) is None
+    on_the_processor = lost.model_copy(update={"device_kind": "cpu"})
+    assert suspect(Probe(True), on_the_processor) is None, "there is no such device"
     assert suspect(probe := Probe(True), crash("it looked ahead", "invalid")) is None
     assert probe.looks == 0
 
@@ -304,3 +306,30 @@ def test_a_program_that_a_slow_machine_spoilt_twice_may_be_tried_once_more(works
         marks = [fingerprint(run.ledger.text(run.ledger.experiment(n).source_sha256)) for n in (1, 2)]
         assert loop._may_repeat(1, marks[0])
         assert not loop._may_repeat(2, marks[1])
+
+
+def test_a_file_that_makes_its_bad_trials_slow_gets_one_more_draw_and_no_second(workspace):
+    class Idle(Scripted):
+        """A train file that stops computing in every trial."""
+
+        def submit(self, request, observer=None):
+            handle, result = super().submit(request, observer), ScriptedHandle.result
+            few = width_of(request.source) == 9
+            handle.result = lambda timeout=None: result(handle).model_copy(
+                update={"cpu_seconds": 4.0 if few else 10.0, "train_seconds": 10.0}
+            )
+            return handle
+
+    class Twice(Greedy):
+        """A judge that asks for two trials of every change."""
+
+        def consider(self, evidence):
+            tried = len(evidence.candidate.trials)
+            more = evidence.candidate.experiment != 0 and tried == 1
+            return RunTrial("candidate", tried) if more else super().consider(evidence)
+
+    executor = Idle()
+    with open_run(workspace) as run:
+        Loop(run, Widths(9), Twice(), executor, limits=Limits(1)).go()
+        assert run.ledger.numbers_of("trial repeated") == [1]
+        assert [width_of(request.source) for request in executor.requests] == [10, 9, 9, 9]
