@@ -170,7 +170,8 @@ def rules(*, gpu: bool) -> list[Rule]:
         Rule("setpriority", errno.EPERM, (own, Test(1, (0,), denied=False))),
         Rule("ioprio_set", errno.EPERM, (Test(0, (1,), denied=False), Test(1, (0,), denied=False))),
         # The C library sets a new thread's from outside, and gives the thread up when that fails.
-        Rule("sched_setaffinity sched_setscheduler sched_setparam sched_setattr", PRETEND, (own,)),
+        Rule("sched_setscheduler sched_setparam sched_setattr", PRETEND, (own,)),
+        Rule("sched_setaffinity", PRETEND),  # the cores of a trial are chosen for it: others belong to its neighbours
         Rule("prctl", errno.EPERM, (Test(0, (PR_SET_DUMPABLE, PR_SCHED_CORE), denied=True),)),
         # The network.
         Rule("socket", errno.EPERM, listening if gpu else ()),
