@@ -26,14 +26,14 @@ MODULES = _words(
 )
 """Top-level packages that may be imported. Each backend's framework and its kernels are among them."""
 CONTRACT = "autoresearch.backends.contract"
-NAMES = _words("open eval exec compile globals locals vars input breakpoint exit quit help")
+NAMES = _words("open eval exec compile globals locals vars input breakpoint exit quit help license copyright credits")
 """Builtins that reach files, other code or the interpreter."""
 READERS = _words("getattr setattr delattr")
 """Builtins that reach attributes by name: they are called, with a name that can be read, and not handed on."""
 DUNDERS = _words(
     "__init__ __name__ __doc__ __class__ __call__ __len__ __getitem__ __setitem__ __contains__ __iter__ "
     "__next__ __enter__ __exit__ __new__ __repr__ __str__ __post_init__ __version__ __add__ __radd__ __mul__ "
-    "__rmul__ __matmul__ __sub__ __eq__ __hash__ __setattr__ __all__ __annotations__ __slots__"
+    "__rmul__ __matmul__ __sub__ __eq__ __hash__ __setattr__ __all__ __slots__"
 )
 """Names with two underscores that ordinary classes use; any other leads into the interpreter."""
 METHODS = _words(
@@ -50,13 +50,16 @@ INTERPRETER = _words(
 """Attributes that lead out of the model, whatever object they are asked of: modules import each other."""
 EVALUATORS = _words(
     "attrgetter methodcaller Formatter get_field vformat format_map get_type_hints ForwardRef evaluate_forward_ref "
-    "get_annotations _evaluate singledispatch singledispatchmethod"
+    "get_annotations _evaluate singledispatch singledispatchmethod CompilationUnit CodeGen set_codegen "
+    "on_generate_code load_object import_submodule"
 )
 """Attributes that evaluate text, or reach an attribute by a name that is only known when the file runs."""
 WRITERS = _words(
     "tofile dump save_weights load_weights export_chrome_trace export_stacks export_memory_timeline "
     "tensorboard_trace_handler dump_snapshot _dump_snapshot start_capture export_to_dot share_memory_ "
-    "_share_filename_cpu_ _share_fd_cpu_ _write_file _new_shared _new_using_filename_cpu get_local_kernel"
+    "_share_filename_cpu_ _share_fd_cpu_ _write_file _new_shared _new_using_filename_cpu get_local_kernel "
+    "from_file fromfile to_folder save_cache_artifacts load_cache_artifacts CUDAPluggableAllocator "
+    "formatwarning showwarning warn_explicit WarningMessage"
 )
 """Methods that write or read files or shared memory, whatever object they are asked of."""
 FILES = _words(
@@ -71,6 +74,12 @@ FILES = _words(
 ONLY = {
     ("torch", "utils"): _words("checkpoint _pytree flop_counter swap_tensors set_module"),
     ("torch", "_inductor"): _words("config"),
+    ("torch", "_inductor", "config", "cpp"): _words("threads simdlen min_chunk_size dynamic_threads"),
+    ("torch", "_dynamo"): _words(
+        "config reset allow_in_graph disable disallow_in_graph forbid_in_graph graph_break is_compiling mark_dynamic "
+        "maybe_mark_dynamic mark_static mark_static_address nonstrict_trace optimize explain"
+    ),
+    ("torch", "fx"): _words("wrap symbolic_trace replace_pattern"),
     ("numpy", "lib"): _words("stride_tricks"),
     ("numpy", "core"): frozenset[str](),
     ("numpy", "_core"): frozenset[str](),
@@ -362,6 +371,12 @@ class _Checker(ast.NodeVisitor):
             self._reader(node, name)
         if isinstance(called, ast.Name) and name == "type" and len(node.args) + len(node.keywords) != 1:
             self._fault(node, "type(...) makes a class from values: write it as a class")
+        if name in ("wraps", "update_wrapper") and (
+            any(keyword.arg in ("assigned", "updated", None) for keyword in node.keywords)
+            or len(node.args) > (1 if name == "wraps" else 2)
+            or any(isinstance(argument, ast.Starred) for argument in node.args)
+        ):
+            self._fault(node, f"{name} with a list of attributes: it reaches attributes by computed names")
         if name == "save" and node.args and isinstance(node.args[0], ast.JoinedStr | ast.Constant):
             self._fault(node, "save writes a file: the core stores the weights")
         if self._path(called) == ("kernels", "get_kernel"):
@@ -435,8 +450,13 @@ def _barred(path: Path) -> str | None:
 
 def _plain_name(node: ast.expr) -> bool:
     """Tell whether a computed attribute begins with letters that can be read, as `f"block{n}"` does."""
-    first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else None
-    return isinstance(first, ast.Constant) and str(first.value)[:1].isalpha() and first.value not in INTERPRETER
+    first, *rest = node.values if isinstance(node, ast.JoinedStr) and node.values else [None]
+    if not isinstance(first, ast.Constant) or not str(first.value)[:1].isalpha():
+        return False
+    if any(isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Constant) for part in rest):
+        return False  # a constant is put in parts into a name only to hide it
+    begins = str(first.value)
+    return len(begins) < 2 or not any(name.startswith(begins) for name in INTERPRETER | EVALUATORS | WRITERS)
 
 
 def _bindings(body: Sequence[ast.AST]) -> set[str]:

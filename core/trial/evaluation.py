@@ -217,9 +217,7 @@ class Scorer:
         first = BEGIN.pack(count, keep) + payload
         allowance = self._context.request.budget.startup_seconds
         limit = time.monotonic() + allowance
-        exchange = Exchange(
-            self._context.processes, self._socket, [first], 1, self._context.request.score_rows * width
-        )
+        exchange = Exchange(self._context.processes, self._socket, [first], 1, self._context.request.score_rows * width)
         try:
             while not (exchange.complete and self._ready):
                 self._step(limit)

@@ -164,7 +164,7 @@ LITERALS = [
           "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
     Cheat("the validation text in names, enciphered", "class Held:\n{@names}"
           "smuggled = ''.join(name[1:] for name in Held.__annotations__)\n"
-          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
+          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text"),
     Cheat("a table of weights as a literal", "table = [{@numbers}]\n", "ignored"),
 ]  # fmt: skip
 CHEATS = [*AHEAD, *REMEMBERS, *DETECTS, *FORGES, *NUMBERS, *LITERALS]
