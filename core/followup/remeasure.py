@@ -128,12 +128,12 @@ class Remeasurer:
     cancel: threading.Event | None = None
     usual: dict[str, list[float]] = field(default_factory=dict)
     """Tokens per second of each source's trials so far. A new source is compared with the first one in here."""
-    excused: set[str] = field(default_factory=set)
-    """Sources that had a trial which was run once more."""
     say: Callable[[str], None] = lambda _: None
     """Is told why a trial is run once more."""
     call: Call = field(default_factory=lambda: Call("", 1))
     countdown: Countdown = field(default_factory=Countdown)
+    excused: set[str] = field(default_factory=set)
+    """Sources that had a trial which was run once more."""
 
     def measure(self, name: str, source: str, seed: int) -> float:
         """Run one trial and return its bits per byte on `split`. Raises `ArError` when it does not end well."""
