@@ -36,6 +36,7 @@ BY_HAND = {
     "judge": "an hour",
     "judge_frontier": "an hour",
     "outside_the_clock": "6 minutes",
+    "outside_agents": "15 minutes",
     "page": "2 minutes, a headless Chromium",
     "real_judge": "hours",
     "search": "20 minutes",

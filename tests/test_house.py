@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch.core.takeaway.bundle import read_bundle
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -64,7 +66,9 @@ def tracked_texts() -> dict[str, str]:
     texts = {}
     for name in listed.splitlines():
         path = ROOT / name
-        if path.is_file() and path.suffix not in (".png", ".jpg", ".parquet"):
+        if path.suffix == ".arcert":
+            texts[name] = "\n".join(part.decode("utf-8") for part in read_bundle(path).values())
+        elif path.is_file() and path.suffix not in (".png", ".jpg", ".parquet"):
             texts[name] = path.read_text(encoding="utf-8")
     return texts
 
