@@ -129,6 +129,8 @@ def verdict_of(result: TrialResult) -> str:
         return "no score: " + (result.reason or result.status)
     if claimed is None:
         return "measured; the script claims nothing"
+    if claimed <= 0:
+        return f"measured; the script claims {claimed:g}, which no text has"
     if claimed < (1 - FLATTERY) * measured:
         return f"measured; the script claims {1 - claimed / measured:.0%} less than its weights score"
     off = f"{abs(1 - claimed / measured):.0%} {'below' if claimed < measured else 'above'}"

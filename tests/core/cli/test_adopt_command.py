@@ -60,7 +60,7 @@ def test_a_script_is_measured_and_its_claim_is_shown_beside(capsys):
         ("ok", 2.0, 1.9, "the claim is 5% below it, as the estimate of an honest script may be"),
         ("ok", 2.0, 3.0, "the claim is 50% above it"),
         ("ok", 2.0, 1.0, "claims 50% less than its weights score"),
-        ("ok", 2.0, -1.0, "claims 150% less than its weights score"),
+        ("ok", 2.0, -1.0, "claims -1, which no text has"),
         ("ok", 2.0, None, "claims nothing"),
         ("invalid", None, 0.5, "no score: audit"),
     ],
