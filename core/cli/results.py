@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Number of experiments, the latest.  [default: all]",
 )
+@click.option("--full", is_flag=True, help="Print whole descriptions, over several lines where they are long.")
 @click.option("--tsv", is_flag=True, help=f"Print tab-separated values: {', '.join(TSV)}.")
 @click.option(
     "--why",
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     help="Experiment to explain: print only why it was decided so.",
 )
 @pass_settings
-def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, why: int | None) -> None:
-    """List a run's experiments as a table."""
+def results(settings: Settings, tag: str | None, last: int | None, full: bool, tsv: bool, why: int | None) -> None:
+    """List a run's experiments as a table.
+
+    On a terminal each experiment takes one line. Elsewhere, columns are divided by tabs, and nothing is shortened.
+    """
     from autoresearch.core.cli.remarks import lines_of
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.terminal.table import write_table
@@ -58,7 +62,7 @@ def results(settings: Settings, tag: str | None, last: int | None, tsv: bool, wh
         elif tsv:
             click.echo(results_tsv(decided), nl=False)
         else:
-            write_table(decided)
+            write_table(decided, full=full)
             for number, mine in marks.items():
                 settings.say("\n".join(f"experiment {line}" for line in lines_of(number, mine)))
             if (headline := headline_of(reader)) is not None:

@@ -170,6 +170,16 @@ def one_line(text: str, limit: int | None = None) -> str:
     return words if limit is None or len(words) <= limit else words[: limit - 1].rstrip() + "…"
 
 
+def shortened(text: str, limit: int) -> str:
+    """Put a text on one line of at most `limit` characters, cut between two words where there is more than one."""
+    words = one_line(text)
+    if len(words) <= limit:
+        return words
+    room = max(limit - 1, 1)
+    head = words[: room + 1].rpartition(" ")[0].rstrip() or words[:room]
+    return head.rstrip(" ,;:") + "…"
+
+
 def visible(text: str) -> str:
     """Make every character of a text of several lines visible, so that none can steer or reorder the display.
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from autoresearch.core.report.wording import one_line
+from autoresearch.core.report.wording import one_line, shortened
 from autoresearch.core.store.columns import COLUMNS, NUMERIC, TABLE, Column
 from autoresearch.core.store.rows import ExperimentRow
 
@@ -25,14 +26,28 @@ STATUS_STYLES = {
 _FORMATS = {"bpb": ".4f", "change": "+.4f", "seconds": ".0f", "amount": ".2f"}
 
 
-def write_table(rows: Iterable[ExperimentRow], stream: TextIO | None = None) -> None:
-    """Write the experiments to `stream` (standard output by default)."""
+LEAST_ROOM = 16
+"""Least characters of a shortened description, however narrow the terminal is."""
+GAP = 2
+"""Characters between two columns."""
+
+
+def write_table(rows: Iterable[ExperimentRow], stream: TextIO | None = None, *, full: bool = False) -> None:
+    """Write the experiments to `stream` (standard output by default).
+
+    On a terminal each takes one line, and a description that is too long ends after its last whole word; `full` breaks
+    it over several lines instead.
+    """
     stream = stream or sys.stdout
     columns = [COLUMNS[name] for name in TABLE]
     found = list(rows)
+    headings = [Heading(column.title, column.kind in NUMERIC, column.name == "description") for column in columns]
+    lines = [[_cell(column, row) for column in columns] for row in found]
+    if stream.isatty() and not full:
+        lines = _one_line_each(headings, lines, Console(file=stream).width)
     draw(
-        [Heading(column.title, column.kind in NUMERIC, column.name == "description") for column in columns],
-        [[_cell(column, row) for column in columns] for row in found],
+        headings,
+        lines,
         stream,
         [STATUS_STYLES.get(row.status or "", "") for row in found],
     )
@@ -63,6 +78,19 @@ def draw(
         table.add_row(*cells, style=style)
     # A researcher's words may look like rich's markup.
     Console(file=stream, markup=False, highlight=False).print(table)
+
+
+def _one_line_each(headings: Sequence[Heading], lines: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """Shorten what would be broken over several lines to the characters that the other columns leave."""
+    widths = [
+        max([cell_len(heading.title), *(cell_len(cells[at]) for cells in lines)]) for at, heading in enumerate(headings)
+    ]
+    fixed = sum(wide + GAP for wide, heading in zip(widths, headings, strict=True) if not heading.wraps)
+    room = max(width - fixed, LEAST_ROOM)
+    return [
+        [shortened(cell, room) if heading.wraps else cell for cell, heading in zip(cells, headings, strict=True)]
+        for cells in lines
+    ]
 
 
 def write_plain(lines: Sequence[Sequence[str]], stream: TextIO) -> None:
