@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import click
@@ -30,7 +31,7 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.files import write_text
     from autoresearch.core.report.document import page
-    from autoresearch.core.report.document.figures import draw_progress, quadrants
+    from autoresearch.core.report.document.figures import NARROW, draw_progress, quadrants
     from autoresearch.core.report.document.gather import gather
     from autoresearch.core.report.document.scaling import draw_scaling
 
@@ -45,16 +46,20 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
         text = page.markdown(found)
         click.echo(json.dumps({"markdown": text}) if settings.json else text, nl=settings.json)
         return
-    picture = folder / "progress.png"
+    picture, narrow = folder / "progress.png", None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if found.decided:
             draw_progress(found.decided, found.means, picture, found.yardsticks)
+            with tempfile.TemporaryDirectory() as scratch:
+                for_phones = Path(scratch) / "narrow.png"
+                draw_progress(found.decided, found.means, for_phones, found.yardsticks, NARROW)
+                narrow = for_phones.read_bytes()
         transferred = quadrants(found.transfers, str(found.run.config["device"]))
         scaling = folder / "scale.png"
         scaled = found.scaled is not None and draw_scaling(found.scaled, scaling)
         drawn = picture.read_bytes() if found.decided else None
-        write_text(target, page.html_page(found, drawn, transferred, scaling.read_bytes() if scaled else None))
+        write_text(target, page.html_page(found, drawn, transferred, scaling.read_bytes() if scaled else None, narrow))
     except OSError as error:
         raise ArError(
             f"the report cannot be written to {folder}: {error}.", fix="name a folder that can, with --output"

@@ -37,6 +37,8 @@ least what the first look of a race asks (BID and MAX_BID times the first of LOO
 probability than keeping does."""
 HOPELESS = 0.85
 """A race ends when the candidate is better with less than this probability: the trial is better spent on a new idea."""
+FOR_LESS_CODE = "less code"
+"""First words of the reason for a decision about a change that removes code."""
 FREE_REPEATS, REPEATS_PER_EXPERIMENT = 2, 0.5
 """Trials beyond the first that a run may ask for: some at its start, and some for each experiment."""
 SAME_MARGIN, SAME_PROBABILITY = 0.5, 0.75
@@ -135,13 +137,16 @@ def _same(match: Match) -> Verdict:
     close = better_than(SAME_MARGIN * match.sigma, seen.value, seen.error, seen.dof)
     if close >= SAME_PROBABILITY:
         return Verdict(
-            "keep", f"less code, and {close:.0%} likely not worse by half the noise", belief, SAME_PROBABILITY
+            "keep", f"{FOR_LESS_CODE}, and {close:.0%} likely not worse by half the noise", belief, SAME_PROBABILITY
         )
     if close < 1.0 - SAME_PROBABILITY or match.spent >= MAX_RACE or match.allowance <= 0:
         return Verdict(
-            "discard", f"less code, but only {close:.0%} likely not worse by half the noise", belief, SAME_PROBABILITY
+            "discard",
+            f"{FOR_LESS_CODE}, but only {close:.0%} likely not worse by half the noise",
+            belief,
+            SAME_PROBABILITY,
         )
-    return Verdict("candidate", "less code; not clear yet", belief)
+    return Verdict("candidate", f"{FOR_LESS_CODE}; not clear yet", belief)
 
 
 def _belief(match: Match, difference: Difference) -> Belief:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from autoresearch.core.judge.race import FOR_LESS_CODE
 from autoresearch.core.proposal import TITLE
-from autoresearch.core.report.wording import counted, one_line
+from autoresearch.core.report.wording import counted, one_line, shortened
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.transfers import Transfer
 
@@ -21,13 +23,30 @@ if TYPE_CHECKING:
 BEST, DISCARD, FAILED, INK, GRID = "#1b7f4d", "#a9b2bd", "#c8502f", "#2b2f36", "#e6e9ed"
 MAX_LABELS, MAX_DOTS = 12, 400
 """Number of kept changes that get a label, and of dots above which labels may cover some."""
-LABEL_CHARACTERS = 40
 WORST_SHOWN = 1.5
 """Multiple of the run's whole gain: results further than that above the start are drawn at the edge."""
 MAX_TRANSFER_LABELS = 12
 MIN_TRANSFERS = 3
 """Number of changes tried on both devices below which the table says as much as a picture."""
 
+
+@dataclass(frozen=True)
+class Format:
+    """A size of the progress picture."""
+
+    inches: tuple[float, float]
+    dpi: int
+    label_characters: int
+    """Longest description beside a kept change."""
+    legend_columns: int
+    break_title: bool
+    """True to write the title on two lines."""
+
+
+WIDE = Format((10.67, 6.0), 150, 40, 9, break_title=False)
+"""1600 x 900 pixels, for a page or a slide."""
+NARROW = Format((3.6, 4.6), 200, 20, 2, break_title=True)
+"""720 x 920 pixels, of which text stays readable on a phone."""
 Point = tuple[float, float]
 Place = tuple[float, float, Literal["left", "center", "right"], Literal["bottom", "top"]]
 PLACES: tuple[Place, ...] = (
@@ -52,8 +71,9 @@ def draw_progress(
     means: Mapping[int, float],
     path: Path,
     yardsticks: Mapping[str, float] | None = None,
+    shape: Format = WIDE,
 ) -> None:
-    """Write the picture of the decided experiments to `path` (PNG, 1600 x 900).
+    """Write the picture of the decided experiments to `path` (PNG).
 
     `means` are the measured means of kept experiments by number (see `core.store.headline`), `yardsticks` are bits per
     byte that compressors reach on the same text, by name.
@@ -62,7 +82,7 @@ def draw_progress(
     from matplotlib.figure import Figure
 
     decided = [row for row in rows if row.state == "decided"]
-    figure = Figure(figsize=(10.67, 6.0), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=shape.inches, dpi=shape.dpi, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     keeps = [row for row in decided if row.status == "keep" and row.val_bpb is not None]
@@ -73,11 +93,11 @@ def draw_progress(
     axes.set_xlim(-0.6, last + max(0.6, 0.06 * last))
     draw_yardsticks(axes, yardsticks or {}, low, high)
     draw_others(axes, decided, low, high)
-    style_axes(axes, decided, steps)
+    style_axes(axes, decided, steps, broken=shape.break_title)
     draw_best(axes, keeps, steps, last, sigma_of(decided))
-    add_legend(figure, axes)
+    add_legend(figure, axes, shape.legend_columns)
     figure.draw_without_rendering()  # settles the layout, so that labels can be measured
-    label_keeps(axes, keeps, steps, decided)
+    label_keeps(axes, keeps, steps, decided, shape.label_characters)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
@@ -147,7 +167,10 @@ def draw_others(axes: Axes, decided: Sequence[ExperimentRow], low: float, high: 
 def draw_best(
     axes: Axes, keeps: Sequence[ExperimentRow], steps: Sequence[Point], last: int, sigma: float | None
 ) -> None:
-    """Draw the best mean so far as a step line within the noise, and the kept changes' first trials as dots."""
+    """Draw the best mean so far as a step line within the noise, with each kept change where its step begins.
+
+    A change that was kept for less code may lie above the one before it, so that it has a mark of its own.
+    """
     if not keeps:
         return
     x = [*(number for number, _ in steps), last]
@@ -166,37 +189,52 @@ def draw_best(
             zorder=1.5,
         )
     axes.step(x, y, where="post", color=BEST, linewidth=1.8, label="best measured mean", zorder=4)
-    firsts = [row.val_bpb for row in keeps if row.val_bpb is not None]
-    axes.scatter(x[:-1], firsts, s=52, color=BEST, edgecolor="white", linewidth=1.2, label="kept", zorder=5)
+    simpler = [step for row, step in zip(keeps, steps, strict=True) if is_simpler(row)]
+    better = [step for row, step in zip(keeps, steps, strict=True) if not is_simpler(row)]
+    for points, marker, label in ((better, "o", "kept"), (simpler, "D", "kept for less code")):
+        if points:
+            x, y = map(list, zip(*points, strict=True))
+            axes.scatter(x, y, s=52, marker=marker, color=BEST, edgecolor="white", linewidth=1.2, label=label, zorder=5)
+
+
+def is_simpler(row: ExperimentRow) -> bool:
+    """Tell whether a change was kept because its file is shorter and no worse."""
+    return (row.reason or "").startswith(FOR_LESS_CODE)
 
 
 def label_keeps(
-    axes: Axes, keeps: Sequence[ExperimentRow], steps: Sequence[Point], decided: Sequence[ExperimentRow]
+    axes: Axes,
+    keeps: Sequence[ExperimentRow],
+    steps: Sequence[Point],
+    decided: Sequence[ExperimentRow],
+    characters: int,
 ) -> None:
     """Write the descriptions of the biggest steps beside them, except those that would cover something."""
     if not keeps:
         return
-    dots = [(float(row.number), row.val_bpb) for row in decided if row.val_bpb is not None]
+    dots = [(float(row.number), row.val_bpb) for row in decided if row.val_bpb is not None and row.status != "keep"]
+    dots += steps
     # Among very many dots, labels may cover some: each is one of hundreds.
     labels = Labels(axes, corners(steps, decided[-1].number), dots if len(dots) <= MAX_DOTS else [])
     gains = [float("inf"), *(before[1] - after[1] for before, after in pairwise(steps))]
     by_gain = sorted(zip(gains, keeps, steps, strict=True), key=lambda one: -one[0])
     for _, row, step in by_gain[:MAX_LABELS]:
         name = row.parameters.get(TITLE) or row.parameters.get("edit") or row.hypothesis.split(": ")[0]
-        text = one_line(str(name), LABEL_CHARACTERS)
+        text = shortened(("less code: " if is_simpler(row) else "") + str(name), characters)
         labels.add(f"{step[1]:.4f}  {text}", step, INK)
 
 
-def style_axes(axes: Axes, decided: Sequence[ExperimentRow], steps: Sequence[Point]) -> None:
-    """Set the title and the axes."""
+def style_axes(axes: Axes, decided: Sequence[ExperimentRow], steps: Sequence[Point], *, broken: bool) -> None:
+    """Set the title, in two lines if `broken`, and the axes."""
     from matplotlib.ticker import MaxNLocator
 
     count = sum(row.number > 0 for row in decided)
     title = counted(count, "experiment")
     if steps:
         first, best = steps[0][1], steps[-1][1]
-        title += f", {len(steps) - 1} kept: {first:.4f} → {best:.4f} bits per byte (measured mean)"
-    axes.set_title(title, loc="left", fontsize=11, color=INK, pad=10)
+        title += f", {len(steps) - 1} kept" + ("\n" if broken else ": ")
+        title += f"{first:.4f} → {best:.4f} bits per byte (measured mean)"
+    axes.set_title(title, loc="left", fontsize=8 if broken else 11, color=INK, pad=10)
     axes.set_xlabel("experiment", color=INK)
     axes.set_ylabel("validation bits per byte (lower is better)", color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -206,15 +244,15 @@ def style_axes(axes: Axes, decided: Sequence[ExperimentRow], steps: Sequence[Poi
         axes.spines[side].set_visible(False)
 
 
-def add_legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend in one line below the picture."""
+def add_legend(figure: Figure, axes: Axes, columns: int = WIDE.legend_columns) -> None:
+    """Put the legend below the picture, so many entries a line."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(
             handles,
             labels,
             loc="outside lower right",
-            ncols=len(handles),
+            ncols=min(columns, len(handles)),
             frameon=False,
             fontsize=8,
             handletextpad=0.4,

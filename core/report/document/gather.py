@@ -19,6 +19,7 @@ from autoresearch.core.report.document.statistics import (
     predictions_of,
     scores,
 )
+from autoresearch.core.report.web.highlight import highlighted_diff
 from autoresearch.core.store.headline import Headline, headline_of, steps_of
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
@@ -107,6 +108,13 @@ class ReportData:
     """The owner's notes and pins, by experiment."""
     samples: Samples | None
     """Texts of the last `ar sample`."""
+    edit: tuple[tuple[str, str], ...]
+    """Lines of the difference from the baseline to the best file, each with its mark: "+", "-", " ", or "@" (a gap)."""
+
+    @property
+    def story(self) -> tuple[ExperimentRow, ...]:
+        """Every decided change in order, without the baseline."""
+        return tuple(row for row in self.decided if row.number > 0)
 
     @property
     def transferred(self) -> list[dict[str, Any]]:
@@ -151,7 +159,17 @@ def gather(reader: LedgerReader) -> ReportData:
         reproduction=reproduction_of(run, best, trials, reader.folder),
         marks=marks_of(reader),
         samples=read_samples(reader.folder),
+        edit=() if best is None or best.number == 0 else edit_lines(reader, by_number[0], best),
     )
+
+
+def edit_lines(reader: LedgerReader, before: ExperimentRow, after: ExperimentRow) -> tuple[tuple[str, str], ...]:
+    """Compare the files of two experiments; return the lines of the difference with their marks."""
+    found = highlighted_diff(reader.text(before.source_sha256), reader.text(after.source_sha256))
+    lines = [(line.mark, "".join(text for _, text in line.parts)) for line in found]
+    while lines and lines[-1] == (" ", ""):
+        lines.pop()
+    return tuple(lines)
 
 
 def spent_on(trials: Sequence[TrialRow]) -> Spent:

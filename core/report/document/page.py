@@ -13,6 +13,8 @@ from autoresearch.core.report.document.gather import ReportData
 from autoresearch.core.report.wording import compact, dollars, duration, file_name, one_line, visible
 
 TEMPLATES = Path(__file__).with_name("templates")
+MAX_STORY = 300
+"""Most experiments of which the report tells hypothesis, prediction and outcome, the latest ones."""
 MAX_FAILURES = 50
 """Most failures, and most offered changes, listed one by one; the others are only counted."""
 VERDICTS = {
@@ -31,16 +33,18 @@ def html_page(
     picture: bytes | None,
     transfer_picture: bytes | None = None,
     scale_picture: bytes | None = None,
+    narrow_picture: bytes | None = None,
 ) -> str:
     """Write the report as one HTML file that loads nothing.
 
-    The pictures are PNG: the run, the transferred changes, and the improvement at other budgets and widths. Text from a
-    proposal or a log is escaped, and the page allows no script.
+    The pictures are PNG: the run, the transferred changes, the improvement at other budgets and widths, and the run
+    again for a phone. Text from a proposal or a log is escaped, and the page allows no script.
     """
     return _render(
         "report.html",
         report,
         picture=_embedded(picture),
+        narrow_picture=_embedded(narrow_picture),
         transfer_picture=_embedded(transfer_picture),
         scale_picture=_embedded(scale_picture),
     )
@@ -92,6 +96,7 @@ def _render(name: str, report: ReportData, **more: Any) -> str:
         "compact": lambda value: "not known" if value is None else compact(value),
         "dollars": dollars,
         "line": one_line,
+        "sentence": lambda text: text[:1].upper() + text[1:],
         "visible": visible,
         "file_name": file_name,
         "code": code_span,
@@ -100,4 +105,4 @@ def _render(name: str, report: ReportData, **more: Any) -> str:
         "transferred": lambda value: TRANSFERRED.get(value, value),
         "day": lambda value: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(value)),
     }
-    return environment.get_template(name).render(report=report, max_failures=MAX_FAILURES, **more)
+    return environment.get_template(name).render(report=report, max_failures=MAX_FAILURES, max_story=MAX_STORY, **more)

@@ -4,6 +4,7 @@ import zlib
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -72,6 +73,23 @@ def test_a_terminal_gets_a_drawn_table():
     write_table(RUN, stream)
     assert "a terrible idea" in stream.getvalue()
     assert "\t" not in stream.getvalue()
+
+
+def test_a_terminal_gets_a_line_for_each_experiment_cut_between_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    long = experiment(
+        5, "discard", 2.7, "DEPTH 4 -> 6, LEARNING_RATE 0.25 -> 0.707: " + "a step large enough " * 9, 0.1
+    )
+    short, full = Terminal(), Terminal()
+    write_table([*RUN, long], short)
+    lines = click.unstyle(short.getvalue()).splitlines()
+    assert len(lines) == 1 + len(RUN) + 1
+    assert all(len(line) <= 90 for line in lines)
+    kept = lines[-1].split("  ")[-1].strip().removesuffix("…")
+    assert long.hypothesis.startswith(kept)
+    assert long.hypothesis[len(kept)] in " ,:"
+    write_table([*RUN, long], full, full=True)
+    assert full.getvalue().count("large") == 9
 
 
 def read_png(path: Path) -> tuple[int, int, int]:
