@@ -323,6 +323,18 @@ class AwaitingProposals(Event):
     """Longest time that it waits."""
 
 
+class Paused(Event):
+    """A person has asked the loop to pause: no trial and no proposal begins."""
+
+    name = "paused"
+
+
+class Resumed(Event):
+    """A paused loop goes on."""
+
+    name = "resumed"
+
+
 class Withdrawn(ReasonedEvent):
     """A waiting proposal no longer fits the incumbent."""
 
@@ -377,8 +389,8 @@ def kinds_of(classes: Collection[type[Message]]) -> Kinds:
 EVENTS: Kinds = kinds_of([
     Compiling, Spawned, DeviceFound, Startup, FirstBatch, Log, FeedProgress, MemoryUsed, BadRequest, DataFault,
     FeedEnded, Trained, Frozen, Scoring, Scored, Audited, Finished,
-    Proposing, Thinking, Profiling, AwaitingProposals, ProposalRefused, ExperimentBegun, Withdrawn, Repeated,
-    SeedIgnored, Decided, Demoted,
+    Proposing, Thinking, Profiling, AwaitingProposals, Paused, Resumed, ProposalRefused, ExperimentBegun, Withdrawn,
+    Repeated, SeedIgnored, Decided, Demoted,
 ])  # fmt: skip
 
 

@@ -35,11 +35,20 @@ if TYPE_CHECKING:
     help="Draw samples when the page asks for them, in the sandbox of `ar sample`.  "
     "[default: at this machine's own address only]",
 )
+@click.option(
+    "--actions/--no-actions",
+    default=None,
+    help="Let the page note, pin, pause and stop.  [default: at this machine's own address only]",
+)
 @pass_settings
-def dashboard(settings: Settings, tag: str | None, port: int, host: str, samples: bool | None) -> None:
+def dashboard(
+    settings: Settings, tag: str | None, port: int, host: str, samples: bool | None, actions: bool | None
+) -> None:
     """Serve the runs as a web page that follows them, until Ctrl-C.
 
-    The page loads nothing from other machines, and changes nothing but a run's last samples. Prints its address.
+    The page loads nothing from other machines, and draws new samples on request. Prints its address. Whoever has the
+    token in it may also note something on an experiment, pin it, pause the run's loop, and stop it as the first
+    Ctrl-C does.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.web.auth import is_loopback
@@ -48,17 +57,31 @@ def dashboard(settings: Settings, tag: str | None, port: int, host: str, samples
 
     with open_reader(settings.workspace, tag) as reader:
         folder, run = reader.folder, reader.run()
-    token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    secret = secrets.token_urlsafe(24)
+    token = None if is_loopback(host) else secret
+    act_token = secret if (is_loopback(host) if actions is None else actions) else None
     draws = is_loopback(host) if samples is None else samples
     drawer = SampleDrawer(partial(sample_command, settings)) if draws else None
     try:
-        server = Dashboard((host, port), folder.parent, token=token, quotas=quotas, drawer=drawer)
+        server = Dashboard(
+            (host, port),
+            folder.parent,
+            token=token,
+            quotas=quotas,
+            drawer=drawer,
+            actions=act_token,
+            tag=run.tag,
+        )
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"cannot listen on {host}:{port}: {error}.", fix="choose another --port (0 takes any free one) or --host"
         ) from error
     name = f"[{host}]" if ":" in host else host
-    address = f"http://{name}:{server.port}/" + (f"?token={token}" if token else "") + f"#/{quote(run.tag, safe='')}"
+    address = (
+        f"http://{name}:{server.port}/"
+        + (f"?token={secret}" if token or act_token else "")
+        + f"#/{quote(run.tag, safe='')}"
+    )
     click.echo(json.dumps({"url": address, "tag": run.tag}) if settings.json else address)
     settings.say(f"{run.tag}; Ctrl-C stops the dashboard, not the run")
     try:

@@ -23,9 +23,11 @@ from autoresearch.core.events import (
     Event,
     ExperimentBegun,
     Observer,
+    Paused,
     Profiling,
     ProposalRefused,
     Proposing,
+    Resumed,
     Thinking,
     Withdrawn,
 )
@@ -42,6 +44,7 @@ from autoresearch.core.run.stopping import Ending, Limits, Stop
 from autoresearch.core.run.submissions import SESSION, Submissions
 from autoresearch.core.store.remarks import take_remarks
 from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.store.wishes import WishFile
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
 MAX_FAILED_PROPOSALS = 3
@@ -126,6 +129,7 @@ class Loop:
         )
         self._proposers = Proposers(researcher, self.stop, self._news.set)
         self._submissions = Submissions(run)
+        self._wishes, self._paused = WishFile(run.folder), False
         self._profiles = IncumbentProfiles(run, executor, self._news.set) if researcher.reads_profiles else None
         hours = self.limits.hours
         self._deadline = None if hours is None else self._clock.monotonic() + hours * 3600
@@ -139,6 +143,7 @@ class Loop:
     def go(self) -> Ending:
         """Run until the end. Raises `ArError` when the run cannot go on; the ledger then holds every step taken."""
         ledger = self.run.ledger
+        self._wishes.clear()  # of an earlier invocation: whoever starts the loop wants it to run
         try:
             # First: whoever sees the run running then knows who runs it (see `submissions.running_session`).
             session = {"pid": os.getpid(), "researcher": self._proposers.researcher.name}
@@ -178,6 +183,7 @@ class Loop:
         """Take in results and proposals, keep the devices busy, and wait for the next news."""
         # Cleared before looking: news that comes meanwhile sets it again, and the wait below returns at once.
         self._news.clear()
+        self._take_wish()
         if self.stop.wish == "kill":
             raise self._stopped()
         if self._clock.monotonic() - self._beat > HEARTBEAT_SECONDS:
@@ -198,6 +204,17 @@ class Loop:
         if not self._running.experiments:
             self._check_over()
         self._clock.wait(self._news, POLL_SECONDS)
+
+    def _take_wish(self) -> None:
+        """Do what a person asked for on the dashboard. A stop is the first Ctrl-C, and is asked for once."""
+        wish = self._wishes.read()
+        if wish == "stop":
+            self.stop.finish()
+            self._wishes.clear()
+        paused = wish == "pause"
+        if paused != self._paused:
+            self._paused = paused
+            self._tell(Paused() if paused else Resumed())
 
     def _settle_open(self, collected: list[int]) -> None:
         """Decide where enough is measured, then give free devices trials: first races, then waiting proposals."""
@@ -233,7 +250,7 @@ class Loop:
         return max(0, self._running.free - held)
 
     def _may_start(self) -> bool:
-        return self._free() > 0 and self._ending() is None
+        return self._free() > 0 and not self._paused and self._ending() is None
 
     def _settle(self, row: ExperimentRow) -> None:
         """Ask the judge about one experiment; start the trial it wants on a free device, or record its decision."""
@@ -307,7 +324,7 @@ class Loop:
 
     def _wants_proposal(self) -> bool:
         proposers, busy = self._proposers, self._running.experiments
-        if not proposers.researcher.proposes or self._exhausted() or self._ending() is not None:
+        if self._paused or not proposers.researcher.proposes or self._exhausted() or self._ending() is not None:
             return False
         # Ask a quick researcher only when a device is idle and every result is in; keep proposals waiting for each
         # device with a slow one. None is asked before the baseline is decided: it would guess in the dark, without the

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from autoresearch.core.errors import LockedError, UsageError
 from autoresearch.core.store.inbox import Box, new_identity
 
 if TYPE_CHECKING:
@@ -93,6 +94,33 @@ def marks_of(reader: LedgerReader) -> dict[int, Marks]:
     known = {one.identity for one in recorded}
     waiting = [one for one in RemarkBox(reader.folder).read_all() if one.identity not in known]
     return _fold([*recorded, *waiting])
+
+
+def leave_remark(reader: LedgerReader, number: int, kind: Kind, text: str = "") -> Marks:
+    """Record a remark on an experiment, at once or by the process that writes the run; return what now stands.
+
+    Raises `UsageError` for what is no remark, and `LedgerError` where nothing can be written.
+    """
+    from autoresearch.core.store.ledger import Ledger
+
+    made = Remark.make(number, kind, text)
+    if kind == "note" and not made.text:
+        raise UsageError("the note is empty.", fix='ar note 17 "worth another try with a longer warmup"')
+    if len(made.text) > NOTE_CHARACTERS:
+        fix = "shorten it: researchers read it before each proposal"
+        raise UsageError(f"the note has {len(made.text)} characters; at most {NOTE_CHARACTERS} are kept.", fix=fix)
+    if number >= reader.next_number():
+        raise UsageError(f"there is no experiment {number} in {reader.run().tag}.", fix="`ar results` lists them")
+    if reader.experiment(number).state == "proposed":
+        # It may still be dropped, and the next proposal then gets its number.
+        raise UsageError(f"experiment {number} has not begun yet.", fix="wait for its first trial")
+    RemarkBox(reader.folder).put(made)
+    try:
+        with Ledger(reader.folder) as ledger:
+            take_remarks(ledger)
+    except LockedError:
+        pass  # who writes the run takes it up, and readers see it already
+    return marks_of(reader).get(number, NO_MARKS)
 
 
 def take_remarks(ledger: Ledger) -> None:

@@ -29,9 +29,10 @@ def served(
     token: str | None = None,
     quotas: Quotas = lambda decided: None,
     drawer: SampleDrawer | None = None,
+    **more: str,
 ) -> Iterator[int]:
-    """Serve the workspace's runs; gives the port."""
-    server = Dashboard(("127.0.0.1", 0), workspace / "runs", token=token, quotas=quotas, drawer=drawer)
+    """Serve the workspace's runs; gives the port. `more` is for what acts: see `Dashboard`."""
+    server = Dashboard(("127.0.0.1", 0), workspace / "runs", token=token, quotas=quotas, drawer=drawer, **more)
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:

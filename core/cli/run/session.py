@@ -24,9 +24,11 @@ from autoresearch.core.events import (
     Demoted,
     Event,
     Observer,
+    Paused,
     Profiling,
     ProposalRefused,
     Repeated,
+    Resumed,
     SeedIgnored,
     SlowerFile,
     Withdrawn,
@@ -55,6 +57,8 @@ NOTED: Mapping[type[Event], str] = {
     Profiling: "profiling experiment {experiment}, the best file: where a step's time goes, for the researcher",
     AwaitingProposals: "waiting up to {seconds:.0f} s for {count} proposal(s) in the making, which are paid for; "
     "press Ctrl-C again to end at once",
+    Paused: "paused from the dashboard: what runs is finished, and nothing begins until it is resumed there",
+    Resumed: "resumed",
     ProposalRefused: "no usable proposal ({kind}): {reason}",
 }
 """Events that leave a line above the live view, and the line."""

@@ -21,15 +21,22 @@ from autoresearch.core.events import (
     DeviceFound,
     Event,
     ExperimentBegun,
+    Paused,
     Profiling,
     ProposalRefused,
     Proposing,
+    Resumed,
     Thinking,
     Withdrawn,
 )
 from autoresearch.core.report.progress import Progress
 from autoresearch.core.report.wording import SEPARATOR, about_left, experiment_of, one_line
 
+UNTRIED = (
+    *(Proposing, Thinking, ProposalRefused, Withdrawn),
+    *(Profiling, AwaitingProposals, Paused, Resumed),
+)
+"""Events about no trial: `ar loop` writes notes of its own about them."""
 REFRESH_PER_SECOND = 4
 DESCRIPTION_CHARACTERS = 100
 """Characters of an experiment's description in its line; `ar results` has the rest."""
@@ -97,8 +104,8 @@ class PlainView(QuietView):
     def __call__(self, event: Event) -> None:
         """Write a line if the event is news."""
         now, number = time.monotonic(), event.experiment
-        if isinstance(event, Proposing | Thinking | ProposalRefused | Withdrawn | Profiling | AwaitingProposals):
-            return  # about no trial; `ar loop` writes its own note of them
+        if isinstance(event, UNTRIED):
+            return
         progress = self._trials.setdefault(number, Progress(self._budget, since=now))
         changed = progress.fold(event, now)
         whose = "" if number is None else f"{experiment_of(number)}: "

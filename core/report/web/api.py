@@ -16,7 +16,7 @@ from autoresearch.core.report.curves import resample
 from autoresearch.core.report.document.gather import by_category
 from autoresearch.core.report.document.statistics import Interval, certainty_of, predictions_of, scores
 from autoresearch.core.report.follow import Running, Snapshot
-from autoresearch.core.report.web.highlight import highlighted_diff
+from autoresearch.core.report.web.highlight import DiffLine, highlighted_diff
 from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.report.wording import experiment_of, file_name, one_line, trial_of, visible
 from autoresearch.core.store.columns import COLUMNS, NUMERIC, PAGE, Column
@@ -26,6 +26,8 @@ from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.remarks import NO_MARKS, marks_of
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 from autoresearch.core.store.samples import read_samples
+from autoresearch.core.store.transfers import transfers_of
+from autoresearch.core.store.wishes import Wish
 
 CURVE_POINTS = 300
 """Points drawn of one loss curve."""
@@ -33,6 +35,8 @@ MAX_POINTS = 2000
 """Points drawn of one figure, the latest ones."""
 MAX_REPEATED = 200
 """Sources of which the repeated trials are listed."""
+MAX_STORY = 100
+"""Experiments told at a time."""
 MAX_PARAMETERS = 40
 LOG_TAIL_BYTES = 16 * 2**10
 LOG_LINE_CHARACTERS = 2000
@@ -51,8 +55,8 @@ Quotas = Callable[[Sequence[ExperimentRow]], Mapping[str, Any] | None]
 # ---- the run
 
 
-def state(snapshot: Snapshot, yardsticks: Mapping[str, float]) -> dict[str, Any]:
-    """Describe the run at one moment."""
+def state(snapshot: Snapshot, yardsticks: Mapping[str, float], wish: Wish | None = None) -> dict[str, Any]:
+    """Describe the run at one moment; `wish` is what a person asked of its loop."""
     config, totals = snapshot.run.config, snapshot.totals
     return {
         "tag": snapshot.run.tag,
@@ -75,6 +79,7 @@ def state(snapshot: Snapshot, yardsticks: Mapping[str, float]) -> dict[str, Any]
         "memory_mb": snapshot.peak_memory_mb,
         "columns": [_column(COLUMNS[name]) for name in PAGE],
         "running": [_running(one, snapshot.now) for one in snapshot.running],
+        "wish": wish,
     }
 
 
@@ -187,7 +192,7 @@ def experiment(reader: RunQueries, number: int) -> dict[str, Any]:
         "parameters": {
             one_line(str(k), 60): one_line(str(v), 120) for k, v in list(row.parameters.items())[:MAX_PARAMETERS]
         },
-        "diff": [(line.mark, line.number, line.parts) for line in _diff(reader, row)],
+        "diff": _lines(_diff(reader, row)),
         "trials": [_trial(reader.folder, trial) for trial in trials],
         "before": _curve(reader.folder, row.parent, 1) if row.parent != row.number else [],
     }
@@ -221,13 +226,18 @@ def _curve(folder: Path, experiment: int, k: int) -> list[tuple[float, float]]:
     return [(round(share, 4), round(loss, 5)) for share, loss in zip(shares, losses, strict=True)]
 
 
-def _diff(reader: RunQueries, row: ExperimentRow) -> list[Any]:
+def _diff(reader: RunQueries, row: ExperimentRow) -> list[DiffLine]:
     """Give the lines of the edit; none for the baseline."""
-    if row.parent == row.number:
-        return []
-    return list(
-        highlighted_diff(reader.text(reader.experiment(row.parent).source_sha256), reader.text(row.source_sha256))
-    )
+    return [] if row.parent == row.number else _edit(reader, reader.experiment(row.parent), row)
+
+
+def _edit(reader: RunQueries, before: ExperimentRow, after: ExperimentRow) -> list[DiffLine]:
+    """Compare the train files of two experiments."""
+    return highlighted_diff(reader.text(before.source_sha256), reader.text(after.source_sha256))
+
+
+def _lines(diff: Sequence[DiffLine]) -> list[Any]:
+    return [(line.mark, line.number, line.parts) for line in diff]
 
 
 def log_tail(path: Path) -> str:
@@ -242,6 +252,48 @@ def log_tail(path: Path) -> str:
     return "\n".join(line if len(line) <= LOG_LINE_CHARACTERS else line[:LOG_LINE_CHARACTERS] + " …" for line in lines)
 
 
+# ---- what was tried, and what other runs offered
+
+
+def story(reader: RunQueries, before: int) -> list[dict[str, Any]]:
+    """Tell hypothesis, prediction and outcome of at most MAX_STORY changes below number `before`, the latest first."""
+    return [
+        {
+            "n": row.number,
+            "status": row.status,
+            "hypothesis": one_line(row.hypothesis, REASON_CHARACTERS),
+            "category": one_line(row.category, 80),
+            "researcher": one_line(row.researcher, 80),
+            "predicted": row.predicted_delta,
+            "change": row.change,
+            "reason": one_line(row.reason or "", REASON_CHARACTERS),
+        }
+        for row in reader.story(before, MAX_STORY)
+    ]
+
+
+def findings(reader: RunQueries) -> list[dict[str, Any]]:
+    """List the changes that other runs offered, and what became of each here; `key` names one in an address."""
+    return [
+        {
+            "key": f"{one.origin.run} {one.origin.experiment} {one.origin.backend} {one.origin.device}",
+            "run": one_line(one.origin.run, 100),
+            "number": one.origin.experiment,
+            "backend": one_line(one.origin.backend, 40),
+            "device": one_line(one.origin.device, 100),
+            "there": one.origin.delta,
+            "hypothesis": one_line(one.hypothesis, REASON_CHARACTERS),
+            "category": one_line(one.category, 80),
+            "outcome": one.outcome,
+            "experiment": one.experiment,
+            "here": one.delta,
+            "gone": one.gone,
+            "tried_as": one_line(one.tried_as or "", REASON_CHARACTERS),
+        }
+        for one in transfers_of(reader)
+    ]
+
+
 # ---- lessons of the run
 
 
@@ -249,7 +301,9 @@ def overview(reader: RunQueries, quotas: Quotas) -> dict[str, Any]:
     """Describe the lessons of the run: lineage, predictions, noise, categories, quotas and samples."""
     decided = [row for row in reader.experiments() if row.state == "decided"]
     predictions = predictions_of(decided)
+    best = next((row for row in decided if row.number == reader.run().incumbent), None)
     return {
+        "edit": _lines(_edit(reader, decided[0], best)) if best is not None and best.number else [],
         "lineage": lineage(reader, decided),
         "predictions": [(one.experiment, one.predicted, one.outcome) for one in predictions[-MAX_POINTS:]],
         "scores": [{**asdict(one), "researcher": one_line(one.researcher, 80)} for one in scores(predictions)],

@@ -2,7 +2,8 @@
 
 On a loopback address, the server answers only requests made to a loopback name (Starlette's TrustedHostMiddleware): a
 web page elsewhere could otherwise give this machine a name of its own and read the dashboard (DNS rebinding). On any
-other address it asks for a token, once in the URL and then in a cookie.
+other address it asks for a token, once in the URL and then in a cookie. What changes a run needs a token on every
+address.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -29,20 +31,36 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 """Headers of every answer."""
-COOKIE = "ar_token"
-"""Name of the cookie that holds the token."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 """Names by which a browser reaches this machine."""
 
 
-def middleware(address: str, token: str | None) -> list[Middleware]:
-    """List the middleware of a server on this address, outermost first. `token` is None on a loopback address."""
-    if token is None:
-        own = f"[{address}]" if ":" in address else address
-        guard = Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, own], www_redirect=False)
-    else:
-        guard = Middleware(TokenAuth, token=token)
-    return [Middleware(SecurityHeaders), guard]
+def middleware(address: str, port: int, token: str | None, actions: str | None) -> list[Middleware]:
+    """List the middleware of a server on this address, outermost first.
+
+    `token` is None on a loopback address, where everybody may read. `actions` is the token for what changes a run; None
+    where nothing may.
+    """
+    if token is not None:
+        return [Middleware(SecurityHeaders), Middleware(TokenAuth, token=token, port=port)]
+    own = f"[{address}]" if ":" in address else address
+    guard = [Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, own], www_redirect=False)]
+    if actions is not None:
+        guard.append(Middleware(TokenAuth, token=actions, port=port, refuses=False))
+    return [Middleware(SecurityHeaders), *guard]
+
+
+def cookie_name(port: int) -> str:
+    """Name the cookie that holds the token. A browser shares cookies among all ports of a machine."""
+    return f"ar_token_{port}"
+
+
+def may_act(request: HTTPConnection, port: int, token: str | None) -> bool:
+    """Tell whether the request carries the token for actions, and no page of another server has sent it."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        return False
+    return token is not None and _same(request.cookies.get(cookie_name(port), ""), token)
 
 
 def is_loopback(host: str) -> bool:
@@ -71,10 +89,10 @@ class SecurityHeaders:
 
 
 class TokenAuth:
-    """Middleware that lets in whoever has the token."""
+    """Middleware that turns a token in the URL into a cookie; it lets in only whoever has one, if it `refuses`."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app, self.token = app, token
+    def __init__(self, app: ASGIApp, token: str, port: int, *, refuses: bool = True) -> None:
+        self.app, self.token, self.cookie, self.refuses = app, token, cookie_name(port), refuses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the app answer, or refuse."""
@@ -88,9 +106,9 @@ class TokenAuth:
             entered = RedirectResponse(request.url.path, 303)
             # Not `secure`: the dashboard speaks plain HTTP. Strict, so that no other page's link or form carries the
             # token along.
-            entered.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            entered.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return entered
-        if _same(request.cookies.get(COOKIE, ""), self.token):
+        if not self.refuses or _same(request.cookies.get(self.cookie, ""), self.token):
             return None
         return PlainTextResponse("open the address that `ar dashboard` printed, token included\n", 403)
 

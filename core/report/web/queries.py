@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from autoresearch.core.judge.race import FOR_LESS_CODE
 from autoresearch.core.store.columns import COLUMNS, PAGE
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
 
 HYPOTHESIS_CHARACTERS = 300
 """Characters of a hypothesis in the table of experiments."""
@@ -22,11 +24,16 @@ class RunQueries(LedgerReader):
         # The page's search and its chart need more than the table shows.
         names = [name for name in (*PAGE, "estimate", "researcher") if COLUMNS[name].sql]
         found = ", ".join(f"{COLUMNS[name].sql} AS {name}" for name in names)
+        simpler = "coalesce(status = 'keep' AND substr(reason, 1, ?) = ?, 0) AS simpler"
         sql = (
-            f"SELECT {found}, substr(hypothesis, 1, ?) AS description, decided"
+            f"SELECT {found}, {simpler}, substr(hypothesis, 1, ?) AS description, decided"
             " FROM experiments WHERE state = 'decided' AND decided >= ? ORDER BY number"
         )
-        return self._rows(sql, (HYPOTHESIS_CHARACTERS, since))
+        return self._rows(sql, (len(FOR_LESS_CODE), FOR_LESS_CODE, HYPOTHESIS_CHARACTERS, since))
+
+    def story(self, before: int, count: int) -> list[ExperimentRow]:
+        """Give at most `count` decided changes with lower numbers than `before`, the latest first."""
+        return [row for row in self.experiments() if row.state == "decided" and 0 < row.number < before][-count:][::-1]
 
     def noise_estimates(self) -> list[tuple[int, float]]:
         """Give number and noise (standard deviation of a trial) of every decision at which the judge estimated it."""

@@ -1,5 +1,7 @@
 """The dashboard's server: it reads the runs of a workspace, and draws samples where it is given the means.
 
+With a token it also takes a person's notes, pins and wishes for the loop.
+
 Starlette and uvicorn, not the standard library's http.server, whose own page says that it is not for production: this
 server may listen beyond loopback, and keeps a connection open for every page that follows a run. They bring two
 packages of their own; everything they build on comes with litellm's client.
@@ -20,6 +22,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
@@ -31,10 +34,12 @@ from autoresearch.core.events import json_value
 from autoresearch.core.report.document.gather import yardsticks_of
 from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.web import api, auth
+from autoresearch.core.report.web.actions import act
 from autoresearch.core.report.web.connections import TimedProtocol
 from autoresearch.core.report.web.drawing import SampleDrawer
 from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.store.reader import LEDGER_NAME
+from autoresearch.core.store.wishes import WishFile
 
 ASSETS = Path(__file__).with_name("assets")
 ASSET_SUFFIXES = (".js", ".css", ".svg")
@@ -46,12 +51,17 @@ LOOK_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 10.0
 """Seconds of silence after which a stream sends a comment, so that no proxy closes it."""
 MAX_CONNECTIONS = 200
+MOST_ACTION_BYTES = 2**14
+"""Longest request for an action."""
 MAX_RUNS = 100
 """Number of runs shown side by side, the latest ones."""
 
 
 class Dashboard:
-    """The server of the runs in a folder. `token` is None on a loopback address."""
+    """The server of the runs in a folder. `token` is None on a loopback address.
+
+    `actions` is the token for what changes a run, None where nothing may; `tag` is the run that is shown first.
+    """
 
     def __init__(
         self,
@@ -61,14 +71,17 @@ class Dashboard:
         token: str | None = None,
         quotas: api.Quotas,
         drawer: SampleDrawer | None = None,
+        actions: str | None = None,
+        tag: str | None = None,
     ) -> None:
         """Begin to listen. Without a `drawer` no page can ask for samples. Raises `OSError` without the address."""
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.create_server(address, family=family)
         self.port = int(self._socket.getsockname()[1])
         self.runs, self._quotas, self._polling, self._drawer = runs, quotas, Polling(), drawer
+        self._actions, self._tag = actions, tag
         config = uvicorn.Config(
-            Starlette(routes=self._routes(), middleware=auth.middleware(address[0], token)),
+            Starlette(routes=self._routes(), middleware=auth.middleware(address[0], self.port, token, actions)),
             log_config=None,
             log_level="error",
             access_log=False,
@@ -95,10 +108,11 @@ class Dashboard:
         self._server.should_exit = True
 
     def _routes(self) -> list[BaseRoute]:
-        """List every address there is. All but the one that draws samples only read."""
+        """List every address there is. All but those that draw samples and act only read."""
         return [
             Route("/", lambda request: FileResponse(ASSETS / "index.html")),
             Mount("/assets", Assets(directory=ASSETS)),
+            Route("/api/start", self._answer(self._start)),
             Route("/api/runs", self._answer(lambda request: self._all_runs())),
             Route("/api/runs/{tag}/state", self._state),
             Route("/api/runs/{tag}/events", self._events),
@@ -106,6 +120,9 @@ class Dashboard:
             Route("/api/runs/{tag}/experiment/{number}", self._answer(self._experiment)),
             Route("/api/runs/{tag}/overview", self._answer(self._overview)),
             *([] if self._drawer is None else [Route("/api/runs/{tag}/samples", self._samples, methods=["POST"])]),
+            Route("/api/runs/{tag}/story", self._answer(self._story)),
+            Route("/api/runs/{tag}/findings", self._answer(self._findings)),
+            Route("/api/runs/{tag}/actions", self._act, methods=["POST"]),
         ]
 
     def _answer(self, find: Callable[[Request], Any]) -> Callable[[Request], Response]:
@@ -145,6 +162,38 @@ class Dashboard:
             raise HTTPException(404, "there is no such experiment\n")
         with RunQueries(self._folder(request)) as reader:
             return api.experiment(reader, int(number))
+
+    def _start(self, request: Request) -> dict[str, Any]:
+        """Tell the page which run to show first, and whether it may act."""
+        return {"tag": self._tag, "actions": auth.may_act(request, self.port, self._actions)}
+
+    def _story(self, request: Request) -> list[dict[str, Any]]:
+        before = request.query_params.get("before", "")
+        with RunQueries(self._folder(request)) as reader:
+            return api.story(reader, int(before) if EXPERIMENT.fullmatch(before) else reader.next_number())
+
+    def _findings(self, request: Request) -> list[dict[str, Any]]:
+        with RunQueries(self._folder(request)) as reader:
+            return api.findings(reader)
+
+    async def _act(self, request: Request) -> Response:
+        """Do what a person with the token asks for."""
+        if not auth.may_act(request, self.port, self._actions):
+            return PlainTextResponse("actions need the address that `ar dashboard` printed, token included\n", 403)
+        # A form of another page cannot send this type without asking first.
+        if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+            return PlainTextResponse("actions are sent as application/json\n", 415)
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MOST_ACTION_BYTES:
+                return PlainTextResponse("too long\n", 413)
+        folder = self._folder(request)
+        try:
+            told = await run_in_threadpool(act, folder, bytes(body))
+        except ArError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        return Response(encode(told), media_type="application/json")
 
     def _overview(self, request: Request) -> dict[str, Any]:
         with RunQueries(self._folder(request)) as reader:
@@ -218,7 +267,7 @@ class Polling:
                 reader = RunQueries(folder)
                 self._runs[folder] = RunFollower(reader), yardsticks_of(reader.run())
             follower, yardsticks = self._runs[folder]
-            text = encode(api.state(follower.look(), yardsticks))
+            text = encode(api.state(follower.look(), yardsticks, WishFile(folder).read()))
         except (ArError, OSError) as error:
             self._runs.pop(folder, None)  # the next look opens it again
             text = encode({"tag": folder.name, "error": str(error)})

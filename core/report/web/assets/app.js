@@ -2,41 +2,45 @@
 
 import { showChart, startChart } from "./chart.js";
 import { showRuns, startRuns } from "./compare.js";
-import { $, address, dollars, svgElement, element, facts, link, number, signed } from "./dom.js";
-import { showExperiment } from "./experiment.js";
+import { allowActions, experimentButtons, loopButtons } from "./actions.js";
+import { $, address, cards, dollars, svgElement, element, link, number, signed } from "./dom.js";
+import { showFinding, showFindings } from "./findings.js";
+import { edit, showExperiment } from "./experiment.js";
 import { showInsight } from "./insight.js";
 import { spark } from "./plot.js";
+import { showStory } from "./story.js";
 import { drawVisibleRows, focusRow, showTable, startTable } from "./table.js";
 
-const VIEWS = ["run", "one", "insight", "runs"];
+const VIEWS = ["run", "one", "story", "findings", "insight", "runs"];
+const NAMED = ["story", "findings", "insight"]; // views with an address of their own below a run's
 const RUNS_MILLISECONDS = 5000;
 
-let tag = null, state = null, rows = new Map(), loading = false, stream = null, left = null, route = { view: "run" };
+let tag = null, state = null, rows = new Map(), loading = false, stream = null, left = null, first = null, route = { view: "run" };
 
-// ---- views by address: #/runs, #/TAG, #/TAG/insight, #/TAG/12
+// ---- views by address: #/runs, #/TAG, #/TAG/insight, #/TAG/12, #/TAG/finding/KEY
 
 function parseAddress() {
   const parts = location.hash.replace(/^#\/?/, "").split("/").map((part) => { try { return decodeURIComponent(part); } catch { return ""; } });
   if (parts[0] === "runs" && parts.length === 1) return { view: "runs" };
   if (/^\d+$/.test(parts[1] ?? "")) return { tag: parts[0], view: "one", n: Number(parts[1]) };
-  return { tag: parts[0], view: parts[1] === "insight" ? "insight" : "run" };
+  return { tag: parts[0], view: parts[1] === "finding" ? "finding" : NAMED.includes(parts[1]) ? parts[1] : "run", key: parts[2] };
 }
 
 async function showRoute() {
   const before = route;
   route = parseAddress();
   if (route.view !== "runs") {
-    if (!route.tag) { const all = await get("/api/runs"); location.replace(address(all.length ? all[all.length - 1].tag : "runs")); return; }
+    if (!route.tag) { location.replace(address(first ?? "runs")); return; }
     if (route.tag !== tag) followRun(route.tag);
   }
-  for (const [view, path] of [["run", [tag]], ["insight", [tag, "insight"]], ["runs", ["runs"]]]) {
+  for (const [view, path] of [["run", [tag]], ...NAMED.map((name) => [name, [tag, name]]), ["runs", ["runs"]]]) {
     const navigation = $("to-" + view);
     navigation.hidden = !tag && view !== "runs";
     navigation.href = address(...path);
-    if (view === route.view) navigation.setAttribute("aria-current", "page"); else navigation.removeAttribute("aria-current");
+    if (view === route.view || (view === "findings" && route.view === "finding")) navigation.setAttribute("aria-current", "page"); else navigation.removeAttribute("aria-current");
   }
   if (before.view === "one") left = before.n;
-  for (const view of VIEWS) $(view).hidden = view !== (route.view === "one" ? "" : route.view);
+  for (const view of VIEWS) $(view).hidden = view !== ({ one: "", finding: "findings" }[route.view] ?? route.view);
   $("top").hidden = route.view === "runs";
   await render();
   if (route.view === "run") { drawRun(); if (before.view === "one") focusRow(left); }
@@ -48,10 +52,20 @@ async function render() {
   try {
     if (asked.view === "runs") { const all = await get("/api/runs"); if (isCurrent()) showRuns(all); }
     if (asked.view === "insight") { const data = await get(`/api/runs/${encodeURIComponent(asked.tag)}/overview`); if (isCurrent()) showInsight($("insight"), data, asked.tag); }
+    if (asked.view === "story") await showStory($("story"), asked.tag, (before) => get(`/api/runs/${encodeURIComponent(asked.tag)}/story` + (before === null ? "" : `?before=${before}`)));
+    if (asked.view === "findings") {
+      const [{ lineage }, offers] = await Promise.all([get(`/api/runs/${encodeURIComponent(asked.tag)}/overview`), get(`/api/runs/${encodeURIComponent(asked.tag)}/findings`)]);
+      if (isCurrent()) showFindings($("findings"), lineage, offers, asked.tag);
+    }
+    if (asked.view === "finding") {
+      const one = (await get(`/api/runs/${encodeURIComponent(asked.tag)}/findings`)).find(({ key }) => key === asked.key);
+      const tried = one && one.experiment !== null ? await get(`/api/runs/${encodeURIComponent(asked.tag)}/experiment/${one.experiment}`) : null;
+      if (isCurrent()) { showFinding($("findings"), one, tried, asked.tag, ({ diff }) => edit(diff, "Edit, as it was tried here")); showAtTop("findings"); }
+    }
     if (asked.view === "one") {
       const data = await get(`/api/runs/${encodeURIComponent(asked.tag)}/experiment/${asked.n}`);
       if (!isCurrent()) return;
-      showExperiment($("one"), data, asked.tag, state ? state.decided + state.running.length : data.n + 1);
+      showExperiment($("one"), data, asked.tag, state && !state.error ? state.decided + state.running.length : data.n + 1, experimentButtons(data, asked.tag, render));
       showAtTop("one");
     }
   } catch (error) {
@@ -76,7 +90,19 @@ async function get(path) {
 
 function followRun(newTag) {
   [tag, state, rows] = [newTag, null, new Map()];
+  clearRun(newTag);
   openStream();
+}
+
+// Takes away what the page says of the run before.
+function clearRun(heading) {
+  document.title = heading;
+  $("tag").textContent = heading;
+  for (const id of ["state", "setting"]) $(id).textContent = "";
+  for (const id of ["cards", "wishes", "now"]) $(id).replaceChildren();
+  $("chart").replaceChildren();
+  showTable([], tag, []);
+  showMessage("");
 }
 
 function openStream() {
@@ -86,7 +112,12 @@ function openStream() {
   stream = new EventSource(`/api/runs/${encodeURIComponent(tag)}/events`);
   stream.onmessage = (event) => showState(JSON.parse(event.data));
   stream.onopen = () => showMessage("");
-  stream.onerror = () => showMessage(stream.readyState === EventSource.CLOSED ? `There is no run ${tag}, or the server refuses.` : "The server does not answer; trying again.");
+  stream.onerror = () => {
+    if (stream.readyState !== EventSource.CLOSED) { showMessage("The server does not answer; trying again."); return; }
+    clearRun(state ? tag : "No such run");
+    showMessage(`There is no run ${tag}, or the server refuses. “All runs” lists those that there are.`);
+    for (const view of VIEWS) $(view).hidden = true;
+  };
 }
 
 const showMessage = (text) => { $("trouble").textContent = text; };
@@ -124,14 +155,14 @@ function drawRun() {
 }
 
 function showState(now) {
-  if (now.error) { showMessage(now.error); return; }
+  if (now.error) { clearRun(now.tag); showMessage(now.error); return; }
   const before = state;
   state = now;
   document.title = `${now.tag}: ${now.state}`;
   $("tag").textContent = now.tag;
-  $("state").textContent = now.state + (now.state === "running" || !now.ended ? "" : `: ${now.ended}`);
+  $("state").textContent = (now.wish === "pause" && now.state === "running" ? "paused" : now.state) + (now.state === "running" || !now.ended ? "" : `: ${now.ended}`);
   $("setting").textContent = [`${now.backend}, preset ${now.preset}`, now.device, now.isolation && `isolation ${now.isolation}`, `judge ${now.judge}`].filter(Boolean).join(" · ");
-  $("cards").replaceChildren(...facts([
+  $("cards").replaceChildren(...cards([
     ["best, measured mean", now.best_bpb === null ? "–" : `${number(now.best_bpb)}${now.best_high === null ? "" : ` ± ${number(now.best_high - now.best_bpb)}`} bpb`],
     ["against the baseline", now.delta === null ? "–" : signed(now.delta)],
     ["best, cautious estimate", now.best_experiment && now.best_high !== null ? `${number(now.best_estimate)} bpb` : null],
@@ -140,11 +171,13 @@ function showState(now) {
     ["paired noise", now.paired === null ? null : number(now.paired)],
     ["language models", dollars(now.usd)],
     ["memory, last trial", now.memory_mb === null ? null : `${now.memory_mb.toFixed(0)} MB`],
-  ]).childNodes);
+  ]));
+  if (before?.state !== now.state || before?.wish !== now.wish) $("wishes").replaceChildren(...loopButtons(now));
   showTrials(now);
   if (isBehind()) loadRows();
+  else if (!before && !now.decided) drawRun();
   else if (before && JSON.stringify(before.keeps) !== JSON.stringify(now.keeps)) drawRun();
-  if (before && before.decided !== now.decided && route.view === "insight") render();
+  if (before && before.decided !== now.decided && NAMED.includes(route.view) && route.view !== "story") render();
 }
 
 // Shows every trial under way: there may be several.
@@ -163,7 +196,7 @@ function showTrials(now) {
     }
     return box;
   });
-  if (!nodes.length && now.state === "running") nodes.push(element("p", "proposing", "now soft"));
+  if (!nodes.length && now.state === "running") nodes.push(element("p", now.wish === "pause" ? "paused: nothing begins until it is resumed" : now.decided ? "proposing" : "preparing the baseline", "now soft"));
   const focused = $("now").contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   $("now").replaceChildren(...nodes);
   if (focused) [...$("now").querySelectorAll("a")].find((one) => one.getAttribute("href") === focused)?.focus({ preventScroll: true });
@@ -177,5 +210,16 @@ window.onhashchange = showRoute;
 window.onresize = () => { if (route.view === "run") drawVisibleRows(); };
 document.onvisibilitychange = openStream;
 document.onkeydown = (event) => { if (event.key === "Escape" && route.view === "one") location.hash = address(route.tag); };
+
+// Which run to show first, and whether this page may act, are the server's to say.
+async function begin() {
+  try {
+    const start = await get("/api/start");
+    first = start.tag;
+    allowActions(start.actions);
+  } catch { /* the page shows what it can */ }
+  await showRoute();
+}
+
 setInterval(() => { if (route.view === "runs" && !document.hidden) render(); }, RUNS_MILLISECONDS);
-showRoute();
+begin();

@@ -1,17 +1,18 @@
 // The progress chart: every experiment, the best so far with its noise, and the results of compressors.
 
 import { $, address, svgElement, number, signed } from "./dom.js";
-import { axes, crosses, dots, plot, range, stairs } from "./plot.js";
+import { axes, crosses, diamonds, dots, plot, range, spread, stairs, waiting } from "./plot.js";
 
 const FAILED = new Set(["crash", "invalid", "timeout"]), STOPPED = "stopped";
 const OFF_SCALE = 1.5; // multiple of the whole gain: results further than that above the start are drawn at the edge
 const NEAR = 24; // pixels within which the pointer chooses an experiment
 
-let rows = [], state = null, frame = null, chosen = -1;
+let rows = [], state = null, frame = null, chosen = -1, means = new Map();
 
 export function showChart(newRows, newState) {
   rows = newRows;
   state = newState;
+  means = new Map(state.keeps);
   const box = $("chart-box");
   box.setAttribute("aria-valuemin", rows.length ? rows[0].experiment : 0);
   box.setAttribute("aria-valuemax", rows.length ? rows[rows.length - 1].experiment : 0);
@@ -32,15 +33,17 @@ function scale() {
 
 function draw(svg) {
   const found = scale();
-  if (!found) return;
+  frame = null;
+  if (!found) { waiting(svg, emptyReason()); return; }
   const { steps, sigma, y } = found, last = Math.max(rows[rows.length - 1].experiment, 1);
   const at = axes(svg, { x: [-0.015 * last, last * 1.015], y, labelX: "experiment", labelY: "bits per byte", whole: true });
   frame = { ...at, y };
-  for (const [name, value] of Object.entries(state.yardsticks)) {
-    if (value <= y[0] || value >= y[1]) continue;
+  const yards = Object.entries(state.yardsticks).filter(([, value]) => value > y[0] && value < y[1]);
+  const heights = spread(yards.map(([, value]) => at.Y(value) - 5), 14, at.top, at.bottom - 4);
+  yards.forEach(([name, value], i) => {
     svg.append(svgElement("path", { d: `M${at.left} ${at.Y(value)}H${at.right}`, class: "yard" }));
-    svg.append(svgElement("text", { x: at.right - 4, y: at.Y(value) - 5, "text-anchor": "end" }, `${name} ${value.toFixed(3)}`));
-  }
+    svg.append(svgElement("text", { x: at.right - 4, y: heights[i], "text-anchor": "end", class: "on" }, `${name} ${value.toFixed(3)}`));
+  });
   if (sigma) {
     const up = stairs(steps.map(([n, value]) => [n, value + sigma]), last, at);
     const down = steps.map(([n, value]) => [n, value - sigma]).reverse();
@@ -48,22 +51,31 @@ function draw(svg) {
     down.forEach(([n], i) => { lowerEdge += `H${at.X(n).toFixed(1)}` + (down[i + 1] ? `V${at.Y(down[i + 1][1]).toFixed(1)}` : ""); });
     svg.append(svgElement("path", { d: up + lowerEdge + "Z", class: "band" }));
   }
-  const [inside, above, failed, kept] = [[], [], [], []];
+  const [inside, above, failed, kept, simpler] = [[], [], [], [], []];
   for (const row of rows) {
     const place = position(row);
-    (row.status === "keep" ? kept : FAILED.has(row.status) ? failed : row.status === STOPPED || row.val_bpb !== null && row.val_bpb > y[1] ? above : inside).push(place);
+    (row.status === "keep" ? (row.simpler ? simpler : kept) : FAILED.has(row.status) ? failed : row.status === STOPPED || row.val_bpb !== null && row.val_bpb > y[1] ? above : inside).push(place);
   }
   svg.append(svgElement("path", { d: dots(inside, at), class: "discards" }));
   svg.append(svgElement("path", { d: above.map(([n, value]) => `M${(at.X(n) - 4).toFixed(1)} ${(at.Y(value) + 3).toFixed(1)}l4 -7l4 7z`).join(""), class: "above" }));
   svg.append(svgElement("path", { d: crosses(failed, at), class: "fails" }));
   svg.append(svgElement("path", { d: stairs(steps, last, at), class: "step" }));
   svg.append(svgElement("path", { d: dots(kept, at), class: "kept" }));
+  svg.append(svgElement("path", { d: diamonds(simpler, at), class: "simpler" }));
   svg.append(svgElement("circle", { r: 8, class: "ring", id: "ring", visibility: "hidden" }));
   drawRing();
 }
 
-// Where a row is drawn: at the upper edge if it has no number or one off the scale.
+function emptyReason() {
+  if (state.state !== "running") return "No experiment has a result.";
+  return rows.length ? "Waits for the first result." : "Waits for the baseline: its first trial is the first dot.";
+}
+
+// Where a row is drawn: a kept one on the line that it makes, others by their first trial, and at the upper edge what has
+// no number or one off the scale.
 function position(row) {
+  const mean = row.status === "keep" ? means.get(row.experiment) : undefined;
+  if (mean !== undefined) return [row.experiment, mean];
   const top = frame.y[1] - 0.02 * (frame.y[1] - frame.y[0]);
   return [row.experiment, row.val_bpb === null ? top : Math.min(row.val_bpb, top)];
 }
@@ -71,7 +83,7 @@ function position(row) {
 function choose(index) {
   chosen = index;
   const row = rows[index], box = $("chart-box");
-  const text = row ? `experiment ${row.experiment}: ${row.status}, ${number(row.val_bpb)} (${signed(row.change)}) · ${row.description}` : "";
+  const text = row ? `experiment ${row.experiment}: ${row.status}${row.simpler ? " for less code" : ""}, ${number(row.val_bpb)} (${signed(row.change)}) · ${row.description}` : "";
   $("point").textContent = text || "Point at a dot, or focus the chart and use the arrow keys; Enter or a click opens the experiment.";
   box.setAttribute("aria-valuenow", row ? row.experiment : 0);
   box.setAttribute("aria-valuetext", text || "none chosen");
@@ -82,7 +94,7 @@ function drawRing() {
   const ring = $("ring"), row = rows[chosen];
   if (!ring) return;
   ring.setAttribute("visibility", row ? "visible" : "hidden");
-  if (!row) return;
+  if (!row || !frame) return;
   const [n, value] = position(row);
   ring.setAttribute("cx", frame.X(n));
   ring.setAttribute("cy", frame.Y(value));

@@ -1,7 +1,7 @@
 // The view of all runs side by side, whatever backend they ran on.
 
 import { $, dollars, svgElement, element, link, number, percent, signed, duration, table } from "./dom.js";
-import { axes, plot, range, stairs } from "./plot.js";
+import { axes, plot, range, spread, stairs, waiting } from "./plot.js";
 
 const SERIES = 6; // colours in style.css; further runs get the same again, dashed
 const NARROW = 560; // width in pixels below which names would cover each other
@@ -53,15 +53,15 @@ function draw(svg) {
     const end = hours ? Math.max(points[points.length - 1]?.[0] ?? 0, (run.wall_seconds ?? 0) / 3600) : run.experiments;
     return { index, points, end, tag: run.tag };
   }).filter((one) => one.points.length && !hidden.has(one.tag));
-  if (!lines.length) return;
+  if (!lines.length) { waiting(svg, runs.some((run) => run.steps.length) ? "No run is chosen in the table." : "Waits for the first run with a baseline."); return; }
   const x = [0, Math.max(...lines.map((one) => one.end)) * 1.02 || 1], y = range(lines.flatMap((one) => one.points.map(([, value]) => value)), 0.1);
   const at = axes(svg, { x, y, labelX: hours ? "hours" : "experiment", labelY: share ? "per cent of the run's own baseline" : "bits per byte", whole: !hours });
-  for (const { index, points, end } of lines) {
+  const heights = spread(lines.map(({ points }) => at.Y(points[points.length - 1][1]) - 6), 14, at.top, at.bottom - 4);
+  lines.forEach(({ index, points, end }, i) => {
     svg.append(svgElement("path", { d: stairs(points, end, at), class: `series s${index % SERIES}` + (index % (2 * SERIES) < SERIES ? "" : " dashed") }));
-    if (svg.clientWidth < NARROW) continue; // the table names the lines
-    const [endX, endY] = [at.X(end), at.Y(points[points.length - 1][1])];
-    svg.append(svgElement("text", { x: endX - 4, y: endY - 6, "text-anchor": "end" }, runs[index].tag));
-  }
+    if (svg.clientWidth < NARROW) return; // the table names the lines
+    svg.append(svgElement("text", { x: at.X(end) - 4, y: heights[i], "text-anchor": "end", class: "on" }, runs[index].tag));
+  });
 }
 
 export function startRuns() {

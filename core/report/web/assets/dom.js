@@ -1,6 +1,7 @@
 // Elements and number formats. Text from a run becomes a text node, never HTML, an address or a class.
 
 const SVG = "http://www.w3.org/2000/svg";
+const MOST_COLUMNS = 8; // of a table that stays one on a tablet
 const STATUSES = new Set(["keep", "discard", "stopped", "crash", "invalid", "timeout"]);
 
 export const $ = (id) => document.getElementById(id);
@@ -42,6 +43,15 @@ export function duration(seconds) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+// Figures side by side, each under its name.
+export function cards(pairs) {
+  return pairs.filter(([, value]) => !missing(value)).map(([name, value]) => {
+    const box = element("div");
+    box.append(element("dt", name), element("dd", value));
+    return box;
+  });
+}
+
 export function facts(pairs, className) {
   const list = element("dl", null, className);
   for (const [name, value] of pairs) {
@@ -53,20 +63,22 @@ export function facts(pairs, className) {
   return list;
 }
 
-// A table of data. A column is [heading, function from a row to text or a node, whether it is numeric].
+// A table of data. A column is [heading, function from a row to text or a node, whether it is numeric]. On a phone, and
+// where there are many columns on a tablet, each row becomes a list of its cells with their headings; the roles say there, too, what is a row and what a cell.
 export function table(label, columns, rows) {
-  const whole = element("table"), head = element("tr"), body = element("tbody"), box = element("div", null, "wide");
-  whole.append(element("caption", label), element("thead"), body);
+  const whole = as("table", "table"), head = as("tr", "row"), body = as("tbody", "rowgroup"), box = element("div", null, columns.length > MOST_COLUMNS ? "wide many" : "wide");
+  whole.append(element("caption", label), as("thead", "rowgroup"), body);
   whole.tHead.append(head);
   for (const [name, , numeric] of columns) {
-    const cell = element("th", name, numeric ? "n" : "");
+    const cell = as("th", "columnheader", name, numeric ? "n" : "");
     cell.scope = "col";
     head.append(cell);
   }
   for (const row of rows) {
-    const line = element("tr");
-    for (const [, show, numeric] of columns) {
-      const cell = element("td", null, numeric ? "n" : "");
+    const line = as("tr", "row");
+    for (const [name, show, numeric] of columns) {
+      const cell = as("td", "cell", null, numeric ? "n" : "");
+      cell.dataset.label = name;
       cell.append(show(row) ?? "–");
       line.append(cell);
     }
@@ -77,4 +89,10 @@ export function table(label, columns, rows) {
   box.setAttribute("role", "region");
   box.setAttribute("aria-label", label);
   return box;
+}
+
+function as(name, role, text, className) {
+  const node = element(name, text, className);
+  node.setAttribute("role", role);
+  return node;
 }

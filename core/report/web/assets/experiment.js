@@ -7,7 +7,7 @@ const SERIES = 6; // colours in style.css
 const MARKS = { "+": "add", "-": "cut", "@": "jump", " ": "" };
 const SUBJECTS = { candidate: "this experiment", incumbent: "the best of its time", baseline: "baseline" };
 
-export function showExperiment(box, data, tag, count) {
+export function showExperiment(box, data, tag, count, buttons) {
   const title = element("h2", `Experiment ${data.n}: `);
   title.append(element("span", data.status ?? data.state, statusClass(data.status)));
   const navigation = element("nav", null, "way");
@@ -19,7 +19,7 @@ export function showExperiment(box, data, tag, count) {
   if (data.reason) box.append(element("p", data.reason, "soft"));
   if (data.pinned) box.append(element("p", "Pinned"));
   for (const note of data.notes) box.append(element("p", `Note: ${note}`));
-  box.append(...outcome(data), ...costs(data, tag), ...trials(data), ...curves(data), ...edit(data, tag), ...logs(data));
+  box.append(...buttons, ...edit(data.diff, "Edit"), ...outcome(data), ...trials(data), ...curves(data), ...costs(data, tag), ...logs(data));
 }
 
 // ---- prediction against outcome
@@ -47,7 +47,7 @@ function intervals(marks) {
     const values = marks.map(([name, value]) => [name, [value].flat()]), [low, high] = range([0, ...values.flatMap(([, some]) => some)], 0.1);
     const width = svg.clientWidth, X = (value) => 90 + ((width - 110) * (value - low)) / (high - low);
     svg.setAttribute("viewBox", `0 0 ${width} 96`);
-    svg.append(svgElement("path", { d: `M${X(0)} 4V78`, class: "zero" }), svgElement("text", { x: X(0), y: 92, "text-anchor": "middle" }, "no change"));
+    svg.append(svgElement("path", { d: `M${X(0)} 4V78`, class: "zero" }), svgElement("text", { x: Math.max(30, Math.min(X(0), width - 34)), y: 92, "text-anchor": "middle" }, "no change"));
     values.forEach(([name, [value, from, to]], i) => {
       const y = 16 + 24 * i;
       svg.append(svgElement("text", { x: 0, y: y + 4 }, name));
@@ -112,16 +112,16 @@ function curves(data) {
 
 // ---- the edit and the logs
 
-function edit(data, tag) {
-  if (!data.diff.length) return [];
+export function edit(diff, title) {
+  if (!diff.length) return [];
   const pre = element("pre", null, "diff");
-  for (const [mark, at, parts] of data.diff) {
+  for (const [mark, at, parts] of diff) {
     const row = element("span", null, MARKS[mark]);
     if (mark === "@") row.textContent = "⋯";
     else row.append(element("span", String(at).padStart(5) + " ", "at"), mark + " ", ...parts.map(([kind, text]) => element("span", text, kind && `t-${kind}`)));
     pre.append(row, "\n");
   }
-  return [element("h3", "Edit"), scrolls(pre, "Edit")];
+  return [element("h3", title), scrolls(pre, title)];
 }
 
 function logs(data) {

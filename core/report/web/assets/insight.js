@@ -1,6 +1,7 @@
 // The view of what a run has learnt: lineage of kept changes, predictions, noise, categories and quotas.
 
 import { svgElement, element, facts, link, number, percent, signed, table } from "./dom.js";
+import { edit } from "./experiment.js";
 import { axes, dots, line, plot, range } from "./plot.js";
 import { samples } from "./samples.js";
 
@@ -8,7 +9,7 @@ export function showInsight(box, data, tag) {
   const focused = document.activeElement; // the form of samples is placed anew, and a person may be typing in it
   const grid = element("div", null, "panels");
   grid.append(panel("Lineage of kept changes", lineage(data.lineage, tag)), panel("Predictions against outcomes", predictions(data)), panel("Noise", noise(data.noise, tag)), panel("What was tried", tried(data)), panel("Quotas for the next proposal", quotas(data.quotas)), panel("Samples", samples(data.samples, tag, data.draws_samples)));
-  box.replaceChildren(element("h2", "Insight"), grid);
+  box.replaceChildren(element("h2", "Insight"), ...edit(data.edit, "What the best file changes"), grid);
   if (box.contains(focused)) focused.focus({ preventScroll: true });
 }
 
@@ -19,7 +20,7 @@ function panel(title, nodes) {
 }
 
 function lineage(keeps, tag) {
-  if (!keeps.length) return [element("p", "No baseline yet.", "soft")];
+  if (!keeps.length) return [element("p", "Waits for the baseline.", "soft")];
   const list = element("ol", null, "lineage");
   for (const one of keeps) {
     const item = element("li", null, one.now ? "" : "off"), name = link(one.n ? `experiment ${one.n}` : "baseline", tag, one.n);
@@ -32,7 +33,7 @@ function lineage(keeps, tag) {
 }
 
 function predictions({ predictions: points, scores }) {
-  if (!points.length) return [element("p", "No experiment has both a prediction and a result yet.", "soft")];
+  if (!points.length) return [element("p", "Waits for an experiment with both a prediction and a result.", "soft")];
   const svg = svgElement("svg", { class: "plot square", role: "img", "aria-label": "Predicted change against measured change of every experiment; the scores are in the table below." });
   plot(svg, () => {
     const x = range([0, ...points.map(([, guess]) => guess)]), y = range([0, ...points.map(([, , found]) => found)]);
@@ -53,7 +54,7 @@ function predictions({ predictions: points, scores }) {
 }
 
 function noise(data, tag) {
-  if (data.sigma === null) return [element("p", "This run's judge estimates no noise.", "soft")];
+  if (data.sigma === null) return [element("p", "Waits for a judge's estimate. The greedy judge makes none; racing makes one once the baseline is decided.", "soft")];
   const found = [facts([
     ["noise between seeds", `${number(data.sigma, 5)} bits per byte (standard deviation of one file)`],
     ["estimated from", data.dof === null ? null : `${data.dof.toFixed(1)} degrees of freedom, the prior's included`],
@@ -83,7 +84,7 @@ function noise(data, tag) {
 }
 
 function tried({ categories }) {
-  if (!categories.length) return [element("p", "Nothing yet.", "soft")];
+  if (!categories.length) return [element("p", "Waits for the first change.", "soft")];
   return [table("Changes by category", [
     ["category", (one) => one.name],
     ["tried", (one) => String(one.tried), true],

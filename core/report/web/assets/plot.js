@@ -12,6 +12,27 @@ export function plot(svg, draw) {
   svg.redraw();
 }
 
+// Says in an empty picture what it waits for.
+export function waiting(svg, text) {
+  svg.setAttribute("viewBox", `0 0 ${svg.clientWidth} ${svg.clientHeight}`);
+  const lines = [""], most = Math.max(12, Math.floor(svg.clientWidth / 8));
+  for (const word of text.split(" ")) {
+    if (lines[lines.length - 1].length + word.length > most) lines.push("");
+    lines[lines.length - 1] += `${word} `;
+  }
+  lines.forEach((words, i) => svg.append(svgElement("text", { x: svg.clientWidth / 2, y: svg.clientHeight / 2 + 18 * (i - (lines.length - 1) / 2), "text-anchor": "middle" }, words.trim())));
+}
+
+// Moves heights apart, from the top down, so that no two labels are closer than `least` pixels.
+export function spread(heights, least, top, bottom) {
+  const order = heights.map((height, index) => [height, index]).sort((a, b) => a[0] - b[0]), found = [];
+  let at = top - least;
+  for (const [height, index] of order) found[index] = at = Math.max(height, at + least);
+  let limit = bottom;
+  for (const [, index] of order.reverse()) { found[index] = Math.min(found[index], limit); limit = found[index] - least; }
+  return found;
+}
+
 export function range(values, share = 0.06) {
   let low = Infinity, high = -Infinity;
   for (const value of values) {
@@ -55,6 +76,7 @@ export function ticks([low, high], count, whole = false) {
 export const line = (points, { X, Y }) => points.map(([x, y], i) => `${i ? "L" : "M"}${X(x).toFixed(1)} ${Y(y).toFixed(1)}`).join("");
 export const stairs = (points, end, { X, Y }) => points.map(([x, y], i) => (i ? `H${X(x).toFixed(1)}V${Y(y).toFixed(1)}` : `M${X(x).toFixed(1)} ${Y(y).toFixed(1)}`)).join("") + `H${X(end).toFixed(1)}`;
 export const dots = (points, { X, Y }) => points.map(([x, y]) => `M${X(x).toFixed(1)} ${Y(y).toFixed(1)}h0`).join("");
+export const diamonds = (points, { X, Y }) => points.map(([x, y]) => `M${X(x).toFixed(1)} ${(Y(y) - 7).toFixed(1)}l7 7l-7 7l-7 -7z`).join("");
 export const crosses = (points, { X, Y }) => points.map(([x, y]) => `M${(X(x) - 3.5).toFixed(1)} ${(Y(y) - 3.5).toFixed(1)}l7 7m0 -7l-7 7`).join("");
 
 // A small curve without axes, for a trial under way.

@@ -2,11 +2,12 @@
 
 import { $, address, element, number, signed, statusClass } from "./dom.js";
 
-const ROW_HEIGHT = 32; // pixels, as in style.css
+const NARROW = matchMedia("(max-width: 860px)"); // as in style.css
+const rowHeight = () => (NARROW.matches ? 74 : 32); // pixels, as in style.css
 const SPARE_ROWS = 8; // drawn above and below the visible ones
 const PAGE_ROWS = 12; // that Page Up and Page Down move by
 const WIDTHS = { id: "4.2rem", status: "4.8rem", bpb: "5rem", change: "5.2rem", count: "3.6rem", seconds: "5rem", amount: "5rem", text: "9rem" };
-const NARROW_WIDTHS = { id: "3.2rem", status: "4.4rem", bpb: "4.2rem" };
+const NARROW_WIDTHS = { id: "3rem", status: "1fr", bpb: "4.4rem", change: "4.6rem" };
 const WRITERS = { bpb: number, change: signed };
 
 const drawnRows = new Map(); // the rows in the document, with their elements
@@ -28,7 +29,7 @@ export function showTable(newRows, newTag, newColumns) {
 function setWidths() {
   const width = (column, widths) => (column.name === "description" ? "1fr" : (widths[column.kind] ?? "5rem"));
   $("table").style.setProperty("--columns", columns.map((column) => width(column, WIDTHS)).join(" "));
-  $("table").style.setProperty("--narrow-columns", columns.filter((column) => !column.minor).map((column) => width(column, NARROW_WIDTHS)).join(" "));
+  $("table").style.setProperty("--narrow-columns", columns.filter((column) => column.name !== "description" && (!column.minor || column.kind === "change")).map((column) => width(column, NARROW_WIDTHS)).join(" "));
 }
 
 function filterAndSort() {
@@ -43,7 +44,7 @@ function filterAndSort() {
     if (y === null) return -1;
     return sign * (x < y ? -1 : 1);
   });
-  $("space").style.height = shown.length * ROW_HEIGHT + "px";
+  $("space").style.height = shown.length * rowHeight() + "px";
   $("count").textContent = `${shown.length} of ${rows.length}`;
   $("table").setAttribute("aria-rowcount", shown.length + 1);
   drawVisibleRows();
@@ -51,8 +52,8 @@ function filterAndSort() {
 
 export function drawVisibleRows() {
   const box = $("scroll"), space = $("space"), wanted = new Map();
-  const first = Math.max(0, Math.floor(box.scrollTop / ROW_HEIGHT) - SPARE_ROWS);
-  const last = Math.min(shown.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW_HEIGHT) + SPARE_ROWS);
+  const first = Math.max(0, Math.floor(box.scrollTop / rowHeight()) - SPARE_ROWS);
+  const last = Math.min(shown.length, Math.ceil((box.scrollTop + box.clientHeight) / rowHeight()) + SPARE_ROWS);
   for (let index = first; index < last; index++) wanted.set(shown[index], index);
   for (const [row, node] of drawnRows) if (!wanted.has(row)) { node.remove(); drawnRows.delete(row); }
   // A row that stays in view stays in the document, and keeps the focus.
@@ -69,7 +70,7 @@ function setPosition(node, index) {
   if (node.dataset.index === String(index)) return;
   node.dataset.index = index;
   node.setAttribute("aria-rowindex", index + 2); // from 1, the headings first
-  node.style.top = index * ROW_HEIGHT + "px";
+  node.style.top = index * rowHeight() + "px";
 }
 
 // Gives the focus back to the row that a person came from.
@@ -80,15 +81,16 @@ export function focusRow(experiment) {
 
 function focusIndex(index) {
   const box = $("scroll");
-  if (index * ROW_HEIGHT < box.scrollTop) box.scrollTop = index * ROW_HEIGHT;
-  if ((index + 1) * ROW_HEIGHT > box.scrollTop + box.clientHeight) box.scrollTop = (index + 1) * ROW_HEIGHT - box.clientHeight;
+  if (index * rowHeight() < box.scrollTop) box.scrollTop = index * rowHeight();
+  if ((index + 1) * rowHeight() > box.scrollTop + box.clientHeight) box.scrollTop = (index + 1) * rowHeight() - box.clientHeight;
   drawVisibleRows();
   drawnRows.get(shown[index])?.querySelector("a").focus({ preventScroll: true });
 }
 
 function cellClass(column, row) {
   const kind = column.numeric ? "n" : column.kind === "status" ? statusClass(row?.status) : row ? "words" : "";
-  return column.minor ? `${kind} minor` : kind;
+  if (column.name === "description") return `${kind} below`;
+  return column.minor && column.kind !== "change" ? `${kind} minor` : kind;
 }
 
 function rowElement(row) {
@@ -138,6 +140,7 @@ export function startTable() {
   $("filter").oninput = filterAndSort;
   $("status").onchange = filterAndSort;
   $("scroll").onscroll = () => requestAnimationFrame(drawVisibleRows);
+  NARROW.onchange = () => { for (const node of drawnRows.values()) node.remove(); drawnRows.clear(); if (columns.length) filterAndSort(); };
   $("space").onkeydown = moveFocus;
   $("space").onclick = (event) => { if (event.target.tagName !== "A") event.target.closest(".row")?.querySelector("a").click(); };
 }

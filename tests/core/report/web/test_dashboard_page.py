@@ -12,8 +12,16 @@ from served import QUOTAS, served
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.store.wishes import WishFile
 
-VIEWS = {"first": "#space .row", "first/insight": ".lineage", "runs": "#sides table", "first/1": ".diff"}
+VIEWS = {
+    "first": "#space .row",
+    "first/story": ".story li",
+    "first/findings": "#findings table",
+    "first/insight": ".lineage",
+    "runs": "#sides table",
+    "first/1": "#one .diff",
+}
 """Addresses, and what is there when they are shown."""
 SCRIPT = "window.owned=1"
 HOSTILE = (
@@ -78,8 +86,8 @@ def test_the_page_follows_the_run_filters_sorts_and_shows_one_experiment(page, t
 
         page.get_by_role("link", name="experiment 2", exact=True).click()
         page.get_by_role("heading", name="Experiment 2: discard").wait_for()
-        assert "WIDTH = 12  # channels" in page.locator(".diff .add").inner_text()
-        assert page.locator(".diff .add .t-number").inner_text() == "12"
+        assert "WIDTH = 12  # channels" in page.locator("#one .diff .add").inner_text()
+        assert page.locator("#one .diff .add .t-number").inner_text() == "12"
         assert "−0.0100" in page.locator("#one").inner_text()
 
 
@@ -152,7 +160,7 @@ def test_what_a_model_or_a_log_says_stays_text(page, tmp_path):
         text = page.locator("#one").inner_text()
         assert text.count(f"<script>{SCRIPT}") >= 5  # hypothesis, category, researcher, edit, log
         assert not set("\x1b\u202e\u2066\u200b") & set(page.content())
-        assert "⟨U+202E⟩" in page.locator(".diff").inner_text()
+        assert "⟨U+202E⟩" in page.locator("#one .diff").inner_text()
         assert "␛[2J" in page.locator("details pre").inner_text()
         assert page.evaluate("window.owned === undefined")
 
@@ -238,6 +246,67 @@ def test_what_the_quotas_ask_for_is_shown(page, tmp_path):
         text = page.get_by_role("heading", name="Quotas").locator("..")
         assert "bold" in text.inner_text()
         assert "init" in text.inner_text()
+
+
+def test_a_run_that_is_not_there_takes_the_heading_of_the_one_before_away(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Widths(9), 1)
+    with opened(page, workspace):
+        rows(page).nth(1).wait_for()
+        page.evaluate("location.hash = '#/none'")
+        page.get_by_role("heading", name="No such run").wait_for()
+        assert "first" not in page.locator("body").inner_text()
+        page.get_by_role("link", name="All runs").click()
+        page.get_by_role("link", name="first").click()
+        rows(page).nth(1).wait_for()
+
+
+def test_what_is_empty_says_what_it_waits_for(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    with open_run(workspace, "first") as run:
+        run.ledger.set_state("running")
+        with opened(page, workspace):
+            page.get_by_text("Waits for the baseline").wait_for()
+            for view in ("story", "findings", "insight"):
+                page.evaluate(f"location.hash = '#/first/{view}'")
+                page.wait_for_function(
+                    f"() => /baseline|Nothing was kept/.test(document.getElementById('{view}').innerText)"
+                )
+            page.evaluate("location.hash = '#/runs'")
+            page.get_by_text("Waits for the first run").wait_for()
+
+
+def test_the_first_run_shown_is_the_one_that_was_asked_for(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Widths(9), 1)
+    go(workspace, Widths(8), 1, "second")
+    with served(workspace, tag="first") as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_role("heading", name="first").wait_for()
+        page.goto("about:blank")
+
+
+def test_a_person_notes_pins_pauses_and_stops_on_the_page(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Widths(9), 1)
+    with open_run(workspace, "first") as run, served(workspace, actions="secret") as port:
+        run.ledger.set_state("running")
+        page.goto(f"http://127.0.0.1:{port}/?token=secret#/first/1")
+        page.get_by_label("Note for researchers").fill("try <b>it</b> wider")
+        page.get_by_role("button", name="Add the note").click()
+        page.get_by_text("Note: try <b>it</b> wider").wait_for()
+        page.get_by_role("button", name="Pin", exact=True).click()
+        page.get_by_role("button", name="Take the pin off").wait_for()
+        page.evaluate("location.hash = '#/first'")
+        page.get_by_role("button", name="Pause").click()
+        page.get_by_role("button", name="Resume").wait_for()
+        assert WishFile(run.folder).read() == "pause"
+        page.get_by_role("button", name="Resume").click()
+        page.get_by_role("button", name="Pause").wait_for()
+        page.get_by_role("button", name="Stop after this trial").click()
+        page.wait_for_function("() => !document.querySelector('#wishes button:disabled')")
+        assert WishFile(run.folder).read() == "stop"
+        page.goto("about:blank")
 
 
 @pytest.mark.parametrize("path", ["#/first/99", "#/none", "#/%E0%A4%A"])

@@ -133,6 +133,64 @@ def test_it_only_reads(workspace):
             assert ask(port, f"{RUN}/state", method)[0] == 405
 
 
+def act(port, cookie="secret", path=f"{RUN}/actions", kind="application/json", body=None, **more):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    headers = {"Content-Type": kind, "Cookie": f"ar_token_{port}={cookie}", **more.pop("headers", {})}
+    connection.request("POST", path, json.dumps(more) if body is None else body, headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, text
+
+
+def test_whoever_has_the_token_notes_and_pins(workspace):
+    with served(workspace, actions="secret", tag="first") as port:
+        assert ask(port, "/?token=secret")[1]["Set-Cookie"].startswith(f"ar_token_{port}=secret; HttpOnly")
+        assert data(port, "/api/start") == {"tag": "first", "actions": False}
+        assert json.loads(ask(port, "/api/start", Cookie=f"ar_token_{port}=secret")[2])["actions"]
+        assert act(port, action="note", experiment=1, text="try it wider")[0] == 200
+        assert act(port, action="pin", experiment=1)[0] == 200
+        one = data(port, f"{RUN}/experiment/1")
+        assert (one["notes"], one["pinned"]) == (["try it wider"], True)
+        act(port, action="clear", experiment=1)
+        assert json.loads(act(port, action="unpin", experiment=1)[1]) == {"notes": [], "pinned": False}
+
+
+def test_nobody_acts_without_the_token_or_from_another_page(workspace):
+    with served(workspace, actions="secret") as port:
+        wish = {"action": "pin", "experiment": 1}
+        assert act(port, cookie="wrong", **wish)[0] == 403
+        assert act(port, headers={"Origin": "http://evil.example"}, **wish)[0] == 403
+        assert act(port, headers={"Origin": "http://127.0.0.1:1"}, **wish)[0] == 403
+        assert act(port, kind="text/plain", **wish)[0] == 415
+        assert act(port, path="/api/runs/none/actions", **wish)[0] == 404
+        assert act(port, body=b"x" * 20_000)[0] == 413
+        for body in (b"", b"[" * 9000, b"[]", b'{"action": ["pin"]}', b'{"action": "rm"}', b'{"action": "pin"}'):
+            assert act(port, body=body)[0] == 400
+        for more in (
+            {"experiment": True},
+            {"experiment": 99},
+            {"experiment": 1, "text": "x" * 1001},
+            {"experiment": 1},
+        ):
+            assert act(port, action="note", **more)[0] == 400
+        assert act(port, action="stop")[0] == 400  # no loop runs
+        assert data(port, f"{RUN}/experiment/1")["pinned"] is False
+    for server in ({}, {"token": "secret"}):
+        with served(workspace, **server) as port:
+            assert act(port, **wish)[0] == 403
+
+
+def test_the_story_comes_in_pieces_the_latest_first(workspace, monkeypatch):
+    monkeypatch.setattr("autoresearch.core.report.web.api.MAX_STORY", 1)
+    with served(workspace) as port:
+        (last,) = data(port, f"{RUN}/story")
+        assert (last["n"], last["status"], last["predicted"]) == (2, "discard", -0.01)
+        assert [row["n"] for row in data(port, f"{RUN}/story?before=2")] == [1]
+        assert data(port, f"{RUN}/story?before=1") == []
+        assert data(port, f"{RUN}/findings") == []
+
+
 def test_every_answer_forbids_what_the_page_does_not_need(workspace):
     with served(workspace) as port:
         for path in ("/", "/assets/app.js", f"{RUN}/state", "/nothing"):
@@ -160,7 +218,7 @@ def test_beyond_loopback_a_token_is_needed(workspace):
         status, headers, _ = ask(port, "/?token=secret")
         assert (status, headers["Location"]) == (303, "/")
         assert "HttpOnly; Path=/; SameSite=strict" in headers["Set-Cookie"]
-        assert ask(port, f"{RUN}/state", Cookie="a=b; ar_token=secret")[0] == 200
+        assert ask(port, f"{RUN}/state", Cookie=f"a=b; ar_token_{port}=secret")[0] == 200
 
 
 def test_nonsense_on_the_wire_gets_an_answer_and_leaves_the_server_up(workspace):
