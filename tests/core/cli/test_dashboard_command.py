@@ -33,6 +33,8 @@ def test_it_prints_its_address_serves_and_ends_with_ctrl_c(tmp_path):
         url = json.loads(process.stdout.readline())["url"]
         root, _, fragment = url.partition("#")
         assert fragment == "/first"
+        root, _, query = root.partition("?")
+        assert query.startswith("token=")
         with urllib.request.urlopen(f"{root}api/runs/first/state", timeout=10) as answer:
             assert json.load(answer)["tag"] == "first"
         process.send_signal(signal.SIGINT)

@@ -87,7 +87,7 @@ def test_another_site_cannot_ask(workspace, drawer):
         assert post(port, "", method="GET")[0] == 405
     with served(workspace, token="secret", drawer=drawer) as port:
         assert post(port, {})[0] == 403
-        assert post(port, {}, Cookie="ar_token=secret")[0] == 200
+        assert post(port, {}, Cookie=f"ar_token_{port}=secret")[0] == 200
     with served(workspace) as port:
         assert post(port, {})[0] == 404, "a dashboard without the means has no such address"
 
