@@ -1,12 +1,17 @@
 """What the demo finds: the real loop, judge and tuner on the `demo` preset's plain file, seed by seed, on one core.
 
+    python -m benchmarks.demo FOLDER --real
     python -m benchmarks.demo FOLDER --seed 1 --experiments 6
 
-Everything is as in `ar --preset demo loop`, but for the trials: each is a forked process that trains on the real feed's
-rows and scores the validation text by a clock that counts the processor's time, without sandbox, audit and early end.
-By the wall's clock a trial on a machine that others use too would be a fraction of one. The run lies in FOLDER and is
-taken up where it stopped, so that it may be run in pieces (`--hours`). Each run adds a line to `demo.jsonl`, from which
-`python -m benchmarks --only demo` makes its rows.
+`--real` carries out one demo as `make demo` does, with sandbox, audit, early stops and the wall's clock: the first of
+SEEDS that has no line yet, in a folder of its own. The machine must be quiet. The same command makes the next one, and
+begins a demo anew that was interrupted; with all of them made, it says what they found.
+
+Without it, everything is as in `ar --preset demo loop`, but for the trials: each is a forked process that trains on the
+real feed's rows and scores the validation text by a clock that counts the processor's time, without sandbox, audit and
+early end. By the wall's clock a trial on a machine that others use too would be a fraction of one. The run lies in
+FOLDER and is taken up where it stopped, so that it may be run in pieces (`--hours`). Each run adds a line to
+`demo.jsonl`, from which `python -m benchmarks --only demo` makes its rows.
 """
 
 from __future__ import annotations
@@ -17,10 +22,13 @@ import importlib
 import json
 import multiprocessing
 import resource
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -51,6 +59,9 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 LIMIT_SECONDS = 120
 """Of a trial, the processor's."""
 TAG = "demo"
+SEEDS = range(10)
+HOURS = 0.07
+"""Of a real demo, as in the Makefile."""
 
 
 class OneCoreExecutor:
@@ -144,6 +155,27 @@ def carry_out(folder: Path, seed: int, experiments: int, *, budget: float | None
     print(ending.reason, file=sys.stderr)
 
 
+def carry_out_real(folder: Path) -> None:
+    """Make the next demo, and add its line; say how many are made and how many kept something."""
+    made = {row["seed"] for row in stored() if row.get("real")}
+    seed = next((one for one in SEEDS if one not in made), None)
+    if seed is not None:
+        workspace = folder / f"seed-{seed}"
+        if workspace.exists():
+            shutil.rmtree(workspace)
+        program = [sys.executable, "-m", "autoresearch.core.cli.main"]
+        subprocess.run([*program, "init", str(workspace)], check=True, stdout=sys.stderr)
+        begun = time.monotonic()
+        loop = ["loop", "--tag", TAG, "--hours", str(HOURS), "--seed", str(seed)]
+        subprocess.run([*program, "--preset", "demo", "--workspace", str(workspace), *loop], check=True)
+        found = {**summary(workspace, seed), "real": True, "seconds": round(time.monotonic() - begun)}
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found) + "\n")
+    rows = [row for row in stored() if row.get("real")]
+    kept = sum(bool(row["kept"]) for row in rows)
+    print(f"{len(rows)} of {len(SEEDS)} demos made, {kept} of them kept something", file=sys.stderr)
+
+
 def summary(folder: Path, seed: int) -> dict[str, Any]:
     """Summarise a run: its experiments in order, with the mean of the trials of the file before and after."""
     with LedgerReader(folder / "runs" / TAG) as reader:
@@ -175,16 +207,19 @@ def stored() -> list[dict[str, Any]]:
     """Read the last line of each seed and number of experiments."""
     lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
     rows = [json.loads(line) for line in lines]
-    return list({(row["seed"], row["experiments"]): row for row in rows}.values())
+    return list({(row["seed"], "real" if row.get("real") else row["experiments"]): row for row in rows}.values())
 
 
 def run() -> list[dict[str, Any]]:
     """Report from the stored runs how many seeds kept something, and by how much the score fell."""
     found = []
-    for experiments in sorted({row["experiments"] for row in stored()}):
-        rows = [row for row in stored() if row["experiments"] == experiments]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(stored(), key=lambda one: (not one.get("real"), one["experiments"])):
+        name = f"demo of {HOURS:g} hours" if row.get("real") else f"demo, {row['experiments']} experiments"
+        groups.setdefault(name, []).append(row)
+    for title, rows in groups.items():
         kept, lower = [len(row["kept"]) for row in rows], [100 * row["lower"] for row in rows]
-        note, title = f"{len(rows)} seeds, {min(kept)} to {max(kept)} kept", f"demo, {experiments} experiments"
+        note = f"{len(rows)} seeds, {min(kept)} to {max(kept)} kept"
         for least in (1, 2):
             share = sum(one >= least for one in kept)
             found.append(
@@ -201,11 +236,15 @@ def main() -> None:
     """Run one seed in a folder of the caller's, and add its line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--real", action="store_true", help="the next real demo of ten")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--experiments", type=int, default=6)
     parser.add_argument("--budget", type=float, help="processor seconds of training; the preset's by default")
     parser.add_argument("--hours", type=float, help="stop after this long; the same command goes on")
     chosen = parser.parse_args()
+    if chosen.real:
+        carry_out_real(chosen.folder)
+        return
     carry_out(chosen.folder, chosen.seed, chosen.experiments, budget=chosen.budget, hours=chosen.hours)
     found = summary(chosen.folder, chosen.seed)
     print(json.dumps(found))

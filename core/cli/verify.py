@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from autoresearch.core.followup.verify import Plan
     from autoresearch.core.store.ledger import Ledger
 
+LEAST_SEEDS = 3
+"""Least seeds for each file when nobody names a number."""
 DEFAULT_LIMIT = 10
 """Most seeds that are measured when nobody names a limit."""
 
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
-@click.option("--seeds", type=Whole(min=3), default=3, metavar="N", help="Least seeds for each file.")
+@click.option("--seeds", type=Whole(min=3), default=LEAST_SEEDS, metavar="N", help="Least seeds for each file.")
 @click.option(
     "--max-seeds",
     type=Whole(min=3),
@@ -66,6 +68,20 @@ def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | Non
             record = {"tag": run.tag, "look": look, **followup.verify(remeasurer, look, plan, sources, noise)}
         ledger.note("verified", best.number, record)
     click.echo(json.dumps(record) if settings.json else _sentence(record))
+
+
+def expected_seconds(ledger: Ledger, best: int) -> float:
+    """Estimate in seconds how long `ar verify` with its defaults will take for this best experiment."""
+    from autoresearch.core.cli.followup import countdown_of
+    from autoresearch.core.followup.pairs import noise_of_run
+    from autoresearch.core.followup.verify import Plan
+    from autoresearch.core.store.headline import headline_of
+
+    headline = headline_of(ledger)
+    claimed = None if headline is None else headline.gain
+    trials = 2 * Plan.make(LEAST_SEEDS, DEFAULT_LIMIT, claimed, noise_of_run(ledger).paired).expected
+    each = countdown_of(ledger, (0, best), trials).overhead + float(ledger.run().config["train_seconds"])
+    return trials * each
 
 
 def _look(ledger: Ledger, best: int) -> tuple[int, bool]:

@@ -239,9 +239,10 @@ def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
 
 def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
     """Draw the progress picture; print the summary as JSON, or the table and the paths of the results."""
+    from autoresearch.core.cli.verify import expected_seconds
     from autoresearch.core.report.document.figures import draw_progress
     from autoresearch.core.report.terminal.table import write_table
-    from autoresearch.core.report.wording import best_text
+    from autoresearch.core.report.wording import best_text, spell
     from autoresearch.core.store.exports import summarise
     from autoresearch.core.store.headline import headline_of, steps_of
 
@@ -270,6 +271,11 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
         settings.say(findings_words(one))
     if rows:
         settings.say(f"picture: {picture}")
+    if headline is not None and headline.experiment:
+        about = spell(expected_seconds(run.ledger, headline.experiment))
+        settings.say(
+            f"next: `ar verify --tag {run.tag}`, about {about}, measures it on a test set that nothing was chosen by"
+        )
 
 
 def models_words(run: Run, experiments: int) -> str | None:
