@@ -318,7 +318,8 @@ def _carried(
     own |= {"train_seconds": preset.train_seconds, "startup_seconds": preset.startup_seconds}
     limits: tuple[str, ...] = (f"it was measured on {config['backend']}, and is carried over to {here.name}",)
     if carried.left_out:
-        limits += (f"{', '.join(carried.left_out)} has no counterpart",)
+        verb = "has" if len(carried.left_out) == 1 else "have"
+        limits += (f"{', '.join(carried.left_out)} {verb} no counterpart",)
     return Task(source, carried.source, own, limits)
 
 
