@@ -78,6 +78,10 @@ def choose_tag(settings: Settings, tag: str | None, new: bool) -> str:
         if not there and not begun and not new:
             fix = f"leave --tag out for the current run, or start this one with --tag {tag} --new"
             raise lost_run(settings.workspace, tag, fix)
+        if there and new:
+            raise UsageError(
+                f"there is a run {tag!r} already.", fix="leave --new out to submit to it, or choose another --tag"
+            )
         return tag
     if new:
         return fresh_tag(settings.workspace, resolve_backend(settings).name)

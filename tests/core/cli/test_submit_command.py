@@ -70,6 +70,7 @@ def test_a_wrong_word_is_one_line(workspace, capsys):
         (("try.py", *why, "--tag", "other"), 2, "there is no run 'other'"),
         (("try.py", *why, "--tag", "../t"), 2, "cannot name a run"),
         (("try.py", *why, "--preset", "cpu", "--tag", "t"), 2, "was started with preset = 'demo'"),
+        (("try.py", *why, "--tag", "t", "--new"), 2, "there is a run 't' already"),
         (("try.py", *why, "--budget", "9"), 2, "was started with train_seconds = 2.0"),
     ):
         assert refused(workspace, capsys, *arguments)[0] == code
