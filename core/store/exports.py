@@ -17,6 +17,8 @@ from autoresearch.core.store.remarks import NO_MARKS, Marks, marks_of
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.transfers import counts, transfers_of
 
+FORMULA_SIGNS = ("=", "+", "-", "@")
+"""Characters with which a cell of a spreadsheet begins that is worked out."""
 RESULTS, BEST_TRAIN = "results.tsv", "best_train.py"
 _TSV_FORMATS: dict[str, Callable[[Any], str]] = {
     # A missing number is `nan`: it reads as a float, and compares as no result.
@@ -35,8 +37,13 @@ def results_tsv(rows: Iterable[ExperimentRow], *, header: bool = True) -> str:
 
 
 def _field(text: str) -> str:
-    """Put a text on one line. A quote at its start would open a quoted field for most readers, pandas among them."""
-    words = " ".join(text.split())
+    """Put a text on one line, without characters that would steer a terminal.
+
+    A quote at its start would open a quoted field for most readers, pandas among them, and a sign of a formula would be
+    worked out by a spreadsheet: an apostrophe before it makes it text.
+    """
+    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    words = f"'{words}" if words.startswith(FORMULA_SIGNS) else words
     return '"' + words.replace('"', '""') + '"' if words.startswith('"') else words
 
 

@@ -25,6 +25,8 @@ SUBMISSION = "submission"
 """Parameter of an experiment that was handed in from outside: its submission. Also the kind of the ledger's events."""
 INBOX = "inbox"
 """Folder of the waiting submissions, in the run's folder."""
+LARGEST_DELTA = 1e6
+"""Bound of a predicted change of val_bpb, in bpb."""
 _SUFFIX = ".json"
 _IDENTITY = re.compile(r"[0-9]{13}-[0-9a-f]{8}")
 _FILE_BYTES = 6 * MOST_BYTES + 2**16
@@ -131,7 +133,10 @@ def _checked(values: dict[str, Any]) -> Submission:
     found = Submission(**values)
     texts = (found.identity, found.source, found.hypothesis, found.category)
     predicted = found.predicted_delta
-    number = predicted is None or (isinstance(predicted, int | float) and not isinstance(predicted, bool))
+    # No difference of two scores is so large; what no float holds, and what is no number, is not smaller either.
+    number = predicted is None or (
+        isinstance(predicted, int | float) and not isinstance(predicted, bool) and abs(predicted) < LARGEST_DELTA
+    )
     whole = isinstance(found.parent, int) and not isinstance(found.parent, bool) and found.parent >= 0
     if not (all(isinstance(text, str) for text in texts) and number and whole):
         raise ValueError("a field has another type")

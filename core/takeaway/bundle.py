@@ -91,6 +91,9 @@ def _read(path: Path, archive: zipfile.ZipFile) -> dict[str, bytes]:
         kind = entry.external_attr >> 28  # the upper four bits of a file's mode; 8 is a plain file
         if kind not in (0, 8):
             raise broken(path, f"{entry.filename} is a link or no plain file")
+        # Only what a bundle is written with. Other methods read their memory's size from the archive.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise broken(path, f"{entry.filename} is compressed in a way that no certificate is")
         limit = LIMITS[entry.filename]
         with archive.open(entry) as file:
             # By what comes out, not by the size that the archive claims.

@@ -317,12 +317,14 @@ def test_a_signature_shows_whose_it_is(made, tmp_path, capsys):
     assert ar(["reproduce", str(made / "runs/t/t.arcert"), "--seeds", "0", "--signer", str(tmp_path / "mine.pub")]) == 1
 
 
-def archive(path: Path, *entries: tuple[str, bytes], mode: int = 0o100644) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+def archive(
+    path: Path, *entries: tuple[str, bytes], mode: int = 0o100644, method: int = zipfile.ZIP_DEFLATED
+) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
         for name, content in entries:
             entry = zipfile.ZipInfo(name)
             entry.external_attr = mode << 16
-            file.writestr(entry, content, zipfile.ZIP_DEFLATED)
+            file.writestr(entry, content, method)
     return path
 
 
@@ -357,6 +359,7 @@ def test_a_hostile_bundle_is_one_line(made, tmp_path, capsys):
         (archive(tmp_path / "abs", ("/etc/x", b"")), "a file named '/etc/x'"),
         (archive(tmp_path / "link", ("best_train.py", b"/etc/passwd"), mode=0o120777), "is a link"),
         (archive(tmp_path / "many", *((str(at), b"") for at in range(9))), "holds 9 files"),
+        (archive(tmp_path / "lzma", ("change.diff", b""), method=zipfile.ZIP_LZMA), "compressed in a way"),
         (archive(tmp_path / "few", ("change.diff", b"")), "it lacks certificate.json"),
         (twice, "change.diff twice"),
         (bomb, "certificate.json has more than"),

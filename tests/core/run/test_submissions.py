@@ -105,6 +105,8 @@ def test_a_source_that_was_tried_is_answered_with_the_experiment_that_tried_it(w
         b"\xff\xfe",
         written(source=1),
         written(predicted_delta="x"),
+        written(predicted_delta=10**400),
+        written(predicted_delta=float("nan")),
         written(parent=-1),
         written(source="\ud800"),
         written(more=1),

@@ -19,7 +19,7 @@ NOTEBOOK = Path(__file__).parents[3] / "docs" / "analysis.ipynb"
 class Quoting(Widths):
     """Whose words would break a careless table."""
 
-    words = ('"half a quote', 'says "wider" twice', "tab\tand\nline", "'single", "nan", "")
+    words = ('"half a quote', 'says "wider" twice', "tab\tand\nline", "'single", "=HYPERLINK(1)", "\x1b[31mred")
 
     def propose(self, history):
         import dataclasses
@@ -72,3 +72,4 @@ def test_results_tsv_is_read_as_upstream_s_notebook_reads_its_own(tmp_path):
     assert scores[table["status"] == "crash"].isna().all()
     assert pandas.to_numeric(table["memory_gb"], errors="coerce").dtype == float
     assert table["description"].tolist()[1:5] == ['"half a quote', 'says "wider" twice', "tab and line", "'single"]
+    assert table["description"].tolist()[5:] == ["'=HYPERLINK(1)", "[31mred"]
