@@ -9,7 +9,7 @@ import re
 
 OPEN, CLOSE = "<data>", "</data>"
 """The marks of a fence. The system prompt says what they mean."""
-_MARK = re.compile(r"<(?=\s*/?\s*data\b)", re.IGNORECASE)
+_MARK = re.compile(r"<(?=\s*(?:/\s*)?data\b)", re.IGNORECASE)
 _TICKS = re.compile(r"`{3,}")
 
 

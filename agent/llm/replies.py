@@ -26,10 +26,12 @@ _ELISION = re.compile(
     re.I,
 )
 """A line that stands for lines that the writer left out."""
-_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.S | re.I)
+_THOUGHT = re.compile(r"<(/?)(think|thinking|reasoning)>", re.I)
 _EDIT_START = re.compile(r"^[ \t]*<{5,9}|^[ \t]*```", re.M)
 _FIELD = r"^[ \t>*#_-]*{name}[ \t*_]*:[ \t*_]*(.+)$"
 _NUMBER = re.compile(r"[-+\u2212]?\d*\.?\d+(?:[eE][-+]?\d+)?")
+LINE_LIMIT = 500
+"""Characters of a line from which on it is no marker. Some patterns take time with the square of a line's length."""
 
 
 class EditError(Exception):
@@ -56,10 +58,38 @@ def without_thoughts(text: str) -> str:
 
     Raises `EditError` when the reply ends inside them.
     """
-    text = _THOUGHTS.sub("", text)
+    text = _thoughtless(text)
     if re.search(r"<(think|thinking|reasoning)>", text, flags=re.I):
         raise EditError("broken block", "The reply ends inside its thoughts. Answer shorter, with the edit.")
     return text
+
+
+def _thoughtless(text: str) -> str:
+    """Return the text without what stands between a mark of thoughts and the next mark that ends them.
+
+    One pass over the marks: a pattern over the text would search it to its end for every mark that is not ended.
+    """
+    kept, at = [], 0
+    marks = list(_THOUGHT.finditer(text))
+    # Backwards, so that for each opening mark the next one that ends it is known.
+    ends: dict[str, int] = {}
+    closing: dict[int, int] = {}
+    for mark in reversed(marks):
+        name = mark.group(2).lower()
+        if mark.group(1):
+            ends[name] = mark.end()
+        elif name in ends:
+            closing[mark.start()] = ends[name]
+    for start, end in sorted(closing.items()):
+        if start >= at:
+            kept.append(text[at:start])
+            at = end
+    return "".join([*kept, text[at:]])
+
+
+def _match(pattern: re.Pattern[str], line: str) -> re.Match[str] | None:
+    """Match a line, unless it is too long to be what the pattern looks for."""
+    return pattern.match(line) if len(line) <= LINE_LIMIT else None
 
 
 @dataclass(frozen=True)
@@ -79,7 +109,7 @@ class Header:
 
 def read_header(text: str) -> Header:
     """Read the lines before the edit, however they are decorated."""
-    before = _EDIT_START.split(_THOUGHTS.sub("", text))[0]
+    before = _EDIT_START.split(_thoughtless(text))[0]
 
     def of(name: str) -> str:
         found = re.search(_FIELD.format(name=name), before, re.M | re.I)
@@ -100,12 +130,12 @@ def read_header(text: str) -> Header:
 
 def holds_edit(text: str) -> bool:
     """Tell whether a reply seems to have an edit, well-formed or not."""
-    return _EDIT_START.search(_THOUGHTS.sub("", text)) is not None
+    return _EDIT_START.search(_thoughtless(text)) is not None
 
 
 def has_blocks(text: str) -> bool:
     """Tell whether any line looks like a marker of a block."""
-    return any(_MARKER.match(line) for line in text.split("\n"))
+    return any(_match(_MARKER, line) for line in text.split("\n"))
 
 
 def read_blocks(text: str) -> list[SearchReplace]:
@@ -114,17 +144,17 @@ def read_blocks(text: str) -> list[SearchReplace]:
     blocks: list[SearchReplace] = []
     at = 0
     while at < len(lines):
-        start = _SEARCH.match(lines[at])
+        start = _match(_SEARCH, lines[at])
         if start is None:
-            if _MARKER.match(lines[at]):
+            if _match(_MARKER, lines[at]):
                 raise EditError("broken block", f"A marker stands where none belongs: {lines[at].strip()!r}.")
             at += 1
             continue
-        end = next((i for i in range(at + 1, len(lines)) if _MARKER.match(lines[i])), len(lines))
+        end = next((i for i in range(at + 1, len(lines)) if _match(_MARKER, lines[i])), len(lines))
         number = len(blocks) + 1
-        if end == len(lines) or not _REPLACE.match(lines[end]):
+        if end == len(lines) or not _match(_REPLACE, lines[end]):
             raise EditError("broken block", f"Block {number} has no line `>>>>>>> REPLACE` at its end.")
-        middle = [i for i in range(at + 1, end) if _DIVIDER.match(lines[i])]
+        middle = [i for i in range(at + 1, end) if _match(_DIVIDER, lines[i])]
         if len(middle) != 1:
             what = "no line `=======`" if not middle else "more than one line `=======`"
             raise EditError("broken block", f"Block {number} has {what} between its two parts.")
@@ -145,7 +175,7 @@ def _without_margin(margin: str, *parts: list[str]) -> tuple[list[str], ...]:
 
 def _without_fences(*parts: list[str]) -> tuple[list[str], ...]:
     """Remove the fences around each part of a block."""
-    fenced = [len(part) >= 2 and bool(_FENCE.match(part[0])) and part[-1].strip() in ("```", "~~~") for part in parts]
+    fenced = [len(part) >= 2 and bool(_match(_FENCE, part[0])) and part[-1].strip() in ("```", "~~~") for part in parts]
     if all(inside or not part for inside, part in zip(fenced, parts, strict=True)):
         return tuple(part[1:-1] for part in parts)
     return parts
@@ -154,9 +184,9 @@ def _without_fences(*parts: list[str]) -> tuple[list[str], ...]:
 def _file_before(lines: Sequence[str], at: int) -> str:
     """Return the file name on the line above a block or fence, or an empty string."""
     for i in range(at - 1, max(-1, at - 4), -1):
-        if _FENCE.match(lines[i]) or not lines[i].strip():
+        if _match(_FENCE, lines[i]) or not lines[i].strip():
             continue
-        named = _NAMED.match(lines[i])
+        named = _match(_NAMED, lines[i])
         return named.group(1) if named else ""
     return ""
 
@@ -171,7 +201,7 @@ def check_complete(new: Sequence[str], old: Sequence[str]) -> None:
     """Raise `EditError` when a line of `new` stands for lines that were left out; `old` is the file before."""
     known = {line.strip() for line in old}
     for line in new:
-        if _ELISION.match(line) and line.strip() not in known:
+        if _match(_ELISION, line) and line.strip() not in known:
             raise EditError("elision", f"Something is left out: {line.strip()!r}. Write all of it.")
 
 
@@ -200,7 +230,7 @@ def _fences(text: str) -> list[tuple[str, str, bool]]:
     """File name (or empty), body, and whether it is closed, for every fence."""
     lines, found, at = text.split("\n"), [], 0
     while at < len(lines):
-        start = _FENCE.match(lines[at])
+        start = _match(_FENCE, lines[at])
         if start is None:
             at += 1
             continue

@@ -62,6 +62,14 @@ def test_lines_that_fit_twice_are_answered_with_where():
         apply_reply("<<<<<<< SEARCH\n        self.dim = dim\n=======\n>>>>>>> REPLACE\n", BASE)
 
 
+@pytest.mark.parametrize(
+    "reply", ["<think>" * 50_000, "```" + "a" * 200_000 + "`", "<<<<<<< SEARCH" + " " * 200_000 + "x y"]
+)
+def test_a_reply_that_is_long_and_broken_is_refused_at_once(reply):
+    with pytest.raises(EditError):
+        apply_reply(reply, BASE, tried=TRIED)
+
+
 def test_a_file_above_the_size_limit_is_refused():
     large = BASE + "\nX = [\n" + "    123456789,\n" * 20_000 + "]\n"
     with pytest.raises(EditError) as caught:

@@ -317,9 +317,7 @@ def test_a_signature_shows_whose_it_is(made, tmp_path, capsys):
     assert ar(["reproduce", str(made / "runs/t/t.arcert"), "--seeds", "0", "--signer", str(tmp_path / "mine.pub")]) == 1
 
 
-def archive(
-    path: Path, *entries: tuple[str, bytes], mode: int = 0o100644, method: int = zipfile.ZIP_DEFLATED
-) -> Path:
+def archive(path: Path, *entries: tuple[str, bytes], mode: int = 0o100644, method: int = zipfile.ZIP_DEFLATED) -> Path:
     with zipfile.ZipFile(path, "w") as file:
         for name, content in entries:
             entry = zipfile.ZipInfo(name)
