@@ -63,7 +63,7 @@ def load_presets(path: Path) -> dict[str, Preset]:
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: Preset(name=name, **table) for name, table in tables.items()}
-    except (OSError, tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, ValidationError, TypeError) as error:
         raise PrerequisiteError(f"{path} cannot be read as presets: {error}") from error
 
 

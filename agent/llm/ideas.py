@@ -87,7 +87,9 @@ def _read(path: Path) -> tuple[Idea, ...]:
     fix = "see `ar ideas --example` for the form of an entry"
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8")).get("idea", [])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        if not isinstance(entries, list):
+            raise ValueError("idea is no list of tables")
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no TOML, no UTF-8, or a number too long
         raise UsageError(f"{path} cannot be read as ideas: {error}.", fix=fix) from error
     ideas = []
     for number, entry in enumerate(entries, 1):

@@ -136,7 +136,7 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
         import tomli as tomllib
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, or lists nested too deep
         raise UsageError(f"{path} is not valid TOML: {error}.", fix="mend that line") from error
 
 

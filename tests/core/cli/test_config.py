@@ -125,8 +125,9 @@ def test_a_key_that_is_none_is_an_error_that_names_the_line_and_the_right_one(wo
     assert err.count("\n") == 1
 
 
-def test_a_file_that_is_no_toml_is_said_and_help_works_all_the_same(work, capsys):
-    (work / "ar.toml").write_text("[loop\n")
+@pytest.mark.parametrize("text", ["[loop\n", "a = " + "[" * 5000, "a = " + "9" * 5000], ids=["half", "deep", "long"])
+def test_a_file_that_is_no_toml_is_said_and_help_works_all_the_same(work, capsys, text):
+    (work / "ar.toml").write_text(text)
     assert main.run(["status"]) == 2
     assert f"{work / 'ar.toml'} is not valid TOML" in capsys.readouterr().err
     assert main.run(["loop", "--help"]) == 0
