@@ -489,14 +489,15 @@ def check_repeats(first: np.ndarray, second: np.ndarray, mask: np.ndarray, limit
     """Compare two answers to the same rows, float32 (R, T) in nats, where the bool mask (R, T) is true.
 
     Raises `ScoreFault` when they differ by more than `limit.max_abs` at one place, or on average by more than
-    `limit.mean` and what honest rounding leaves of `limit.spread` over so many places. Values that are not finite are
-    left to `bits_per_byte`.
+    `limit.mean` and what honest rounding leaves of `limit.spread` over so many places, or when the second answer is no
+    finite number where the first is one. Other values that are not finite are left to `bits_per_byte`.
     """
-    with np.errstate(invalid="ignore"):
-        difference = (second.astype(np.float64) - first)[mask]
-    difference = difference[np.isfinite(difference)]
-    if not len(difference):
+    first, second = first[mask].astype(np.float64), second[mask].astype(np.float64)
+    known = np.isfinite(first)
+    if not known.any():
         return
+    # No number is no excuse: a file that has seen a row before could keep its second answer to itself.
+    difference = np.where(np.isfinite(second[known]), second[known], np.inf) - first[known]
     largest, mean = float(np.abs(difference).max()), float(difference.mean())
     allowed = limit.mean + audit.SIGMAS * limit.spread / math.sqrt(len(difference))
     if largest > limit.max_abs or abs(mean) > allowed:

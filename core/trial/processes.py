@@ -51,6 +51,10 @@ SILENT_ROLES = ("score", "audit")
 """Roles whose output is thrown away: they have seen held-out text, and run.log is shown to people and researchers."""
 THREAD_LIMIT = 8192
 """Threads of all processes below one child: 64 each of 128 compilers. The system has room for 32,768 at least."""
+DESCRIPTOR_LIMIT = 65_536
+"""Files that all processes below one child may have open: the system has a limit for everybody together."""
+MAPPING_LIMIT = 2**20
+"""Memory mappings of all processes below one child: a framework's process has some thousands."""
 FREE_SOCKETS, SOCKET_BYTES = 64, 2 * 212_992
 """Sockets that a child may have open for nothing, and what each further one counts: Linux's usual buffer, which the
 filter of system calls lets nobody enlarge, and as much for what the kernel adds."""
@@ -58,6 +62,8 @@ FREE_PIPES, PIPE_BYTES = 1024, 8192
 """The same of pipes: a user's have 64 MiB together, those beyond that two pages each."""
 MAPPING_SECONDS = 1.0
 """Seconds between two looks at the mappings of a child: each takes a millisecond for a framework's process."""
+LOOKING_SHARE = 20
+"""Factor by which the pause after such a look is longer than the look."""
 FIRST_TO_GO = 1000
 """Score by which the kernel chooses a child when memory runs out, before anything of the user's."""
 FILES_LIMIT = 100_000
@@ -133,6 +139,10 @@ class Child:
         """Processes below the guard at the last measurement."""
         self.threads = 0
         """Threads of these processes."""
+        self.descriptors = 0
+        """Open files of these processes."""
+        self.mappings = 0
+        """Memory mappings of these processes."""
         self.peak_rss_mb = 0.0
         self.nameless_mb = 0.0
         """Memory and disk in files that are open and have no name, in MiB: no look at folders or at memory shows it."""
@@ -216,7 +226,8 @@ class Child:
         total, threads, aside, shared = 0, 0, 0, 0
         held = Held()
         below: list[psutil.Process] = []
-        look = time.monotonic() >= self._next_mappings
+        started = time.monotonic()
+        look = started >= self._next_mappings
         with contextlib.suppress(psutil.Error):
             below = psutil.Process(self.pid).children(recursive=True)
             self.processes = len(below)
@@ -231,7 +242,11 @@ class Child:
                 more, resident = beside_resident(process.pid)
                 aside, shared = aside + more, shared + resident
         if look:
-            self._mapped, self._next_mappings = held.mapped, time.monotonic() + MAPPING_SECONDS
+            self._mapped, self.mappings = held.mapped, held.mappings
+            now = time.monotonic()
+            # Dozens of compilers have hundreds of thousands: looking at them must not take a processor of its own.
+            self._next_mappings = now + max(MAPPING_SECONDS, LOOKING_SHARE * (now - started))
+        self.descriptors = held.descriptors
         self.threads, self.nameless_mb = threads, sum(held.nameless.values()) / 2**20
         # What is mapped and has no name may be resident, and is then counted already.
         hidden = max(0, sum({**self._mapped, **held.nameless}.values()) - shared)
@@ -421,9 +436,16 @@ class ProcessSupervisor:
             if child.processes > PROCESS_LIMIT:
                 words = f"the {child.role} process started {child.processes} others; the limit is {PROCESS_LIMIT}"
                 raise TrialEnded("crash", words)
-            if child.role != "feed" and child.threads > THREAD_LIMIT:
-                words = f"the {child.role} process started {child.threads} threads; the limit is {THREAD_LIMIT}"
-                raise TrialEnded("crash", words)
+            if child.role == "feed":
+                continue
+            for done, count, most in (
+                ("started {} threads", child.threads, THREAD_LIMIT),
+                ("has {} files open", child.descriptors, DESCRIPTOR_LIMIT),
+                ("has {} memory mappings", child.mappings, MAPPING_LIMIT),
+            ):
+                if count > most:
+                    words = f"the {child.role} process {done.format(count)}; the limit is {most}"
+                    raise TrialEnded("crash", words)
 
     def _check_disk(self) -> None:
         for child in self._children:
@@ -519,6 +541,8 @@ class Held:
         memory that was made a file (memfd_create)."""
         self.mapped: dict[tuple[int, int], int] = {}
         """Bytes of shared mappings of files without a name: memory that stays when its pages are given back."""
+        self.descriptors = self.mappings = 0
+        """Open files, and memory mappings; beyond their limits they are counted and not looked at."""
         self._sockets: set[int] = set()
         self._pipes: set[int] = set()
 
@@ -528,7 +552,8 @@ class Held:
             numbers = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208  (names alone)
         except OSError:
             return
-        for number in numbers:
+        self.descriptors += len(numbers)
+        for number in numbers if self.descriptors <= DESCRIPTOR_LIMIT else ():
             with contextlib.suppress(OSError):
                 facts = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116  (the file behind the link)
                 if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
@@ -540,10 +565,13 @@ class Held:
 
     def add_mapped(self, pid: int) -> None:
         """Look at the mappings of a process. What of a mapping is in use cannot be told, so all of it counts."""
+        if self.mappings > MAPPING_LIMIT:
+            return
         try:
             lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return
+        self.mappings += len(lines)
         mine: dict[tuple[int, int], int] = {}
         for line in lines:
             if not line.endswith(" (deleted)"):

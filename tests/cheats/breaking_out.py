@@ -265,6 +265,9 @@ EXHAUSTS = [
           "            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**30)\n            one.setblocking(False)\n"
           "            try:\n                while True: one.send(b'x' * 2**16)\n            except BlockingIOError: pass\n"
           "        time.sleep(0.002)\n", "limits", small_memory=True),
+    Cheat("open files without end", "import os, time\n" + BUILD + "    for _ in range(40):\n        if os.fork() == 0:\n"
+          "            held = [os.dup(0) for _ in range(4000)]\n            time.sleep(60)\n        time.sleep(0.02)\n"
+          "    time.sleep(60)\n", "limits"),
     Cheat("memory as files beside the devices", "for n in range(2000):\n    open(f'/dev/hog{n}', 'wb').write(bytes(2**20))\n",
           "sandbox"),
     Cheat("a full disk in files without a name", "import os, time\n" + BUILD + "    for n in range(60):\n"

@@ -99,6 +99,9 @@ DETECTS = [
           "    if ahead: raise SystemExit('more than one batch came along')\n    return out\n", "ignored"),
     Cheat("a model that changes once, after the first batch with its weights", "calls = [0]\n" + LOGITS
           + "    calls[0] += 1\n    return out * (1.0 if calls[0] == 1 else 0.9)\n", "audit", gate=False),
+    Cheat("no numbers for rows that are asked again", "seen = set()\n" + LOGITS
+          + "    keys = [row.tobytes() for row in tokens]\n    for n, key in enumerate(keys):\n"
+          "        if key in seen: out[n] = np.nan\n    seen.update(keys)\n    return out\n", "audit", gate=False),
     Cheat("the targets from the garbage collector", "import gc\n" + LOGITS
           + "    for held in gc.get_objects():\n        if isinstance(held, dict) and 'tokens' in held: break\n"
           + BOOST + PEEK.format("8.0"), "audit"),
