@@ -121,11 +121,14 @@ def audit_threshold(ledger: LedgerReader, experiment: int, seed: int) -> float |
     A change is kept when it is below its incumbent at shared seeds, or for less code within `SAME_MARGIN` sigmas of it
     (`race.next_step`). So it rests on trials below the threshold, the incumbent's highest trial, which are all
     audited; a trial above it only speaks against its source. At a seed where the incumbent has no trial yet nothing is
-    known of the part of the seed, so that every trial is audited. While other experiments have trials, the incumbent
+    known of the part of the seed, so that every trial is audited. So is every trial of a source that has a result
+    already: their differences tell how large the noise is, against its source or not. While other experiments have trials, the incumbent
     may be demoted, so the one before it counts as well.
     """
     best = ledger.incumbent()
     if best is None or not any(t.seed == seed and t.val_bpb is not None for t in ledger.trials(subject=best.number)):
+        return None
+    if any(trial.val_bpb is not None for trial in ledger.trials(subject=experiment)):
         return None
     others = [row for row in ledger.undecided() if row.number != experiment and row.state != "proposed"]
     before = ledger.keep_before(best.number) if others else None

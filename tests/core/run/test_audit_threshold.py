@@ -57,6 +57,15 @@ def test_at_a_seed_where_the_incumbent_has_no_result_everything_is_audited(ledge
     assert audit_threshold(ledger, 1, 7) is None
 
 
+def test_every_further_trial_of_a_source_is_audited_for_the_noise_is_learnt_from_them(ledger: Ledger) -> None:
+    keep(ledger, 0, 2.00, 2.02, sigma=0.02)
+    propose(ledger, 1)
+    trial = ledger.start_trial(1, RunTrial("candidate", 0), subject=1)
+    assert audit_threshold(ledger, 1, 0) is not None
+    ledger.score(1, trial.k, TrialResult(status="ok", val_bpb=1.9, seed=0, backend="null", preset="demo"))
+    assert audit_threshold(ledger, 1, 1) is None
+
+
 def test_while_another_experiment_has_trials_its_incumbent_may_fall_and_the_one_before_counts(ledger: Ledger) -> None:
     keep(ledger, 0, 2.5, sigma=0.02)
     keep(ledger, 1, 2.0, sigma=0.02)
