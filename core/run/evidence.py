@@ -119,11 +119,11 @@ def audit_threshold(ledger: LedgerReader, experiment: int, seed: int) -> float |
     """Return the val_bpb from which on a trial of this experiment needs no audit; None where all do.
 
     A change is kept when it is below its incumbent at shared seeds, or for less code within `SAME_MARGIN` sigmas of it
-    (`race.next_step`). So it rests on trials below the threshold, the incumbent's highest trial, which are all
-    audited; a trial above it only speaks against its source. At a seed where the incumbent has no trial yet nothing is
-    known of the part of the seed, so that every trial is audited. So is every trial of a source that has a result
-    already: their differences tell how large the noise is, against its source or not. While other experiments have trials, the incumbent
-    may be demoted, so the one before it counts as well.
+    (`race.next_step`). So it rests on trials below the threshold, the incumbent's highest trial, which are all audited;
+    a trial above it only speaks against its source. At a seed where the incumbent has no trial yet nothing is known of
+    the part of the seed, so that every trial is audited. So is every trial of a source that has a result already: their
+    differences tell how large the noise is, against its source or not. While other experiments have trials, the
+    incumbent may be demoted, so the one before it counts as well.
     """
     best = ledger.incumbent()
     if best is None or not any(t.seed == seed and t.val_bpb is not None for t in ledger.trials(subject=best.number)):
