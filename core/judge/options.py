@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from autoresearch.core.judge.decision import Judge
 
-UNRECORDED = {"calibrate": 1, "stop_early": "off"}
+UNRECORDED = {"calibrate": 1, "stop_early": "off", "stacks": "off"}
 """Values that a run had whose configuration is older than the setting; others had the default."""
 
 
@@ -23,6 +23,8 @@ class JudgeOptions:
     """Trials of the baseline before the first experiment."""
     stop_early: Literal["on", "off"] = "on"
     """`on` to end trials without prospects early."""
+    stacks: Literal["on", "off"] = "on"
+    """`on` to judge changes that looked better together, where several trials run at once."""
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:

@@ -45,16 +45,27 @@ def better_than(margin: float, difference: float, error: float, dof: float) -> f
 
 
 def shrink(difference: float, error: float, sigma: float) -> float:
-    """Return the posterior mean of the true difference: each normal of SLAB is conjugate, weighed by its prediction."""
-    total, mean = 0.0, 0.0
+    """Return the posterior mean of the true difference."""
+    return moments(difference, error, sigma)[0]
+
+
+def moments(difference: float, error: float, sigma: float) -> tuple[float, float]:
+    """Return the posterior mean and variance of the true difference.
+
+    Each normal of SLAB is conjugate, weighed by its prediction.
+    """
+    total, mean, square = 0.0, 0.0, 0.0
     for weight, scale in SLAB:
         prior = (scale * sigma) ** 2
         spread = prior + error**2
         likelihood = weight * math.exp(-0.5 * difference**2 / spread) / math.sqrt(spread)
         total += likelihood
         mean += likelihood * difference * prior / spread
+        square += likelihood * ((difference * prior / spread) ** 2 + prior * error**2 / spread)
     # Every likelihood is 0.0 only so far out that even the widest normal hardly shrinks.
-    return mean / total if total > 0.0 else difference
+    if total <= 0.0:
+        return difference, error**2
+    return mean / total, max(0.0, square / total - (mean / total) ** 2)
 
 
 def normal_cdf(z: float) -> float:

@@ -49,6 +49,7 @@ class Racing:
         self.prior = PRIORS.get(options.preset, PUBLIC)
         self.calibrate = max(1, options.calibrate)
         self.stop_early = options.stop_early == "on"
+        self.stacks = options.stacks == "on"
 
     def consider(self, evidence: Evidence) -> RunTrial | Wait | Decision | Demotion:
         """Ask for a trial, decide, or demote the incumbent."""
@@ -74,6 +75,18 @@ class Racing:
         if not standing:
             return Wait()
         return self._race(evidence, evidence.incumbent, standing, shared)
+
+    def difference(self, evidence: Evidence) -> tuple[Difference, PairedNoise]:
+        """Compare all of the candidate's trials with the incumbent's, and return the paired noise as well.
+
+        Raises `ValueError` where one of them has no trial that counts.
+        """
+        if evidence.incumbent is None:
+            raise ValueError("the baseline is compared with nothing")
+        noise = self.noise(evidence)
+        paired = self.paired(evidence, noise)
+        points = _points(standing_trials(evidence.incumbent))
+        return compare(_points(evidence.candidate.trials), points, noise, paired), paired
 
     def _target(self, evidence: Evidence, incumbent: Side, standing: Sequence[Measured], seed: int) -> Target | None:
         """Return the val_bpb from which on the candidate's first trial, at this seed, is its last; None without."""

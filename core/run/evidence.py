@@ -14,18 +14,27 @@ from autoresearch.core.trial.audit import pooled
 from autoresearch.core.trial.request import AuditResult, TrialResult
 
 
-def gather_evidence(ledger: LedgerReader, row: ExperimentRow, seed: int, machine: str = "") -> Evidence:
+def gather_evidence(
+    ledger: LedgerReader, row: ExperimentRow, seed: int, machine: str = "", against: int | None = None
+) -> Evidence:
     """Collect every measurement of this candidate, of the incumbent and of the baseline. `seed` is the run's.
 
-    `machine` is what trials run on now: those of another one are left out. "" takes all.
+    `machine` is what trials run on now: those of another one are left out. "" takes all. `against` is an experiment
+    that takes the incumbent's place, decided or not; nothing is known to come before it.
     """
     incumbent = None if row.number == 0 else ledger.incumbent()
-    before = None if incumbent is None else ledger.keep_before(incumbent.number)
+    before = None if incumbent is None or against is not None else ledger.keep_before(incumbent.number)
+    best = None if incumbent is None else side_of(ledger, incumbent, machine)
+    if best is not None and against is not None:
+        incumbent = ledger.experiment(against)
+        side = side_of(ledger, incumbent, machine)
+        # One without a verdict has no estimate; the judge would take its machine for a new one.
+        best = side if side.estimate is not None else replace(side, estimate=best.estimate)
     asked = [t for t in ledger.trials(experiment=row.number) if t.status is not None and t.started >= row.created]
     baseline = ledger.experiment(0)
     return Evidence(
         candidate=_audited(ledger, row, side_of(ledger, row, machine), machine),
-        incumbent=None if incumbent is None else side_of(ledger, incumbent, machine),
+        incumbent=best,
         baseline=side_of(ledger, baseline, machine),
         seed=seed,
         # By the number and not by counting: the same experiment must get the same answer when it is asked about again,

@@ -32,7 +32,8 @@ from autoresearch.core.events import (
     Withdrawn,
 )
 from autoresearch.core.fleet.executor import Executor
-from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial
+from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial, Wait
+from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import TITLE, Cost, Researcher
 from autoresearch.core.run.profiling import IncumbentProfiles
 from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
@@ -40,6 +41,7 @@ from autoresearch.core.run.rebase import rebase_waiting, second_chance
 from autoresearch.core.run.rerun_policy import DeviceWatch
 from autoresearch.core.run.run import Run
 from autoresearch.core.run.scheduler import SLOW, RunningTrials
+from autoresearch.core.run.stacks import Stacks, members_of
 from autoresearch.core.run.stopping import Ending, Limits, Stop
 from autoresearch.core.run.submissions import SESSION, Submissions
 from autoresearch.core.store.remarks import take_remarks
@@ -128,6 +130,7 @@ class Loop:
             run, executor, self._tell, self._news.set, device_watch, lambda: self.stop.wish != "go on"
         )
         self._proposers = Proposers(researcher, self.stop, self._news.set)
+        self._stacks = Stacks(run, judge, executor.capacity) if isinstance(judge, Racing) and judge.stacks else None
         self._submissions = Submissions(run)
         self._wishes, self._paused = WishFile(run.folder), False
         self._profiles = IncumbentProfiles(run, executor, self._news.set) if researcher.reads_profiles else None
@@ -223,14 +226,39 @@ class Loop:
         opened = [row for row in rows if row.number not in busy]
         if any(row.number == 0 for row in rows):  # without a baseline there is nothing to compare with
             opened = [row for row in opened if row.number == 0]
-        # Experiments with trials before waiting ones: finishing a race settles the incumbent for everybody else.
-        for row in sorted(opened, key=lambda row: (row.state == "proposed", row.number)):
-            if row.number not in collected and not self._may_start():
-                continue
-            # A keep re-applies or withdraws waiting proposals, so that a later row may be another one by now, or gone.
-            present = next((one for one in self.run.ledger.undecided() if one.number == row.number), None)
-            if present is not None:
-                self._settle(present)
+        # Experiments with trials before waiting ones: finishing a race settles the incumbent for everybody else. Stacks
+        # before all others, because many wait for their verdicts.
+        for waits in (False, True):
+            group = [row for row in opened if (row.state == "proposed") == waits]
+            for row in sorted(group, key=lambda row: (not members_of(row), row.number)):
+                if row.number not in collected and not self._may_start():
+                    continue
+                # A keep re-applies or withdraws waiting proposals, so that a later row may be another one by now, or
+                # gone.
+                present = next((one for one in self.run.ledger.undecided() if one.number == row.number), None)
+                if present is not None and (self._stacks is None or not self._stacks.holds(present)):
+                    self._settle(present)
+            if not waits and self.run.attempts:
+                self._make_stacks()
+
+    def _make_stacks(self) -> None:
+        """Decide the parts of decided stacks, and give free devices new stacks."""
+        if self._stacks is None:
+            return
+        for row, decision in self._stacks.settled():
+            self._decide(row, decision)
+        goal = self.limits.experiments
+        while self._may_start():
+            open_rows = [row for row in self.run.ledger.undecided() if row.number]
+            count = len(self.run.attempts) - 1 + len(open_rows) + self._proposers.busy
+            held = self._stacks.waiting()
+            idle = not self._running.experiments or (
+                goal is not None and count + 1 >= goal and all(one.number in held for one in open_rows)
+            )
+            proposal = self._stacks.form(room=goal is None or count < goal, idle=idle)
+            if proposal is None:
+                return
+            self._settle(self.run.propose(proposal, self.run.program()))
 
     def _profile(self) -> None:
         """Take in a profile of the incumbent, and start one where it is due and a device is free."""
@@ -259,11 +287,10 @@ class Loop:
             if rebased is None:
                 return
             row = rebased
-        # After a demotion the evidence is another one, so the judge is asked again, until it says something about the
-        # candidate.
-        while isinstance(step := self.judge.consider(self.run.evidence(row)), Demotion):
-            self.run.demote(step)
-            self._tell(Demoted(step.reason, experiment=step.experiment))
+        against = None if self._stacks is None else self._stacks.against(row)
+        step = self._consider(row, against)
+        if self._stacks is not None and self._stacks.hold(row, step, against):
+            return
         if isinstance(step, Decision):
             self._decide(row, step)
         elif isinstance(step, RunTrial) and self._may_start():
@@ -272,17 +299,35 @@ class Loop:
                 title = row.parameters.get(TITLE)
                 words = f"{title}: {row.hypothesis}" if title else row.hypothesis
                 self._tell(ExperimentBegun(words, experiment=row.number))
-            self._running.start(row, step)
+            self._running.start(row, step, against)
+
+    def _consider(self, row: ExperimentRow, against: int | None) -> RunTrial | Wait | Decision:
+        """Ask the judge for the next step of an experiment, beside the incumbent or the experiment `against`."""
+        # After a demotion the evidence is another one, so the judge is asked again, until it says something about the
+        # candidate.
+        while isinstance(step := self.judge.consider(self.run.evidence(row, against)), Demotion):
+            self.run.demote(step)
+            self._tell(Demoted(step.reason, experiment=step.experiment))
+        return step
 
     def _rebase(self, row: ExperimentRow) -> ExperimentRow | None:
-        """Make a waiting proposal an edit of the incumbent; None where it was withdrawn."""
+        """Make a waiting proposal an edit of the incumbent; None where it was withdrawn.
+
+        An edit of a stack stays one until the stack has its verdict.
+        """
+        if self._stacks is not None and self._stacks.on_stack(row):
+            return row
         rebased = rebase_waiting(self.run, row)
         if rebased.row is None:
             self._tell(Withdrawn(rebased.reason, experiment=row.number))
         return rebased.row
 
     def _decide(self, row: ExperimentRow, decision: Decision) -> None:
-        combined = second_chance(self.run, self.judge, row, decision)
+        stacked = bool(members_of(row)) or "stack" in decision.facts
+        if self._stacks is not None and members_of(row):
+            decision = self._stacks.verdict(row, decision)
+        # A stack needs no second chance: its parts have theirs.
+        combined = None if stacked else second_chance(self.run, self.judge, row, decision)
         if combined is not None:
             # Before the decision is recorded. A crash in between repeats this, and finds the source already proposed.
             self.run.propose(combined.proposal, self.run.program(), combined.parent)
@@ -300,6 +345,9 @@ class Loop:
             for waiting in self.run.ledger.undecided():
                 if waiting.state == "proposed" and waiting.number:
                     self._rebase(waiting)
+        if self._stacks is not None and members_of(row):
+            for part, verdict in self._stacks.settled():
+                self._decide(part, verdict)
         if row.number == 0 and decided.status != "keep":
             log = self.run.folder / "trials" / f"0-{len(self.run.ledger.trials(experiment=0))}" / "run.log"
             raise ArError(
@@ -311,7 +359,8 @@ class Loop:
         """Have as many proposals made as there will be devices for. Return whether one came at once."""
         while self._wants_proposal():
             program = self.run.program()
-            history = self.run.history(program, self._proposers.busy)
+            base = None if self._stacks is None else self._stacks.base()
+            history = self.run.history(program, self._proposers.busy, base)
             kind = Thinking if self._running.experiments else Proposing
             self._tell(kind(experiment=self.run.ledger.next_number()))
             try:
@@ -333,9 +382,12 @@ class Loop:
             return False
         begun = [row for row in self.run.ledger.undecided() if row.number]
         goal = self.limits.experiments
-        if goal is not None and len(self.run.attempts) - 1 + len(begun) + proposers.busy >= goal:
+        held = frozenset[int]() if self._stacks is None else self._stacks.waiting()
+        # The last experiment of a run is left for what the last proposals find.
+        last = int(self._stacks is not None and len(begun) > 1 and self.executor.capacity() > 1)
+        if goal is not None and len(self.run.attempts) - 1 + len(begun) + proposers.busy + last >= goal:
             return False
-        waiting, free = sum(row.number not in busy for row in begun), self._free()
+        waiting, free = sum(row.number not in busy and row.number not in held for row in begun), self._free()
         if not proposers.ahead:
             return waiting + proposers.busy < free
         # Many devices need spare proposals: every improvement outdates some that wait, and idle devices are costly.

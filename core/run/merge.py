@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from autoresearch.core.errors import SourceError
@@ -43,6 +44,33 @@ def reapply(edited: str, base: str, onto: str) -> str | None:
     if merged is None:
         merged = merge(onto, base, edited)
     return merged if merged is not None and parsed(merged) is not None else None
+
+
+def moved_constants(edited: str, base: str) -> frozenset[str]:
+    """Return the names of the constants that an edit of `base` moved; none where either has no constants block."""
+    try:
+        before, after = read_constants(base), read_constants(edited)
+    except SourceError:
+        return frozenset()
+    return frozenset(name for name, value in after.items() if name in before and _moved(value, before[name]))
+
+
+def add_edit(edited: str, base: str, onto: str, settled: Collection[str]) -> str | None:
+    """Make the edit from `base` to `edited` on `onto` as `reapply` does, but leave the constants in `settled` alone.
+
+    Those have another edit's value in `onto`. Returns None where the edit does not fit, a settled constant that it
+    moved the other way included.
+    """
+    kept = moved_constants(edited, base).intersection(settled)
+    if not kept:
+        return reapply(edited, base, onto)
+    try:
+        before, after, there = (read_constants(source) for source in (base, edited, onto))
+        if not all(name in there and _agree(before[name], after[name], there[name]) for name in kept):
+            return None
+        return reapply(write_constants(edited, {name: there[name] for name in kept}), base, onto)
+    except (SourceError, UnicodeEncodeError):
+        return None
 
 
 def _merge_by_name(edited: str, base: str, onto: str) -> str | None:

@@ -158,10 +158,11 @@ class Run:
             fix = "make a workspace with `ar init DIR`, or name one with --workspace"
             raise PrerequisiteError(f"there is no readable {path}: {error}.", fix=fix) from error
 
-    def history(self, program: str, thinking: int = 0) -> History:
+    def history(self, program: str, thinking: int = 0, base: ExperimentRow | None = None) -> History:
         """Return what a researcher may know now, once the baseline is decided.
 
-        `thinking` is the number of other proposals being made.
+        `thinking` is the number of other proposals being made. `base` is a stack without a verdict, whose source is
+        edited as if it was the incumbent; the figures stay the incumbent's.
         """
         attempts, best, config = self.attempts, self.incumbent_number(), self.config.plain()
         incumbent = next(one for one in reversed(attempts) if one.experiment == best)
@@ -171,7 +172,21 @@ class Run:
         incumbent = with_notes(incumbent, self.folder, config, attempts)
         measured = Measurements(self.ledger, self.config.machine)
         marks, lost = marks_of(self.ledger), withdrawn_of(self.ledger.events("withdrawn"), len(attempts))
-        return history_of(config, program, attempts, incumbent, findings, in_flight, thinking, measured, marks, lost)
+        told = history_of(config, program, attempts, incumbent, findings, in_flight, thinking, measured, marks, lost)
+        return told if base is None else replace(told, incumbent=self._as_incumbent(base, told.incumbent))
+
+    def _as_incumbent(self, base: ExperimentRow, incumbent: Attempt) -> Attempt:
+        return replace(
+            incumbent,
+            experiment=base.number,
+            source=self.ledger.text(base.source_sha256),
+            hypothesis=base.hypothesis,
+            category=base.category,
+            researcher=base.researcher,
+            reason="not measured yet; each of its parts looked better",
+            parent=base.parent,
+            parameters=base.parameters,
+        )
 
     def _attempt(self, row: ExperimentRow) -> Attempt:
         return attempt_of(row, partial(self._texts.read, row.source_sha256))
@@ -226,13 +241,16 @@ class Run:
         if there != row.commit:
             self.repository.move_ref(name, str(row.commit), expected=there, reason="autoresearch: experiment")
 
-    def evidence(self, row: ExperimentRow) -> Evidence:
-        """Collect what the judge decides on."""
-        return gather_evidence(self.ledger, row, self.config.seed, self.config.machine)
+    def evidence(self, row: ExperimentRow, against: int | None = None) -> Evidence:
+        """Collect what the judge decides on; `against` is an experiment that takes the incumbent's place."""
+        return gather_evidence(self.ledger, row, self.config.seed, self.config.machine, against)
 
-    def start_trial(self, row: ExperimentRow, trial: RunTrial) -> tuple[TrialRow, TrialRequest]:
-        """Record that a trial starts, and return its row and the request for it."""
-        subjects = {"candidate": row.number, "incumbent": self.incumbent_number() if row.number else 0, "baseline": 0}
+    def start_trial(
+        self, row: ExperimentRow, trial: RunTrial, against: int | None = None
+    ) -> tuple[TrialRow, TrialRequest]:
+        """Record that a trial starts, and return its row and the request for it; `against` as in `evidence`."""
+        best = self.incumbent_number() if against is None else against
+        subjects = {"candidate": row.number, "incumbent": best if row.number else 0, "baseline": 0}
         started = self.ledger.start_trial(row.number, trial, subject=subjects[trial.role])
         folder = trial_folder(self.folder, started.experiment, started.k)
         if folder.exists():

@@ -85,9 +85,9 @@ class RunningTrials:
         """The number of devices without a trial."""
         return max(0, self.executor.capacity() - len(self._trials))
 
-    def start(self, row: ExperimentRow, step: RunTrial) -> None:
-        """Record that a trial starts, then start it."""
-        trial, request = self.run.start_trial(row, step)
+    def start(self, row: ExperimentRow, step: RunTrial, against: int | None = None) -> None:
+        """Record that a trial starts, then start it; `against` is what takes the incumbent's place, if anything."""
+        trial, request = self.run.start_trial(row, step, against)
         running = RunningTrial(trial, asleep_seconds())
 
         def observe(event: Event) -> None:

@@ -23,7 +23,7 @@ from autoresearch.core.store.guarded import TEXT_BYTES
 from autoresearch.core.store.inbox import SUBMISSION
 from autoresearch.core.store.journal import JOURNAL_NAME, Journal, Write, last_line, write_snapshot
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
-from autoresearch.core.store.rows import RunState, TrialRow
+from autoresearch.core.store.rows import ExperimentRow, RunState, TrialRow
 from autoresearch.core.trial.request import TrialResult
 
 
@@ -36,6 +36,7 @@ class Ledger(LedgerReader):
 
         self.folder = folder
         self.path = folder / LEDGER_NAME
+        self._open_rows: tuple[ExperimentRow, ...] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / "writer.lock", timeout=0)
@@ -65,6 +66,15 @@ class Ledger(LedgerReader):
         super().close()
         self._journal.close()
         self._lock.release()
+
+    def undecided(self) -> list[ExperimentRow]:
+        """Return every undecided experiment, in order, from memory where nothing was written since the last call.
+
+        Nobody else writes while this process holds the run's lock, and the loop asks many times for each step.
+        """
+        if self._open_rows is None:
+            self._open_rows = tuple(super().undecided())
+        return list(self._open_rows)
 
     @property
     def created(self) -> bool:
@@ -301,6 +311,7 @@ class Ledger(LedgerReader):
     def _transaction(self, *, journal: bool = True) -> Iterator[Any]:
         """Write everything in the block or nothing, to the journal and the ledger, on disk when the block is left."""
         execute = self._connection.execute
+        self._open_rows = None
         writes: list[Write] = []
 
         def write(sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:

@@ -95,6 +95,11 @@ class LedgerReader:
         rows = self._rows(f"SELECT * FROM experiments WHERE {_UNDECIDED} ORDER BY number")
         return [self._understood(experiment_row, row) for row in rows]
 
+    def of_researcher(self, name: str) -> list[ExperimentRow]:
+        """Return every experiment that this researcher proposed, in order."""
+        rows = self._rows("SELECT * FROM experiments WHERE researcher = ? ORDER BY number", (name,))
+        return [self._understood(experiment_row, row) for row in rows]
+
     def decisions(self) -> list[int]:
         """Return the numbers of the decided experiments, in the order of the decisions."""
         rows = self._rows("SELECT number FROM experiments WHERE state = 'decided' ORDER BY decided, number")

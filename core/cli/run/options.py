@@ -47,6 +47,11 @@ class RunOverrides:
         help="End a trial early when its training loss says that it will not be kept, or when it diverges or stalls "
         f"(racing only).  [default: {JudgeOptions.stop_early}]",
     )
+    stacks: str | None = option(
+        type=click.Choice(("on", "off")),
+        help="With several trials at once, put changes that looked better together and judge them as one candidate "
+        f"(racing only).  [default: {JudgeOptions.stacks}]",
+    )
     budget: float | None = option(
         type=Number(min=0, min_open=True),
         metavar="SECONDS",

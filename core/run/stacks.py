@@ -1,0 +1,310 @@
+"""Stacks: changes that looked better in their first trial, put together and judged as one candidate.
+
+With several devices many changes are edits of one incumbent, and of those that help only one could be kept. So a change
+whose first trial earns it a race is not raced: it waits as a part. Parts are merged into a stack, which the judge sees
+as one experiment. A kept stack decides its parts, each with its share of the gain; a discarded one is taken apart.
+
+Meanwhile devices are free. Proposals are then made as edits of the stack that is being measured, and judged against
+it, so that a round's findings are built upon before the verdict. If the stack is discarded, such an edit moves to the
+incumbent.
+
+What the ledger holds is enough to go on after a crash: the parts are the undecided experiments with a promising first
+trial, a stack names its parts, and a note says how a discarded one was taken apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autoresearch.core.judge.decision import Decision, RunTrial, Wait
+from autoresearch.core.judge.racing import Racing, removes_code, standing_trials
+from autoresearch.core.judge.stack import Part, Share, share_out, take_apart
+from autoresearch.core.proposal import Proposal
+from autoresearch.core.run.merge import add_edit, moved_constants
+from autoresearch.core.run.run import Run
+from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.trainfile.fingerprint import fingerprint
+
+STACKER = "stacks"
+"""Researcher of every stack, in the ledger and in messages."""
+PARTS = "stack"
+"""Parameter of a stack: the numbers of its parts, with spaces between them."""
+APART = "stack taken apart"
+"""Kind of the ledger's note on a discarded stack: "groups" to try next, and "dropped" parts."""
+LEAST_PARTS, DEVICES_PER_PART = 2, 8
+"""Parts that make a stack: one for so many devices, and never fewer than the least."""
+NAMED = 8
+"""Parts that a stack's description names."""
+
+
+@dataclass(frozen=True)
+class HeldPart:
+    """A change that waits to be put into a stack."""
+
+    part: Part
+    sigma: float
+    """Paired noise when it was measured, in bits per byte."""
+    since: int
+    """First trials that had ended in this session when it was found."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """Parts merged into one source."""
+
+    source: str
+    parts: tuple[int, ...]
+
+
+class Stacks:
+    """The parts and stacks of one run, while a loop works on it."""
+
+    def __init__(self, run: Run, judge: Racing, devices: Callable[[], int]) -> None:
+        """`devices` counts the trials that can run at once; with one device nothing becomes a part."""
+        self.run, self.judge, self._devices = run, judge, devices
+        self._parts: dict[int, HeldPart] = {}
+        self._alone: set[int] = set()
+        self._ended: set[int] = set()
+
+    def members(self, row: ExperimentRow) -> tuple[int, ...]:
+        """Return the parts of a stack; none for any other experiment."""
+        return members_of(row)
+
+    def base(self) -> ExperimentRow | None:
+        """Return the stack that proposals are to be edits of: the largest under way on the incumbent; None without."""
+        best = self.run.incumbent_number()
+        flying = [row for row in self._flying() if row.state != "proposed" and row.parent == best]
+        return max(flying, key=lambda row: (len(members_of(row)), row.number), default=None)
+
+    def on_stack(self, row: ExperimentRow) -> bool:
+        """Tell whether an experiment is an edit of a stack without a verdict."""
+        return row.number > 0 and row.parent != 0 and self._is_flying(self.run.ledger.experiment(row.parent))
+
+    def against(self, row: ExperimentRow) -> int | None:
+        """Return the experiment that this one's first trial is compared with; None for the incumbent.
+
+        That is its parent: while the parent is a stack without a verdict, and once the trial has ended.
+        """
+        if row.number == 0 or members_of(row) or row.number in self._alone or row.parent == self.run.incumbent_number():
+            return None
+        parent = self.run.ledger.experiment(row.parent)
+        if self._is_flying(parent):
+            return row.parent
+        if not self._measured(row) or (parent.state == "decided" and parent.status not in ("keep", "discard")):
+            return None
+        return row.parent if standing_trials(self.run.evidence(row, row.parent).incumbent or _missing()) else None
+
+    def holds(self, row: ExperimentRow) -> bool:
+        """Tell whether an experiment waits for a stack: as a part, or because it is an edit of one."""
+        if row.number in self._alone:
+            return False
+        return row.number in self._parts or (self.on_stack(row) and self._measured(row))
+
+    def hold(self, row: ExperimentRow, step: RunTrial | Wait | Decision, against: int | None) -> bool:
+        """Make an experiment a part, where the judge's next step after its first trial is good for it.
+
+        Return whether it is one now.
+        """
+        if row.number == 0 or members_of(row) or row.number in self._alone or not self._measured(row):
+            return False
+        promising = (isinstance(step, RunTrial) and step.role == "candidate") or (
+            isinstance(step, Decision) and step.status == "keep"
+        )
+        self._ended.add(row.number)
+        if not promising or self._devices() < LEAST_PARTS:
+            return False
+        evidence = self.run.evidence(row, against)
+        if evidence.incumbent is None or removes_code(evidence.candidate, evidence.incumbent):
+            self._alone.add(row.number)  # judged by another rule, and kept without being better
+            return False
+        found, paired = self.judge.difference(evidence)
+        self._parts[row.number] = HeldPart(Part(row.number, found.value, found.error), paired.sigma, len(self._ended))
+        return True
+
+    def waiting(self) -> frozenset[int]:
+        """Return the experiments that are held."""
+        return frozenset(row.number for row in self.run.ledger.undecided() if self.holds(row))
+
+    # ---- making stacks
+
+    def form(self, *, room: bool, idle: bool) -> Proposal | None:
+        """Return a stack to measure next; None where there is none. Parts without company are set free for a race.
+
+        `room` says whether the run may have another experiment, `idle` that no other part can come soon.
+        """
+        known = {row.number for row in self.run.ledger.undecided()}
+        self._parts = {number: held for number, held in self._parts.items() if number in known}
+        pool = [number for number in self._ranked() if number not in self._alone]
+        flying = [set(members_of(row)) for row in self._flying()]
+        groups = self._groups()
+        apart = {number for group in groups for number in group}
+        for group in groups:
+            there = [number for number in pool if number in group]
+            if there and not any(set(there) <= one for one in flying):
+                found = self._try(there, room)
+                if found is not None:
+                    return found
+        fresh = [number for number in pool if number not in apart]
+        new = [number for number in fresh if not any(number in one for one in flying)]
+        need = max(LEAST_PARTS, self._devices() // DEVICES_PER_PART)
+        late = any(len(self._ended) - self._parts[number].since >= self._devices() for number in new)
+        if new and (len(new) >= need or (not flying and (idle or late))):
+            return self._try(fresh, room)
+        return None
+
+    def _try(self, numbers: list[int], room: bool) -> Proposal | None:
+        """Put parts together, the strongest first; where that makes no new source, set the strongest free."""
+        composed = self._compose(numbers) if room and len(numbers) > 1 else None
+        if composed is None or len(composed.parts) < LEAST_PARTS or self._tried(composed.source):
+            if not self._flying():  # else its verdict comes first: it may decide some of them
+                self._alone.add(numbers[0])
+            return None
+        rows = [self.run.ledger.experiment(number) for number in composed.parts]
+        named = "; ".join(f"{row.number}: {' '.join(row.hypothesis.split())}" for row in rows[:NAMED])
+        more = f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+        return Proposal(
+            composed.source,
+            f"stack of {len(rows)} changes that looked better ({named}{more})",
+            rows[0].category,
+            predicted_delta=sum(self._parts[row.number].part.value for row in rows),
+            researcher=STACKER,
+            parameters={PARTS: " ".join(str(row.number) for row in rows)},
+        )
+
+    def _compose(self, numbers: list[int]) -> Composed:
+        """Merge parts into the incumbent, the first with precedence; a part that does not fit, or adds nothing, is out.
+
+        A constant that the incumbent or a stronger part has moved the same way keeps that value.
+        """
+        incumbent = self._source(self.run.incumbent_number())
+        source, settled, parts = incumbent, set[str](), list[int]()
+        for number in numbers:
+            row = self.run.ledger.experiment(number)
+            edited, base = self._source(number), self._source(row.parent)
+            before = moved_constants(incumbent, base) if row.parent != self.run.incumbent_number() else frozenset()
+            merged = add_edit(edited, base, source, settled | before)
+            if merged is None or fingerprint(merged) == fingerprint(source):
+                continue
+            source, settled = merged, settled | moved_constants(edited, base)
+            parts.append(number)
+        return Composed(source, tuple(parts))
+
+    # ---- verdicts
+
+    def verdict(self, row: ExperimentRow, decision: Decision) -> Decision:
+        """Add the parts' shares to a stack's decision, and note how a discarded one is taken apart. Call before it.
+
+        Parts that another stack has decided meanwhile are left out.
+        """
+        known = {one.number for one in self.run.ledger.undecided()}
+        held = [self._parts[number] for number in members_of(row) if number in known and number in self._parts]
+        facts = decision.facts
+        measured = (facts["measured"], facts["error"]) if "measured" in facts and "error" in facts else None
+        sigma = facts.get("paired") or max((one.sigma for one in held), default=0.0)
+        parts = [one.part for one in held]
+        shares = share_out(parts, *measured, sigma) if measured is not None else []
+        if decision.status != "keep" and parts:
+            plan = take_apart(parts, measured, sigma)
+            self.run.ledger.note(APART, row.number, {"groups": plan.groups, "dropped": plan.dropped})
+        told = [{"experiment": s.experiment, "share": s.value, "error": s.error, "better": s.better} for s in shares]
+        return replace(decision, facts={**facts, "parts": told}) if told else decision
+
+    def settled(self) -> Iterator[tuple[ExperimentRow, Decision]]:
+        """Yield the undecided parts that a stack's verdict has decided, each with its decision."""
+        undecided = {row.number: row for row in self.run.ledger.undecided() if row.state == "scored"}
+        for stack in self._decided_stacks():
+            for share in _shares(stack):
+                row = undecided.get(share.experiment)
+                if row is not None and stack.status == "keep":
+                    del undecided[row.number]
+                    yield row, self._part_of(row, stack, share)
+        for note in self.run.ledger.events(APART):
+            for number in note["dropped"]:
+                if (row := undecided.pop(number, None)) is not None:
+                    yield row, self._dropped(row)
+
+    def _part_of(self, row: ExperimentRow, stack: ExperimentRow, share: Share) -> Decision:
+        reason = (
+            f"kept as part of experiment {stack.number}, a stack: {share.value:+.5f} bpb of its "
+            f"{stack.change or 0.0:+.5f}, standard error {share.error:.5f}, {share.better:.0%} likely better"
+        )
+        facts = self._facts(row, stack, share)
+        level = stack.judged.get("incumbent")
+        return Decision("discard", None if level is None else level + share.value, share.value, reason, facts)
+
+    def _dropped(self, row: ExperimentRow) -> Decision:
+        stack = next(one for one in reversed(self._decided_stacks()) if row.number in members_of(one))
+        share = next(one for one in _shares(stack) if one.experiment == row.number)
+        reason = (
+            f"part of experiment {stack.number}, a stack that was not kept: {share.value:+.5f} bpb of its "
+            f"{stack.change or 0.0:+.5f}, standard error {share.error:.5f}, only {share.better:.0%} likely better"
+        )
+        return Decision("discard", None, share.value, reason, self._facts(row, stack, share))
+
+    def _facts(self, row: ExperimentRow, stack: ExperimentRow, share: Share) -> Mapping[str, Any]:
+        """Return a part's facts: its own first difference, and its share. It has cost no bid of its own."""
+        last = self.run.ledger.last_facts()
+        facts = {name: last[name] for name in ("wealth", "sigma", "dof", "paired", "paired_dof") if name in last}
+        held = self._parts.get(row.number)
+        own = {} if held is None else {"measured": held.part.value, "error": held.part.error}
+        return {
+            **facts, **own, "against": row.parent, "n": 1, "paid": 0.0, "better": share.better,
+            "stack": stack.number, "share": share.value, "share_error": share.error,
+        }  # fmt: skip
+
+    # ---- reading the ledger
+
+    def _flying(self) -> list[ExperimentRow]:
+        return [row for row in self.run.ledger.undecided() if members_of(row)]
+
+    def _is_flying(self, row: ExperimentRow) -> bool:
+        return row.state != "decided" and bool(members_of(row))
+
+    def _decided_stacks(self) -> list[ExperimentRow]:
+        return [row for row in self.run.ledger.of_researcher(STACKER) if row.state == "decided" and members_of(row)]
+
+    def _groups(self) -> list[set[int]]:
+        """Return the groups that discarded stacks were taken apart into, the latest for each part."""
+        groups: list[set[int]] = []
+        for note in self.run.ledger.events(APART):
+            fresh = [set(group) for group in note["groups"]]
+            groups = [left for old in groups if (left := old.difference(*fresh))] + fresh
+        for group in groups:
+            if len(group) == 1:
+                self._alone |= group
+        return groups
+
+    def _ranked(self) -> list[int]:
+        """Return the parts, the strongest first."""
+        return sorted(self._parts, key=lambda number: (self._parts[number].part.value, number))
+
+    def _measured(self, row: ExperimentRow) -> bool:
+        """Tell whether a trial of its own source has ended."""
+        return row.trials > 0 and any(
+            trial.subject == row.number and trial.status is not None
+            for trial in self.run.ledger.trials(experiment=row.number)
+        )
+
+    def _tried(self, source: str) -> bool:
+        return self.run.ledger.tried_as(fingerprint(source)) is not None
+
+    def _source(self, number: int) -> str:
+        return self.run.ledger.text(self.run.ledger.experiment(number).source_sha256)
+
+
+def members_of(row: ExperimentRow) -> tuple[int, ...]:
+    """Return the numbers of a stack's parts; none for any other experiment."""
+    named = row.parameters.get(PARTS) if row.researcher == STACKER else None
+    return tuple(int(one) for one in named.split() if one.isdigit()) if isinstance(named, str) else ()
+
+
+def _shares(stack: ExperimentRow) -> list[Share]:
+    return [
+        Share(one["experiment"], one["share"], one["error"], one["better"]) for one in stack.judged.get("parts") or ()
+    ]
+
+
+def _missing() -> Any:
+    raise LookupError("the run has no incumbent")
