@@ -73,6 +73,7 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     """Print one experiment's decision and its reason; with --json also the judge's numbers."""
     from autoresearch.core.cli.remarks import lines_of
     from autoresearch.core.followup.pairs import noise_of_run
+    from autoresearch.core.judge.stack import shares_in
     from autoresearch.core.report.wording import experiment_of, one_line
     from autoresearch.core.run.replay import decide_again
     from autoresearch.core.store.exports import decided_record
@@ -97,6 +98,11 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     click.echo(f"{experiment_of(number)}: {row.status}: {one_line(row.reason or '')}")
     for line in lines_of(number, marks_of(reader).get(number, NO_MARKS)):
         click.echo(f"experiment {line}")
+    for share in shares_in(row.judged):
+        click.echo(
+            f"of it experiment {share.experiment}: {share.value:+.5f} bpb, standard error {share.error:.5f}, "
+            f"{share.better:.0%} likely better"
+        )
     click.echo(again.describe())
     if noise is not None:
         click.echo(f"the run's noise by now: {noise.describe()}")

@@ -8,11 +8,16 @@ all, corrects the beliefs together (conditioning independent normals on a noisy 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from autoresearch.core.judge.posterior import moments, normal_cdf
 
+SHARES = "parts"
+"""Fact of a stack's decision: the share of each part."""
+STACK = "stack"
+"""Fact of a part's decision: the stack that it was decided with; None where it had nothing to add to the best file."""
 REFUTED = 2.5
 """Standard deviations between a stack's difference and the sum of its parts' from which on their gains do not add up.
 The stack's result then says nothing of a single part."""
@@ -50,6 +55,19 @@ class TakenApart:
     """Experiments to try together next; one alone is raced by itself."""
     dropped: tuple[int, ...]
     """Experiments to discard."""
+
+
+def shares_in(facts: Mapping[str, Any]) -> list[Share]:
+    """Read the shares of a decided stack from its decision's facts; none for any other experiment."""
+    found = facts.get(SHARES)
+    if not isinstance(found, list):
+        return []
+    return [Share(one["experiment"], one["share"], one["error"], one["better"]) for one in found]
+
+
+def facts_of(shares: Sequence[Share]) -> list[dict[str, float]]:
+    """Return shares as a decision's facts hold them under `SHARES`."""
+    return [{"experiment": s.experiment, "share": s.value, "error": s.error, "better": s.better} for s in shares]
 
 
 def share_out(parts: Sequence[Part], value: float, error: float, sigma: float) -> list[Share]:

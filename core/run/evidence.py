@@ -33,7 +33,7 @@ def gather_evidence(
     asked = [t for t in ledger.trials(experiment=row.number) if t.status is not None and t.started >= row.created]
     baseline = ledger.experiment(0)
     return Evidence(
-        candidate=_audited(ledger, row, side_of(ledger, row, machine), machine),
+        candidate=_audited(ledger, row, _own(side_of(ledger, row, machine)), machine),
         incumbent=best,
         baseline=side_of(ledger, baseline, machine),
         seed=seed,
@@ -102,6 +102,11 @@ def side_of(ledger: LedgerReader, row: ExperimentRow, machine: str = "") -> Side
         row.category,
         row.estimate if here else None,
     )
+
+
+def _own(side: Side) -> Side:
+    """Leave out trials that others have asked for, of a stack that they are edits of: a race counts its own alone."""
+    return replace(side, trials=tuple(trial for trial in side.trials if trial.own))
 
 
 def _audited(ledger: LedgerReader, row: ExperimentRow, side: Side, machine: str) -> Side:

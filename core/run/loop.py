@@ -34,6 +34,7 @@ from autoresearch.core.events import (
 from autoresearch.core.fleet.executor import Executor
 from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial, Wait
 from autoresearch.core.judge.racing import Racing
+from autoresearch.core.judge.stack import STACK
 from autoresearch.core.proposal import TITLE, Cost, Researcher
 from autoresearch.core.run.profiling import IncumbentProfiles
 from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
@@ -59,6 +60,8 @@ MAX_SAME_FAILURES = 3
 it will not work the next time either."""
 DEVICES_PER_SPARE = 2
 """Devices for each spare proposal, beside the one that waits for every device."""
+STACKS_LEFT = 1
+"""Experiments before a run's goal that are kept for a stack of the last parts."""
 HEARTBEAT_SECONDS = 10.0
 """Seconds between two signs of life in the ledger."""
 POLL_SECONDS = 0.2
@@ -245,8 +248,6 @@ class Loop:
         """Decide the parts of decided stacks, and give free devices new stacks."""
         if self._stacks is None:
             return
-        for row, decision in self._stacks.settled():
-            self._decide(row, decision)
         goal = self.limits.experiments
         while self._may_start():
             open_rows = [row for row in self.run.ledger.undecided() if row.number]
@@ -255,9 +256,16 @@ class Loop:
             idle = not self._running.experiments or (
                 goal is not None and count + 1 >= goal and all(one.number in held for one in open_rows)
             )
-            proposal = self._stacks.form(room=goal is None or count < goal, idle=idle)
+            # The last experiment of a run is left for what the last proposals find.
+            room = goal is None or count + (0 if idle else STACKS_LEFT) < goal
+            proposal = self._stacks.form(room=room, idle=idle)
+            decided = list(self._stacks.settled())
+            for row, decision in decided:
+                self._decide(row, decision)
             if proposal is None:
-                return
+                if not decided:
+                    return
+                continue
             self._settle(self.run.propose(proposal, self.run.program()))
 
     def _profile(self) -> None:
@@ -323,10 +331,13 @@ class Loop:
         return rebased.row
 
     def _decide(self, row: ExperimentRow, decision: Decision) -> None:
-        stacked = bool(members_of(row)) or "stack" in decision.facts
+        stacked = bool(members_of(row)) or STACK in decision.facts
         if self._stacks is not None and members_of(row):
             decision = self._stacks.verdict(row, decision)
         # A stack needs no second chance: its parts have theirs.
+        stacked = stacked or (
+            decision.status == "keep" and bool(members_of(self.run.ledger.experiment(self.run.incumbent_number())))
+        )
         combined = None if stacked else second_chance(self.run, self.judge, row, decision)
         if combined is not None:
             # Before the decision is recorded. A crash in between repeats this, and finds the source already proposed.
@@ -380,12 +391,13 @@ class Loop:
         # noise and the speed.
         if not self.run.attempts or self._first_profile():
             return False
+        if not proposers.ahead and self._stacks is not None and self._stacks.waits_for_round():
+            return False
         begun = [row for row in self.run.ledger.undecided() if row.number]
         goal = self.limits.experiments
         held = frozenset[int]() if self._stacks is None else self._stacks.waiting()
-        # The last experiment of a run is left for what the last proposals find.
-        last = int(self._stacks is not None and len(begun) > 1 and self.executor.capacity() > 1)
-        if goal is not None and len(self.run.attempts) - 1 + len(begun) + proposers.busy + last >= goal:
+        left = STACKS_LEFT + 1 if self._stacks is not None and len(begun) > 1 and self.executor.capacity() > 1 else 0
+        if goal is not None and len(self.run.attempts) - 1 + len(begun) + proposers.busy + left >= goal:
             return False
         waiting, free = sum(row.number not in busy and row.number not in held for row in begun), self._free()
         if not proposers.ahead:

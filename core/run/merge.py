@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from autoresearch.core.errors import SourceError
@@ -79,13 +79,15 @@ def _merge_by_name(edited: str, base: str, onto: str) -> str | None:
     Returns None without a constants block, when both sides moved a constant apart, or when the rest conflicts.
     """
     try:
-        before, after, there = (read_constants(source) for source in (base, edited, onto))
-        changed = {name: value for name, value in after.items() if name in before and value != before[name]}
-        if not all(name in there and _agree(before[name], value, there[name]) for name, value in changed.items()):
+        values, after, there = (read_constants(source) for source in (base, edited, onto))
+        changed = {name: value for name, value in after.items() if name in values and value != values[name]}
+        if not all(name in there and _agree(values[name], value, there[name]) for name, value in changed.items()):
             return None
         # With the edit's values written into both older texts, constants that it changed are equal in all three, and
         # the merge of text sees the rest alone.
-        return merge(write_constants(onto, changed), write_constants(base, changed), edited)
+        lines = constant_lines(edited)
+        ours, before = (_with_lines(write_constants(text, changed), lines, changed) for text in (onto, base))
+        return merge(ours, before, edited)
     except (SourceError, UnicodeEncodeError):
         return None
 
@@ -110,6 +112,14 @@ def take_back(final: str, before: str, after: str) -> tuple[str, tuple[str, ...]
     except (SourceError, UnicodeEncodeError):
         later, merged = (), merge(final, after, before)
     return (merged, later) if merged is not None and parsed(merged) is not None else None
+
+
+def _with_lines(source: str, lines: Mapping[str, str], names: Iterable[str]) -> str:
+    """Write constants as another text does: a value that is written in two ways would be an edit of the text."""
+    mine = constant_lines(source)
+    for name in names:
+        source = source.replace("\n" + mine[name], "\n" + lines[name], 1)
+    return source
 
 
 def _moved(one: ConstantValue, other: ConstantValue) -> bool:

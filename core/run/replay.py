@@ -10,6 +10,7 @@ from typing import Any
 from autoresearch.core.errors import ArError
 from autoresearch.core.judge.decision import Decision
 from autoresearch.core.judge.options import JUDGES, JudgeOptions, make_judge
+from autoresearch.core.judge.stack import SHARES, STACK
 from autoresearch.core.run.evidence import gather_evidence
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
@@ -26,9 +27,13 @@ class Replay:
     """The decision by the recorded trials; None where they lead to none, or the run's judge is not known."""
     differences: tuple[str, ...]
     """Figures that are not as recorded, in words."""
+    instead: str = ""
+    """What decided it, where the judge did not."""
 
     def describe(self) -> str:
         """Say for a person whether the figures follow from the trials."""
+        if self.instead:
+            return self.instead
         if self.decision is None:
             return "the recorded trials lead to no decision by this version of ar"
         if self.differences:
@@ -39,6 +44,9 @@ class Replay:
 def decide_again(reader: LedgerReader, row: ExperimentRow) -> Replay:
     """Decide an experiment again by the trials that had ended by then, and compare with what is recorded."""
     config = reader.run().config
+    if STACK in row.judged:
+        stack = row.judged[STACK]
+        return Replay(None, (), "decided by the best file" if stack is None else f"decided with experiment {stack}")
     name = str(config.get("judge"))
     past = Past(reader, row)
     own = past.trials(experiment=row.number)
@@ -48,13 +56,16 @@ def decide_again(reader: LedgerReader, row: ExperimentRow) -> Replay:
     judge = make_judge(name, JudgeOptions.choose(str(config["preset"]), {}, config))
     # As it was before the decision: its estimate would otherwise count as measured.
     before = replace(row, estimate=None, status=None, judged={})
+    against, best = row.judged.get("against"), past.incumbent()
+    other = against if isinstance(against, int) and best is not None and against != best.number else None
     try:
-        step = judge.consider(gather_evidence(past, before, int(config["seed"]), machine))
+        step = judge.consider(gather_evidence(past, before, int(config["seed"]), machine, other))
     except (ArError, ArithmeticError, KeyError, TypeError, ValueError):  # a ledger may hold anything
         return Replay(None, ())
     if not isinstance(step, Decision):
         return Replay(None, ())
     recorded = {"status": past.status_then(row), "estimate": row.estimate, "delta": row.delta, **row.judged}
+    recorded.pop(SHARES, None)  # of a stack, which the judge knows nothing of
     found = {"status": step.status, "estimate": step.estimate, "delta": step.delta, **step.facts}
     names = list(dict.fromkeys([*recorded, *found]))
     return Replay(

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autoresearch.core.judge.decision import Decision, RunTrial, Wait
+from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.racing import Racing, removes_code, standing_trials
-from autoresearch.core.judge.stack import Part, Share, share_out, take_apart
+from autoresearch.core.judge.stack import SHARES, STACK, Part, Share, facts_of, share_out, shares_in, take_apart
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.merge import add_edit, moved_constants
 from autoresearch.core.run.run import Run
@@ -33,8 +34,18 @@ PARTS = "stack"
 """Parameter of a stack: the numbers of its parts, with spaces between them."""
 APART = "stack taken apart"
 """Kind of the ledger's note on a discarded stack: "groups" to try next, and "dropped" parts."""
-LEAST_PARTS, DEVICES_PER_PART = 2, 8
-"""Parts that make a stack: one for so many devices, and never fewer than the least."""
+LEAST_PARTS = 2
+"""Fewest parts of a stack."""
+MUCH_MORE = 1.5
+"""Factor of what a stack under way promises from which on a further one does not wait for its verdict."""
+WAVE_DEVICES = 16
+"""Devices from which on they work in rounds: a stack is made when most of a round is measured, and a device that is
+free before waits for it. With fewer, a stack is made as soon as there are parts for it."""
+ROUND = 2.0
+"""Trials of a round that have ended, for each that still runs, from which on most of it is measured."""
+PROMISING = 0.8
+"""Least probability of being better, after its first trial, with which a change becomes a part. It is less than a race
+asks: a stack's own trials decide, and parts that help a little add up."""
 NAMED = 8
 """Parts that a stack's description names."""
 
@@ -65,8 +76,11 @@ class Stacks:
         """`devices` counts the trials that can run at once; with one device nothing becomes a part."""
         self.run, self.judge, self._devices = run, judge, devices
         self._parts: dict[int, HeldPart] = {}
-        self._alone: set[int] = set()
+        self._alone: dict[int, int] = {}  # set free for a race against the incumbent with that number
+        self._other_rule: set[int] = set()
         self._ended: set[int] = set()
+        self._covered: dict[int, int] = {}  # parts that have nothing to add to the incumbent, with its number
+        self._composed: dict[tuple[int, ...], Composed] = {}
 
     def members(self, row: ExperimentRow) -> tuple[int, ...]:
         """Return the parts of a stack; none for any other experiment."""
@@ -87,7 +101,7 @@ class Stacks:
 
         That is its parent: while the parent is a stack without a verdict, and once the trial has ended.
         """
-        if row.number == 0 or members_of(row) or row.number in self._alone or row.parent == self.run.incumbent_number():
+        if row.number == 0 or self._is_free(row) or row.parent == self.run.incumbent_number():
             return None
         parent = self.run.ledger.experiment(row.parent)
         if self._is_flying(parent):
@@ -98,7 +112,7 @@ class Stacks:
 
     def holds(self, row: ExperimentRow) -> bool:
         """Tell whether an experiment waits for a stack: as a part, or because it is an edit of one."""
-        if row.number in self._alone:
+        if self._is_free(row):
             return False
         return row.number in self._parts or (self.on_stack(row) and self._measured(row))
 
@@ -107,19 +121,20 @@ class Stacks:
 
         Return whether it is one now.
         """
-        if row.number == 0 or members_of(row) or row.number in self._alone or not self._measured(row):
+        if row.number == 0 or self._is_free(row) or not self._measured(row):
             return False
-        promising = (isinstance(step, RunTrial) and step.role == "candidate") or (
-            isinstance(step, Decision) and step.status == "keep"
-        )
         self._ended.add(row.number)
-        if not promising or self._devices() < LEAST_PARTS:
+        raced = isinstance(step, RunTrial) and step.role == "candidate"
+        judged = isinstance(step, Decision) and step.status in ("keep", "discard")
+        if not (raced or judged) or self._devices() < LEAST_PARTS:
             return False
         evidence = self.run.evidence(row, against)
         if evidence.incumbent is None or removes_code(evidence.candidate, evidence.incumbent):
-            self._alone.add(row.number)  # judged by another rule, and kept without being better
+            self._other_rule.add(row.number)  # kept without being better
             return False
         found, paired = self.judge.difference(evidence)
+        if better_than(0.0, found.value, found.error, found.dof) < PROMISING:
+            return False
         self._parts[row.number] = HeldPart(Part(row.number, found.value, found.error), paired.sigma, len(self._ended))
         return True
 
@@ -136,7 +151,7 @@ class Stacks:
         """
         known = {row.number for row in self.run.ledger.undecided()}
         self._parts = {number: held for number, held in self._parts.items() if number in known}
-        pool = [number for number in self._ranked() if number not in self._alone]
+        pool = [number for number in self._ranked() if not self._alone_now(number) and self._fits(number)]
         flying = [set(members_of(row)) for row in self._flying()]
         groups = self._groups()
         apart = {number for group in groups for number in group}
@@ -147,26 +162,56 @@ class Stacks:
                 if found is not None:
                     return found
         fresh = [number for number in pool if number not in apart]
-        new = [number for number in fresh if not any(number in one for one in flying)]
-        need = max(LEAST_PARTS, self._devices() // DEVICES_PER_PART)
-        late = any(len(self._ended) - self._parts[number].since >= self._devices() for number in new)
-        if new and (len(new) >= need or (not flying and (idle or late))):
-            return self._try(fresh, room)
-        return None
+        if not fresh:
+            return None
+        if flying:
+            # Everything that is found while a stack is measured goes into the next one, unless it changes the picture.
+            best = min(row.predicted_delta or 0.0 for row in self._flying())
+            promised = sum(self._parts[number].part.value for number in self._compose(fresh).parts)
+            return self._try(fresh, room) if promised < MUCH_MORE * best else None
+        late = any(len(self._ended) - self._parts[number].since >= self._devices() for number in fresh)
+        ended, running = self._round()
+        enough = len(self._compose(fresh).parts) >= LEAST_PARTS and (not self._in_waves() or ended >= ROUND * running)
+        return self._try(fresh, room) if enough or idle or late else None
+
+    def waits_for_round(self) -> bool:
+        """Tell whether free devices should wait a moment: most of a round of many devices is soon measured."""
+        if not self._in_waves() or self._flying():
+            return False
+        ended, running = self._round()
+        return 0 < ended < ROUND * running
+
+    def _in_waves(self) -> bool:
+        return self._devices() >= WAVE_DEVICES
+
+    def _round(self) -> tuple[int, int]:
+        """Count the edits of the incumbent whose first trials have ended, and those whose first trials run."""
+        best = self.run.incumbent_number()
+        ended = sum(one.parent == best and one.experiment not in (0, best) for one in self.run.attempts)
+        running = 0
+        for row in self.run.ledger.undecided():
+            if row.number and row.parent == best and row.state != "proposed" and not members_of(row):
+                measured = row.number in self._parts or self._measured(row)
+                ended, running = ended + measured, running + (not measured)
+        return ended, running
 
     def _try(self, numbers: list[int], room: bool) -> Proposal | None:
-        """Put parts together, the strongest first; where that makes no new source, set the strongest free."""
-        composed = self._compose(numbers) if room and len(numbers) > 1 else None
-        if composed is None or len(composed.parts) < LEAST_PARTS or self._tried(composed.source):
+        """Put parts together, the strongest first; where that makes no new source, set the strongest free.
+
+        One that edits an earlier incumbent makes a stack by itself: it has to be moved to the present one.
+        """
+        composed, best = self._compose(numbers), self.run.incumbent_number()
+        moved = len(composed.parts) == 1 and self.run.ledger.experiment(composed.parts[0]).parent != best
+        if not room or (len(composed.parts) < LEAST_PARTS and not moved) or self._tried(composed.source):
             if not self._flying():  # else its verdict comes first: it may decide some of them
-                self._alone.add(numbers[0])
+                self._alone[numbers[0]] = best
             return None
         rows = [self.run.ledger.experiment(number) for number in composed.parts]
-        named = "; ".join(f"{row.number}: {' '.join(row.hypothesis.split())}" for row in rows[:NAMED])
-        more = f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+        text = "; ".join(f"{row.number}: {' '.join(row.hypothesis.split())}" for row in rows[:NAMED])
+        text += f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
         return Proposal(
             composed.source,
-            f"stack of {len(rows)} changes that looked better ({named}{more})",
+            f"{text} (moved here)" if moved else f"stack of {len(rows)} changes that looked better ({text})",
             rows[0].category,
             predicted_delta=sum(self._parts[row.number].part.value for row in rows),
             researcher=STACKER,
@@ -178,6 +223,20 @@ class Stacks:
 
         A constant that the incumbent or a stronger part has moved the same way keeps that value.
         """
+        key = (self.run.incumbent_number(), *numbers)
+        if key not in self._composed:  # asked for again at every turn of the loop
+            self._composed = {one: found for one, found in self._composed.items() if one[0] == key[0]}
+            self._composed[key] = self._merged(numbers)
+        return self._composed[key]
+
+    def _fits(self, number: int) -> bool:
+        """Tell whether a part has something to add to the incumbent; one that has not will be decided."""
+        if self._compose([number]).parts:
+            return True
+        self._covered[number] = self.run.incumbent_number()
+        return False
+
+    def _merged(self, numbers: list[int]) -> Composed:
         incumbent = self._source(self.run.incumbent_number())
         source, settled, parts = incumbent, set[str](), list[int]()
         for number in numbers:
@@ -208,14 +267,13 @@ class Stacks:
         if decision.status != "keep" and parts:
             plan = take_apart(parts, measured, sigma)
             self.run.ledger.note(APART, row.number, {"groups": plan.groups, "dropped": plan.dropped})
-        told = [{"experiment": s.experiment, "share": s.value, "error": s.error, "better": s.better} for s in shares]
-        return replace(decision, facts={**facts, "parts": told}) if told else decision
+        return replace(decision, facts={**facts, SHARES: facts_of(shares)}) if shares else decision
 
     def settled(self) -> Iterator[tuple[ExperimentRow, Decision]]:
         """Yield the undecided parts that a stack's verdict has decided, each with its decision."""
         undecided = {row.number: row for row in self.run.ledger.undecided() if row.state == "scored"}
         for stack in self._decided_stacks():
-            for share in _shares(stack):
+            for share in shares_in(stack.judged):
                 row = undecided.get(share.experiment)
                 if row is not None and stack.status == "keep":
                     del undecided[row.number]
@@ -225,34 +283,45 @@ class Stacks:
                 if (row := undecided.pop(number, None)) is not None:
                     yield row, self._dropped(row)
 
+        for number, best in self._covered.items():
+            if (row := undecided.pop(number, None)) is not None:
+                self._alone.pop(number, None)
+                yield row, self._fitless(row, best)
+        self._covered = {}
+
+    def _fitless(self, row: ExperimentRow, best: int) -> Decision:
+        reason = (
+            f"looked better, but experiment {best} is the best file now, and has moved what it changes as well or does "
+            "not take it"
+        )
+        facts = self._facts(row)
+        return Decision("discard", None, facts.get("measured"), reason, {**facts, STACK: None})
+
     def _part_of(self, row: ExperimentRow, stack: ExperimentRow, share: Share) -> Decision:
         reason = (
             f"kept as part of experiment {stack.number}, a stack: {share.value:+.5f} bpb of its "
             f"{stack.change or 0.0:+.5f}, standard error {share.error:.5f}, {share.better:.0%} likely better"
         )
-        facts = self._facts(row, stack, share)
+        facts = {**self._facts(row), **_facts_of_share(stack, share)}
         level = stack.judged.get("incumbent")
         return Decision("discard", None if level is None else level + share.value, share.value, reason, facts)
 
     def _dropped(self, row: ExperimentRow) -> Decision:
         stack = next(one for one in reversed(self._decided_stacks()) if row.number in members_of(one))
-        share = next(one for one in _shares(stack) if one.experiment == row.number)
+        share = next(one for one in shares_in(stack.judged) if one.experiment == row.number)
         reason = (
             f"part of experiment {stack.number}, a stack that was not kept: {share.value:+.5f} bpb of its "
             f"{stack.change or 0.0:+.5f}, standard error {share.error:.5f}, only {share.better:.0%} likely better"
         )
-        return Decision("discard", None, share.value, reason, self._facts(row, stack, share))
+        return Decision("discard", None, share.value, reason, {**self._facts(row), **_facts_of_share(stack, share)})
 
-    def _facts(self, row: ExperimentRow, stack: ExperimentRow, share: Share) -> Mapping[str, Any]:
-        """Return a part's facts: its own first difference, and its share. It has cost no bid of its own."""
+    def _facts(self, row: ExperimentRow) -> Mapping[str, Any]:
+        """Return a part's facts: its own first difference, and the noise. It has cost no bid of its own."""
         last = self.run.ledger.last_facts()
         facts = {name: last[name] for name in ("wealth", "sigma", "dof", "paired", "paired_dof") if name in last}
         held = self._parts.get(row.number)
         own = {} if held is None else {"measured": held.part.value, "error": held.part.error}
-        return {
-            **facts, **own, "against": row.parent, "n": 1, "paid": 0.0, "better": share.better,
-            "stack": stack.number, "share": share.value, "share_error": share.error,
-        }  # fmt: skip
+        return {**facts, **own, "against": row.parent, "n": 1, "paid": 0.0}
 
     # ---- reading the ledger
 
@@ -271,10 +340,15 @@ class Stacks:
         for note in self.run.ledger.events(APART):
             fresh = [set(group) for group in note["groups"]]
             groups = [left for old in groups if (left := old.difference(*fresh))] + fresh
-        for group in groups:
-            if len(group) == 1:
-                self._alone |= group
         return groups
+
+    def _alone_now(self, number: int) -> bool:
+        """Tell whether a part is raced by itself against the present incumbent."""
+        return number in self._other_rule or self._alone.get(number) == self.run.incumbent_number()
+
+    def _is_free(self, row: ExperimentRow) -> bool:
+        """Tell whether an experiment is judged by itself: a stack, or a part without company."""
+        return bool(members_of(row)) or self._alone_now(row.number)
 
     def _ranked(self) -> list[int]:
         """Return the parts, the strongest first."""
@@ -300,10 +374,8 @@ def members_of(row: ExperimentRow) -> tuple[int, ...]:
     return tuple(int(one) for one in named.split() if one.isdigit()) if isinstance(named, str) else ()
 
 
-def _shares(stack: ExperimentRow) -> list[Share]:
-    return [
-        Share(one["experiment"], one["share"], one["error"], one["better"]) for one in stack.judged.get("parts") or ()
-    ]
+def _facts_of_share(stack: ExperimentRow, share: Share) -> dict[str, Any]:
+    return {STACK: stack.number, "share": share.value, "share_error": share.error, "better": share.better}
 
 
 def _missing() -> Any:
