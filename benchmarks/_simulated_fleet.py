@@ -256,13 +256,15 @@ def simulate(
     seed: int = 0,
     think_seconds: float = 0.0,
     at_decision: Callable[[int, Run], None] = lambda _n, _run: None,
+    researcher: Researcher | None = None,
+    idle: int = 0,
 ) -> Simulated:
     """Decide `experiments` experiments on `count` devices, in a new workspace."""
     clock = SimulatedClock()
-    devices, researcher = Devices(clock, count, seed), Climber(clock, seed, think_seconds)
+    devices, researcher = Devices(clock, count, seed), researcher or Climber(clock, seed, think_seconds)
     marks: dict[str, float] = {}
     incumbents: list[str] = []
-    with Run(make_workspace(folder), "t", replace(CONFIG, seed=seed), PRESET) as run:
+    with Run(make_workspace(folder, idle), "t", replace(CONFIG, seed=seed), PRESET) as run:
 
         def observe(event: Event) -> None:
             clock.changed()
@@ -280,10 +282,11 @@ def simulate(
     return Simulated(ending, devices, marks["first"], marks["last"], tuple(incumbents))
 
 
-def make_workspace(folder: Path) -> Path:
-    """Make a workspace with one commit in `folder`, and return it."""
+def make_workspace(folder: Path, idle: int = 0) -> Path:
+    """Make a workspace with one commit in `folder`, and return it. `idle` more constants change nothing."""
     (folder / "backends" / "null").mkdir(parents=True)
     lines = "\n".join(f"KNOB_{number} = {START}  # one of them" for number in range(KNOBS))
+    lines += "".join(f"\nIDLE_{number} = {START}" for number in range(idle))
     names = ", ".join(f"KNOB_{number}" for number in range(KNOBS))
     (folder / "backends/null/train.py").write_text(TRAIN.format(knobs=lines, names=names))
     (folder / "program.md").write_text("make it lower\n")

@@ -1,40 +1,53 @@
 """Many simulated devices around the real loop, judge, ledger and git (see `_simulated_fleet`).
 
 `python -m benchmarks.fleet busy` measures how much of 64 devices' time is used, with a model that takes minutes to
-answer; `... price` the loss from proposing before results are known, beside one device, with a picture; `... long [N]`
-memory, ledger and time for each of N experiments on ten devices. Without a word it does all three.
+answer; `... price` the loss from proposing before results are known, beside one device, with stacks and without them
+and with a picture; `... parts` what becomes of three real improvements and two changes that do nothing; `... long [N]`
+memory, ledger and time for each of N experiments on ten devices. Without a word it does all four.
 """
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 
+from autoresearch.core.errors import LimitReachedError, ProposalError
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
+from autoresearch.core.proposal import History, Proposal, Researcher
 from autoresearch.core.run.run import Run
+from autoresearch.core.run.stacks import PROMISING
+from autoresearch.core.trainfile.constants import write_constants
 from benchmarks._simulated_fleet import FLOOR_BPB, simulate, true_bpb
 
 PICTURE = Path(__file__).with_name("fleet.png")
 DEVICES, BUSY_EXPERIMENTS, THINK_SECONDS = 64, 640, 240.0
-PRICE_DEVICES, PRICE_EXPERIMENTS, SEEDS = (1, 8, 64), 128, (1, 2, 3)
+PRICE_EXPERIMENTS, SEEDS = 128, (1, 2, 3)
+PRICED = ((1, "on"), (8, "on"), (64, "on"), (8, "off"), (64, "off"))
+REAL, IDLE, STEP, PART_SEEDS = 3, 2, 0.3, range(1, 21)
+Curves = dict[tuple[int, str], list[list[float]]]
+"""Best so far after each decision, in bpb, of every run, by the number of devices and "on" or "off"."""
 LONG_DEVICES, LONG_EXPERIMENTS, LOOK_EVERY = 10, 10_000, 250
 
 
 def run() -> list[dict[str, Any]]:
     """Return name, median, unit and note of every measurement."""
-    return [*busy(), *price(), *long()]
+    return [*busy(), *price(), *parts(), *long()]
 
 
-def judge() -> Racing:
-    return Racing(JudgeOptions(preset="h100"))
+def judge(stacks: str = "on") -> Racing:
+    """Make the judge; `stacks` is "on" or "off"."""
+    return Racing(JudgeOptions.choose("h100", {"stacks": stacks}, {}))
 
 
 def busy() -> list[dict[str, Any]]:
@@ -56,27 +69,32 @@ def busy() -> list[dict[str, Any]]:
 
 def price() -> list[dict[str, Any]]:
     """Measure the cost of proposing before results are known, as the gain after equally many decisions."""
-    curves: dict[int, list[list[float]]] = {}
-    hours: dict[int, list[float]] = {}
-    for count in PRICE_DEVICES:
+    curves: Curves = {}
+    hours: dict[tuple[int, str], list[float]] = {}
+    for count, stacks in PRICED:
         for seed in SEEDS:
             with tempfile.TemporaryDirectory() as name:
-                done = simulate(Path(name) / "w", count, PRICE_EXPERIMENTS, judge(), seed=seed)
-            curves.setdefault(count, []).append([true_bpb(source) for source in done.incumbents])
-            hours.setdefault(count, []).append(max(end for _, end in done.devices.spans) / 3600)
+                done = simulate(Path(name) / "w", count, PRICE_EXPERIMENTS, judge(stacks), seed=seed)
+            found = [true_bpb(source) for source in done.incumbents[: PRICE_EXPERIMENTS + 1]]
+            curves.setdefault((count, stacks), []).append(found)
+            hours.setdefault((count, stacks), []).append(max(end for _, end in done.devices.spans) / 3600)
     draw(curves)
-    start = curves[1][0][0]
+    start = curves[PRICED[0]][0][0]
     rows = []
-    for count in PRICE_DEVICES:
-        best = statistics.mean(curve[-1] for curve in curves[count])
-        note = f"{PRICE_EXPERIMENTS} experiments, {statistics.mean(hours[count]):.1f} h; means of {len(SEEDS)} runs"
+    for count, stacks in PRICED:
+        best = statistics.mean(curve[-1] for curve in curves[count, stacks])
+        took = statistics.mean(hours[count, stacks])
         gained = 100 * (start - best) / (start - FLOOR_BPB)
-        row = {"name": f"of the possible gain, {count} device{'s' * (count > 1)}", "median": gained, "unit": "%"}
-        rows.append({**row, "note": note})
+        note = (
+            f"{PRICE_EXPERIMENTS} experiments, {took:.1f} h, {gained / (count * took):.1f} % for each hour of a "
+            f"device; means of {len(SEEDS)} runs"
+        )
+        what = f"{count} device{'s' * (count > 1)}{'' if count == 1 else f', stacks {stacks}'}"
+        rows.append({"name": f"of the possible gain, {what}", "median": gained, "unit": "%", "note": note})
     return rows
 
 
-def draw(curves: dict[int, list[list[float]]]) -> None:
+def draw(curves: Curves) -> None:
     """Draw the best so far against the number of decisions."""
     import matplotlib
 
@@ -84,14 +102,73 @@ def draw(curves: dict[int, list[list[float]]]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for count, found in curves.items():
+    counts = list(dict.fromkeys(count for count, _ in curves))
+    for (count, stacks), found in curves.items():
         mean = [statistics.mean(values) for values in zip(*found, strict=False)]
-        axes.plot(range(len(mean)), mean, label=f"{count} at a time")
+        label = f"{count} at a time" + ("" if count == 1 else f", stacks {stacks}")
+        style = ":" if stacks == "off" and count > 1 else "-"
+        axes.plot(range(len(mean)), mean, style, color=f"C{counts.index(count)}", label=label)
     axes.set_xlabel("decided experiments")
     axes.set_ylabel("best so far, without noise (bpb)")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(PICTURE, dpi=100)
+
+
+class Given(Researcher):
+    """Proposes three changes that help and two that do nothing, then nothing."""
+
+    name = "given"
+
+    def propose(self, history: History) -> Proposal:
+        """Return the next change of the list. Raises `ProposalError` after the last."""
+        turn = history.turn - 1 - sum(bool(one.parameters) for one in (*history.attempts, *history.in_flight))
+        if turn >= REAL + IDLE:
+            raise ProposalError("no change is left.")
+        name = f"KNOB_{turn}" if turn < REAL else f"IDLE_{turn - REAL}"
+        source = write_constants(history.incumbent.source, {name: STEP})
+        return Proposal(source, f"move {name}", "optimizer", researcher=self.name)
+
+
+def parts() -> list[dict[str, Any]]:
+    """Measure what is kept of three real improvements and two changes that do nothing, and in how many trials.
+
+    In one row all five make one stack, whatever their first trials say; elsewhere only those that look better do.
+    """
+    rows = []
+    for name, stacks, least in (
+        ("all five in one stack", "on", 0.0),
+        ("those that look better in a stack", "on", PROMISING),
+        ("each by itself", "off", PROMISING),
+    ):
+        found = []
+        for seed in PART_SEEDS:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                mock.patch("autoresearch.core.run.stacks.PROMISING", least),
+                suppress(LimitReachedError),
+            ):
+                decided: list[tuple[str, int]] = []
+
+                def look(_count: int, run: Run, decided: list[tuple[str, int]] = decided) -> None:
+                    best = run.ledger.experiment(run.incumbent_number())
+                    trials = sum(len(run.ledger.trials(experiment=row.number)) for row in run.ledger.experiments())
+                    decided.append((run.ledger.text(best.source_sha256), trials))
+
+                simulate(
+                    *(Path(folder) / "w", REAL + IDLE, 100, judge(stacks)),
+                    seed=seed,
+                    at_decision=look,
+                    researcher=Given(),
+                    idle=IDLE,
+                )
+            source, trials = decided[-1]
+            moved = [kind for kind in ("KNOB", "IDLE") for _ in re.findall(rf"^{kind}_\d+ = {STEP}", source, re.M)]
+            found.append((moved.count("KNOB"), moved.count("IDLE"), trials))
+        real, idle, count = (statistics.mean(column) for column in zip(*found, strict=True))
+        note = f"and {idle:.2f} of {IDLE} that do nothing, in {count:.1f} trials with the baseline's; {len(found)} runs"
+        rows.append({"name": f"kept of {REAL} improvements, {name}", "median": real, "unit": "", "note": note})
+    return rows
 
 
 def long(experiments: int = LONG_EXPERIMENTS) -> list[dict[str, Any]]:
@@ -133,6 +210,6 @@ if __name__ == "__main__":
     if word == "long":
         measured = long(*(int(count) for count in sys.argv[2:3]))
     else:
-        measured = {"busy": busy, "price": price, "": run}[word]()
+        measured = {"busy": busy, "price": price, "parts": parts, "": run}[word]()
     for one in measured:
         print(f"{one['name']}: {one['median']:.2f} {one['unit']} ({one['note']})")

@@ -218,11 +218,18 @@ def removes_code(candidate: Side, incumbent: Side) -> bool:
     LESS_CODE of them.
     """
     try:
-        sizes = [sum(1 for _ in ast.walk(parse(side.source))) for side in (candidate, incumbent)]
+        sizes = [_nodes(side.source) for side in (candidate, incumbent)]
     except (SyntaxError, ValueError, RecursionError):
         return False
     share = 0.0 if candidate.category == "simplification" else LESS_CODE
     return sizes[1] - sizes[0] > share * sizes[1]
+
+
+def _nodes(source: str) -> int:
+    """Count the syntax tree's nodes, a negative number as one: another sign is not another amount of code."""
+    nodes = list(ast.walk(parse(source)))
+    signs = sum(isinstance(one, ast.UnaryOp) and isinstance(one.operand, ast.Constant) for one in nodes)
+    return len(nodes) - 2 * signs
 
 
 def _decision(

@@ -55,6 +55,25 @@ def moved_constants(edited: str, base: str) -> frozenset[str]:
     return frozenset(name for name, value in after.items() if name in before and _moved(value, before[name]))
 
 
+def settled_constants(edited: str, base: str, onto: str) -> frozenset[str]:
+    """Return the names of the constants that `onto` has moved since `base`, where it is as far as the edit goes.
+
+    One that the edit moves the same way and further is not settled.
+    """
+    names = moved_constants(onto, base) & moved_constants(edited, base)
+    if not names:
+        return names
+    before, after, there = (read_constants(source) for source in (base, edited, onto))
+    return frozenset(name for name in names if not _further(before[name], after[name], there[name]))
+
+
+def _further(before: ConstantValue, wanted: ConstantValue, now: ConstantValue) -> bool:
+    """Tell whether `wanted` is beyond `now`, as seen from `before`."""
+    if not (is_number(before) and is_number(wanted) and is_number(now)):
+        return False
+    return before < now < wanted or before > now > wanted
+
+
 def add_edit(edited: str, base: str, onto: str, settled: Collection[str]) -> str | None:
     """Make the edit from `base` to `edited` on `onto` as `reapply` does, but leave the constants in `settled` alone.
 

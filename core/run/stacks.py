@@ -23,7 +23,7 @@ from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.racing import Racing, removes_code, standing_trials
 from autoresearch.core.judge.stack import SHARES, STACK, Part, Share, facts_of, share_out, shares_in, take_apart
 from autoresearch.core.proposal import Proposal
-from autoresearch.core.run.merge import add_edit, moved_constants
+from autoresearch.core.run.merge import add_edit, moved_constants, settled_constants
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trainfile.fingerprint import fingerprint
@@ -167,7 +167,7 @@ class Stacks:
         if flying:
             # Everything that is found while a stack is measured goes into the next one, unless it changes the picture.
             best = min(row.predicted_delta or 0.0 for row in self._flying())
-            promised = sum(self._parts[number].part.value for number in self._compose(fresh).parts)
+            promised = self._promised(self._compose(fresh).parts)
             return self._try(fresh, room) if promised < MUCH_MORE * best else None
         late = any(len(self._ended) - self._parts[number].since >= self._devices() for number in fresh)
         ended, running = self._round()
@@ -213,7 +213,7 @@ class Stacks:
             composed.source,
             f"{text} (moved here)" if moved else f"stack of {len(rows)} changes that looked better ({text})",
             rows[0].category,
-            predicted_delta=sum(self._parts[row.number].part.value for row in rows),
+            predicted_delta=self._promised(composed.parts),
             researcher=STACKER,
             parameters={PARTS: " ".join(str(row.number) for row in rows)},
         )
@@ -237,13 +237,41 @@ class Stacks:
         return False
 
     def _merged(self, numbers: list[int]) -> Composed:
+        """Merge in two orders, and return what promises more.
+
+        A strong part that moves many constants may keep out several weaker ones. So parts are also taken by their gain
+        for each constant.
+        """
+        found = self._in_order(numbers)
+        if len(numbers) == len(found.parts) or len(numbers) == 1:
+            return found
+        names = {number: self._names(number) for number in numbers}
+        density = {number: self._parts[number].part.value / max(1, len(names[number])) for number in numbers}
+        other = self._in_order(sorted(numbers, key=lambda number: (density[number], number)))
+        return min(found, other, key=lambda one: self._promised(one.parts))
+
+    def _promised(self, numbers: tuple[int, ...]) -> float:
+        """Return the gain that these parts promise together, in bits per byte; negative is better.
+
+        A part of which a stronger one has settled some constants counts by the others.
+        """
+        total, settled = 0.0, frozenset[str]()
+        for number in numbers:
+            names = self._names(number)
+            total += self._parts[number].part.value * (len(names - settled) / len(names) if names else 1.0)
+            settled |= names
+        return total
+
+    def _names(self, number: int) -> frozenset[str]:
+        return moved_constants(self._source(number), self._source(self.run.ledger.experiment(number).parent))
+
+    def _in_order(self, numbers: list[int]) -> Composed:
         incumbent = self._source(self.run.incumbent_number())
         source, settled, parts = incumbent, set[str](), list[int]()
         for number in numbers:
             row = self.run.ledger.experiment(number)
             edited, base = self._source(number), self._source(row.parent)
-            before = moved_constants(incumbent, base) if row.parent != self.run.incumbent_number() else frozenset()
-            merged = add_edit(edited, base, source, settled | before)
+            merged = add_edit(edited, base, source, settled | settled_constants(edited, base, incumbent))
             if merged is None or fingerprint(merged) == fingerprint(source):
                 continue
             source, settled = merged, settled | moved_constants(edited, base)

@@ -33,6 +33,7 @@ MISTAKES = (
     ("loop --notify pigeon:x --tag x", 2, "no such way to notify"),
     ("loop --track foo", 2, "'foo' is not one of"),
     ("loop --stop-early maybe", 2, "'maybe' is not one of"),
+    ("loop --stacks maybe", 2, "'maybe' is not one of"),
     ("loop --require-isolation vm", 2, "'vm' is not one of"),
     ("loop --fleet kubernetes", 2, "'kubernetes' is not one of"),
     ("--backend tensorflow status", 2, "'tensorflow' is not one of"),

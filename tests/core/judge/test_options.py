@@ -20,6 +20,10 @@ def test_a_run_goes_on_with_its_own_and_one_from_before_the_setting_with_what_it
 
 def test_every_setting_stands_in_a_runs_configuration_under_its_own_name():
     plain = CONFIG.plain()
-    assert {name: plain[name] for name in JudgeOptions.settings()} == {"calibrate": 2, "stop_early": "on"}
+    assert {name: plain[name] for name in JudgeOptions.settings()} == {
+        "calibrate": 2,
+        "stop_early": "on",
+        "stacks": "on",
+    }
     assert plain["preset"] == CONFIG.preset
     assert "judge_options" not in plain
