@@ -35,6 +35,7 @@ BY_HAND = {
     "idle": "5 minutes",
     "judge": "an hour",
     "judge_frontier": "an hour",
+    "large_weights": "1 minute",
     "outside_the_clock": "6 minutes",
     "outside_agents": "15 minutes",
     "page": "2 minutes, a headless Chromium",

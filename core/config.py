@@ -22,6 +22,10 @@ else:
     import tomli as tomllib
 
 
+WEIGHTS_LIMIT_MB = 8192
+"""Largest weights file in MiB, where no card's memory says otherwise."""
+
+
 class DataPreset(BaseModel):
     """The text of a preset, and how much of it is held out."""
 
@@ -54,17 +58,39 @@ class Preset(BaseModel):
     """Longest time from the child's start to its first batch."""
     score_rows: int
     """Rows per scoring batch."""
+    card_gb: float | None = None
+    """Memory of the GPU that the preset is for, in GB (10^9 bytes); None for a processor."""
+    memory_gb: float | None = None
+    """Estimated peak of the GPU's memory in a compiled step, in GB."""
     constants: Mapping[str, ConstantValue]
     """Values written into the train file's constants block at a run's start."""
 
+    @property
+    def weights_limit_mb(self) -> int:
+        """Largest weights file in MiB: half of the card's memory, since training takes at least as much beside them."""
+        return max(WEIGHTS_LIMIT_MB, int((self.card_gb or 0.0) * 1e9 / 2 / 2**20))
+
 
 def load_presets(path: Path) -> dict[str, Preset]:
-    """Read a backend's `presets.toml`, by preset name. Raises `PrerequisiteError` when it is missing or malformed."""
+    """Read a backend's `presets.toml`, by preset name. Raises `PrerequisiteError` when it is missing or malformed.
+
+    A table that names another one by `like` has that one's values where it gives none of its own.
+    """
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return {name: Preset(name=name, **table) for name, table in tables.items()}
-    except (OSError, ValueError, RecursionError, ValidationError, TypeError) as error:
+        return {name: Preset(name=name, **_whole(tables, table)) for name, table in tables.items()}
+    except (OSError, ValueError, RecursionError, ValidationError, TypeError, KeyError) as error:
         raise PrerequisiteError(f"{path} cannot be read as presets: {error}") from error
+
+
+def _whole(tables: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset's table with what it takes from another one, which stands for itself. Raises KeyError."""
+    if "like" not in table:
+        return dict(table)
+    merged = {**tables[table["like"]], **{name: value for name, value in table.items() if name != "like"}}
+    for part in ("data", "constants"):
+        merged[part] = {**tables[table["like"]][part], **table.get(part, {})}
+    return merged
 
 
 def choose_preset(presets: Mapping[str, Preset], name: str) -> Preset:
@@ -116,6 +142,8 @@ class RunConfig:
     """Device, framework and driver. `device` and `machine` may change; the judge then measures the baseline again."""
     device_kind: str = ""
     """Kind of the device. A trial that finds itself on another kind ends, instead of being slow in silence."""
+    weights_limit_mb: int = WEIGHTS_LIMIT_MB
+    """Largest weights file of a trial, in MiB."""
 
     def check_same(self, stored: dict[str, Any], tag: str) -> None:
         """Compare with the configuration that a run has stored. Raises `UsageError` naming the first difference."""

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch.backends.contract import Array, Device, Model, Remark, Trace
+from autoresearch.backends.weights_file import Tensor, write_weights
 
 NAME = "cuda"
 
@@ -260,13 +261,14 @@ def nll(logits: Array, targets: Array) -> np.ndarray:
 
 def save_weights(model: Model, path: Path) -> None:
     """Write parameters and buffers as safetensors: floats in float32, a shared tensor once, under its first name."""
-    from safetensors.torch import save_file
+    import torch
 
-    distinct = {}
-    for name, value in _distinct(model).items():
-        host = value.detach().float() if value.is_floating_point() else value.detach()
-        distinct[name] = host.cpu().contiguous().clone()
-    save_file(distinct, path)
+    def tensor(value: Any) -> Tensor:
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        name = str(dtype).removeprefix("torch.")
+        return Tensor(tuple(value.shape), name, lambda: value.detach().to(dtype).cpu().contiguous().numpy())
+
+    write_weights(path, {name: tensor(value) for name, value in _distinct(model).items()})
 
 
 def loader() -> TorchLoader:

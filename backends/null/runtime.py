@@ -101,10 +101,14 @@ def nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def save_weights(model: dict[str, np.ndarray], path: Path) -> None:
     """Write every array as safetensors."""
-    import numpy as np
-    from safetensors.numpy import save_file
+    from autoresearch.backends.weights_file import Tensor, write_weights
 
-    save_file({name: np.ascontiguousarray(array) for name, array in _arrays(model).items()}, str(path))
+    def tensor(array: np.ndarray) -> Tensor:
+        import numpy as np
+
+        return Tensor(array.shape, str(array.dtype), lambda: np.ascontiguousarray(array))
+
+    write_weights(path, {name: tensor(array) for name, array in _arrays(model).items()})
 
 
 def loader() -> NullLoader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import tempfile
 import threading
 import time
@@ -28,7 +28,7 @@ from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.sandbox.environment import load_runtime
 from autoresearch.core.trial.sandbox.levels import open_sandbox
 from autoresearch.core.trial.supervisor import DISK_SHARE
-from autoresearch.core.trial.weights import copy_weights
+from autoresearch.core.trial.weights import WeightsOnDisk, copy_weights
 
 TRAIN_SECONDS = 2.0
 """Training time before the comparison. Right after initialization both heads are nearly zero and any logits agree."""
@@ -42,7 +42,7 @@ STEPS_SECONDS = 600.0
 """Longest wait for the steps, in seconds, after the start-up time."""
 TOKENS = "tokens.u16"
 
-Weights = tuple[Path, str]
+Weights = WeightsOnDisk
 """A file and its SHA-256."""
 
 
@@ -95,8 +95,10 @@ def changed(work: Work, **constants: str | int) -> Work:
 def _trained(work: Work, prepared: Prepared, folder: Path, cancel: threading.Event) -> Weights:
     """Train for TRAIN_SECONDS and copy the weights to where no child can change them."""
     with Record(folder / "train", work.source) as record, _supervisor(record, cancel) as processes:
-        weights, sha256 = training.train(_context(work, prepared, record, processes), lambda: None, 0.0)
-        return Path(shutil.copyfile(weights, folder / WEIGHTS)), sha256
+        frozen = training.train(_context(work, prepared, record, processes), lambda: None, 0.0)
+        with contextlib.closing(frozen):
+            frozen.keep(folder / WEIGHTS)
+            return WeightsOnDisk(folder / WEIGHTS, frozen.sha256)
 
 
 def _logits(work: Work, prepared: Prepared, folder: Path, weights: Weights, cancel: threading.Event) -> np.ndarray:
@@ -108,7 +110,7 @@ def _logits(work: Work, prepared: Prepared, folder: Path, weights: Weights, canc
     positions = rng.integers(0, tokens.shape[1], ROWS).astype(np.int32)
     with Record(folder, work.source) as record, _supervisor(record, cancel) as processes:
         evaluation = Evaluation(_context(work, prepared, record, processes))
-        return evaluation.logits(tokens, positions, [np.arange(ROWS)], *weights)
+        return evaluation.logits(tokens, positions, [np.arange(ROWS)], weights)
 
 
 def _losses(
@@ -130,7 +132,7 @@ def _losses(
             "step_tokens": step_tokens if known else None,
         }
         launch = context.launch("steps", job, ())
-        copy_weights(weights[0], launch.work / WEIGHTS, sha256=weights[1])
+        copy_weights(weights.path, launch.work / WEIGHTS, sha256=weights.sha256)
         np.asarray(text, np.uint16).tofile(launch.work / TOKENS)
         return _answer(processes, launch, time.monotonic() + work.startup_seconds + STEPS_SECONDS)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from autoresearch.core.judge.decision import Judge
 
-UNRECORDED = {"calibrate": 1, "stop_early": "off", "stacks": "off"}
+UNRECORDED = {"calibrate": 1, "stop_early": "off", "stacks": "off", "weights_limit_mb": 8192}
 """Values that a run had whose configuration is older than the setting; others had the default."""
 
 

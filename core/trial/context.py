@@ -18,11 +18,11 @@ from autoresearch.core.trial.processes import Child, Launch, ProcessSupervisor, 
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import AuditResult, ProfileResult, TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox.levels import Sandbox
+from autoresearch.core.trial.weights import WEIGHTS
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
 
-WEIGHTS = "weights.safetensors"
 REASON_LIMIT = 500
 """Characters of an exception's message in a reason; the whole of it is in run.log."""
 MOST_LINES = 10**6

@@ -24,7 +24,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -33,13 +32,14 @@ from autoresearch.core.events import Audited, Scored, Scoring
 from autoresearch.core.trial import audit, draws
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
-from autoresearch.core.trial.context import WEIGHTS, TrialContext, closed_end, closed_failure
+from autoresearch.core.trial.context import TrialContext, closed_end, closed_failure
 from autoresearch.core.trial.device import cores
+from autoresearch.core.trial.memory_file import MemoryFile
 from autoresearch.core.trial.page_cache import evict
 from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
 from autoresearch.core.trial.surprise import bigrams_of
-from autoresearch.core.trial.weights import WeightsFault, copy_weights, drop_weights
+from autoresearch.core.trial.weights import FrozenWeights, WeightsFault
 
 LEAD_SECONDS = 20.0
 """Seconds before the deadline at which the two processes are started: an import at low priority takes its time."""
@@ -203,6 +203,8 @@ class Scorer:
             far.close()
         self._ready = False
         self._allowed_first = 0.0
+        self._given: MemoryFile | None = None
+        """The weights in memory, until the child has them."""
         self._unsaid = GO
         """The message before the first batch, until it is sent."""
 
@@ -227,21 +229,16 @@ class Scorer:
         finally:
             exchange.close()
 
-    def hand_over(self, weights: Path, sha256: str) -> None:
-        """Give the child the frozen weights, all at once: what it reads of them is on the clock.
+    def hand_over(self, frozen: FrozenWeights) -> None:
+        """Give the child the frozen weights, all at once: what it reads of them is on the clock, copying is not.
 
         Raises `WeightsFault` when they are not those that were frozen.
         """
-        copy = self._work.with_name(f"{self._child.role}.weights")
-        drop_weights(copy)
-        copy_weights(weights, copy, sha256=sha256)
+        self._given = frozen.give(self._work, self._child.role)
+        if self._given is not None:
+            self._child.given = frozenset([self._given.identity()])
         # By size over a floor of bandwidth. A constant would be time in which a small file could compute.
-        self._allowed_first = self._context.request.budget.weights_seconds(copy.stat().st_size)
-        try:
-            # Renamed into place, so that the child sees either nothing or the whole file; copying is not on its clock.
-            copy.replace(self._work / WEIGHTS)
-        except OSError as error:
-            raise WeightsFault(f"the weights cannot be given to the {self._child.role} process") from error
+        self._allowed_first = self._context.request.budget.weights_seconds(frozen.size)
 
     def answer(
         self, payloads: Iterable[bytes], count: int, width: int, progress: Callable[[int], None] | None
@@ -254,12 +251,17 @@ class Scorer:
         rows = self._context.request.score_rows
         usual = self._allowance(rows)
         opening, self._unsaid = self._unsaid, b""
+        loading = self._allowed_first if opening else 0.0
+        if opening and self._given is not None:  # the message carries the file in memory
+            socket.send_fds(self._socket, [opening], [self._given.fd])
+            self._given.close()
+            opening = b""
         batches = iter(payloads)
         first = opening + next(batches)
         exchange = Exchange(
             self._context.processes, self._socket, itertools.chain([first], batches), count, rows * width
         )
-        seconds, told = usual + (self._allowed_first if opening else 0.0), 0
+        seconds, told = usual + loading, 0
         limit = time.monotonic() + seconds
         try:
             while not exchange.complete:
@@ -293,6 +295,8 @@ class Scorer:
 
     def close(self) -> None:
         """End the process."""
+        if self._given is not None:
+            self._given.close()
         self._socket.close()
         self._context.processes.end(self._child)
 
@@ -351,7 +355,7 @@ class Evaluation:
         while self._ready:
             self._ready.popitem()[1].close()
 
-    def score(self, weights: Path, sha256: str) -> None:
+    def score(self, frozen: FrozenWeights) -> None:
         """Score the weights and audit the score; note both in the trial's measurements.
 
         Raises `TrialEnded` when the score cannot be used, or the audit finds that it was not computed honestly.
@@ -360,11 +364,11 @@ class Evaluation:
         started = time.monotonic()
         try:
             scored = self._context.prepared.scored_rows(request.split, self._context.vocab_size, request.eval_seq_len)
-            nll = self.likelihoods(scored, weights, sha256)
+            nll = self.likelihoods(scored, frozen)
             bpb = bits_per_byte(nll, scored.mask, scored.total_bytes)
             self._context.record.event(Scored(bpb))
             if request.audit and (request.audit_below is None or bpb < request.audit_below):
-                self._audit(scored, nll, weights, sha256)
+                self._audit(scored, nll, frozen)
                 self._context.record.event(Audited())
             facts.val_bpb = bpb  # last: a score that the audit rejects is in no result
         except (ScoreFault, WeightsFault) as fault:
@@ -372,7 +376,7 @@ class Evaluation:
         finally:
             facts.eval_seconds = time.monotonic() - started
 
-    def likelihoods(self, scored: ScoredRows, weights: Path, sha256: str) -> np.ndarray:
+    def likelihoods(self, scored: ScoredRows, frozen: FrozenWeights) -> np.ndarray:
         """Return the negative log-likelihood of every token of the scored rows, float32 (N, T) in nats.
 
         Raises `TrialEnded` when rows that are asked again are answered otherwise.
@@ -391,7 +395,7 @@ class Evaluation:
 
         tokens = self._random_tokens(T + 1)
         told = self._progress(N)
-        answers = self._ask("score", weights, sha256, tokens.tobytes(), payloads, count + REPEATS, T, told)
+        answers = self._ask("score", frozen, tokens.tobytes(), payloads, count + REPEATS, T, told)
         nll = answers.reshape(-1, T)
         first, second = nll[again.ravel()], nll[count * batch :]
         check_repeats(first, second, scored.mask[again.ravel()], _tolerance(self._context))
@@ -402,7 +406,7 @@ class Evaluation:
         shape = (self._context.request.score_rows, width)
         return self._rng.integers(0, self._context.vocab_size, shape).astype(np.uint16)
 
-    def _audit(self, scored: ScoredRows, nll: np.ndarray, weights: Path, sha256: str) -> None:
+    def _audit(self, scored: ScoredRows, nll: np.ndarray, frozen: FrozenWeights) -> None:
         """Draw probes, ask the audit child for logits, and compare. Raises `TrialEnded` when they disagree.
 
         The probes are drawn after the score child has answered and is gone: until then nobody can know them.
@@ -419,7 +423,7 @@ class Evaluation:
         )
         batches = audit.schedule(probes, request.score_rows, rng)
         logits = np.empty((count, context.vocab_size), np.float32)
-        logits[np.concatenate(batches)] = self.logits(probes.tokens, probes.positions, batches, weights, sha256)
+        logits[np.concatenate(batches)] = self.logits(probes.tokens, probes.positions, batches, frozen)
         outcome, wrong = audit.compare(probes, logits, _tolerance(context))
         if outcome is not None:
             draw = draws.record(entropy, probes, scored.mask.shape[1])
@@ -431,7 +435,7 @@ class Evaluation:
             note_baseline(request.tolerances, tolerance_key(request.backend, device), outcome, device.precision)
 
     def logits(
-        self, tokens: np.ndarray, positions: np.ndarray, batches: list[np.ndarray], weights: Path, sha256: str
+        self, tokens: np.ndarray, positions: np.ndarray, batches: list[np.ndarray], frozen: FrozenWeights
     ) -> np.ndarray:
         """Return the audit child's logits at one position of each row, float32 (rows of all batches, V).
 
@@ -444,13 +448,12 @@ class Evaluation:
 
         places = self._rng.integers(0, T, self._context.request.score_rows).astype(np.int32)
         warm = self._random_tokens(T).tobytes() + places.tobytes()
-        return self._ask("audit", weights, sha256, warm, payloads, len(batches), width, None).reshape(-1, width)
+        return self._ask("audit", frozen, warm, payloads, len(batches), width, None).reshape(-1, width)
 
     def _ask(
         self,
         role: str,
-        weights: Path,
-        sha256: str,
+        frozen: FrozenWeights,
         warm: bytes,
         payloads: Callable[[], Iterable[bytes]],
         count: int,
@@ -466,7 +469,7 @@ class Evaluation:
             scorer = self._ready.pop(role, None) or Scorer(self._context, role)
             try:
                 scorer.warm_up(warm, count, width, kept)
-                scorer.hand_over(weights, sha256)
+                scorer.hand_over(frozen)
                 answers = scorer.answer(payloads(), count, width, progress)
             except TooSlow as slow:
                 reason = slow.reason

@@ -144,6 +144,8 @@ class Child:
         self.mappings = 0
         """Memory mappings of these processes."""
         self.peak_rss_mb = 0.0
+        self.given: frozenset[tuple[int, int]] = frozenset()
+        """Files without a name that its parent has made, by device and inode: it does not take their memory."""
         self.nameless_mb = 0.0
         """Memory and disk in files that are open and have no name, in MiB: no look at folders or at memory shows it."""
         self._mapped: dict[tuple[int, int], int] = {}
@@ -241,6 +243,9 @@ class Child:
                     held.add_mapped(process.pid)
                 more, resident = beside_resident(process.pid)
                 aside, shared = aside + more, shared + resident
+        for file in self.given:
+            held.nameless.pop(file, None)
+            held.mapped.pop(file, None)
         if look:
             self._mapped, self.mappings = held.mapped, held.mappings
             now = time.monotonic()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from autoresearch.core.config import WEIGHTS_LIMIT_MB
 from autoresearch.core.judge.futility import StopRule
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class TrialRequest:
     """Threshold of the audit: only a val_bpb below it can become a keep, and is audited. None audits every score."""
     audit_share: float | None = None
     """Rows of the audit as a share of the scored ones; None takes what `core.trial.audit` allows."""
-    weights_limit_mb: int = 8192
+    weights_limit_mb: int = WEIGHTS_LIMIT_MB
     """Largest file that a child may write, in MiB."""
     tolerances: Path | None = None
     """File with the run's calibrated tolerances (see `core.trial.audit`); None takes the defaults."""
@@ -174,6 +175,8 @@ class TrialTerms:
     budget: Budget
     device_kind: str | None = None
     """Kind of device that the trials must compute on; None accepts any."""
+    weights_limit_mb: int = WEIGHTS_LIMIT_MB
+    """Largest weights file, in MiB."""
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> TrialTerms:
@@ -186,6 +189,7 @@ class TrialTerms:
             score_rows=config["score_rows"],
             budget=Budget(config["train_seconds"], config["startup_seconds"]),
             device_kind=config.get("device_kind") or None,
+            weights_limit_mb=config.get("weights_limit_mb", WEIGHTS_LIMIT_MB),
         )
 
     @classmethod
@@ -198,6 +202,7 @@ class TrialTerms:
             eval_seq_len=preset.data.eval_seq_len,
             score_rows=preset.score_rows,
             budget=Budget(train_seconds or preset.train_seconds, preset.startup_seconds),
+            weights_limit_mb=preset.weights_limit_mb,
         )
 
     def request(self, source: str, folder: Path, seed: int = 0) -> TrialRequest:

@@ -27,7 +27,7 @@ from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialRequest
 from autoresearch.core.trial.sandbox.environment import child_variables, load_runtime
 from autoresearch.core.trial.sandbox.levels import open_sandbox
-from autoresearch.core.trial.weights import WeightsFault
+from autoresearch.core.trial.weights import WeightsFault, WeightsOnDisk
 
 MOST_PROMPTS = 16
 """Most prompts of one call: they are the rows of one batch."""
@@ -148,7 +148,7 @@ def _draw(
     try:
         random = np.random.default_rng(drawing.seed).integers(0, vocab, (len(rows), width)).astype(np.uint16)
         scorer.warm_up(random.tobytes() + bytes(4 * len(rows)), drawing.tokens, vocab, keep)
-        scorer.hand_over(weights, sha256)
+        scorer.hand_over(WeightsOnDisk(weights, sha256))
         going = set(range(len(rows)))
         for _ in range(drawing.tokens):
             batch, places = _batch(rows, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -23,6 +24,7 @@ from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox.environment import child_variables, load_runtime
 from autoresearch.core.trial.sandbox.levels import HIDING_LEVELS, open_sandbox
+from autoresearch.core.trial.weights import WEIGHTS
 
 DISK_SHARE = 2
 """Disk space of a child, as a multiple of the largest weights: a compiler's cache needs room beside them."""
@@ -89,9 +91,17 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         evaluation = Evaluation(context)
         try:
             get_ready = evaluation.get_ready if request.score else _nothing
-            weights, sha256 = training.train(context, get_ready, evaluation.lead_seconds, cache)
-            if request.score:
-                evaluation.score(weights, sha256)
+            frozen = training.train(context, get_ready, evaluation.lead_seconds, cache)
+            with contextlib.closing(frozen):
+                try:
+                    if request.score:
+                        evaluation.score(frozen)
+                except TrialEnded:
+                    facts.weights_sha256 = frozen.sha256
+                    raise
+                facts.weights_sha256 = frozen.sha256
+                if request.keep_weights and sandbox.level in HIDING_LEVELS:
+                    frozen.keep(record.folder / WEIGHTS)
         finally:
             evaluation.close()
 

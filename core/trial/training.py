@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import DataError, TrialError
@@ -35,9 +35,23 @@ from autoresearch.core.judge.futility import CurveWatch
 from autoresearch.core.trial.child.channel import Failed, Profiled, WeightsWritten
 from autoresearch.core.trial.compile_cache import Found
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, failure, gone
+from autoresearch.core.trial.memory_file import MemoryFile
 from autoresearch.core.trial.processes import Child, Launch, TrialEnded
 from autoresearch.core.trial.profile import TRACE, keep, read, with_weights
-from autoresearch.core.trial.weights import WeightsFault, check_weights, drop_weights, flops_per_token, take_weights
+from autoresearch.core.trial.weights import (
+    MEMORY_FROM_BYTES,
+    FrozenWeights,
+    Shapes,
+    WeightsFault,
+    WeightsInMemory,
+    WeightsOnDisk,
+    check_memory,
+    check_weights,
+    drop_weights,
+    flops_per_token,
+    memory_room,
+    take_weights,
+)
 
 FEEDER_SECONDS = 2.0
 """Seconds that the feeder may take to say how much it handed out, once the train child is gone."""
@@ -59,49 +73,72 @@ class Clock:
     """Processor seconds of the child at the first batch."""
     feed_over: bool = False
     """True once the feeder has given its last count."""
+    memory: MemoryFile | None = None
+    """The file in memory that the child may write its weights to."""
+    sealed: bool = False
+    """True when that file was sealed at the moment `weights`."""
 
 
 def train(
     context: TrialContext, near_end: Callable[[], None], lead_seconds: float, cache: Found | None = None
-) -> tuple[Path, str]:
-    """Train, and return the frozen weights file and its SHA-256.
+) -> FrozenWeights:
+    """Train, and return the frozen weights, which the caller closes.
 
     `near_end` is called once, `lead_seconds` before the deadline, if training lasts as long. `cache` is copied into the
     train child's work folder. Raises `TrialEnded` for any other outcome.
     """
     with contextlib.ExitStack() as stack:
-        work_fd, feeder, child = _start(context, stack, cache)
+        room = memory_room()
+        memory = stack.enter_context(MemoryFile()) if room >= MEMORY_FROM_BYTES else None
+        work_fd, feeder, child = _start(context, stack, cache, memory, room)
         watch = CurveWatch(context.request.stop, context.request.budget.train_seconds)
-        clock = Clock(spawned=child.started, watch=watch)
+        clock = Clock(spawned=child.started, watch=watch, memory=memory)
         try:
             announced = _wait_for_weights(context, clock, feeder, child, near_end, lead_seconds)
         finally:
             _measure(context, clock, feeder, child)
         # Nothing of the child runs any more (see `_measure`), so from here on the weights can only be what they are.
-        destination = context.record.folder / WEIGHTS
-        drop_weights(destination)
         try:
-            # The file first, then its time: how long writing may take depends on its real size, and not on a claim.
-            take_weights(work_fd, WEIGHTS, destination)
-            _check_time(context, clock, destination.lstat().st_size)
-            limit = context.request.weights_limit_mb * 2**20
-            shapes = check_weights(destination, sha256=announced.sha256, limit_bytes=limit)
-            context.facts.flops_per_token = flops_per_token(shapes, context.vocab_size)
+            shapes, frozen = _freeze(context, clock, work_fd, announced.sha256)
         except WeightsFault as fault:
             raise TrialEnded("invalid", str(fault)) from fault
-        destination.chmod(0o444)
+        context.facts.flops_per_token = flops_per_token(shapes, context.vocab_size)
         if context.request.profile:
             context.facts.profile = with_weights(context.facts.profile, shapes)
             keep(context.facts.profile, context.record.folder, work_fd)
-    context.facts.weights_sha256 = announced.sha256
     context.record.event(Frozen())
-    return destination, announced.sha256
+    return frozen
 
 
-def _start(context: TrialContext, stack: contextlib.ExitStack, cache: Found | None) -> tuple[int, Child, Child]:
+def _freeze(context: TrialContext, clock: Clock, work_fd: int, sha256: str) -> tuple[Shapes, FrozenWeights]:
+    """Take what the child has written, whose announced hash is `sha256`; return its tensors' shapes and the weights.
+
+    Raises `WeightsFault`, or `TrialEnded` where they came too late.
+    """
+    limit, memory = context.request.weights_limit_mb * 2**20, clock.memory
+    destination = context.record.folder / WEIGHTS
+    drop_weights(destination)
+    # The file first, then its time: how long writing may take depends on its real size, and not on a claim.
+    if memory is not None and memory.size:
+        # Not hashed by the child, so the seal must have been there when the clock read the moment of the weights.
+        if not clock.sealed:
+            raise WeightsFault("the weights were announced before they were sealed")
+        _check_time(context, clock, memory.size)
+        return check_memory(memory, limit_bytes=limit), WeightsInMemory(memory.shared())
+    take_weights(work_fd, WEIGHTS, destination)
+    _check_time(context, clock, destination.lstat().st_size)
+    shapes = check_weights(destination, sha256=sha256, limit_bytes=limit)
+    destination.chmod(0o444)
+    return shapes, WeightsOnDisk(destination, sha256)
+
+
+def _start(
+    context: TrialContext, stack: contextlib.ExitStack, cache: Found | None, memory: MemoryFile | None, room: int
+) -> tuple[int, Child, Child]:
     """Start the feeder and the train child, joined by a socket that nobody else holds.
 
-    Returns a descriptor of the work folder, the feeder and the child.
+    The child may write weights of `room` bytes into `memory`. Returns a descriptor of the work folder, the feeder and
+    the child.
     """
     request = context.request
     with contextlib.ExitStack() as ours:
@@ -110,8 +147,9 @@ def _start(context: TrialContext, stack: contextlib.ExitStack, cache: Found | No
         ours.callback(near.close)
         ours.callback(far.close)
         trace = context.inside("train", TRACE) if request.profile else None
-        job = {"budget_seconds": request.budget.train_seconds, "feed_fd": far.fileno(), "trace": trace}
-        launch = context.launch("train", job, (far.fileno(),))
+        job: dict[str, Any] = {"budget_seconds": request.budget.train_seconds, "feed_fd": far.fileno(), "trace": trace}
+        job |= {"memory_fd": memory.fd if memory else None, "memory_from": MEMORY_FROM_BYTES, "memory_room": room}
+        launch = context.launch("train", job, (far.fileno(), *([memory.fd] if memory else [])))
         if cache is not None:
             cache.copy_to(launch.work)
         # Opened before the child runs: whatever it does with links and names later, this is its real work folder.
@@ -228,6 +266,7 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
             facts.profile = read(message)
         case WeightsWritten():
             clock.weights = time.monotonic()
+            clock.sealed = clock.memory is not None and clock.memory.sealed
             facts.params, facts.peak_memory_mb = _count(message.params), _amount(message.peak_memory_mb)
             facts.claimed_flops_per_token = _amount(message.flops_per_token)
             facts.claimed_bpb = _finite(message.claimed_bpb)

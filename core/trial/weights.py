@@ -1,19 +1,33 @@
 """The weights file of a train child: taken out of its reach, checked, and copied for the children that score it.
 
 The child is not trusted: the file may be anything, a link or a pipe among others, and may change while it is read.
+
+Large weights do not touch a disk, where gigabytes take longer than a trial allows. The child writes them into a file in
+memory and seals it before it announces them: a seal holds for every process, so no hash is needed to know that they
+stay what they were. The parent hashes them meanwhile, for the record.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import psutil
 
 from autoresearch.core.files import remove_folder
+from autoresearch.core.trial.memory_file import BLOCK_BYTES, MemoryFile
+
+WEIGHTS = "weights.safetensors"
+"""Name of the weights in a child's work folder and in the trial's."""
 
 HEADER_LIMIT_BYTES = 4 * 2**20
 """Longest header of a weights file: 40,000 tensors. The format allows 100 MiB, which take gigabytes to read."""
@@ -77,22 +91,34 @@ def check_weights(path: Path, *, sha256: str, limit_bytes: int) -> Shapes:
         os.close(fd)
         raise WeightsFault("the weights are not a regular file")
     with os.fdopen(fd, "rb") as file:
-        if facts.st_size > limit_bytes:
-            raise WeightsFault(f"the weights take {facts.st_size} bytes; the limit is {limit_bytes}")
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > facts.st_size - 8:
-            raise WeightsFault("the weights file is truncated: it ends within its header")
-        if length > HEADER_LIMIT_BYTES:
-            raise WeightsFault(f"the weights file has a header of {length} bytes; {HEADER_LIMIT_BYTES} are allowed")
-        header = start + file.read(length)
-        shapes = _read_header(header, facts.st_size)
+        header, shapes = _check_header(file, facts.st_size, limit_bytes)
         digest = hashlib.sha256(header)
         while block := file.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != sha256:
         raise WeightsFault("the weights file changed after it was announced")
     return shapes
+
+
+def check_memory(file: MemoryFile, *, limit_bytes: int) -> Shapes:
+    """Check weights in a sealed file in memory, and return its tensors' shapes by name. Raises `WeightsFault`."""
+    with os.fdopen(os.dup(file.fd), "rb") as opened:
+        opened.seek(0)
+        return _check_header(opened, file.size, limit_bytes)[1]
+
+
+def _check_header(file: BinaryIO, size: int, limit_bytes: int) -> tuple[bytes, Shapes]:
+    """Read the header of a weights file of `size` bytes; return it and the shapes. Raises `WeightsFault`."""
+    if size > limit_bytes:
+        raise WeightsFault(f"the weights take {size} bytes; the limit is {limit_bytes}")
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8:
+        raise WeightsFault("the weights file is truncated: it ends within its header")
+    if length > HEADER_LIMIT_BYTES:
+        raise WeightsFault(f"the weights file has a header of {length} bytes; {HEADER_LIMIT_BYTES} are allowed")
+    header = start + file.read(length)
+    return header, _read_header(header, size)
 
 
 def flops_per_token(shapes: Shapes, vocab_size: int) -> float | None:
@@ -129,3 +155,132 @@ def _read_header(header: bytes, size: int) -> Shapes:
                 return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise WeightsFault(f"the weights are no whole safetensors file: {error}") from error
+
+
+# ---- large weights: in memory, where a disk would take too long
+
+MEMORY_FROM_BYTES = 64 * 2**20
+"""Weights from this size on are passed in memory where that is possible. Smaller ones are quick on any disk."""
+MEMORY_COPIES = 3
+"""Copies of the weights that may be in host memory at once: the frozen one, a child's, and that child's model."""
+
+
+def memory_room() -> int:
+    """Return how many bytes of weights may be passed in memory now; 0 where the system has no sealed files in memory.
+
+    A container's limit counts where the system says it (control groups, version 2).
+    """
+    if not hasattr(os, "memfd_create"):
+        return 0
+    available = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):
+        folder = Path("/sys/fs/cgroup")
+        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        available = min(available, max(0, int(limit) - int(used)))
+    return available // MEMORY_COPIES
+
+
+class FrozenWeights(Protocol):
+    """The weights of a train child that is gone, where nobody can change them."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the whole file. May wait until it is computed."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        ...
+
+    def give(self, work: Path, role: str) -> MemoryFile | None:
+        """Give a child a copy of its own, all at once.
+
+        Put it into the work folder, or return a file in memory that the caller hands over and closes. Raises
+        `WeightsFault`.
+        """
+        ...
+
+    def keep(self, path: Path) -> None:
+        """Leave the weights at this path, for later readers. Raises `OSError`."""
+        ...
+
+    def close(self) -> None:
+        """End what is being computed and give memory back."""
+        ...
+
+
+@dataclass(frozen=True)
+class WeightsOnDisk:
+    """Frozen weights in a file that no child can reach."""
+
+    path: Path
+    sha256: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
+
+    def give(self, work: Path, role: str) -> MemoryFile | None:
+        """Copy the file beside the work folder, then rename it into place: the child sees nothing or the whole."""
+        copy = work.with_name(f"{role}.weights")
+        drop_weights(copy)
+        copy_weights(self.path, copy, sha256=self.sha256)
+        try:
+            copy.replace(work / WEIGHTS)
+        except OSError as error:
+            raise WeightsFault(f"the weights cannot be given to the {role} process") from error
+        return None
+
+    def keep(self, path: Path) -> None:
+        """Copy the file, unless it lies there already."""
+        if path != self.path:
+            copy_weights(self.path, path, sha256=self.sha256)
+
+    def close(self) -> None:
+        """Leave the file where it is."""
+
+
+class WeightsInMemory:
+    """Frozen weights in a sealed file in memory, hashed while the next child is getting ready."""
+
+    def __init__(self, file: MemoryFile) -> None:
+        self._file, self.size = file, file.size
+        self._digest, self._stop = hashlib.sha256(), threading.Event()
+        self._hashing = threading.Thread(target=self._hash, daemon=True)
+        self._hashing.start()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the whole file, once it is computed."""
+        self._hashing.join()
+        return self._digest.hexdigest()
+
+    def _hash(self) -> None:
+        done = 0
+        while not self._stop.is_set() and (block := os.pread(self._file.fd, 1 << 20, done)):
+            self._digest.update(block)
+            done += len(block)
+
+    def give(self, work: Path, role: str) -> MemoryFile | None:
+        """Return a copy in memory."""
+        try:
+            return self._file.copied()
+        except OSError as error:
+            raise WeightsFault(f"the weights cannot be given to the {role} process ({error.strerror})") from error
+
+    def keep(self, path: Path) -> None:
+        """Write the file to disk, readable for all and writable for nobody."""
+        drop_weights(path)
+        with path.open("xb") as copy:
+            done = 0
+            while done < self.size:
+                done += os.sendfile(copy.fileno(), self._file.fd, done, min(BLOCK_BYTES, self.size - done))
+        path.chmod(0o444)
+
+    def close(self) -> None:
+        """Stop hashing and give the memory back."""
+        self._stop.set()
+        self._hashing.join()
+        self._file.close()

@@ -128,7 +128,7 @@ def configure(
     from autoresearch.core.cli.context import ensure_prepared
     from autoresearch.core.config import RunConfig
     from autoresearch.core.data.manifest import data_sha256
-    from autoresearch.core.judge.options import JudgeOptions
+    from autoresearch.core.judge.options import UNRECORDED, JudgeOptions
 
     was = dict(stored.config) if stored is not None else {}
     corpus = absolute(overrides.corpus) if overrides.corpus else was.get("corpus", absolute(preset.data.corpus))
@@ -147,6 +147,7 @@ def configure(
         score_rows=preset.score_rows,
         train_seconds=overrides.budget or was.get("train_seconds", preset.train_seconds),
         startup_seconds=was.get("startup_seconds", preset.startup_seconds),
+        weights_limit_mb={**UNRECORDED, **was}["weights_limit_mb"] if was else preset.weights_limit_mb,
         seed=was.get("seed", 0) if overrides.seed is None else overrides.seed,
         judge=overrides.judge or was.get("judge", DEFAULT_JUDGE),
         judge_options=JudgeOptions.choose(preset.name, vars(overrides), was),

@@ -35,6 +35,7 @@ from autoresearch.core.trial.child.channel import (
     WeightsMismatchError,
 )
 from autoresearch.core.trial.child.train_module import build_model
+from autoresearch.core.trial.memory_file import link_to
 
 NICENESS = 5
 """Priority of the early imports: a third of the usual share of a busy core. At the lowest priority an import starves on
@@ -114,7 +115,7 @@ def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
             # the file runs between the clock's start and the loading.
             collect(model)
             channel.send(Ready())
-            _receive(rows, np.uint8, (1,))
+            receive_weights(rows, weights)
             try:
                 load(weights)
             except ValueError as error:
@@ -122,6 +123,15 @@ def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
             stage.name = "logits"
             for _ in range(batches):
                 rows.sendall(answer(job, runtime, module, model, rows))
+
+
+def receive_weights(rows: socket.socket, path: Path) -> None:
+    """Wait for the message that the weights are there. Where it carries a file in memory, `path` leads to that."""
+    message, descriptors, _, _ = socket.recv_fds(rows, 1, 1)
+    if not message:
+        raise ConnectionError("the parent closed the connection")
+    if descriptors:
+        link_to(path, descriptors[0])
 
 
 def _score_batch(job: dict[str, Any], runtime: Any, module: Any, model: Any, rows: socket.socket) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import socket
 import time
 from pathlib import Path
@@ -15,7 +16,10 @@ from autoresearch.core.events import Log, Startup, Trained
 from autoresearch.core.trial.child.channel import Channel, Stage, WeightsWritten
 from autoresearch.core.trial.child.profiler import Profiler
 from autoresearch.core.trial.child.train_module import build_model
+from autoresearch.core.trial.memory_file import link_to, seal
 
+FLOAT_BYTES = 4
+"""Bytes of a number in the weights file."""
 LOG_SECONDS = 0.05
 """Seconds between two points of the live curve; the last one is always sent."""
 
@@ -72,14 +76,29 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
     # Asked before the weights are written, which may take memory of its own.
     params, peak_memory_mb, flops = runtime.parameter_count(model), runtime.peak_memory_mb(), _flops(module, model)
     path = Path(job["weights"])
+    sha256 = _save(job, runtime, model, path, FLOAT_BYTES * params)
+    claimed_bpb = getattr(module, "claimed_bpb", None) if "upstream" in job else None
+    channel.send(WeightsWritten(sha256, params, peak_memory_mb, flops, claimed_bpb))
+
+
+def _save(job: dict[str, Any], runtime: Any, model: Any, path: Path, expected_bytes: int) -> str:
+    """Write the weights; return their SHA-256, or "" for those in memory, which are sealed instead.
+
+    They go into memory where the parent has made a file for it and `expected_bytes` are neither few nor too many.
+    """
+    fd = job.get("memory_fd")
+    if fd is not None and job["memory_from"] <= expected_bytes <= job["memory_room"]:
+        link_to(path, fd)
     runtime.save_weights(model, path)
+    if fd is not None and os.fstat(fd).st_size:
+        seal(fd)
+        return ""
     # Read back from the disk and not hashed in memory: the parent compares with what it finds in the file.
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
-    claimed_bpb = getattr(module, "claimed_bpb", None) if "upstream" in job else None
-    channel.send(WeightsWritten(digest.hexdigest(), params, peak_memory_mb, flops, claimed_bpb))
+    return digest.hexdigest()
 
 
 def _flops(module: Any, model: Any) -> float | None:
