@@ -26,7 +26,7 @@ from pip._vendor.packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
-EXTRAS = ("dev", "track", "fleet")
+EXTRAS = ("dev", "track", "fleet", "codegen")
 BASE = "base"
 """Stands for the packages that are needed without any extra."""
 BUILD = ("setuptools>=77",)

@@ -79,18 +79,18 @@ def load_presets(path: Path) -> dict[str, Preset]:
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: Preset(name=name, **_whole(tables, table)) for name, table in tables.items()}
+        return {name: Preset(name=name, **_whole(tables, table)) for name, table in tables.items()}
     except (OSError, ValueError, RecursionError, ValidationError, TypeError, KeyError) as error:
         raise PrerequisiteError(f"{path} cannot be read as presets: {error}") from error
 
 
 def _whole(tables: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset's table with what it takes from another one, which stands for itself. Raises KeyError."""
+    """Return a preset's table with what it takes from the one it is like. Raises KeyError for an unknown name."""
+    own = {name: value for name, value in table.items() if name != "like"}
     if "like" not in table:
-        return dict(table)
-    merged = {**tables[table["like"]], **{name: value for name, value in table.items() if name != "like"}}
-    for part in ("data", "constants"):
-        merged[part] = {**tables[table["like"]][part], **table.get(part, {})}
-    return merged
+        return own
+    base = _whole(tables, tables[table["like"]])
+    return {**base, **own, **{part: {**base[part], **own.get(part, {})} for part in ("data", "constants")}}
 
 
 def choose_preset(presets: Mapping[str, Preset], name: str) -> Preset:

@@ -47,7 +47,23 @@ PEAK_FLOPS: tuple[tuple[str, float], ...] = (
     ("RTX 4080", 97.5e12),
     ("RTX 3090", 71e12),  # GA102 architecture paper, with float32 accumulation
     ("RTX 3080", 59.5e12),
+    ("MI325X", 1307.4e12),  # AMD's data sheets; PyTorch's builds for ROCm present these cards as CUDA's
+    ("MI300X", 1307.4e12),
+    ("MI250X", 383e12),
 )
+
+TIERS: tuple[tuple[str, float, bool], ...] = (
+    # (preset, bytes that must be free, whether it needs one of the fastest cards), the largest first
+    ("b200", 160e9, True),
+    ("h200", 110e9, True),
+    ("h100", 45e9, True),
+    ("rtx48", 28e9, False),
+    ("rtx24", 20e9, False),
+    ("rtx16", 14e9, False),
+    ("rtx12", 10e9, False),
+    ("rtx", 0.0, False),
+)
+"""The least free memory is above what the preset takes by its `memory_gb`, a tenth at least; a test compares them."""
 
 
 def unavailable() -> str | None:
@@ -92,6 +108,9 @@ def launch_environment() -> Mapping[str, str]:
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "KERNELS_CACHE": str(Path(sys.prefix, "share", "kernels")),
         "HF_HUB_OFFLINE": "1",
+        # The train file's own autograd functions would otherwise keep whole steps out of the cache of traced graphs. A
+        # graph's key holds their code, too.
+        "TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD": "1",
         **({} if kernel is None else {"LOCAL_KERNELS": kernel}),
     }
 
@@ -166,10 +185,11 @@ def peak_flops(name: str) -> float | None:
 def tier_of(major: int, free_bytes: int) -> str:
     """Choose the preset for a card by the major number of its compute capability and its free memory.
 
-    A step of the h100 preset takes about 35 GB by the code that is generated for it, so a card that others use too may
-    still hold it. A train file that meets too little memory takes fewer rows at a time.
+    A card that others use too gets the preset that fits what they leave. A train file that meets too little memory
+    takes fewer rows at a time.
     """
-    return "h100" if major in (9, 10) and free_bytes >= 45e9 else "rtx"  # Hopper, data-centre Blackwell
+    fast = major in (9, 10)  # Hopper and data-centre Blackwell; their large presets are too much work for others
+    return next(name for name, least, needs_fast in TIERS if free_bytes >= least and (fast or not needs_fast))
 
 
 def seed(seed: int) -> None:
@@ -417,6 +437,8 @@ def _driver() -> str:
     """Return driver and CUDA version. The driver's number is known only where nvidia-ml-py is installed."""
     import torch
 
+    if torch.version.hip:
+        return f"ROCm {torch.version.hip}"
     cuda = f"CUDA {torch.version.cuda}"
     if importlib.util.find_spec("pynvml") is None:
         return cuda

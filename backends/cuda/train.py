@@ -69,6 +69,12 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from autoresearch.backends.contract import Clock, Data, Spec
 
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # PyTorch's builds for a processor come without it
+    triton = None
+
 # ---- constants: one per line; `ar` writes a preset's values here when a run starts
 PRESET = "h100"  # the preset these values were last written for
 VOCAB_SIZE = 8192  # one of the prepared vocabularies; a small one keeps embeddings and head cheap
@@ -595,6 +601,44 @@ def initialise(model: GPT, seed: int) -> None:
 # ---- loss
 
 
+if triton is not None:
+
+    @triton.jit
+    def cross_entropy_row(z, targets, losses, V, scale, CAP: tl.constexpr, BLOCK: tl.constexpr):
+        """One row of products with the head, z (n, V), becomes scale times its gradient; its loss goes to losses (n,)."""
+        row = tl.program_id(0).to(tl.int64)
+        column = tl.arange(0, BLOCK)
+        inside, hit = column < V, column == tl.load(targets + row)
+        value = tl.load(z + row * V + column, mask=inside, other=0.0).to(tl.float32)
+        slope = tl.full(value.shape, 1.0, tl.float32)
+        if CAP:
+            squeezed = 1 - 2 / (tl.exp(value * (2 / CAP)) + 1)  # tanh of value / CAP
+            value, slope = CAP * squeezed, 1 - squeezed * squeezed
+        value = tl.where(inside, value, -float("inf"))
+        highest = tl.max(value, 0)
+        share = tl.exp(value - highest)
+        partition = tl.sum(share, 0)
+        tl.store(losses + row, tl.log(partition) + highest - tl.sum(tl.where(hit, value, 0.0), 0))
+        gradient = (share / partition - tl.where(hit, 1.0, 0.0)) * slope * scale
+        tl.store(z + row * V + column, gradient.to(z.dtype.element_ty), mask=inside)
+
+
+def fits_one_pass(z: Tensor) -> bool:
+    """Tell whether `loss_in_one_pass` can take these products: a row of them has to fit a processor's registers."""
+    return triton is not None and z.is_cuda and z.size(1) <= 16384
+
+
+def loss_in_one_pass(z: Tensor, targets: Tensor, count: int) -> Tensor:
+    """Sum the losses of products with the head, z (n, V), at targets (n,); z becomes the gradient of the sum / count.
+
+    Every logit is read once and its gradient written once, and neither exists in float32 outside of registers.
+    """
+    losses = torch.empty(z.size(0), device=z.device)
+    block = triton.next_power_of_2(z.size(1))
+    cross_entropy_row[(z.size(0),)](z, targets, losses, z.size(1), 1 / count, SOFTCAP, block, num_warps=8)
+    return losses.sum()
+
+
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of softcap(x @ weight.T) plus votes, its gradient taken on the way forward.
 
@@ -611,7 +655,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dx, dw, dvotes = [], torch.zeros_like(weight), []
         for start in range(0, x.size(0), LOSS_CHUNK_TOKENS):
             rows = slice(start, start + LOSS_CHUNK_TOKENS)
-            z, target = softcap(F.linear(x[rows], w).float()), targets[rows, None]
+            z, target = F.linear(x[rows], w), targets[rows, None]
+            if votes is None and fits_one_pass(z):
+                total = total + loss_in_one_pass(z, targets[rows], x.size(0))
+                dx.append(z @ w)
+                dw += z.T @ x[rows]
+                continue
+            z = softcap(z.float())
             if torch.compiler.is_compiling() and votes is None:
                 # Without changes in place, z lives in registers: logits are read twice, once for the sums, once for dz.
                 highest, hit = SOFTCAP or z.amax(1, keepdim=True), torch.arange(z.size(1), device=z.device) == target

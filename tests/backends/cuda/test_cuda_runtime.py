@@ -35,13 +35,15 @@ def test_where_no_memory_can_be_shared_pytorch_compiles_in_one_process(monkeypat
     [
         (card("NVIDIA H100 80GB HBM3", 9, 79.1), "h100", "bf16", 989e12),
         (card("NVIDIA H100 PCIe", 9, 79.1), "h100", "bf16", 756e12),
-        (card("NVIDIA H200", 9, 139.8), "h100", "bf16", 989e12),
-        (card("NVIDIA B200", 10, 178.0), "h100", "bf16", 2.25e15),
-        (card("NVIDIA A100-SXM4-80GB", 8, 79.3), "rtx", "bf16", 312e12),
-        (card("NVIDIA GeForce RTX 4090", 8, 23.6), "rtx", "bf16", 165.2e12),
+        (card("NVIDIA H200", 9, 139.8), "h200", "bf16", 989e12),
+        (card("NVIDIA B200", 10, 178.0), "b200", "bf16", 2.25e15),
+        (card("NVIDIA A100-SXM4-80GB", 8, 79.3), "rtx48", "bf16", 312e12),
+        (card("NVIDIA GeForce RTX 4090", 8, 23.6), "rtx24", "bf16", 165.2e12),
         (card("NVIDIA GeForce RTX 5060", 12, 7.6), "rtx", "bf16", None),
-        (card("NVIDIA RTX PRO 6000 Blackwell", 12, 95.0), "rtx", "bf16", None),
+        (card("NVIDIA RTX PRO 6000 Blackwell", 12, 95.0), "rtx48", "bf16", None),
         (card("NVIDIA GeForce RTX 2060", 7, 5.8), "rtx", "fp32", None),
+        (card("AMD Instinct MI300X", 9, 191.7), "b200", "bf16", 1307.4e12),
+        (card("AMD Radeon RX 7900 XTX", 11, 24.0), "rtx24", "bf16", None),
     ],
 )
 def test_a_card_gets_the_preset_and_the_peak_that_fit_it(monkeypatch, properties, tier, precision, peak):
@@ -60,8 +62,13 @@ def test_a_card_that_others_fill_gets_the_preset_that_fits_what_is_free_and_that
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (20 * 2**30, properties.total_memory))
     device = runtime.detect()
-    assert device.tier == "rtx"
+    assert device.tier == "rtx24"
     assert device_words(device) == "NVIDIA H100 80GB HBM3 (20 GiB free)"
+
+
+def test_a_card_of_amd_names_rocm_as_its_driver(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "6.4.1")
+    assert runtime._driver() == "ROCm 6.4.1"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

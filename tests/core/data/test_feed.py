@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -127,6 +128,21 @@ def test_the_clock_starts_at_the_first_batch_and_not_before(small_prepared: Prep
         first = running.events()[0]
         assert first["event"] == "first_batch"
         assert before < first["monotonic"] < after
+
+
+def test_what_lives_before_the_first_batch_is_no_longer_looked_at_by_the_garbage_collector(
+    small_prepared: Prepared,
+) -> None:
+    gc.unfreeze()
+    with feed(small_prepared.folder) as running:
+        data, _, _ = client(running)
+        batches = data.batches(4, 64)
+        assert gc.get_freeze_count() == 0
+        next(batches)
+        frozen = gc.get_freeze_count()
+        next(batches)
+        assert gc.get_freeze_count() == frozen > 10_000, "once, before the clock starts"
+    gc.unfreeze()
 
 
 def test_batches_end_at_the_deadline_and_are_counted_as_they_were_used(small_prepared: Prepared) -> None:
