@@ -611,7 +611,7 @@ if triton is not None:
         inside, hit = column < V, column == tl.load(targets + row)
         value = tl.load(z + row * V + column, mask=inside, other=0.0).to(tl.float32)
         slope = tl.full(value.shape, 1.0, tl.float32)
-        if CAP:
+        if CAP > 0:
             squeezed = 1 - 2 / (tl.exp(value * (2 / CAP)) + 1)  # tanh of value / CAP
             value, slope = CAP * squeezed, 1 - squeezed * squeezed
         value = tl.where(inside, value, -float("inf"))

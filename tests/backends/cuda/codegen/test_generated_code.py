@@ -55,6 +55,19 @@ def test_bytes_are_counted_by_launch_and_slow_functions_and_wide_buffers_are_fou
     assert halves.wide == []
 
 
+def test_the_train_files_own_kernel_counts_what_it_reads_and_writes(codegen) -> None:
+    code = """
+cross_entropy_row_0 = async_compile.triton('cross_entropy_row', '''
+    inductor_meta={'kernel_num_gb': 0.0}
+''', device_str='cuda')
+            cross_entropy_row_0.run(buf1, buf2, buf3, 64, stream=raw_stream0)
+            cross_entropy_row_0.run(buf4, buf2, buf3, 64, stream=raw_stream0)
+"""
+    report = codegen.read_code({"forward": code}, chunk_elements=8192 * 8192)
+    assert report.launches == 2
+    assert report.gigabytes == pytest.approx(2 * 2 * 2 * 8192 * 8192 / 1e9)
+
+
 def test_what_exceeds_a_limit_is_named(codegen) -> None:
     within = codegen.Report(graphs=1, launches=1, gigabytes=1.0)
     assert codegen.faults(within) == []
