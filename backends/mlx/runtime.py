@@ -131,12 +131,26 @@ def detect() -> Device:
         return Device("cuda", name, memory_mb, "bf16", version, tier="mac-max")
     macos = f"macOS {platform.mac_ver()[0]}"
     # Apple states no peak for these chips in bf16, so there is no share of it to show.
-    return Device("metal", name, memory_mb, "bf16", version, driver=macos, tier=apple_tier(name))
+    return Device("metal", name, memory_mb, "bf16", version, driver=macos, tier=apple_tier(name, memory_mb))
 
 
-def apple_tier(chip: str) -> str:
-    """Choose the preset for a chip: a Max or an Ultra has several times the GPU cores of the others."""
-    return "mac-max" if chip.endswith((" Max", " Ultra")) else "mac"
+TIERS: tuple[tuple[str, float, bool], ...] = (
+    # (preset, MiB of memory, whether it needs a Max or an Ultra), the largest first
+    ("mac128", 120_000, True),
+    ("mac64", 60_000, True),
+    ("mac-max", 30_000, True),
+    ("mac", 12_000, False),
+    ("mac8", 0, False),
+)
+
+
+def apple_tier(chip: str, memory_mb: float | None) -> str:
+    """Choose the preset for a chip by its memory: a Max or an Ultra has several times the GPU cores of the others.
+
+    Memory that is not known counts as 32 GB.
+    """
+    large, memory = chip.endswith((" Max", " Ultra")), 32_768 if memory_mb is None else memory_mb
+    return next(name for name, least, needs_large in TIERS if memory >= least and (large or not needs_large))
 
 
 def _device_info(mx: Any) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 from prerequisites import lacking
 
 from autoresearch.backends.mlx import runtime
+from autoresearch.core.config import load_presets
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="MLX brings its own BLAS only on Linux")
 
@@ -53,6 +54,7 @@ import json
 from pathlib import Path
 import mlx.core as mx
 from autoresearch.backends.mlx import runtime
+from autoresearch.core.config import load_presets
 a = mx.ones((256, 256)); mx.eval(a @ a)
 maps = Path("/proc/self/maps").read_text()
 print(json.dumps([runtime.openblas_in_use(), "libopenblas" in maps, runtime.detect().framework]))
@@ -80,11 +82,23 @@ def test_openblas_is_found_where_distributions_put_it(tmp_path: Path, place: str
 
 
 @pytest.mark.parametrize(
-    ("chip", "tier"),
-    [("Apple M4 Max", "mac-max"), ("Apple M3 Ultra", "mac-max"), ("Apple M4 Pro", "mac"), ("Apple M1", "mac")],
+    ("chip", "memory_gb", "tier"),
+    [
+        ("Apple M4 Max", 128, "mac128"),
+        ("Apple M3 Ultra", 512, "mac128"),
+        ("Apple M2 Max", 96, "mac64"),
+        ("Apple M4 Max", 64, "mac64"),
+        ("Apple M1 Max", 32, "mac-max"),
+        ("Apple M1 Max", None, "mac-max"),
+        ("Apple M4 Pro", 64, "mac"),
+        ("Apple M1", 16, "mac"),
+        ("Apple M2", 8, "mac8"),
+        ("Apple M4", None, "mac"),
+    ],
 )
-def test_a_chip_gets_the_tier_of_its_size(chip: str, tier: str) -> None:
-    assert runtime.apple_tier(chip) == tier
+def test_a_chip_gets_the_tier_of_its_size_and_memory(chip: str, memory_gb: int | None, tier: str) -> None:
+    assert runtime.apple_tier(chip, memory_gb and 1024.0 * memory_gb) == tier
+    assert tier in load_presets(Path(runtime.__file__).with_name("presets.toml"))
 
 
 def test_tokens_arrive_as_integers_and_the_host_array_may_be_reused() -> None:
