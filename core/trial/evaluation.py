@@ -253,7 +253,8 @@ class Scorer:
         opening, self._unsaid = self._unsaid, b""
         loading = self._allowed_first if opening else 0.0
         if opening and self._given is not None:  # the message carries the file in memory
-            socket.send_fds(self._socket, [opening], [self._given.fd])
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone, which shows in how it ended
+                socket.send_fds(self._socket, [opening], [self._given.fd])
             self._given.close()
             opening = b""
         batches = iter(payloads)
