@@ -126,8 +126,8 @@ def test_a_trials_weights_pass_in_memory_at_every_isolation_level(
         ("os.truncate(path, 100)", "invalid", "truncated"),
         # Announced by the train file itself, which goes on writing.
         (
-            "import json, time\n    from autoresearch.core.trial.child.channel import Channel, WeightsWritten\n"
-            "    import gc\n    [channel] = [one for one in gc.get_objects() if isinstance(one, Channel)]\n"
+            "import time\n    from autoresearch.core.trial.child.channel import WeightsWritten\n"
+            "    channel = sys._getframe(2).f_locals['channel']\n"
             "    channel.send(WeightsWritten('', 1, None, None))\n    time.sleep(20)",
             "invalid",
             "announced before they were sealed",
