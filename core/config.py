@@ -79,8 +79,7 @@ def load_presets(path: Path) -> dict[str, Preset]:
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: Preset(name=name, **_whole(tables, table)) for name, table in tables.items()}
-        return {name: Preset(name=name, **_whole(tables, table)) for name, table in tables.items()}
-    except (OSError, ValueError, RecursionError, ValidationError, TypeError, KeyError) as error:
+    except (OSError, ValueError, RecursionError, ValidationError, TypeError, KeyError, AttributeError) as error:
         raise PrerequisiteError(f"{path} cannot be read as presets: {error}") from error
 
 
