@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autoresearch.core.errors import UsageError
 from autoresearch.core.proposal import CATEGORIES, Attempt, History
@@ -17,9 +17,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Platform = Literal["h100", "apple", "any"]
+Platform = Literal["b200", "h100", "rtx", "cpu", "apple", "any"]
+"""Kinds of device that findings come from. rtx: any consumer card; b200 and h100 also stand for cards like them."""
 Verdict = Literal["helps", "hurts", "neutral", "mixed"]
 Confidence = Literal["low", "medium", "high"]
+PLATFORMS: tuple[Platform, ...] = get_args(Platform)
 BANK = Path(__file__).parent / "ideas.toml"
 USER_FILE = "ideas.toml"
 """File in the workspace with a person's own ideas, in the same form."""
@@ -37,6 +39,8 @@ class Idea(BaseModel):
     """Change of val_bpb on that platform in bpb; negative is better. None where no number is known."""
     source: str
     confidence: Confidence
+    added: str | None = Field(None, pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
+    """Month in which the bank took it up, as YYYY-MM; None for entries of its first edition."""
 
     @field_validator("category")
     @classmethod
@@ -106,7 +110,10 @@ def platform_of(history: History) -> Platform:
     """Name the platform whose findings come closest to this run's device."""
     if history.backend == "mlx":
         return "apple"
-    return "h100" if history.backend == "cuda" and history.preset == "h100" else "any"
+    if history.backend != "cuda":
+        return "any"
+    named = next((name for name in PLATFORMS if history.preset.startswith(name)), None)
+    return named or ("cpu" if history.preset == "demo" else "any")
 
 
 def nearest_ideas(ideas: Sequence[Idea], history: History, closed: Sequence[str], count: int = 8) -> list[Idea]:

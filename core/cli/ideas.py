@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
@@ -11,18 +13,21 @@ EXAMPLE = """\
 # ideas.toml in the workspace: your own ideas, read before every proposal of a language model
 [[idea]]
 change = "what to change, in a few words"
-platform = "any"        # h100, apple or any
+platform = "any"        # b200, h100, rtx, cpu, apple or any
 category = "attention"  # see `ar ideas --help`
 verdict = "helps"       # helps, hurts, neutral or mixed
 delta = -0.002          # change of val_bpb; leave it out where no number is known
 source = "a paper, a run, a hunch"
 confidence = "low"      # low, medium or high
+added = "2026-11"       # the month, for `ar ideas --since`; may be left out
 """
 
 
 @click.command()
 @click.option(
-    "--platform", type=click.Choice(["h100", "apple", "any"]), help="Show only ideas measured on this kind of device."
+    "--platform",
+    type=click.Choice(["b200", "h100", "rtx", "cpu", "apple", "any"]),
+    help="Show only ideas measured on this kind of device.",
 )
 @click.option(
     "--category",
@@ -33,6 +38,12 @@ confidence = "low"      # low, medium or high
 @click.option(
     "--verdict", type=click.Choice(["helps", "hurts", "neutral", "mixed"]), help="Show only ideas with this effect."
 )
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m", "%Y-%m-%d"]),
+    metavar="YYYY-MM",
+    help="Show only ideas taken up since then.",
+)
 @click.option("--search", metavar="TEXT", help="Show only ideas with this text in the change or its source.")
 @click.option("--example", is_flag=True, help="Print a template for your own ideas.toml instead.")
 @pass_settings
@@ -41,6 +52,7 @@ def ideas(
     platform: str | None,
     category: str | None,
     verdict: str | None,
+    since: datetime | None,
     search: str | None,
     example: bool,
 ) -> None:
@@ -59,6 +71,7 @@ def ideas(
         idea
         for idea in load_ideas(settings.workspace)
         if all(value in (None, getattr(idea, name)) for name, value in wanted.items())
+        and (since is None or (idea.added or "") >= since.strftime("%Y-%m"))
         and (search is None or search.lower() in f"{idea.change} {idea.source}".lower())
     ]
     if settings.json:

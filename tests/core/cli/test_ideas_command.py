@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from autoresearch.agent.llm.ideas import load_ideas, nearest_ideas
+from autoresearch.agent.llm.ideas import load_ideas, nearest_ideas, platform_of
 from autoresearch.core.cli.ideas import EXAMPLE
 from autoresearch.core.cli.main import cli
 from autoresearch.core.errors import UsageError
@@ -18,6 +18,18 @@ def ideas(tmp_path):
         return CliRunner().invoke(cli, ["--workspace", str(tmp_path), "ideas", *arguments])
 
     return run
+
+
+def history_in(backend, preset):
+    """A run that has only its baseline."""
+    base = Attempt(
+        experiment=0, source="", status="keep", reason="", hypothesis="", category="baseline", researcher="",
+        predicted_delta=None, val_bpb=1.0, estimate=1.0, delta=None, parent=0,
+    )  # fmt: skip
+    return History(
+        program="", backend=backend, device="M4", preset=preset, budget_seconds=1, seed=0, vocabularies=(512,),
+        incumbent=base, attempts=(base,),
+    )  # fmt: skip
 
 
 def listed(result):
@@ -39,6 +51,35 @@ def test_filters_narrow_the_list(ideas):
     assert kinds == {("apple", "optimizer", "helps")}
     assert [one["delta"] for one in listed(ideas("--json", "--search", "peri-ln"))] == [-0.025]
     assert "no idea matches" in ideas("--search", "no such thing").stderr
+
+
+def test_since_shows_what_the_bank_took_up_since_a_month(ideas):
+    late = listed(ideas("--json", "--since", "2026-11"))
+    assert {one["added"] for one in late} == {"2026-11"} and len(late) >= 40
+    assert listed(ideas("--json", "--since", "2999-01")) == []
+    assert "'soon' does not match" in ideas("--since", "soon").stderr
+
+
+def test_contradicting_findings_stand_side_by_side(ideas):
+    means = [one for one in listed(ideas("--json", "--search", "exponential mean")) if one["platform"] == "h100"]
+    assert {one["verdict"] for one in means} >= {"helps", "hurts"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "preset", "platform"),
+    [
+        ("cuda", "h100", "h100"),
+        ("cuda", "h100-node", "h100"),
+        ("cuda", "rtx", "rtx"),
+        ("cuda", "cpu", "cpu"),
+        ("cuda", "demo", "cpu"),
+        ("cuda", "mine", "any"),
+        ("mlx", "cpu", "apple"),
+        ("null", "cpu", "any"),
+    ],
+)
+def test_a_run_is_nearest_to_the_findings_of_its_own_kind_of_device(backend, preset, platform):
+    assert platform_of(history_in(backend, preset)) == platform
 
 
 def test_ones_own_file_comes_first_and_the_example_is_one(ideas, tmp_path):
@@ -64,14 +105,7 @@ def test_a_malformed_file_of_ones_own_is_named_with_what_is_wrong(tmp_path, old,
 
 
 def test_a_models_ideas_are_from_its_kind_of_device_and_leave_resting_categories_out():
-    base = Attempt(
-        experiment=0, source="", status="keep", reason="", hypothesis="", category="baseline", researcher="",
-        predicted_delta=None, val_bpb=1.0, estimate=1.0, delta=None, parent=0,
-    )  # fmt: skip
-    history = History(
-        program="", backend="mlx", device="M4", preset="mac", budget_seconds=1, seed=0, vocabularies=(512,),
-        incumbent=base, attempts=(base,),
-    )  # fmt: skip
+    history = history_in("mlx", "mac")
     near = nearest_ideas(load_ideas(), history, closed=("batch_sequence",))
     assert {idea.platform for idea in near} == {"apple"}
     assert "batch_sequence" not in {idea.category for idea in near}
