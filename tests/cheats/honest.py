@@ -229,6 +229,190 @@ CODE: dict[str, dict[str, str]] = {
 COMPILED = {"cuda": {"COMPILE": "on"}}
 
 
+TORCH_MODEL = """
+class Tiny(nn.Module):
+    def __init__(self, spec, dim=48, dtype=torch.float32):
+        super().__init__()
+        self.emb = nn.Embedding(spec.vocab_size, dim, dtype=dtype)
+        self.mix = nn.Linear(dim, dim, dtype=dtype)
+        self.out = nn.Linear(dim, spec.vocab_size, dtype=dtype)
+    def forward(self, x):
+        h = self.emb(x)
+        return self.out(h + torch.tanh(self.mix(h)))
+def build(spec):
+    return Tiny(spec).to(spec.device)
+def loop(model, data, clock, lr=3e-3, params=None, after=None):
+    opt = torch.optim.AdamW(params or [p for p in model.parameters() if p.requires_grad], lr=lr)
+    for step, (x, y, info) in enumerate(data.batches(8, 128)):
+        loss = F.cross_entropy(model(x).float().flatten(0, 1), y.flatten())
+        opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
+        if after: after(model)
+        clock.log(step=step, loss=float(loss.detach()))
+    return model
+def train(model, data, clock):
+    return loop(model, data, clock)
+def logits(model, tokens):
+    return model(tokens)
+"""
+"""A small model that takes the place of the shipped one."""
+
+TORCH: dict[str, str] = {
+    "complex numbers": """
+class Rotor(Tiny):
+    def __init__(self, spec):
+        super().__init__(spec); self.phase = nn.Parameter(torch.randn(24, dtype=torch.complex64))
+    def forward(self, x):
+        h = torch.view_as_complex(self.emb(x).unflatten(-1, (24, 2)).contiguous()) * self.phase
+        return self.out(torch.view_as_real(h).flatten(-2))
+def build(spec): return Rotor(spec).to(spec.device)
+""",
+    "weights in half precision": """
+def build(spec): return Tiny(spec, dtype=torch.float16).to(spec.device)
+def train(model, data, clock):
+    m = model.float(); loop(m, data, clock); return m.half()
+""",
+    "a tied head of a small model": """
+def build(spec):
+    m = Tiny(spec); m.out.weight = m.emb.weight; return m.to(spec.device)
+""",
+    "counts in a buffer": """
+class Counting(Tiny):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.register_buffer("counts", torch.zeros(spec.vocab_size))
+        self.register_buffer("tril", torch.ones(4, 4).tril(), persistent=False)
+        self.register_buffer("seen", torch.tensor(0, dtype=torch.int64))
+    def forward(self, x):
+        return super().forward(x) + 0.1 * torch.log1p(self.counts)
+def build(spec): return Counting(spec).to(spec.device)
+def train(model, data, clock):
+    opt = torch.optim.SGD(model.parameters(), lr=0.5)
+    for step, (x, y, info) in enumerate(data.batches(8, 128)):
+        with torch.no_grad():
+            model.counts.index_add_(0, y.flatten(), torch.ones(y.numel(), device=y.device)); model.seen += y.numel()
+        loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten()); opt.zero_grad(); loss.backward(); opt.step()
+    return model
+""",
+    "averaged weights by a class": """
+class Ema:
+    def __init__(self, model, decay=0.98):
+        self.held = {k: v.detach().clone() for k, v in model.state_dict().items()}; self.decay = decay
+    def update(self, model):
+        for k, v in model.state_dict().items(): self.held[k].lerp_(v.detach(), 1 - self.decay)
+def train(model, data, clock):
+    ema = Ema(model); loop(model, data, clock, after=ema.update)
+    model.load_state_dict(ema.held); return model
+""",
+    "experts by mask": """
+class Moe(Tiny):
+    def __init__(self, spec, experts=4):
+        super().__init__(spec); self.gate = nn.Linear(48, experts); self.experts = nn.ModuleList(nn.Linear(48, 48) for _ in range(experts))
+    def forward(self, x):
+        h = self.emb(x); weights, chosen = torch.topk(self.gate(h).softmax(-1), 2, dim=-1)
+        out = torch.zeros_like(h)
+        for index, expert in enumerate(self.experts):
+            mask = (chosen == index)
+            if (where := mask.any(-1)).any():
+                out[where] = out[where] + expert(h[where]) * (weights * mask).sum(-1)[where][:, None]
+        return self.out(h + out)
+def build(spec): return Moe(spec).to(spec.device)
+""",
+    "gradients of each row": """
+from torch.func import functional_call, grad, vmap
+def train(model, data, clock):
+    names = dict(model.named_parameters())
+    def loss_of(params, x, y): return F.cross_entropy(functional_call(model, params, (x,)).flatten(0, 1), y.flatten())
+    per_row = vmap(grad(lambda p, x, y: loss_of(p, x[None], y[None])), in_dims=(None, 0, 0))
+    for x, y, info in data.batches(4, 64):
+        g = per_row({k: v.detach() for k, v in names.items()}, x, y)
+        with torch.no_grad():
+            for k, v in names.items(): v -= 0.5 * g[k].mean(0)
+    return model
+""",
+    "a norm of weights": """
+from torch.nn.utils.parametrizations import weight_norm, orthogonal
+def build(spec):
+    model = Tiny(spec); weight_norm(model.mix); orthogonal(model.out) if False else None
+    return model.to(spec.device)
+""",
+    "a gradient of its own": """
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x); return x.relu().square()
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors; return 2 * g * x.relu()
+class Sq(Tiny):
+    def forward(self, x):
+        h = self.emb(x); return self.out(h + Square.apply(self.mix(h)))
+def build(spec): return Sq(spec).to(spec.device)
+""",
+    "hooks": """
+def build(spec):
+    model = Tiny(spec).to(spec.device)
+    model.mix.register_forward_hook(lambda module, args, out: out * 0.5)
+    model.emb.register_forward_pre_hook(lambda module, args: (args[0].clamp(min=0),))
+    model.emb.weight.register_hook(lambda g: g.clamp(-1, 1))
+    return model
+""",
+    "checkpointing": """
+from torch.utils.checkpoint import checkpoint
+class Ck(Tiny):
+    def forward(self, x):
+        h = self.emb(x)
+        h = checkpoint(self.mix, h, use_reentrant=False) if self.training else self.mix(h)
+        return self.out(h)
+def build(spec): return Ck(spec).to(spec.device)
+""",
+    "a generator for a schedule, in other letters": """
+from dataclasses import dataclass, field
+from collections import deque
+@dataclass(slots=True)
+class Größe:
+    'Größe des Schritts: α.'
+    α: float = 3e-3
+    β: tuple[float, ...] = (0.9, 0.95)
+    verlauf: deque = field(default_factory=lambda: deque(maxlen=8))
+def schedule(größe):
+    while True:
+        progress = yield größe.α * (1 - 0.5 * (0.0 if größe.verlauf is None else min(1.0, len(größe.verlauf) / 8)))
+        größe.verlauf.append(progress)
+def train(model, data, clock):
+    größe = Größe(); plan = schedule(größe); next(plan)
+    opt = torch.optim.AdamW(model.parameters(), lr=größe.α, betas=größe.β)
+    it = iter(data.batches(8, 128))
+    while (batch := next(it, None)) is not None:
+        x, y, *_ = batch
+        for group in opt.param_groups: group["lr"] = plan.send(clock.progress)
+        loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten()); opt.zero_grad(); loss.backward(); opt.step()
+    return model
+""",
+    "counts in numpy, and no gradients": """
+import numpy as np
+class Table(nn.Module):
+    def __init__(self, spec):
+        super().__init__(); self.register_buffer("table", torch.zeros(spec.vocab_size, spec.vocab_size))
+def build(spec): return Table(spec).to(spec.device)
+def train(model, data, clock):
+    counts = np.full(tuple(model.table.shape), 0.05, np.float64)
+    for document in data.documents(): np.add.at(counts, (document[:-1], document[1:]), 1.0)
+    model.table.copy_(torch.from_numpy(np.log(counts / counts.sum(1, keepdims=True)).astype(np.float32)))
+    return model
+def logits(model, tokens): return F.embedding(tokens, model.table)
+""",
+    "a recurrent network": """
+class Gru(Tiny):
+    def __init__(self, spec):
+        super().__init__(spec); self.rnn = nn.GRU(48, 48, batch_first=True)
+    def forward(self, x): return self.out(self.rnn(self.emb(x))[0])
+def build(spec): return Gru(spec).to(spec.device)
+def logits(model, tokens): return model(tokens).to(torch.bfloat16)
+""",
+}
+"""Name -> code for PyTorch alone, behind TORCH_MODEL."""
+
+
 def variants(backend: str) -> list[Variant]:
     """Every honest variant of a backend."""
     if backend == "null":
@@ -237,4 +421,6 @@ def variants(backend: str) -> list[Variant]:
     for name, code in CODE.items():
         constants = COMPILED.get(backend, {}) if name == "a compiled model" else {}
         found.append(Variant(name, code[backend], constants))
+    if backend == "cuda":
+        found += [Variant(name, TORCH_MODEL + code) for name, code in TORCH.items()]
     return [*found, *(Variant(name, NULL[name], native=False) for name in IN_NUMPY)]
