@@ -47,12 +47,12 @@ $(STAMP) $(VENV)/.lean: pyproject.toml constraints.txt requirements.lock .ci/loc
 
 demo: $(LEAN)
 	@$(BIN)/ar --preset demo loop --tag $(TAG) --hours 0.07
-	@echo && echo "What the baseline and the best file write, after ten seconds of training each:" && echo
+	@echo && echo "A text by the baseline and one by the best file, each after ten seconds of training:" && echo
 	@$(BIN)/ar sample --tag $(TAG) --baseline --tokens 60
 	@echo && echo "The report, with the picture and the difference that the run found:"
 	@$(BIN)/ar report --tag $(TAG)
 	@echo && echo "What next?" && echo \
-		"  $(BIN)/ar verify --tag $(TAG)      does it hold on the test set? It says first how long it takes" && echo \
+		"  $(BIN)/ar verify --tag $(TAG)      if a change was kept: does it hold on the test set?" && echo \
 		"  $(BIN)/ar dashboard --tag $(TAG)   look at every experiment in a browser" && echo \
 		"  $(BIN)/ar --preset cpu loop -n 20                    the real thing on this machine; on an H100: ar loop"
 
