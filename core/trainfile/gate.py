@@ -90,6 +90,8 @@ ONLY = {
 """All that may be used of these modules."""
 KERNELS = frozenset(("kernels-community/flash-attn3", "varunneal/flash-attention-3"))
 """Repositories that `kernels.get_kernel` may be asked for: the ones that the shipped file and upstream's name."""
+KERNEL_LOAD = ("triton", "language", "load")
+"""A kernel's own `load` reads what its arguments point to in the GPU's memory, and no file."""
 SUBMODULES = _words(
     "nn functional optim utils linalg fft special cuda backends autograd func _dynamo _inductor compiler jit "
     "random core fast optimizers losses init lib ma rec char profiler library config language "
@@ -205,8 +207,8 @@ class _Checker(ast.NodeVisitor):
         if isinstance(node, ast.Name):
             return node.id in self._modules and not self._bound(node.id)
         path = self._path(node) if isinstance(node, ast.Attribute) and node.attr in SUBMODULES else ()
-        # `np.random.random` is a function in a module of its name.
-        return bool(path) and path[-2:-1] != path[-1:]
+        # `np.random.random` is a function in a module of its name, and `triton.jit` is none at all.
+        return bool(path) and path[-2:-1] != path[-1:] and path != ("triton", "jit")
 
     # ---- scopes
 
@@ -267,6 +269,8 @@ class _Checker(ast.NodeVisitor):
             return  # a module cannot be called: np.random.random is a function
         if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
             return
+        if isinstance(node, ast.Compare) and all(isinstance(one, ast.Is | ast.IsNot) for one in node.ops):
+            return  # `triton is not None`: a module that may be missing
         named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {*READERS, "hasattr"}
         if not named:
             self._fault(child, f"the module {ast.unparse(child)!r} is passed on as a value: name what you use of it")
@@ -437,6 +441,8 @@ def _barred(path: Path) -> str | None:
     """Say why the last part of a full name may not be used; None where it may."""
     *before, name = path
     inside = tuple(before)
+    if path == KERNEL_LOAD:
+        return None
     if inside in ONLY and name not in ONLY[inside]:
         return f"of {'.'.join(inside)} a train file uses only {', '.join(sorted(ONLY[inside])) or 'nothing'}"
     if name in FILES or not ONLY.get(path, path):

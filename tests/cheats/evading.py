@@ -147,6 +147,7 @@ HONEST = {
     "dynamo's settings": "import torch\ntorch._dynamo.config.cache_size_limit = 64\ntorch._dynamo.reset()",
     "inductor's threads": "import torch\ntorch._inductor.config.cpp.threads = 1",
     "a warning that is ignored": "import warnings\nwarnings.filterwarnings('ignore')\nwarnings.warn('x')",
+    "a module that may be missing": "try: import triton\nexcept ImportError: triton = None\nif triton is not None:\n    @triton.jit\n    def kernel(x, N: triton.language.constexpr): triton.language.store(x, triton.language.load(x + N))",
     "a replaced layer": "def f(model, name, new): setattr(model, name, new)",
     "an optional function": "import torch\nf = getattr(torch, 'compile', None) if hasattr(torch, 'compile') else None",
     "an abstract class": "import abc\nclass A(metaclass=abc.ABCMeta): pass",
