@@ -17,15 +17,17 @@ import math
 import os
 import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Judge, Measured, Role, RunTrial, Side
-from autoresearch.core.judge.futility import BINS, Lesson, Stop, StopRule, learn, replay
+from autoresearch.core.judge.futility import BINS, EARLIEST, LESSONS, expected_spread, fit, hopeless, see
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.racing import Racing
@@ -144,21 +146,87 @@ class Curves:
 
     def __init__(self, seed: int, sigma: float) -> None:
         self.rng, self.rough = random.Random(seed + 2 * APART), ROUGH * sigma
-        self.fall = [FALL * (((n + 0.5) / BINS) ** -POWER - 1.0) for n in range(BINS)]
+        at = (np.arange(BINS) + 0.5) / BINS
+        self.fall, self.bow = FALL * (at**-POWER - 1.0), BOW * FALL * np.sin(math.pi * at)
 
     def shape(self, parent: Shape) -> Shape:
         """Draw the shape of a change of a source with the shape `parent`."""
         spread = WANDERERS[0][1] if self.rng.random() < WANDERERS[0][0] else WANDERERS[1][1]
         return parent[0] + self.rng.gauss(0.0, spread), parent[1] + self.rng.gauss(0.0, spread)
 
-    def __call__(self, score: float, shape: Shape) -> tuple[float | None, ...]:
-        """Draw the curve of a trial with this score, in bits per byte."""
-        level = score + self.rng.gauss(0.0, self.rough)
-        bows = [BOW * FALL * math.sin(math.pi * (n + 0.5) / BINS) for n in range(BINS)]
-        return tuple(
-            level + (1.0 + shape[0]) * fall + shape[1] * bow + self.rng.gauss(0.0, self.rough)
-            for fall, bow in zip(self.fall, bows, strict=True)
-        )
+    def __call__(self, score: float, shape: Shape) -> np.ndarray:
+        """Draw the curve of a trial with this score, in bits per byte: BINS values."""
+        gauss, rough = self.rng.gauss, self.rough
+        level = score + gauss(0.0, rough)
+        noise = np.array([gauss(0.0, rough) for _ in range(BINS)])
+        return level + (1.0 + shape[0]) * self.fall + shape[1] * self.bow + noise
+
+
+class Lessons:
+    """The latest finished trials of a run, as `futility.fit` takes them."""
+
+    def __init__(self) -> None:
+        self.seen, self.differences = np.full((LESSONS, BINS - EARLIEST, 2), np.nan), np.zeros(LESSONS)
+        self.count = 0
+
+    def add(self, seen: np.ndarray, difference: float) -> None:
+        """Take one in, in the place of the oldest."""
+        at = self.count % LESSONS
+        self.seen[at], self.differences[at] = seen, difference
+        self.count += 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """A candidate's trial: its curve beside the incumbent's at the same seed, and what it needs."""
+
+    curve: np.ndarray
+    incumbent: np.ndarray
+    lessons: Lessons
+    needs: float
+    """Difference of the scores from which on it is worthless, in bits per byte; infinite for a trial that runs on."""
+    noise: float
+
+
+Answer = tuple[np.ndarray, int | None]
+"""What its curve shows (see `futility.see`), and the part of the budget after which it is ended, None for never."""
+Steps = Generator[Question, Answer, Any]
+"""A run as it goes on: it asks of every candidate's trial whether it is ended early."""
+
+
+def look(questions: Sequence[Question]) -> Iterator[Answer]:
+    """Answer the questions of several runs at once."""
+    theirs = np.stack([one.incumbent for one in questions])
+    seen = see(np.stack([one.curve for one in questions]), theirs)[:, EARLIEST:]
+    count = min(LESSONS, max(one.lessons.count for one in questions))
+    lessons = np.stack([one.lessons.seen[:count] for one in questions])
+    differences = np.stack([one.lessons.differences[:count] for one in questions])
+    noise, needs = np.array([[one.noise, one.needs] for one in questions]).T[:, :, None]
+    fitted = fit(lessons, differences, expected_spread(theirs, 1.0, noise))
+    # The last part is the end itself.
+    ends = hopeless(fitted, seen, needs)[:, :-1]
+    for shown, ended, first in zip(seen, ends.any(axis=1), ends.argmax(axis=1), strict=True):
+        yield shown, EARLIEST + int(first) if ended else None
+
+
+def together(runs: Sequence[Steps]) -> list[Any]:
+    """Carry out runs side by side, and return what they return."""
+    found: dict[int, Any] = {}
+    asked: dict[int, Question] = {}
+
+    def go_on(number: int, answer: Answer | None) -> None:
+        try:
+            asked[number] = runs[number].send(answer)  # type: ignore[arg-type]
+        except StopIteration as end:
+            found[number] = end.value
+            asked.pop(number, None)
+
+    for number in range(len(runs)):
+        go_on(number, None)
+    while asked:
+        for number, answer in zip(list(asked), list(look(list(asked.values()))), strict=True):
+            go_on(number, answer)
+    return [found[number] for number in range(len(runs))]
 
 
 @dataclass
@@ -169,15 +237,29 @@ class Source:
     true: float
     """val_bpb without noise, against the baseline's 0."""
     trials: list[Measured] = field(default_factory=list)
-    curves: list[tuple[float | None, ...]] = field(default_factory=list)
+    curves: list[np.ndarray] = field(default_factory=list)
     """The curve of each trial."""
     shape: Shape = (0.0, 0.0)
     decision: Decision | None = None
+    seen: Side | None = None
+    """What `side` returned last, until something changes."""
 
     def side(self) -> Side:
         """Return the source as the judge sees it."""
-        decided = self.decision
-        return Side(self.experiment, "", tuple(self.trials), "", None if decided is None else decided.estimate)
+        if self.seen is None:
+            estimate = None if self.decision is None else self.decision.estimate
+            self.seen = Side(self.experiment, "", tuple(self.trials), "", estimate)
+        return self.seen
+
+    def add(self, trial: Measured, curve: np.ndarray) -> None:
+        """Take in a trial."""
+        self.trials.append(trial)
+        self.curves.append(curve)
+        self.seen = None
+
+    def copy(self) -> Source:
+        """Return one that goes its own way from here."""
+        return replace(self, trials=list(self.trials), curves=list(self.curves), seen=None)
 
 
 class SimulatedRun:
@@ -192,7 +274,7 @@ class SimulatedRun:
         *,
         pairing: float = 0.0,
         wealth: float | None = None,
-        measure: Callable[[float, int], float] | None = None,
+        measure: Trials | Callable[[float, int], float] | None = None,
     ) -> None:
         """Draw noise of `sigma` and effects from `seed`.
 
@@ -201,7 +283,7 @@ class SimulatedRun:
         """
         # Effects have a generator of their own: experiment n of a run has the same one under every judge.
         self.effects = random.Random(seed + APART)
-        self.effect, self.judge, self.seed = effect, judge, seed
+        self.effect, self.judge, self.seed, self.wealth = effect, judge, seed, wealth
         self.measure = measure or Trials(seed, sigma, pairing)
         self.out = Outcome()
         self.decided = self.extra = 0
@@ -209,23 +291,27 @@ class SimulatedRun:
         self.kept: list[Source] = []
         self.raced: list[Source] = []
         """Sources with more than two trials: their later ones tell about the noise."""
-        self.curves, self.lessons = Curves(seed, sigma), list[Lesson]()
-        self.finished: list[Lesson] = []
+        self.curves, self.lessons = Curves(seed, sigma), Lessons()
+        self.finished: list[tuple[np.ndarray, float]] = []
         """Lessons of the candidate that is not decided yet."""
         self.facts: Mapping[str, Any] = {}
         self.pairs: list[Raced] = []
-        self.decide(self.baseline)
-        if wealth is not None:
-            self.facts = {**self.facts, "wealth": wealth}
 
     def go(self, experiments: int | None = None, time: float = math.inf) -> Outcome:
         """Decide that many experiments, or go on until that much device time is used up."""
+        return together([self.steps(experiments, time)])[0]
+
+    def steps(self, experiments: int | None = None, time: float = math.inf) -> Steps:
+        """Do what `go` does, as one of several runs that are carried out together; the value is the outcome."""
+        yield from self.decide(self.baseline)
+        if self.wealth is not None:
+            self.facts = {**self.facts, "wealth": self.wealth}
         for number in itertools.count(1):
             if self.out.time >= time or (experiments is not None and number > experiments):
                 break
             delta = self.effect(self.effects)
             shape = self.curves.shape(self.incumbent.shape)
-            decision = self.decide(Source(number, self.incumbent.true + delta, shape=shape))
+            decision = yield from self.decide(Source(number, self.incumbent.true + delta, shape=shape))
             self.out.experiments += 1
             self.decided += 1
             if decision.status == "keep":
@@ -245,7 +331,7 @@ class SimulatedRun:
         """The last source that was kept and not demoted."""
         return self.kept[-1]
 
-    def decide(self, candidate: Source, before: Sequence[Role] = ()) -> Decision:
+    def decide(self, candidate: Source, before: Sequence[Role] = ()) -> Steps:
         """Ask the judge until it decides, running every trial that it asks for; `before` are those it has already."""
         roles = list(before)
         while True:
@@ -255,14 +341,16 @@ class SimulatedRun:
                 continue
             if isinstance(step, Decision):
                 break
-            unseen = self.run_trial(candidate, step)
-            if unseen is not None:
-                self.count_lost(candidate, unseen, roles)
+            unseen = yield from self.run_trial(candidate, step)
+            # A first trial above its target is discarded at once, ended or not.
+            if unseen is not None and unseen < step.target.val_bpb:
+                yield from self.count_lost(candidate, unseen, roles)
             # A race's trials are those after the candidate's first; a check of the incumbent comes before it.
             self.extra += candidate.experiment > 0 and "candidate" in roles
             roles.append(step.role)
-        candidate.decision, self.facts = step, step.facts
-        self.lessons += self.finished
+        candidate.decision, candidate.seen, self.facts = step, None, step.facts
+        for seen, difference in self.finished:
+            self.lessons.add(seen, difference)
         self.finished = []
         if step.facts.get("differences"):
             self.pairs.append(Raced(tuple(step.facts["differences"]), step.facts["cut"]))
@@ -270,20 +358,18 @@ class SimulatedRun:
             self.kept.append(candidate)
         return step
 
-    def run_trial(self, candidate: Source, step: RunTrial) -> float | None:
-        """Draw a result of the source that the judge wants measured; return the score of one that was ended early."""
+    def run_trial(self, candidate: Source, step: RunTrial) -> Steps:
+        """Draw a result of the source that the judge wants measured; the value is the score of one ended early."""
         subject = self.incumbent if step.role == "incumbent" else candidate
         value = self.measure(subject.true, step.seed)
         curve = self.curves(value, subject.shape)
-        stop, share = self.ends(step, value, curve)
+        stop = yield from self.ends(step, value, curve)
         done = "ok" if stop is None else "stopped"
-        subject.curves.append(curve)
-        subject.trials.append(
-            Measured(step.role, step.seed, done, value if stop is None else None, own=subject is candidate)  # type: ignore[arg-type]
-        )
+        score = value if stop is None else None
+        subject.add(Measured(step.role, step.seed, done, score, own=subject is candidate), curve)  # type: ignore[arg-type]
         self.out.stopped += stop is not None
         whole = 1.0 + START_UP + SCORING
-        self.out.time += 1.0 if stop is None else (START_UP + share) / whole
+        self.out.time += 1.0 if stop is None else (START_UP + (stop + 1) / BINS) / whole
         if len(subject.trials) == 3 and subject is not self.baseline:
             self.raced.append(subject)
         self.out.trials += 1
@@ -291,41 +377,50 @@ class SimulatedRun:
         self.out.path += [gain] * (int(self.out.time) - len(self.out.path))
         return None if stop is None else value
 
-    def count_lost(self, candidate: Source, value: float, roles: Sequence[Role]) -> None:
+    def count_lost(self, candidate: Source, value: float, roles: Sequence[Role]) -> Steps:
         """Count a real improvement that would have been kept had its trial not been ended: a copy goes on with it."""
         if candidate.true >= self.incumbent.true:
             return
-        # Curves and lessons never change, and copying them would take longer than everything else here.
-        shared = [self.lessons, self.finished, *(one.curves for one in (candidate, self.baseline, *self.kept))]
-        twin, other = copy.deepcopy((self, candidate), {id(one): list(one) for one in shared})
-        twin.judge.stop_early = False  # type: ignore[attr-defined]
+        twin, other = self.twin(candidate)
         other.trials[-1] = Measured("candidate", other.trials[-1].seed, "ok", value)
-        self.out.lost += twin.decide(other, [*roles, "candidate"]).status == "keep"
+        decision = yield from twin.decide(other, [*roles, "candidate"])
+        self.out.lost += decision.status == "keep"
 
-    def ends(self, step: RunTrial, value: float, curve: tuple[float | None, ...]) -> tuple[Stop | None, float]:
-        """Return why a trial is ended early, or None, and its share of the training time; learn from it if not."""
+    def twin(self, candidate: Source) -> tuple[SimulatedRun, Source]:
+        """Return a copy that goes its own way from here and ends no trial early, with its copy of the candidate."""
+        twin = copy.copy(self)
+        sources = {id(one): one.copy() for one in (*self.kept, *self.raced, self.baseline, candidate)}
+        twin.baseline = sources[id(self.baseline)]
+        twin.kept, twin.raced = ([sources[id(one)] for one in some] for some in (self.kept, self.raced))
+        twin.judge, twin.measure, twin.curves = (copy.copy(one) for one in (self.judge, self.measure, self.curves))
+        if isinstance(twin.measure, Trials):
+            twin.measure.rng, twin.measure.shared = copy.copy(twin.measure.rng), dict(twin.measure.shared)
+        twin.curves.rng = copy.copy(twin.curves.rng)
+        twin.judge.stop_early = False  # type: ignore[attr-defined]
+        twin.out, twin.lessons, twin.finished, twin.pairs = Outcome(), Lessons(), [], list(self.pairs)
+        return twin, sources[id(candidate)]
+
+    def ends(self, step: RunTrial, value: float, curve: np.ndarray) -> Steps:
+        """Learn from a candidate's trial; the value is the part of the budget after which it is ended, or None."""
         if step.role != "candidate" or not self.kept:
-            return None, 1.0
+            return None
         other = next((n for n, one in enumerate(self.incumbent.trials) if one.seed == step.seed), None)
         if other is None:
-            return None, 1.0
+            return None
         theirs, score = self.incumbent.curves[other], self.incumbent.trials[other].val_bpb
         assert score is not None
+        needs, noise = math.inf, 1.0
         if step.target is not None and step.target.val_bpb is not None:
-            forecasts = learn(self.lessons, theirs, 1.0, step.target.noise)
-            rule = StopRule(theirs, score, 1.0, step.target.val_bpb, forecasts)
-            at, stop = replay(rule, curve)
-            if stop is not None:
-                return stop, (at + 1) / BINS
-        self.finished.append(Lesson(curve, theirs, 1.0, value - score))
-        return None, 1.0
+            needs, noise = step.target.val_bpb - score, step.target.noise
+        seen, stop = yield Question(curve, theirs, self.lessons, needs, noise)
+        if stop is None:
+            self.finished.append((seen, value - score))
+        return stop
 
     def evidence(self, candidate: Source, roles: Sequence[Role]) -> Evidence:
         """Gather the evidence for one candidate."""
-        side = candidate.side()
-        repeats = (self.baseline.trials, *(source.trials[1:] for source in self.raced))
         return Evidence(
-            candidate=side,
+            candidate=candidate.side(),
             incumbent=self.incumbent.side() if self.kept else None,
             baseline=self.baseline.side(),
             seed=self.seed,
@@ -333,7 +428,7 @@ class SimulatedRun:
             asked=len(roles),
             roles=tuple(roles),
             predecessor=self.kept[-2].side() if len(self.kept) > 1 else None,
-            repeats=tuple(tuple(group) for group in repeats),
+            repeats=(self.baseline.side().trials, *(one.side().trials[1:] for one in self.raced)),
             raced=tuple(self.pairs),
             extra=self.extra,
             facts=self.facts,
@@ -381,7 +476,8 @@ Three = tuple[list[Outcome], list[Outcome], list[Outcome]]
 
 def compare(cell: Cell, seeds: range) -> Three:
     """Return runs of every judge, greedy's with as many trials as racing took."""
-    ours = [racing(seed, cell.effect(), cell.sigma, pairing=cell.pairing).go(time=TIME) for seed in seeds]
+    runs = [racing(seed, cell.effect(), cell.sigma, pairing=cell.pairing) for seed in seeds]
+    ours = together([one.steps(time=TIME) for one in runs])
 
     def others(fixed: bool) -> list[Outcome]:
         pairs = zip(seeds, ours, strict=True)

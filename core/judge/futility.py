@@ -19,13 +19,16 @@ trial that was ended is never kept, and one that was not is scored as always.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 
-from autoresearch.core.judge.posterior import normal_cdf, normal_score
+from autoresearch.core.judge.posterior import Number, normal_cdf, normal_score, t_scale
 
 BINS = 20
 """Parts of the budget in which a curve is kept."""
@@ -82,40 +85,33 @@ class Lesson:
     """Difference of the two scores in bits per byte; negative is better."""
 
     @functools.cached_property
-    def seen(self) -> tuple[tuple[float, float], ...]:
-        """Return gap and closing part in each part of the budget from EARLIEST on, in bits per byte; NaN for none."""
-        found = []
-        for at in range(EARLIEST, BINS):
-            here = gap(self.curve, self.incumbent, at)
-            ahead = 0.0 if here is None else closing(self.curve, self.incumbent, at)
-            found.append((math.nan, math.nan) if here is None else (self.unit * here, self.unit * ahead))
-        return tuple(found)
+    def seen(self) -> np.ndarray:
+        """Return gap and closing part in each part of the budget from EARLIEST on, in bits per byte (see `see`)."""
+        return self.unit * see(as_array(self.curve), as_array(self.incumbent))[EARLIEST:]
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """The regression for one part of the budget. Gaps and differences are in bits per byte."""
+class Forecast(Generic[Number]):
+    """The regression for one part of the budget, or arrays of them. Gaps and differences are in bits per byte."""
 
-    coefficients: tuple[float, ...]
+    coefficients: tuple[Number, ...]
     """Coefficients of 1, the gap and its closing part."""
-    covariance: tuple[tuple[float, ...], ...]
+    covariance: tuple[tuple[Number, ...], ...]
     """Their covariance, in units of the squared spread."""
-    spread: float
-    growth: float
-    curl: float
+    spread: Number
+    growth: Number
+    curl: Number
     """Growth of the error with the gap and its closing part, in units of the spread."""
-    dof: float
+    dof: Number
 
-    def difference(self, gap: float, closing: float) -> tuple[float, float]:
+    def difference(self, gap: Number, closing: Number) -> tuple[Number, Number]:
         """Predict the difference at the end: its mean and the scale of its t distribution."""
-        x = (1.0, gap, closing)
-        mean = sum(one * value for one, value in zip(self.coefficients, x, strict=True))
-        known = sum(
-            a * b * value for a, row in zip(x, self.covariance, strict=True) for b, value in zip(x, row, strict=True)
-        )
-        return mean, self.spread * math.sqrt(
-            1.0 + (self.growth * gap) ** 2 + (self.curl * closing) ** 2 + max(0.0, known)
-        )
+        level, slope, bend = self.coefficients
+        (one, by_gap, by_closing), (_, gaps, both), (_, _, closings) = self.covariance
+        known = one + 2.0 * (gap * by_gap + closing * (by_closing + gap * both)) + gap**2 * gaps + closing**2 * closings
+        # A variance, below zero by rounding at most.
+        scale = (1.0 + (self.growth * gap) ** 2 + (self.curl * closing) ** 2 + abs(known)) ** 0.5
+        return level + slope * gap + bend * closing, self.spread * scale
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ class StopRule:
     """Bits per byte for one nat of training loss."""
     needs: float | None = None
     """The val_bpb from which on the trial is worthless."""
-    forecasts: tuple[Forecast, ...] = ()
+    forecasts: tuple[Forecast[float], ...] = ()
     """One for each part of the budget from EARLIEST on."""
     tokens: int | None = None
     """Tokens that the incumbent saw at that seed."""
@@ -166,112 +162,136 @@ def unit_of(curve: Curve, score: float) -> float | None:
     return score / last if last is not None and last > 0.0 and score > 0.0 else None
 
 
-def gap(mine: Curve, theirs: Curve, at: int) -> float | None:
-    """Return how far a loss is above another at part `at` of the budget, in nats, averaged over the last WINDOW parts.
+def as_array(curve: Curve) -> np.ndarray:
+    """Return a curve as an array of BINS values, NaN where it has none."""
+    found = np.full(BINS, np.nan)
+    found[: len(curve)] = np.array(curve[:BINS], dtype=float)
+    return found
 
-    None where the trial logged nothing in them, or the other one nothing before and after.
+
+def see(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Compare curves (shape (..., BINS), in nats): gap and closing part for every part of the budget (..., BINS, 2).
+
+    The gap is how far a loss is above the other one, averaged over the last WINDOW parts; NaN where the trial logged
+    nothing in them, or the other one nothing before and after. The closing part is how much of the gap its trend would
+    close until the end: the trend since half the time is carried on as the other curve's own fall goes on, 0 where
+    there is none. Both look back only.
     """
-    found = []
-    for i in range(max(0, at - WINDOW + 1), at + 1):
-        own = mine[i] if i < len(mine) else None
-        other = _at(theirs, i)
-        if own is not None and other is not None:
-            found.append(own - other)
-    return sum(found) / len(found) if found else None
+    theirs = _bridged(theirs)
+    off = mine - theirs
+    known = ~np.isnan(off)
+    off = np.where(known, off, 0.0)
+    total, count = off.copy(), known.astype(float)
+    for back in range(1, WINDOW):
+        total[..., back:] += off[..., :-back]
+        count[..., back:] += known[..., :-back]
+    half = np.arange(BINS) // 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = total / count
+        fallen, left = theirs[..., half] - theirs, theirs - theirs[..., -1:]
+        closing = (gap[..., half] - gap) * np.minimum(MOST_AHEAD, left / fallen)
+        closing = np.where((fallen > 0.0) & (left > 0.0) & ~np.isnan(closing), closing, 0.0)
+    return np.stack([gap, np.where(count > 0.0, closing, np.nan)], axis=-1)
 
 
-def closing(mine: Curve, theirs: Curve, at: int) -> float:
-    """Return how much of the gap at part `at` its trend would close until the end, in nats.
-
-    The trend since half the time is carried on as the other curve's own fall goes on; 0 where there is none.
-    """
-    half = at // 2
-    now, before = gap(mine, theirs, at), gap(mine, theirs, half)
-    here, there, last = _at(theirs, at), _at(theirs, half), _at(theirs, BINS - 1)
-    if now is None or before is None or here is None or there is None or last is None:
-        return 0.0
-    fallen, left = there - here, here - last
-    if fallen <= 0.0 or left <= 0.0:
-        return 0.0
-    return (before - now) * min(MOST_AHEAD, left / fallen)
+def _bridged(curve: np.ndarray) -> np.ndarray:
+    """Return a curve with its gaps bridged by straight lines; NaN stays before its first value and after its last."""
+    missing = np.isnan(curve)
+    if not missing.any():
+        return curve
+    if curve.ndim > 1:
+        return np.apply_along_axis(_bridged, -1, curve)
+    if missing.all():
+        return curve
+    at = np.arange(BINS)
+    return np.interp(at, at[~missing], curve[~missing], left=np.nan, right=np.nan)
 
 
-def roughness(curve: Curve) -> float:
-    """Estimate the standard deviation of one part's mean about a smooth curve, in nats, from second differences."""
-    values = [_at(curve, i) for i in range(EARLIEST, BINS)]
-    bends = [
-        here - 0.5 * (before + after)
-        for before, here, after in zip(values, values[1:], values[2:], strict=False)
-        if before is not None and here is not None and after is not None
-    ]
-    return math.sqrt(sum(one * one for one in bends) / (1.5 * len(bends))) if bends else 0.0
-
-
-def learn(lessons: Sequence[Lesson], curve: Curve, unit: float, noise: float) -> tuple[Forecast, ...]:
+def learn(lessons: Sequence[Lesson], curve: Curve, unit: float, noise: float) -> tuple[Forecast[float], ...]:
     """Return the regression of each part of the budget from EARLIEST on; `curve` is the present incumbent's."""
-    last, rough = _at(curve, BINS - 1), unit * roughness(curve)
-    expected = []
-    for at in range(EARLIEST, BINS):
-        here = _at(curve, at)
-        left = max(0.0, here - last) if here is not None and last is not None else 0.0
-        # Two curves, each averaged over WINDOW parts; what is rough in one part is so in the others.
-        expected.append(math.hypot(WANDER * unit * left, FLOOR * noise, rough * math.sqrt(2.0 / WINDOW)))
     latest = lessons[-LESSONS:]
-    return _regress(
-        np.array([one.seen for one in latest]).reshape(-1, BINS - EARLIEST, 2),
-        np.array([one.difference for one in latest]),
-        np.array(expected),
+    seen = np.array([one.seen for one in latest]).reshape(-1, BINS - EARLIEST, 2)
+    fitted = fit(seen, np.array([one.difference for one in latest]), expected_spread(as_array(curve), unit, noise))
+    rows = (
+        fitted.spread,
+        fitted.growth,
+        fitted.curl,
+        fitted.dof,
+        *fitted.coefficients,
+        *itertools.chain(*fitted.covariance),
+    )
+    return tuple(
+        Forecast(tuple(line[4:7]), (tuple(line[7:10]), tuple(line[10:13]), tuple(line[13:])), *line[:4])
+        for line in np.column_stack(rows).tolist()
     )
 
 
-def _regress(seen: np.ndarray, differences: np.ndarray, expected: np.ndarray) -> tuple[Forecast, ...]:
-    """Fit the conjugate regression of each part of the budget from EARLIEST on, all at once.
+def expected_spread(curve: np.ndarray, unit: float, noise: float | np.ndarray) -> np.ndarray:
+    """Return the spread expected in each part from EARLIEST on, in bits per byte.
 
-    `seen` holds gap and closing part by lesson and part, NaN where a lesson has none; `expected` the spread expected in
-    each part.
+    `curve` is the incumbent's, (..., BINS); `noise` is the paired noise in bits per byte.
+    """
+    curve = _bridged(curve)
+    left = np.fmax(0.0, curve - curve[..., -1:])[..., EARLIEST:]
+    # The roughness of one part's mean about a smooth curve, from second differences. Two curves, each averaged over
+    # WINDOW parts, are compared; what is rough in one part is so in the others.
+    bends = curve[..., EARLIEST + 1 : -1] - 0.5 * (curve[..., EARLIEST:-2] + curve[..., EARLIEST + 2 :])
+    count = (~np.isnan(bends)).sum(axis=-1, keepdims=True)
+    rough = np.nansum(bends**2, axis=-1, keepdims=True) / (1.5 * np.maximum(1, count))
+    return np.sqrt((WANDER * unit * left) ** 2 + (FLOOR * noise) ** 2 + unit**2 * rough * 2.0 / WINDOW)
+
+
+def fit(seen: np.ndarray, differences: np.ndarray, expected: np.ndarray) -> Forecast[np.ndarray]:
+    """Fit the conjugate regression of each part of the budget from EARLIEST on, all at once, for one run or several.
+
+    `seen` holds gap and closing part, shape (..., lessons, parts, 2), NaN where a lesson has none; `differences` has
+    the shape (..., lessons), and `expected`, the spread expected in each part, (..., parts).
     """
     progress = (np.arange(EARLIEST, BINS) + 1) / BINS
     slope, loose, share = (early + (late - early) * progress for early, late in (SLOPE, SLOPE_SPREAD, GROWTH))
     growth, curl = share / expected, CURL / expected
-    prior = np.column_stack([np.zeros_like(slope), slope, np.full_like(slope, -CLOSING)])
-    # Precisions in units of the spread.
-    precision = np.column_stack(
-        [np.full_like(slope, OFFSET**-2), (expected / loose) ** 2, (expected / CLOSING_SPREAD) ** 2]
+    known = ~np.isnan(seen[..., 0])
+    gap, closing = (np.where(known, seen[..., i], 0.0) for i in (0, 1))
+    weights = known / (1.0 + (growth[..., None, :] * gap) ** 2 + (curl[..., None, :] * closing) ** 2)
+    # A lie of 1e200 nats has no weight, and must not become 0 times infinity: no square of a gap stands alone.
+    by_gap, by_closing, by_end = weights * gap, weights * closing, weights * differences[..., :, None]
+
+    def moment(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.einsum("...lb,...lb->...b", a, b)
+
+    # Precisions of the prior, in units of the spread; then the normal equations A x = b, three by three.
+    on_gap, on_closing = (expected / loose) ** 2, (expected / CLOSING_SPREAD) ** 2
+    a00, a01, a02 = OFFSET**-2 + weights.sum(axis=-2), by_gap.sum(axis=-2), by_closing.sum(axis=-2)
+    a11, a12, a22 = on_gap + moment(by_gap, gap), moment(by_gap, closing), on_closing + moment(by_closing, closing)
+    b0, b1, b2 = (
+        by_end.sum(axis=-2),
+        on_gap * slope + moment(by_end, gap),
+        -on_closing * CLOSING + moment(by_end, closing),
     )
-    known = ~np.isnan(seen[:, :, 0])
-    gaps, closings = (np.where(known, seen[:, :, i], 0.0) for i in (0, 1))
-    x = np.stack([np.ones_like(gaps), gaps, closings], axis=2)
-    weights = known / (1.0 + (growth * gaps) ** 2 + (curl * closings) ** 2)
-    weighted = x * weights[:, :, None]
-    after = np.einsum("lbi,lbj->bij", weighted, x)
-    after[:, range(3), range(3)] += precision
-    covariance = np.linalg.inv(after)
-    mean = np.einsum("bij,bj->bi", covariance, precision * prior + np.einsum("lbi,l->bi", weighted, differences))
-    dof = PRIOR_DOF + known.sum(axis=0)
-    errors = differences[:, None] - np.einsum("lbi,bi->lb", x, mean)
-    squares = (
-        PRIOR_DOF * expected**2 + (weights * errors**2).sum(axis=0) + (precision * (mean - prior) ** 2).sum(axis=1)
-    )
-    spread = np.sqrt(squares / dof)
-    return tuple(
-        Forecast(tuple(line), tuple(map(tuple, matrix)), *rest)
-        for line, matrix, *rest in zip(
-            *(part.tolist() for part in (mean, covariance, spread, growth, curl, dof.astype(float))), strict=True
-        )
-    )
+    # The inverse by cofactors.
+    c00, c01, c02 = a11 * a22 - a12 * a12, a02 * a12 - a01 * a22, a01 * a12 - a02 * a11
+    c11, c12, c22 = a00 * a22 - a02 * a02, a01 * a02 - a00 * a12, a00 * a11 - a01 * a01
+    scale = a00 * c00 + a01 * c01 + a02 * c02
+    c00, c01, c02, c11, c12, c22 = (one / scale for one in (c00, c01, c02, c11, c12, c22))
+    mean = (c00 * b0 + c01 * b1 + c02 * b2, c01 * b0 + c11 * b1 + c12 * b2, c02 * b0 + c12 * b1 + c22 * b2)
+    # What the prior expects, and the squares about the fit: those about zero less those that the fit explains.
+    before = PRIOR_DOF * expected**2
+    about_zero = on_gap * slope**2 + on_closing * CLOSING**2 + np.einsum("...lb,...l->...b", by_end, differences)
+    about_fit = about_zero - (mean[0] * b0 + mean[1] * b1 + mean[2] * b2)
+    dof = PRIOR_DOF + known.sum(axis=-2)
+    spread = np.sqrt((before + np.maximum(0.0, about_fit)) / dof)
+    return Forecast(mean, ((c00, c01, c02), (c01, c11, c12), (c02, c12, c22)), spread, growth, curl, dof)
 
 
-def _at(curve: Curve, i: int) -> float | None:
-    """Return a curve's value, between its neighbours where that part has none; None outside what it holds."""
-    if i < len(curve) and curve[i] is not None:
-        return curve[i]
-    before = next((j for j in range(min(i, len(curve)) - 1, -1, -1) if curve[j] is not None), None)
-    after = next((j for j in range(i + 1, len(curve)) if curve[j] is not None), None)
-    if before is None or after is None:
-        return None
-    low, high = curve[before], curve[after]
-    assert low is not None and high is not None
-    return low + (high - low) * (i - before) / (after - before)
+def hopeless(fitted: Forecast[np.ndarray], seen: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """Tell for curves (..., parts, 2) in which parts the chance of a `needed` difference (..., 1) is below EPSILON.
+
+    As `forecast`, for many trials at once.
+    """
+    mean, scale = fitted.difference(seen[..., 0], seen[..., 1])
+    z = statistics.NormalDist().inv_cdf(EPSILON)
+    far = np.sqrt(fitted.dof * np.expm1((z / t_scale(fitted.dof)) ** 2 / fitted.dof))
+    return needed - mean < -far * scale
 
 
 def forecast(rule: StopRule, curve: Curve, at: int) -> Stop | None:
@@ -285,16 +305,16 @@ def forecast(rule: StopRule, curve: Curve, at: int) -> Stop | None:
     # the parts where the best file is past it: as many parts of its own are needed as of a trial that began at once.
     if sum(loss is not None for loss in curve[: at + 1]) <= EARLIEST:
         return None
-    seen = gap(curve, rule.curve, at)
-    if seen is None:
+    gap, closing = see(as_array(curve[: at + 1]), as_array(rule.curve))[at].tolist()
+    if math.isnan(gap):
         return None
     regression = rule.forecasts[at - EARLIEST]
-    mean, scale = regression.difference(rule.unit * seen, rule.unit * closing(curve, rule.curve, at))
+    mean, scale = regression.difference(rule.unit * gap, rule.unit * closing)
     dof = regression.dof
     chance = normal_cdf(normal_score((rule.needs - rule.score - mean) / scale, dof))
     predicted, wide = rule.score + mean, scale * _quantile(dof)
     reason = (
-        f"its training loss is {seen:+.3f} nats from the best file's at {(at + 1) / BINS:.0%} of the time: "
+        f"its training loss is {gap:+.3f} nats from the best file's at {(at + 1) / BINS:.0%} of the time: "
         f"about {predicted:.4f} bpb at the end ({predicted - wide:.4f} to {predicted + wide:.4f}), "
         f"{100 * chance:.2g} % likely to be worth a second trial"
     )
@@ -374,8 +394,8 @@ class CurveWatch:
             return f"stalled: neither a batch nor a loss since {self._last_sign:.0%} of the time"
         long_enough = progress >= CRAWL_FROM and progress * self._budget >= CRAWL_SECONDS
         if long_enough and rule.tokens and tokens < CRAWL * progress * rule.tokens:
-            ahead = gap(self.curve, rule.curve, done) if done >= 0 else None
-            if ahead is None or ahead >= 0.0:
+            ahead = see(as_array(self.curve), as_array(rule.curve))[done, 0] if done >= 0 else math.nan
+            if not ahead < 0.0:
                 return (
                     f"too slow: {tokens:,} tokens at {progress:.0%} of the time, "
                     f"where the best file saw {int(progress * rule.tokens):,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -81,13 +82,19 @@ def weigh(log_likelihood: np.ndarray, expected: float) -> tuple[float, float]:
     """
     # In logarithms, because an expectation may be wrong by a factor in either direction. The grid is even in them, so
     # sums over it are integrals without further weights.
-    logs = np.log(GRID)
-    prior = sum(weight / spread * np.exp(-0.5 * (logs / spread) ** 2) for weight, spread in PRIOR)
+    logs, prior = _prior()
     # The largest is subtracted first: likelihoods of many trials underflow.
     weights = prior * np.exp(log_likelihood - log_likelihood.max())
     weights /= weights.sum()
     mean = float(weights @ logs)
     return expected * math.exp(mean), max(1.0, 0.5 / float(weights @ (logs - mean) ** 2))
+
+
+@functools.cache
+def _prior() -> tuple[np.ndarray, np.ndarray]:
+    """Return the logarithms of GRID and the density of PRIOR there, up to a factor."""
+    logs = np.log(GRID)
+    return logs, np.sum([weight / spread * np.exp(-0.5 * (logs / spread) ** 2) for weight, spread in PRIOR], axis=0)
 
 
 def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: float) -> Noise:
@@ -100,7 +107,7 @@ def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: floa
     expected = prior.relative * abs(level)
     # The log likelihood of a sigma after `own` squares about the groups' means: -own ln(sigma) - squares / (2 sigma^2),
     # up to a constant.
-    sigma, dof = weigh(-own * np.log(GRID) - 0.5 * squares / (expected * GRID) ** 2, expected)
+    sigma, dof = weigh(-own * _prior()[0] - 0.5 * squares / (expected * GRID) ** 2, expected)
     source = (
         f"{own} own repeat{'' if own == 1 else 's'} and a prior ({prior.source})"
         if own

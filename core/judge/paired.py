@@ -70,13 +70,16 @@ def _estimate_paired(raced: tuple[Raced, ...], between: float) -> PairedNoise:
     expected = PRIOR_RATIO * between
     found = np.zeros_like(GRID)
     for one in raced:
-        found = found + GROUP_WEIGHT * _log_likelihood(one, expected * GRID)
+        found = found + GROUP_WEIGHT * _log_likelihood(one, expected)
     sigma, dof = weigh(found, expected)
     return PairedNoise(sigma, dof, len(raced))
 
 
-def _log_likelihood(one: Raced, sigma: np.ndarray) -> np.ndarray:
-    """Return the log density of one candidate's differences for every value of the paired noise."""
+# Every new pair asks for the likelihoods of all pairs before it, and most often at the same expectation.
+@functools.lru_cache(maxsize=512)
+def _log_likelihood(one: Raced, expected: float) -> np.ndarray:
+    """Return the log density of one candidate's differences for every paired noise of `expected` times GRID."""
+    sigma = expected * GRID
     d = np.asarray(one.differences)
     m, mean = len(d), float(d.mean())
     within = float(((d - mean) ** 2).sum())
@@ -90,10 +93,13 @@ def _log_likelihood(one: Raced, sigma: np.ndarray) -> np.ndarray:
         if one.cut is not None:
             # A candidate that was raced was below its cut, whatever a record says: the impossible would weigh most.
             low = max(one.cut, one.differences[0]) / (sigma * math.sqrt(1.0 + scale**2))
-            chance += weight * np.array([normal_cdf(float(value)) for value in low])
+            chance += weight * np.fromiter(map(normal_cdf, low.tolist()), float, len(low))
     # The floor keeps one absurd candidate from making every value of sigma impossible.
     found = np.log(np.maximum(density, 1e-300))
-    return found if one.cut is None else found - np.log(np.maximum(chance, 1e-300))
+    if one.cut is not None:
+        found -= np.log(np.maximum(chance, 1e-300))
+    found.flags.writeable = False
+    return found
 
 
 @dataclass(frozen=True)
@@ -121,18 +127,21 @@ def compare(candidate: Trials, incumbent: Trials, noise: Noise, paired: PairedNo
         raise ValueError("a comparison needs a trial of each source")
     rest = 0.5 * paired.sigma**2
     seed = max(0.0, noise.sigma**2 - rest)
-    groups: dict[int, list[tuple[int, float]]] = {}
-    for mine, trials in ((1, candidate), (0, incumbent)):
+    # Number and sum of each source's trials at each seed: the incumbent's, then the candidate's.
+    groups: dict[int, list[float]] = {}
+    for at, trials in ((2, candidate), (0, incumbent)):
         for number, value in trials:
-            groups.setdefault(number, []).append((mine, value))
+            group = groups.setdefault(number, [0.0, 0.0, 0.0, 0.0])
+            group[at] += 1.0
+            group[at + 1] += value
     # Trials of one seed have the covariance rest I + seed J, whose inverse is (I - k J) / rest with the k below.
     # The coefficients are the level and the difference: the normal equations are two by two.
     one = both = own = 0.0
-    shares = {}
-    for number, group in groups.items():
-        n, mine = len(group), sum(flag for flag, _ in group)
+    shares = []
+    for theirs, _, mine, _ in groups.values():
+        n = theirs + mine
         k = seed / (rest + n * seed)
-        shares[number] = (1.0 - k * n, k * mine)
+        shares.append((1.0 - k * n, k * mine))
         one += n - k * n * n
         both += mine - k * n * mine
         own += mine - k * mine * mine
@@ -140,12 +149,11 @@ def compare(candidate: Trials, incumbent: Trials, noise: Noise, paired: PairedNo
     # are not proportional.
     scale = one * own - both * both
     value = by_rest = by_seed = 0.0
-    for number, group in groups.items():
-        level, taken = shares[number]
-        weights = [(one * (flag - taken) - both * level) / scale for flag, _ in group]
-        value += sum(weight * seen for weight, (_, seen) in zip(weights, group, strict=True))
-        by_rest += rest * sum(weight * weight for weight in weights)
-        by_seed += seed * sum(weights) ** 2
+    for (theirs, their_sum, mine, my_sum), (level, taken) in zip(groups.values(), shares, strict=True):
+        weight, my_weight = (-one * taken - both * level) / scale, (one - one * taken - both * level) / scale
+        value += weight * their_sum + my_weight * my_sum
+        by_rest += rest * (theirs * weight * weight + mine * my_weight * my_weight)
+        by_seed += seed * (theirs * weight + mine * my_weight) ** 2
     variance = by_rest + by_seed
     # Two variances, each known only so well, are added: Satterthwaite's formula gives the degrees of freedom of the
     # sum. Where all trials are paired, the seeds' part is 0 and the paired noise's own remain.

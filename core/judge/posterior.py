@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
+
+Number = TypeVar("Number", float, np.ndarray)
 SLAB = ((0.5, 0.5), (0.3, 2.0), (0.2, 10.0))
 """Prior on effect sizes: (weight, scale in sigmas) of normals centred at zero. Most edits do next to nothing, a few do
 a lot. A mixture shrinks the first kind and leaves the second alone (adaptive shrinkage: Stephens 2017, "False
@@ -73,10 +77,14 @@ def normal_cdf(z: float) -> float:
     return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
+def t_scale(dof: Number) -> Number:
+    """Return the factor on the normal score of Student's t, of a number or an array (Wallace 1959)."""
+    return (8.0 * dof + 1.0) / (8.0 * dof + 3.0)
+
+
 def normal_score(t: float, dof: float) -> float:
     """Return the z with nearly the same tail as Student's t with `dof` degrees of freedom (Wallace 1959)."""
-    scale = (8.0 * dof + 1.0) / (8.0 * dof + 3.0)
-    return math.copysign(scale * math.sqrt(dof * math.log1p(t * t / dof)), t)
+    return math.copysign(t_scale(dof) * math.sqrt(dof * math.log1p(t * t / dof)), t)
 
 
 def t_quantile(z: float, dof: float) -> float:
@@ -85,8 +93,7 @@ def t_quantile(z: float, dof: float) -> float:
     The standard library has no Student's t. Wallace's approximation (1959) is too large by 4 % at two degrees of
     freedom, by 1.1 % at three, by 0.5 % at four.
     """
-    scale = (8.0 * dof + 1.0) / (8.0 * dof + 3.0)
-    return math.sqrt(dof * math.expm1((z / scale) ** 2 / dof))
+    return math.sqrt(dof * math.expm1((z / t_scale(dof)) ** 2 / dof))
 
 
 def chi_square_quantile(z: float, dof: float) -> float:

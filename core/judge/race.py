@@ -14,10 +14,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 from autoresearch.core.judge.paired import Difference
-from autoresearch.core.judge.posterior import Belief, believe, better_than, normal_cdf, normal_score
+from autoresearch.core.judge.posterior import Belief, believe, better_than, t_quantile
 
 FIRST_WEALTH = 0.75
 """Budget of a run at its start, in expected false keeps."""
@@ -41,6 +42,8 @@ FOR_LESS_CODE = "less code"
 """First words of the reason for a decision about a change that removes code."""
 FREE_REPEATS, REPEATS_PER_EXPERIMENT = 2, 0.5
 """Trials beyond the first that a run may ask for: some at its start, and some for each experiment."""
+LOWEST = -20.0
+"""Least quantile that is asked for: a budget that is used up would need an infinite one."""
 SAME_MARGIN, SAME_PROBABILITY = 0.5, 0.75
 """A change that removes code is kept when it is worse by less than this many sigmas, with this probability."""
 
@@ -175,17 +178,11 @@ def worth_more(screen: Difference, wealth: float, sigma: float, *, removes_code:
 
 
 def _quantile(level: float, dof: float) -> float:
-    """Return the point of Student's t below which `level`, at most a half, lies, by bisection of its normal score."""
-    # `normal_score` is an approximation without a closed inverse. Inverting it, and not the exact distribution, puts
-    # the cut where the decision was really taken.
-    low, high = -20.0, 0.0
-    while high - low > 1e-6:
-        middle = 0.5 * (low + high)
-        if normal_cdf(normal_score(middle, dof)) < level:
-            low = middle
-        else:
-            high = middle
-    return low
+    """Return the point of Student's t below which `level`, at most a half, lies; LOWEST at least."""
+    # The inverse of the approximation that decides, and not of the exact distribution: so the cut is where the decision
+    # is really taken.
+    z = max(LOWEST, NormalDist().inv_cdf(level)) if level > 0.0 else LOWEST
+    return max(LOWEST, -t_quantile(z, dof))
 
 
 def at_once_of(wealth: float) -> float:

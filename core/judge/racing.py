@@ -8,6 +8,7 @@ check of the incumbent brings a newer one: no run is fitted to a few seeds.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,7 +41,7 @@ MAX_SPOILT = 3
 
 
 class Racing:
-    """A judge by the rule in `core.judge.race`. It holds no state: equal evidence gives an equal answer."""
+    """A judge by the rule in `core.judge.race`. Equal evidence gives an equal answer."""
 
     name = "racing"
 
@@ -50,6 +51,9 @@ class Racing:
         self.calibrate = max(1, options.calibrate)
         self.stop_early = options.stop_early == "on"
         self.stacks = options.stacks == "on"
+        # Most experiments add nothing to what the noise is learnt from: the last estimates are kept with what they were
+        # made of, and hold for as long as that is equal.
+        self._last: tuple[tuple[Any, ...], Noise, PairedNoise] | None = None
 
     def consider(self, evidence: Evidence) -> RunTrial | Wait | Decision | Demotion:
         """Ask for a trial, decide, or demote the incumbent."""
@@ -83,8 +87,7 @@ class Racing:
         """
         if evidence.incumbent is None:
             raise ValueError("the baseline is compared with nothing")
-        noise = self.noise(evidence)
-        paired = self.paired(evidence, noise)
+        noise, paired = self.noises(evidence)
         points = _points(standing_trials(evidence.incumbent))
         return compare(_points(evidence.candidate.trials), points, noise, paired), paired
 
@@ -92,12 +95,10 @@ class Racing:
         """Return the val_bpb from which on the candidate's first trial, at this seed, is its last; None without."""
         if not self.stop_early:
             return None
-        noise = self.noise(evidence)
-        paired = self.paired(evidence, noise)
+        noise, paired = self.noises(evidence)
         if not standing:
             return Target(None, paired.sigma)
-        # The difference is linear in the candidate's score, so one of 0 bpb tells what it is measured against.
-        zero = compare([(seed, 0.0)], _points(standing), noise, paired)
+        zero = _from_zero(seed, tuple(_points(standing)), noise, paired)
         removes = removes_code(evidence.candidate, incumbent)
         wealth = float(evidence.facts.get("wealth", race.FIRST_WEALTH))
         return Target(race.worth_more(zero, wealth, noise.sigma, removes_code=removes) - zero.value, paired.sigma)
@@ -105,6 +106,14 @@ class Racing:
     def noise(self, evidence: Evidence) -> Noise:
         """Estimate the noise from every repeat of the run so far, and the prior."""
         return self.pool(evidence.repeats, _mean(evidence.baseline))
+
+    def noises(self, evidence: Evidence) -> tuple[Noise, PairedNoise]:
+        """Estimate both noises: between seeds, and of a paired difference."""
+        seen = (evidence.repeats, evidence.baseline.trials, evidence.raced)
+        if self._last is None or self._last[0] != seen:
+            noise = self.noise(evidence)
+            self._last = (seen, noise, estimate_paired(evidence.raced, noise))
+        return self._last[1:]
 
     def pool(self, repeats: Iterable[Iterable[Measured]], level: float) -> Noise:
         """Estimate the noise from these groups of repeats, and the prior; `level` is a typical val_bpb."""
@@ -137,10 +146,6 @@ class Racing:
                 return RunTrial("baseline" if role == "baseline" else "incumbent", _seed(evidence))
         return None
 
-    def paired(self, evidence: Evidence, noise: Noise) -> PairedNoise:
-        """Estimate the paired noise from candidates of the run with trials at several seeds, and a prior."""
-        return estimate_paired(evidence.raced, noise)
-
     def _check(self, evidence: Evidence, incumbent: Side) -> RunTrial | Demotion | None:
         """Measure the incumbent again every CHECK_EVERY experiments, and demote it where it does not hold."""
         if not evidence.decided or evidence.decided % CHECK_EVERY or evidence.candidate.trials:
@@ -150,8 +155,7 @@ class Racing:
         before = evidence.predecessor
         if before is None or not (now := standing_trials(incumbent)) or not (then := standing_trials(before)):
             return None
-        noise = self.noise(evidence)
-        found = compare(_points(now), _points(then), noise, self.paired(evidence, noise))
+        found = compare(_points(now), _points(then), *self.noises(evidence))
         if found.value < 0.0:
             return None
         reason = (
@@ -175,17 +179,17 @@ class Racing:
                 return Wait()
             if may_pair and all(one.seed != seed for one in incumbent.trials):
                 return RunTrial("incumbent", seed)
-        noise = self.noise(evidence)
-        paired = self.paired(evidence, noise)
+        noise, paired = self.noises(evidence)
         trials, others = evidence.candidate.trials, _points(standing)
 
         def difference(some: Sequence[Measured]) -> Difference:
             return compare(_points(some), others, noise, paired)
 
+        screen = difference(trials[:1])
         match = Match(
-            screen=difference(trials[:1]),
+            screen=screen,
             fresh=difference(trials[1:]) if len(trials) > 1 else None,
-            both=difference(trials),
+            both=difference(trials) if len(trials) > 1 else screen,
             sigma=noise.sigma,
             paired_sigma=paired.sigma,
             wealth=float(evidence.facts.get("wealth", race.FIRST_WEALTH)),
@@ -211,23 +215,37 @@ class Racing:
         return replace(decision, facts={**decision.facts, "baseline": _mean(evidence.baseline)})
 
 
+# The same for one candidate after another, until something new is measured.
+@functools.lru_cache(maxsize=64)
+def _from_zero(seed: int, points: tuple[tuple[int, float], ...], noise: Noise, paired: PairedNoise) -> Difference:
+    """Return the difference of a score of 0 bpb to an incumbent's trials: differences are linear in the score."""
+    return compare([(seed, 0.0)], points, noise, paired)
+
+
 def removes_code(candidate: Side, incumbent: Side) -> bool:
     """Tell whether the candidate's syntax tree is smaller by enough to count; False where one does not parse.
 
     The name of its category does not decide it; a simplification counts from the first node on, any other change from
     LESS_CODE of them.
     """
-    try:
-        sizes = [_nodes(side.source) for side in (candidate, incumbent)]
-    except (SyntaxError, ValueError, RecursionError):
+    mine, others = _nodes(candidate.source), _nodes(incumbent.source)
+    if mine is None or others is None:
         return False
     share = 0.0 if candidate.category == "simplification" else LESS_CODE
-    return sizes[1] - sizes[0] > share * sizes[1]
+    return others - mine > share * others
 
 
-def _nodes(source: str) -> int:
-    """Count the syntax tree's nodes, a negative number as one: another sign is not another amount of code."""
-    nodes = list(ast.walk(parse(source)))
+# The best file is compared with every candidate, and a candidate is looked at after each of its trials.
+@functools.lru_cache(maxsize=64)
+def _nodes(source: str) -> int | None:
+    """Count the syntax tree's nodes, a negative number as one: another sign is not another amount of code.
+
+    None where the source does not parse.
+    """
+    try:
+        nodes = list(ast.walk(parse(source)))
+    except (SyntaxError, ValueError, RecursionError):
+        return None
     signs = sum(isinstance(one, ast.UnaryOp) and isinstance(one.operand, ast.Constant) for one in nodes)
     return len(nodes) - 2 * signs
 
@@ -301,12 +319,14 @@ def standing_trials(incumbent: Side) -> tuple[Measured, ...]:
     Sluggish ones among them count only where there are no others. An incumbent that has failed or been slow whenever it
     was measured again is compared by all that it has.
     """
-    steady, free = _steady(incumbent.trials), incumbent.unselected
-    found = tuple(one for one in steady if one in free)
+    steady = _steady(incumbent.trials)
+    found = tuple(one for one in steady if incumbent.experiment == 0 or not one.own)
     brisk = _steady(incumbent.trials, BRISK)
-    found = tuple(one for one in found if one in brisk) or found
-    spoilt = sum(not one.own and one not in found for one in incumbent.trials)
-    return found if found or spoilt < MAX_SPOILT else tuple(steady)
+    if len(brisk) < len(steady):
+        found = tuple(one for one in found if one in brisk) or found
+    if found or sum(not one.own for one in incumbent.trials) < MAX_SPOILT:
+        return found
+    return tuple(steady)
 
 
 def only_sluggish(incumbent: Side) -> bool:
@@ -346,9 +366,11 @@ def _mean(side: Side) -> float:
 
 def _steady(trials: Iterable[Measured], share: float = STEADY) -> list[Measured]:
     """Return the successful trials of one source that ran at its usual speed: `share` of the fastest's or more."""
-    good = [one for one in trials if one.good]
+    good = [one for one in trials if one.status == "ok" and one.val_bpb is not None]
+    if len(good) < 2:
+        return good
     # Tokens alone do not tell: a file may read much text without gradients, at the same speed in every trial.
-    for amount in (lambda one: one.tokens, lambda one: one.processors):
-        most = max((amount(one) or 0 for one in good), default=0)
-        good = [one for one in good if not amount(one) or amount(one) >= share * most]
-    return good
+    most = max((one.tokens or 0 for one in good), default=0)
+    good = [one for one in good if not one.tokens or one.tokens >= share * most]
+    busy = max((one.processors or 0.0 for one in good), default=0.0)
+    return [one for one in good if not one.processors or one.processors >= share * busy]

@@ -8,20 +8,30 @@ import pickle
 import random
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from autoresearch.core.judge.futility import (
     BINS,
+    CLOSING,
+    CLOSING_SPREAD,
     EARLIEST,
+    OFFSET,
+    PRIOR_DOF,
+    SLOPE,
+    SLOPE_SPREAD,
     CurveWatch,
     Lesson,
     Stop,
     StopRule,
-    closing,
+    as_array,
+    expected_spread,
+    fit,
     forecast,
-    gap,
+    hopeless,
     learn,
     replay,
+    see,
     unit_of,
 )
 
@@ -111,15 +121,59 @@ def test_lies_of_finished_trials_make_the_rule_more_careful_and_never_bolder():
         assert good == BINS - 1
 
 
+def compared(mine, theirs, at):
+    return tuple(see(as_array(mine), as_array(theirs))[at])
+
+
 def test_a_gap_is_averaged_and_bridges_what_the_other_curve_lacks():
     other = (*FALL[:5], None, *FALL[6:])
-    assert gap(curve(0.2), other, 6) == pytest.approx(0.2, abs=0.02)
-    assert gap((*FALL[:4], None, None, None), FALL, 6) is None
-    assert gap((*curve(0.2)[:6], None), FALL, 6) == pytest.approx(0.2)
-    assert gap(FALL, (), 6) is None
-    assert closing(curve(0.0, 0.1), FALL, 10) == pytest.approx(0.1 * (FALL[10] - FALL[-1]), rel=0.5)
+    assert compared(curve(0.2), other, 6)[0] == pytest.approx(0.2, abs=0.02)
+    assert np.isnan(compared((*FALL[:4], None, None, None), FALL, 6)).all()
+    assert compared((*curve(0.2)[:6], None), FALL, 6)[0] == pytest.approx(0.2)
+    assert np.isnan(compared(FALL, (), 6)).all()
+    assert compared(curve(0.0, 0.1), FALL, 10)[1] == pytest.approx(0.1 * (FALL[10] - FALL[-1]), rel=0.5)
     assert unit_of((None, 4.0, None), 1.6) == pytest.approx(0.4)
     assert unit_of((None,), 1.6) is unit_of((-1.0,), 1.6) is None
+
+
+def test_many_curves_at_once_are_ended_where_each_alone_is():
+    rng = random.Random(5)
+    known = taught(0.1, 20)
+    curves = [curve(rng.gauss(0.02, 0.1), rng.gauss(0.0, 0.1), 0.01, rng) for _ in range(50)]
+    seen = UNIT * see(np.array(curves), as_array(FALL))[:, EARLIEST:]
+    lessons = np.array([one.seen for one in known]), np.array([one.difference for one in known])
+    # Some runs have fewer lessons than others: what they lack is no number.
+    padded = np.full((len(curves), 30, *lessons[0].shape[1:]), np.nan)
+    padded[:, 3:23], differences = lessons[0], np.full((len(curves), 30), 9.0)
+    differences[:, 3:23] = lessons[1]
+    fitted = fit(padded, differences, expected_spread(as_array(FALL), UNIT, NOISE)[None, :])
+    ends = hopeless(fitted, seen, np.full((len(curves), 1), -NOISE))[:, :-1]
+    together = [EARLIEST + int(row.argmax()) if row.any() else BINS - 1 for row in ends]
+    assert together == [replay(rule(known), one)[0] for one in curves]
+    assert 5 < sum(at < BINS - 1 for at in together) < 50
+
+
+def test_the_regression_is_that_of_the_textbook():
+    known = taught(0.1, 25)
+    expected = expected_spread(as_array(FALL), UNIT, NOISE)
+    for at, found in enumerate(learn(known, FALL, UNIT, NOISE)):
+        share = (at + EARLIEST + 1) / BINS
+        slope, loose = (low + (high - low) * share for low, high in (SLOPE, SLOPE_SPREAD))
+        x = np.array([[1.0, *one.seen[at]] for one in known])
+        y = np.array([one.difference for one in known])
+        w = np.diag(1.0 / (1.0 + (found.growth * x[:, 1]) ** 2 + (found.curl * x[:, 2]) ** 2))
+        prior = np.array([0.0, slope, -CLOSING])
+        precision = np.diag([OFFSET**-2, (expected[at] / loose) ** 2, (expected[at] / CLOSING_SPREAD) ** 2])
+        covariance = np.linalg.inv(precision + x.T @ w @ x)
+        mean = covariance @ (precision @ prior + x.T @ w @ y)
+        squares = PRIOR_DOF * expected[at] ** 2 + (y - x @ mean) @ w @ (y - x @ mean)
+        squares += (mean - prior) @ precision @ (mean - prior)
+        assert found.coefficients == pytest.approx(mean, rel=1e-6, abs=1e-9)
+        assert np.array(found.covariance) == pytest.approx(covariance, rel=1e-6)
+        assert found.spread == pytest.approx((squares / found.dof) ** 0.5, rel=1e-6)
+        point = np.array([1.0, 0.01, -0.02])
+        wide = 1.0 + (found.growth * 0.01) ** 2 + (found.curl * 0.02) ** 2 + point @ covariance @ point
+        assert found.difference(0.01, -0.02) == pytest.approx((point @ mean, found.spread * wide**0.5), rel=1e-6)
 
 
 def watched(points, made=None, budget=100.0, tokens=None):
