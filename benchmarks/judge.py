@@ -145,21 +145,19 @@ class Curves:
     """Draws training curves: the incumbent's fall, a shape for each source, and roughness for each trial."""
 
     def __init__(self, seed: int, sigma: float) -> None:
-        self.rng, self.rough = random.Random(seed + 2 * APART), ROUGH * sigma
+        self.rng, self.rough = np.random.default_rng(seed + 2 * APART), ROUGH * sigma
         at = (np.arange(BINS) + 0.5) / BINS
         self.fall, self.bow = FALL * (at**-POWER - 1.0), BOW * FALL * np.sin(math.pi * at)
 
     def shape(self, parent: Shape) -> Shape:
         """Draw the shape of a change of a source with the shape `parent`."""
         spread = WANDERERS[0][1] if self.rng.random() < WANDERERS[0][0] else WANDERERS[1][1]
-        return parent[0] + self.rng.gauss(0.0, spread), parent[1] + self.rng.gauss(0.0, spread)
+        return parent[0] + spread * self.rng.standard_normal(), parent[1] + spread * self.rng.standard_normal()
 
     def __call__(self, score: float, shape: Shape) -> np.ndarray:
         """Draw the curve of a trial with this score, in bits per byte: BINS values."""
-        gauss, rough = self.rng.gauss, self.rough
-        level = score + gauss(0.0, rough)
-        noise = np.array([gauss(0.0, rough) for _ in range(BINS)])
-        return level + (1.0 + shape[0]) * self.fall + shape[1] * self.bow + noise
+        level, noise = self.rough * self.rng.standard_normal(), self.rough * self.rng.standard_normal(BINS)
+        return score + level + (1.0 + shape[0]) * self.fall + shape[1] * self.bow + noise
 
 
 class Lessons:
@@ -395,7 +393,7 @@ class SimulatedRun:
         twin.judge, twin.measure, twin.curves = (copy.copy(one) for one in (self.judge, self.measure, self.curves))
         if isinstance(twin.measure, Trials):
             twin.measure.rng, twin.measure.shared = copy.copy(twin.measure.rng), dict(twin.measure.shared)
-        twin.curves.rng = copy.copy(twin.curves.rng)
+        twin.curves.rng = copy.deepcopy(twin.curves.rng)
         twin.judge.stop_early = False  # type: ignore[attr-defined]
         twin.out, twin.lessons, twin.finished, twin.pairs = Outcome(), Lessons(), [], list(self.pairs)
         return twin, sources[id(candidate)]

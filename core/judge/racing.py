@@ -370,7 +370,8 @@ def _steady(trials: Iterable[Measured], share: float = STEADY) -> list[Measured]
     if len(good) < 2:
         return good
     # Tokens alone do not tell: a file may read much text without gradients, at the same speed in every trial.
-    most = max((one.tokens or 0 for one in good), default=0)
-    good = [one for one in good if not one.tokens or one.tokens >= share * most]
-    busy = max((one.processors or 0.0 for one in good), default=0.0)
-    return [one for one in good if not one.processors or one.processors >= share * busy]
+    if most := max([one.tokens or 0 for one in good]):
+        good = [one for one in good if not one.tokens or one.tokens >= share * most]
+    if busy := max([one.processors or 0.0 for one in good]):
+        good = [one for one in good if not one.processors or one.processors >= share * busy]
+    return good
