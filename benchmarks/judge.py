@@ -6,11 +6,13 @@ published, here log-uniform between 0.0002 and 0.011 bpb (an assumption). Trials
 noise, the pairing. Greedy decides on one trial, at fresh seeds or always at one fixed seed, as upstream's file does;
 it gets as much device time. The race ends trials early by simulated curves (`Curves`): how much a change bends a curve
 is an assumption (WANDERERS). Every figure comes twice, from two sets of seeds; the judge's constants were chosen on a
-third. `AR_JUDGE_RUNS` sets the number of runs a cell.
+third. `AR_JUDGE_RUNS` sets the number of runs a cell. `python -m benchmarks.judge --seconds 200` computes for so long,
+and the next call goes on: results are kept in runs/judge.jsonl, which is to be removed when the judge has changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import itertools
 import math
@@ -18,9 +20,7 @@ import os
 import random
 import statistics
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from autoresearch.core.judge.futility import BINS, EARLIEST, LESSONS, expected_s
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.racing import Racing
+from benchmarks._pieces import Key, Pieces
 
 RUNS, TIME = int(os.environ.get("AR_JUDGE_RUNS", "2000")), 112.0
 """Runs a cell, and the device time of one run in whole trials."""
@@ -46,6 +47,8 @@ GAINS = (
 LOSSES = (2.2, 0.011, 0.008, 0.007, 0.007, 0.0055, 0.003, 0.0012, 0.0006)
 UNPUBLISHED, SMALLEST, LARGEST = 93, 0.0002, 0.011
 PICTURE = Path(__file__).with_name("judge.png")
+FILE, PIECE = Path(__file__).parents[1] / "runs" / "judge.jsonl", 32
+"""Results so far, and the runs of one piece: carried out side by side, they take a seventh of the time."""
 
 Effect = Callable[[random.Random], float]
 
@@ -289,6 +292,7 @@ class SimulatedRun:
         self.kept: list[Source] = []
         self.raced: list[Source] = []
         """Sources with more than two trials: their later ones tell about the noise."""
+        self.repeats: tuple[tuple[Measured, ...], ...] = ()
         self.curves, self.lessons = Curves(seed, sigma), Lessons()
         self.finished: list[tuple[np.ndarray, float]] = []
         """Lessons of the candidate that is not decided yet."""
@@ -370,6 +374,8 @@ class SimulatedRun:
         self.out.time += 1.0 if stop is None else (START_UP + (stop + 1) / BINS) / whole
         if len(subject.trials) == 3 and subject is not self.baseline:
             self.raced.append(subject)
+        if len(subject.trials) > 2 or subject is self.baseline:
+            self.repeats = (self.baseline.side().trials, *(one.side().trials[1:] for one in self.raced))
         self.out.trials += 1
         gain = -self.incumbent.true if self.kept else 0.0
         self.out.path += [gain] * (int(self.out.time) - len(self.out.path))
@@ -417,16 +423,17 @@ class SimulatedRun:
 
     def evidence(self, candidate: Source, roles: Sequence[Role]) -> Evidence:
         """Gather the evidence for one candidate."""
+        kept = self.kept
         return Evidence(
             candidate=candidate.side(),
-            incumbent=self.incumbent.side() if self.kept else None,
+            incumbent=kept[-1].side() if kept else None,
             baseline=self.baseline.side(),
             seed=self.seed,
             decided=self.decided,
             asked=len(roles),
             roles=tuple(roles),
-            predecessor=self.kept[-2].side() if len(self.kept) > 1 else None,
-            repeats=(self.baseline.side().trials, *(one.side().trials[1:] for one in self.raced)),
+            predecessor=kept[-2].side() if len(kept) > 1 else None,
+            repeats=self.repeats,
             raced=tuple(self.pairs),
             extra=self.extra,
             facts=self.facts,
@@ -467,6 +474,11 @@ class Cell:
             return FirstGain(float(self.name.split()[1]), self.sigma)
         return public_effect if self.name == "public effects" else no_effect
 
+    @property
+    def drawn(self) -> bool:
+        """Tell whether the picture shows it."""
+        return self.name == "public effects" and self.pairing == 0.5
+
 
 JUDGES = ("racing", "greedy, fresh seeds", "greedy, one fixed seed")
 Three = tuple[list[Outcome], list[Outcome], list[Outcome]]
@@ -484,14 +496,32 @@ def compare(cell: Cell, seeds: range) -> Three:
     return ours, others(False), others(True)
 
 
-def compare_all(runs: int = RUNS, step: int = 50) -> Iterator[tuple[str, Cell, Three]]:
-    """Yield (set of seeds, scenario, outcomes) of every scenario, computed on every core."""
-    with ProcessPoolExecutor() as pool:
-        for where, first in SEEDS.items():
-            for cell in CELLS:
-                seeds = [range(n, min(n + step, first + runs)) for n in range(first, first + runs, step)]
-                parts = pool.map(compare, [cell] * len(seeds), seeds)
-                ours, fresh, fixed = (list(chain.from_iterable(lists)) for lists in zip(*parts, strict=True))
+def keys(runs: int) -> list[Key]:
+    """Return the pieces of every scenario: those of all scenarios take turns, so that all of them grow at once."""
+    return [
+        (where, *astuple(cell), first + at, min(PIECE, runs - at))
+        for at in range(0, runs, PIECE)
+        for where, first in SEEDS.items()
+        for cell in CELLS
+    ]
+
+
+def piece(key: Key) -> list[list[dict[str, Any]]]:
+    """Return the outcomes of every judge in one piece, as JSON holds them."""
+    _, name, sigma, pairing, first, count = key
+    cell = Cell(str(name), float(sigma), float(pairing))
+    found = compare(cell, range(int(first), int(first) + int(count)))
+    # Only the picture shows how a run got there.
+    return [[asdict(one if cell.drawn else replace(one, path=[])) for one in outcomes] for outcomes in found]
+
+
+def outcomes_of(pieces: Pieces, runs: int) -> Iterator[tuple[str, Cell, Three]]:
+    """Yield (set of seeds, scenario, outcomes) of every scenario."""
+    for where in SEEDS:
+        for cell in CELLS:
+            mine = [key for key in keys(runs) if key[:4] == (where, *astuple(cell)) and key in pieces]
+            ours, fresh, fixed = ([Outcome(**one) for key in mine for one in pieces[key][n]] for n in range(3))
+            if mine:
                 yield where, cell, (ours, fresh, fixed)
 
 
@@ -499,11 +529,9 @@ def mean(outcomes: list[Outcome], name: str) -> float:
     return statistics.fmean(getattr(one, name) for one in outcomes)
 
 
+CHANGES = ("no change helps", *(f"after {n} sigmas nothing helps" for n in (1, 3, 10)), "public effects")
 CELLS = tuple(
-    Cell(name, sigma, pairing)
-    for name in ("no change helps", "after 3 sigmas nothing helps", "after 10 sigmas nothing helps", "public effects")
-    for sigma in (0.0007, 0.002)
-    for pairing in (0.0, 0.5, 0.75)
+    Cell(name, sigma, pairing) for name in CHANGES for sigma in (0.0007, 0.002) for pairing in (0.0, 0.5, 0.75)
 )
 
 
@@ -511,11 +539,13 @@ def run() -> list[dict[str, Any]]:
     """Return name, median, unit and note of every measurement: means over the runs. Draws the picture as well."""
     rows: list[dict[str, Any]] = []
     curves: dict[float, tuple[list[Outcome], list[Outcome]]] = {}
-    for where, cell, found in compare_all():
+    pieces = Pieces(FILE)
+    pieces.compute(keys(RUNS), piece, math.inf)
+    for where, cell, found in outcomes_of(pieces, RUNS):
         for judge, outcomes in zip(JUDGES, found, strict=True):
             title = f"{cell.name}, sigma {cell.sigma:g}, pairing {cell.pairing:g}, {where}: {judge}"
             rows += _rows(title, outcomes, null=cell.name == "no change helps")
-        if cell.name == "public effects" and cell.pairing == 0.5:
+        if cell.drawn:
             curves.setdefault(cell.sigma, (found[0], found[2]))
     draw(curves)
     return rows
@@ -556,3 +586,17 @@ def draw(curves: dict[float, tuple[list[Outcome], list[Outcome]]]) -> None:
     panels[0].legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(PICTURE, dpi=80)
     pyplot.close(figure)
+
+
+def main() -> None:
+    """Compute some of the pieces that are missing."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no further piece after this time")
+    pieces = Pieces(FILE)
+    done = pieces.compute(keys(RUNS), piece, parser.parse_args().seconds)
+    print(f"{sum(key in pieces for key in keys(RUNS))} of {len(keys(RUNS))} pieces are there")
+    raise SystemExit(0 if done else 3)
+
+
+if __name__ == "__main__":
+    main()

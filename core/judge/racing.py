@@ -313,6 +313,8 @@ def _seed(evidence: Evidence) -> int:
     return evidence.seed + SEEDS_PER_EXPERIMENT * evidence.candidate.experiment + evidence.asked
 
 
+# One incumbent meets many candidates, and every look at one of them begins with this.
+@functools.lru_cache(maxsize=256)
 def standing_trials(incumbent: Side) -> tuple[Measured, ...]:
     """Return the trials that candidates are compared with: those that nothing selected, at the source's usual speed.
 
