@@ -313,6 +313,12 @@ class Profiling(ExperimentEvent):
     name = "profiling"
 
 
+class Remeasuring(ExperimentEvent):
+    """An idle device measures the incumbent, `experiment`, once more while the researcher thinks."""
+
+    name = "remeasuring"
+
+
 @dataclass(frozen=True)
 class AwaitingProposals(Event):
     """The loop ends as soon as proposals in the making have come, which are paid for."""
@@ -389,8 +395,8 @@ def kinds_of(classes: Collection[type[Message]]) -> Kinds:
 EVENTS: Kinds = kinds_of([
     Compiling, Spawned, DeviceFound, Startup, FirstBatch, Log, FeedProgress, MemoryUsed, BadRequest, DataFault,
     FeedEnded, Trained, Frozen, Scoring, Scored, Audited, Finished,
-    Proposing, Thinking, Profiling, AwaitingProposals, Paused, Resumed, ProposalRefused, ExperimentBegun, Withdrawn,
-    Repeated, SeedIgnored, Decided, Demoted,
+    Proposing, Thinking, Profiling, Remeasuring, AwaitingProposals, Paused, Resumed, ProposalRefused, ExperimentBegun,
+    Withdrawn, Repeated, SeedIgnored, Decided, Demoted,
 ])  # fmt: skip
 
 

@@ -136,6 +136,13 @@ class Judge(Protocol):
         """Return the next step for the candidate. Called again after every trial until it is a decision."""
         ...
 
+    def repeats_when_idle(self, incumbent: Side, *, plenty: bool) -> bool:
+        """Tell whether a device without any other work should measure the incumbent once more.
+
+        `plenty` says that the next proposal is likely to take longer than a trial.
+        """
+        ...
+
 
 def failure(evidence: Evidence) -> Decision | None:
     """Decide a candidate with a failed trial at once, by that trial's status and reason; None without one."""

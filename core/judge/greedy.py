@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoresearch.core.judge.decision import Decision, Evidence, RunTrial, failure
+from autoresearch.core.judge.decision import Decision, Evidence, RunTrial, Side, failure
 from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
 
 
@@ -14,6 +14,10 @@ class Greedy:
     def __init__(self, options: JudgeOptions = DEFAULTS) -> None:
         """Take the options of every judge; this one has no use for any."""
         self.options = options
+
+    def repeats_when_idle(self, incumbent: Side, *, plenty: bool) -> bool:
+        """Measure nothing twice."""
+        return False
 
     def consider(self, evidence: Evidence) -> RunTrial | Decision:
         """Ask for one trial, then decide."""

@@ -80,6 +80,15 @@ class Racing:
             return Wait()
         return self._race(evidence, evidence.incumbent, standing, shared)
 
+    def repeats_when_idle(self, incumbent: Side, *, plenty: bool) -> bool:
+        """Tell whether a device without any other work should measure the incumbent once more.
+
+        A trial that the next candidate would wait for is worth it in any case. With `plenty` of time the others of a
+        race follow: its seed to be screened at, and one for each further trial.
+        """
+        standing = standing_trials(incumbent)
+        return not standing or only_sluggish(incumbent) or (plenty and len(standing) <= race.MAX_RACE)
+
     def difference(self, evidence: Evidence) -> tuple[Difference, PairedNoise]:
         """Compare all of the candidate's trials with the incumbent's, and return the paired noise as well.
 
@@ -304,6 +313,14 @@ def _percent(probability: float) -> str:
 def _carry(evidence: Evidence) -> Mapping[str, Any]:
     """Hand the wealth on after a failure, which costs nothing."""
     return {"wealth": evidence.facts["wealth"]} if "wealth" in evidence.facts else {}
+
+
+def idle_seed(seed: int, experiment: int, before: int) -> int:
+    """Return the seed of a trial of the incumbent before that experiment, after `before` others of it.
+
+    They are the last of the seeds that are set aside for the experiment, whose own trials have the first of them.
+    """
+    return seed + SEEDS_PER_EXPERIMENT * (experiment + 1) - 1 - before
 
 
 def _seed(evidence: Evidence) -> int:

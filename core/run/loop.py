@@ -27,6 +27,7 @@ from autoresearch.core.events import (
     Profiling,
     ProposalRefused,
     Proposing,
+    Remeasuring,
     Resumed,
     Thinking,
     Withdrawn,
@@ -207,6 +208,7 @@ class Loop:
         self.run.tidy()
         if self._ask():
             return
+        self._use_idle_device()
         if not self._running.experiments:
             self._check_over()
         self._clock.wait(self._news, POLL_SECONDS)
@@ -381,6 +383,20 @@ class Loop:
             if not self._proposers.ahead:
                 return True
         return False
+
+    def _use_idle_device(self) -> None:
+        """Measure the best file once more while nothing waits for a device and the researcher thinks."""
+        ledger, proposers = self.run.ledger, self._proposers
+        if not (proposers.ahead and proposers.busy and self.run.attempts and self._may_start()):
+            return
+        if ledger.next_number() in self._running.experiments or any(
+            row.state == "proposed" for row in ledger.undecided()
+        ):
+            return
+        # One that takes long by its answers so far leaves a device idle for whole trials.
+        plenty = proposers.at_once(self._typical_seconds()) > 1
+        if self.judge.repeats_when_idle(self.run.incumbent_side(), plenty=plenty):
+            self._tell(Remeasuring(experiment=self._running.start_repeat()))
 
     def _wants_proposal(self) -> bool:
         proposers, busy = self._proposers, self._running.experiments

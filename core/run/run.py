@@ -15,9 +15,10 @@ from autoresearch.core.errors import PrerequisiteError, SourceError
 from autoresearch.core.files import remove_folder
 from autoresearch.core.findings.offered import OfferedChanges
 from autoresearch.core.findings.peers import PeerRuns
-from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial
+from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial, Side
+from autoresearch.core.judge.racing import idle_seed
 from autoresearch.core.proposal import Attempt, History, Proposal
-from autoresearch.core.run.evidence import audit_threshold, finished_trials, gather_evidence
+from autoresearch.core.run.evidence import audit_threshold, finished_trials, gather_evidence, side_of
 from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes, withdrawn_of
 from autoresearch.core.run.measurements import Measurements
 from autoresearch.core.run.stop_rules import stop_rule
@@ -245,6 +246,10 @@ class Run:
         """Collect what the judge decides on; `against` is an experiment that takes the incumbent's place."""
         return gather_evidence(self.ledger, row, self.config.seed, self.config.machine, against)
 
+    def incumbent_side(self) -> Side:
+        """Return the best file and everything measured of it on this machine."""
+        return side_of(self.ledger, self.ledger.experiment(self.incumbent_number()), self.config.machine)
+
     def start_trial(
         self, row: ExperimentRow, trial: RunTrial, against: int | None = None
     ) -> tuple[TrialRow, TrialRequest]:
@@ -252,22 +257,38 @@ class Run:
         best = self.incumbent_number() if against is None else against
         subjects = {"candidate": row.number, "incumbent": best if row.number else 0, "baseline": 0}
         started = self.ledger.start_trial(row.number, trial, subject=subjects[trial.role])
-        folder = trial_folder(self.folder, started.experiment, started.k)
-        if folder.exists():
-            remove_folder(folder)  # left by an earlier start of this trial
-        terms = TrialTerms.of_config(self.config.plain())
         request = replace(
-            terms.request(self.ledger.text(self.ledger.experiment(started.subject).source_sha256), folder, trial.seed),
-            tolerances=self.folder / "tolerances.json",
-            calibrate=started.subject == 0,
+            self._request(started, trial),
             audit_below=self._audit_below(row, trial),
-            carried=self.carried(),
-            baseline=self.ledger.text(self.ledger.experiment(0).source_sha256) if started.subject else None,
-            stop=stop_rule(self.ledger, trial, self.config.machine),
             # One trial's weights are enough: the first that ends well.
             keep_weights=started.subject == started.experiment and not self._has_score(row),
         )
         return started, request
+
+    def start_repeat(self) -> tuple[TrialRow, TrialRequest]:
+        """Record that an idle device measures the incumbent once more, and return the trial's row and its request.
+
+        The trial belongs to the next experiment, as if that had asked for it.
+        """
+        number = self.ledger.next_number()
+        before = sum(one.status is not None for one in self.ledger.trials(experiment=number))
+        trial = RunTrial("incumbent", idle_seed(self.config.seed, number, before))
+        started = self.ledger.start_repeat(number, trial, subject=self.incumbent_number())
+        return started, self._request(started, trial)
+
+    def _request(self, started: TrialRow, trial: RunTrial) -> TrialRequest:
+        folder = trial_folder(self.folder, started.experiment, started.k)
+        if folder.exists():
+            remove_folder(folder)  # left by an earlier start of this trial
+        terms = TrialTerms.of_config(self.config.plain())
+        return replace(
+            terms.request(self.ledger.text(self.ledger.experiment(started.subject).source_sha256), folder, trial.seed),
+            tolerances=self.folder / "tolerances.json",
+            calibrate=started.subject == 0,
+            carried=self.carried(),
+            baseline=self.ledger.text(self.ledger.experiment(0).source_sha256) if started.subject else None,
+            stop=stop_rule(self.ledger, trial, self.config.machine),
+        )
 
     def _has_score(self, row: ExperimentRow) -> bool:
         return any(one.subject == row.number for one in finished_trials(self.ledger, row, "") if one.status == "ok")

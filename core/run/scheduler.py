@@ -28,7 +28,7 @@ from autoresearch.core.run.rerun_policy import (
 )
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
-from autoresearch.core.trial.request import TrialResult
+from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 SLOW = "trial slow"
 """Kind of the ledger's note on a trial that counts although it was slow twice: its program may be tried again."""
@@ -48,6 +48,8 @@ class RunningTrial:
     """Set to true by the trial's own thread when its weights are frozen."""
     recorded: bool = False
     """True once the ledger has `trained`."""
+    repeat: bool = False
+    """True for a trial of the incumbent on an idle device; its experiment may not be there yet."""
 
 
 class RunningTrials:
@@ -88,7 +90,19 @@ class RunningTrials:
     def start(self, row: ExperimentRow, step: RunTrial, against: int | None = None) -> None:
         """Record that a trial starts, then start it; `against` is what takes the incumbent's place, if anything."""
         trial, request = self.run.start_trial(row, step, against)
-        running = RunningTrial(trial, asleep_seconds())
+        self._launch(RunningTrial(trial, asleep_seconds()), request)
+
+    def start_repeat(self) -> int:
+        """Have an idle device measure the incumbent once more; return its number.
+
+        The next experiment counts as busy meanwhile: its own first trial is compared with this one.
+        """
+        trial, request = self.run.start_repeat()
+        self._launch(RunningTrial(trial, asleep_seconds(), repeat=True), request)
+        return trial.subject
+
+    def _launch(self, running: RunningTrial, request: TrialRequest) -> None:
+        trial = running.trial
 
         def observe(event: Event) -> None:
             if isinstance(event, Trained):
@@ -97,11 +111,11 @@ class RunningTrials:
             if isinstance(event, TrialEvent):
                 self._tell(replace(event, experiment=trial.experiment, k=trial.k))
 
-        self._trials[row.number] = running
+        self._trials[trial.experiment] = running
         try:
             running.handle = self.executor.submit(request, observe)
         except BaseException:
-            del self._trials[row.number]
+            del self._trials[trial.experiment]
             raise
         running.handle.on_done(self._notify)
 
@@ -119,7 +133,8 @@ class RunningTrials:
                     self._note_lost(running, lost)
                 collected.append(number)
             elif running.trained and not running.recorded:
-                self.run.ledger.trained(number)
+                if not running.repeat:
+                    self.run.ledger.trained(number)
                 running.recorded = True
         return collected
 
@@ -176,7 +191,7 @@ class RunningTrials:
                 self._tell(SlowerFile(words, experiment=number))
             if again and (words := slow(result, usual=usual)) is not None:
                 self.run.ledger.note(SLOW, number, {"k": trial.k, "reason": words})
-            self.run.ledger.score(number, trial.k, result)
+            self.run.ledger.score(number, trial.k, result, repeat=running.repeat)
             return
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
         self._repeated.add((number, trial.k))

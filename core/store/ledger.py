@@ -119,11 +119,12 @@ class Ledger(LedgerReader):
             write(
                 "INSERT INTO experiments (number, state, parent, commit_id, source_sha256, fingerprint, hypothesis,"
                 " category, researcher, predicted_delta, parameters, created, trials, usd, origin)"
-                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+                " (SELECT count(*) FROM trials WHERE experiment = ? AND status IS NOT NULL), ?, ?)",
                 (
                     *(number, parent, commit, source, fingerprint, proposal.hypothesis, proposal.category),
                     *(proposal.researcher, proposal.predicted_delta, json.dumps(dict(proposal.parameters)), created),
-                    proposal.cost.usd,
+                    *(number, proposal.cost.usd),
                     None if proposal.origin is None else json.dumps(asdict(proposal.origin)),
                 ),
             )
@@ -204,30 +205,49 @@ class Ledger(LedgerReader):
             _one(
                 write("UPDATE experiments SET state = 'running' WHERE number = ? AND state != 'decided'", (experiment,))
             )
-            unfinished = write("SELECT k FROM trials WHERE experiment = ? AND status IS NULL", (experiment,)).fetchone()
-            if unfinished is not None:
-                k = unfinished["k"]
-                write(
-                    "UPDATE trials SET starts = starts + 1, started = ?, role = ?, subject = ?, seed = ?"
-                    " WHERE experiment = ? AND k = ?",
-                    (time.time(), trial.role, subject, trial.seed, experiment, k),
-                )
-            else:
-                k = write("SELECT count(*) + 1 AS k FROM trials WHERE experiment = ?", (experiment,)).fetchone()["k"]
-                write(
-                    "INSERT INTO trials (experiment, k, role, subject, seed, starts, folder, started)"
-                    " VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
-                    (experiment, k, trial.role, subject, trial.seed, f"trials/{experiment}-{k}", time.time()),
-                )
+            k = self._begin(write, experiment, trial, subject)
         return next(row for row in self.trials(experiment=experiment) if row.k == k)
+
+    def start_repeat(self, experiment: int, trial: RunTrial, *, subject: int) -> TrialRow:
+        """Start a trial of the incumbent before the experiment that it belongs to: the next one, not proposed yet.
+
+        That experiment's decision seals it, as it seals every trial of its own.
+        """
+        with self._transaction() as write:
+            if write("SELECT 1 FROM experiments WHERE number >= ?", (experiment,)).fetchone() is not None:
+                raise LedgerError(f"experiment {experiment} is there already; a trial before it comes too late.")
+            k = self._begin(write, experiment, trial, subject)
+        return next(row for row in self.trials(experiment=experiment) if row.k == k)
+
+    def _begin(self, write: Any, experiment: int, trial: RunTrial, subject: int) -> int:
+        """Write the row of a trial that starts, and return its number in the experiment."""
+        unfinished = write("SELECT k FROM trials WHERE experiment = ? AND status IS NULL", (experiment,)).fetchone()
+        if unfinished is not None:
+            k = unfinished["k"]
+            write(
+                "UPDATE trials SET starts = starts + 1, started = ?, role = ?, subject = ?, seed = ?"
+                " WHERE experiment = ? AND k = ?",
+                (time.time(), trial.role, subject, trial.seed, experiment, k),
+            )
+        else:
+            k = write("SELECT count(*) + 1 AS k FROM trials WHERE experiment = ?", (experiment,)).fetchone()["k"]
+            write(
+                "INSERT INTO trials (experiment, k, role, subject, seed, starts, folder, started)"
+                " VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
+                (experiment, k, trial.role, subject, trial.seed, f"trials/{experiment}-{k}", time.time()),
+            )
+        return int(k)
 
     def trained(self, experiment: int) -> None:
         """Move from `running` to `trained`: the weights are frozen and will be scored."""
         with self._transaction() as write:
             write("UPDATE experiments SET state = 'trained' WHERE number = ? AND state = 'running'", (experiment,))
 
-    def score(self, experiment: int, k: int, result: TrialResult) -> None:
-        """Move to `scored`: the trial has ended, well or not, and its whole result is stored."""
+    def score(self, experiment: int, k: int, result: TrialResult, *, repeat: bool = False) -> None:
+        """Move to `scored`: the trial has ended, well or not, and its whole result is stored.
+
+        A `repeat` (see `start_repeat`) leaves the experiment as it is, if it is proposed by now.
+        """
         with self._transaction() as write:
             _one(
                 write(
@@ -236,6 +256,9 @@ class Ledger(LedgerReader):
                     (time.time(), result.status, result.val_bpb, result.model_dump_json(), experiment, k),
                 )
             )
+            if repeat:
+                write("UPDATE experiments SET trials = trials + 1 WHERE number = ?", (experiment,))
+                return
             _one(write("UPDATE experiments SET state = 'scored', trials = trials + 1 WHERE number = ?", (experiment,)))
 
     def decide(self, experiment: int, decision: Decision, first: TrialRow) -> None:

@@ -134,10 +134,13 @@ class LedgerReader:
         return [self._understood(trial_row, row) for row in self._rows(sql)]
 
     def ended_trials(self) -> list[TrialRow]:
-        """Return every ended trial of the run, without those of a baseline before it was restarted."""
+        """Return every ended trial of the run, without those of a baseline before it was restarted.
+
+        A trial of the incumbent that an idle device ran is older than the experiment that it belongs to.
+        """
         sql = (
-            "SELECT trials.* FROM trials JOIN experiments ON experiments.number = trials.experiment"
-            " WHERE trials.status IS NOT NULL AND trials.started >= experiments.created"
+            "SELECT trials.* FROM trials JOIN experiments ON experiments.number = 0"
+            " WHERE trials.status IS NOT NULL AND (trials.experiment > 0 OR trials.started >= experiments.created)"
             " ORDER BY trials.experiment, trials.k"
         )
         return [self._understood(trial_row, row) for row in self._rows(sql)]

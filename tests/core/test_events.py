@@ -35,6 +35,7 @@ SAID = [
     events.ProposalRefused("failed", "no reply"),
     events.ExperimentBegun("wider", experiment=4),
     events.Profiling(experiment=4),
+    events.Remeasuring(experiment=4),
     events.AwaitingProposals(1, 60.0),
     events.Withdrawn("it does not fit", experiment=4),
     events.Repeated("the machine slept", experiment=4),

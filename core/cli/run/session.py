@@ -27,6 +27,7 @@ from autoresearch.core.events import (
     Paused,
     Profiling,
     ProposalRefused,
+    Remeasuring,
     Repeated,
     Resumed,
     SeedIgnored,
@@ -55,6 +56,7 @@ NOTED: Mapping[type[Event], str] = {
     Demoted: "experiment {experiment} {reason}",
     Withdrawn: "experiment {experiment} is withdrawn: {reason}",
     Profiling: "profiling experiment {experiment}, the best file: where a step's time goes, for the researcher",
+    Remeasuring: "measuring experiment {experiment}, the best file, once more while the researcher thinks",
     AwaitingProposals: "waiting up to {seconds:.0f} s for {count} proposal(s) in the making, which are paid for; "
     "press Ctrl-C again to end at once",
     Paused: "paused from the dashboard: what runs is finished, and nothing begins until it is resumed there",

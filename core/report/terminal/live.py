@@ -25,6 +25,7 @@ from autoresearch.core.events import (
     Profiling,
     ProposalRefused,
     Proposing,
+    Remeasuring,
     Resumed,
     Thinking,
     Withdrawn,
@@ -34,7 +35,7 @@ from autoresearch.core.report.wording import SEPARATOR, about_left, experiment_o
 
 UNTRIED = (
     *(Proposing, Thinking, ProposalRefused, Withdrawn),
-    *(Profiling, AwaitingProposals, Paused, Resumed),
+    *(Profiling, Remeasuring, AwaitingProposals, Paused, Resumed),
 )
 """Events about no trial: `ar loop` writes notes of its own about them."""
 REFRESH_PER_SECOND = 4

@@ -1,0 +1,165 @@
+"""An idle device measures the best file once more while a slow researcher thinks."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from loop_fixtures import CONFIG, open_run
+from side_by_side import Edits, Field, two_constants
+
+from autoresearch.core.events import Remeasuring
+from autoresearch.core.judge.decision import Measured, Side
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.judge.options import JudgeOptions
+from autoresearch.core.judge.racing import Racing
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.replay import decide_again
+from autoresearch.core.store.reader import LedgerReader
+
+RACING = replace(CONFIG, judge="racing")
+CLEAR = {"WIDTH": 1}
+"""A gain that is kept after one trial."""
+LAST = CONFIG.seed + 2999
+"""The last of experiment 2's seeds."""
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return two_constants(tmp_path / "w")
+
+
+class Ponders(Edits):
+    """Takes its time for every proposal after the first: until that many trials have been started."""
+
+    def __init__(self, executor, started, *changes):
+        super().__init__(*changes, ahead=True)
+        self.executor, self.started = executor, started
+
+    def propose(self, history):
+        proposal = super().propose(history)
+        deadline = time.monotonic() + 30
+        while len(self.histories) > 1 and len(self.executor.requests) < self.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return proposal
+
+
+def go(workspace, executor, researcher, n, judge):
+    events = []
+    with open_run(workspace, config=replace(CONFIG, judge=judge.name)) as run:
+        Loop(run, researcher, judge, executor, limits=Limits(n), observer=events.append).go()
+    return [event.experiment for event in events if isinstance(event, Remeasuring)]
+
+
+def racing():
+    return Racing(JudgeOptions("demo"))
+
+
+def test_the_trial_that_the_next_candidate_would_wait_for_is_run_while_it_is_thought_of(workspace):
+    executor = Field(1)
+    # Two trials of the baseline, one of the candidate, and the fourth is the repeat.
+    assert go(workspace, executor, Ponders(executor, 4, CLEAR, {"DEPTH": 12}), 2, racing()) == [1]
+    with LedgerReader(workspace / "runs/t") as reader:
+        assert reader.experiment(1).status == "keep"
+        first, second, *_ = reader.trials(experiment=2)
+        assert (first.role, first.subject, first.seed) == ("incumbent", 1, LAST)
+        # The candidate is screened at once, at the seed of that trial.
+        assert (second.role, second.subject, second.seed) == ("candidate", 2, LAST)
+        assert reader.experiment(2).trials == len(reader.trials(experiment=2))
+        assert reader.extra_trials() == len(reader.trials(experiment=2)) - 2
+        # Both trials are sealed with the experiment's decision, and the decision follows from them.
+        assert reader.chain_faults() == []
+        assert all(decide_again(reader, reader.experiment(n)).differences == () for n in range(3))
+        assert first in reader.ended_trials()
+
+
+def test_with_plenty_of_time_the_seeds_of_a_race_are_measured_and_no_more(workspace, monkeypatch):
+    executor = Field(1)
+    # Every answer takes longer than such a trial.
+    monkeypatch.setattr(Loop, "_typical_seconds", lambda _: 1e-9)
+
+    class Waits(Ponders):
+        def propose(self, history):
+            proposal, deadline = Edits.propose(self, history), time.monotonic() + 30
+            if len(self.histories) > 1:
+                while self.kept() < 5 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(0.3)  # for one more than there should be
+            return proposal
+
+        def kept(self):
+            return sum(change["WIDTH"] == 1 for change in executor.tried())
+
+    go(workspace, executor, Waits(executor, 0, CLEAR, {"DEPTH": 12}, {"DEPTH": 13}, {"DEPTH": 14}), 2, racing())
+    with LedgerReader(workspace / "runs/t") as reader:
+        proposed = reader.experiment(2).created
+        before = [trial for trial in reader.trials(experiment=2) if trial.started < proposed and trial.subject == 1]
+    assert [trial.seed for trial in before] == [LAST, LAST - 1, LAST - 2, LAST - 3]
+
+
+def test_greedy_and_a_quick_researcher_leave_the_device_idle(workspace, tmp_path):
+    executor = Field(1)
+    assert go(workspace, executor, Ponders(executor, 3, CLEAR, {"DEPTH": 12}), 2, Greedy()) == []
+    assert go(two_constants(tmp_path / "q"), Field(1), Edits(CLEAR, {"DEPTH": 12}), 2, racing()) == []
+
+
+def test_two_devices_and_a_proposal_that_comes_during_the_repeat_wait_for_each_other(workspace):
+    executor = Field(2)
+    go(workspace, executor, Ponders(executor, 4, CLEAR, {"DEPTH": 12}, {"HEIGHT": 12}, {"HEIGHT": 13}), 4, racing())
+    with LedgerReader(workspace / "runs/t") as reader:
+        measured = [(trial.subject, trial.seed) for trial in reader.every_trial()]
+        assert len(set(measured)) == len(measured)
+        assert reader.chain_faults() == []
+        assert [row.state for row in reader.experiments()] == ["decided"] * 5
+        assert all(row.trials == len(reader.trials(experiment=row.number)) for row in reader.experiments())
+
+
+@pytest.mark.parametrize("where", ["start_repeat", "score"])
+def test_a_loop_that_dies_at_a_repeat_goes_on_without_loss(workspace, where, monkeypatch):
+    class DiedError(Exception):
+        pass
+
+    executor = Field(1)
+    with open_run(workspace, config=RACING) as run:
+        original, calls = getattr(run.ledger, where), []
+
+        def die(*args, **kwargs):
+            result = original(*args, **kwargs)
+            calls.append(args)
+            if where == "start_repeat" or kwargs.get("repeat"):
+                raise DiedError
+            return result
+
+        monkeypatch.setattr(run.ledger, where, die)
+        with pytest.raises(DiedError):
+            Loop(run, Ponders(executor, 4, CLEAR, {"DEPTH": 12}), racing(), executor, limits=Limits(2)).go()
+    again = Field(1)
+    go(workspace, again, Edits({"DEPTH": 12}, {"DEPTH": 13}), 2, racing())
+    with LedgerReader(workspace / "runs/t") as reader:
+        trials = reader.trials(experiment=2)
+        assert reader.experiment(2).state == "decided"
+        assert [trial.k for trial in trials] == list(range(1, len(trials) + 1))
+        assert all(trial.status == "ok" for trial in trials)
+        assert (trials[0].role, trials[0].subject) == ("incumbent", 1)
+        assert reader.experiment(2).trials == len(trials)
+        assert reader.chain_faults() == []
+        assert decide_again(reader, reader.experiment(2)).differences == ()
+
+
+def side(*trials):
+    return Side(5, "", trials, estimate=1.0)
+
+
+def test_an_incumbent_without_a_trial_of_its_own_is_measured_in_any_case():
+    own = Measured("candidate", 1, "ok", 1.0)
+    repeats = [Measured("incumbent", 10 + n, "ok", 1.0, own=False) for n in range(5)]
+    judge = racing()
+    assert judge.repeats_when_idle(side(own), plenty=False)
+    assert not judge.repeats_when_idle(side(own, repeats[0]), plenty=False)
+    assert judge.repeats_when_idle(side(own, *repeats[:3]), plenty=True)
+    assert not judge.repeats_when_idle(side(own, *repeats[:4]), plenty=True)
+    # One that fails whenever it is measured again is not measured for ever.
+    failed = [Measured("incumbent", 20 + n, "crash", None, own=False) for n in range(3)]
+    assert judge.repeats_when_idle(side(own, *failed[:2]), plenty=False)
+    assert not judge.repeats_when_idle(side(own, *failed), plenty=False)
