@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import itertools
 import math
 import os
@@ -40,6 +41,7 @@ SEEDS = {"seeds A": 0, "seeds B": 100_000}
 APART = 10_000_000
 """Distance between a run's seed for noise and its seed for effects."""
 BASELINE = 0.9979
+PUBLIC = "public effects"
 GAINS = (
     *(0.0119, 0.0043, 0.0033, 0.0012, 0.0010, 0.0010, 0.0009, 0.0008, 0.0006, 0.0006, 0.0004, 0.0004, 0.0003, 0.0003),
     *(0.0003, 0.0002, 0.0002, *(0.00008,) * 6),  # the last six: what the reported total leaves for them
@@ -50,6 +52,8 @@ PICTURE = Path(__file__).with_name("judge.png")
 FILE, PIECE = Path(__file__).parents[1] / "runs" / "judge.jsonl", 32
 """Results so far, and the runs of one piece: carried out side by side, they take a seventh of the time."""
 
+LUCK = (112, 170)
+"""Numbers of first changes whose gains say how lucky a run was: about as many as greedy tries, and as the race does."""
 Effect = Callable[[random.Random], float]
 
 
@@ -472,12 +476,12 @@ class Cell:
         """Return the true effects of one run's changes."""
         if self.name.startswith("after"):
             return FirstGain(float(self.name.split()[1]), self.sigma)
-        return public_effect if self.name == "public effects" else no_effect
+        return public_effect if self.name == PUBLIC else no_effect
 
     @property
     def drawn(self) -> bool:
         """Tell whether the picture shows it."""
-        return self.name == "public effects" and self.pairing == 0.5
+        return self.name == PUBLIC and self.pairing == 0.5
 
 
 JUDGES = ("racing", "greedy, fresh seeds", "greedy, one fixed seed")
@@ -515,21 +519,89 @@ def piece(key: Key) -> list[list[dict[str, Any]]]:
     return [[asdict(one if cell.drawn else replace(one, path=[])) for one in outcomes] for outcomes in found]
 
 
-def outcomes_of(pieces: Pieces, runs: int) -> Iterator[tuple[str, Cell, Three]]:
-    """Yield (set of seeds, scenario, outcomes) of every scenario."""
-    for where in SEEDS:
-        for cell in CELLS:
-            mine = [key for key in keys(runs) if key[:4] == (where, *astuple(cell)) and key in pieces]
-            ours, fresh, fixed = ([Outcome(**one) for key in mine for one in pieces[key][n]] for n in range(3))
-            if mine:
-                yield where, cell, (ours, fresh, fixed)
+def outcomes_of(pieces: Pieces, runs: int, sets: Sequence[str] = tuple(SEEDS)) -> Iterator[tuple[Cell, Runs]]:
+    """Yield every scenario with its runs in these sets of seeds, as far as they are there."""
+    for cell in CELLS:
+        mine = [key for key in keys(runs) if key[0] in sets and key[1:4] == astuple(cell) and key in pieces]
+        seeds = [int(key[4]) + n for key in mine for n in range(int(key[5]))]
+        three = ([Outcome(**one) for key in mine for one in pieces[key][n]] for n in range(3))
+        if mine:
+            yield cell, Runs(seeds, *three)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Outcomes of all three judges with the same seeds."""
+
+    seeds: list[int]
+    ours: list[Outcome]
+    fresh: list[Outcome]
+    fixed: list[Outcome]
+
+    @functools.cached_property
+    def luck(self) -> np.ndarray:
+        """Return what every run's first changes would gain, less its expectation, for each of LUCK."""
+        found = [[_gains(seed, count) for count in LUCK] for seed in self.seeds]
+        return np.array(found) - np.array(LUCK) * sum(GAINS) / (len(GAINS) + len(LOSSES) + UNPUBLISHED)
+
+    def adjusted(self, outcomes: list[Outcome]) -> tuple[float, np.ndarray]:
+        """Return the mean true gain, and what each run is above it, without the luck of the draw.
+
+        The few large gains of the public record come at random. What a run drew is known, and its expectation too, so
+        that a regression on it takes this part of the error away (control variates: Owen 2013, "Monte Carlo theory,
+        methods and examples", chapter 8).
+        """
+        true = np.array([one.true for one in outcomes])
+        about = np.column_stack([np.ones(len(true)), self.luck])
+        fitted, *_ = np.linalg.lstsq(about, true, rcond=None)
+        return float(fitted[0]), true - about @ fitted
+
+    def times(self, others: list[Outcome]) -> tuple[float, float]:
+        """Return the race's true gain as a multiple of another judge's, and its standard error."""
+        (mine, rest), (theirs, other_rest) = self.adjusted(self.ours), self.adjusted(others)
+        ratio = mine / theirs
+        return ratio, float(np.std(rest - ratio * other_rest) / theirs / math.sqrt(len(rest)))
+
+    def lost(self) -> tuple[int, int]:
+        """Return the improvements that early stops lost, and all that would have been kept without."""
+        lost = sum(one.lost for one in self.ours)
+        return lost, lost + sum(one.keeps - one.false_keeps for one in self.ours)
+
+
+def _gains(seed: int, count: int) -> float:
+    """Return the sum of the improvements among the first effects of a run."""
+    rng = random.Random(seed + APART)
+    return -sum(min(0.0, public_effect(rng)) for _ in range(count))
+
+
+def table(pieces: Pieces) -> Iterator[str]:
+    """Yield the lines of the table in docs/statistics.md, both sets of seeds together."""
+    yield (
+        "| true effects | noise | pairing | runs | racing | greedy, fresh seeds | greedy, one seed | times fresh | "
+        "times one seed | experiments | ended early | improvements lost |"
+    )
+    yield "|---|---:|---:|---:|---|---|---|---:|---:|---:|---:|---:|"
+    for cell, runs in outcomes_of(pieces, RUNS):
+        error = statistics.pstdev([one.false_keeps for one in runs.ours]) / math.sqrt(len(runs.ours))
+        judges = [
+            f"{mean(some, 'false_keeps'):.2f}{f' ± {error:.2f}' if some is runs.ours else ''} / "
+            f"{mean(some, 'true'):.5f} / {mean(some, 'claimed'):.5f}"
+            for some in (runs.ours, runs.fresh, runs.fixed)
+        ]
+        times = ["", ""]
+        if cell.name == PUBLIC:
+            times = ["{:.3f} ± {:.3f}".format(*runs.times(others)) for others in (runs.fresh, runs.fixed)]
+        lost, real = runs.lost()
+        columns = [cell.name, f"{cell.sigma:g}", f"{cell.pairing:g}", str(len(runs.seeds)), *judges, *times]
+        columns += [f"{mean(runs.ours, name):.0f}" for name in ("experiments", "stopped")]
+        yield f"| {' | '.join(columns)} | {lost} of {real}{f' ({lost / real:.1%})' if lost else ''} |"
 
 
 def mean(outcomes: list[Outcome], name: str) -> float:
     return statistics.fmean(getattr(one, name) for one in outcomes)
 
 
-CHANGES = ("no change helps", *(f"after {n} sigmas nothing helps" for n in (1, 3, 10)), "public effects")
+CHANGES = ("no change helps", *(f"after {n} sigmas nothing helps" for n in (1, 3, 10)), PUBLIC)
 CELLS = tuple(
     Cell(name, sigma, pairing) for name in CHANGES for sigma in (0.0007, 0.002) for pairing in (0.0, 0.5, 0.75)
 )
@@ -538,16 +610,20 @@ CELLS = tuple(
 def run() -> list[dict[str, Any]]:
     """Return name, median, unit and note of every measurement: means over the runs. Draws the picture as well."""
     rows: list[dict[str, Any]] = []
-    curves: dict[float, tuple[list[Outcome], list[Outcome]]] = {}
     pieces = Pieces(FILE)
     pieces.compute(keys(RUNS), piece, math.inf)
-    for where, cell, found in outcomes_of(pieces, RUNS):
-        for judge, outcomes in zip(JUDGES, found, strict=True):
-            title = f"{cell.name}, sigma {cell.sigma:g}, pairing {cell.pairing:g}, {where}: {judge}"
-            rows += _rows(title, outcomes, null=cell.name == "no change helps")
-        if cell.drawn:
-            curves.setdefault(cell.sigma, (found[0], found[2]))
-    draw(curves)
+    for where in SEEDS:
+        for cell, runs in outcomes_of(pieces, RUNS, [where]):
+            for judge, outcomes in zip(JUDGES, (runs.ours, runs.fresh, runs.fixed), strict=True):
+                title = f"{cell.name}, sigma {cell.sigma:g}, pairing {cell.pairing:g}, {where}: {judge}"
+                rows += _rows(title, outcomes, null=cell.name == "no change helps")
+                if cell.name == PUBLIC and outcomes is not runs.ours:
+                    ratio, error = runs.times(outcomes)
+                    note = f"standard error {error:.3f}, adjusted for the luck of the draw"
+                    rows.append(
+                        {"name": f"{title}: racing's true gain", "median": ratio, "unit": "times", "note": note}
+                    )
+    draw({cell.sigma: (runs.ours, runs.fixed) for cell, runs in outcomes_of(pieces, RUNS) if cell.drawn})
     return rows
 
 
@@ -592,7 +668,11 @@ def main() -> None:
     """Compute some of the pieces that are missing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description=__doc__)
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no further piece after this time")
+    parser.add_argument("--table", action="store_true", help="write the table of docs/statistics.md and end")
     pieces = Pieces(FILE)
+    if parser.parse_args().table:
+        print("\n".join(table(pieces)))
+        return
     done = pieces.compute(keys(RUNS), piece, parser.parse_args().seconds)
     print(f"{sum(key in pieces for key in keys(RUNS))} of {len(keys(RUNS))} pieces are there")
     raise SystemExit(0 if done else 3)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.race import MAX_RACE, REPEATS_PER_EXPERIMENT
 from autoresearch.core.judge.racing import CHECK_EVERY, Racing
-from benchmarks.judge import BASELINE, SimulatedRun, no_effect, public_effect
+from benchmarks.judge import BASELINE, Outcome, Runs, SimulatedRun, no_effect, public_effect, together
 
 
 class Watched(Racing):
@@ -69,3 +73,28 @@ def test_without_noise_greedy_keeps_nothing_of_edits_that_change_nothing():
     assert (outcome.keeps, outcome.true, outcome.claimed) == (0, 0.0, 0.0)
     assert outcome.trials == 21
     assert BASELINE > 0
+
+
+def test_runs_side_by_side_are_those_that_each_would_be_alone():
+    def run(seed):
+        return SimulatedRun(seed, public_effect, 0.002, Racing(), pairing=0.5)
+
+    alone = [run(seed).go(time=12.0) for seed in range(3)]
+    assert together([run(seed).steps(time=12.0) for seed in range(3)]) == alone
+    assert sum(one.stopped for one in alone) > 0
+
+
+def test_the_luck_of_the_draw_is_taken_out_of_a_ratio():
+    seeds = list(range(200))
+    plain = Runs(seeds, [], [], [])
+    rng = random.Random(1)
+    outcomes = [
+        [Outcome(true=factor * (0.02 + luck) + rng.gauss(0.0, 1e-4)) for luck in plain.luck[:, 0]]
+        for factor in (1.2, 1.0)
+    ]
+    runs = Runs(seeds, outcomes[0], outcomes[1], outcomes[1])
+    ratio, error = runs.times(runs.fresh)
+    assert ratio == pytest.approx(1.2, abs=0.003)
+    assert 1e-4 < error < 2e-3
+    # Its expectation is that of the public record.
+    assert abs(plain.luck[:, 0].mean()) < 4 * plain.luck[:, 0].std() / 200**0.5
