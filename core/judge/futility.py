@@ -32,12 +32,13 @@ from autoresearch.core.judge.posterior import Number, normal_cdf, normal_score, 
 
 BINS = 20
 """Parts of the budget in which a curve is kept."""
-EARLIEST = 4
+EARLIEST = 3
 """Parts of the budget before the first forecast: warm-ups differ, and say little."""
 WINDOW = 3
 """Parts over which a gap is averaged: one part holds few batches."""
-EPSILON = 0.03
-"""Chance of being worth more trials below which a trial is ended. Every part of the budget is another look."""
+EPSILON = 0.04
+"""Chance of being worth more trials below which a trial is ended, for a whole budget left. With less left it is as much
+smaller: what an end would save is weighed against what it may lose."""
 SLOPE, SLOPE_SPREAD = (0.7, 1.0), (0.25, 0.05)
 """Expected slope of the gap at the budget's start and end, and its standard deviation: an early gap partly closes."""
 OFFSET = 0.5
@@ -141,6 +142,7 @@ class StopRule:
     tokens: int | None = None
     """Tokens that the incumbent saw at that seed."""
     epsilon: float = EPSILON
+    """See EPSILON."""
 
 
 @dataclass(frozen=True)
@@ -284,14 +286,19 @@ def fit(seen: np.ndarray, differences: np.ndarray, expected: np.ndarray) -> Fore
 
 
 def hopeless(fitted: Forecast[np.ndarray], seen: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Tell for curves (..., parts, 2) in which parts the chance of a `needed` difference (..., 1) is below EPSILON.
+    """Tell for curves (..., parts, 2) in which parts the chance of a `needed` difference (..., 1) is too small.
 
     As `forecast`, for many trials at once.
     """
     mean, scale = fitted.difference(seen[..., 0], seen[..., 1])
-    z = statistics.NormalDist().inv_cdf(EPSILON)
+    z = np.array([statistics.NormalDist().inv_cdf(least_chance(at) or 1e-9) for at in range(EARLIEST, BINS)])
     far = np.sqrt(fitted.dof * np.expm1((z / t_scale(fitted.dof)) ** 2 / fitted.dof))
     return needed - mean < -far * scale
+
+
+def least_chance(at: int, epsilon: float = EPSILON) -> float:
+    """Return the chance below which a trial is ended at part `at` of the budget."""
+    return epsilon * (1.0 - (at + 1) / BINS)
 
 
 def forecast(rule: StopRule, curve: Curve, at: int) -> Stop | None:
@@ -319,6 +326,10 @@ def forecast(rule: StopRule, curve: Curve, at: int) -> Stop | None:
         f"{100 * chance:.2g} % likely to be worth a second trial"
     )
     return Stop(reason, predicted, (predicted - wide, predicted + wide), chance)
+
+
+def _too_small(found: Stop, rule: StopRule, at: int) -> bool:
+    return found.chance is not None and found.chance < least_chance(at, rule.epsilon)
 
 
 def _quantile(dof: float) -> float:
@@ -379,7 +390,7 @@ class CurveWatch:
         if done > self._looked:
             self._looked = done
             found = forecast(rule, self.curve, done - 1)
-        return found if found is not None and found.chance is not None and found.chance < rule.epsilon else None
+        return found if found is not None and _too_small(found, rule, done - 1) else None
 
     def _ill(self, rule: StopRule, progress: float, tokens: int) -> str | None:
         """Return what is wrong with the trial whatever its prospects, or None."""
@@ -410,6 +421,6 @@ def replay(rule: StopRule, curve: Curve) -> tuple[int, Stop | None]:
     """
     for at in range(BINS - 1):
         found = forecast(rule, curve[: at + 1], at)
-        if found is not None and found.chance is not None and found.chance < rule.epsilon:
+        if found is not None and _too_small(found, rule, at):
             return at, found
     return BINS - 1, None

@@ -91,7 +91,7 @@ def test_a_kept_change_is_measured_again_to_the_end_and_its_race_looks_at_its_he
 
 
 def test_finished_trials_are_learnt_from_and_a_resumed_run_has_the_same_rule(workspace):
-    requests, _, _ = go(workspace, [11, 12, 40, 13])
+    requests, _, _ = go(workspace, [40, 11, 12, 13])
     with LedgerReader(workspace / "runs" / "t") as ledger:
         learnt = lessons(ledger)
     # 40 was ended early by its curve, so that it teaches nothing.
@@ -101,8 +101,8 @@ def test_finished_trials_are_learnt_from_and_a_resumed_run_has_the_same_rule(wor
     assert last.forecasts[0].dof > first.forecasts[0].dof
     # The same history in two pieces: the rule of the last trial is the same.
     other = make_workspace(workspace.parent / "other")
-    go(other, [11, 12, 40, 13], n=2)
-    again, _, _ = go(other, [11, 12, 40, 13])
+    go(other, [40, 11, 12, 13], n=2)
+    again, _, _ = go(other, [40, 11, 12, 13])
     assert again[-1].stop == last
 
 
