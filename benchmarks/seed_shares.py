@@ -6,7 +6,8 @@ trials with another draw and another order, with one of them in common, and with
 machine's own noise where the files are equal, and also what the change does to each seed where they are not.
 
 `python -m benchmarks.seed_shares FOLDER --backend cuda --preset cpu --budget 60` goes on with what FOLDER holds.
-Trials are run one after another; on a machine that does other things too, the noise is mostly the machine's.
+Trials are run one after another. On a machine that does other things too the noise is mostly the machine's, so that
+`--batches 60` ends every trial after as many batches, whatever the time, and lets the file take them for its budget.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from benchmarks.trial_overhead import prepared_for
 
 SEEDS = 4
 """First draws of the weights, and orders of the text; every pair of them is trained."""
+BATCHES = 60
+"""Batches of a trial of the null backend."""
 FACTOR = 1.3
 """Factor on the constant of the changed file."""
 CONSTANTS = {"null": "LEARNING_RATE", "cuda": "MUON_LR", "mlx": "MUON_LR"}
@@ -49,11 +52,39 @@ def build(spec):
     return _built_with_the_seed(replace(spec, seed={seed}))
 """
 """Appended to a file: its weights are drawn with a seed of their own, and the trial's seed orders the text alone."""
+COUNTED = """
+
+_trained_by_time = train
+
+
+class _Counted:
+    def __init__(self, inner):
+        self.inner, self.progress = inner, 0.0
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+class _CountedData(_Counted):
+    def batches(self, *args, **more):
+        for number, batch in enumerate(self.inner.batches(*args, **more)):
+            if number >= {batches}:
+                return
+            self.clock.progress = number / {batches}
+            yield batch
+
+
+def train(model, data, clock):
+    counted = _CountedData(data)
+    counted.clock = _Counted(clock)
+    return _trained_by_time(model, counted, counted.clock)
+"""
+"""Appended to a file: it trains for that many batches, and its clock counts them."""
 
 
 def one_trial(key: Key) -> dict[str, Any]:
     """Train one file with one draw and one order; return its score and what tells how busy the machine was."""
-    backend, preset_name, budget, constant, file, draw, order = key
+    backend, preset_name, budget, batches, constant, file, draw, order = key
     folder = Path(backends.__path__[0]) / str(backend)
     preset = load_presets(folder / "presets.toml")[str(preset_name)]
     source = write_preset((folder / "train.py").read_text(encoding="utf-8"), preset)
@@ -63,8 +94,9 @@ def one_trial(key: Key) -> dict[str, Any]:
         source = write_constants(source, {str(constant): FACTOR * value})
     terms = TrialTerms.of_preset(str(backend), preset, prepared_for(preset).folder, float(budget))
     with tempfile.TemporaryDirectory() as place:
-        request = terms.request(source + DRAW.format(seed=draw), Path(place), int(order))
-        # The appended function is this benchmark's own, and nobody gains by the score.
+        source += DRAW.format(seed=draw) + (COUNTED.format(batches=batches) if batches else "")
+        request = terms.request(source, Path(place), int(order))
+        # The appended functions are this benchmark's own, and nobody gains by the score.
         result = run_trial(replace(request, gate=False, audit=False))
     if result.status != "ok":
         raise RuntimeError(f"{file}, draw {draw}, order {order}: {result.status}: {result.reason}")
@@ -125,10 +157,10 @@ def rows_of(scores: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     return rows
 
 
-def keys(backend: str, preset: str, budget: float, constant: str, seeds: int) -> list[Key]:
+def keys(backend: str, preset: str, budget: float, batches: int, constant: str, seeds: int) -> list[Key]:
     """Return every trial; files take turns, so that a slow hour hits all of them."""
     pairs = itertools.product(range(seeds), range(seeds))
-    return [(backend, preset, budget, constant, file, draw, order) for draw, order in pairs for file in FILES]
+    return [(backend, preset, budget, batches, constant, file, draw, order) for draw, order in pairs for file in FILES]
 
 
 def measure(path: Path, wanted: Sequence[Key], seconds: float = math.inf) -> list[dict[str, Any]]:
@@ -137,14 +169,14 @@ def measure(path: Path, wanted: Sequence[Key], seconds: float = math.inf) -> lis
     if not pieces.compute(wanted, one_trial, seconds, cores=1):
         return []
     seeds = math.isqrt(len(wanted) // len(FILES))
-    scores = {file: [pieces[key]["val_bpb"] for key in wanted if key[4] == file] for file in FILES}
+    scores = {file: [pieces[key]["val_bpb"] for key in wanted if key[5] == file] for file in FILES}
     return rows_of({file: np.array(some).reshape(seeds, seeds) for file, some in scores.items()})
 
 
 def run() -> list[dict[str, Any]]:
-    """Measure the null backend."""
+    """Measure the null backend, by batches."""
     path = Path(__file__).parents[1] / "runs" / "seed_shares.jsonl"
-    return measure(path, keys("null", "demo", 1.0, CONSTANTS["null"], SEEDS))
+    return measure(path, keys("null", "demo", 30.0, BATCHES, CONSTANTS["null"], SEEDS))
 
 
 def main() -> None:
@@ -154,12 +186,13 @@ def main() -> None:
     parser.add_argument("--backend", choices=sorted(CONSTANTS), default="null")
     parser.add_argument("--preset", default="demo")
     parser.add_argument("--budget", type=float, default=1.0, help="training seconds of a trial")
+    parser.add_argument("--batches", type=int, default=0, help="end a trial after so many, and not by time")
     parser.add_argument("--constant", help="constant that the changed file has larger by a third")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="draws, and orders: three times its square trials")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no further trial after this time")
     given = parser.parse_args()
     constant = given.constant or CONSTANTS[given.backend]
-    wanted = keys(given.backend, given.preset, given.budget, constant, given.seeds)
+    wanted = keys(given.backend, given.preset, given.budget, given.batches, constant, given.seeds)
     rows = measure(given.folder / "seed_shares.jsonl", wanted, given.seconds)
     if not rows:
         raise SystemExit(3)
