@@ -292,6 +292,8 @@ class Loop:
 
     def _settle(self, row: ExperimentRow) -> None:
         """Ask the judge about one experiment; start the trial it wants on a free device, or record its decision."""
+        if row.number in self._running.experiments:
+            return  # a trial of the incumbent that an idle device began belongs to it
         if row.state == "proposed" and row.number:
             rebased = self._rebase(row)
             if rebased is None:
