@@ -116,15 +116,17 @@ class Ledger(LedgerReader):
         """Add an experiment in the state `proposed`, with its source and its cost. `created` dates its commit."""
         with self._transaction() as write:
             source = _store_text(write, proposal.source)
+            # Trials of the incumbent that an idle device ran before it.
+            before = write("SELECT count(*) AS n FROM trials WHERE experiment = ? AND status IS NOT NULL", (number,))
+            trials = before.fetchone()["n"]
             write(
                 "INSERT INTO experiments (number, state, parent, commit_id, source_sha256, fingerprint, hypothesis,"
                 " category, researcher, predicted_delta, parameters, created, trials, usd, origin)"
-                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-                " (SELECT count(*) FROM trials WHERE experiment = ? AND status IS NOT NULL), ?, ?)",
+                " VALUES (?, 'proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(number, parent, commit, source, fingerprint, proposal.hypothesis, proposal.category),
                     *(proposal.researcher, proposal.predicted_delta, json.dumps(dict(proposal.parameters)), created),
-                    *(number, proposal.cost.usd),
+                    *(trials, proposal.cost.usd),
                     None if proposal.origin is None else json.dumps(asdict(proposal.origin)),
                 ),
             )

@@ -72,6 +72,11 @@ def test_the_trial_that_the_next_candidate_would_wait_for_is_run_while_it_is_tho
         assert reader.chain_faults() == []
         assert all(decide_again(reader, reader.experiment(n)).differences == () for n in range(3))
         assert first in reader.ended_trials()
+        rows, trials = list(reader.experiments()), reader.every_trial()
+    # The journal alone brings all of it back.
+    (workspace / "runs/t/ledger.sqlite").unlink()
+    with open_run(workspace, config=RACING) as run:
+        assert (list(run.ledger.experiments()), run.ledger.every_trial()) == (rows, trials)
 
 
 def test_with_plenty_of_time_the_seeds_of_a_race_are_measured_and_no_more(workspace, monkeypatch):
