@@ -17,6 +17,7 @@ from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.replay import decide_again
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.restore import mend
 
 RACING = replace(CONFIG, judge="racing")
 CLEAR = {"WIDTH": 1}
@@ -74,9 +75,10 @@ def test_the_trial_that_the_next_candidate_would_wait_for_is_run_while_it_is_tho
         assert first in reader.ended_trials()
         rows, trials = list(reader.experiments()), reader.every_trial()
     # The journal alone brings all of it back.
-    (workspace / "runs/t/ledger.sqlite").unlink()
-    with open_run(workspace, config=RACING) as run:
-        assert (list(run.ledger.experiments()), run.ledger.every_trial()) == (rows, trials)
+    (workspace / "runs/t/ledger.sqlite").write_bytes(b"damaged" * 1000)
+    assert mend(workspace / "runs/t", lambda _: None)
+    with LedgerReader(workspace / "runs/t") as reader:
+        assert (list(reader.experiments()), reader.every_trial()) == (rows, trials)
 
 
 def test_with_plenty_of_time_the_seeds_of_a_race_are_measured_and_no_more(workspace, monkeypatch):
