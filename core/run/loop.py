@@ -336,12 +336,11 @@ class Loop:
 
     def _decide(self, row: ExperimentRow, decision: Decision) -> None:
         stacked = bool(members_of(row)) or STACK in decision.facts
-        if self._stacks is not None and members_of(row):
-            decision = self._stacks.verdict(row, decision)
-        # A stack needs no second chance: its parts have theirs.
-        stacked = stacked or (
-            decision.status == "keep" and bool(members_of(self.run.ledger.experiment(self.run.incumbent_number())))
-        )
+        if self._stacks is not None:
+            # A late result that looked better is a part already, and a stack's parts have their own ways on.
+            stacked = stacked or (decision.status == "discard" and self._stacks.takes(row))
+            if members_of(row):
+                decision = self._stacks.verdict(row, decision)
         combined = None if stacked else second_chance(self.run, self.judge, row, decision)
         if combined is not None:
             # Before the decision is recorded. A crash in between repeats this, and finds the source already proposed.

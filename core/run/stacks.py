@@ -110,6 +110,10 @@ class Stacks:
             return None
         return row.parent if standing_trials(self.run.evidence(row, row.parent).incumbent or _missing()) else None
 
+    def takes(self, row: ExperimentRow) -> bool:
+        """Tell whether an experiment would have become a part, had it looked better."""
+        return self._devices() >= LEAST_PARTS and row.number not in self._other_rule
+
     def holds(self, row: ExperimentRow) -> bool:
         """Tell whether an experiment waits for a stack: as a part, or because it is an edit of one."""
         if self._is_free(row):
