@@ -55,7 +55,7 @@ def busy() -> list[dict[str, Any]]:
     rows = []
     for seconds, what in ((0.0, "a researcher that answers at once"), (THINK_SECONDS, "a model of 240 s a proposal")):
         with tempfile.TemporaryDirectory() as name:
-            done = simulate(Path(name) / "w", DEVICES, BUSY_EXPERIMENTS, judge(), think_seconds=seconds)
+            done = simulate(Path(name) / "w", DEVICES, BUSY_EXPERIMENTS, judge("off"), think_seconds=seconds)
         end = max(end for _, end in done.devices.spans)
         whole = 100 * done.devices.utilisation(0.0, end)
         share = 100 * done.devices.utilisation(done.began, done.emptying)
@@ -182,7 +182,7 @@ def long(experiments: int = LONG_EXPERIMENTS) -> list[dict[str, Any]]:
         looks.append((decided, psutil.Process().memory_info().rss / 2**20, disk / 1024, time.monotonic()))
 
     with tempfile.TemporaryDirectory() as name:
-        simulate(Path(name) / "w", LONG_DEVICES, experiments, judge(), at_decision=look)
+        simulate(Path(name) / "w", LONG_DEVICES, experiments, judge("off"), at_decision=look)
     return report(looks)
 
 
