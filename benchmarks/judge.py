@@ -609,9 +609,14 @@ CELLS = tuple(
 
 def run() -> list[dict[str, Any]]:
     """Return name, median, unit and note of every measurement: means over the runs. Draws the picture as well."""
-    rows: list[dict[str, Any]] = []
     pieces = Pieces(FILE)
     pieces.compute(keys(RUNS), piece, math.inf)
+    return figures(pieces)
+
+
+def figures(pieces: Pieces) -> list[dict[str, Any]]:
+    """Return the measurements of the pieces that are there, and draw the picture."""
+    rows: list[dict[str, Any]] = []
     for where in SEEDS:
         for cell, runs in outcomes_of(pieces, RUNS, [where]):
             for judge, outcomes in zip(JUDGES, (runs.ours, runs.fresh, runs.fixed), strict=True):
@@ -639,7 +644,7 @@ def _rows(name: str, outcomes: list[Outcome], *, null: bool) -> list[dict[str, A
     if not null:
         note = f"standard error {error:.5f}"
         rows.append({"name": f"{name}: true gain", "median": true, "unit": "bpb", "note": note})
-    note = "" if null else f"{claimed / true - 1.0:+.1%} of the true gain"
+    note = "" if null or not true else f"{claimed / true - 1.0:+.1%} of the true gain"
     return [*rows, {"name": f"{name}: claimed gain", "median": claimed, "unit": "bpb", "note": note}]
 
 
