@@ -37,6 +37,8 @@ SAID = [
     events.Profiling(experiment=4),
     events.Remeasuring(experiment=4),
     events.AwaitingProposals(1, 60.0),
+    events.Paused(),
+    events.Resumed(),
     events.Withdrawn("it does not fit", experiment=4),
     events.Repeated("the machine slept", experiment=4),
     events.SeedIgnored("equal weights", experiment=4),
