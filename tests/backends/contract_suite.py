@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from train_modules import module_of
 
 from autoresearch import backends
 from autoresearch.backends.contract import BatchInfo, Spec
@@ -50,10 +51,7 @@ class Backend:
         """The train file with the toy constants."""
         present = read_constants(self.source)
         source = write_constants(self.source, {name: value for name, value in self.small.items() if name in present})
-        module = types.ModuleType(f"{self.name}_train_file")
-        sys.modules[module.__name__] = module
-        exec(compile(source, f"{self.name}/train.py", "exec"), module.__dict__)
-        return module
+        return module_of(source, f"{self.name}_train_file")
 
     @cached_property
     def device(self) -> str:
@@ -179,8 +177,8 @@ class ContractSuite:
         code = (
             "import sys, threading, time, types; "
             "module = types.ModuleType('train_file'); sys.modules['train_file'] = module; "
-            f"source = open({str(backend.folder / 'train.py')!r}).read(); "
-            "exec(compile(source, 'train.py', 'exec'), module.__dict__)"
+            f"path = {str(backend.folder / 'train.py')!r}; "
+            "exec(compile(open(path).read(), path, 'exec'), module.__dict__)"
         )
         said = subprocess.run(
             [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from train_modules import module_of
 
 from autoresearch.backends import cuda
 from autoresearch.backends.contract import Spec
@@ -63,10 +64,8 @@ def sides() -> Iterator[Callable[..., dict[str, Side]]]:
         for backend in ("cuda", "mlx"):
             own = read_constants(source_of(backend))
             source = write_constants(source_of(backend), {name: shared[name] for name in own if name in shared})
-            module = types.ModuleType(f"parity_{backend}_train_file")
+            module = module_of(source, f"parity_{backend}_train_file")
             names.append(module.__name__)
-            sys.modules[module.__name__] = module
-            exec(compile(source, f"{backend}/train.py", "exec"), module.__dict__)
             runtime = importlib.import_module(f"autoresearch.backends.{backend}.runtime")
             found[backend] = Side(runtime, module, own)
         return found
