@@ -8,7 +8,7 @@ import types
 
 
 def module_of(source: str, name: str) -> types.ModuleType:
-    """Run a source as a module of that name. Its lines are known to `inspect`, which reads kernels written in Python."""
+    """Run a source as a module of that name. `inspect` knows its lines: kernels written in Python are read there."""
     path = f"<{name}>"
     module = types.ModuleType(name)
     sys.modules[name] = module
