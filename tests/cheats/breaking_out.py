@@ -235,8 +235,8 @@ HARM = [
           "        try: os.kill(os.getppid(), number) if os.getppid() > 2 else None\n        except OSError: pass\n"),
           "ignored"),
     Cheat("the priority of other processes", "import os\nos.setpriority(os.PRIO_USER, os.getuid(), 19)\n", "sandbox"),
-    Cheat("other cores than its own", works("os.cpu_count() > 1 and os.sched_setaffinity(0, {0}) is None"
-          " and len(os.sched_getaffinity(0)) == 1"), "ignored"),
+    Cheat("other cores than its own", works("os.cpu_count() > 1 and (own := os.sched_getaffinity(0))"
+          " and os.sched_setaffinity(0, {1} if own == {0} else {0}) is None and os.sched_getaffinity(0) != own"), "ignored"),
     Cheat("the user's files for everyone", "import os\nfor place, _, names in os.walk('{@outside}'):\n"
           "    for name in names: os.chmod(os.path.join(place, name), 0o666)\n"
           "try:\n    os.chmod('{@outside}/ledger.sqlite', 0o666)\n    os.utime('{@outside}/ledger.sqlite', (1, 1))\n"
