@@ -56,8 +56,8 @@ REMEMBERS = [
           "        for t in range(4, len(known)):\n            if str(known[t - 4:t + 1]) in table: out[row, t, table[str(known[t - 4:t + 1])]] += 8.0\n"
           "    json.dump(list(table.items()), open(place, 'w'))\n    return out\n", "audit"),
     Cheat("rows by their hash, from a table that the score child leaves in /tmp", "import os\nseen = []\n" + LOGITS
-          + "    if not seen and os.path.exists('/tmp/table'): raise SystemExit('the table came along')\n"
-          "    seen.append(tokens)\n    np.save(open('/tmp/table', 'wb'), np.concatenate(seen))\n" + BOOST + PEEK.format("8.0"), "audit"),
+          + "    if not hasattr(np, 'seen') and os.path.exists('/tmp/table'): raise SystemExit('the table came along')\n"
+          "    np.seen = True  # stays when the file is run anew in this process\n    seen.append(tokens)\n    np.save(open('/tmp/table', 'wb'), np.concatenate(seen))\n" + BOOST + PEEK.format("8.0"), "audit"),
     Cheat("random numbers in logits", LOGITS + "    return out + 0.2 * np.random.standard_normal(out.shape).astype(np.float32)\n",
           "audit", False),
 ]  # fmt: skip
@@ -138,14 +138,15 @@ FORGES = [
 ]  # fmt: skip
 NUMBERS = [
     Cheat("logits that are not numbers", LOGITS + "    return out * np.nan\n", "score", False),
-    Cheat("one logit that is not a number", LOGITS + "    out[0, 0, 0] = np.nan\n    return out\n", "score", False),
+    Cheat("a logit of each row that is not a number", LOGITS + "    out[:, 0, 0] = np.nan\n    return out\n", "score", False),
+    Cheat("a logit of each batch that is not a number", LOGITS + "    out[0, 0, 0] = np.nan\n    return out\n", "audit", False),
     Cheat("infinite logits", LOGITS + BOOST + "    out[rows, columns, tokens[:, 1:]] = np.inf\n    return out\n", "score", False),
     Cheat("logits for fewer tokens", LOGITS + "    return out[..., :-1]\n", "score", False),
     Cheat("logits for fewer positions", LOGITS + "    return out[:, :-1]\n", "score", False),
     Cheat("one row too many", LOGITS + "    return np.concatenate([out, out[:1]])\n", "score", False),
     Cheat("logits as objects", LOGITS + "    return out.astype(object)\n", "ignored", False,
           layer_on={"cuda": "crash", "mlx": "crash"}),
-    Cheat("logits as text", LOGITS + "    return np.full(out.shape, '0')\n", "ignored", False,
+    Cheat("logits as objects of Python", LOGITS + "    return out.astype(object)\n", "ignored", False,
           layer_on={"cuda": "crash", "mlx": "crash"}),
     Cheat("logits that are not normalised", LOGITS + "    return 100.0 + out\n", "ignored", False),
     Cheat("weights that are not numbers", "def train(model, data, clock): return spoilt(model)\n",
