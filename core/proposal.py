@@ -27,6 +27,9 @@ CATEGORIES = (
 )
 """Subjects of a change. Every proposal names one."""
 
+Platform = Literal["b200", "h100", "rtx", "cpu", "apple", "any"]
+"""Kinds of device that public findings come from. rtx: any consumer card; b200 and h100: cards like them, too."""
+
 Status = Literal["keep", "discard", "stopped", "crash", "invalid", "timeout"]
 """End of an experiment. In messages `keep`, `discard` and `stopped` read kept, discarded and stopped early."""
 

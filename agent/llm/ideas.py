@@ -10,18 +10,15 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autoresearch.core.errors import UsageError
-from autoresearch.core.proposal import CATEGORIES, Attempt, History
+from autoresearch.core.proposal import CATEGORIES, Attempt, History, Platform
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Platform = Literal["b200", "h100", "rtx", "cpu", "apple", "any"]
-"""Kinds of device that findings come from. rtx: any consumer card; b200 and h100 also stand for cards like them."""
 Verdict = Literal["helps", "hurts", "neutral", "mixed"]
 Confidence = Literal["low", "medium", "high"]
-PLATFORMS: tuple[Platform, ...] = get_args(Platform)
 BANK = Path(__file__).parent / "ideas.toml"
 USER_FILE = "ideas.toml"
 """File in the workspace with a person's own ideas, in the same form."""
@@ -112,7 +109,7 @@ def platform_of(history: History) -> Platform:
         return "apple"
     if history.backend != "cuda":
         return "any"
-    named = next((name for name in PLATFORMS if history.preset.startswith(name)), None)
+    named = next((name for name in get_args(Platform) if history.preset.startswith(name)), None)
     return named or ("cpu" if history.preset == "demo" else "any")
 
 

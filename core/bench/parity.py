@@ -42,9 +42,6 @@ STEPS_SECONDS = 600.0
 """Longest wait for the steps, in seconds, after the start-up time."""
 TOKENS = "tokens.u16"
 
-Weights = WeightsOnDisk
-"""A file and its SHA-256."""
-
 
 @dataclass(frozen=True)
 class Parity:
@@ -92,7 +89,7 @@ def changed(work: Work, **constants: str | int) -> Work:
     return replace(work, source=write_constants(work.source, wanted)) if wanted else work
 
 
-def _trained(work: Work, prepared: Prepared, folder: Path, cancel: threading.Event) -> Weights:
+def _trained(work: Work, prepared: Prepared, folder: Path, cancel: threading.Event) -> WeightsOnDisk:
     """Train for TRAIN_SECONDS and copy the weights to where no child can change them."""
     with Record(folder / "train", work.source) as record, _supervisor(record, cancel) as processes:
         frozen = training.train(_context(work, prepared, record, processes), lambda: None, 0.0)
@@ -101,7 +98,9 @@ def _trained(work: Work, prepared: Prepared, folder: Path, cancel: threading.Eve
             return WeightsOnDisk(folder / WEIGHTS, frozen.sha256)
 
 
-def _logits(work: Work, prepared: Prepared, folder: Path, weights: Weights, cancel: threading.Event) -> np.ndarray:
+def _logits(
+    work: Work, prepared: Prepared, folder: Path, weights: WeightsOnDisk, cancel: threading.Event
+) -> np.ndarray:
     """Compute the logits, float32 (ROWS, V), at the same rows and positions for every backend."""
     scored = prepared.scored_rows("val", vocab_size_of(work.source), work.data.eval_seq_len)
     rng = np.random.default_rng(0)
@@ -114,7 +113,7 @@ def _logits(work: Work, prepared: Prepared, folder: Path, weights: Weights, canc
 
 
 def _losses(
-    work: Work, prepared: Prepared, folder: Path, weights: Weights, cancel: threading.Event
+    work: Work, prepared: Prepared, folder: Path, weights: WeightsOnDisk, cancel: threading.Event
 ) -> Mapping[int, float]:
     """Run the file's own training steps on the first shard's text, from `weights`. Returns the loss by step."""
     seq_len = read_constants(work.source).get("SEQ_LEN")

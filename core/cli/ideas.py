@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import get_args
 
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.proposal import CATEGORIES
+from autoresearch.core.proposal import CATEGORIES, Platform
 
 EXAMPLE = """\
 # ideas.toml in the workspace: your own ideas, read before every proposal of a language model
@@ -26,7 +27,7 @@ added = "2026-11"       # the month, for `ar ideas --since`; may be left out
 @click.command()
 @click.option(
     "--platform",
-    type=click.Choice(["b200", "h100", "rtx", "cpu", "apple", "any"]),
+    type=click.Choice(get_args(Platform)),
     help="Show only ideas measured on this kind of device.",
 )
 @click.option(

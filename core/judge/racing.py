@@ -31,8 +31,8 @@ STEADY = 0.6
 """Share of the most tokens that any trial of a source saw, and of the most processors that it kept busy. A trial with
 less was on a hot or busy machine."""
 BRISK = 0.85
-"""The same share for the best file's only unselected trial. All candidates would be compared with that one, so that a
-sluggish one is run again at another seed."""
+"""Share below which the best file's only unselected trial is sluggish. All candidates would be compared with that one,
+so that a sluggish one is run again at another seed."""
 LESS_CODE = 0.01
 """Least share of the syntax tree's nodes that a change takes away for its size to count, unless it calls itself a
 simplification: those may be smaller."""

@@ -76,9 +76,8 @@ def share_out(parts: Sequence[Part], value: float, error: float, sigma: float) -
     Where the gains do not add up (REFUTED), the parts' own beliefs stay as they are.
     """
     own = [moments(one.value, one.error, sigma) for one in parts]
-    total, variance = sum(mean for mean, _ in own), sum(spread for _, spread in own)
-    scale = variance + error**2
-    gap = 0.0 if additive(parts, value, error, sigma) is False else value - total
+    scale = sum(spread for _, spread in own) + error**2
+    gap = value - sum(mean for mean, _ in own) if additive(parts, value, error, sigma) else 0.0
     shares = []
     for one, (mean, spread) in zip(parts, own, strict=True):
         known = spread - (spread**2 / scale if gap else 0.0)

@@ -28,7 +28,7 @@ class Replay:
     differences: tuple[str, ...]
     """Figures that are not as recorded, in words."""
     instead: str = ""
-    """What decided it, where the judge did not."""
+    """Name of whatever decided it, where the judge did not."""
 
     def describe(self) -> str:
         """Say for a person whether the figures follow from the trials."""

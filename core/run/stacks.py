@@ -82,10 +82,6 @@ class Stacks:
         self._covered: dict[int, int] = {}  # parts that have nothing to add to the incumbent, with its number
         self._composed: dict[tuple[int, ...], Composed] = {}
 
-    def members(self, row: ExperimentRow) -> tuple[int, ...]:
-        """Return the parts of a stack; none for any other experiment."""
-        return members_of(row)
-
     def base(self) -> ExperimentRow | None:
         """Return the stack that proposals are to be edits of: the largest under way on the incumbent; None without."""
         best = self.run.incumbent_number()
@@ -108,7 +104,8 @@ class Stacks:
             return row.parent
         if not self._measured(row) or (parent.state == "decided" and parent.status not in ("keep", "discard")):
             return None
-        return row.parent if standing_trials(self.run.evidence(row, row.parent).incumbent or _missing()) else None
+        compared = self.run.evidence(row, row.parent).incumbent
+        return row.parent if compared is not None and standing_trials(compared) else None
 
     def takes(self, row: ExperimentRow) -> bool:
         """Tell whether an experiment would have become a part, had it looked better."""
@@ -408,7 +405,3 @@ def members_of(row: ExperimentRow) -> tuple[int, ...]:
 
 def _facts_of_share(stack: ExperimentRow, share: Share) -> dict[str, Any]:
     return {STACK: stack.number, "share": share.value, "share_error": share.error, "better": share.better}
-
-
-def _missing() -> Any:
-    raise LookupError("the run has no incumbent")

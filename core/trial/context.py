@@ -124,7 +124,7 @@ class TrialContext:
     processes: ProcessSupervisor
     """All processes of the trial."""
     upstream: Mapping[str, Any] | None = None
-    """What the workers of an adopted script are told (see `core.adopt.terms`); None for a train file."""
+    """Terms that the workers of an adopted script are told (see `core.adopt.terms`); None for a train file."""
     facts: Measurements = field(default_factory=Measurements)
 
     def inside(self, role: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Where an audit has looked: the record of its draw, and whether the draw follows from its random bytes.
+"""An audit's draw of positions: its record, and whether it follows from its random bytes.
 
 The uniform half of a draw rests on the random bytes and on which tokens are scored, so a person with the same text can
 repeat it. The other half rests on the committed likelihoods, which no record holds.

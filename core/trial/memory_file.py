@@ -56,12 +56,17 @@ class MemoryFile:
         facts = os.fstat(self.fd)
         return facts.st_dev, facts.st_ino
 
+    def write_to(self, fd: int) -> None:
+        """Write all of it to another file. Raises `OSError`."""
+        size, done = self.size, 0
+        while done < size:
+            done += os.sendfile(fd, self.fd, done, min(BLOCK_BYTES, size - done))
+
     def copied(self) -> MemoryFile:
         """Return a sealed copy. It has nothing in common with this file, so that no trace of a reader stays here."""
-        copy, size, done = MemoryFile(), self.size, 0
+        copy = MemoryFile()
         try:
-            while done < size:
-                done += os.sendfile(copy.fd, self.fd, done, min(BLOCK_BYTES, size - done))
+            self.write_to(copy.fd)
             seal(copy.fd)
         except BaseException:
             copy.close()

@@ -59,7 +59,7 @@ FREE_SOCKETS, SOCKET_BYTES = 64, 2 * 212_992
 """Sockets that a child may have open for nothing, and what each further one counts: Linux's usual buffer, which the
 filter of system calls lets nobody enlarge, and as much for what the kernel adds."""
 FREE_PIPES, PIPE_BYTES = 1024, 8192
-"""The same of pipes: a user's have 64 MiB together, those beyond that two pages each."""
+"""Pipes likewise: a user's have 64 MiB together, those beyond that two pages each."""
 MAPPING_SECONDS = 1.0
 """Seconds between two looks at the mappings of a child: each takes a millisecond for a framework's process."""
 LOOKING_SHARE = 20
@@ -538,7 +538,7 @@ def beside_resident(pid: int) -> tuple[int, int]:
 
 
 class Held:
-    """What processes hold that no look at folders or at resident memory shows. Empty where there is no /proc."""
+    """Memory and files of processes that folders and resident memory do not show. Empty where there is no /proc."""
 
     def __init__(self) -> None:
         self.nameless: dict[tuple[int, int], int] = {}

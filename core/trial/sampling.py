@@ -35,7 +35,7 @@ MOST_PROMPTS = 16
 
 @dataclass(frozen=True)
 class Drawing:
-    """How the next token is drawn."""
+    """The settings by which the next token is drawn."""
 
     tokens: int = 100
     """Most tokens of a sample."""

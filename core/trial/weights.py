@@ -24,7 +24,7 @@ from typing import BinaryIO, Protocol
 import psutil
 
 from autoresearch.core.files import remove_folder
-from autoresearch.core.trial.memory_file import BLOCK_BYTES, MemoryFile
+from autoresearch.core.trial.memory_file import MemoryFile
 
 WEIGHTS = "weights.safetensors"
 """Name of the weights in a child's work folder and in the trial's."""
@@ -274,9 +274,7 @@ class WeightsInMemory:
         """Write the file to disk, readable for all and writable for nobody."""
         drop_weights(path)
         with path.open("xb") as copy:
-            done = 0
-            while done < self.size:
-                done += os.sendfile(copy.fileno(), self._file.fd, done, min(BLOCK_BYTES, self.size - done))
+            self._file.write_to(copy.fileno())
         path.chmod(0o444)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a person may do to a run from the dashboard: note, pin, pause, and stop after the trials under way."""
+"""A person's actions on a run from the dashboard: note, pin, pause, and stop after the trials under way."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -57,10 +57,23 @@ def cookie_name(port: int) -> str:
 
 def may_act(request: HTTPConnection, port: int, token: str | None) -> bool:
     """Tell whether the request carries the token for actions, and no page of another server has sent it."""
+    return is_same_origin(request) and token is not None and _same(request.cookies.get(cookie_name(port), ""), token)
+
+
+def is_same_origin(request: HTTPConnection) -> bool:
+    """Tell whether a request comes from this server's own page, or from a program, which names no origin."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        return False
-    return token is not None and _same(request.cookies.get(cookie_name(port), ""), token)
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+async def read_body(request: Request, most_bytes: int) -> bytes | None:
+    """Return the request's body; None for one that is longer, of which the rest is not read."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most_bytes:
+            return None
+    return bytes(body)
 
 
 def is_loopback(host: str) -> bool:

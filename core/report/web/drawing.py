@@ -14,12 +14,12 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from autoresearch.core.report.web.auth import is_same_origin, read_body
 from autoresearch.core.report.wording import one_line
 
 MOST_BODY_BYTES = 2**16
@@ -62,13 +62,11 @@ class SampleDrawer:
         """
         if not is_own_page(request):
             return PlainTextResponse("samples are drawn for the dashboard's own page only\n", 403)
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MOST_BODY_BYTES:
-                return PlainTextResponse("the request is too long\n", 413)
+        body = await read_body(request, MOST_BODY_BYTES)
+        if body is None:
+            return PlainTextResponse("the request is too long\n", 413)
         try:
-            asked = Asked.model_validate_json(bytes(body))
+            asked = Asked.model_validate_json(body)
             command = self._command(folder.name, asked.arguments())
             [os.fsencode(one) for one in command]  # a lone surrogate is in no prompt
         except ValidationError as error:
@@ -135,9 +133,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def is_own_page(request: Request) -> bool:
     """Tell whether a request comes from the dashboard's page, or from a program; not from another site's page."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    origin = request.headers.get("origin")
     return (
         kind == "application/json"
         and request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
-        and (origin is None or urlsplit(origin).netloc == request.headers.get("host"))
+        and is_same_origin(request)
     )

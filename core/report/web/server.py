@@ -183,14 +183,12 @@ class Dashboard:
         # A form of another page cannot send this type without asking first.
         if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
             return PlainTextResponse("actions are sent as application/json\n", 415)
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MOST_ACTION_BYTES:
-                return PlainTextResponse("too long\n", 413)
+        body = await auth.read_body(request, MOST_ACTION_BYTES)
+        if body is None:
+            return PlainTextResponse("too long\n", 413)
         folder = self._folder(request)
         try:
-            told = await run_in_threadpool(act, folder, bytes(body))
+            told = await run_in_threadpool(act, folder, body)
         except ArError as error:
             return PlainTextResponse(f"{error}\n", 400)
         return Response(encode(told), media_type="application/json")

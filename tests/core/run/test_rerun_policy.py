@@ -285,19 +285,20 @@ def test_files_are_of_one_shape_when_only_fractions_differ():
     assert not same_shape("def", text)
 
 
+class SlowAtNine(Scripted):
+    """Trials in which width 9 gets little of the processor: by a busy machine, or by its own doing."""
+
+    def submit(self, request, observer=None):
+        handle, result = super().submit(request, observer), ScriptedHandle.result
+        few = width_of(request.source) == 9
+        handle.result = lambda timeout=None: result(handle).model_copy(
+            update={"cpu_seconds": 4.0 if few else 10.0, "train_seconds": 10.0}
+        )
+        return handle
+
+
 def test_a_program_that_a_slow_machine_spoilt_twice_may_be_tried_once_more(workspace):
-    class Busy(Scripted):
-        """A machine that is busy whenever width 9 is trained."""
-
-        def submit(self, request, observer=None):
-            handle, result = super().submit(request, observer), ScriptedHandle.result
-            few = width_of(request.source) == 9
-            handle.result = lambda timeout=None: result(handle).model_copy(
-                update={"cpu_seconds": 4.0 if few else 10.0, "train_seconds": 10.0}
-            )
-            return handle
-
-    executor = Busy()
+    executor = SlowAtNine()
     with open_run(workspace) as run:
         Loop(run, Widths(9, 12), Greedy(), executor, limits=Limits(2)).go()
         assert [width_of(request.source) for request in executor.requests] == [10, 9, 9, 12]
@@ -309,17 +310,6 @@ def test_a_program_that_a_slow_machine_spoilt_twice_may_be_tried_once_more(works
 
 
 def test_a_file_that_makes_its_bad_trials_slow_gets_one_more_draw_and_no_second(workspace):
-    class Idle(Scripted):
-        """A train file that stops computing in every trial."""
-
-        def submit(self, request, observer=None):
-            handle, result = super().submit(request, observer), ScriptedHandle.result
-            few = width_of(request.source) == 9
-            handle.result = lambda timeout=None: result(handle).model_copy(
-                update={"cpu_seconds": 4.0 if few else 10.0, "train_seconds": 10.0}
-            )
-            return handle
-
     class Twice(Greedy):
         """A judge that asks for two trials of every change."""
 
@@ -328,7 +318,7 @@ def test_a_file_that_makes_its_bad_trials_slow_gets_one_more_draw_and_no_second(
             more = evidence.candidate.experiment != 0 and tried == 1
             return RunTrial("candidate", tried) if more else super().consider(evidence)
 
-    executor = Idle()
+    executor = SlowAtNine()
     with open_run(workspace) as run:
         Loop(run, Widths(9), Twice(), executor, limits=Limits(1)).go()
         assert run.ledger.numbers_of("trial repeated") == [1]
