@@ -291,7 +291,7 @@ class SimulatedRun:
         self.effect, self.judge, self.seed, self.wealth = effect, judge, seed, wealth
         self.measure = measure or Trials(seed, sigma, pairing)
         self.out = Outcome()
-        self.decided = self.extra = 0
+        self.decided = 0
         self.baseline = Source(0, 0.0)
         self.kept: list[Source] = []
         self.raced: list[Source] = []
@@ -351,8 +351,6 @@ class SimulatedRun:
             # A first trial above its target is discarded at once, ended or not.
             if unseen is not None and unseen < step.target.val_bpb:
                 yield from self.count_lost(candidate, unseen, roles)
-            # A race's trials are those after the candidate's first; a check of the incumbent comes before it.
-            self.extra += candidate.experiment > 0 and "candidate" in roles
             roles.append(step.role)
         candidate.decision, candidate.seen, self.facts = step, None, step.facts
         for seen, difference in self.finished:
@@ -439,7 +437,6 @@ class SimulatedRun:
             predecessor=kept[-2].side() if len(kept) > 1 else None,
             repeats=self.repeats,
             raced=tuple(self.pairs),
-            extra=self.extra,
             facts=self.facts,
         )
 

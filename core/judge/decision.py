@@ -82,8 +82,6 @@ class Evidence:
     """Paired differences of decided candidates with trials at several seeds: the paired noise is learnt from them."""
     pending: tuple[int, ...] = ()
     """Seeds of trials of the incumbent that are under way for other candidates."""
-    extra: int = 0
-    """Number of trials in the run beyond each candidate's first."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The facts of this judge's last decision."""
 

@@ -40,8 +40,6 @@ HOPELESS = 0.85
 """A race ends when the candidate is better with less than this probability: the trial is better spent on a new idea."""
 FOR_LESS_CODE = "less code"
 """First words of the reason for a decision about a change that removes code."""
-FREE_REPEATS, REPEATS_PER_EXPERIMENT = 2, 0.5
-"""Trials beyond the first that a run may ask for: some at its start, and some for each experiment."""
 LOWEST = -20.0
 """Least quantile that is asked for: a budget that is used up would need an infinite one."""
 SAME_MARGIN, SAME_PROBABILITY = 0.5, 0.75
@@ -66,8 +64,6 @@ class Match:
     """Budget of false keeps that is left."""
     spent: int
     """Number of the candidate's trials beyond its first: looks at its race."""
-    allowance: int
-    """Number of further trials that the run may ask for."""
     removes_code: bool = False
     """True for a change that makes the source smaller."""
 
@@ -102,10 +98,6 @@ def next_step(match: Match) -> Verdict:
     if screen.better < 1.0 - level:
         why = "one trial, no clear gain"
         return Verdict("discard", why, screen, 1.0 - level, "for a second trial", at_once)
-    if match.allowance <= 0 or match.spent >= MAX_RACE:
-        return Verdict(
-            "discard", "no clear gain, and no further trials are left for it", screen, 1.0 - at_once, paid=at_once
-        )
     # From here on only further seeds count. Of many candidates the luckiest first trials get this far, so that one is
     # known to flatter.
     return Verdict("candidate", "worth a second seed", screen)
@@ -124,7 +116,7 @@ def _raced(match: Match, fresh: Difference) -> Verdict:
     # Ending early for want of hope needs no correction: it can lose an improvement, never keep a false one.
     if belief.better < HOPELESS:
         return Verdict("discard", "not confirmed at further seeds", belief, needed, paid=paid)
-    if match.spent >= MAX_RACE or match.allowance <= 0:
+    if match.spent >= MAX_RACE:
         return Verdict("discard", "still no clear gain after its last trial", belief, needed, paid=paid)
     return Verdict("candidate", "not clear yet", belief)
 
@@ -142,7 +134,7 @@ def _same(match: Match) -> Verdict:
         return Verdict(
             "keep", f"{FOR_LESS_CODE}, and {close:.0%} likely not worse by half the noise", belief, SAME_PROBABILITY
         )
-    if close < 1.0 - SAME_PROBABILITY or match.spent >= MAX_RACE or match.allowance <= 0:
+    if close < 1.0 - SAME_PROBABILITY or match.spent >= MAX_RACE:
         return Verdict(
             "discard",
             f"{FOR_LESS_CODE}, but only {close:.0%} likely not worse by half the noise",

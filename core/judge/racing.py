@@ -181,8 +181,7 @@ class Racing:
         # Every trial of a race is compared with one of the incumbent's at its seed. Where that one has failed, another
         # seed is not tried for ever: there is one attempt for each trial of the candidate.
         after = evidence.roles[evidence.roles.index("candidate") :]
-        allowance = int(race.FREE_REPEATS + race.REPEATS_PER_EXPERIMENT * evidence.decided) - evidence.extra
-        may_pair = allowance > 0 and after.count("incumbent") < len(evidence.candidate.trials)
+        may_pair = after.count("incumbent") < len(evidence.candidate.trials)
         for seed in (one.seed for one in evidence.candidate.trials[1:] if one.seed not in seeds):
             if seed in evidence.pending:
                 return Wait()
@@ -203,7 +202,6 @@ class Racing:
             paired_sigma=paired.sigma,
             wealth=float(evidence.facts.get("wealth", race.FIRST_WEALTH)),
             spent=len(trials) - 1,
-            allowance=allowance,
             removes_code=removes_code(evidence.candidate, incumbent),
         )
         verdict = race.next_step(match)

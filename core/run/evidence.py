@@ -46,7 +46,6 @@ def gather_evidence(
         repeats=gather_repeats(ledger, machine),
         raced=gather_raced(ledger),
         pending=() if incumbent is None else _pending(ledger, incumbent.number, row.number),
-        extra=ledger.extra_trials(),
         facts=ledger.last_facts(),
     )
 

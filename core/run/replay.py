@@ -138,19 +138,6 @@ class Past(LedgerReader):
         """Return nothing: trials under way for others change no decision, only the next trial."""
         return []
 
-    def extra_trials(self) -> int:
-        """Count the ended trials that races had asked for."""
-        groups: dict[int, list[TrialRow]] = {}
-        for trial in self._trials:
-            groups.setdefault(trial.experiment, []).append(trial)
-        count = 0
-        for number, group in groups.items():
-            ended = [trial.k for trial in group if self._ended(trial)]
-            own = [trial.k for trial in group if trial.subject == number]
-            if number > 0 and len(ended) > 1 and own:
-                count += sum(k > min(own) for k in ended)
-        return count
-
     def last_facts(self) -> Mapping[str, Any]:
         """Return the facts of the decision before."""
         recent = [one for one in self._decided if one.number == 0 or one.number > self._next - 1001]

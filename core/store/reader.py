@@ -175,15 +175,6 @@ class LedgerReader:
             groups.setdefault(int(row["subject"]), []).append(self._understood(trial_row, row))
         return list(groups.values())
 
-    def extra_trials(self) -> int:
-        """Count the ended trials that races asked for: those after an experiment's first of its own source."""
-        sql = (
-            "SELECT count(*) AS n FROM experiments AS e JOIN trials AS t ON t.experiment = e.number WHERE e.number > 0"
-            " AND e.trials > 1 AND t.status IS NOT NULL AND t.k > (SELECT min(k) FROM trials AS own"
-            " WHERE own.experiment = e.number AND own.subject = e.number)"
-        )
-        return int(self._rows(sql)[0]["n"])
-
     def raced_facts(self, latest: int = 2000) -> list[Mapping[str, Any]]:
         """Return the judge's facts of every decided experiment with several trials, among the `latest`, in order."""
         sql = "SELECT * FROM experiments WHERE number > ? AND trials > 1 AND state = 'decided' ORDER BY decided, number"

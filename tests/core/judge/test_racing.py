@@ -108,8 +108,6 @@ def test_a_seed_that_only_the_candidate_has_is_given_to_the_incumbent_before_it_
     lucky = decide(-1.3 * SIGMA, -0.55 * SIGMA, -9 * SIGMA)
     assert lucky == RunTrial("incumbent", 1000)
     assert decide(-1.3 * SIGMA, -0.55 * SIGMA, -9 * SIGMA, pending=(1000,)) == Wait()
-    # A run that may repeat no more judges by what it has.
-    assert isinstance(decide(-1.3 * SIGMA, -0.55 * SIGMA, -9 * SIGMA, extra=100), Decision)
 
 
 def test_a_second_trial_never_needs_a_higher_probability_than_keeping_does():

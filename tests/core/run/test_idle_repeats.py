@@ -68,7 +68,6 @@ def test_the_trial_that_the_next_candidate_would_wait_for_is_run_while_it_is_tho
         # The candidate is screened at once, at the seed of that trial.
         assert (second.role, second.subject, second.seed) == ("candidate", 2, LAST)
         assert reader.experiment(2).trials == len(reader.trials(experiment=2))
-        assert reader.extra_trials() == len(reader.trials(experiment=2)) - 2
         # Both trials are sealed with the experiment's decision, and the decision follows from them.
         assert reader.chain_faults() == []
         assert all(decide_again(reader, reader.experiment(n)).differences == () for n in range(3))
