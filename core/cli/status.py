@@ -15,6 +15,7 @@ from autoresearch.core.report.wording import counted, experiment_of, has_estimat
 from autoresearch.core.store.chain import ChainReport
 from autoresearch.core.store.headline import Headline, headline_of
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.wishes import WishFile
 
 HEADINGS = (
     Heading("run"),
@@ -26,6 +27,8 @@ HEADINGS = (
     Heading("cautious estimate", numeric=True),
     Heading("now", wraps=True),
 )
+WISHES = {"pause": "paused from the dashboard", "stop": "ends after the trials under way"}
+"""What a person asked of a running loop, in words."""
 
 
 @click.command()
@@ -86,6 +89,7 @@ def status_record(reader: LedgerReader) -> dict[str, Any]:
     from autoresearch.core.store.exports import summarise
 
     run, current, record = reader.run(), reader.in_flight(), summarise(reader)
+    record["wish"] = WishFile(reader.folder).read() if record["state"] == "running" else None
     record["pid"] = run.pid if record["state"] == "running" else None
     record["current"] = current and {"experiment": current.number, "state": current.state, "what": current.hypothesis}
     return record
@@ -98,9 +102,10 @@ def status_cells(record: dict[str, Any], headline: Headline | None) -> list[str]
     now = str(record["ended"] or "")
     if isinstance(current, dict):
         now = f"{experiment_of(current['experiment'])} {current['state']}: {current['what']}"
+    wish = [WISHES[record["wish"]]] if record["wish"] else []
     pinned = [f"pinned: {' '.join(map(str, record['pinned']))}"] if record["pinned"] else []
     noted = [counted(int(record["notes"]), "note")] if record["notes"] else []
-    now = ", ".join(part for part in (now, *pinned, *noted) if part)
+    now = ", ".join(part for part in (*wish, now, *pinned, *noted) if part)
     return [
         record["tag"],
         str(record["state"]),

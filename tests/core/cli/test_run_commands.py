@@ -11,6 +11,7 @@ from loop_fixtures import Scripted, Widths, git, make_workspace, open_run
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.store.wishes import WishFile
 
 
 @pytest.fixture
@@ -38,6 +39,18 @@ def test_status_is_a_table_of_one_line_a_run(workspace, capsys):
     assert call(workspace, "status", "--tag", "first", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["best_bpb"], record["by_status"]) == (0.9, {"crash": 1, "discard": 1, "keep": 1})
+
+
+def test_status_tells_what_a_person_asked_of_a_running_loop(workspace, capsys):
+    with open_run(workspace, "second") as run:
+        for wish, words in (("pause", "paused from the dashboard, "), ("stop", "ends after the trials under way, ")):
+            WishFile(run.folder).put(wish)
+            assert call(workspace, "status", "--tag", "second") == 0
+            assert words in capsys.readouterr().out
+    # A loop that has ended is not paused, whatever it was last asked.
+    WishFile(workspace / "runs/first").put("pause")
+    assert call(workspace, "status", "--tag", "first") == 0
+    assert "paused" not in capsys.readouterr().out
 
 
 def test_a_running_state_without_a_heartbeat_is_called_died(workspace, capsys, monkeypatch):
