@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 from pathlib import Path
 
 import pytest
+from disk_waits import without_disk_waits
 
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
 
 SMALL = PrepareOptions(corpus="", vocabularies=(512,), seq_lens=(256,), val_bytes=20_000, test_bytes=20_000)
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once, where the environment forbids that Python leaves compiled files.
+
+    A test starts up to dozens of processes, and each would compile all that it imports.
+    """
+    without_disk_waits()
+    if not hasattr(config, "workerinput"):
+        for name in ("core", "agent", "backends", "benchmarks", "tests/helpers"):
+            compileall.compile_dir(ROOT / name, quiet=2)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from autoresearch.core.environment import git_environment
@@ -107,17 +108,17 @@ class Repository:
             raise SourceError(
                 f"{workspace} is no folder.", fix="name the workspace with --workspace, or make one: ar init DIR"
             )
-        probe = cls(workspace, "")
         try:
-            inside = probe._git("rev-parse", "--is-inside-work-tree")
+            # Two lines: the answer, and the prefix, which is empty at the top.
+            inside, _, prefix = run_git(workspace, "rev-parse", "--is-inside-work-tree", "--show-prefix").partition("\n")
         except SourceError as error:
             if "not a git repository" not in str(error):
                 raise
-            inside = "false"
+            inside, prefix = "false", ""
         if inside != "true":
             fix = "in that folder: git init && git add . && git commit -m start; or make a workspace: ar init DIR"
             raise SourceError(f"{workspace} is not in the work tree of a git repository.", fix=fix)
-        repository = cls(workspace, probe._git("rev-parse", "--show-prefix"))
+        repository = cls(workspace, prefix)
         repository.head()
         return repository
 
@@ -165,8 +166,12 @@ class Repository:
         # The date comes from the ledger, which makes the commit's hash the same whenever the step is taken again.
         when = f"{int(date)} +0000"
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
-        identity = {**fallback_identity(self.workspace), **dates}
+        identity = {**self._identity, **dates}
         return self._git("commit-tree", tree, "-p", parent, "-F", "-", stdin=message, environment=identity)
+
+    @cached_property
+    def _identity(self) -> Mapping[str, str]:
+        return fallback_identity(self.workspace)
 
     def ref(self, name: str) -> str | None:
         """Return the commit of a full ref name, or None."""

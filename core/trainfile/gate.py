@@ -126,10 +126,11 @@ def check_gate(source: str) -> None:
     """Check a source that parses. Raises `SourceFault` with the line of the first thing that is not allowed."""
     try:
         tree = parse(source)
-        checker = _Checker(tree)
+        nodes = _all_nodes(tree)
+        checker = _Checker(nodes)
         checker.visit(tree)
         # The tree is not walked in the order of its lines, so the first line is found at the end.
-        faults = [*checker.faults, *_totals(tree, checker.docstrings)]
+        faults = [*checker.faults, *_totals(nodes, checker.docstrings)]
     except (RecursionError, MemoryError) as error:  # a thousand signs, dots or branches in one expression
         raise SourceFault("expressions or branches of train.py are nested too deep to be read") from error
     if faults:
@@ -141,14 +142,42 @@ Fault = tuple[int, str]
 Path = tuple[str, ...]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# Tuples made once: a union is made anew, and compared slowly, for each of the file's thousands of nodes.
+_NAMED = (ast.Name, ast.Attribute)
+_IMPORTS = (ast.Import, ast.ImportFrom)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_LITERALS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
+_ANNOTATED = (ast.AnnAssign, ast.arg)
+_PLAIN = (ast.expr_context, ast.operator, ast.cmpop, ast.unaryop, ast.boolop)
+"""Kinds of nodes without parts and without anything to check."""
+
+
+def _children(node: ast.AST) -> list[ast.AST]:
+    """Return the nodes directly below one, in the order of `ast.iter_child_nodes`, without signs like `Load` or `Add`."""
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, list):
+            found += [one for one in value if isinstance(one, ast.AST) and not isinstance(one, _PLAIN)]
+        elif isinstance(value, ast.AST) and not isinstance(value, _PLAIN):
+            found.append(value)
+    return found
+
+
+def _all_nodes(tree: ast.Module) -> list[ast.AST]:
+    """Return every node of a file in the order of `ast.walk`, without signs like `Load` or `Add`."""
+    nodes: list[ast.AST] = [tree]
+    for node in nodes:
+        nodes += _children(node)
+    return nodes
 
 
 class _Checker(ast.NodeVisitor):
     """Walks a whole file once and collects its faults."""
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, nodes: Sequence[ast.AST]) -> None:
         self.faults: list[Fault] = []
-        self.docstrings = _docstrings(tree)
+        self.docstrings = _docstrings(nodes)
         self._modules: set[str] = set()
         """Names that stand for a module for sure."""
         self._paths: dict[str, Path] = {}
@@ -157,16 +186,16 @@ class _Checker(ast.NodeVisitor):
         """The names that each enclosing function binds; such a name is no builtin."""
         self._excepted: set[str] = set()
         # By identity: a name that is called and the same name as a value are two nodes.
-        self._called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        self._collect(tree)
+        self._called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+        self._collect(nodes)
 
     def _fault(self, node: ast.AST, words: str) -> None:
         self.faults.append((getattr(node, "lineno", 1), words))
 
     # ---- names that stand for modules
 
-    def _collect(self, tree: ast.Module) -> None:
-        for node in ast.walk(tree):
+    def _collect(self, nodes: Sequence[ast.AST]) -> None:
+        for node in nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     parts = tuple(alias.name.split("."))
@@ -183,9 +212,10 @@ class _Checker(ast.NodeVisitor):
                 self._excepted.add(node.name)
         # `t = torch` gives the module another name. Twice around finds names of names; a longer chain is refused where
         # it is used, because its first links are values that are passed on.
+        assignments = [node for node in nodes if isinstance(node, ast.Assign)]
         for _ in range(2):
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Assign) and (path := self._path(node.value)):
+            for node in assignments:
+                if path := self._path(node.value):
                     module = self._is_module(node.value)
                     if module or path[-1][:1].isupper():
                         for target in node.targets:
@@ -254,11 +284,11 @@ class _Checker(ast.NodeVisitor):
 
     def generic_visit(self, node: ast.AST) -> None:
         """Go on below a node that opens no scope."""
-        for child in ast.iter_child_nodes(node):
+        for child in _children(node):
             self._below(node, child)
 
     def _below(self, node: ast.AST, child: ast.AST | None) -> None:
-        if isinstance(child, ast.Name | ast.Attribute) and isinstance(child.ctx, ast.Load) and self._is_module(child):
+        if isinstance(child, _NAMED) and isinstance(child.ctx, ast.Load) and self._is_module(child):
             self._check_use(node, child)
         if child is not None:
             self.visit(child)
@@ -278,33 +308,35 @@ class _Checker(ast.NodeVisitor):
     # ---- one node
 
     def _check(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            self._imports(node)
-        elif isinstance(node, ast.Name):
+        if isinstance(node, ast.Name):
             self._name(node)
+        elif isinstance(node, ast.Constant):
+            self._constant(node)
         elif isinstance(node, ast.Attribute):
             self._attribute(node, node.attr, node.value)
             if not isinstance(node.ctx, ast.Load):
                 self._assignment(node)
         elif isinstance(node, ast.Call):
             self._call(node)
-        elif isinstance(node, ast.Constant):
-            self._constant(node)
-        elif isinstance(node, ast.MatchClass):
-            for name in node.kwd_attrs:
-                self._attribute(node, name, node.cls)
-        elif isinstance(node, ast.ClassDef):
-            self._class(node)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            if _hidden(node.name) and node.name not in METHODS:
-                self._fault(node, f"a method {node.name!r} is not allowed: it leads into the interpreter")
-        elif isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict):
+        elif isinstance(node, _LITERALS):
             count = len(node.keys if isinstance(node, ast.Dict) else node.elts)
             if count > ITEMS_LIMIT:
                 self._fault(
                     node, f"a literal of {count} elements; at most {ITEMS_LIMIT}: weights and tables are learned"
                 )
-        self._annotation(getattr(node, "annotation", None) or getattr(node, "returns", None))
+        elif isinstance(node, _IMPORTS):
+            self._imports(node)
+        elif isinstance(node, ast.MatchClass):
+            for name in node.kwd_attrs:
+                self._attribute(node, name, node.cls)
+        elif isinstance(node, ast.ClassDef):
+            self._class(node)
+        elif isinstance(node, _DEFINITIONS):
+            if _hidden(node.name) and node.name not in METHODS:
+                self._fault(node, f"a method {node.name!r} is not allowed: it leads into the interpreter")
+            self._annotation(node.returns)
+        elif isinstance(node, _ANNOTATED):
+            self._annotation(node.annotation)
 
     def _imports(self, node: ast.Import | ast.ImportFrom) -> None:
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -482,16 +514,18 @@ def _bindings(body: Sequence[ast.AST]) -> set[str]:
         elif isinstance(node, ast.Global | ast.Nonlocal):
             elsewhere |= set(node.names)
         if not isinstance(node, (ast.Lambda, *_COMPREHENSIONS)):
-            waiting += ast.iter_child_nodes(node)
+            waiting += _children(node)
     return names - elsewhere
 
 
-def _totals(tree: ast.Module, docstrings: set[int]) -> Iterator[Fault]:
+def _totals(nodes: Sequence[ast.AST], docstrings: set[int]) -> Iterator[Fault]:
     text = numbers = 0
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in docstrings:
+    for node in nodes:
+        if not isinstance(node, ast.Constant):
+            continue
+        if isinstance(node.value, str | bytes) and id(node) not in docstrings:
             text += len(node.value)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, int | float | complex):
+        elif isinstance(node.value, int | float | complex):
             numbers += 1
         else:
             continue
@@ -503,10 +537,10 @@ def _totals(tree: ast.Module, docstrings: set[int]) -> Iterator[Fault]:
             return
 
 
-def _docstrings(tree: ast.Module) -> set[int]:
+def _docstrings(nodes: Sequence[ast.AST]) -> set[int]:
     """Return the `id` of each constant that is a docstring."""
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    bodies = [node.body for node in ast.walk(tree) if isinstance(node, owners)]
+    bodies = [node.body for node in nodes if isinstance(node, owners)]
     return {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,11 +72,20 @@ def git(folder: Path, *arguments: str) -> str:
 
 def make_workspace(folder: Path) -> Path:
     """A committed workspace."""
+    return shutil.copytree(_workspace(), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _workspace() -> Path:
+    """The workspace that all others are copies of, made once: git takes longer than copying."""
+    kept = tempfile.TemporaryDirectory(prefix="ar-workspace-")
+    atexit.register(kept.cleanup)
+    folder = Path(kept.name)
     (folder / "backends" / "null").mkdir(parents=True)
     (folder / "backends" / "null" / "train.py").write_text(TRAIN)
     (folder / "program.md").write_text("make it lower\n")
     (folder / "notes.txt").write_text("one\n")
-    git(folder, "init", "-q", "-b", "main")
+    git(folder, "init", "-q", "-b", "main", "--template=")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "start")
     return folder

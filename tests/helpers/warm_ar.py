@@ -27,6 +27,7 @@ IMPORTED = (
     "autoresearch.agent.llm.researcher",
     "autoresearch.backends.null.runtime",
     "litellm",
+    "sqlite_utils",  # and pandas, which it imports where it is there
 )
 START_SECONDS = 120
 """For the imports, on a busy machine."""
@@ -129,6 +130,9 @@ def _serve(path: str, ready: int) -> None:
     import gc
     import importlib
 
+    from disk_waits import without_disk_waits
+
+    without_disk_waits()
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()

@@ -34,13 +34,13 @@ def workspace(tmp_path):
 class Ponders(Edits):
     """Takes its time for every proposal after the first: until that many trials have been started."""
 
-    def __init__(self, executor, started, *changes):
+    def __init__(self, executor, started, *changes, patience_seconds=30.0):
         super().__init__(*changes, ahead=True)
-        self.executor, self.started = executor, started
+        self.executor, self.started, self.patience_seconds = executor, started, patience_seconds
 
     def propose(self, history):
         proposal = super().propose(history)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + self.patience_seconds
         while len(self.histories) > 1 and len(self.executor.requests) < self.started and time.monotonic() < deadline:
             time.sleep(0.01)
         return proposal
@@ -106,7 +106,9 @@ def test_with_plenty_of_time_the_seeds_of_a_race_are_measured_and_no_more(worksp
 
 def test_greedy_and_a_quick_researcher_leave_the_device_idle(workspace, tmp_path):
     executor = Field(1)
-    assert go(workspace, executor, Ponders(executor, 3, CLEAR, {"DEPTH": 12}), 2, Greedy()) == []
+    # Time for a third trial, which is not started.
+    waits = Ponders(executor, 3, CLEAR, {"DEPTH": 12}, patience_seconds=1.0)
+    assert go(workspace, executor, waits, 2, Greedy()) == []
     assert go(two_constants(tmp_path / "q"), Field(1), Edits(CLEAR, {"DEPTH": 12}), 2, racing()) == []
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from disk_waits import with_disk_waits
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Decision, RunTrial
@@ -148,10 +149,15 @@ def test_a_ledger_whose_creation_was_cut_off_is_created_again(tmp_path):
         assert ledger.run().tag == "run"
 
 
-def test_writers_are_durable_and_do_not_block_readers(folder):
+def test_writers_are_durable_and_do_not_block_readers(folder, monkeypatch):
+    with_disk_waits(monkeypatch)
+    flushed, flush = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (flushed.append(os.fstat(descriptor).st_size), flush(descriptor)))
     with Ledger(folder) as ledger:
         assert ledger._rows("PRAGMA journal_mode")[0]["journal_mode"] == "wal"
         assert ledger._rows("PRAGMA synchronous")[0]["synchronous"] == 2
+        ledger.set_state("running")
+        assert flushed[-1] == (folder / "journal.jsonl").stat().st_size
         with LedgerReader(folder) as reader, ledger._transaction() as write:
             write("UPDATE runs SET state = 'finished'")
             assert reader.run().state == "running"

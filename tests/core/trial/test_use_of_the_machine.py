@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from disk_waits import with_disk_waits
 
 from autoresearch.core.trial.processes import FILES_LIMIT, FREE_SOCKETS, SOCKET_BYTES, Held, beside_resident, disk_use
 
@@ -24,7 +25,8 @@ def held() -> Held:
 
 
 @linux
-def test_memory_and_files_without_a_name_are_counted_once(tmp_path: Path) -> None:
+def test_memory_and_files_without_a_name_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_disk_waits(monkeypatch)  # a file has blocks once it is on the disk
     before = sum(held().nameless.values())
     memory = os.memfd_create("hidden")
     os.write(memory, b"x" * 2**20)
