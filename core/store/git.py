@@ -110,7 +110,9 @@ class Repository:
             )
         try:
             # Two lines: the answer, and the prefix, which is empty at the top.
-            inside, _, prefix = run_git(workspace, "rev-parse", "--is-inside-work-tree", "--show-prefix").partition("\n")
+            inside, _, prefix = run_git(workspace, "rev-parse", "--is-inside-work-tree", "--show-prefix").partition(
+                "\n"
+            )
         except SourceError as error:
             if "not a git repository" not in str(error):
                 raise

@@ -153,7 +153,7 @@ _PLAIN = (ast.expr_context, ast.operator, ast.cmpop, ast.unaryop, ast.boolop)
 
 
 def _children(node: ast.AST) -> list[ast.AST]:
-    """Return the nodes directly below one, in the order of `ast.iter_child_nodes`, without signs like `Load` or `Add`."""
+    """Return the nodes directly below one, as `ast.iter_child_nodes` does, without signs like `Load` or `Add`."""
     found: list[ast.AST] = []
     for name in node._fields:
         value = getattr(node, name, None)

@@ -11,6 +11,7 @@ from null_trials import NULL_SOURCE
 
 from autoresearch import backends
 from autoresearch.backends.contract import Device
+from autoresearch.core.bench import parity as parities
 from autoresearch.core.bench import work as works
 from autoresearch.core.bench.anatomy import curve_of, take_apart
 from autoresearch.core.bench.compare import Comparison, draw, loss_at
@@ -68,8 +69,9 @@ def test_a_backend_is_measured_and_two_are_compared(prepared: Prepared, tmp_path
 
 
 def test_the_same_weights_give_the_same_logits_and_losses_unless_the_files_differ(
-    prepared: Prepared, tmp_path: Path
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(parities, "TRAIN_SECONDS", 0.3)
     cancel = threading.Event()
     same = find_parity((NULL, NULL), prepared, cancel)
     assert (same.logits, same.losses_apart) == (0.0, 0.0)

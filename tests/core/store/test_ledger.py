@@ -152,7 +152,9 @@ def test_a_ledger_whose_creation_was_cut_off_is_created_again(tmp_path):
 def test_writers_are_durable_and_do_not_block_readers(folder, monkeypatch):
     with_disk_waits(monkeypatch)
     flushed, flush = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (flushed.append(os.fstat(descriptor).st_size), flush(descriptor)))
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (flushed.append(os.fstat(descriptor).st_size), flush(descriptor))
+    )
     with Ledger(folder) as ledger:
         assert ledger._rows("PRAGMA journal_mode")[0]["journal_mode"] == "wal"
         assert ledger._rows("PRAGMA synchronous")[0]["synchronous"] == 2

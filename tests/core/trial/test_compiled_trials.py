@@ -16,7 +16,12 @@ from autoresearch.core.trial.supervisor import run_trial
 
 SOURCE = """
 import torch
+import torch._inductor.config
 from torch._dynamo.utils import counters
+
+# Half of the compiler's time would go into headers compiled beforehand and into asking what the processor can do.
+torch._inductor.config.cpp_cache_precompile_headers = False
+torch._inductor.config.cpp.vec_isa_ok = False
 
 VOCAB_SIZE = 512
 

@@ -13,6 +13,7 @@ from null_trials import BUDGET, line_of, request
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial import audit
+from autoresearch.core.trial import request as limits
 from autoresearch.core.trial.evaluation import ScoreFault, check_repeats
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
@@ -45,12 +46,15 @@ def test_logits_is_asked_once_before_the_weights_and_the_file_begins_anew_after_
     assert first.val_bpb == second.val_bpb
 
 
-def test_a_slow_first_call_is_allowed_before_the_weights_alone(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_slow_first_call_is_allowed_before_the_weights_alone(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ANSWER_FLOOR_SECONDS", 0.5)
     slow = "import time\nseen = []\n" + LOGITS + "    if not seen: time.sleep({})\n    seen.append(1)\n    return out\n"
-    result = run(prepared, tmp_path / "a", slow.format(2.5))
+    result = run(prepared, tmp_path / "a", slow.format(1.4))
     # The last of the processes keeps the model that has answered once: what compiles its own graphs is served there.
     assert result.status == "ok", result.reason
-    always = "import time\n" + LOGITS + "    time.sleep(2.5)\n    return out\n"
+    always = "import time\n" + LOGITS + "    time.sleep(1.4)\n    return out\n"
     result = run(prepared, tmp_path / "b", always)
     assert (result.status, result.val_bpb) == ("timeout", None)
     assert str(result.reason).startswith("score took longer than")
