@@ -28,7 +28,7 @@ HEADINGS = (
     Heading("now", wraps=True),
 )
 WISHES = {"pause": "paused from the dashboard", "stop": "ends after the trials under way"}
-"""What a person asked of a running loop, in words."""
+"""Wishes of a person for a running loop, in words."""
 
 
 @click.command()
