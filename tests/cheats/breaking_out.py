@@ -286,7 +286,7 @@ EXHAUSTS = [
     Cheat("links in the place of its own folders", "import os\n" + TRAIN + "    for name in ('home', 'tmp'):\n"
           "        os.rename(name, 'old-' + name)\n        os.symlink('{@outside}', name)\n"
           "    os.remove('train.py')\n    os.mkfifo('train.py')\n    return inner_train(model, data, clock)\n", "ignored"),
-    Cheat("threads without end", "import threading, time\n" + BUILD + "    threading.stack_size(2**16)\n"
+    Cheat("threads without end", "import threading, time\n" + BUILD + "    threading.stack_size(2**18)\n"
           "    for _ in range(10_000): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
           "    time.sleep(60)\n", "limits"),
     Cheat("hidden open files", works("library.prctl(4, 0, 0, 0, 0) == 0"), "ignored"),
