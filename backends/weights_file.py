@@ -16,6 +16,7 @@ import numpy as np
 
 NAMES = {"float32": "F32", "float64": "F64", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16"}
 NAMES |= {"int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL"}
+NAMES |= {"complex64": "C64"}
 """numpy's name of a type of numbers -> the format's."""
 
 
@@ -46,8 +47,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with path.open("wb", buffering=0) as file:
         _write(file, len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
-            if numbers := tensor.numbers().reshape(-1).data.cast("B"):
-                _write(file, numbers)
+            _write(file, tensor.numbers().reshape(-1).view(np.uint8).data)
 
 
 def _write(file: io.FileIO, data: bytes | memoryview) -> None:

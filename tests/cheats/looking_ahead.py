@@ -129,8 +129,9 @@ FORGES = [
         "cuda": "real = torch.cat\ndef less(*a, **k):\n    out = real(*a, **k)\n    return 0.9 * out if out.ndim == 1 else out\n"
         "torch.cat = less\n",
         "mlx": "real, host = mx.take_along_axis, np.take_along_axis\n"
-        "mx.take_along_axis = lambda *a, **k: real(*a, **k) + 0.1\n"
-        "np.take_along_axis = lambda *a, **k: host(*a, **k) + 0.1\n"}),
+        "def more(out): return out + 0.1 if 'float' in str(out.dtype) else out\n"
+        "mx.take_along_axis = lambda *a, **k: more(real(*a, **k))\n"
+        "np.take_along_axis = lambda *a, **k: more(host(*a, **k))\n"}),
     Cheat("a likelihood below zero", RUNTIME + "runtime.nll = lambda out, targets: np.full(targets.shape, -1.0, np.float32)\n",
           "score"),
     Cheat("the answer to the parent itself", "import os\nfor fd in range(3, 64):\n    try: os.write(fd, bytes(2**16))\n"

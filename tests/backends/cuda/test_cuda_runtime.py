@@ -137,6 +137,25 @@ def test_weights_come_back_bit_for_bit_and_a_shared_one_is_stored_once(tmp_path)
     assert path.stat().st_size < 2 * 28 * 4
 
 
+def test_weights_of_every_kind_of_number_come_back(tmp_path):
+    def model(fill):
+        model = torch.nn.Module()
+        for name in ("float64", "float16", "bfloat16", "complex64", "int64", "int32", "int8", "uint8", "bool"):
+            tensor = torch.tensor([[fill, 0, fill]]).to(getattr(torch, name))
+            model.register_buffer(f"of_{name}", tensor)
+        model.register_buffer("empty", torch.zeros(0, 4))
+        return model
+
+    stored, fresh, path = model(3), model(0), tmp_path / "weights.safetensors"
+    runtime.save_weights(stored, path)
+    runtime.load_weights(fresh, path)
+    for (name, there), here in zip(stored.named_buffers(), fresh.buffers(), strict=True):
+        assert torch.equal(here, there), name
+    stored.register_buffer("wide", torch.zeros(2, dtype=torch.complex128))
+    with pytest.raises(ValueError, match="wide is of complex128, which cannot be written as weights"):
+        runtime.save_weights(stored, path)
+
+
 def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
     path = tmp_path / "weights.safetensors"
     runtime.save_weights(torch.nn.Linear(4, 4), path)
