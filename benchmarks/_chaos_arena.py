@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,24 @@ TAG = "chaos"
 FULL_SECONDS = 20.0
 """Time after which a loop on a nearly full disk is killed."""
 
+Launch = Callable[[list[str], dict[str, str]], Any]
+"""Starts `ar` with these arguments in this environment, as something like `subprocess.Popen` with text."""
+
 
 class Arena:
     """A workspace and a run in it."""
 
-    def __init__(self, workspace: Path, shared: Path, experiments: int) -> None:
+    def __init__(self, workspace: Path, shared: Path, experiments: int, launch: Launch | None = None) -> None:
+        """Make the workspace; `launch` starts each `ar` from its arguments and its environment."""
         self.workspace, self.experiments = workspace, experiments
+        self.launch = launch or _in_a_new_interpreter
         self.run_folder = workspace / "runs" / TAG
         self.environment = {**os.environ, "AR_DATA_DIR": str(shared / "data")}
         self.text = _corpus(shared / "text")
-        subprocess.run([*ar(), "init", str(workspace)], check=True, capture_output=True, env=self.environment)
+        made = self.launch(["init", str(workspace)], self.environment)
+        _, said = made.communicate(timeout=TIMEOUT_SECONDS)
+        if made.returncode != 0:
+            raise RuntimeError(f"there is no workspace: {said}")
         self._fix_steps()
 
     def _fix_steps(self) -> None:
@@ -54,23 +63,27 @@ class Arena:
         author = ("-c", "user.name=chaos", "-c", "user.email=chaos@example.org")
         run_git(self.workspace, *author, "commit", "-q", "-a", "-m", "fixed steps")
 
-    def command(self) -> list[str]:
-        """Return the command line, the same every time."""
+    def arguments(self) -> list[str]:
+        """Return the arguments of `ar`, the same every time."""
         options = ["--backend", "null", "--preset", "demo", "--workspace", str(self.workspace), "-q"]
         # Time enough for the fixed steps on the busiest machine: they end the training, not the clock.
         # The greedy rule: the racing judge leaves slow trials out, so it depends on the machine's load.
         options += ["loop", "--tag", TAG, "--budget", "60", "--corpus", str(self.text), "--judge", "greedy"]
-        return [*ar(), *options, "-n", str(self.experiments)]
+        return [*options, "-n", str(self.experiments)]
 
-    def start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self.command(), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    def command(self) -> list[str]:
+        """Return the command line."""
+        return [*ar(), *self.arguments()]
+
+    def start(self) -> Any:
+        return self.launch(self.arguments(), self.environment)
 
     def finish(self) -> None:
         """Run to the end, undisturbed. Raises `RuntimeError` with its stderr when it fails."""
         process = self.start()
         _, said = process.communicate(timeout=TIMEOUT_SECONDS)
         if process.returncode != 0:
-            raise RuntimeError(f"the loop ended with {process.returncode}: {said.decode()}")
+            raise RuntimeError(f"the loop ended with {process.returncode}: {said}")
 
     def kill_after(self, seconds: float, number: int) -> int:
         """Signal the loop and half its descendants after `seconds`; return how many processes outlive it."""
@@ -112,11 +125,11 @@ class Arena:
             return "went on"
         finally:
             filler.unlink()
-        complaints = [line for line in said.decode().splitlines() if line.startswith("ar: ")]
+        complaints = [line for line in said.splitlines() if line.startswith("ar: ")]
         if process.returncode == 0:
             return "went on"
         full = len(complaints) == 1 and any(word in complaints[0] for word in ("full", "No space"))
-        return "refused" if full and b"Traceback" not in said and process.returncode == 1 else "unclear"
+        return "refused" if full and "Traceback" not in said and process.returncode == 1 else "unclear"
 
     def story(self) -> list[tuple[Any, ...]]:
         """Return the decisions, without times and commits."""
@@ -146,6 +159,11 @@ class Arena:
         if damage(self.run_folder) is not None:
             found.append("journal")
         return found
+
+
+def _in_a_new_interpreter(arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*ar(), *arguments], env=environment, text=True, **pipes)
 
 
 def ar() -> list[str]:

@@ -145,8 +145,8 @@ class OnRay(Arena):
 
     address = ""
 
-    def command(self) -> list[str]:
-        return [*super().command(), "--fleet", "ray", "--address", self.address]
+    def arguments(self) -> list[str]:
+        return [*super().arguments(), "--fleet", "ray", "--address", self.address]
 
 
 def chaos(folder: Path) -> list[dict[str, Any]]:
@@ -194,7 +194,7 @@ def break_everything(wild: OnRay, made: Nodes) -> Nodes:
         elif moment == "head":
             made.kill_head()
             _, said = loop.communicate(timeout=TIMEOUT_SECONDS)
-            tell(f"the loop ended with {loop.returncode}: {said.decode().strip()[-300:]}")
+            tell(f"the loop ended with {loop.returncode}: {said.strip()[-300:]}")
             made.close()
             made = Nodes()
             made.add()

@@ -266,7 +266,8 @@ def _prepared(
 
 def _same_text(settings: Settings, config: Mapping[str, Any]) -> Prepared | None:
     """Find the certificate's text among the prepared ones; None where it is not there."""
-    from autoresearch.core.data.manifest import MANIFEST, Prepared
+    from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.data.prepared_files import MANIFEST
 
     for manifest in sorted(settings.data_folder.glob(f"*/{MANIFEST}")):
         try:

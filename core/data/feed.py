@@ -22,9 +22,9 @@ import time
 from pathlib import Path
 
 from autoresearch.core.data.frames import DOCUMENTS, END, REQUEST, ROWS, FrameError, FrameHeader, Request
-from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.packing import Packer
 from autoresearch.core.data.prefetch import Batch, Prefetcher
+from autoresearch.core.data.prepared_files import checked_shards
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.data.shuffle_buffer import ShuffleBuffer
 from autoresearch.core.errors import DataError
@@ -189,9 +189,7 @@ class Feed:
 def serve(prepared: Path, vocab: int, seed: int, budget_seconds: float, sock: socket.socket, events: EventPipe) -> int:
     """Check the shards, then feed. Returns the exit code."""
     try:
-        corpus = Prepared.open(prepared)
-        corpus.quick_check(vocab)
-        shards = [open_shard(path) for path in corpus.train_shards(vocab)]
+        shards = [open_shard(path) for path in checked_shards(prepared, vocab)]
     except DataError as error:
         events.send(DataFault(str(error)))
         events.send(FeedEnded("closed", tokens=0, batches=0, epoch=0))

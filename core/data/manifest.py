@@ -11,14 +11,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from autoresearch.core.data.prepared_files import FIX, MANIFEST, check_file
 from autoresearch.core.data.scored_rows import rows_sha256
 from autoresearch.core.errors import DataError
-from autoresearch.core.files import sha256_of
 
 FORMAT = 1
 """Version of the prepared folder. It is raised when a file changes its meaning; older folders are then made again."""
-MANIFEST = "manifest.json"
-FIX = "run `ar prepare` again: it makes anew what has changed"
 
 Split = Literal["train", "val", "test"]
 
@@ -240,17 +238,7 @@ class Prepared:
                 self._check(record, trust_time=True)
 
     def _check(self, record: FileRecord, trust_time: bool) -> None:
-        path = self.folder / record.path
-        try:
-            status = path.stat()
-            if status.st_size == record.bytes:
-                if trust_time and status.st_mtime_ns == record.mtime_ns:
-                    return
-                if sha256_of(path) == record.sha256:
-                    return
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}.", fix=FIX) from error
-        raise DataError(f"{path} has changed since it was prepared.", fix=FIX)
+        check_file(self.folder / record.path, record.bytes, record.mtime_ns, record.sha256, trust_time=trust_time)
 
     def _read_rows(self, record: RowsRecord) -> ScoredRows:
         path = self.folder / record.file.path

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.core.config import data_dir
-from autoresearch.core.data.manifest import MANIFEST, Prepared
+from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.data.prepared_files import MANIFEST
 from autoresearch.core.errors import DataError
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch import backends, core
 from autoresearch.core.data.kernel import kernel_files
-from autoresearch.core.data.manifest import MANIFEST, Manifest, Prepared
+from autoresearch.core.data.manifest import Manifest, Prepared
+from autoresearch.core.data.prepared_files import MANIFEST
 from autoresearch.core.errors import ArError, IntegrityError
 from autoresearch.core.files import sha256_of
 

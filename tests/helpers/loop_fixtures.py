@@ -72,15 +72,10 @@ def git(folder: Path, *arguments: str) -> str:
 
 def make_workspace(folder: Path) -> Path:
     """A committed workspace."""
-    return shutil.copytree(_workspace(), folder, dirs_exist_ok=True)
+    return copy_of(_workspace, folder)
 
 
-@functools.cache
-def _workspace() -> Path:
-    """The workspace that all others are copies of, made once: git takes longer than copying."""
-    kept = tempfile.TemporaryDirectory(prefix="ar-workspace-")
-    atexit.register(kept.cleanup)
-    folder = Path(kept.name)
+def _workspace(folder: Path) -> None:
     (folder / "backends" / "null").mkdir(parents=True)
     (folder / "backends" / "null" / "train.py").write_text(TRAIN)
     (folder / "program.md").write_text("make it lower\n")
@@ -88,7 +83,19 @@ def _workspace() -> Path:
     git(folder, "init", "-q", "-b", "main", "--template=")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "start")
-    return folder
+
+
+def copy_of(make: Callable[[Path], object], folder: Path) -> Path:
+    """A copy of what `make` leaves in a folder. It is made once: git takes longer than copying."""
+    return shutil.copytree(_made(make), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _made(make: Callable[[Path], object]) -> Path:
+    kept = tempfile.TemporaryDirectory(prefix="ar-made-once-")
+    atexit.register(kept.cleanup)
+    make(Path(kept.name))
+    return Path(kept.name)
 
 
 def open_run(workspace: Path, tag: str = "t", config: RunConfig = CONFIG, **options: bool) -> Run:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loop_fixtures import git, make_workspace
+from loop_fixtures import copy_of, git, make_workspace
 
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.events import Observer, Trained
@@ -18,12 +18,15 @@ Change = dict[str, int]
 
 def two_constants(folder: Path) -> Path:
     """A workspace whose train file has WIDTH and DEPTH on neighbouring lines, and HEIGHT in a function."""
+    return copy_of(_with_two_constants, folder)
+
+
+def _with_two_constants(folder: Path) -> None:
     make_workspace(folder)
     train = folder / "backends/null/train.py"
     source = train.read_text().replace("WIDTH = 8  # channels\n", "WIDTH = 8  # channels\nDEPTH = 10\n")
     train.write_text(source.replace("    return", "    HEIGHT = 10\n    return"))
     git(folder, "commit", "-q", "-a", "-m", "two constants")
-    return folder
 
 
 def numbers(source: str) -> Change:

@@ -135,6 +135,7 @@ def _serve(path: str, ready: int) -> None:
     without_disk_waits()
     for name in IMPORTED:
         importlib.import_module(name)
+    _wait_less_for_models()
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -161,6 +162,14 @@ def _serve(path: str, ready: int) -> None:
             connection = running.pop(ended[0])
             connection.sendall(f"{os.waitstatus_to_exitcode(ended[1])}\n".encode())
             connection.close()
+
+
+def _wait_less_for_models() -> None:
+    """Make a model that failed wait a tenth of the time before it is asked again."""
+    from autoresearch.agent.llm.models import Models
+
+    defaults = Models.__init__.__kwdefaults__
+    defaults["backoff_seconds"] /= 10
 
 
 def _fork(connection: socket.socket, others: list[socket.socket], pipe: tuple[int, int]) -> int:

@@ -58,12 +58,13 @@ def visible_roots() -> list[Path]:
         folders += [place for path in package.__path__ for place in (Path(path), Path(path).resolve())]
     # What lies in a system folder, or in a root that was found before it, is visible anyway.
     roots: list[Path] = []
-    places = [Path(place) for place in system_folders()]
+    visible = {Path(place) for place in system_folders()}
     for folder in [*folders, *interpreter_links()]:
         # A Python of the system has /usr or /usr/local as its prefix; what it needs of them is there.
-        system = str(folder) in ("/", *SPLIT) or any(folder.is_relative_to(place) for place in places)
-        if folder.exists() and not system and not any(folder.is_relative_to(root) for root in roots):
+        found = str(folder) in ("/", *SPLIT) or not visible.isdisjoint((folder, *folder.parents))
+        if not found and folder.exists():
             roots.append(folder)
+            visible.add(folder)
     return roots
 
 

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import pytest
 
 from autoresearch.backends import names as backend_names
 from autoresearch.core.cli import main
+from autoresearch.core.trial import device
 
 HIDE_TORCH = """
 import importlib.util, sys
@@ -15,6 +17,14 @@ importlib.util.find_spec = lambda name, *rest: None if name.split(".")[0] == "to
 from autoresearch.core.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def probed_once():
+    """Every doctor in this process sees the same devices: each framework is started once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "probe_device", functools.cache(device.probe_device))
+        yield
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pytest
 from made_corpora import SEQ, VOCAB, options, prose, quiet, write_corpus
 
 from autoresearch.core.data.build import yardsticks
-from autoresearch.core.data.manifest import MANIFEST, Prepared, PrepareOptions
+from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare, prepared_folder
+from autoresearch.core.data.prepared_files import MANIFEST
 from autoresearch.core.data.shards import open_shard
 from autoresearch.core.data.tokenizer import Tokenizer
 from autoresearch.core.errors import DataError, UsageError

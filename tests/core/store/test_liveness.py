@@ -15,6 +15,7 @@ from dataclasses import replace
 import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 from served import served
+from warm_ar import Ar
 
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
@@ -60,8 +61,7 @@ def views(workspace, capsys):
         report = gather(reader)
     found["report"] = next(word for word in ("died", "running") if f"; {word}" in html_page(report, None))
     found["report in Markdown"] = next(word for word in ("died", "running") if f"State: {word}" in markdown(report))
-    watch = [sys.executable, "-m", "autoresearch.core.cli.main", *at, "watch", "--tag", "first"]
-    watching = subprocess.Popen(watch, stdout=subprocess.PIPE, text=True)
+    watching = Ar([*at, "watch", "--tag", "first"], dict(os.environ))
     found["watch"] = watching.stdout.readline().split(": ")[1].split(" ·")[0]
     if found["watch"] == "running":
         watching.kill()

@@ -119,7 +119,7 @@ def test_json_is_one_object_a_decided_experiment_and_then_a_summary(command):
 
 
 def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(command):
-    code, out, err = command.run("--tag", "t", "-n", "2", "--json", "--judge", "racing", "--budget", "0.5")
+    code, out, err = command.run("--tag", "t", "-n", "1", "--json", "--judge", "racing", "--budget", "0.4")
     assert code == 0, err
     baseline, *others = [json.loads(line) for line in out.splitlines()][:-1]
     with LedgerReader(command.folder / "runs/t") as reader:
