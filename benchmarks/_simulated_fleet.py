@@ -12,10 +12,13 @@ import math
 import random
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from autoresearch.agent.tuner.surrogate import fit
 from autoresearch.core.config import Preset, RunConfig
 from autoresearch.core.events import Decided, Event, Observer, Proposing, Thinking
 from autoresearch.core.judge.decision import Judge
@@ -39,6 +42,10 @@ VOCAB_SIZE = 256
 def build(spec):
     return ({names})
 '''
+SPAN = 4.0
+"""Range of a constant that is a coordinate's 0 to 1 for the tuner's surrogate."""
+DRAWS = 16
+"""Moves of which a diverse batch takes the most different one."""
 FLOOR_BPB, HEIGHT_BPB = 1.0, 0.5
 NOISE_BPB = 0.002
 CONFIG = RunConfig(
@@ -214,23 +221,54 @@ class SimulatedTrial:
 
 
 class Climber(Researcher):
-    """A researcher that moves one or two constants of the incumbent at random, slow where `seconds` are given."""
+    """A researcher that moves one or two constants of the incumbent at random, slow where `seconds` are given.
+
+    With `diverse`, and edits of the incumbent under way, it draws `DRAWS` moves and takes the one that differs most
+    from those, by the tuner's surrogate. It learns nothing from results either way.
+    """
 
     name = "climber"
 
-    def __init__(self, clock: SimulatedClock, seed: int, seconds: float = 0.0) -> None:
-        self.clock, self.seed, self.seconds = clock, seed, seconds
+    def __init__(self, clock: SimulatedClock, seed: int, seconds: float = 0.0, *, diverse: bool = False) -> None:
+        self.clock, self.seed, self.seconds, self.diverse = clock, seed, seconds, diverse
         self.thinks_ahead = seconds > 0
 
     def propose(self, history: History) -> Proposal:
         draws = random.Random(f"{self.seed} {self.clock.now} {history.turn}")
         if self.thinks_ahead:
             self.clock.think(self.seconds * draws.lognormvariate(0.0, 0.5))
-        source, moved = history.incumbent.source, draws.sample(range(KNOBS), draws.choice((1, 1, 2)))
+        moves = [_move(draws) for _ in range(DRAWS if self.diverse else 1)]
+        move = moves[most_different(moves, _under_way(history))]
+        source, moved = history.incumbent.source, [int(knob) for knob in np.flatnonzero(move)]
         for knob in moved:
-            value = knobs(source)[knob] + draws.gauss(0.0, 0.5)
+            value = knobs(source)[knob] + move[knob]
             source = re.sub(rf"^KNOB_{knob} = .*", f"KNOB_{knob} = {value:.6f}", source, flags=re.M)
         return Proposal(source, f"move {moved}", "optimizer", researcher=self.name)
+
+
+def _move(draws: random.Random) -> np.ndarray:
+    """Draw a step of one or two constants, float64 (KNOBS,)."""
+    step, count = np.zeros(KNOBS), draws.choice((1, 1, 2))
+    for knob in draws.sample(range(KNOBS), count):
+        step[knob] = draws.gauss(0.0, 0.5)
+    return step
+
+
+def _under_way(history: History) -> list[np.ndarray]:
+    """Return the steps of the edits of the incumbent that are in flight."""
+    now = np.array(knobs(history.incumbent.source))
+    mine = [one for one in history.in_flight if one.researcher == Climber.name]
+    return [np.array(knobs(one.source)) - now for one in mine if one.parent == history.incumbent.experiment]
+
+
+def most_different(moves: Sequence[np.ndarray], taken: Sequence[np.ndarray]) -> int:
+    """Return the index of the move of which least is known once the `taken` ones are measured; 0 without any."""
+    if not taken or len(moves) == 1:
+        return 0
+    points, known = np.array(moves) / SPAN, np.array(taken) / SPAN
+    start = fit(np.zeros((1, KNOBS)), np.zeros(1, int), np.zeros(1), np.ones(KNOBS), 1.0)
+    _, deviation = start.expecting(known, np.zeros(len(known), int)).predict(points, group=0)
+    return int(np.argmax(deviation))
 
 
 @dataclass(frozen=True)
@@ -257,11 +295,13 @@ def simulate(
     think_seconds: float = 0.0,
     at_decision: Callable[[int, Run], None] = lambda _n, _run: None,
     researcher: Researcher | None = None,
+    diverse: bool = False,
     idle: int = 0,
 ) -> Simulated:
-    """Decide `experiments` experiments on `count` devices, in a new workspace."""
+    """Decide `experiments` experiments on `count` devices, in a new workspace; `diverse` is the climber's."""
     clock = SimulatedClock()
-    devices, researcher = Devices(clock, count, seed), researcher or Climber(clock, seed, think_seconds)
+    devices = Devices(clock, count, seed)
+    researcher = researcher or Climber(clock, seed, think_seconds, diverse=diverse)
     marks: dict[str, float] = {}
     incumbents: list[str] = []
     with Run(make_workspace(folder, idle), "t", replace(CONFIG, seed=seed), PRESET) as run:

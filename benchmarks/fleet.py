@@ -1,9 +1,10 @@
 """Many simulated devices around the real loop, judge, ledger and git (see `_simulated_fleet`).
 
 `python -m benchmarks.fleet busy` measures how much of 64 devices' time is used, with a model that takes minutes to
-answer; `... price` the loss from proposing before results are known, beside one device, with stacks and without them
-and with a picture; `... parts` what becomes of three real improvements and two changes that do nothing; `... long [N]`
-memory, ledger and time for each of N experiments on ten devices. Without a word it does all four.
+answer; `... price` the loss from proposing before results are known, beside one device, with stacks and diverse
+batches, with stacks alone and with neither, and with a picture; `... parts` what becomes of three real improvements and
+two changes that do nothing; `... long [N]` memory, ledger and time for each of N experiments on ten devices. Without a
+word it does all four.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from benchmarks._simulated_fleet import FLOOR_BPB, simulate, true_bpb
 PICTURE = Path(__file__).with_name("fleet.png")
 DEVICES, BUSY_EXPERIMENTS, THINK_SECONDS = 64, 640, 240.0
 PRICE_EXPERIMENTS, SEEDS = 128, (1, 2, 3)
-PRICED = ((1, "on"), (8, "on"), (64, "on"), (8, "off"), (64, "off"))
+DIVERSE, STACKS, NEITHER = "stacks and diverse batches", "stacks", "neither"
+PRICED = ((1, DIVERSE), *((count, how) for count in (8, 64) for how in (DIVERSE, STACKS, NEITHER)))
 REAL, IDLE, STEP, PART_SEEDS = 3, 2, 0.3, range(1, 21)
 Curves = dict[tuple[int, str], list[list[float]]]
-"""Best so far after each decision, in bpb, of every run, by the number of devices and "on" or "off"."""
+"""Best so far after each decision, in bpb, of every run, by the number of devices and how they are used."""
 LONG_DEVICES, LONG_EXPERIMENTS, LOOK_EVERY = 10, 10_000, 250
 
 
@@ -71,25 +73,28 @@ def price() -> list[dict[str, Any]]:
     """Measure the cost of proposing before results are known, as the gain after equally many decisions."""
     curves: Curves = {}
     hours: dict[tuple[int, str], list[float]] = {}
-    for count, stacks in PRICED:
+    for count, how in PRICED:
         for seed in SEEDS:
             with tempfile.TemporaryDirectory() as name:
-                done = simulate(Path(name) / "w", count, PRICE_EXPERIMENTS, judge(stacks), seed=seed)
+                chosen = judge("off" if how == NEITHER else "on")
+                done = simulate(
+                    *(Path(name) / "w", count, PRICE_EXPERIMENTS, chosen), seed=seed, diverse=how == DIVERSE
+                )
             found = [true_bpb(source) for source in done.incumbents[: PRICE_EXPERIMENTS + 1]]
-            curves.setdefault((count, stacks), []).append(found)
-            hours.setdefault((count, stacks), []).append(max(end for _, end in done.devices.spans) / 3600)
+            curves.setdefault((count, how), []).append(found)
+            hours.setdefault((count, how), []).append(max(end for _, end in done.devices.spans) / 3600)
     draw(curves)
     start = curves[PRICED[0]][0][0]
     rows = []
-    for count, stacks in PRICED:
-        best = statistics.mean(curve[-1] for curve in curves[count, stacks])
-        took = statistics.mean(hours[count, stacks])
+    for count, how in PRICED:
+        best = statistics.mean(curve[-1] for curve in curves[count, how])
+        took = statistics.mean(hours[count, how])
         gained = 100 * (start - best) / (start - FLOOR_BPB)
         note = (
             f"{PRICE_EXPERIMENTS} experiments, {took:.1f} h, {gained / (count * took):.1f} % for each hour of a "
             f"device; means of {len(SEEDS)} runs"
         )
-        what = f"{count} device{'s' * (count > 1)}{'' if count == 1 else f', stacks {stacks}'}"
+        what = "1 device" if count == 1 else f"{count} devices, {how}"
         rows.append({"name": f"of the possible gain, {what}", "median": gained, "unit": "%", "note": note})
     return rows
 
@@ -103,10 +108,10 @@ def draw(curves: Curves) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     counts = list(dict.fromkeys(count for count, _ in curves))
-    for (count, stacks), found in curves.items():
+    for (count, how), found in curves.items():
         mean = [statistics.mean(values) for values in zip(*found, strict=False)]
-        label = f"{count} at a time" + ("" if count == 1 else f", stacks {stacks}")
-        style = ":" if stacks == "off" and count > 1 else "-"
+        label = f"{count} at a time" + ("" if count == 1 else f", {how}")
+        style = {DIVERSE: "-", STACKS: "--", NEITHER: ":"}[how]
         axes.plot(range(len(mean)), mean, style, color=f"C{counts.index(count)}", label=label)
     axes.set_xlabel("decided experiments")
     axes.set_ylabel("best so far, without noise (bpb)")

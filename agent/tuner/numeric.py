@@ -153,20 +153,25 @@ def _settings(
 
 
 def fit_surrogate(seen: Observations, dimensions: Sequence[Dimension]) -> Surrogate:
-    """Fit a process to the measurements; group 0 is the incumbent's structure."""
+    """Fit a process to the measurements; group 0 is the incumbent's structure. What is in flight is left out."""
     weights = np.array([dimension.weight for dimension in dimensions])
-    best = np.argsort(seen.values, kind="stable")[:_REMEMBERED]
+    values = seen.values[: len(seen.values) - seen.pending]
+    best = np.argsort(values, kind="stable")[:_REMEMBERED]
     # The best ones to know the valley's floor, the latest ones because the search is there now.
-    chosen = np.union1d(best, np.arange(len(seen.values))[-_REMEMBERED:])
-    scale = 0.01 * abs(float(np.median(seen.values)))
-    return fit(seen.points[chosen], seen.groups[chosen], seen.values[chosen], weights, scale)
+    chosen = np.union1d(best, np.arange(len(values))[-_REMEMBERED:])
+    scale = 0.01 * abs(float(np.median(values)))
+    return fit(seen.points[chosen], seen.groups[chosen], values[chosen], weights, scale)
 
 
 def _appraise(
     seen: Observations, points: np.ndarray, dimensions: Sequence[Dimension]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return of points (M, D) merit (minus the lower confidence bound), predicted change and its deviation, in bpb."""
-    model = fit_surrogate(seen, dimensions)
+    """Return of points (M, D) merit (minus the lower confidence bound), predicted change and its deviation, in bpb.
+
+    The deviation is what is left when everything in flight has its result, so that a batch of proposals differs.
+    """
+    under_way = slice(len(seen.points) - seen.pending, None)
+    model = fit_surrogate(seen, dimensions).expecting(seen.points[under_way], seen.groups[under_way])
     mean, deviation = model.predict(np.vstack([points, seen.incumbent[None, :]]), group=0)
     return _BOLDNESS * deviation[:-1] - mean[:-1], mean[:-1] - mean[-1], deviation[:-1]
 

@@ -32,8 +32,8 @@ class Failure:
 class Observations:
     """Every attempt of a run as a point, whoever proposed it.
 
-    An experiment in flight counts as a middling result until there is a real one (a constant liar, Ginsbourger et al.
-    2010), so that proposals made at the same time differ.
+    For the samplers an experiment in flight counts as a middling result until there is a real one (a constant liar,
+    Ginsbourger et al. 2010); the surrogate takes it for a point that will be known, whatever it shows.
     """
 
     points: np.ndarray
@@ -55,6 +55,8 @@ class Observations:
     failures: tuple[Failure, ...]
     penalty: float
     """Cost of a failure in bpb."""
+    pending: int = 0
+    """Number of experiments in flight among the points."""
 
     def risk(self, points: np.ndarray) -> np.ndarray:
         """Estimate the chance that points (M, D) fail, (M,), from what has failed.
@@ -134,7 +136,17 @@ def observe(history: History, dimensions: Sequence[Dimension]) -> Observations:
     names = {structure_key(history.incumbent.source): 0}
     groups = np.array([names.setdefault(structure_key(source), len(names)) for source in sources], dtype=int)
     present = np.array([_present(source, dimensions) for source in sources], dtype=bool).reshape(points.shape)
-    return Observations(points, groups, np.array(values), incumbent, len(scored), present, tuple(failures), 2 * reach)
+    return Observations(
+        points,
+        groups,
+        np.array(values),
+        incumbent,
+        len(scored),
+        present,
+        tuple(failures),
+        2 * reach,
+        len(history.in_flight),
+    )
 
 
 def _same_structure(one: Attempt, other: Attempt) -> bool:

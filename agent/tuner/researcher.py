@@ -42,6 +42,8 @@ NUMERIC_TRUST = 1 / 3
 known."""
 MOVED_ON = 0.5
 """Deviations by which an edit's effect may differ on another incumbent than the one it was tried on."""
+ALIKE = 0.5
+"""Correlation assumed of the effects of two edits of one category, which also tend to change the same lines."""
 STOPPED_ERROR = 2.0
 """Error of a prediction for a trial that was stopped early, in units of the noise."""
 
@@ -146,7 +148,17 @@ class Tuner(Researcher):
             expectation = known or Expectation(min(0.5, USUAL_CHANCE * edit.weight), share)
             belief = _believed(history, scale, expectation, "edit", edit.name)
             make = partial(_from_edit, edit, belief, history.incumbent.source, tried)
-            yield candidate(belief, make, 1.0 if known else float(luck) * usual)
+            yield candidate(belief, make, (1.0 if known else float(luck) * usual) * crowding(history, edit.category))
+
+
+def crowding(history: History, category: str) -> float:
+    """Return the share of an edit's uncertainty that edits of its category under way leave, 0.5 to 1.
+
+    A determinantal choice with `ALIKE` as the correlation of two edits of one category: the variance of one given the
+    results of n others. The surrogate does the same for numeric moves, so those do not count here.
+    """
+    count = sum("edit" in one.parameters and one.category == category for one in history.in_flight)
+    return 1.0 - count * ALIKE**2 / (1.0 + (count - 1) * ALIKE) if count else 1.0
 
 
 def _prior(expectation: Expectation, level: float) -> Belief:

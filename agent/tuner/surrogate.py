@@ -38,6 +38,28 @@ class Surrogate:
     """float64 (N,): the standardised values along the eigenvectors."""
     centre: float
     scale: float
+    noise: float
+    """Noise variance, as a share of the kernel's."""
+
+    def expecting(self, points: np.ndarray, groups: np.ndarray) -> Surrogate:
+        """Return this process once the results at points (N, D) of these structures (N,) are known.
+
+        They are taken to come as predicted, so that no mean changes. What shrinks are the deviations, by as much as
+        the results will teach: a greedy choice by them is a determinantal one, of points that differ from each other
+        (Desautels et al. 2014, Parallelizing Exploration-Exploitation Tradeoffs in Gaussian Process Bandit
+        Optimization; Kathuria et al. 2016, arXiv:1611.04088).
+        """
+        if not len(points):
+            return self
+        known = self.vectors @ self.projected
+        across = _kernel(points, self.points, self.weights, self.length)
+        across = (across + _GROUP_VARIANCE * (groups[:, None] == self.groups[None, :])) @ self.vectors
+        y = np.concatenate([known, across @ (self.projected / self.spectrum)])
+        points, groups = np.vstack([self.points, points]), np.concatenate([self.groups, groups])
+        eigenvalues, vectors = np.linalg.eigh(_covariance(points, groups, self.weights, self.length))
+        spectrum = np.maximum(eigenvalues, 0.0) + self.noise
+        found = (points, groups, self.weights, self.length, vectors, spectrum, vectors.T @ y)
+        return Surrogate(*found, self.centre, self.scale, self.noise)
 
     def predict(self, points: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
         """Predict points (M, D) in structure `group`: mean and standard deviation, both (M,), noise left out."""
@@ -59,18 +81,22 @@ def fit(points: np.ndarray, groups: np.ndarray, values: np.ndarray, weights: np.
     centre = float(np.median(values))
     spread = max(float(np.std(values)), scale, 1e-9)
     y = (values - centre) / spread
-    same = _GROUP_VARIANCE * (groups[:, None] == groups[None, :])
     fits = []
     for length in _LENGTHS:
         # One decomposition serves every noise.
-        eigenvalues, vectors = np.linalg.eigh(_kernel(points, points, weights, length) + same)
+        eigenvalues, vectors = np.linalg.eigh(_covariance(points, groups, weights, length))
         projected = vectors.T @ y
         for noise in _NOISES:
             spectrum = np.maximum(eigenvalues, 0.0) + noise
             likelihood = -0.5 * float((projected**2 / spectrum).sum() + np.log(spectrum).sum())
-            model = Surrogate(points, groups, weights, length, vectors, spectrum, projected, centre, spread)
+            model = Surrogate(points, groups, weights, length, vectors, spectrum, projected, centre, spread, noise)
             fits.append((likelihood, model))
     return max(fits, key=lambda fitted: fitted[0])[1]
+
+
+def _covariance(points: np.ndarray, groups: np.ndarray, weights: np.ndarray, length: float) -> np.ndarray:
+    same = groups[:, None] == groups[None, :]
+    return _kernel(points, points, weights, length) + _GROUP_VARIANCE * same
 
 
 def _kernel(a: np.ndarray, b: np.ndarray, weights: np.ndarray, length: float) -> np.ndarray:
