@@ -240,7 +240,7 @@ class FleetExecutor:
         try:
             for message in self._cluster.run(slot, job, slot.node in self._lacking, cancel):
                 if "files" in message:
-                    return self._store_result(request, message)
+                    return self._store_result(request, message, self._place(slot))
                 if "fix" in message:
                     raise TrialError(f"on node {slot.node[:8]}: {message['error']}", fix=message["fix"])
                 if self._gone():
@@ -257,7 +257,12 @@ class FleetExecutor:
             raise TrialCancelled("the trial was cancelled.")
         raise TrialLost(f"node {slot.node[:8]} ended without a result")
 
-    def _store_result(self, request: TrialRequest, message: Mapping[str, Any]) -> TrialResult:
+    def _place(self, slot: NodeSlot) -> str:
+        """Name a slot for people, the same whenever it is used."""
+        _, kind, index = slot.key
+        return f"{self._hosts.get(slot.node, '')} ({slot.node[:8]}) {kind} {index}".strip()
+
+    def _store_result(self, request: TrialRequest, message: Mapping[str, Any], place: str) -> TrialResult:
         """Write the node's files where a trial on this machine would have left them."""
         result = TrialResult.model_validate(message["result"])
         # The node may have been replaced between its inspection and the trial. A score from another kind of device must
@@ -269,7 +274,7 @@ class FleetExecutor:
             (request.folder / name).write_bytes(body)
         if request.calibrate and request.tolerances and message["tolerances"] is not None:
             write_text(request.tolerances, message["tolerances"].decode())
-        return result.model_copy(update={"log": str(request.folder / "run.log")})
+        return result.model_copy(update={"log": str(request.folder / "run.log"), "place": place})
 
 
 def _gone() -> TrialError:

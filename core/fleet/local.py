@@ -80,7 +80,8 @@ class LocalExecutor:
     def _run(self, request: TrialRequest, observer: Observer | None, cancel: threading.Event) -> TrialResult:
         slot = self._free.get()  # never waits: there are as many threads as slots
         try:
-            return run_trial(on_slot(request, slot), observer=observer, cancel=cancel)
+            result = run_trial(on_slot(request, slot), observer=observer, cancel=cancel)
+            return result.model_copy(update={"place": slot.label}) if len(self.slots) > 1 else result
         finally:
             self._free.put(slot)
 

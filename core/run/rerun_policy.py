@@ -61,6 +61,9 @@ class Pace:
     """Optimizer steps a second of trials of files with the same shape."""
     processors: tuple[float, ...] = ()
     """Processors that training kept busy."""
+    here: float | None = None
+    """Steps a second of the best file on the slot where the trial ran, as a share of what it makes on the others; None
+    where it was not measured on both."""
 
 
 def pace(alike: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]] = ()) -> Pace:
@@ -68,6 +71,18 @@ def pace(alike: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]
     alike, others = ([one for one in some if one.get("status") == "ok"] for some in (alike, others))
     busy = [found for one in (*alike, *others) if (found := processors(one))]
     return Pace(_usual([found for one in alike if (found := steps_per_second(one))]), _usual(busy))
+
+
+def slot_pace(best: Iterable[Mapping[str, Any]], place: str | None) -> float | None:
+    """Return the speed of a slot by the best file's trials there, as a share of the usual one on the other slots.
+
+    `best` are the results of the best file's trials. None where it has no steps on this slot, or on no other one.
+    """
+    known = [
+        (one.get("place"), steps) for one in best if one.get("status") == "ok" and (steps := steps_per_second(one))
+    ]
+    here, others = ([steps for at, steps in known if at and (at == place) is mine] for mine in (True, False))
+    return statistics.median(here) / statistics.median(others) if place and here and others else None
 
 
 def _usual(values: Sequence[float]) -> tuple[float, ...]:
@@ -127,6 +142,8 @@ def slow(
         return f"{_speed(result.tokens_per_second, same)}: the machine was hot or busy"
     lag = _lag(result, same, incumbent, usual)
     if lag is not None and not _undisturbed(result, usual):
+        if usual.here is not None and usual.here < UNDISTURBED:
+            return f"{lag}: {result.place} is slow, the best file makes {usual.here:.0%} of its usual steps there"
         return f"{lag}: the machine was hot or busy"
     busy = processors(_facts(result))
     if busy and usual.processors and busy < SLOW_AGAIN * statistics.median(usual.processors):
@@ -142,13 +159,16 @@ def slower_file(
 ) -> str | None:
     """Return in words how a file is slower than the best one by itself; None where it is not, or nobody can tell.
 
-    On a processor, a trial that got the usual share of it was not disturbed, so that its steps are slow by design. What
-    disturbs another device, processor time does not tell.
+    On a processor, a trial that got the usual share of it was not disturbed, so that its steps are slow by design. On
+    other devices processor time does not tell; there the best file's steps on the same slot do.
     """
     if result.status not in ("ok", "stopped"):
         return None
     lag = _lag(result, same, incumbent, usual)
-    return f"{lag}, with the usual processor time: the file is slower" if lag and _undisturbed(result, usual) else None
+    if not lag or not _undisturbed(result, usual):
+        return None
+    why = "with the usual processor time" if _computes_itself(result) else f"and the best file is not on {result.place}"
+    return f"{lag}, {why}: the file is slower"
 
 
 def _lag(result: TrialResult, same: Sequence[float], incumbent: Sequence[float], usual: Pace) -> str | None:
@@ -165,9 +185,15 @@ def _lag(result: TrialResult, same: Sequence[float], incumbent: Sequence[float],
 
 def _undisturbed(result: TrialResult, usual: Pace) -> bool:
     busy = processors(_facts(result))
-    if result.device_kind not in COMPUTES_ITSELF or not busy or not usual.processors:
+    if not _computes_itself(result):
+        return usual.here is not None and usual.here >= UNDISTURBED
+    if not busy or not usual.processors:
         return False
     return busy >= UNDISTURBED * statistics.median(usual.processors)
+
+
+def _computes_itself(result: TrialResult) -> bool:
+    return result.device_kind in COMPUTES_ITSELF
 
 
 def _speed(speed: float, others: Sequence[float]) -> str:

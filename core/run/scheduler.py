@@ -21,6 +21,7 @@ from autoresearch.core.run.rerun_policy import (
     disk_is_full,
     pace,
     same_shape,
+    slot_pace,
     slow,
     slower_file,
     speeds,
@@ -170,7 +171,7 @@ class RunningTrials:
         # A train file can make itself slow, or fail in a device's words, when it sees that it does badly. It is excused
         # once: every further time would be one more draw for it.
         excused = again or (number != 0 and self._excused[number] >= EXCUSES)
-        usual = self._pace(trial.subject)
+        usual = replace(self._pace(trial.subject), here=self._slot_pace(result))
         spoilt = self._watch.suspect(result, repeated=excused, stopped=self._stopped) if self._watch else None
         same, incumbent = (
             speeds(self.run.ended_trials(number)) for number in (trial.subject, self.run.incumbent_number())
@@ -208,6 +209,11 @@ class RunningTrials:
         others = [trial.result for trial in self.run.ended_trials(best)]
         mine, theirs = (self.run.ledger.text(self.run.ledger.experiment(n).source_sha256) for n in (subject, best))
         return pace([*own, *others]) if same_shape(mine, theirs) else pace(own, others)
+
+    def _slot_pace(self, result: TrialResult) -> float | None:
+        """Return the speed of the slot that a trial ran on, by the best file's steps there."""
+        best = self.run.ended_trials(self.run.incumbent_number())
+        return slot_pace([trial.result for trial in best], result.place)
 
     def _check_disk(self, result: TrialResult) -> None:
         """Raise `ArError` when a trial failed on a full disk: that says nothing about its source."""

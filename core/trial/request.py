@@ -293,6 +293,8 @@ class TrialResult(BaseModel):
     """Kind of that device, "cuda", "cpu", "metal" or "numpy"."""
     machine: str | None = None
     """Device, framework and driver. Scores of trials on different machines are not compared."""
+    place: str | None = None
+    """Slot that ran the trial, with its host on a fleet; None where there is only one."""
     preset: str
     isolation: str | None = None
     audit: AuditResult | None = None

@@ -26,6 +26,7 @@ from autoresearch.core.run.rerun_policy import (
     machine_moved,
     pace,
     same_shape,
+    slot_pace,
     slow,
     slower_file,
     speeds,
@@ -268,6 +269,26 @@ def test_a_file_that_is_slow_with_its_full_share_of_the_processor_is_slower_and_
     assert "hot or busy" in spoiled(slow_now, usual=usual, **{**common, "same": trials(1e5)})
     assert slower_file(slow_now, same=trials(1e5), incumbent=trials(1e5), usual=usual) is None
     assert slower_file(timed(), usual=usual) is None
+
+
+def test_a_slow_slot_is_told_from_a_slow_file_by_the_best_files_steps_there():
+    best = [{**facts(), "place": "box1 gpu 0"}, {**facts(steps=100), "place": "box2 gpu 0"}, facts(steps=7)]
+    assert (slot_pace(best, "box1 gpu 0"), slot_pace(best, "box2 gpu 0")) == (2.0, 0.5)
+    assert slot_pace(best, "box3 gpu 0") is None and slot_pace(best, None) is None
+    assert slot_pace(best[:1], "box1 gpu 0") is None, "nothing to compare with"
+    failed = {**facts(steps=1, status="crash"), "place": "box2 gpu 0"}
+    assert slot_pace([*best[:2], failed], "box2 gpu 0") == 0.5
+    usual = pace([facts(), facts(steps=210)])
+    lagging = timed(steps=60).model_copy(update={"device_kind": "cuda", "place": "box2 gpu 0"})
+    node, file = (replace(usual, here=here) for here in (0.5, 1.0))
+    assert "box2 gpu 0 is slow, the best file makes 50% of its usual steps there" in slow(lagging, usual=node)
+    assert slower_file(lagging, usual=node) is None
+    assert slow(lagging, usual=file) is None
+    assert "the best file is not on box2 gpu 0: the file is slower" in slower_file(lagging, usual=file)
+    assert "hot or busy" in slow(lagging, usual=usual), "where the best file was never measured, nobody can tell"
+    # A file that says nothing of its steps cannot hide behind a fast slot.
+    crawling = lagging.model_copy(update={"steps": None, "tokens_per_second": 1e4})
+    assert slow(crawling, incumbent=trials(1e5), usual=node) is not None
 
 
 def test_what_was_slow_itself_or_failed_is_no_measure():
