@@ -12,6 +12,7 @@ from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.cli.params import Whole, add_options
 from autoresearch.core.cli.run.options import (
     RESEARCHERS,
+    FleetOptions,
     ResearcherOptions,
     check_researcher,
     make_researcher,
@@ -37,8 +38,16 @@ REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix", "
     help="Researcher that takes out changes a merge cannot.  [default: none, such changes stay]",
 )
 @add_options(ResearcherOptions, "options")
+@add_options(FleetOptions, "fleet")
 @pass_settings
-def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | None, options: ResearcherOptions) -> None:
+def ablate(
+    settings: Settings,
+    tag: str | None,
+    seeds: int,
+    researcher: str | None,
+    options: ResearcherOptions,
+    fleet: FleetOptions,
+) -> None:
     """Take each kept change out of a run's best file in turn, and measure the rest.
 
     All files are trained at the same fresh seeds. Constants get the values back that they had before the change; where
@@ -47,16 +56,16 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
     A change of code that later changes were built on cannot be taken out by a merge: a --researcher can try it, else it
     stays. After an interruption the same command goes on.
     """
-    from autoresearch.core.cli.followup import call_of, countdown_of, kept_run, remeasuring
+    from autoresearch.core.cli.followup import call_of, countdown_of, kept_run, placed, remeasuring
     from autoresearch.core.followup import ablate as followup
     from autoresearch.core.followup.pairs import noise_of_run
 
     if researcher is not None:
         check_researcher(researcher, options)
-    with kept_run(settings, tag) as (ledger, run, best):
+    with kept_run(settings, tag) as (ledger, run, best), placed(settings, ledger, fleet, "ablate") as place:
         changes = followup.kept_changes(ledger)
         final, noise = ledger.text(best.source_sha256), noise_of_run(ledger)
-        call = call_of(ledger, "ablate", len(ledger.events("ablated")) + 1)
+        call = call_of(ledger, "ablate", len(ledger.events("ablated")) + 1, place)
         trials = seeds * (len(changes) + 1)
         countdown = countdown_of(ledger, (best.number,), trials)
         each = countdown.overhead + float(run.config["train_seconds"])
@@ -68,7 +77,7 @@ def ablate(settings: Settings, tag: str | None, seeds: int, researcher: str | No
         costs: list[Any] = []
         folder_of_call = ledger.folder / "ablate" / str(call.number)
         with remeasuring(
-            settings, ledger, (best.number,), folder_of_call, "val", followup.SEED_OFFSET, call, countdown
+            settings, ledger, (best.number,), folder_of_call, "val", followup.SEED_OFFSET, call, countdown, place
         ) as remeasurer:
             repair = None if researcher is None else _repair(settings, researcher, options, ledger, costs)
             ablation = followup.Ablation(remeasurer, seeds, noise, repair)

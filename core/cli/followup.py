@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from autoresearch.core.cli.context import Settings
 
 if TYPE_CHECKING:
+    from autoresearch.core.cli.run.options import FleetOptions
+    from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.followup.remeasure import Call, Countdown, Remeasurer
     from autoresearch.core.store.ledger import Ledger
     from autoresearch.core.store.rows import ExperimentRow, RunRow
@@ -35,6 +38,46 @@ def kept_run(settings: Settings, tag: str | None, purpose: str = "") -> Iterator
         yield ledger, run, best
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a call's trials run."""
+
+    executor: Executor | None
+    """Runs them, several at once; None for one at a time on this machine."""
+    machine: str
+    """Name of the device, by which an interrupted call finds its own trials again; empty for what the trials say."""
+
+
+@contextlib.contextmanager
+def placed(settings: Settings, ledger: Ledger, options: FleetOptions, command: str) -> Iterator[Place]:
+    """Open the devices that the options name, for the trials of a command, and close them after the block.
+
+    Raises `UsageError` for options that exclude each other, `PrerequisiteError` where no device fits.
+    """
+    from autoresearch.core.cli.run.resolve import Devices, machine_name
+    from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.fleet.membership import Member
+    from autoresearch.core.trial.device import probe_device
+
+    devices = Devices(options, settings.say)
+    if options.fleet == "local" and options.slots is None:
+        yield Place(None, "")
+        return
+    run = ledger.run()
+    backend, prepared = str(run.config["backend"]), Prepared.open(Path(run.config["prepared"]))
+    before = str(run.config.get("machine") or "")
+    device = devices.find_device(backend, before) if devices.find_device else probe_device(backend)
+    # A member and a folder of its own: the run's loop may be on the fleet at the same time.
+    folder = ledger.folder / command
+    folder.mkdir(exist_ok=True)
+    member = Member(f"{run.tag}-{command}", folder)
+    executor = devices.executor(member, backend, device.description(), device.kind, prepared)
+    try:
+        yield Place(executor, machine_name(device.description(), device.kind, executor))
+    finally:
+        executor.close()
+
+
 @contextlib.contextmanager
 def remeasuring(
     settings: Settings,
@@ -45,8 +88,9 @@ def remeasuring(
     seed_offset: int,
     call: Call,
     countdown: Countdown,
+    place: Place,
 ) -> Iterator[Remeasurer]:
-    """Give a `Remeasurer` of the run, shown while it works and stopped by a signal.
+    """Give a `Remeasurer` of the run on those devices, shown while it works and stopped by a signal.
 
     `experiments` are those whose speed in the run the new trials are held against, and `seed_offset` is the command's.
     """
@@ -61,19 +105,20 @@ def remeasuring(
         countdown.say = view.note if settings.verbosity >= 0 else countdown.say
         seed = first_seed(config, seed_offset, call.number)
         try:
-            yield Remeasurer(config, folder, split, seed, view, cancel, usual, settings.say, call, countdown)
+            known = (config, folder, split, seed, view, cancel, usual, settings.say, call, countdown)
+            yield Remeasurer(*known, executor=place.executor, machine=place.machine)
         finally:
             if cancel.is_set():
                 settings.say("the trials that have ended are kept: the same command goes on from here")
 
 
-def call_of(ledger: Ledger, command: str, number: int) -> Call:
-    """Find what an interrupted call of this number has measured on this machine."""
+def call_of(ledger: Ledger, command: str, number: int, place: Place) -> Call:
+    """Find what an interrupted call of this number has measured on these devices."""
     from autoresearch.core.followup.remeasure import Call
     from autoresearch.core.trial.device import probe_device
 
     backend = str(ledger.run().config["backend"])
-    return Call.of(ledger, command, number, lambda: probe_device(backend).description())
+    return Call.of(ledger, command, number, lambda: place.machine or probe_device(backend).description())
 
 
 def countdown_of(ledger: Ledger, experiments: Sequence[int], trials: int) -> Countdown:

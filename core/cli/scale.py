@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.cli.params import Whole
+from autoresearch.core.cli.params import Whole, add_options
+from autoresearch.core.cli.run.options import FleetOptions
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Factors(click.ParamType):
     help="Constant of the train file that is the width.  [default: DIM or the like, else the depth]",
 )
 @click.option("--plan", is_flag=True, help="Only say which trials it would take and how long; run nothing.")
+@add_options(FleetOptions, "fleet")
 @pass_settings
 def scale(
     settings: Settings,
@@ -83,6 +85,7 @@ def scale(
     widths: tuple[float, ...],
     constant: str | None,
     plan: bool,
+    fleet: FleetOptions,
 ) -> None:
     """See whether a run's improvement holds, fades or flips at other budgets and widths.
 
@@ -111,7 +114,7 @@ def scale(
             if settings.json:
                 click.echo(json.dumps(_plan_record(run.tag, conditions, countdown, seeds, width)))
             return
-        record = _measure(settings, ledger, best.number, conditions, seeds, width, countdown)
+        record = _measure(settings, ledger, best.number, conditions, seeds, width, countdown, fleet)
     _show(settings, record, ledger.folder / PICTURE)
 
 
@@ -123,17 +126,22 @@ def _measure(
     seeds: int,
     width: Width | None,
     countdown: Countdown,
+    fleet: FleetOptions,
 ) -> dict[str, Any]:
     """Train both files under every condition; return the record, which the ledger has then too."""
-    from autoresearch.core.cli.followup import call_of, remeasuring
+    from autoresearch.core.cli.followup import call_of, placed, remeasuring
     from autoresearch.core.followup import scale as followup
     from autoresearch.core.followup.pairs import noise_of_run
 
     number, both = len(ledger.events("scaled")) + 1, (0, best)
-    call, folder = call_of(ledger, "scale", number), ledger.folder / "scale" / str(number)
+    folder = ledger.folder / "scale" / str(number)
     record: dict[str, Any] = {"tag": ledger.run().tag, "experiment": best, "call": number}
-    with remeasuring(settings, ledger, both, folder, "val", followup.SEED_OFFSET, call, countdown) as remeasurer:
-        record |= followup.scale(remeasurer, conditions, seeds, width, noise_of_run(ledger))
+    with placed(settings, ledger, fleet, "scale") as place:
+        call = call_of(ledger, "scale", number, place)
+        with remeasuring(
+            settings, ledger, both, folder, "val", followup.SEED_OFFSET, call, countdown, place
+        ) as remeasurer:
+            record |= followup.scale(remeasurer, conditions, seeds, width, noise_of_run(ledger))
     ledger.note("scaled", best, record)
     return record
 

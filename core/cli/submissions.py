@@ -192,6 +192,7 @@ def drive(settings: Settings, tag: str, identity: str | None, overrides: RunOver
     from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, whole_machine
     from autoresearch.core.cli.run.session import listen
     from autoresearch.core.config import runs_dir
+    from autoresearch.core.fleet.membership import Member
     from autoresearch.core.judge.options import make_judge
     from autoresearch.core.run.loop import Limits, Loop, Stop
     from autoresearch.core.run.rerun_policy import DeviceWatch
@@ -203,7 +204,7 @@ def drive(settings: Settings, tag: str, identity: str | None, overrides: RunOver
     tag, config, preset, prepared, device = choose_run(settings, tag, overrides, allow_dirty=False, committed=True)
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
     folder = runs_dir(settings.workspace) / tag
-    executor = devices.executor(tag, folder, config, device.kind, prepared)
+    executor = devices.executor(Member(tag, folder), config.backend, config.machine, device.kind, prepared)
     try:
         config = replace(config, machine=machine_name(config.machine, device.kind, executor))
         with (

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.cli.params import Whole
+from autoresearch.core.cli.params import Whole, add_options
+from autoresearch.core.cli.run.options import FleetOptions
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ DEFAULT_LIMIT = 10
     metavar="N",
     help=f"Most seeds for each file.  [default: {DEFAULT_LIMIT}, or --seeds if that is more]",
 )
+@add_options(FleetOptions, "fleet")
 @pass_settings
-def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | None) -> None:
+def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | None, fleet: FleetOptions) -> None:
     """Measure a run's best file and its baseline on the held-out test set.
 
     Both are trained at the same fresh seeds, and their differences are compared. Seeds are added until the 95 %
@@ -41,7 +43,7 @@ def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | Non
     test set: a test set that one looks at often, and chooses by, is no longer held out. After an interruption the
     same command goes on, as the same look.
     """
-    from autoresearch.core.cli.followup import call_of, countdown_of, kept_run, remeasuring
+    from autoresearch.core.cli.followup import call_of, countdown_of, kept_run, placed, remeasuring
     from autoresearch.core.followup import verify as followup
     from autoresearch.core.followup.pairs import noise_of_run
     from autoresearch.core.store.headline import headline_of
@@ -49,7 +51,10 @@ def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | Non
     limit = max(DEFAULT_LIMIT, seeds) if max_seeds is None else max_seeds
     if limit < seeds:
         raise UsageError(f"--max-seeds {limit} is less than --seeds {seeds}.", fix="raise it, or leave it out")
-    with kept_run(settings, tag, "verify") as (ledger, run, best):
+    with (
+        kept_run(settings, tag, "verify") as (ledger, run, best),
+        placed(settings, ledger, fleet, "verify") as place,
+    ):
         both = (0, best.number)
         look, unfinished = _look(ledger, best.number)
         sources = {n: ledger.text(ledger.experiment(n).source_sha256) for n in both}
@@ -57,13 +62,13 @@ def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | Non
         headline = headline_of(ledger)
         plan = followup.Plan.make(seeds, limit, None if headline is None else headline.gain, noise.paired)
         countdown = countdown_of(ledger, both, 2 * plan.expected)
-        call = call_of(ledger, "verify", look)
+        call = call_of(ledger, "verify", look, place)
         settings.say(f"{run.tag}: experiment {best.number} against the baseline on the held-out test set")
         settings.say(_plan_text(plan, noise, countdown, float(run.config["train_seconds"]), look))
         if not unfinished:  # noted before the first trial: a look that is interrupted counts as well
             ledger.note("verify started", best.number, {"look": look, "seeds": seeds, "experiment": best.number})
         with remeasuring(
-            settings, ledger, both, ledger.folder / "verify", "test", followup.SEED_OFFSET, call, countdown
+            settings, ledger, both, ledger.folder / "verify", "test", followup.SEED_OFFSET, call, countdown, place
         ) as remeasurer:
             record = {"tag": run.tag, "look": look, **followup.verify(remeasurer, look, plan, sources, noise)}
         ledger.note("verified", best.number, record)

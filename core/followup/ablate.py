@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.followup.pairs import PairedInterval, RunNoise, interval_of
-from autoresearch.core.followup.remeasure import Remeasurer
+from autoresearch.core.followup.remeasure import Remeasurer, Wanted
 from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.race import SAME_MARGIN, SAME_PROBABILITY
 from autoresearch.core.proposal import Cost, History, Researcher, paid_for
@@ -118,11 +118,15 @@ class Ablation:
 
     def _measure(self, sources: Mapping[str, str]) -> dict[str, dict[int, float]]:
         """Train every source at the same seeds, in turn; returns bits per byte by name and seed."""
+        wanted = {
+            (name, k): Wanted(f"{name}-{k + 1}", source, self._remeasurer.first_seed + k)
+            for k in range(self._seeds)
+            for name, source in sources.items()
+        }
+        found = self._remeasurer.measure_all(list(wanted.values()))
         scores: dict[str, dict[int, float]] = {name: {} for name in sources}
-        for k in range(self._seeds):
-            seed = self._remeasurer.first_seed + k
-            for name, source in sources.items():
-                scores[name][seed] = self._remeasurer.measure(f"{name}-{k + 1}", source, seed)
+        for (name, _), one in wanted.items():
+            scores[name][one.seed] = found[one.name]
         return scores
 
     def _skip(self, trials: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from autoresearch.core.errors import SourceError
 from autoresearch.core.followup.pairs import PairedInterval, RunNoise, interval_of
-from autoresearch.core.followup.remeasure import Remeasurer
+from autoresearch.core.followup.remeasure import Remeasurer, Wanted
 from autoresearch.core.judge.posterior import Z_95, t_quantile
 from autoresearch.core.trainfile.constants import read_constants, write_constants
 
@@ -167,21 +167,25 @@ def _measure(
     scores: dict[str, dict[int, float]] = {"baseline": {}, "final": {}}
     memory: dict[str, float | None] = {}
     failed: str | None = None
-    for k in range(seeds):
-        seed = remeasurer.first_seed + k
-        for who, source in (("baseline", condition.baseline), ("final", condition.final)):
-            outcome = here.outcome(f"{condition.name}-{who}-{k + 1}", source, seed)
-            if outcome.val_bpb is None:
-                fits = "does not fit the memory" if "memory" in outcome.reason.lower() else "did not run"
-                failed = f"the {'best file' if who == 'final' else 'baseline'} {fits} ({outcome.reason})"
-                break
-            scores[who][seed] = outcome.val_bpb
+    wanted = {
+        (who, k): Wanted(f"{condition.name}-{who}-{k + 1}", source, remeasurer.first_seed + k)
+        for k in range(seeds)
+        for who, source in (("baseline", condition.baseline), ("final", condition.final))
+    }
+    outcomes = here.outcomes(list(wanted.values()), until_one_fails=True)
+    for (who, _), one in wanted.items():
+        outcome = outcomes.get(one.name)
+        if outcome is None:
+            continue
+        if outcome.val_bpb is not None:
+            scores[who][one.seed] = outcome.val_bpb
             memory[who] = max(memory.get(who) or 0.0, outcome.peak_memory_mb or 0.0) or None
-        if failed:
-            done = 2 * k + (who == "final") + 1
-            remeasurer.countdown.drop(condition.train_seconds, 2 * seeds - done)
-            remeasurer.say(f"{condition.name}: {failed}; the other conditions go on")
-            break
+        elif failed is None:
+            fits = "does not fit the memory" if "memory" in outcome.reason.lower() else "did not run"
+            failed = f"the {'best file' if who == 'final' else 'baseline'} {fits} ({outcome.reason})"
+    if failed:
+        remeasurer.countdown.drop(condition.train_seconds, len(wanted) - len(outcomes))
+        remeasurer.say(f"{condition.name}: {failed}; the other conditions go on")
     both = set(scores["baseline"]) & set(scores["final"])
     interval = interval_of(scores["baseline"], scores["final"], noise) if both else None
     row: dict[str, Any] = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoresearch.core.followup.pairs import PairedInterval, RunNoise, interval_of, pairs_needed
-from autoresearch.core.followup.remeasure import Remeasurer
+from autoresearch.core.followup.remeasure import Remeasurer, Wanted
 from autoresearch.core.judge.paired import PairedNoise
 
 SEED_OFFSET = 1_000_000_000
@@ -53,6 +53,9 @@ def verify(
 ) -> dict[str, Any]:
     """Train the baseline and the best file at the same seeds; the record holds the scores and the paired interval.
 
+    Where several trials run at once, as many seeds of the expected ones as there are pairs of devices are measured
+    before the plan is asked; later ones one by one.
+
     `sources` are those two by experiment, the baseline first. `look` counts the calls for this run from 1 and is part
     of the trials' names. Raises `ArError` when a trial does not end well.
     """
@@ -61,10 +64,16 @@ def verify(
     why: str | None = None
     seeds = 0
     while why is None:
-        for number, source in sources.items():  # in turn, so that a machine that slows down slows both
-            seed = remeasurer.first_seed + seeds
-            scores[number][seed] = remeasurer.measure(f"{look}-{number}-{seeds + 1}", source, seed)
-        seeds += 1
+        count = max(1, min(remeasurer.at_once // len(sources), plan.expected - seeds))
+        wanted = {  # both files in turn, so that a machine that slows down slows both
+            (number, k): Wanted(f"{look}-{number}-{k + 1}", source, remeasurer.first_seed + k)
+            for k in range(seeds, seeds + count)
+            for number, source in sources.items()
+        }
+        found_now = remeasurer.measure_all(list(wanted.values()))
+        for (number, _), one in wanted.items():
+            scores[number][one.seed] = found_now[one.name]
+        seeds += count
         found = interval_of(baseline, final, noise)
         why = plan.stop(found, seeds)
         if why is None and seeds >= plan.least:

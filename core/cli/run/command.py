@@ -81,6 +81,7 @@ def loop(
     from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, peer_runs
     from autoresearch.core.cli.run.session import Messages, run_session
     from autoresearch.core.config import runs_dir
+    from autoresearch.core.fleet.membership import Member
     from autoresearch.core.run.loop import Limits
     from autoresearch.core.run.run import Run
     from autoresearch.core.store.integrity import Integrity
@@ -111,7 +112,8 @@ def loop(
         settings, tag, overrides, allow_dirty=allow_dirty, find_device=devices.find_device
     )
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
-    executor = devices.executor(tag, runs_dir(settings.workspace) / tag, config, device.kind, prepared)
+    member = Member(tag, runs_dir(settings.workspace) / tag)
+    executor = devices.executor(member, config.backend, config.machine, device.kind, prepared)
     config = replace(config, machine=machine_name(config.machine, device.kind, executor))
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity, peers=peers) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)

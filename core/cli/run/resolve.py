@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from autoresearch.core.fleet.cluster import Placement, Survey
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.fleet.local import LocalExecutor
+    from autoresearch.core.fleet.membership import Member
     from autoresearch.core.fleet.ray import RayCluster
     from autoresearch.core.store.rows import RunRow
 
@@ -225,25 +226,26 @@ class Devices:
 
         return Placement(**{field.name: getattr(self._options, field.name) for field in fields(Placement)})
 
-    def executor(self, tag: str, folder: Path, config: RunConfig, kind: str, prepared: Prepared) -> Executor:
-        """Make the executor for the run of that tag, whose folder is `folder`. `kind` is the device's."""
+    def executor(self, member: Member, backend: str, machine: str, kind: str, prepared: Prepared) -> Executor:
+        """Make the executor for a run's trials. `machine` and `kind` are the device's, `member` how a fleet knows it.
+
+        The priority among the options goes before the member's.
+        """
         if self._cluster is None:
             return local_executor(self._options.slots, kind, self._say)
         from autoresearch.core.fleet.cluster import NodeRequirements
         from autoresearch.core.fleet.cluster_executor import FleetExecutor
-        from autoresearch.core.fleet.membership import Member
         from autoresearch.core.fleet.shipping import describe_corpus
         from autoresearch.core.store.integrity import code_sha256
 
         required = click.get_current_context().meta.get(REQUIRED_ISOLATION, "process")
-        code, placement = code_sha256(config.backend), self._placement()
-        wanted = NodeRequirements(config.backend, config.machine, code, required, placement)
-        member = Member(tag, folder, self._options.priority or 1.0)
+        wanted = NodeRequirements(backend, machine, code_sha256(backend), required, self._placement())
+        member = replace(member, priority=self._options.priority or member.priority)
         executor = FleetExecutor(self._cluster, wanted, describe_corpus(prepared.folder), member=member, say=self._say)
         plural, shared = "s" if executor.slots > 1 else "", ""
         if executor.others:
             shared = f", shared with {', '.join(executor.others)} (`ar fleet` shows who uses what)"
-        self._say(f"{executor.slots} trial{plural} at a time on the fleet: {config.machine}{shared}")
+        self._say(f"{executor.slots} trial{plural} at a time on the fleet: {machine}{shared}")
         return executor
 
 

@@ -11,6 +11,7 @@ from autoresearch.core.cli.main import run as ar
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.trial.device import usable_cores
 
 
 @pytest.fixture
@@ -49,8 +50,12 @@ def test_verify_measures_both_on_test_and_counts_the_looks(workspace, capsys):
 
 
 def test_ablate_proposes_the_file_without_what_is_not_missed(workspace, capsys):
-    assert ar(["--workspace", str(workspace), "-q", "ablate", "--seeds", "1", "--json"]) == 0
+    slots = ["--slots", "2"] if len(usable_cores()) > 1 else []  # both trials at once
+    assert ar(["--workspace", str(workspace), "-q", "ablate", "--seeds", "1", *slots, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
+    with LedgerReader(workspace / "runs/t") as reader:
+        noted = reader.events("followup trial")
+        assert len(noted) >= 2 and all(("(1 of 2 slots)" in note["machine"]) is bool(slots) for note in noted)
     (change,) = record["changes"]
     assert change["experiment"] == 1
     if change["verdict"] == "idle":  # what it measures is real, and so is its noise
@@ -106,6 +111,14 @@ def test_scale_says_its_plan_measures_draws_and_is_interrupted_without_a_loss(wo
     with LedgerReader(workspace / "runs/t") as reader:
         assert len(reader.events("followup trial")) == 4
     assert not list((workspace / "runs/t/scale").glob("*/*/*.safetensors"))
+
+
+@pytest.mark.parametrize("command", ["verify", "ablate", "scale"])
+def test_options_of_a_cluster_need_a_cluster(workspace, command, capsys):
+    assert ar(["--workspace", str(workspace), command, "--address", "x:1"]) == 2
+    assert "add --fleet ray" in capsys.readouterr().err
+    with LedgerReader(workspace / "runs/t") as reader:
+        assert not reader.events("verify started") and not reader.events("followup trial")
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "nan", "x", "1,,2", "65"])

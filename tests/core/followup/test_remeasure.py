@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
+import pytest
+
+from autoresearch.core.errors import ArError, TrialError
+from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.followup import remeasure
 from autoresearch.core.trial.request import TrialResult
+from autoresearch.core.trial.supervisor import TrialCancelled
 
 
 def test_a_trial_far_slower_than_its_sources_others_is_run_once_more_and_only_then_believed(tmp_path, monkeypatch):
@@ -69,3 +76,117 @@ def test_a_call_that_was_interrupted_takes_over_the_trials_of_this_machine_alone
     assert remeasurer("elsewhere").measure("a", "source a", 1) == 3.0
     other = remeasure.Call.of(Notes(), "scale", 3, lambda: "here")
     assert not other.done
+
+
+class Device:
+    """An executor whose trials end when the test says so, or by themselves."""
+
+    def __init__(self, count, result_of):
+        self.count, self.result_of = count, result_of
+        self.started, self.cancelled, self.most = [], [], 0
+        self.open = set()
+
+    def capacity(self):
+        return self.count
+
+    def submit(self, request, observer=None):
+        self.started.append(request.folder.name)
+        self.open.add(len(self.started))
+        self.most = max(self.most, len(self.open))
+        return Handed(self, request, len(self.started))
+
+    def close(self):
+        pass
+
+
+class Handed:
+    def __init__(self, device, request, number):
+        self.device, self.request, self.number, self.asked = device, request, number, 0
+
+    def done(self):
+        self.asked += 1  # the second look finds the result, so that trials overlap
+        return self.asked > 1 and self.device.result_of is not None
+
+    def result(self, timeout=None):
+        self.device.open.discard(self.number)
+        found = self.device.result_of(self.request, self.number)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def on_done(self, call):
+        call()
+
+    def cancel(self):
+        self.device.cancelled.append(self.request.folder.name)
+
+
+def on(device, tmp_path, **more):
+    config = {"backend": "null", "preset": "demo", "prepared": "", "eval_seq_len": 256, "score_rows": 32, "seed": 7}
+    config |= {"train_seconds": 1.0, "startup_seconds": 1.0}
+    return remeasure.Remeasurer(config, tmp_path, "test", 0, executor=device, **more)
+
+
+def ended(request, number, **more):
+    common = {"seed": request.seed, "backend": "null", "preset": "demo", "tokens_per_second": 100.0}
+    return TrialResult(**{**common, "status": "ok", "val_bpb": float(request.seed), "place": f"gpu {number}", **more})
+
+
+def wanted(count, source="a"):
+    return [remeasure.Wanted(f"{source}-{n}", source, n) for n in range(count)]
+
+
+def test_trials_run_on_as_many_devices_as_there_are_and_each_is_noted_once(tmp_path):
+    device, notes = Device(3, ended), []
+    call = remeasure.Call("verify", 1, {}, notes.append)
+    remeasurer = on(device, tmp_path, call=call, machine="a share")
+    assert remeasurer.measure_all(wanted(7)) == {f"a-{n}": float(n) for n in range(7)}
+    assert device.most == 3 and sorted(device.started) == [f"a-{n}" for n in range(7)]
+    assert sorted(note["name"] for note in notes) == sorted(device.started)
+    assert {note["machine"] for note in notes} == {"a share"}
+    again = on(Device(3, ended), tmp_path, call=remeasure.Call("verify", 1, {one["name"]: one for one in notes}))
+    assert again.measure_all(wanted(7)) == {f"a-{n}": float(n) for n in range(7)}
+    assert not again.executor.started
+
+
+def test_a_lost_machine_costs_its_trial_alone_and_losing_five_ends_the_call(tmp_path):
+    lost = TrialLost("its node was lost.")
+    device = Device(2, lambda request, number: lost if number == 2 else ended(request, number))
+    told = []
+    assert on(device, tmp_path, say=told.append).measure_all(wanted(4)) == {f"a-{n}": float(n) for n in range(4)}
+    assert len(device.started) == 5 and told == ["a-1 is run again: its node was lost."]
+    with pytest.raises(ArError, match="lost its machine 5 times"):
+        on(device := Device(2, lambda *_: lost), tmp_path).measure_all(wanted(4))
+    assert len(device.started) < 12
+
+
+def test_a_signal_ends_every_trial_and_an_executor_that_fails_leaves_none_behind(tmp_path):
+    cancel, device = threading.Event(), Device(2, None)
+    threading.Timer(0.1, cancel.set).start()
+    with pytest.raises(TrialCancelled):
+        on(device, tmp_path, cancel=cancel).measure_all(wanted(4))
+    assert device.cancelled == device.started == ["a-0", "a-1"]
+    broken = Device(2, lambda request, number: TrialError("no corpus.") if number == 1 else ended(request, number))
+    with pytest.raises(TrialError, match="no corpus"):
+        on(broken, tmp_path).measure_all(wanted(4))
+    assert broken.cancelled == ["a-1"]
+
+
+def test_after_one_that_fails_no_further_trial_starts_where_that_is_asked_for(tmp_path):
+    def result(request, number):
+        failed = {"status": "crash", "val_bpb": None, "reason": "too large"} if number == 1 else {}
+        return ended(request, number, **failed)
+
+    device = Device(2, result)
+    found = on(device, tmp_path).outcomes(wanted(6), until_one_fails=True)
+    assert list(found) == ["a-0", "a-1"] and found["a-0"].reason == "crash: too large" and len(device.started) == 2
+
+
+def test_a_slow_trial_is_run_once_more_on_the_executor_and_its_source_only_once(tmp_path):
+    told = []
+    slow = (2, 5)
+    speed = dict.fromkeys(slow, 20.0)
+    device = Device(1, lambda request, number: ended(request, number, tokens_per_second=speed.get(number, 100.0)))
+    remeasurer = on(device, tmp_path, say=told.append, usual={"a": [100.0]})
+    remeasurer.outcomes(wanted(4))
+    assert device.started == ["a-0", "a-1", "a-1", "a-2", "a-3"] and len(told) == 1

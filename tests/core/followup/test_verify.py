@@ -59,3 +59,23 @@ def test_no_gain_ends_when_the_claim_is_refuted_and_a_small_claim_at_the_limit()
     record, plan = verified(0.0, -0.0001)
     assert (record["seeds"], record["stopped"]) == (10, "the limit of seeds is reached")
     assert plan.expected == 10
+
+
+def test_with_several_devices_the_expected_seeds_are_measured_at_once_and_later_ones_one_by_one():
+    asked = []
+
+    class Several(Made):
+        at_once = 8
+
+        def measure_all(self, wanted):
+            asked.append(len(wanted))
+            return {one.name: self.measure(one.name, one.source, one.seed) for one in wanted}
+
+    gain[0] = -0.0017
+    plan = Plan.make(3, 10, -0.0017, NOISE.paired)
+    record = verify(Several({}, None, "test", 0), 2, plan, {0: "baseline", 4: "final"}, NOISE)
+    assert asked[0] == 2 * min(4, plan.expected) and set(asked[2:]) <= {2}
+    assert record["seeds"] == sum(asked) // 2 == len(record["final_test_bpb"])
+    one_by_one, _ = verified(-0.0017, -0.0017)
+    shared = min(record["seeds"], one_by_one["seeds"])
+    assert record["final_test_bpb"][:shared] == one_by_one["final_test_bpb"][:shared]
