@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -322,6 +322,20 @@ class Researcher(ABC):
         Must be deterministic given `history` where it needs no model, so that a resumed run goes on as it would have.
         Raises `ProposalError` when there is nothing to propose, `FailedProposalError` when that had a price.
         """
+
+    def batch_size(self, history: History, wanted: int) -> int:
+        """Return how many of `wanted` proposals one call of `propose_batch` should make, where that is cheaper.
+
+        At least 1, at most `wanted`. Called only for a researcher that thinks ahead.
+        """
+        return 1
+
+    def propose_batch(self, history: History, count: int) -> Sequence[Proposal]:
+        """Propose up to `count` edits that differ, at least one; each carries its own cost.
+
+        Raises what `propose` raises.
+        """
+        return [self.propose(history)]
 
     def cancel(self) -> bool:
         """End proposals in the making, from another thread: nobody waits for them any more.

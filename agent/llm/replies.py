@@ -30,6 +30,7 @@ _THOUGHT = re.compile(r"<(/?)(think|thinking|reasoning)>", re.I)
 _EDIT_START = re.compile(r"^[ \t]*<{5,9}|^[ \t]*```", re.M)
 _FIELD = r"^[ \t>*#_-]*{name}[ \t*_]*:[ \t*_]*(.+)$"
 _NUMBER = re.compile(r"[-+\u2212]?\d*\.?\d+(?:[eE][-+]?\d+)?")
+_PROPOSAL = re.compile(r"^[ \t>*#_`-]*PROPOSAL[ \t]+\d+(?:[ \t]+of[ \t]+\d+)?[ \t*_`:.]*$", re.I)
 LINE_LIMIT = 500
 """Characters of a line from which on it is no marker. Some patterns take time with the square of a line's length."""
 
@@ -126,6 +127,27 @@ def read_header(text: str) -> Header:
         finding=of("finding"),
         drop=of("drop"),
     )
+
+
+def split_proposals(text: str) -> list[str]:
+    """Split a reply of several proposals at its lines `PROPOSAL 1`, `PROPOSAL 2` ...; one without such lines is whole.
+
+    Thoughts are dropped, and lines inside a SEARCH/REPLACE block are not looked at.
+    """
+    parts: list[list[str]] = [[]]
+    inside = False
+    for line in _thoughtless(text.replace("\r\n", "\n")).split("\n"):
+        if _match(_SEARCH, line):
+            inside = True
+        elif _match(_REPLACE, line):
+            inside = False
+        if not inside and _match(_PROPOSAL, line):
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    found = ["\n".join(part) for part in parts]
+    # What stands before the first line is an introduction, unless it is a proposal itself.
+    return found if len(found) == 1 or holds_edit(found[0]) else found[1:]
 
 
 def holds_edit(text: str) -> bool:

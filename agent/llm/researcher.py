@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autoresearch.agent.findings import named_finding
@@ -22,7 +22,7 @@ from autoresearch.agent.llm.operators import DROPPED, Operator, Task, choose_tas
 from autoresearch.agent.llm.prompt import build_messages, cards_of, fill
 from autoresearch.agent.llm.providers import CallError, Message, Reply, tokens_in
 from autoresearch.agent.llm.quotas import GUESSED, next_demand
-from autoresearch.agent.llm.replies import EditError, Header, holds_edit, read_header
+from autoresearch.agent.llm.replies import EditError, Header, holds_edit, read_header, split_proposals
 from autoresearch.agent.llm.spending import OverBudgetError
 from autoresearch.agent.llm.taxonomy import Change, classify
 from autoresearch.agent.syntax.source_keys import tried_programs
@@ -39,6 +39,7 @@ from autoresearch.core.proposal import (
     Proposal,
     Researcher,
 )
+from autoresearch.core.trainfile.fingerprint import fingerprint
 
 MAX_REPAIRS = 3
 """Number of turns that a model gets to mend its edit; then it is asked for the whole file, once."""
@@ -48,6 +49,13 @@ _MALFORMED = {"no edit", "broken block", "not found", "ambiguous", "overlap", "e
 """Kinds of failures that the format may be to blame for."""
 _QUOTED = 12_000
 """Number of characters of a bad reply that are shown to the model again."""
+MOST_IN_A_REPLY = 4
+"""Largest number of proposals that one reply is asked for: with more, later ones are thin."""
+REPLY_TOKENS = 1200
+"""Tokens assumed of a proposal in a reply, thoughts included."""
+LEAST_SAVING = 0.25
+"""Least share of the dollars of single calls that one call must save to be preferred: single ones come sooner, and each
+sees what the others are about."""
 _ONE_AT_A_TIME: tuple[Operator, ...] = ("debug", "follow_up")
 """Tasks about one experiment, of which no second one is given while the first is in the making."""
 
@@ -63,6 +71,10 @@ class _Talk:
     problems: list[str] = field(default_factory=list)
     dropped: int | None = None
     """Number of the bold change that the model gave up in this turn."""
+    several: int = 1
+    """Proposals that one reply is asked for."""
+    others: list[str] = field(default_factory=list)
+    """Parts of the last reply that hold the proposals after its first one."""
 
     def drop(self) -> None:
         """Give up a follow-up: the best file is edited instead."""
@@ -119,6 +131,55 @@ class LLM(Researcher):
         except BaseException:
             self._give_back(talk.task)
             raise
+
+    def batch_size(self, history: History, wanted: int) -> int:
+        """Return how many proposals one reply should hold: more than one where the prompt is most of what a call costs.
+
+        For the usual task alone, in blocks, and with a known price: then the prompt is paid once for all of them.
+        """
+        name, count = self.models.order(history.attempts, history.seed)[0], min(wanted, MOST_IN_A_REPLY)
+        task, price = choose_task(history), self.models.provider.price(name)
+        if count < 2 or task.operator != "improve" or price is None or self.best_format(name) != "blocks":
+            return 1
+        prompt = tokens_in(self._messages(name, history, task, self.models.context_tokens(name)))
+        # From the second call on most of the prompt may come from the provider's cache.
+        again = price.of(prompt, 0, prompt if self.models.provider.caches(name) else 0)
+        saved = (count - 1) * again / (count * (again + price.of(0, REPLY_TOKENS)) or 1.0)
+        return count if saved >= LEAST_SAVING else 1
+
+    def propose_batch(self, history: History, count: int) -> Sequence[Proposal]:
+        """Propose a model's edits, all from one reply and each of another category. The first carries the cost.
+
+        An edit after the first that cannot be used is left out; the first is mended as a single one is.
+        """
+        self._literature.fetch()
+        self.models.provider.pause_seconds = history.budget_seconds
+        talk = _Talk(history, self._take_task(history), tried_programs(history))
+        talk.several = count if talk.task.operator == "improve" else 1
+        try:
+            first = self._propose(talk)
+        except BaseException:
+            self._give_back(talk.task)
+            raise
+        return [first, *self._other_proposals(talk, first)]
+
+    def _other_proposals(self, talk: _Talk, first: Proposal) -> Iterator[Proposal]:
+        """Yield what can be used of the reply's further proposals: new programs, in categories of their own."""
+        model, categories = str(first.parameters.get("model", "")), {first.category}
+        talk.tried |= {fingerprint(first.source)}
+        for text in talk.others:
+            header = read_header(text)
+            try:
+                edited = apply_reply(text, talk.task.base.source, tried=talk.tried, whole=False)
+                change = self._check(edited, header, talk)
+            except EditError:
+                continue
+            if change.category in categories:
+                continue
+            categories.add(change.category)
+            talk.tried |= {fingerprint(edited.source)}
+            free = replace(talk, costs=[Cost(model=model)], problems=[])
+            yield _proposal(edited, change, header, free, model, quoted(header.hypothesis, self._literature.read()))
 
     def _take_task(self, history: History) -> Task:
         """Choose a task that no other proposal in the making has; repairs and follow-ups are noted as asked for."""
@@ -200,9 +261,15 @@ class LLM(Researcher):
         """Ask this model for a proposal, and to mend it where needed; return None when that fails."""
         form = self.best_format(name)
         messages = self._messages(name, talk.history, talk.task, limit)
+        if talk.several > 1:
+            more = fill("several", count=talk.several)
+            messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}\n\n{more}"}
         for turn in range(MAX_REPAIRS + 2):
             reply = self.models.ask(name, messages)
             talk.costs.append(reply.cost)
+            if talk.several > 1 and turn == 0:
+                text, *talk.others = split_proposals(reply.text)
+                reply = replace(reply, text=text)
             header = read_header(reply.text)
             if header.drop and talk.task.operator == "follow_up":
                 with self._lock:

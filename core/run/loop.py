@@ -377,8 +377,9 @@ class Loop:
             history = self.run.history(program, self._proposers.busy, base)
             kind = Thinking if self._running.experiments else Proposing
             self._tell(kind(experiment=self.run.ledger.next_number()))
+            count = self._proposers.batch_size(history, self._wanted())
             try:
-                self._proposers.ask(history)
+                self._proposers.ask(history, count)
             except KeyboardInterrupt:
                 raise self._stopped() from None
             if not self._proposers.ahead:
@@ -399,8 +400,17 @@ class Loop:
         if self.judge.repeats_when_idle(self.run.incumbent_side(), plenty=plenty):
             self._tell(Remeasuring(experiment=self._running.start_repeat()))
 
-    def _wants_proposal(self) -> bool:
+    def _wanted(self) -> int:
+        """Count the proposals that the loop wants at this moment: one for each device at most."""
+        most, count = self.executor.capacity(), 1
+        while count < most and self._wants_proposal(count):
+            count += 1
+        return count
+
+    def _wants_proposal(self, more_asked: int = 0) -> bool:
+        """Tell whether another proposal is wanted once `more_asked` more are in the making."""
         proposers, busy = self._proposers, self._running.experiments
+        making = proposers.busy + more_asked
         if self._paused or not proposers.researcher.proposes or self._exhausted() or self._ending() is not None:
             return False
         # Ask a quick researcher only when a device is idle and every result is in; keep proposals waiting for each
@@ -414,20 +424,20 @@ class Loop:
         goal = self.limits.experiments
         held = frozenset[int]() if self._stacks is None else self._stacks.waiting()
         left = STACKS_LEFT + 1 if self._stacks is not None and len(begun) > 1 and self.executor.capacity() > 1 else 0
-        if goal is not None and len(self.run.attempts) - 1 + len(begun) + proposers.busy + left >= goal:
+        if goal is not None and len(self.run.attempts) - 1 + len(begun) + making + left >= goal:
             return False
         waiting, free = sum(row.number not in busy and row.number not in held for row in begun), self._free()
         if not proposers.ahead:
-            return waiting + proposers.busy < free
+            return waiting + making < free
         # Many devices need spare proposals: every improvement outdates some that wait, and idle devices are costly.
         devices, trial = self.executor.capacity(), self._typical_seconds()
         more = 0 if devices == 1 else max(free, devices // DEVICES_PER_SPARE)
         # A researcher that is slower than the trials falls behind with one proposal ahead; but the more wait, the
         # less each of them knows. It is asked for several at once only as far as it has to be.
         more = max(more, devices * (proposers.ahead_by(trial) - 1))
-        if waiting + proposers.busy >= devices + more:
+        if waiting + making >= devices + more:
             return False
-        return devices > 1 or proposers.busy < proposers.at_once(trial)
+        return devices > 1 or making < proposers.at_once(trial)
 
     def _accept(self, answer: ResearcherAnswer) -> None:
         """Make a proposal an experiment, unless its source was tried before."""

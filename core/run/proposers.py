@@ -57,6 +57,8 @@ class Proposers:
         self._lock = threading.Lock()
         self._answers: list[ResearcherAnswer] = []
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._missing = 0
+        """Proposals of batches that came out smaller than they were asked for."""
 
     def ahead_by(self, trial_seconds: float) -> int:
         """Return the number of proposals to have ready or in the making for each device.
@@ -73,9 +75,18 @@ class Proposers:
             typical = statistics.median(self._seconds) if self._seconds else 0.0
         return max(1, min(MOST_AHEAD, math.ceil(typical / max(trial_seconds, 1e-9))))
 
-    def ask(self, history: History) -> None:
-        """Have a proposal made, now or in a thread. Raises `KeyboardInterrupt` when a person wants to stop at once."""
-        self.busy += 1
+    def batch_size(self, history: History, wanted: int) -> int:
+        """Return how many of `wanted` proposals the researcher should be asked for in one call; 1 for a quick one."""
+        if not self.ahead or wanted < 2:
+            return 1
+        return max(1, min(wanted, self.researcher.batch_size(history, wanted)))
+
+    def ask(self, history: History, count: int = 1) -> None:
+        """Have proposals made, now or in a thread; more than one only by a researcher that thinks ahead.
+
+        Raises `KeyboardInterrupt` when a person wants to stop at once.
+        """
+        self.busy += count
         if not self.ahead:
             with self._stop.proposing():
                 self._answers.append(ask_once(self.researcher, history))
@@ -83,14 +94,15 @@ class Proposers:
         with self._lock:
             self._working += 1
         # A daemon thread, so that a person who stops the loop need not wait for a model's answer.
-        threading.Thread(target=self._work, args=(history,), name="researcher", daemon=True).start()
+        threading.Thread(target=self._work, args=(history, count), name="researcher", daemon=True).start()
 
     def take(self) -> list[ResearcherAnswer]:
         """Return the answers since the last call, in the order in which they came."""
         with self._lock:
             taken, self._answers = self._answers, []
+            missing, self._missing = self._missing, 0
         # Only here and not when the thread ends: an answer that nobody has looked at is still a proposal on its way.
-        self.busy -= len(taken)
+        self.busy -= len(taken) + missing
         return taken
 
     def cancel(self) -> None:
@@ -101,26 +113,34 @@ class Proposers:
         while self._working and time.monotonic() < deadline:
             time.sleep(0.02)
 
-    def _work(self, history: History) -> None:
+    def _work(self, history: History, count: int) -> None:
         started = time.monotonic()
-        answer = ask_once(self.researcher, history)
+        answers = ask_batch(self.researcher, history, count)
         with self._lock:
-            if answer.proposal is not None:  # a failure with its retries tells nothing of the pace
+            if answers[0].proposal is not None:  # a failure with its retries tells nothing of the pace
                 self._seconds.append(time.monotonic() - started)
             self._working -= 1
-            self._answers.append(answer)
+            self._answers += answers
+            self._missing += count - len(answers)
         self._notify()
 
 
 def ask_once(researcher: Researcher, history: History) -> ResearcherAnswer:
     """Ask for one proposal. Every failure becomes an answer: one odd source must not end a night's work."""
+    return ask_batch(researcher, history, 1)[0]
+
+
+def ask_batch(researcher: Researcher, history: History, count: int) -> list[ResearcherAnswer]:
+    """Ask for up to `count` proposals at once; return one answer or more, and no more than `count`."""
     try:
-        proposal = researcher.propose(history)
+        made = [researcher.propose(history)] if count == 1 else list(researcher.propose_batch(history, count))[:count]
     except ProposalError as error:
-        return ResearcherAnswer(history, None, error.message, paid_for(error), _kind_of(error), error.record)
+        return [ResearcherAnswer(history, None, error.message, paid_for(error), _kind_of(error), error.record)]
     except Exception as error:
-        return ResearcherAnswer(history, None, f"{type(error).__name__}: {' '.join(str(error).split())}")
-    return ResearcherAnswer(history, proposal if proposal.researcher else replace(proposal, researcher=researcher.name))
+        return [ResearcherAnswer(history, None, f"{type(error).__name__}: {' '.join(str(error).split())}")]
+    named = [one if one.researcher else replace(one, researcher=researcher.name) for one in made]
+    answers = [ResearcherAnswer(history, one) for one in named]
+    return answers or [ResearcherAnswer(history, None, f"{researcher.name} made no proposal.")]
 
 
 def _kind_of(error: ProposalError) -> Kind:
