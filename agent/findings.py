@@ -15,7 +15,7 @@ RECENT = 3
 
 
 def propose_finding(history: History, tried: frozenset[str]) -> Proposal | None:
-    """Propose the largest gain elsewhere that can be carried over and was not tried here; None where none is due.
+    """Propose the most promising change that can be carried over and was not tried here; None where none is due.
 
     `tried` are fingerprints that are passed over. The proposal's researcher is left empty.
     """

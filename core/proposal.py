@@ -251,7 +251,7 @@ class History:
     withdrawn: tuple[Withdrawn, ...] = ()
     """Proposals withdrawn lately, the oldest first."""
     findings: tuple[Finding, ...] = ()
-    """Changes that peer runs offer, the largest gain first."""
+    """Changes that peer runs offer, the most promising for this run first (see `core.findings.holding`)."""
     noise: float | None = None
     """Standard deviation of val_bpb between trials of one source, in bpb; None where it is not known."""
     paired_noise: float | None = None

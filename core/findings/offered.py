@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from autoresearch.core.findings.holding import by_promise
 from autoresearch.core.findings.peers import PeerKeeps, PeerRuns, RunIdentity
 from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin
 from autoresearch.core.store.ledger import Ledger
@@ -32,14 +33,14 @@ class OfferedChanges:
         self._gone = {origin_of(event) for event in ledger.events(GONE)}
 
     def look(self, device: str, attempts: Sequence[Attempt], in_flight: Sequence[InFlight]) -> tuple[Finding, ...]:
-        """Read the peer runs and return everything on offer, the largest gain first, tried changes included.
+        """Read the peer runs and return everything on offer, the most promising first, tried changes included.
 
         `device` is the device that trials run on today, which may differ from the one that the run was started on.
         """
         kept = self.peers.look(self._ledger.folder, self._own[1], device)
         found = offered_changes(kept, self._own)
         self._note(kept, found)
-        return with_outcomes(found, attempts, in_flight)
+        return with_outcomes(by_promise(found, attempts), attempts, in_flight)
 
     def _note(self, kept: Sequence[PeerKeeps], findings: Sequence[Finding]) -> None:
         """Record and announce new changes, and record those that their runs have given up since."""
@@ -65,7 +66,7 @@ def findings_for(
 ) -> tuple[Finding, ...]:
     """Return what would be offered to the run in `folder`, and write nothing. None for `peers`: nothing is offered."""
     kept = [] if peers is None else peers.look(folder, *own[1:])
-    return with_outcomes(offered_changes(kept, own), attempts, ())
+    return with_outcomes(by_promise(offered_changes(kept, own), attempts), attempts, ())
 
 
 def offered_changes(kept: Sequence[PeerKeeps], own: RunIdentity) -> list[Finding]:

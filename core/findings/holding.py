@@ -1,0 +1,82 @@
+"""How likely a peer run's change is to help here, by category: learnt from those that this run has tried.
+
+A schedule may travel from a laptop to a data centre where a batch size does not. Each category's rate starts from the
+rate of all categories together, and that one from an even chance, so that one result moves it a little and many decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from autoresearch.core.proposal import Attempt, Finding
+
+PRIOR_TRIES = 2.0
+"""Tries that the even chance counts as, for all categories together."""
+POOLED_TRIES = 4.0
+"""Tries that the rate of all categories counts as, for one category."""
+USUAL_GAIN = 0.5
+"""Gain of a change whose gain there is not known, as a share of the median of those that are."""
+
+
+@dataclass(frozen=True)
+class HoldingRate:
+    """The chance that a change of one category, kept on another device, is kept here."""
+
+    category: str
+    tried: int
+    held: int
+    rate: float
+    """Between 0 and 1, prior included."""
+
+
+def holding_rates(attempts: Iterable[Attempt]) -> dict[str, HoldingRate]:
+    """Count what held of the changes that this run has tried, by category; crashes count as tried.
+
+    A category without a try is missing: `rate_of` returns its chance.
+    """
+    tried: dict[str, list[bool]] = {}
+    for one in attempts:
+        if one.origin is not None:
+            tried.setdefault(one.category, []).append(one.status == "keep")
+    pooled = _pooled(tried.values())
+    return {
+        category: HoldingRate(category, len(held), sum(held), _rate(held, pooled)) for category, held in tried.items()
+    }
+
+
+def rate_of(rates: dict[str, HoldingRate], category: str) -> float:
+    """Return a category's chance of holding; that of all categories together where none of it was tried."""
+    if category in rates:
+        return rates[category].rate
+    tried, held = sum(one.tried for one in rates.values()), sum(one.held for one in rates.values())
+    return (held + 0.5 * PRIOR_TRIES) / (tried + PRIOR_TRIES)
+
+
+def by_promise(findings: Sequence[Finding], attempts: Sequence[Attempt]) -> list[Finding]:
+    """Sort changes by the gain that may be expected of them here: the gain there times the chance that it holds.
+
+    Gains compare within one peer run alone. So each counts as a share of its run's largest one.
+    """
+    rates = holding_rates(attempts)
+    largest: dict[tuple[str, str, str], float] = {}
+    for one in findings:
+        gain = max(0.0, -(one.origin.delta or 0.0))
+        largest[one.origin.identity] = max(largest.get(one.origin.identity, 0.0), gain)
+
+    def promise(one: Finding) -> float:
+        most = largest[one.origin.identity]
+        share = max(0.0, -(one.origin.delta or 0.0)) / most if most else USUAL_GAIN
+        return share * rate_of(rates, one.category)
+
+    # A stable sort: where nothing was tried yet, equal promises stay in the order of the gains there.
+    return sorted(findings, key=lambda one: -promise(one))
+
+
+def _pooled(groups: Iterable[Sequence[bool]]) -> float:
+    everything = [held for group in groups for held in group]
+    return (sum(everything) + 0.5 * PRIOR_TRIES) / (len(everything) + PRIOR_TRIES)
+
+
+def _rate(held: Sequence[bool], pooled: float) -> float:
+    return (sum(held) + POOLED_TRIES * pooled) / (len(held) + POOLED_TRIES)
