@@ -178,10 +178,6 @@ class Provider:
             return None
         return price.of(round(tokens_in * (WRITE_FACTOR if self._lifetime(model) else 1.0)), tokens_out)
 
-    def caches(self, model: str) -> bool:
-        """Tell whether prompts of this model are marked for the provider's cache."""
-        return self._lifetime(model) is not None
-
     def _lifetime(self, model: str) -> str | None:
         """Return for how long marks ask the provider to cache; None for no marks."""
         if self._cache == "off" or (self._cache == "auto" and not MARKED.search(model)):

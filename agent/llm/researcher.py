@@ -135,16 +135,17 @@ class LLM(Researcher):
     def batch_size(self, history: History, wanted: int) -> int:
         """Return how many proposals one reply should hold: more than one where the prompt is most of what a call costs.
 
-        For the usual task alone, in blocks, and with a known price: then the prompt is paid once for all of them.
+        For the usual task alone, in blocks, with a known price, and once the run's calls have shown how long prompts
+        are and how much of them comes from a cache: the prompt is then paid once for all of them.
         """
         name, count = self.models.order(history.attempts, history.seed)[0], min(wanted, MOST_IN_A_REPLY)
-        task, price = choose_task(history), self.models.provider.price(name)
-        if count < 2 or task.operator != "improve" or price is None or self.best_format(name) != "blocks":
+        price, bill = self.models.provider.price(name), self.models.spending.bill
+        if count < 2 or price is None or not bill.calls or self.best_format(name) != "blocks":
             return 1
-        prompt = tokens_in(self._messages(name, history, task, self.models.context_tokens(name)))
-        # From the second call on most of the prompt may come from the provider's cache.
-        again = price.of(prompt, 0, prompt if self.models.provider.caches(name) else 0)
-        saved = (count - 1) * again / (count * (again + price.of(0, REPLY_TOKENS)) or 1.0)
+        if choose_task(history).operator != "improve":
+            return 1
+        prompt = price.of(round(bill.tokens_in / bill.calls), 0, round(bill.tokens_cached / bill.calls))
+        saved = (count - 1) * prompt / (count * (prompt + price.of(0, REPLY_TOKENS)) or 1.0)
         return count if saved >= LEAST_SAVING else 1
 
     def propose_batch(self, history: History, count: int) -> Sequence[Proposal]:

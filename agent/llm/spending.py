@@ -38,6 +38,7 @@ class Bill:
     tokens_in: int = 0
     tokens_cached: int = 0
     tokens_out: int = 0
+    calls: int = 0
 
 
 class Spending:
@@ -138,6 +139,7 @@ def _added(bill: Bill, event: Mapping[str, Any]) -> Bill:
     uncached = event.get("usd_uncached")
     return replace(
         bill,
+        calls=bill.calls + 1,
         usd=bill.usd + event["usd"],
         usd_uncached=None if bill.usd_uncached is None or uncached is None else bill.usd_uncached + uncached,
         tokens_in=bill.tokens_in + int(event.get("tokens_in") or 0),

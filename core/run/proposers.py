@@ -79,7 +79,10 @@ class Proposers:
         """Return how many of `wanted` proposals the researcher should be asked for in one call; 1 for a quick one."""
         if not self.ahead or wanted < 2:
             return 1
-        return max(1, min(wanted, self.researcher.batch_size(history, wanted)))
+        try:
+            return max(1, min(wanted, self.researcher.batch_size(history, wanted)))
+        except Exception:  # as in `ask_batch`: one odd source must not end a night's work
+            return 1
 
     def ask(self, history: History, count: int = 1) -> None:
         """Have proposals made, now or in a thread; more than one only by a researcher that thinks ahead.

@@ -11,10 +11,9 @@ from test_llm import GOOD, LINE, MODEL, NULL, PRICE, history, researcher, script
 from autoresearch.agent.llm.providers import Price
 from autoresearch.agent.llm.replies import split_proposals
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import InFlight
+from autoresearch.core.proposal import Cost, InFlight
 from autoresearch.core.run.proposers import Proposers, ask_batch
 from autoresearch.core.run.stopping import Stop
-from autoresearch.core.trainfile.fingerprint import fingerprint
 
 SCALE, ROWS = "INIT_SCALE = 0.02", "BATCH_ROWS = 16  # rows of a batch"
 INIT = reply(SCALE, "INIT_SCALE = 0.01", category="init", words="Start smaller.")
@@ -125,19 +124,29 @@ def test_the_lines_between_proposals_are_found_outside_of_edits_alone():
 
 
 def test_one_call_is_made_for_several_only_where_it_saves_money():
-    def size(wanted=4, price=None, past=None, **more):
+    def size(wanted=4, price=None, past=None, cached=0, calls=2):
         with ModelServer(scripted({"text": GOOD})) as server:
-            prices = {MODEL: price} if price else {}
-            return researcher(server, prices=prices, **more).batch_size(past or history(), wanted)
+            llm = researcher(server, prices={MODEL: price} if price else {})
+            for _ in range(calls):  # prompts of 10,000 tokens, as the run's calls had so far
+                cost = Cost(10_000, 800, 0.1, MODEL, cached, 0.1)
+                llm.models.spending.end(llm.models.spending.start(MODEL, 1.0), "reply", cost)
+            return llm.batch_size(past or history(), wanted)
 
-    dear_prompt, dear_reply = Price(1e-5, 1e-5), Price(1e-7, 1e-4)
-    assert size(price=dear_prompt) == 4 and size(2, price=dear_prompt) == 2 and size(9, price=dear_prompt) == 4
-    assert size(price=dear_reply) == 1 and size(price=Price(0.0, 0.0)) == 1
-    assert size(1, price=dear_prompt) == 1 and size(price=None) == 1
-    three = [
+    usual = Price(2e-6, 10e-6, 2e-7)
+    assert [size(wanted, usual) for wanted in (1, 2, 3, 9)] == [1, 2, 3, 4]
+    assert size(price=usual, cached=9_500) == 1, "from the cache the prompt costs little"
+    assert size(price=Price(1e-7, 1e-4)) == 1 and size(price=Price(0.0, 0.0)) == 1
+    assert size(price=None) == 1 and size(price=usual, calls=0) == 1, "nothing is known yet"
+    flying = [
         InFlight(n, NULL + f"\nx{n} = 1\n", "", "optimizer", "llm", None, 0, {"kind": "knob", "operator": "improve"})
         for n in range(1, 10)
     ]
-    due = replace(history(), in_flight=tuple(three))
-    assert size(price=dear_prompt, past=due) == 1, "a bold change is due, and one is enough"
-    assert len({fingerprint(one.source) for one in three}) == 9
+    assert size(price=usual, past=replace(history(), in_flight=tuple(flying))) == 1, "a bold change is due"
+
+
+def test_a_researcher_that_fails_to_say_its_batch_size_is_asked_for_one():
+    class Odd(_Batch):
+        def batch_size(self, _history, _wanted):
+            raise KeyError("no model")
+
+    assert Proposers(Odd([]), Stop(), lambda: None).batch_size(history(), 3) == 1
