@@ -43,6 +43,7 @@ BY_HAND = {
     "search": "20 minutes",
     "search_task": "hours",
     "train_files": "10 minutes",
+    "waves": "a minute",
 }
 """Benchmarks that `make bench` leaves out, and about how long they take: `python -m benchmarks --only NAME`."""
 BUSY_LOAD = 1.5
