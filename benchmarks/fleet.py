@@ -106,7 +106,7 @@ def draw(curves: Curves) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
     counts = list(dict.fromkeys(count for count, _ in curves))
     for (count, how), found in curves.items():
         mean = [statistics.mean(values) for values in zip(*found, strict=False)]
@@ -115,7 +115,7 @@ def draw(curves: Curves) -> None:
         axes.plot(range(len(mean)), mean, style, color=f"C{counts.index(count)}", label=label)
     axes.set_xlabel("decided experiments")
     axes.set_ylabel("best so far, without noise (bpb)")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(PICTURE, dpi=100)
 
