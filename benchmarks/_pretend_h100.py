@@ -194,13 +194,46 @@ def quieten_inductor() -> None:
     """Switch off what would run a kernel or read a cache, and let it count the bytes of each kernel."""
     import torch._functorch.config
     import torch._inductor.config as config
+    from torch._inductor.codegen.simd import SIMDKernel
     from torch._inductor.fx_passes import joint_graph, post_grad
 
     config.fx_graph_cache = False
     config.compile_threads = 1
+    config.use_static_cuda_launcher = False  # it throws the machine code away that `_compiled_kernels` reads
     config.profile_bandwidth = True  # writes "kernel_num_gb" beside each kernel
     config.joint_graph_constant_folding = False
+    SIMDKernel.estimate_kernel_num_bytes = bytes_of_kernel  # type: ignore[method-assign]
     torch._functorch.config.enable_autograd_cache = False
     for module in (joint_graph, post_grad):
         module.lazy_init = lambda *_, **__: None  # traces patterns on a real device
     joint_graph.constant_fold_uniform_value = lambda graph: None
+
+
+def bytes_of_kernel(kernel: Any) -> int:
+    """Bytes that a fused kernel reads and writes, for a generated kernel about to be written.
+
+    Inductor's own count takes a buffer that is read at four places of a row four times, although a row's cache lines
+    come from memory once. Here every argument counts once for each way to index it, never with more than its size, and
+    one that is written in place counts as read only where the kernel reads it.
+    """
+    from torch._inductor.dependencies import MemoryDep
+    from torch._inductor.utils import get_dtype_size
+    from torch._inductor.virtualized import V
+
+    def number(expression: Any) -> int:
+        return int(V.graph.sizevars.optimization_hint(expression))
+
+    code = kernel.body.getvalue()
+    in_place = list(dict.fromkeys(one.inner_name for one in kernel.args.inplace_buffers.values()))
+    accesses, elements = kernel.features.buf_accesses(), 1
+    for size in kernel.numels.values():
+        elements *= number(size)
+    total = 0
+    for position, name in enumerate(kernel.args.python_argdefs()[1]):
+        if name in accesses:
+            whole = number(V.graph.get_numel(name))
+            # An access without an index, of a lookup for example, may reach all of the buffer.
+            ways = len({access.index if isinstance(access, MemoryDep) else whole for access in accesses[name]})
+            size = min(whole, max(ways, 1) * elements) * get_dtype_size(V.graph.get_dtype(name))
+            total += size * (2 if position < len(in_place) and f"tl.load({in_place[position]} " in code else 1)
+    return total

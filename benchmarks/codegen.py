@@ -2,10 +2,11 @@
 
 The loss of the `h100` preset is traced with fake tensors through Dynamo, AOTAutograd and Inductor, forward and
 backward. Bytes are those that Inductor counts for the arguments of each fused kernel; products and attention are
-kernels of libraries and are counted apart. Attention is a stand-in with FlashAttention's interface. Needs torch,
-triton and g++; runs in a minute of one core.
+kernels of libraries and are counted apart. Attention is a stand-in with FlashAttention's interface. `--compile` also
+makes machine code of every fused kernel and counts what its registers could not hold. Needs torch, triton and g++; runs
+in half a minute of one core for two blocks, in more than one for nine, and in half a minute more for each kind of card.
 
-    python -m benchmarks.codegen [--depth N] [--keep FOLDER]
+    python -m benchmarks.codegen [--depth N] [--keep FOLDER] [--compile 90 100] [--check]
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from benchmarks import _pretend_h100
+from benchmarks._compiled_kernels import CARDS, compiled, processor_seconds
 
 BANDWIDTH = 2.75e12
 """Bytes a second that elementwise kernels reach on an H100: 82 % of its 3.35 TB/s."""
@@ -35,6 +38,12 @@ BUFFER = re.compile(r"empty_strided_cuda\(\(([\d, ]+)\), \([\d, ]+\), torch\.(\w
 
 LIMITS: Mapping[int, tuple[float, int]] = {2: (28.7, 70), 4: (52.3, 114)}
 """Blocks -> most GB that fused kernels may move in a micro-step, and most launches of them. To be lowered."""
+SPILL_LIMIT = 128
+"""Bytes of a thread that a kernel may spill from its registers to memory."""
+CODE_SECONDS = 90.0
+"""Processor seconds, at most, in which the code of two blocks is generated; measured: 30."""
+KERNEL_SECONDS = 90.0
+"""Processor seconds, at most, in which the kernels of two blocks are compiled for one card."""
 
 
 @dataclass
@@ -54,6 +63,14 @@ class Report:
     """Float32 buffers of the size of a chunk of logits, with their shapes."""
     largest: list[tuple[float, str]] = field(default_factory=list)
     """GB over all launches and name of the kernels that move most."""
+    code_seconds: float = 0.0
+    """Processor seconds of tracing and generating."""
+    kernel_seconds: dict[int, float] = field(default_factory=dict)
+    """Compute capability, times ten -> processor seconds of compiling every kernel; nearly none from Triton's cache."""
+    kernels: dict[int, int] = field(default_factory=dict)
+    """Compute capability -> kernels that were compiled for it."""
+    spills: dict[str, int] = field(default_factory=dict)
+    """Kernel, with its card -> bytes of a thread that did not fit registers, where there are any."""
 
     @property
     def milliseconds(self) -> float:
@@ -61,20 +78,29 @@ class Report:
         return 1e3 * self.gigabytes * 1e9 / BANDWIDTH
 
 
-OWN = "cross_entropy_row"
-"""The train file's own kernel, whose bytes Inductor does not count: it reads and writes a chunk of logits in bf16."""
+def own_bytes(kernel: str, direction: str, chunk_elements: int, hidden_elements: int) -> int | None:
+    """Bytes that a kernel of the train file's own moves, which Inductor does not count; None for any other kernel.
+
+    The loss reads and writes a chunk of logits. A tile of the MLP belongs to a product, whose operands are not counted
+    here either; beyond them the backward pass reads the hidden layer. All of it is in bf16.
+    """
+    if kernel.startswith("cross_entropy_row"):
+        return 2 * 2 * chunk_elements
+    if kernel.startswith("mlp_tile"):
+        return 2 * hidden_elements if direction == "backward" else 0
+    return None
 
 
-def read_code(codes: Mapping[str, str], chunk_elements: int) -> Report:
-    """Read the generated code by name: "forward", "backward"."""
+def read_code(codes: Mapping[str, str], chunk_elements: int, hidden_elements: int = 0) -> Report:
+    """Read the generated code by name: "forward", "backward"; elements of a chunk of logits and of a hidden layer."""
     report, moved = Report(), dict[str, float]()
     for name, code in codes.items():
         sizes = {}
         for match in KERNEL.finditer(code):
             kernel, body = match.groups()
             counted = re.search(r"'kernel_num_gb': ([0-9.e+-]+)", body)
-            uncounted = 2 * 2 * chunk_elements / 1e9 if kernel.startswith(OWN) else 0.0
-            sizes[kernel] = float(counted.group(1)) if counted and not uncounted else uncounted
+            own = own_bytes(kernel, name, chunk_elements, hidden_elements)
+            sizes[kernel] = own / 1e9 if own is not None else float(counted.group(1)) if counted else 0.0
             if found := sorted(set(SLOW.findall(body))):
                 report.slow[f"{name}: {kernel}"] = found
         for kernel in LAUNCH.findall(code):
@@ -101,6 +127,12 @@ def faults(report: Report, limits: tuple[float, int] = LIMITS[2]) -> list[str]:
     if report.launches > launches:
         found.append(f"{report.launches} launches of fused kernels; the limit is {launches}")
     found += [f"{', '.join(functions)} in {kernel}" for kernel, functions in report.slow.items()]
+    found += [f"{name} spills {size} bytes a thread" for name, size in report.spills.items() if size > SPILL_LIMIT]
+    if report.code_seconds > CODE_SECONDS:
+        found.append(f"generating took {report.code_seconds:.0f} s of processor time; the limit is {CODE_SECONDS:g}")
+    for card, seconds in report.kernel_seconds.items():
+        if seconds > KERNEL_SECONDS:
+            found.append(f"compiling for sm_{card} took {seconds:.0f} s; the limit is {KERNEL_SECONDS:g}")
     return found + [f"a float32 buffer of a chunk of logits: {buffer}" for buffer in report.wide]
 
 
@@ -157,6 +189,9 @@ def generate(module: ModuleType) -> tuple[int, dict[str, str]]:
     with torch.device("meta"):
         model = module.build(Spec(module.VOCAB_SIZE, length, seed=0, device="cuda", tier="h100"))
     model.attend = stand_in_for_flash
+    fuse = getattr(module, "fused_mlp", None)  # chosen by measuring on a GPU; older files have none
+    for block in model.blocks if fuse is not None else ():
+        block.mlp.forward = partial(fuse, block.mlp)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for part in model.modules():  # tensors without memory become fake ones on the card
             for tensors in (part._parameters, part._buffers):
@@ -201,16 +236,22 @@ def kept(codes: dict[str, str], name: str) -> Iterator[None]:
         return
 
 
-def measure(path: Path, changes: Mapping[str, Any], keep: Path | None = None) -> Report:
-    """Return the report on a train file, from a process that pretends."""
-    module = train_file(path, changes)
+def measure(path: Path, changes: Mapping[str, Any], keep: Path | None = None, cards: Sequence[int] = ()) -> Report:
+    """Return the report on a train file, from a process that pretends; its kernels are compiled for `cards`."""
+    module, began = train_file(path, changes), processor_seconds()
     graphs, codes = generate(module)
+    code_seconds = processor_seconds() - began
     for name, code in codes.items() if keep else ():
         assert keep is not None
         keep.mkdir(parents=True, exist_ok=True)
         (keep / f"{name}.py").write_text(code, encoding="utf-8")
-    report = read_code(codes, module.LOSS_CHUNK_TOKENS * module.VOCAB_SIZE)
-    report.graphs = graphs
+    hidden = module.DEVICE_BATCH_ROWS * module.SEQ_LEN * module.MLP_RATIO * module.DIM
+    report = read_code(codes, module.LOSS_CHUNK_TOKENS * module.VOCAB_SIZE, hidden)
+    report.graphs, report.code_seconds = graphs, code_seconds
+    for card in cards:
+        kernels = list(compiled(codes, card))
+        report.kernels[card], report.kernel_seconds[card] = len(kernels), sum(kernel.seconds for kernel in kernels)
+        report.spills |= {f"sm_{card} {kernel.name}": kernel.spilled for kernel in kernels if kernel.spilled}
     return report
 
 
@@ -239,6 +280,7 @@ def main() -> int:
     parser.add_argument("--file", type=Path, default=Path(__file__).parents[1] / "backends" / "cuda" / "train.py")
     parser.add_argument("--depth", type=int, help="blocks, instead of the preset's")
     parser.add_argument("--keep", type=Path, help="folder for the generated code")
+    parser.add_argument("--compile", type=int, nargs="+", default=[], choices=sorted(CARDS), help="cards, as in sm_90")
     parser.add_argument("--check", action="store_true", help="fail when a limit is exceeded; needs --depth 2")
     parser.add_argument("--answer", type=Path, help="file for the report, instead of standard output")
     options = parser.parse_args()
@@ -248,7 +290,7 @@ def main() -> int:
         print(f"no code can be generated here: {why}", file=sys.stderr)
         return 1
     _pretend_h100.pretend()
-    report = measure(options.file, {"DEPTH": options.depth} if options.depth else {}, options.keep)
+    report = measure(options.file, {"DEPTH": options.depth} if options.depth else {}, options.keep, options.compile)
     text = json.dumps({**asdict(report), "milliseconds": report.milliseconds}, indent=1)
     options.answer.write_text(text, encoding="utf-8") if options.answer else print(text)
     found = faults(report, LIMITS[options.depth]) if options.check else []

@@ -26,6 +26,8 @@ PyMODINIT_FUNC PyInit_lantern(void) { return PyModule_Create(&definition); }
 """
 COMPILERS = ("gcc", "clang", "cc")
 COMPILE_SECONDS = 60.0
+SDPA_KERNELS = {0: "plain products", 1: "FlashAttention-2", 2: "memory-efficient attention", 3: "cuDNN's attention"}
+"""Values of PyTorch's `SDPBackend`, as `torch._fused_sdp_choice` returns them."""
 LOW_MEMORY_SHARE = 0.9
 """Free share of a card's memory below which somebody else is using it."""
 
@@ -54,9 +56,21 @@ def attention(module: Any, kind: str) -> Remark:
         _, name = choose(torch.device(kind), dtype, kind == "cuda")
     except Exception as error:
         return Remark("attention", "warn", f"fastest_attention fails: {type(error).__name__}: {error}")
+    if kind == "cuda" and "(no " in name:
+        name = f"{sdpa_kernel(module, dtype)} in full windows, {name}"
     could_be_faster = kind == "cuda" and "(no " in name and torch.cuda.get_device_capability() == (9, 0)
     fix = "install the pinned kernel: ar --backend cuda prepare --kernel" if could_be_faster else None
     return Remark("attention", "warn" if could_be_faster else "pass", f"{name}, in {dtype}", fix)
+
+
+def sdpa_kernel(module: Any, dtype: torch.dtype) -> str:
+    """Name the kernel that PyTorch chooses for causal attention here: cuDNN, FlashAttention-2 and others."""
+    q, k, v = torch.randn(3, 1, 2, 256, getattr(module, "HEAD_DIM", 128), device="cuda").to(dtype)
+    try:
+        choice = torch._fused_sdp_choice(q, k, v, None, 0.0, True)
+        return SDPA_KERNELS.get(choice, f"SDPA's kernel {choice}")
+    except Exception as error:  # a private function of PyTorch's
+        return f"SDPA (which kernel is not known: {type(error).__name__})"
 
 
 def extension() -> Remark:

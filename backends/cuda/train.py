@@ -146,7 +146,7 @@ FINAL_LR = 0.05  # where they end, as a share of their start
 # Running
 PRECISION = "auto"  # "auto", "bf16" or "fp32": what the forward and backward passes compute in
 COMPILE = "auto"  # "auto", "on" or "off"
-LOSS_CHUNK_TOKENS = 8192  # logits exist for this many tokens at a time
+LOSS_CHUNK_TOKENS = 32768  # logits exist for this many tokens at a time
 WARMUP_STEPS = 3  # steps on synthetic batches before the clock starts; undone afterwards
 LOG_EVERY = 10  # steps between two points of the live curve; each one waits for the device
 # ---- end of constants
@@ -327,12 +327,12 @@ def in_window(seq_len: int, window: int, device: torch.device) -> Tensor:
 
 
 Attend = Callable[..., Tensor]
-"""q, k, v (B, H, T, HEAD_DIM), q scaled already, and `window=` -> (B, H, T, HEAD_DIM). Causal."""
+"""q, k, v (B, H, T, HEAD_DIM), `window=` and what the scores are multiplied by, `scale=` -> (B, H, T, HEAD_DIM). Causal."""
 
 
-def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, block: int = 128) -> Tensor:
+def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, block: int = 128) -> Tensor:
     """Attend by plain products, `block` queries at a time with the keys that any of them sees: the fastest on a CPU."""
-    T, parts = q.size(2), []
+    q, T, parts = q * scale, q.size(2), []
     position = torch.arange(T, device=q.device)
     for start in range(0, T, block):
         # From the first key that the block's first query sees to the key at its last query.
@@ -345,24 +345,37 @@ def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, block: int = 
     return torch.cat(parts, dim=2)
 
 
-def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0) -> Tensor:
     """Attend with PyTorch's own kernels; a short window costs as much as a full one."""
     mask = in_window(q.size(2), window, q.device) if window < q.size(2) else None
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=1.0)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale)
 
 
-def attend_flex(q: Tensor, k: Tensor, v: Tensor, window: int, masks: dict[int, BlockMask]) -> Tensor:
+def attend_flex(
+    q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, *, masks: dict[int, BlockMask]
+) -> Tensor:
     """Attend with FlexAttention in short windows: it skips blocks of keys that no query sees. Fast when compiled."""
     if window not in masks:
-        return attend_sdpa(q, k, v, window)
-    return flex_attention(q, k, v, block_mask=masks[window], scale=1.0)
+        return attend_sdpa(q, k, v, window, scale)
+    return flex_attention(q, k, v, block_mask=masks[window], scale=scale)
 
 
-def attend_flash(q: Tensor, k: Tensor, v: Tensor, window: int, flash: Callable[..., Tensor]) -> Tensor:
+def attend_flash(
+    q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, *, flash: Callable[..., Tensor]
+) -> Tensor:
     """Attend with FlashAttention-3, which keeps heads after positions and counts a window without the token itself."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-    out = flash(q, k, v, softmax_scale=1.0, causal=True, window_size=(window - 1, 0))
+    out = flash(q, k, v, softmax_scale=scale, causal=True, window_size=(window - 1, 0))
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)  # some versions add the log-sums
+
+
+def attend_registered(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0) -> Tensor:
+    """Attend with PyTorch's flash operator, whose kernel can be exchanged; its windows are those of `attend_flash`."""
+    T = q.size(2)
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    bounds = {"window_size_left": window - 1, "window_size_right": 0} if window < T else {}
+    operator = torch.ops.aten._flash_attention_forward
+    return operator(q, k, v, None, None, T, T, 0.0, True, False, scale=scale, **bounds)[0].transpose(1, 2)
 
 
 def flex_masks(seq_len: int, device: torch.device) -> dict[int, BlockMask]:
@@ -378,22 +391,60 @@ def flex_masks(seq_len: int, device: torch.device) -> dict[int, BlockMask]:
     return {window: seen(window) for window in windows if window < seq_len}
 
 
+def load_flash_3() -> Attend:
+    """FlashAttention-3 from the pinned files that `ar prepare --kernel` has installed."""
+    from kernels import get_kernel
+
+    return partial(attend_flash, flash=get_kernel("kernels-community/flash-attn3", version=1).flash_attn_func)
+
+
+def load_flash_4() -> Attend:
+    """FlashAttention-4 from the package flash-attn-4, put into PyTorch's operator."""
+    from torch.nn.attention import activate_flash_attention_impl
+
+    activate_flash_attention_impl("FA4")
+    return attend_registered
+
+
+FLASH = (
+    # name, major compute capabilities that it is made for, how to get it; the fastest first
+    ("FlashAttention-3", (9,), load_flash_3),
+    ("FlashAttention-4", (9, 10), load_flash_4),
+)
+
+
+def attends_like_sdpa(attend: Attend, device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether a way to attend agrees with PyTorch's own in a short and a full window, in value and gradient."""
+    q, k, v = torch.randn(3, 1, 2, 256, HEAD_DIM, device=device).to(dtype).requires_grad_()
+    for window in (96, 256):
+        wanted, found = (
+            (y := way(q, k, v, window=window, scale=0.1), *torch.autograd.grad(y.square().sum(), (q, k, v)))
+            for way in (attend_sdpa, attend)
+        )
+        if any((one - other).norm() > 0.02 * one.norm() for one, other in zip(wanted, found, strict=True)):
+            return False
+    return True
+
+
 def fastest_attention(device: torch.device, dtype: torch.dtype, compiled: bool) -> tuple[Attend, str]:
-    """Choose the fastest attention: FlashAttention-3, FlexAttention, SDPA; products on a CPU. Return it and its name."""
+    """Choose the fastest attention: FLASH, FlexAttention, SDPA; products on a CPU. Return it and its name."""
     if device.type != "cuda":
         return attend_by_blocks, "attention by blocks"
-    why_not = "it needs a Hopper GPU and bf16"
-    if torch.cuda.get_device_capability(device) == (9, 0) and dtype == torch.bfloat16:
-        try:
-            from kernels import get_kernel
-
-            flash = get_kernel("kernels-community/flash-attn3", version=1).flash_attn_func
-            return partial(attend_flash, flash=flash), "FlashAttention-3"
-        except Exception as error:  # not installed, not downloaded, no build for this PyTorch: all leave the next best
-            why_not = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+    why_not = []
+    for name, cards, load in FLASH:
+        why = "it needs Hopper and bf16" if cards == (9,) else "it needs Hopper or Blackwell and bf16"
+        if torch.cuda.get_device_capability(device)[0] in cards and dtype == torch.bfloat16:
+            try:
+                attend = load()
+                if attends_like_sdpa(attend, device, dtype):
+                    return attend, name
+                why = "it does not agree with SDPA"
+            except Exception as error:  # not installed, no build for this PyTorch: all leave the next best
+                why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        why_not.append(f"no {name}: {why}")
     name = "FlexAttention in short windows" if compiled else "SDPA"
     attend = partial(attend_flex, masks=flex_masks(SEQ_LEN, device)) if compiled else attend_sdpa
-    return attend, f"{name} (no FlashAttention-3: {why_not})"
+    return attend, f"{name} ({'; '.join(why_not)})"
 
 
 class Linear(nn.Linear):
@@ -425,14 +476,11 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         weights = torch.cat([linear.weight for linear in (self.q, self.k, self.v)])  # one product instead of three
         qk, v = F.linear(x, weights.to(x.dtype)).view(B, T, 3, -1, HEAD_DIM).split((2, 1), dim=2)
-        # Turning keeps lengths, so the norm may come after it, and one call serves both. What only scales the scores is
-        # folded in here.
-        if x.is_cuda:  # compiled, it costs nothing in this pass, and attention reads heads where they lie
-            turned = rotary(qk, *(part[:, None, None] for part in angles))
-            q, k = (norm(turned) * (QK_GAIN * HEAD_DIM**-0.25)).permute(2, 0, 3, 1, 4)
+        # Turning keeps lengths, so the norm may come after it, and one call serves both.
+        if x.is_cuda:  # attention reads heads where they lie
+            q, k = norm(rotary(qk, *(part[:, None, None] for part in angles))).permute(2, 0, 3, 1, 4)
         else:
             q, k = norm(rotary(qk.permute(2, 0, 3, 1, 4), *angles))
-            q = q * (QK_GAIN**2 * HEAD_DIM**-0.5)
         v = v.squeeze(2)
         if self.value_embed is not None:
             looked_up = self.value_embed(tokens).to(x.dtype).view_as(v)
@@ -441,7 +489,7 @@ class Attention(nn.Module):
             v = v + values.to(x.dtype).view_as(v)
         if self.gain is not None:
             q = q * self.gain.to(q.dtype)[:, None, None]
-        y = attend(q, delayed(k), v.transpose(1, 2))
+        y = attend(q, delayed(k), v.transpose(1, 2), scale=QK_GAIN**2 * HEAD_DIM**-0.5)
         return self.proj(y.transpose(1, 2).reshape(B, T, DIM))
 
 
@@ -455,6 +503,136 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
         return self.proj(activation(self.fc(x)))
+
+
+if triton is not None:
+
+    @triton.jit
+    def mlp_tile(
+        a, b, hidden, out, N, K, b_row, b_column, BACKWARD: tl.constexpr,
+        ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    ):  # fmt: skip
+        """A tile of out (M, N) from a (M, K) times b (K, N): its ReLU squared, or its product with that one's slope."""
+        tiles = N // COLUMNS
+        m = (tl.program_id(0) // tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        n = (tl.program_id(0) % tiles) * COLUMNS + tl.arange(0, COLUMNS)
+        k = tl.arange(0, INNER)
+        left, right = a + m[:, None] * K + k, b + k[:, None] * b_row + n * b_column
+        total = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for _ in range(0, K, INNER):
+            total = tl.dot(tl.load(left), tl.load(right), total)
+            left += INNER
+            right += INNER * b_row
+        place = m[:, None] * N + n
+        if BACKWARD:  # the slope at z is 2 relu(z), and hidden holds relu(z)^2
+            total *= 2 * tl.sqrt(tl.load(hidden + place).to(tl.float32))
+        else:
+            total = tl.maximum(total, 0.0)
+            total *= total
+        tl.store(out + place, total.to(out.dtype.element_ty))
+
+
+def mlp_tiles(a: Tensor, b: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """ReLU squared of a (M, K) times b (K, N); with `hidden`, what this returned before, the product times its slope.
+
+    M must be a multiple of 128, N of 256 and K of 64: whole tiles need no masks.
+    """
+    out = a.new_empty(a.size(0), b.size(1))
+    tiles = (a.size(0) // 128 * (b.size(1) // 256),)
+    backward = hidden is not None
+    mlp_tile[tiles](
+        a, b, hidden if backward else out, out, b.size(1), b.size(0), *b.stride(), backward, 128, 256, 64,
+        num_warps=8, num_stages=3,
+    )  # fmt: skip
+    return out
+
+
+class FusedMLP(torch.autograd.Function):
+    """relu(x @ fc.T)^2 @ proj.T, the activation and its gradient applied to tiles of products before they are written.
+
+    Of the hidden layer, the widest tensor of a block, only the activation is written and kept; without this, it would
+    be read and written by two more passes and kept twice.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, fc: Tensor, proj: Tensor) -> Tensor:
+        """x (N, D), fc float32 (H, D), proj float32 (D, H) -> (N, D)."""
+        fc, proj = fc.to(x.dtype), proj.to(x.dtype)
+        hidden = mlp_tiles(x, fc.T)
+        ctx.save_for_backward(x, hidden, fc, proj)
+        return hidden @ proj.T
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        """Like that of the three steps by themselves."""
+        x, hidden, fc, proj = ctx.saved_tensors
+        dz = mlp_tiles(grad, proj, hidden)
+        return dz @ fc, (dz.T @ x).float(), (grad.T @ hidden).float()
+
+
+def fused_mlp(mlp: MLP, x: Tensor) -> Tensor:
+    """An MLP by `FusedMLP`; x (B, T, D)."""
+    return FusedMLP.apply(x.flatten(0, 1), mlp.fc.weight, mlp.proj.weight).view_as(x)
+
+
+def fused_mlp_agrees(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether the fused MLP computes what `MLP` does on this device: an edited MLP, or a broken kernel, does not."""
+    mlp, x = MLP().to(device), torch.randn(1, 128, DIM, device=device).to(dtype).requires_grad_()
+    wanted, found = (
+        (y := forward(x), *torch.autograd.grad(y.square().sum(), (x, *mlp.parameters())))
+        for forward in (mlp, partial(fused_mlp, mlp))
+    )
+    return all((one - other).norm() <= 0.01 * one.norm() for one, other in zip(wanted, found, strict=True))
+
+
+def fused_mlp_gain(device: torch.device, dtype: torch.dtype) -> float:
+    """Milliseconds that the fused products of a block save on this device, measured with the rows of one pass."""
+    x = torch.randn(DEVICE_BATCH_ROWS * SEQ_LEN, DIM, device=device).to(dtype)
+    w = torch.randn(MLP_RATIO * DIM, DIM, device=device).to(dtype)
+    hidden, other = mlp_tiles(x, w.T), mlp_tiles(x, w.T)
+
+    def fused() -> None:
+        mlp_tiles(x, w.T)
+        mlp_tiles(x, w.T, hidden)
+
+    def apart() -> None:
+        # A copy reads and writes as much as the activation does, this product as much as its gradient.
+        hidden.copy_(F.linear(x, w))
+        torch.mul(other, F.linear(x, w), out=other)
+
+    def milliseconds(work: Callable[[], None]) -> float:
+        times = []
+        for _ in range(5):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            work()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+        return min(times)
+
+    return milliseconds(apart) - milliseconds(fused)
+
+
+def fuse_mlps(model: GPT, device: torch.device, compiled: bool) -> str:
+    """Let the model's MLPs use the fused products where they agree and are faster; say which way it went."""
+    fast = triton is not None and compiled and device.type == "cuda" and model.dtype == torch.bfloat16
+    # The tiles are made for the registers and the shared memory of these cards.
+    if not fast or torch.cuda.get_device_capability(device)[0] not in (9, 10):
+        return "plain MLP"
+    if DIM % 64 or MLP_RATIO * DIM % 256 or DEVICE_BATCH_ROWS * SEQ_LEN % 128:
+        return "plain MLP (no whole tiles)"
+    try:
+        if not fused_mlp_agrees(device, model.dtype):
+            return "plain MLP (the fused one differs)"
+        gain = fused_mlp_gain(device, model.dtype)
+    except Exception as error:  # a kernel that does not compile or load leaves the plain way
+        return f"plain MLP ({type(error).__name__})"
+    if gain <= 0:
+        return f"plain MLP (fused {-gain:.2f} ms slower a block)"
+    for block in model.blocks:
+        block.mlp.forward = partial(fused_mlp, block.mlp)
+    return f"fused MLP ({gain:.2f} ms faster a block)"
 
 
 class Block(nn.Module):
@@ -513,7 +691,10 @@ class GPT(nn.Module):
         keys = contexts(tokens, NGRAM_LONGEST)[1:] if NGRAM_ROWS or VALUE_NGRAM_ROWS else []
         # Different n-grams may share a row. A hash costs no memory for those that never come, and training sorts out
         # the rest.
-        added = self.ngram(torch.stack(keys, dim=-1) % NGRAM_ROWS).sum(-2) if self.ngram is not None else None
+        added = None
+        if self.ngram is not None:  # pairs alone need no sum, which would read and write every row once more
+            rows = torch.stack(keys, dim=-1) % NGRAM_ROWS
+            added = self.ngram(rows).sum(-2) if len(keys) > 1 else self.ngram(rows.squeeze(-1))
         values = self.value_ngram(keys[-1] % VALUE_NGRAM_ROWS) if self.value_ngram is not None else None
         return added, values
 
@@ -619,7 +800,8 @@ if triton is not None:
         share = tl.exp(value - highest)
         partition = tl.sum(share, 0)
         tl.store(losses + row, tl.log(partition) + highest - tl.sum(tl.where(hit, value, 0.0), 0))
-        gradient = (share / partition - tl.where(hit, 1.0, 0.0)) * slope * scale
+        # The compiler hands scale on in float64, which would take the whole row with it.
+        gradient = (share / partition - tl.where(hit, 1.0, 0.0)) * slope * scale.to(tl.float32)
         tl.store(z + row * V + column, gradient.to(z.dtype.element_ty), mask=inside)
 
 
@@ -820,8 +1002,8 @@ class RowAdagrad:
         # is wanted, not the sum of their squares.
         grad = self.table.grad.to_sparse(1).coalesce()
         rows, values = grad.indices()[0], grad.values()
-        self.squares.index_add_(0, rows, values.square().mean(1))
-        self.table.index_add_(0, rows, values * (-lr * (self.squares[rows] + 1e-20).rsqrt())[:, None])
+        self.squares.index_add_(0, rows, torch.linalg.vector_norm(values, dim=1).square() / values.size(1))
+        self.table.index_add_(0, rows, values.mul_((-lr * (self.squares[rows] + 1e-20).rsqrt())[:, None]))
         self.table.grad = None
 
 
@@ -966,7 +1148,8 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     scoring_attend = model.attend
     model.attend, attention = fastest_attention(device, model.dtype, compiled)
     mode = "compiled" if compiled else "eager"
-    print(f"cuda: {device.type}, {model.dtype}, {mode}, {attention}, {torch.get_num_threads()} threads")  # noqa: T201
+    ways = f"{attention}, {fuse_mlps(model, device, compiled)}"
+    print(f"cuda: {device.type}, {model.dtype}, {mode}, {ways}, {torch.get_num_threads()} threads")  # noqa: T201
     rows = warm_up(model, loss_of, update, data)
     if MEMORY_TOKENS:
         text = read(data.documents())
@@ -997,6 +1180,8 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         model.memory.copy_(whole)
     model.zero_grad(set_to_none=True)
     model.attend = scoring_attend
+    for block in model.blocks:
+        block.mlp.forward = partial(MLP.forward, block.mlp)
     return model
 
 

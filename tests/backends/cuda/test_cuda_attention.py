@@ -65,7 +65,7 @@ def test_flex_attention_sees_what_the_others_see(load_train):
     q, k, v = parts(256).detach()
     assert list(masks) == [40]
     for window in (40, 256):
-        found = train.attend_flex(q, k, v, window, masks)
+        found = train.attend_flex(q, k, v, window, masks=masks)
         torch.testing.assert_close(found, train.attend_sdpa(q, k, v, window), atol=1e-5, rtol=1e-4)
 
 
@@ -99,11 +99,25 @@ def kernels_package(get_kernel):
     return package
 
 
-def test_on_a_hopper_gpu_flash_attention_3_comes_first(load_train, hopper):
+@pytest.fixture
+def on_this_processor(monkeypatch):
+    """Let a train file try its attention here, where there is no GPU to try it on."""
+
+    def make(train):
+        agrees = train.attends_like_sdpa
+        monkeypatch.setattr(
+            train, "attends_like_sdpa", lambda attend, _, dtype: agrees(attend, torch.device("cpu"), dtype)
+        )
+        return train
+
+    return make
+
+
+def test_on_a_hopper_gpu_flash_attention_3_comes_first(load_train, hopper, on_this_processor):
     asked = []
     kernel = SimpleNamespace(flash_attn_func=flash_stand_in)
     hopper(kernels=kernels_package(lambda name, version: asked.append(name) or kernel))
-    attend, name = load_train().fastest_attention(torch.device("cuda"), torch.bfloat16, True)
+    attend, name = on_this_processor(load_train()).fastest_attention(torch.device("cuda"), torch.bfloat16, True)
     assert (name, asked) == ("FlashAttention-3", ["kernels-community/flash-attn3"])
     q, k, v = parts()
     torch.testing.assert_close(attend(q, k, v, window=5), by_hand(q, k, v, 5), atol=1e-5, rtol=1e-4)
@@ -113,27 +127,58 @@ def unreachable(name, version):
     raise FileNotFoundError("not in the cache\nand no network")
 
 
+def one_token_too_many(q, k, v, softmax_scale=None, causal=False, window_size=(-1, -1)):
+    return flash_stand_in(q, k, v, softmax_scale, causal, (window_size[0] + 1, window_size[1]))
+
+
 @pytest.mark.parametrize(
     "capability, dtype, package, reason",
     [
-        ((9, 0), torch.bfloat16, kernels_package(unreachable), "FileNotFoundError: not in the cache)"),
+        ((9, 0), torch.bfloat16, kernels_package(unreachable), "FileNotFoundError: not in the cache;"),
         ((9, 0), torch.bfloat16, None, "ModuleNotFoundError"),
+        (
+            (9, 0),
+            torch.bfloat16,
+            kernels_package(lambda name, version: SimpleNamespace(flash_attn_func=one_token_too_many)),
+            "no FlashAttention-3: it does not agree with SDPA;",
+        ),
         ((9, 0), torch.float32, None, "Hopper"),
         ((8, 9), torch.bfloat16, None, "Hopper"),
+        ((10, 0), torch.bfloat16, None, "no FlashAttention-4: ModuleNotFoundError"),
     ],
 )
 @pytest.mark.parametrize("compiled, expected", [(True, "FlexAttention in short windows"), (False, "SDPA")])
 def test_without_it_the_next_best_is_taken_and_the_reason_said(
-    load_train, hopper, monkeypatch, capability, dtype, package, reason, compiled, expected
+    load_train, hopper, monkeypatch, on_this_processor, capability, dtype, package, reason, compiled, expected
 ):
     hopper(capability, package)
-    train = load_train()
+    train = on_this_processor(load_train())
     monkeypatch.setattr(train, "flex_masks", lambda seq_len, device: {})
     attend, name = train.fastest_attention(torch.device("cuda"), dtype, compiled)
     assert name.startswith(f"{expected} (no FlashAttention-3:")
     assert reason in name
     q, k, v = parts()
     torch.testing.assert_close(attend(q, k, v, window=T), by_hand(q, k, v, T), atol=1e-5, rtol=1e-4)
+
+
+def test_flash_attention_4_comes_through_pytorchs_own_operator(load_train, hopper, monkeypatch, on_this_processor):
+    hopper((10, 0))
+    train, activated = on_this_processor(load_train()), []
+    monkeypatch.setattr(torch.nn.attention, "activate_flash_attention_impl", activated.append, raising=False)
+    monkeypatch.setattr(train, "attend_registered", train.attend_sdpa)
+    attend, name = train.fastest_attention(torch.device("cuda"), torch.bfloat16, True)
+    assert (attend, name, activated) == (train.attend_sdpa, "FlashAttention-4", ["FA4"])
+
+
+def test_pytorchs_flash_operator_is_asked_for_the_same_windows(load_train):
+    train = load_train()
+    shapes = {}
+    for window in (7, T):
+        q, k, v = (part.detach().bfloat16().to("meta").requires_grad_() for part in parts())
+        y = train.attend_registered(q, k, v, window, 0.1)
+        y.sum().backward()
+        shapes[window] = (y.shape, q.grad.shape)
+    assert shapes == dict.fromkeys((7, T), (q.shape, q.shape))
 
 
 @pytest.mark.parametrize("way", ["sdpa", "flash"])

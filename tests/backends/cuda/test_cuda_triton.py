@@ -10,7 +10,7 @@ import pytest
 import torch
 from prerequisites import lacking
 
-INTERPRETED = Path(__file__).with_name("interpreted_loss.py")
+INTERPRETED = Path(__file__).with_name("interpreted_kernels.py")
 TRAIN_FILE = Path(__file__).parents[3] / "backends" / "cuda" / "train.py"
 
 
