@@ -329,12 +329,24 @@ def in_window(seq_len: int, window: int) -> mx.array:
     return (distance >= 0) & (distance < window)
 
 
+SCORES_AT_ONCE = 2**28
+"""Attention scores that exist at once on a GPU: half a GiB in bf16, and a few times that with their gradients."""
+
+
 def attend(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
     """Causal attention on (B, H, T, HEAD_DIM); t sees s where 0 <= t - s < window."""
     if on_cpu():
         return attend_by_blocks(q, k, v, window)
     mask = in_window(q.shape[2], window) if window < q.shape[2] else "causal"
-    return mx.fast.scaled_dot_product_attention(q, k, v, scale=HEAD_DIM**-0.5, mask=mask)
+    # The fused kernel has no gradient of its own: on the way back all scores of a call exist at once, (B, H, T, T).
+    rows = max(1, SCORES_AT_ONCE // (q.shape[1] * q.shape[2] ** 2))
+    parts = [
+        mx.fast.scaled_dot_product_attention(
+            *(x[start : start + rows] for x in (q, k, v)), scale=HEAD_DIM**-0.5, mask=mask
+        )
+        for start in range(0, q.shape[0], rows)
+    ]
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
 def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: int = 128) -> mx.array:
@@ -921,6 +933,13 @@ def hand_over(device: str, remaining: float, *arrays: mx.array | list | None) ->
         mx.async_eval(*arrays)
 
 
+def wait_for(clock: Clock, loss: mx.array, point: tuple[int, float] | None) -> None:
+    """Wait until a loss is there, and show it if it belongs to a point of the live curve: its step and progress."""
+    mx.eval(loss)
+    if point is not None:
+        show(clock, point[0], loss.item(), point[1])
+
+
 def build(spec: Spec) -> GPT:
     """A fresh model, drawn with the seed."""
     if DIM % HEAD_DIM or HEAD_DIM % 2 or GATE_CHANNELS > DIM:
@@ -950,21 +969,28 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         model.memory = mx.array(memorise(text[:TRUST_TOKENS])) if TRUST_TOKENS else whole
 
     step, micro_step, so_far, progress, loss = 0, 0, [], 0.0, None
+    # Losses of batches that were handed over, each with its point of the live curve or None. A GPU keeps one batch to work
+    # on while the next one is prepared; with more, activations of several batches could exist at once.
+    in_flight, ahead = [], 0 if model.device == "cpu" else 1
     for inputs, targets, _ in data.batches(DEVICE_BATCH_ROWS, SEQ_LEN):
-        mx.eval(loss, so_far, stepper.state)  # what was handed over before this batch was fetched
+        while len(in_flight) > ahead:
+            wait_for(clock, *in_flight.pop(0))
         if micro_step == 0:
-            if loss is not None and step % LOG_EVERY == 1 % LOG_EVERY:
-                show(clock, step, loss.item(), progress)
             progress = clock.progress
             micro_steps = micro_steps_at(progress)
             share = mx.array(1 / micro_steps)
-        micro_step += 1
+        micro_step, point = micro_step + 1, None
         if micro_step < micro_steps:
             so_far = stepper.add(so_far, inputs, targets, share)
+            waited_for = so_far[0]
         else:
-            loss = stepper.finish(so_far, inputs, targets, share, schedule_at(step, progress))
+            waited_for = loss = stepper.finish(so_far, inputs, targets, share, schedule_at(step, progress))
             step, micro_step, so_far = step + 1, 0, []
+            point = (step, progress) if step % LOG_EVERY == 1 % LOG_EVERY else None
         hand_over(model.device, clock.remaining, loss, so_far, stepper.state)
+        in_flight.append((waited_for, point))
+    for waited_for, point in in_flight:
+        wait_for(clock, waited_for, point if point is not None and point[0] < step else None)
     if loss is not None:
         show(clock, step, loss.item(), progress)
     if MEMORY_TOKENS and TRUST_TOKENS:

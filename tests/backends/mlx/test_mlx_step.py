@@ -152,3 +152,32 @@ def test_what_was_read_is_in_memory_after_training_and_part_of_it_before(train_f
     module.train(model, data, clock)
     np.testing.assert_array_equal(seen[0], module.memorise(text[:10]))
     np.testing.assert_array_equal(np.array(model.memory), module.memorise(text))
+
+
+def test_a_gpu_gets_its_next_batch_before_the_last_one_is_waited_for(train_file, counted, spec, monkeypatch) -> None:
+    train = train_file(LOG_EVERY=2)
+    data, clock = counted(6)
+    model, events, losses = train.build(spec), [], []
+    dispatch, wait = train.hand_over, train.wait_for
+
+    def handed_over(device, remaining, loss, *others):
+        losses.append(loss)
+        events.append(("handed over", len(losses)))
+        dispatch(device, remaining, loss, *others)
+
+    def waited_for(clock, loss, point):
+        events.append(("waited for", next(i for i, one in enumerate(losses, 1) if one is loss)))
+        wait(clock, loss, point)
+
+    monkeypatch.setattr(train, "hand_over", handed_over)
+    monkeypatch.setattr(train, "wait_for", waited_for)
+    model.device = "gpu"
+    train.train(model, data, clock)
+    assert events.index(("handed over", 2)) < events.index(("waited for", 1)) < events.index(("handed over", 3))
+    assert events[-2:] == [("waited for", 5), ("waited for", 6)]
+    on_gpu = clock.points
+    monkeypatch.undo()
+    data, clock = counted(6)
+    train.train(train.build(spec), data, clock)
+    assert [point["step"] for point in on_gpu] == [1, 3, 5, 6]
+    assert on_gpu == clock.points
