@@ -566,7 +566,7 @@ class FusedMLP(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
         """Like that of the three steps by themselves."""
         x, hidden, fc, proj = ctx.saved_tensors
-        dz = mlp_tiles(grad, proj, hidden)
+        dz = mlp_tiles(grad.contiguous(), proj, hidden)
         return dz @ fc, (dz.T @ x).float(), (grad.T @ hidden).float()
 
 

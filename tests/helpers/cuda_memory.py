@@ -58,9 +58,9 @@ def kept_bytes(train: ModuleType) -> int:
     return found[0]
 
 
-def flash(q: Any, k: Any, v: Any, window: int) -> Any:
+def flash(q: Any, k: Any, v: Any, window: int, scale: float) -> Any:
     """Attend by an operator that keeps what FlashAttention keeps: its inputs, its output and the log-sums."""
-    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, False, scale=1.0)[0]
+    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, False, scale=scale)[0]
 
 
 def by_block(load: Callable[..., ModuleType]) -> tuple[float, float, float]:

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,37 @@ def test_what_exceeds_a_limit_is_named(codegen) -> None:
     assert codegen.faults(within) == []
     beyond = codegen.Report(2, 10**6, 0, 10.0**6, {"forward: k": ["sin"]}, ["forward: (8, 8)"])
     assert len(codegen.faults(beyond)) == 5
+    spilling = codegen.Report(
+        graphs=1, spills={"sm_90 few": codegen.SPILL_LIMIT, "sm_100 many": codegen.SPILL_LIMIT + 1}
+    )
+    assert codegen.faults(spilling) == [f"sm_100 many spills {codegen.SPILL_LIMIT + 1} bytes a thread"]
+    slow = codegen.Report(graphs=1, code_seconds=codegen.CODE_SECONDS + 1, kernel_seconds={90: 1e4, 100: 1.0})
+    assert [fault.split()[0] for fault in codegen.faults(slow)] == ["generating", "compiling"]
+
+
+def test_a_tile_of_the_mlp_counts_what_it_reads_beside_its_product(codegen) -> None:
+    code = """
+mlp_tile_0 = async_compile.triton('mlp_tile', '''
+    inductor_meta={'kernel_num_gb': 0.0}
+''', device_str='cuda')
+            mlp_tile_0.run(buf1, buf2, buf3, 64, stream=raw_stream0)
+"""
+    forward = codegen.read_code({"forward": code}, 8192 * 512, hidden_elements=10**9)
+    backward = codegen.read_code({"backward": code}, 8192 * 512, hidden_elements=10**9)
+    assert (forward.gigabytes, backward.gigabytes) == (0, 2)
+
+
+def test_kernels_that_differ_in_their_names_alone_are_compiled_once_and_for_the_card_that_is_asked_for(codegen) -> None:
+    from benchmarks import _compiled_kernels as kernels
+
+    source = "device=DeviceProperties(type='cuda', cc=90, major=9, warp_size=32)\ndef {name}(): {body}"
+    code = "\n".join(
+        f"{name} = async_compile.triton('{name}', '''{source.format(name=name, body=body)}''', device_str='cuda')"
+        for name, body in (("mul_0", 1), ("mul_1", 1), ("add_2", 2))
+    )
+    found = list(kernels.distinct({"forward": code, "backward": code}))
+    assert [name for name, _, _ in found] == ["forward_mul_0", "forward_add_2"]
+    assert "cc=100, major=10," in kernels.for_card(found[0][2], 100)
 
 
 @pytest.mark.slow
@@ -80,10 +112,37 @@ def test_the_step_for_an_h100_stays_within_its_limits(tmp_path) -> None:
     if importlib.util.find_spec("triton") is None or shutil.which("g++") is None:
         lacking("needs triton and g++: pip install -c constraints.txt triton")
     answer = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks.codegen", "--depth", "2", "--answer", str(answer), "--check"]
+    options = ["--depth", "2", "--compile", "90", "100", "--answer", str(answer), "--check"]
+    command = [sys.executable, "-m", "benchmarks.codegen", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert json.loads(answer.read_text())["graphs"] == 1
+    report = json.loads(answer.read_text())
+    assert report["graphs"] == 1
+    assert min(report["kernels"].values()) > 20
+
+
+LOADED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("train", sys.argv[1])
+train = importlib.util.module_from_spec(spec)
+sys.modules["train"] = train
+spec.loader.exec_module(train)
+print(train.load_flash_3().keywords["flash"](1, 2, 3))
+"""
+METADATA = {"id": "flash", "name": "flash-attn3", "version": 1, "license": "BSD-3-Clause", "python-depends": []}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("kernels") is None, reason="needs the package kernels")
+def test_the_installed_loader_finds_the_pinned_files_without_a_network(tmp_path) -> None:
+    variant = tmp_path / "build" / "torch-universal"
+    variant.mkdir(parents=True)
+    (variant / "__init__.py").write_text("def flash_attn_func(*parts, **options): return sum(parts)")
+    (variant / "metadata.json").write_text(json.dumps({**METADATA, "backend": {"type": "cpu"}}))
+    # As `runtime.launch_environment` names the folder that `ar prepare --kernel` has filled.
+    environment = {**os.environ, "LOCAL_KERNELS": f"kernels-community/flash-attn3={tmp_path}", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", LOADED, str(TRAIN_FILE)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "6\n", done.stderr[-2000:]
 
 
 def loads_of_kernels() -> list[ast.Call]:
