@@ -35,7 +35,7 @@ _TURNED = {
     ("torch", "half"): '''
         """Turn the first half of the channels of x (B, H, T, HEAD_DIM) by position; the rest see content alone."""
         a, b, rest = x.split((HEAD_DIM // 4, HEAD_DIM // 4, HEAD_DIM // 2), dim=-1)
-        cos, sin = cos[:, ::2], sin[:, ::2]
+        cos, sin = cos[..., ::2], sin[..., ::2]
         return torch.cat((a * cos - b * sin, a * sin + b * cos, rest), dim=-1)
     ''',
     ("mlx", "all"): '''

@@ -225,3 +225,15 @@ def test_a_ramp_halves_the_rows_when_a_batch_is_one_forward_pass():
 def test_short_windows_are_shorter_than_the_sequence():
     source = write_constants(train_source("mlx"), {"SEQ_LEN": 256, "SHORT_WINDOW": 256})
     assert constants_of(EDITS["windows short"].apply(source))["SHORT_WINDOW"] == 64
+
+
+@pytest.mark.parametrize("name", [None, "rotary half"])
+def test_turning_takes_heads_where_a_gpu_leaves_them(tmp_path, name):
+    torch = pytest.importorskip("torch")
+    source = write_constants(train_source("cuda"), {"HEAD_DIM": 32})
+    train = load(source if name is None else edited(source, name), tmp_path)
+    x = torch.randn(2, 5, 2, 3, 32)  # (B, T, q and k, heads, HEAD_DIM)
+    cos, sin = train.rotary_angles(5)
+    in_place = train.rotary(x, cos[:, None, None], sin[:, None, None])
+    moved = train.rotary(x.permute(2, 0, 3, 1, 4), cos, sin)  # (q and k, B, heads, T, HEAD_DIM)
+    torch.testing.assert_close(in_place.permute(2, 0, 3, 1, 4), moved)
