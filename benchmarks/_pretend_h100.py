@@ -223,7 +223,8 @@ def bytes_of_kernel(kernel: Any) -> int:
     def number(expression: Any) -> int:
         return int(V.graph.sizevars.optimization_hint(expression))
 
-    code = kernel.body.getvalue()
+    # Of a kernel without a loop, loads become part of the body only after this was called.
+    code = "".join(part.getvalue() for part in (kernel.body, kernel.loads, kernel.compute))
     in_place = list(dict.fromkeys(one.inner_name for one in kernel.args.inplace_buffers.values()))
     accesses, elements = kernel.features.buf_accesses(), 1
     for size in kernel.numels.values():
