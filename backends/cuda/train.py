@@ -476,9 +476,11 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         weights = torch.cat([linear.weight for linear in (self.q, self.k, self.v)])  # one product instead of three
         qk, v = F.linear(x, weights.to(x.dtype)).view(B, T, 3, -1, HEAD_DIM).split((2, 1), dim=2)
-        # Turning keeps lengths, so the norm may come after it, and one call serves both.
-        if x.is_cuda:  # attention reads heads where they lie
-            q, k = norm(rotary(qk, *(part[:, None, None] for part in angles))).permute(2, 0, 3, 1, 4)
+        # Turning keeps lengths, so the norm may come before or after it, and one call serves both.
+        if x.is_cuda:
+            # Attention reads heads where they lie. On the way back the norm comes last, so that the compiler lets the
+            # kernel that reduces write into its part of the product's gradient.
+            q, k = rotary(norm(qk), *(part[:, None, None] for part in angles)).permute(2, 0, 3, 1, 4)
         else:
             q, k = norm(rotary(qk.permute(2, 0, 3, 1, 4), *angles))
         v = v.squeeze(2)

@@ -286,3 +286,16 @@ def test_late_heads_see_the_key_of_the_position_before(load_train):
 def test_a_document_bucket_grows_with_the_distance_to_its_first_token(load_train):
     tokens = torch.tensor([[5, 5, 5, 1, 5, 5, 5, 5, 5, 5, 5, 1]])
     assert load_train(DOCUMENT_BUCKETS=3).document_bucket(tokens).tolist() == [[0, 1, 1, 0, 1, 1, 2, 2, 2, 2, 2, 0]]
+
+
+def test_queries_and_keys_may_be_normed_before_or_after_they_are_turned(load_train):
+    train = load_train()
+    x = torch.randn(2, 32, 2, 3, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    grad = torch.randn(2, 2, 3, 32, 16, generator=torch.Generator().manual_seed(1))
+    angles = train.rotary_angles(32)
+    heads_in_place = [part[:, None, None] for part in angles]
+    before = train.rotary(train.norm(x), *heads_in_place).permute(2, 0, 3, 1, 4)  # as on a GPU
+    after = train.norm(train.rotary(x.permute(2, 0, 3, 1, 4), *angles))  # as on a CPU
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)
+    one, other = (torch.autograd.grad(y, x, grad, retain_graph=True)[0] for y in (before, after))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
