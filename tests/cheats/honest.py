@@ -177,7 +177,7 @@ CODE: dict[str, dict[str, str]] = {
         "cuda": "def smooth(self, tokens, targets):\n    out = self(tokens).flatten(0, 1)\n"
         "    return F.cross_entropy(out, targets.flatten(), label_smoothing=0.05) + 1e-4 * out.logsumexp(1).square().mean()\n"
         "GPT.loss = smooth\n",
-        "mlx": "def smooth(self, tokens, targets):\n    return nn.losses.cross_entropy(self(tokens), targets, label_smoothing=0.05).mean()\n"
+        "mlx": "def smooth(self, tokens, targets, found=None):\n    return nn.losses.cross_entropy(self(tokens), targets, label_smoothing=0.05).mean()\n"
         "GPT.loss = smooth\n",
     },
     "its own packing": {
