@@ -168,7 +168,7 @@ class LLM(Researcher):
         """Yield what can be used of the reply's further proposals: new programs, in categories of their own."""
         model, categories = str(first.parameters.get("model", "")), {first.category}
         talk.tried |= {fingerprint(first.source)}
-        for text in talk.others:
+        for text in talk.others[: talk.several - 1]:  # a reply may hold more lines that look like beginnings
             header = read_header(text)
             try:
                 edited = apply_reply(text, talk.task.base.source, tried=talk.tried, whole=False)

@@ -72,6 +72,8 @@ def test_what_cannot_be_used_is_left_out_and_the_first_is_mended():
 def test_a_reply_with_more_than_was_asked_for_or_without_numbers_does_no_harm():
     with ModelServer(scripted({"text": GOOD})) as server:
         assert len(researcher(server).propose_batch(history(), 4)) == 1
+    with ModelServer(scripted({"text": numbered(GOOD, *["x"] * 2000, BATCH)})) as server:
+        assert len(researcher(server).propose_batch(history(), 3)) == 1
     answers = ask_batch(_Batch([1, 2, 3]), history(), 2)
     assert len(answers) == 2
     assert ask_batch(_Batch([]), history(), 2)[0].proposal is None
