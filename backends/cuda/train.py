@@ -479,8 +479,10 @@ class Attention(nn.Module):
         # Turning keeps lengths, so the norm may come before or after it, and one call serves both.
         if x.is_cuda:
             # Attention reads heads where they lie. On the way back the norm comes last, so that the compiler lets the
-            # kernel that reduces write into its part of the product's gradient.
-            q, k = rotary(norm(qk), *(part[:, None, None] for part in angles)).permute(2, 0, 3, 1, 4)
+            # kernel that reduces write into its part of the product's gradient. PyTorch's own norm keeps its input,
+            # which lies there anyway, and not its output, which nothing else needs.
+            normed = F.rms_norm(qk, (HEAD_DIM,), eps=NORM_EPS)
+            q, k = rotary(normed, *(part[:, None, None] for part in angles)).permute(2, 0, 3, 1, 4)
         else:
             q, k = norm(rotary(qk.permute(2, 0, 3, 1, 4), *angles))
         v = v.squeeze(2)

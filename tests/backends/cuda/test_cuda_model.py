@@ -294,7 +294,8 @@ def test_queries_and_keys_may_be_normed_before_or_after_they_are_turned(load_tra
     grad = torch.randn(2, 2, 3, 32, 16, generator=torch.Generator().manual_seed(1))
     angles = train.rotary_angles(32)
     heads_in_place = [part[:, None, None] for part in angles]
-    before = train.rotary(train.norm(x), *heads_in_place).permute(2, 0, 3, 1, 4)  # as on a GPU
+    normed = torch.nn.functional.rms_norm(x, (16,), eps=train.NORM_EPS)
+    before = train.rotary(normed, *heads_in_place).permute(2, 0, 3, 1, 4)  # as on a GPU
     after = train.norm(train.rotary(x.permute(2, 0, 3, 1, 4), *angles))  # as on a CPU
     torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-6)
     one, other = (torch.autograd.grad(y, x, grad, retain_graph=True)[0] for y in (before, after))
