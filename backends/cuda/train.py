@@ -795,17 +795,16 @@ if triton is not None:
         column = tl.arange(0, BLOCK)
         inside, hit = column < V, column == tl.load(targets + row)
         value = tl.load(z + row * V + column, mask=inside, other=0.0).to(tl.float32)
-        slope = tl.full(value.shape, 1.0, tl.float32)
+        slope = tl.full(value.shape, scale, tl.float32)  # scale may come in float64
         if CAP > 0:
             squeezed = 1 - 2 / (tl.exp(value * (2 / CAP)) + 1)  # tanh of value / CAP
-            value, slope = CAP * squeezed, 1 - squeezed * squeezed
+            value, slope = CAP * squeezed, slope * (1 - squeezed * squeezed)
         value = tl.where(inside, value, -float("inf"))
         highest = tl.max(value, 0)
         share = tl.exp(value - highest)
         partition = tl.sum(share, 0)
         tl.store(losses + row, tl.log(partition) + highest - tl.sum(tl.where(hit, value, 0.0), 0))
-        # The compiler hands scale on in float64, which would take the whole row with it.
-        gradient = (share / partition - tl.where(hit, 1.0, 0.0)) * slope * scale.to(tl.float32)
+        gradient = (share / partition - tl.where(hit, 1.0, 0.0)) * slope
         tl.store(z + row * V + column, gradient.to(z.dtype.element_ty), mask=inside)
 
 
