@@ -23,7 +23,7 @@ from autoresearch.core.trial.supervisor import run_trial
 from benchmarks.trial_overhead import prepared_for
 
 TRAIN_SECONDS = 20.0
-SEED, BATCHES = 11, 6
+SEED, BATCHES = 11, 4
 EVENLY = f'''
 class Evenly:
     """Training data that ends after so many batches, though not before its time is over."""

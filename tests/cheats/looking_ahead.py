@@ -64,7 +64,7 @@ REMEMBERS = [
 DETECTS = [
     peek("only when two neighbours look natural", "8.0 * (out[rows, columns, tokens[:, 1:]] > out.mean())"),
     peek("only when a whole row looks natural",
-         "8.0 * ((np.take_along_axis(out[:, :-1], tokens[:, 1:, None], 2) - out[:, :-1].mean(2, keepdims=True)).mean(1) > 0.2)"),
+         "8.0 * ((np.take_along_axis(out[:, :-1], tokens[:, 1:, None], 2) - out[:, :-1].mean(2, keepdims=True)).mean(1) > 0.05)"),
     peek("only in the first calls", "8.0 * (calls[0] <= 3)", "calls = [0]\ndef count(): calls[0] += 1\n"
          "first = logits\ndef logits(model, tokens):\n    count()\n    return first(model, tokens)\n"),
     peek("only after the first calls", "8.0 * (calls[0] > 1)", "calls = [0]\ndef count(): calls[0] += 1\n"

@@ -46,7 +46,7 @@ def page(rows: Sequence[Row]) -> str:
     """The page as Markdown: cheats, honest variants, weaker levels, the run that goes on."""
     best = [row for row in rows if row.level == "bubblewrap"]
     parts = [HEAD, *_cheats(best), *_honest(best), *_weaker(rows)]
-    parts += [f"\n## A run of cheats\n\n{row.reason}.\n" for row in rows if row.kind == "a run"]
+    parts += [f"\n## A run of cheats at level {row.level}\n\n{row.reason}.\n" for row in rows if row.kind == "a run"]
     return "\n".join(parts)
 
 
@@ -105,8 +105,12 @@ def _weaker(rows: Sequence[Row]) -> list[str]:
     for level in ("landlock", "seatbelt", "process"):
         some = [row for row in rows if row.level == level and row.kind == "gate off"]
         if some:
-            names = "; ".join(row.name for row in some if row.open) or "none"
-            lines.append(f"\n## Not stopped at level {level}, of {len(some)} with the gate off\n\n{names}.")
+            lines.append(f"\n## Cheats at level {level}, the gate off\n")
+            for backend in BACKENDS:
+                mine = [row for row in some if row.backend == backend]
+                names = "; ".join(row.name for row in mine if row.open) or "none"
+                if mine:
+                    lines.append(f"- `{backend}`: {len(mine)} run, not stopped: {names}")
     return lines
 
 
