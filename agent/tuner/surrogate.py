@@ -52,24 +52,25 @@ class Surrogate:
         if not len(points):
             return self
         known = self.vectors @ self.projected
-        across = _kernel(points, self.points, self.weights, self.length)
-        across = (across + _GROUP_VARIANCE * (groups[:, None] == self.groups[None, :])) @ self.vectors
-        y = np.concatenate([known, across @ (self.projected / self.spectrum)])
+        y = np.concatenate([known, self._across(points, groups) @ (self.projected / self.spectrum)])
         points, groups = np.vstack([self.points, points]), np.concatenate([self.groups, groups])
-        eigenvalues, vectors = np.linalg.eigh(_covariance(points, groups, self.weights, self.length))
+        eigenvalues, vectors = np.linalg.eigh(_covariance(points, groups, points, groups, self.weights, self.length))
         spectrum = np.maximum(eigenvalues, 0.0) + self.noise
         found = (points, groups, self.weights, self.length, vectors, spectrum, vectors.T @ y)
         return Surrogate(*found, self.centre, self.scale, self.noise)
 
     def predict(self, points: np.ndarray, group: int) -> tuple[np.ndarray, np.ndarray]:
         """Predict points (M, D) in structure `group`: mean and standard deviation, both (M,), noise left out."""
-        across = _kernel(points, self.points, self.weights, self.length)
-        across = (across + _GROUP_VARIANCE * (self.groups == group)[None, :]) @ self.vectors
+        across = self._across(points, np.full(len(points), group))
         mean = across @ (self.projected / self.spectrum)
         # The prior variance of a point: 1 from the kernel, whose two terms and weights sum to 1, and the group's.
         # Rounding may make the difference negative.
         variance = np.maximum(1.0 + _GROUP_VARIANCE - across**2 @ (1 / self.spectrum), 1e-9)
         return self.centre + self.scale * mean, self.scale * np.sqrt(variance)
+
+    def _across(self, points: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """Return the covariance of points (M, D) of structures (M,) with the known ones, along the eigenvectors."""
+        return _covariance(points, groups, self.points, self.groups, self.weights, self.length) @ self.vectors
 
 
 def fit(points: np.ndarray, groups: np.ndarray, values: np.ndarray, weights: np.ndarray, scale: float) -> Surrogate:
@@ -84,7 +85,7 @@ def fit(points: np.ndarray, groups: np.ndarray, values: np.ndarray, weights: np.
     fits = []
     for length in _LENGTHS:
         # One decomposition serves every noise.
-        eigenvalues, vectors = np.linalg.eigh(_covariance(points, groups, weights, length))
+        eigenvalues, vectors = np.linalg.eigh(_covariance(points, groups, points, groups, weights, length))
         projected = vectors.T @ y
         for noise in _NOISES:
             spectrum = np.maximum(eigenvalues, 0.0) + noise
@@ -94,9 +95,10 @@ def fit(points: np.ndarray, groups: np.ndarray, values: np.ndarray, weights: np.
     return max(fits, key=lambda fitted: fitted[0])[1]
 
 
-def _covariance(points: np.ndarray, groups: np.ndarray, weights: np.ndarray, length: float) -> np.ndarray:
-    same = groups[:, None] == groups[None, :]
-    return _kernel(points, points, weights, length) + _GROUP_VARIANCE * same
+def _covariance(
+    a: np.ndarray, a_groups: np.ndarray, b: np.ndarray, b_groups: np.ndarray, weights: np.ndarray, length: float
+) -> np.ndarray:
+    return _kernel(a, b, weights, length) + _GROUP_VARIANCE * (a_groups[:, None] == b_groups[None, :])
 
 
 def _kernel(a: np.ndarray, b: np.ndarray, weights: np.ndarray, length: float) -> np.ndarray:
