@@ -40,7 +40,7 @@ def kept_run(settings: Settings, tag: str | None, purpose: str = "") -> Iterator
 
 @dataclass(frozen=True)
 class Place:
-    """Where a call's trials run."""
+    """The devices that a call's trials run on."""
 
     executor: Executor | None
     """Runs them, several at once; None for one at a time on this machine."""

@@ -1,4 +1,4 @@
-"""How likely a peer run's change is to help here, by category: learnt from those that this run has tried.
+"""The chance that a peer run's change helps here, by category, learnt from those that this run has tried.
 
 A schedule may travel from a laptop to a data centre where a batch size does not. Each category's rate starts from the
 rate of all categories together, and that one from an even chance, so that one result moves it a little and many decide.
@@ -39,9 +39,11 @@ def holding_rates(attempts: Iterable[Attempt]) -> dict[str, HoldingRate]:
     for one in attempts:
         if one.origin is not None:
             tried.setdefault(one.category, []).append(one.status == "keep")
-    pooled = _pooled(tried.values())
+    everything = [held for group in tried.values() for held in group]
+    pooled = _chance(sum(everything), len(everything), 0.5, PRIOR_TRIES)
     return {
-        category: HoldingRate(category, len(held), sum(held), _rate(held, pooled)) for category, held in tried.items()
+        category: HoldingRate(category, len(group), sum(group), _chance(sum(group), len(group), pooled, POOLED_TRIES))
+        for category, group in tried.items()
     }
 
 
@@ -49,8 +51,8 @@ def rate_of(rates: dict[str, HoldingRate], category: str) -> float:
     """Return a category's chance of holding; that of all categories together where none of it was tried."""
     if category in rates:
         return rates[category].rate
-    tried, held = sum(one.tried for one in rates.values()), sum(one.held for one in rates.values())
-    return (held + 0.5 * PRIOR_TRIES) / (tried + PRIOR_TRIES)
+    held, tried = sum(one.held for one in rates.values()), sum(one.tried for one in rates.values())
+    return _chance(held, tried, 0.5, PRIOR_TRIES)
 
 
 def by_promise(findings: Sequence[Finding], attempts: Sequence[Attempt]) -> list[Finding]:
@@ -73,10 +75,6 @@ def by_promise(findings: Sequence[Finding], attempts: Sequence[Attempt]) -> list
     return sorted(findings, key=lambda one: -promise(one))
 
 
-def _pooled(groups: Iterable[Sequence[bool]]) -> float:
-    everything = [held for group in groups for held in group]
-    return (sum(everything) + 0.5 * PRIOR_TRIES) / (len(everything) + PRIOR_TRIES)
-
-
-def _rate(held: Sequence[bool], pooled: float) -> float:
-    return (sum(held) + POOLED_TRIES * pooled) / (len(held) + POOLED_TRIES)
+def _chance(held: int, tried: int, expected: float, weight: float) -> float:
+    """Return the share that held, where `expected` counts as `weight` tries of its own."""
+    return (held + weight * expected) / (tried + weight)
