@@ -58,7 +58,7 @@ weighted, before the last norm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -413,17 +413,19 @@ FLASH = (
 )
 
 
+def agree(ways: Iterable[Callable[[], Tensor]], leaves: Sequence[Tensor], share: float) -> bool:
+    """Tell whether two ways compute the same, up to a share of its norm, in value and in the gradients of `leaves`."""
+    wanted, found = ((y := way(), *torch.autograd.grad(y.square().sum(), leaves)) for way in ways)
+    return all((one - other).norm() <= share * one.norm() for one, other in zip(wanted, found, strict=True))
+
+
 def attends_like_sdpa(attend: Attend, device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether a way to attend agrees with PyTorch's own in a short and a full window, in value and gradient."""
     q, k, v = torch.randn(3, 1, 2, 256, HEAD_DIM, device=device).to(dtype).requires_grad_()
-    for window in (96, 256):
-        wanted, found = (
-            (y := way(q, k, v, window=window, scale=0.1), *torch.autograd.grad(y.square().sum(), (q, k, v)))
-            for way in (attend_sdpa, attend)
-        )
-        if any((one - other).norm() > 0.02 * one.norm() for one, other in zip(wanted, found, strict=True)):
-            return False
-    return True
+    return all(
+        agree((partial(way, q, k, v, window=window, scale=0.1) for way in (attend_sdpa, attend)), (q, k, v), 0.02)
+        for window in (96, 256)
+    )
 
 
 def fastest_attention(device: torch.device, dtype: torch.dtype, compiled: bool) -> tuple[Attend, str]:
@@ -582,11 +584,7 @@ def fused_mlp(mlp: MLP, x: Tensor) -> Tensor:
 def fused_mlp_agrees(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether the fused MLP computes what `MLP` does on this device: an edited MLP, or a broken kernel, does not."""
     mlp, x = MLP().to(device), torch.randn(1, 128, DIM, device=device).to(dtype).requires_grad_()
-    wanted, found = (
-        (y := forward(x), *torch.autograd.grad(y.square().sum(), (x, *mlp.parameters())))
-        for forward in (mlp, partial(fused_mlp, mlp))
-    )
-    return all((one - other).norm() <= 0.01 * one.norm() for one, other in zip(wanted, found, strict=True))
+    return agree((partial(mlp, x), partial(fused_mlp, mlp, x)), (x, *mlp.parameters()), 0.01)
 
 
 def fused_mlp_gain(device: torch.device, dtype: torch.dtype) -> float:
