@@ -66,6 +66,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.optim.adamw import adamw
 
 from autoresearch.backends.contract import Clock, Data, Spec
 
@@ -990,6 +991,39 @@ class Muon:
         torch._foreach_copy_(list(self.matrices), list(new.unbind()))
 
 
+class AdamW:
+    """AdamW for parameters of one rate and one decay, by the function inside PyTorch's class.
+
+    The class imports the compiler, which takes as long as importing all the rest: two to three seconds a trial.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, decay: float) -> None:
+        self.parameters, self.lr, self.decay = parameters, lr, decay
+        self.first, self.second = ([torch.zeros_like(p.data) for p in parameters] for _ in range(2))
+        self.steps = [torch.zeros((), device=p.device) for p in parameters]
+
+    @torch.no_grad()
+    def step(self, multiplier: float) -> None:
+        """Move the parameters that have a gradient, and forget it."""
+        state = zip(self.parameters, self.first, self.second, self.steps, strict=True)
+        moving = [(p, p.grad, *moments) for p, *moments in state if p.grad is not None]
+        if moving:
+            parameters, grads, first, second, steps = (list(column) for column in zip(*moving, strict=True))
+            adamw(
+                *(parameters, grads, first, second, [], steps),
+                lr=self.lr * multiplier,
+                beta1=ADAM_BETA1,
+                beta2=ADAM_BETA2,
+                eps=ADAM_EPS,
+                weight_decay=self.decay,
+                amsgrad=False,
+                maximize=False,
+                fused=True,
+            )
+        for parameter in self.parameters:
+            parameter.grad = None
+
+
 class RowAdagrad:
     """Adagrad with one sum of squares for each row of a table: a row's steps shrink the more often it was seen."""
 
@@ -1026,28 +1060,18 @@ class Optimizer:
             else:
                 groups.setdefault((lr, adamw_decay(name)), []).append(parameter)
         self.muon = [Muon(matrices, update, model.dtype) for matrices in stacks.values()]
-        self.adamw = torch.optim.AdamW(
-            [
-                {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
-                for (lr, decay), parameters in groups.items()
-            ],
-            betas=(ADAM_BETA1, ADAM_BETA2),
-            eps=ADAM_EPS,
-            fused=True,
-        )
+        self.adamw = [AdamW(parameters, lr, decay) for (lr, decay), parameters in groups.items()]
 
     def step(self, step: int, progress: float) -> None:
         """One step with the schedules' values; forgets the gradients."""
-        for group in self.adamw.param_groups:
-            group["lr"] = group["base_lr"] * lr_multiplier(progress)
-        self.adamw.step()
+        for group in self.adamw:
+            group.step(lr_multiplier(progress))
         for table in self.rows:
             table.step(NGRAM_LR * lr_multiplier(progress))
         for stack in self.muon:
             stack.step(MUON_LR * lr_multiplier(progress), momentum_at(step), weight_decay_at(progress))
             for matrix in stack.matrices:
                 matrix.grad = None
-        self.adamw.zero_grad(set_to_none=True)
 
 
 def adamw_decay(name: str) -> float:

@@ -135,7 +135,7 @@ def test_masters_gradients_and_moments_stay_float32_when_the_compute_is_bf16(loa
     optimizer.step(0, 0.0)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert {stack.momentum.dtype for stack in optimizer.muon} == {torch.float32}
-    moments = [value for state in optimizer.adamw.state.values() for value in state.values()]
+    moments = [moment for group in optimizer.adamw for moment in (*group.first, *group.second)]
     assert {moment.dtype for moment in moments} == {torch.float32}
 
 

@@ -1,8 +1,14 @@
 """Muon against numpy, AdamW's share, the schedules."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+
+from autoresearch import backends
 
 
 def muon_in_numpy(train, W, G, momentum, variance, lr, beta, decay):
@@ -58,11 +64,44 @@ def test_a_zero_gradient_moves_nothing(load_train):
     assert torch.equal(matrix.detach(), torch.ones(8, 8))
 
 
+def test_adamw_moves_as_pytorchs_class_does_and_leaves_what_has_no_gradient(load_train):
+    train = load_train()
+    draw = torch.Generator().manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(7, 5, generator=draw)) for _ in range(3)]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    adamw = train.AdamW(ours, lr=0.1, decay=0.2)
+    betas = (train.ADAM_BETA1, train.ADAM_BETA2)
+    reference = torch.optim.AdamW(theirs, 0.1, betas, train.ADAM_EPS, 0.2, fused=True)
+    for step in range(3):
+        for p, q in zip(ours[:2] if step else ours[:1], theirs, strict=False):
+            p.grad = torch.randn(7, 5, generator=draw)
+            q.grad = p.grad.clone()
+        reference.param_groups[0]["lr"] = 0.1 * (1.0 - step / 4)
+        adamw.step(1.0 - step / 4)
+        reference.step()
+        reference.zero_grad()
+        assert all(p.grad is None for p in ours)
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+def test_training_without_compiling_does_not_import_the_compiler():
+    """It would cost every trial on a CPU two to three seconds."""
+    script = """
+import sys, torch, train
+model = train.build(train.Spec(vocab_size=train.VOCAB_SIZE, eval_seq_len=32, seed=0, device="cpu", tier="demo"))
+model.loss(torch.zeros(1, 32, dtype=torch.long), torch.zeros(1, 32, dtype=torch.long)).backward()
+train.Optimizer(model).step(0, 0.0)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    folder = Path(backends.__path__[0]) / "cuda"
+    assert subprocess.run([sys.executable, "-c", script], cwd=folder, check=False).returncode == 0
+
+
 def test_every_parameter_is_in_the_care_of_exactly_one_optimizer(load_train, spec):
     train = load_train()
     model = train.build(spec)
     optimizer = train.Optimizer(model)
-    cared_for = [p for group in optimizer.adamw.param_groups for p in group["params"]]
+    cared_for = [p for group in optimizer.adamw for p in group.parameters]
     cared_for += [p for stack in optimizer.muon for p in stack.matrices]
     assert sorted(map(id, cared_for)) == sorted(map(id, model.parameters()))
     muons = {id(p) for stack in optimizer.muon for p in stack.matrices}
