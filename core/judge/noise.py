@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoresearch.core.judge.posterior import chi_square_quantile
+from autoresearch.core.judge.posterior import Z_95
 
 PRIOR = ((0.9, 0.4), (0.1, 1.2))
 """Prior of a sigma's logarithm: (weight, standard deviation) of normals about the expected one. The narrow one is worth
 about three degrees of freedom; the wide one lets a few repeats overrule an expectation that is far off."""
-GRID = np.geomspace(1.0 / 60.0, 60.0, 241)
-"""Values of a sigma that are weighed, in units of the expected one."""
+GRID = np.geomspace(1.0 / 60.0, 3000.0, 249)
+"""Values of a sigma that are weighed, in units of the expected one. Far up, because a baseline of which one trial
+diverges varies by half of its score: a sigma that lay beyond the end would be taken for the end, and for certain."""
 MIN_SPLIT_DOF = 4.0
 """Least degrees of freedom from which the noise is split into its two parts."""
 
@@ -61,9 +62,11 @@ class Noise:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Return an interval that holds sigma with about 95 % (Wilson-Hilferty quantiles of chi-square)."""
-        low, high = (chi_square_quantile(z, self.dof) for z in (-1.96, 1.96))
-        return self.sigma * math.sqrt(self.dof / high), self.sigma * math.sqrt(self.dof / low)
+        """Return an interval that holds sigma with about 95 %: the same factor up and down."""
+        # What `dof` is taken from: the logarithm's variance is 1 / (2 dof). Quantiles of chi-square have no sense below
+        # two degrees of freedom, which is what the first repeat gives.
+        factor = math.exp(Z_95 * math.sqrt(0.5 / self.dof))
+        return self.sigma / factor, self.sigma * factor
 
     def describe(self) -> str:
         """Describe the noise in one line for people."""

@@ -19,7 +19,23 @@ def test_without_repeats_the_prior_speaks_and_is_named():
     assert 1.0 <= noise.dof < 4.0
     assert "a test" in noise.describe()
     low, high = noise.interval
-    assert low < noise.sigma < high
+    assert noise.sigma / 5 < low < noise.sigma < high < 5 * noise.sigma
+
+
+@pytest.mark.parametrize("difference", [0.0, 1e-6, 0.001, 0.01, 1.0])
+def test_the_interval_of_one_repeat_is_wide_and_not_absurd(difference):
+    noise = estimate_noise([[Repeat(0.5), Repeat(0.5 + difference)]], PRIOR, 0.5)
+    assert 1.5 < noise.interval[1] / noise.sigma < 5
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    rng = random.Random(3)
+    inside = 0
+    for _ in range(400):
+        truth = 0.001 * math.exp(rng.gauss(0, 0.4))
+        noise = estimate_noise([[Repeat(rng.gauss(0.5, truth)) for _ in range(4)]], PRIOR, 0.5)
+        inside += noise.interval[0] <= truth <= noise.interval[1]
+    assert 0.92 <= inside / 400 <= 1.0
 
 
 def test_repeats_are_pooled_about_their_own_means_and_outweigh_the_prior():
