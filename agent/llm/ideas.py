@@ -109,8 +109,9 @@ def platform_of(history: History) -> Platform:
         return "apple"
     if history.backend != "cuda":
         return "any"
+    near: dict[str, Platform] = {"demo": "cpu", "h200": "h100"}  # an H200 is an H100 with more memory
     named = next((name for name in get_args(Platform) if history.preset.startswith(name)), None)
-    return named or ("cpu" if history.preset == "demo" else "any")
+    return named or near.get(history.preset, "any")
 
 
 def nearest_ideas(ideas: Sequence[Idea], history: History, closed: Sequence[str], count: int = 8) -> list[Idea]:

@@ -70,6 +70,7 @@ def test_contradicting_findings_stand_side_by_side(ideas):
     [
         ("cuda", "h100", "h100"),
         ("cuda", "h100-node", "h100"),
+        ("cuda", "h200", "h100"),
         ("cuda", "rtx", "rtx"),
         ("cuda", "cpu", "cpu"),
         ("cuda", "demo", "cpu"),
