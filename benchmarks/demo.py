@@ -20,28 +20,20 @@ import argparse
 import contextlib
 import importlib
 import json
-import multiprocessing
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from autoresearch.backends.contract import Spec
 from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.cli.run.options import RunOverrides
 from autoresearch.core.cli.run.resolve import configure
-from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.events import Decided, Event, Observer
 from autoresearch.core.fleet.local import LocalHandle
 from autoresearch.core.judge.options import JudgeOptions
@@ -49,15 +41,11 @@ from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import probe_device
-from autoresearch.core.trial.evaluation import bits_per_byte, row_batches
 from autoresearch.core.trial.request import TrialRequest, TrialResult
-from benchmarks.train_files import ProcessorTime, load
+from benchmarks._one_core import run_trial
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-LIMIT_SECONDS = 120
-"""Of a trial, the processor's."""
 TAG = "demo"
 SEEDS = range(10)
 HOURS = 0.07
@@ -85,44 +73,7 @@ class OneCoreExecutor:
 
     def _run(self, request: TrialRequest) -> TrialResult:
         self.trials += 1
-        context = multiprocessing.get_context("fork")
-        near, far = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(request, far), daemon=True)
-        process.start()
-        far.close()
-        facts: dict[str, Any] = {"seed": request.seed, "backend": request.backend, "preset": request.preset}
-        try:
-            facts |= {"status": "ok", **near.recv()}
-        except EOFError:
-            facts |= {"status": "crash", "reason": "the process ended without a score"}
-        process.join()
-        return TrialResult(**facts)
-
-
-def _child(request: TrialRequest, answer: Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS))
-    sys.stdout = sys.stderr
-    runtime = importlib.import_module(f"autoresearch.backends.{request.backend}.runtime")
-    importlib.import_module("torch").set_num_threads(1)
-    runtime.seed(request.seed)
-    prepared, seq_len = Prepared.open(request.prepared), request.eval_seq_len
-    vocabulary = read_constants(request.source)["VOCAB_SIZE"]
-    with tempfile.TemporaryDirectory() as folder:
-        train_file = load(request.source, folder)
-        spec = Spec(vocab_size=vocabulary, eval_seq_len=seq_len, seed=request.seed, device="cpu", tier=request.preset)
-        data = ProcessorTime(prepared, runtime, vocabulary, request.seed, request.budget.train_seconds)
-        model = train_file.train(train_file.build(spec), data, data)
-        seconds, losses = data.elapsed, []
-        scored = prepared.scored_rows(request.split, vocabulary, seq_len)
-        with runtime.inference(model):
-            for rows in row_batches(scored.rows, request.score_rows):
-                parts = (np.ascontiguousarray(part) for part in (rows[:, :-1], rows[:, 1:]))
-                inputs, targets = (runtime.to_device(part) for part in parts)
-                losses.append(runtime.nll(train_file.logits(model, inputs), targets))
-    nll = np.concatenate(losses).reshape(-1, seq_len)[: len(scored.rows)]
-    bpb = bits_per_byte(nll, scored.mask, scored.total_bytes)
-    figures = {"tokens": data.tokens, "steps": data.steps, "params": runtime.parameter_count(model)}
-    answer.send({"val_bpb": bpb, "train_seconds": seconds, "cpu_seconds": seconds, **figures})
+        return run_trial(request)
 
 
 def carry_out(folder: Path, seed: int, experiments: int, *, budget: float | None, hours: float | None) -> None:

@@ -1,223 +1,237 @@
-"""The judge on real trials of the cuda backend's demo preset: edits that change nothing, and edits that change much.
+"""The judge on real trials: edits that change nothing after a real gain, and ten changes whose sign is known.
 
-`python -m benchmarks.real_judge aa FOLDER` runs 30 edits that add one unused name to the train file (an edit of
-comments alone is the same program to the loop, and is never trained). `ab` runs five edits whose effect is plain at
-this size. Both go through the loop itself, with a scripted researcher. The run lives in FOLDER and is taken up where it
-stopped, so that it may be run in pieces (`--hours`). The keeps of greedy are read off the same first trials.
+    python -m benchmarks.real_judge --minutes 10
+
+trains the demo's plain file on one core, with its first gain, that again a few times at the same seeds, and with each
+of ten changes, at eight seeds each, and adds the trials to `real_judge.jsonl`; the same command goes on where it
+stopped. `python -m benchmarks --only real_judge` then lets the racing judge decide, thousands of times: a trial that it
+asks for is one of those stored, of that file and at that seed, eight seeds of the run standing for the eight stored
+ones in an order of their own. "Unpaired" is the same judge with a seed drawn anew for every trial, so that nothing is
+shared. Greedy decides by one trial each, at fresh seeds or at one. No trial is ended early.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
+import math
 import random
-import re
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.main import run as ar
-from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.cli.run.resolve import configure
-from autoresearch.core.errors import ProposalError
-from autoresearch.core.events import Decided, Event
-from autoresearch.core.fleet.local import LocalExecutor
+from autoresearch import backends
+from autoresearch.agent.structural import MENU
+from autoresearch.core.config import load_presets
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.proposal import History, Proposal, Researcher
-from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.run.run import Run
-from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow
-from autoresearch.core.trial.device import probe_device
-from benchmarks.judge import SimulatedRun, no_effect
+from autoresearch.core.trainfile.constants import write_constants, write_preset
+from autoresearch.core.trial.request import TrialTerms
+from benchmarks._one_core import run_trial
+from benchmarks._pieces import Key, Pieces
+from benchmarks.judge import Outcome, SimulatedRun
+from benchmarks.trial_overhead import prepared_for
 
-BUDGET_SECONDS = 8.0
+RESULTS = Path(__file__).with_suffix(".jsonl")
+FOLDER = Path(backends.__path__[0]) / "cuda"
+PRESET = load_presets(FOLDER / "presets.toml")["demo"]
+SECONDS = 10.0
+SEEDS, AGAIN = range(8), 4
+"""Seeds of every file, and trials of the better file at each of them."""
 EDITS = 30
-CALIBRATE = 2
+"""Edits that change nothing, one after another."""
+REPLAYS = 400
+PLAIN, BETTER = "plain", "better"
+GAIN = {"BATCH_TOKENS": 1024, "DEVICE_BATCH_ROWS": 4}
+CHANGES: dict[str, str | dict[str, float]] = {
+    "memory": "memory on",
+    "followers": "followers on",
+    "softcap off": "softcap off",
+    "wider": "shape wider",
+    "value embeddings off": "value embeddings none",
+    "half the tokens a step": {"BATCH_TOKENS": 512, "DEVICE_BATCH_ROWS": 2},
+    "two blocks": {"DEPTH": 2},
+    "matrices' rate / 4": {"MUON_LR": 0.01},
+    "head's rate x 2": {"HEAD_LR": 0.008},
+    "embeddings' rate / 3": {"EMBED_LR": 0.2, "VALUE_EMBED_LR": 0.2},
+}
+"""Edits of the menu by name, and constants."""
+SURE = 2.5
+"""Standard errors from which on the sign of a change counts as known."""
 
 
-@dataclass(frozen=True)
-class Edit:
-    """A change of constants, and its expected result."""
-
-    name: str
-    constants: dict[str, object]
-    expected: str
-
-
-def numbered(n: int) -> Edit:
-    """Return an edit that changes nothing."""
-    return Edit(f"unused name {n}", {"UNUSED": n}, "nothing")
-
-
-AA = tuple(numbered(n) for n in range(1, EDITS + 1))
-AB = (
-    Edit("matrix learning rate x 0.1", {"MUON_LR": 0.002}, "worse"),
-    Edit("one layer instead of two", {"DEPTH": 1}, "better"),
-    Edit("embedding learning rate x 0.1", {"EMBED_LR": 0.03, "VALUE_EMBED_LR": 0.03}, "worse"),
-    Edit("half the tokens a step", {"BATCH_TOKENS": 1024, "DEVICE_BATCH_ROWS": 4}, "better"),
-    Edit("four times the tokens a step", {"BATCH_TOKENS": 8192}, "worse"),
-)
-SCRIPTS = {"aa": AA, "ab": AB}
+def files() -> dict[str, str]:
+    """Make every file that is trained, by name."""
+    plain = write_preset((FOLDER / "train.py").read_text(encoding="utf-8"), PRESET)
+    better = write_constants(plain, GAIN)
+    menu = {edit.name: edit for edit in MENU}
+    found = {PLAIN: plain, BETTER: better}
+    for name, change in CHANGES.items():
+        changed = menu[change].apply(better) if isinstance(change, str) else write_constants(better, change)
+        if changed is None:
+            raise ValueError(f"the change {name!r} does not fit the file")
+        found[name] = changed
+    return found
 
 
-class Scripted(Researcher):
-    """Proposes the edits of a list, one an experiment, each on top of the incumbent."""
-
-    name = "scripted"
-
-    def __init__(self, edits: Sequence[Edit]) -> None:
-        self.edits = edits
-
-    def propose(self, history: History) -> Proposal:
-        """Propose the next edit of the list."""
-        done = len(history.attempts) - 1
-        if done >= len(self.edits):
-            raise ProposalError("every edit of the list is tried.")
-        edit = self.edits[done]
-        source = history.incumbent.source
-        for name, value in edit.constants.items():
-            source = _assign(source, name, value)
-        return Proposal(source, edit.name, "shape")
+Score = tuple[str, int, int]
+"""File, seed, and which of several equal trials."""
 
 
-def _assign(source: str, name: str, value: object) -> str:
-    """Set a module-level name, or add it at the end."""
-    changed, count = re.subn(rf"^{name} = [^#\n]*", f"{name} = {value!r}  ", source, count=1, flags=re.MULTILINE)
-    return changed if count else f"{source}\n{name} = {value!r}\n"
+def wanted() -> Iterator[Score]:
+    """Every trial, those of all files at one seed before those at the next."""
+    for seed in SEEDS:
+        for name in (PLAIN, BETTER, *CHANGES):
+            yield from ((name, seed, copy) for copy in range(AGAIN if name == BETTER else 1))
 
 
-def carry_out(script: str, folder: Path, *, budget: float, hours: float | None, say: Callable[[str], None]) -> None:
-    """Start the run in `folder`, or resume it."""
-    if not folder.exists():
-        with contextlib.redirect_stdout(sys.stderr):
-            if ar(["init", str(folder)]) != 0:
-                raise RuntimeError(f"{folder} could not be made a workspace")
-    edits = SCRIPTS[script]
-    settings = Settings(backend="cuda", preset="demo", workspace=folder, json=False, verbosity=-1)
-    backend = resolve_backend(settings)
-    preset = resolve_preset(settings, backend)
-    device = probe_device(backend.name)
-    overrides = RunOverrides(judge="racing", calibrate=CALIBRATE, budget=budget)
-    config, _ = configure(settings, backend.name, preset, device, overrides, None)
-    executor = LocalExecutor()
-
-    def observe(event: Event) -> None:
-        if isinstance(event, Decided):
-            say(f"{event.experiment}\t{event.status}\t{event.reason}")
-
-    try:
-        with Run(folder, script, config, preset) as run:
-            judge = Racing(JudgeOptions(preset.name, CALIBRATE, "off"))
-            limits = Limits(experiments=len(edits), hours=hours)
-            ending = Loop(run, Scripted(edits), judge, executor, limits=limits, observer=observe).go()
-    finally:
-        executor.close()
-    say(ending.reason)
+def stored() -> dict[Score, float]:
+    """Read val_bpb of every trial so far."""
+    pieces = Pieces(RESULTS)
+    return {score: pieces[score] for score in wanted() if score in pieces}
 
 
-def greedy_keeps(rows: Sequence[ExperimentRow]) -> list[int]:
-    """Return the experiments that greedy keeps by the same first trials: every new lowest number.
+def measure(minutes: float) -> bool:
+    """Run the trials that are lacking, until the time is up; tell whether all are there."""
+    sources = files()
+    terms = TrialTerms.of_preset("cuda", PRESET, prepared_for(PRESET).folder, SECONDS)
 
-    This holds for edits that do nothing, whatever was kept meanwhile.
-    """
-    best, kept = rows[0].val_bpb, []
-    for row in rows[1:]:
-        if row.val_bpb is not None and best is not None and row.val_bpb < best:
-            best = row.val_bpb
-            kept.append(row.number)
+    def one(key: Key) -> float:
+        name, seed, _ = key
+        with tempfile.TemporaryDirectory() as folder:
+            result = run_trial(terms.request(sources[str(name)], Path(folder), int(seed)))
+        if result.val_bpb is None:
+            raise RuntimeError(f"{name}, seed {seed}: {result.status}: {result.reason}")
+        print(f"{name}, seed {seed}: {result.val_bpb:.4f}", file=sys.stderr, flush=True)
+        return result.val_bpb
+
+    return Pieces(RESULTS).compute(wanted(), one, 60 * minutes, cores=1)
+
+
+@dataclass
+class Replayed:
+    """Stored trials in the place of new ones: `measure` of a `SimulatedRun`. Files are told by their level."""
+
+    trials: dict[Score, float]
+    names: dict[float, str]
+    rng: random.Random
+    paired: bool
+
+    def __post_init__(self) -> None:
+        self.order = self.rng.sample(list(SEEDS), len(SEEDS))
+        self.known: dict[int, int] = {}
+
+    def __call__(self, level: float, seed: int) -> float:
+        """Return a stored val_bpb of the file at this level and at the stored seed that stands for this one."""
+        if self.paired:
+            at = self.known.setdefault(seed, self.order[len(self.known) % len(self.order)])
+        else:
+            at = self.rng.choice(self.order)
+        name = self.names[level]
+        return self.trials[name, at, self.rng.randrange(AGAIN) if name == BETTER else 0]
+
+
+def effect(trials: dict[Score, float], name: str, base: str) -> tuple[float, float]:
+    """Mean difference of two files over the seeds, and its standard error, in bpb."""
+
+    def mean(file: str, seed: int) -> float:
+        return statistics.fmean(value for (one, at, _), value in trials.items() if (one, at) == (file, seed))
+
+    differences = [mean(name, seed) - mean(base, seed) for seed in SEEDS]
+    return statistics.fmean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
+
+
+def replay(
+    trials: dict[Score, float], start: str, effects: list[tuple[float, str]], seed: int, paired: bool
+) -> Outcome:
+    """Let the racing judge decide the changes, (difference in bpb, file) each, one after another from `start`."""
+    levels = {0.0: start} | {delta: name for delta, name in effects if delta}
+    left = iter([delta for delta, _ in effects])
+    judge = Racing(JudgeOptions("demo", stop_early="off"))
+    source = Replayed(trials, levels, random.Random(seed), paired)
+    return SimulatedRun(seed, lambda _: next(left), 0.0, judge, measure=source).go(len(effects))
+
+
+def after_a_gain(trials: dict[Score, float]) -> Iterator[dict[str, Any]]:
+    """The gain, and then edits that change nothing: how many of those are kept."""
+    gain = effect(trials, BETTER, PLAIN)[0]
+    for paired in (True, False):
+        runs = [replay(trials, PLAIN, [(gain, BETTER), *[(0.0, BETTER)] * EDITS], n, paired) for n in range(REPLAYS)]
+        # A step of nothing stands for the gained file: what was kept beyond the first is a false keep.
+        kept = [run.keeps - 1 for run in runs]
+        worst = f"{sum(one > 1 for one in kept)} of {REPLAYS} runs keep more than one, the worst {max(kept)}"
+        spent = statistics.fmean(run.trials for run in runs)
+        title = f"{EDITS} edits that change nothing after a gain of {-gain:.3f}, {'paired' if paired else 'unpaired'}"
+        yield row(f"{title}: kept", statistics.fmean(kept), "a run", f"{worst}; {spent:.0f} trials a run")
+    for fixed in (False, True):
+        kept = [greedy(trials, random.Random(n), fixed) for n in range(REPLAYS)]
+        title = f"greedy, the same at {'one seed' if fixed else 'fresh seeds'}"
+        yield row(f"{title}: kept", statistics.fmean(kept), "a run", f"the worst {max(kept)}")
+
+
+def greedy(trials: dict[Score, float], rng: random.Random, fixed: bool) -> int:
+    """How many of EDITS trials of the better file greedy takes for improvements, after the first of it."""
+    draw: Callable[[], int] = partial(rng.choice, SEEDS)
+    seed, kept = draw(), 0
+    best = trials[BETTER, seed, rng.randrange(AGAIN)]
+    for _ in range(EDITS):
+        value = trials[BETTER, seed if fixed else draw(), rng.randrange(AGAIN)]
+        kept, best = kept + (value < best), min(value, best)
     return kept
 
 
-def reorder(scores: Sequence[float], runs: int = 2000) -> dict[str, float]:
-    """Return mean keeps and claims of both judges over other orders of the same trials, all of one program."""
-    rng, greedy, claimed = random.Random(0), [], []
-    for _ in range(runs):
-        first, *others = rng.choices(scores, k=EDITS + 1)
-        lows = list(accumulate([first, *others], min))
-        greedy.append(sum(low < before for before, low in pairwise(lows)))
-        claimed.append(first - lows[-1])
-    judge = Racing(JudgeOptions("demo", CALIBRATE, "off"))
+def verdicts(trials: dict[Score, float]) -> Iterator[dict[str, Any]]:
+    """Each of the ten changes alone, on the better file: how often it is kept, and in how many trials."""
+    right: dict[bool, list[float]] = {True: [], False: []}
+    spent: dict[bool, list[float]] = {True: [], False: []}
+    for name in CHANGES:
+        delta, error = effect(trials, name, BETTER)
+        known = abs(delta) > SURE * error
+        words = []
+        for paired in (True, False):
+            runs = [replay(trials, BETTER, [(delta, name)], n, paired) for n in range(REPLAYS)]
+            kept = statistics.fmean(run.keeps for run in runs)
+            used = statistics.fmean(run.trials for run in runs)
+            words.append(f"{'paired' if paired else 'unpaired'}: kept {100 * kept:.0f} %, {used:.1f} trials")
+            if known:
+                right[paired].append(kept if delta < 0 else 1.0 - kept)
+                spent[paired].append(used)
+        sign = "better" if delta < 0 else "worse"
+        note = f"{sign if known else 'sign not known'}, standard error {error:.4f}; {'; '.join(words)}"
+        yield row(name, delta, "bpb", note)
+    for paired in (True, False):
+        title = f"right verdicts on changes of known sign, {'paired' if paired else 'unpaired'}"
+        note = (
+            f"{len(right[paired])} changes, {statistics.fmean(spent[paired]):.1f} trials each, the start's two included"
+        )
+        yield row(title, 100 * statistics.fmean(right[paired]), "%", note)
 
-    def draw(source: random.Random, _true: float) -> float:
-        return source.choice(scores)
 
-    ours = [SimulatedRun(seed, no_effect, 0.0, judge, measure=draw).go(EDITS) for seed in range(runs)]
-    return {
-        "racing_keeps": statistics.fmean(one.keeps for one in ours),
-        "racing_claims": statistics.fmean(one.claimed for one in ours),
-        "greedy_keeps": statistics.fmean(greedy),
-        "greedy_claims": statistics.fmean(claimed),
-    }
-
-
-def summary(script: str, folder: Path) -> dict[str, Any]:
-    """Summarise the run, edit by edit."""
-    with LedgerReader(folder / "runs" / script) as reader:
-        rows = [row for row in reader.experiments() if row.state == "decided"]
-        trials = [trial for row in rows for trial in reader.trials(experiment=row.number)]
-    edits = SCRIPTS[script]
-    return {
-        "experiments": len(rows) - 1,
-        "trials": sum(row.trials for row in rows),
-        "kept": [row.number for row in rows[1:] if row.status == "keep"],
-        "greedy_kept": greedy_keeps(rows),
-        "claims": (min(row.estimate or 9.0 for row in rows if row.status == "keep")) - (rows[0].estimate or 0.0),
-        "noise": rows[-1].judged.get("sigma"),
-        "in_any_order": reorder([trial.val_bpb for trial in trials if trial.val_bpb]) if script == "aa" else None,
-        "edits": [
-            {
-                "experiment": row.number,
-                "edit": edits[row.number - 1].name,
-                "expected": edits[row.number - 1].expected,
-                "status": row.status,
-                "trials": row.trials,
-                "first": row.val_bpb,
-                "reason": row.reason,
-            }
-            for row in rows[1:]
-        ],
-    }
+def row(name: str, median: float, unit: str, note: str) -> dict[str, Any]:
+    """One line of the table."""
+    return {"name": name, "median": median, "unit": unit, "note": note}
 
 
 def run() -> list[dict[str, Any]]:
-    """Return name, median, unit and note of every measurement. Takes about twenty minutes the first time."""
-    results = []
-    for script in SCRIPTS:
-        folder = Path(__file__).parents[1] / "runs" / "real_judge" / script
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        carry_out(script, folder, budget=BUDGET_SECONDS, hours=None, say=lambda _: None)
-        found = summary(script, folder)
-        note = f"{found['experiments']} edits, {found['trials']} trials, noise {found['noise']:.4f} bpb"
-        results.append({"name": f"{script}: keeps", "median": len(found["kept"]), "unit": "", "note": note})
-        results.append({"name": f"{script}: greedy keeps", "median": len(found["greedy_kept"]), "unit": "", "note": ""})
-    return results
+    """Replay the judge on the stored trials."""
+    trials = stored()
+    if lacking := sum(one not in trials for one in wanted()):
+        raise RuntimeError(f"{lacking} trials are lacking: python -m benchmarks.real_judge --minutes 10")
+    return [*after_a_gain(trials), *verdicts(trials)]
 
 
-def main() -> None:
-    """Run one script in a folder of the caller's."""
+def main() -> int:
+    """Run trials until the time is up or none is lacking."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_judge", description=__doc__)
-    parser.add_argument("script", choices=list(SCRIPTS))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="seconds of training")
-    parser.add_argument("--hours", type=float, help="stop after this long; the same command goes on")
-    chosen = parser.parse_args()
-    carry_out(
-        chosen.script,
-        chosen.folder,
-        budget=chosen.budget,
-        hours=chosen.hours,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    print(json.dumps(summary(chosen.script, chosen.folder), indent=1))
+    parser.add_argument("--minutes", type=float, default=10.0, help="start no trial after so long")
+    complete = measure(parser.parse_args().minutes)
+    print("all trials are there" if complete else "the time is up; give the same command again", file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
