@@ -76,6 +76,7 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     from autoresearch.core.judge.stack import shares_in
     from autoresearch.core.report.wording import experiment_of, one_line
     from autoresearch.core.run.replay import decide_again
+    from autoresearch.core.run.short_trials import screen_lines, screen_report
     from autoresearch.core.store.exports import decided_record
     from autoresearch.core.store.remarks import NO_MARKS, marks_of
 
@@ -86,6 +87,7 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
         raise UsageError(
             f"{experiment_of(number)} is not decided yet.", fix="wait for it; `ar status` says how far it is"
         )
+    screened = screen_report(reader) if number == 0 else None
     noise = noise_of_run(reader) if number == 0 and "sigma" in row.judged else None
     again = decide_again(reader, row)
     if settings.json:
@@ -93,6 +95,10 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
         if noise is not None:
             told["noise_now"] = {"sigma": noise.between.sigma, "dof": noise.between.dof}
             told["noise_now"] |= {"paired": noise.paired.sigma, "paired_dof": noise.paired.dof}
+        if screened is not None:
+            told["screens"] = screened.record()
+        if screen_lines(reader, number):
+            told["screened"] = screen_lines(reader, number)
         click.echo(json.dumps({**decided_record(row, marks_of(reader)), "judged": dict(row.judged), **told}))
         return
     click.echo(f"{experiment_of(number)}: {row.status}: {one_line(row.reason or '')}")
@@ -103,6 +109,10 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
             f"of it experiment {share.experiment}: {share.value:+.5f} bpb, standard error {share.error:.5f}, "
             f"{share.better:.0%} likely better"
         )
+    for line in screen_lines(reader, number):
+        click.echo(line)
     click.echo(again.describe())
     if noise is not None:
         click.echo(f"the run's noise by now: {noise.describe()}")
+    if screened is not None:
+        click.echo(screened.describe())

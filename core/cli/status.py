@@ -42,6 +42,7 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
     from autoresearch.core.cli.runs import open_reader, run_rows
     from autoresearch.core.config import runs_dir
     from autoresearch.core.fleet.status import read_fleet_status
+    from autoresearch.core.run.short_trials import screen_report
 
     if tag is not None:
         readers = [open_reader(settings.workspace, tag)]
@@ -59,6 +60,8 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
             record, headline = status_record(reader), headline_of(reader)
             on_fleet = read_fleet_status(reader.folder) if record["state"] == "running" else None
             record["fleet"] = None if on_fleet is None else asdict(on_fleet)
+            screened = screen_report(reader)
+            record["screens"] = None if screened is None else screened.record()
             report = reader.verify() if verify else None
         if report is not None:
             any_edited = any_edited or report.fault is not None
@@ -68,6 +71,7 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
         lines.append(status_cells(record, headline))
         name = record["tag"]
         notes += [f"{name}: {on_fleet.summary()}"] if on_fleet is not None else []
+        notes += [f"{name}: {screened.describe()}"] if screened is not None else []
         notes += [f"{name}: {chain_text(report)}"] if report is not None else []
     if lines and not settings.json:
         draw(HEADINGS, lines, sys.stdout)

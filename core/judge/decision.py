@@ -94,6 +94,10 @@ class RunTrial:
     seed: int
     target: Target | None = field(default=None, compare=False)
     """Score that the trial has to reach, or is ended early; None for a trial that always runs to its end."""
+    short: float | None = None
+    """Training seconds of a short trial, which is a screen and never a score; None for the run's own budget."""
+    subject: int | None = None
+    """Experiment that a short trial is compared with, which is the one that a trial of the incumbent runs."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from autoresearch.core.judge.decision import Judge
 
-UNRECORDED = {"calibrate": 1, "stop_early": "off", "stacks": "off", "weights_limit_mb": 8192}
+UNRECORDED = {"calibrate": 1, "stop_early": "off", "stacks": "off", "screen_seconds": 0.0, "weights_limit_mb": 8192}
 """Values that a run had whose configuration is older than the setting; others had the default."""
 
 
@@ -25,6 +25,9 @@ class JudgeOptions:
     """`on` to end trials without prospects early."""
     stacks: Literal["on", "off"] = "on"
     """`on` to judge changes that looked better together, where several trials run at once."""
+
+    screen_seconds: float = 0.0
+    """Training seconds of a short trial before a change's full ones; 0 for none."""
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:

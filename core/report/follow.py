@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autoresearch.core.events import EVENTS_FILE, EventFollower, Log
@@ -125,12 +126,17 @@ class RunFollower:
         )
 
     def _running(self, run: RunRow, row: ExperimentRow, trials: list[TrialRow]) -> Running:
-        trial = next((one for one in trials if one.status is None), None)
+        trial, seconds = next((one for one in trials if one.status is None), None), run.config["train_seconds"]
+        if trial is None and row.state == "running" and run.config.get("screen_seconds"):
+            trial, seconds = (
+                _short_trial(trial_folder(self._reader.folder, row.number, 0), row),
+                run.config["screen_seconds"],
+            )
         if trial is None:
             return Running(row, None, None, ())
         key = _key(trial)
         if key not in self._trials:
-            self._trials[key] = TrialFollower(self._reader, trial, run.config["train_seconds"])
+            self._trials[key] = TrialFollower(self._reader, trial, seconds)
         follower = self._trials[key]
         follower.look()
         return Running(row, trial, follower.progress, tuple(follower.losses))
@@ -159,6 +165,15 @@ class TrialFollower:
             if isinstance(event, Log) and event.loss is not None:
                 self.losses.append(event.loss)
         del self.losses[:-MAX_LOSSES]
+
+
+def _short_trial(folder: Path, row: ExperimentRow) -> TrialRow | None:
+    """Return the short trial under way in the form of a trial: it has a folder and no row."""
+    try:
+        began = (folder / "train.py").stat().st_mtime
+    except OSError:
+        return None
+    return TrialRow(row.number, 0, "candidate", row.number, 0, int(began), began, None, None, None, {})
 
 
 def _key(trial: TrialRow) -> tuple[int, int, int]:

@@ -43,6 +43,7 @@ from autoresearch.core.run.rebase import rebase_waiting, second_chance
 from autoresearch.core.run.rerun_policy import DeviceWatch
 from autoresearch.core.run.run import Run
 from autoresearch.core.run.scheduler import SLOW, RunningTrials
+from autoresearch.core.run.screens import Screens
 from autoresearch.core.run.stacks import Stacks, members_of
 from autoresearch.core.run.stopping import Ending, Limits, Stop
 from autoresearch.core.run.submissions import SESSION, Submissions
@@ -135,6 +136,9 @@ class Loop:
         )
         self._proposers = Proposers(researcher, self.stop, self._news.set)
         self._stacks = Stacks(run, judge, executor.capacity) if isinstance(judge, Racing) and judge.stacks else None
+        self._screens: Screens | None = None
+        if isinstance(judge, Racing) and 0.0 < judge.screen_seconds < run.config.train_seconds:
+            self._screens = Screens(run, judge, lambda: self._running.shorts)
         self._submissions = Submissions(run)
         self._wishes, self._paused = WishFile(run.folder), False
         self._profiles = IncumbentProfiles(run, executor, self._news.set) if researcher.reads_profiles else None
@@ -303,6 +307,8 @@ class Loop:
         step = self._consider(row, against)
         if self._stacks is not None and self._stacks.hold(row, step, against):
             return
+        if self._screens is not None:
+            step = self._screens.next(row, step, against)
         if isinstance(step, Decision):
             self._decide(row, step)
         elif isinstance(step, RunTrial) and self._may_start():

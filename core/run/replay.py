@@ -12,6 +12,7 @@ from autoresearch.core.judge.decision import Decision
 from autoresearch.core.judge.options import JUDGES, JudgeOptions, make_judge
 from autoresearch.core.judge.stack import SHARES, STACK
 from autoresearch.core.run.evidence import gather_evidence
+from autoresearch.core.run.short_trials import SCREEN
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow
 
@@ -47,6 +48,8 @@ def decide_again(reader: LedgerReader, row: ExperimentRow) -> Replay:
     if STACK in row.judged:
         stack = row.judged[STACK]
         return Replay(None, (), "decided by the best file" if stack is None else f"decided with experiment {stack}")
+    if SCREEN in row.judged:
+        return Replay(None, (), "let go by its short trial, which the judge has no part in")
     name = str(config.get("judge"))
     past = Past(reader, row)
     own = past.trials(experiment=row.number)

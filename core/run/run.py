@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from autoresearch.core.config import Preset, RunConfig, runs_dir, train_file
 from autoresearch.core.errors import PrerequisiteError, SourceError
@@ -21,6 +22,7 @@ from autoresearch.core.proposal import Attempt, History, Proposal
 from autoresearch.core.run.evidence import audit_threshold, finished_trials, gather_evidence, side_of
 from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes, withdrawn_of
 from autoresearch.core.run.measurements import Measurements
+from autoresearch.core.run.short_trials import SCREEN, stand_in
 from autoresearch.core.run.stop_rules import stop_rule
 from autoresearch.core.store.exports import append_results, export_best, export_results, trial_folder
 from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref
@@ -265,6 +267,22 @@ class Run:
         )
         return started, request
 
+    def start_short(self, row: ExperimentRow, trial: RunTrial) -> tuple[TrialRow, TrialRequest]:
+        """Record that a short trial starts; return it in the form of a trial without a row, and its request.
+
+        It is not audited, has no stop rule and leaves no weights: it can only let its source go.
+        """
+        if trial.short is None or trial.subject is None:
+            raise ValueError("a short trial needs its seconds and what it is compared with")
+        self.ledger.start_short(row.number)
+        subject = row.number if trial.role == "candidate" else trial.subject
+        started = TrialRow(
+            row.number, 0, trial.role, subject, trial.seed, 1, time.time(), None, None, None, MappingProxyType({})
+        )
+        request = self._request(started, trial)
+        budget = replace(request.budget, train_seconds=trial.short)
+        return started, replace(request, budget=budget, audit=False, calibrate=False)
+
     def start_repeat(self) -> tuple[TrialRow, TrialRequest]:
         """Record that an idle device measures the incumbent once more, and return the trial's row and its request.
 
@@ -316,7 +334,9 @@ class Run:
         # Read before the decision, which may replace it: the weights of the file that is no longer the best are not
         # needed any more.
         before = self.ledger.run().incumbent
-        self.ledger.decide(row.number, decision, finished_trials(self.ledger, row, self.config.machine)[0])
+        ended = finished_trials(self.ledger, row, self.config.machine)
+        first = stand_in(self.ledger, row) if SCREEN in decision.facts else ended[0]
+        self.ledger.decide(row.number, decision, first)
         decided = self.ledger.experiment(row.number)
         self.attempts.append(self._attempt(decided))
         self._untidy.append(decided)

@@ -33,6 +33,13 @@ from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 SLOW = "trial slow"
 """Kind of the ledger's note on a trial that counts although it was slow twice: its program may be tried again."""
+SHORT_FACTS = frozenset(
+    {
+        *("status", "val_bpb", "reason", "tokens", "steps", "params", "peak_memory_mb", "tokens_per_second", "mfu"),
+        *("startup_seconds", "train_seconds", "eval_seconds", "wall_seconds", "cpu_seconds", "machine", "place"),
+    }
+)
+"""Figures of a short trial that the ledger keeps."""
 MAX_LOSSES = 5
 """Times that one trial may lose its machine. After that the fleet is ill, or the train file brings machines down."""
 
@@ -51,6 +58,8 @@ class RunningTrial:
     """True once the ledger has `trained`."""
     repeat: bool = False
     """True for a trial of the incumbent on an idle device; its experiment may not be there yet."""
+    short: RunTrial | None = None
+    """The judge's request, for a short trial."""
 
 
 class RunningTrials:
@@ -88,8 +97,17 @@ class RunningTrials:
         """The number of devices without a trial."""
         return max(0, self.executor.capacity() - len(self._trials))
 
+    @property
+    def shorts(self) -> frozenset[tuple[int, int]]:
+        """Source and seed of the short trials under way."""
+        return frozenset((one.trial.subject, one.trial.seed) for one in self._trials.values() if one.short)
+
     def start(self, row: ExperimentRow, step: RunTrial, against: int | None = None) -> None:
         """Record that a trial starts, then start it; `against` is what takes the incumbent's place, if anything."""
+        if step.short is not None:
+            trial, request = self.run.start_short(row, step)
+            self._launch(RunningTrial(trial, asleep_seconds(), short=step), request)
+            return
         trial, request = self.run.start_trial(row, step, against)
         self._launch(RunningTrial(trial, asleep_seconds()), request)
 
@@ -134,7 +152,7 @@ class RunningTrials:
                     self._note_lost(running, lost)
                 collected.append(number)
             elif running.trained and not running.recorded:
-                if not running.repeat:
+                if not running.repeat and not running.short:
                     self.run.ledger.trained(number)
                 running.recorded = True
         return collected
@@ -184,6 +202,16 @@ class RunningTrials:
             repeated=excused or self._excused.total() >= FREE_RERUNS + RERUNS_PER_EXPERIMENT * len(self.run.attempts),
             usual=usual,
         )
+        if spoilt is None and running.short is not None:
+            facts = {name: value for name, value in result.model_dump().items() if name in SHORT_FACTS}
+            told = {
+                "experiment": number,
+                "subject": trial.subject,
+                "against": running.short.subject,
+                "seed": trial.seed,
+            }
+            self.run.ledger.short_trial(number, {**told, "seconds": running.short.short, **facts})
+            return
         if spoilt is None:
             if (reason := ignores_seed(result, self.run.ended_trials(trial.subject))) is not None:
                 self.run.ledger.note("seed ignored", number, {"k": trial.k, "reason": reason})

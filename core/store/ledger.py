@@ -23,7 +23,7 @@ from autoresearch.core.store.guarded import TEXT_BYTES
 from autoresearch.core.store.inbox import SUBMISSION
 from autoresearch.core.store.journal import JOURNAL_NAME, Journal, Write, last_line, write_snapshot
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, RunState, TrialRow
+from autoresearch.core.store.rows import SHORT_TRIAL, ExperimentRow, RunState, TrialRow
 from autoresearch.core.trial.request import TrialResult
 
 
@@ -239,6 +239,21 @@ class Ledger(LedgerReader):
                 (experiment, k, trial.role, subject, trial.seed, f"trials/{experiment}-{k}", time.time()),
             )
         return int(k)
+
+    def start_short(self, experiment: int) -> None:
+        """Move to `running`: a short trial has begun. It has no row; its end is an event (see `short_trial`)."""
+        with self._transaction() as write:
+            _one(
+                write("UPDATE experiments SET state = 'running' WHERE number = ? AND state != 'decided'", (experiment,))
+            )
+
+    def short_trial(self, experiment: int, payload: Mapping[str, Any]) -> None:
+        """Move to `scored`: a short trial has ended. It is no trial of the experiment, and gives it no score."""
+        with self._transaction() as write:
+            _one(
+                write("UPDATE experiments SET state = 'scored' WHERE number = ? AND state != 'decided'", (experiment,))
+            )
+            _event(write, SHORT_TRIAL, experiment, payload)
 
     def trained(self, experiment: int) -> None:
         """Move from `running` to `trained`: the weights are frozen and will be scored."""

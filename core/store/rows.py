@@ -13,6 +13,9 @@ from typing import Any, Literal
 from autoresearch.core.judge.decision import Role
 from autoresearch.core.proposal import Origin, Status
 
+SHORT_TRIAL = "short trial"
+"""Kind of the events that hold short trials: the figures of their results, with "experiment", "subject" and "seconds".
+They are no rows of `trials`, so that nothing takes one for a score."""
 ExperimentState = Literal["proposed", "running", "trained", "scored", "decided"]
 RunState = Literal["running", "interrupted", "finished", "failed"]
 

@@ -52,6 +52,12 @@ class RunOverrides:
         help="With several trials at once, put changes that looked better together and judge them as one candidate "
         f"(racing only).  [default: {JudgeOptions.stacks}]",
     )
+    screen_seconds: float | None = option(
+        type=Number(min=0),
+        metavar="SECONDS",
+        help="Train each change for so long first, and let it go where it is clearly worse than the best file in the "
+        "same time; a quarter of the budget is a good value, 0 turns it off (racing only).  [default: 0]",
+    )
     budget: float | None = option(
         type=Number(min=0, min_open=True),
         metavar="SECONDS",

@@ -132,6 +132,10 @@ def configure(
     from autoresearch.core.judge.options import UNRECORDED, JudgeOptions
 
     was = dict(stored.config) if stored is not None else {}
+    judge = overrides.judge or was.get("judge", DEFAULT_JUDGE)
+    options = JudgeOptions.choose(preset.name, vars(overrides), was)
+    budget = overrides.budget or was.get("train_seconds", preset.train_seconds)
+    _check_screen(options.screen_seconds, budget, judge, asked=bool(overrides.screen_seconds))
     corpus = absolute(overrides.corpus) if overrides.corpus else was.get("corpus", absolute(preset.data.corpus))
     vocabularies = overrides.vocab or tuple(was.get("vocabularies", preset.data.vocabularies))
     prepared = _prepared_for(was, corpus, vocabularies)
@@ -146,18 +150,32 @@ def configure(
         vocabularies=vocabularies,
         eval_seq_len=preset.data.eval_seq_len,
         score_rows=preset.score_rows,
-        train_seconds=overrides.budget or was.get("train_seconds", preset.train_seconds),
+        train_seconds=budget,
         startup_seconds=was.get("startup_seconds", preset.startup_seconds),
         weights_limit_mb={**UNRECORDED, **was}["weights_limit_mb"] if was else preset.weights_limit_mb,
         seed=was.get("seed", 0) if overrides.seed is None else overrides.seed,
-        judge=overrides.judge or was.get("judge", DEFAULT_JUDGE),
-        judge_options=JudgeOptions.choose(preset.name, vars(overrides), was),
+        judge=judge,
+        judge_options=options,
         device=device.name,
         machine=device.description(),
         device_kind=device.kind,
         ar_version=__version__,
     )
     return config, prepared
+
+
+def _check_screen(seconds: float, budget: float, judge: str, *, asked: bool) -> None:
+    """Refuse short trials that are not short, and those of a judge that has none. Raises `UsageError`."""
+    if seconds >= budget:
+        raise UsageError(
+            f"--screen-seconds {seconds:g} is not shorter than a trial's budget of {budget:g} s.",
+            fix=f"--screen-seconds {budget / 4:g}, a quarter of it, or 0 for none",
+        )
+    if asked and judge != "racing":
+        raise UsageError(
+            f"--screen-seconds is an option of the racing judge, and the judge is {judge}.",
+            fix="leave one of the two out",
+        )
 
 
 def absolute(corpus: str) -> str:

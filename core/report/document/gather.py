@@ -20,6 +20,7 @@ from autoresearch.core.report.document.statistics import (
     scores,
 )
 from autoresearch.core.report.web.highlight import highlighted_diff
+from autoresearch.core.run.short_trials import screen_report
 from autoresearch.core.store.headline import Headline, headline_of, steps_of
 from autoresearch.core.store.liveness import shown_state
 from autoresearch.core.store.reader import LedgerReader
@@ -86,6 +87,8 @@ class ReportData:
     """Paired noise: the standard deviation of a difference at one seed, as the judge last estimated it."""
     totals: Totals
     spent: Spent
+    screens: str | None
+    """What short trials have let go, in a line; None for a run without any."""
     categories: tuple[CategoryCount, ...]
     certainty: Mapping[int, Certainty]
     """Intervals of each kept change, by number, where the judge left the numbers for them."""
@@ -147,6 +150,7 @@ def gather(reader: LedgerReader) -> ReportData:
         paired=paired[-1] if paired else None,
         totals=reader.totals(),
         spent=spent_on(trials),
+        screens=None if (screened := screen_report(reader)) is None else screened.describe(),
         categories=by_category(decided),
         certainty={row.number: found for row in keeps if (found := certainty_of(row.judged)) is not None},
         demoted={row.number: row.reason or "" for row in demoted if row.status != "keep"},

@@ -33,6 +33,8 @@ MISTAKES = (
     ("loop --notify pigeon:x --tag x", 2, "no such way to notify"),
     ("loop --track foo", 2, "'foo' is not one of"),
     ("loop --stop-early maybe", 2, "'maybe' is not one of"),
+    ("loop --screen-seconds -1", 2, "-1.0 is not in the range x>=0"),
+    ("loop --screen-seconds quarter", 2, "'quarter' is no number"),
     ("loop --stacks maybe", 2, "'maybe' is not one of"),
     ("loop --require-isolation vm", 2, "'vm' is not one of"),
     ("loop --fleet kubernetes", 2, "'kubernetes' is not one of"),
