@@ -42,6 +42,7 @@ BY_HAND = {
     "real_judge": "hours",
     "search": "20 minutes",
     "search_task": "hours",
+    "short_trials": "an hour and a half",
     "train_files": "10 minutes",
     "waves": "a minute",
 }

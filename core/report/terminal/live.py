@@ -120,7 +120,10 @@ class PlainView(QuietView):
             found = event.device
             self._write(number, f"{whose}on {found.name} with {found.framework}, {found.precision}")
         elif changed and progress.phase == "training":
-            self._write(number, f"{whose}training for {progress.budget_seconds:g} s")
+            # A short trial, which has no number, takes a part of the budget that the view was given.
+            short = getattr(event, "k", None) == 0
+            words = "training for a short trial" if short else f"training for {progress.budget_seconds:g} s"
+            self._write(number, f"{whose}{words}")
         elif changed and progress.phase in ("scoring", "auditing"):
             self._write(number, f"{whose}{progress.phase}")
         elif isinstance(event, Decided):
