@@ -34,6 +34,40 @@ def test_kubernetes_has_a_head_without_trials_and_workers_with_a_gpu_each() -> N
         assert mounted == {volume["name"] for volume in spec["volumes"]}
 
 
+CLUSTER = {"rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list}
+HEAD = {"rayStartParams": dict, "template": dict}
+WORKERS = {**HEAD, "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
+"""The fields of the API ray.io/v1 of KubeRay that the recipe has, with the types of their values."""
+
+
+def test_kubernetes_names_fields_that_kuberay_knows() -> None:
+    spec = yaml.safe_load((RECIPES / "kuberay.yaml").read_text())["spec"]
+    head, workers = spec["headGroupSpec"], spec["workerGroupSpecs"]
+    for known, given in ((CLUSTER, spec), (HEAD, head), *((WORKERS, one) for one in workers)):
+        assert given.keys() == known.keys()
+        assert all(type(given[name]) is kind for name, kind in known.items())
+    assert all(type(value) is str for one in (head, *workers) for value in one["rayStartParams"].values())
+
+
+def test_kubernetes_accepts_the_pods() -> None:
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="no schemas: pip install kubernetes-validate")
+    spec = yaml.safe_load((RECIPES / "kuberay.yaml").read_text())["spec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, **group["template"]}
+        kubernetes.validate(pod, "1.34", strict=True)
+        with pytest.raises(kubernetes.ValidationError):
+            kubernetes.validate({**pod, "spec": {**pod["spec"], "volume": []}}, "1.34", strict=True)
+
+
+def test_skypilot_reads_the_task() -> None:
+    sky = pytest.importorskip("sky", reason="no SkyPilot: pip install skypilot")
+    config = yaml.safe_load((RECIPES / "skypilot.yaml").read_text())
+    task = sky.Task.from_yaml_config({**config, "workdir": None})
+    assert task.num_nodes == 2 and [one.accelerators for one in task.resources] == [{"H100": 1}]
+    with pytest.raises(ValueError, match="num_nodes"):
+        sky.Task.from_yaml_config({**config, "num_node": 2})
+
+
 def test_skypilot_starts_one_head_and_the_loop_on_it() -> None:
     task = yaml.safe_load((RECIPES / "skypilot.yaml").read_text())
     assert {"num_nodes", "resources", "setup", "run"} <= task.keys()
