@@ -56,14 +56,16 @@ class FleetExecutor:
         *,
         member: Member | None = None,
         say: Callable[[str], None] = lambda _: None,
+        disconnects: bool = True,
     ) -> None:
         """Find the slots that fit and join the fleet.
 
         `found` is the nodes inspected so far; None inspects them now. `member` is the run as the others see it. `say`
-        is called with messages for a person, from any thread. Raises `PrerequisiteError` when no node fits.
+        is called with messages for a person, from any thread. `close` leaves the cluster connected for another executor
+        unless it `disconnects`. Raises `PrerequisiteError` when no node fits.
         """
         self._cluster, self._requirements, self._corpus = cluster, requirements, corpus
-        self._say = say
+        self._say, self._disconnects = say, disconnects
         self._changed = threading.Lock()
         self._known: dict[str, tuple[NodeSlot, ...]] = {}
         """Slots of every node that was inspected; empty for one that does not fit."""
@@ -123,7 +125,7 @@ class FleetExecutor:
         return handle
 
     def close(self) -> None:
-        """Cancel the running trials and disconnect from the cluster."""
+        """Cancel the running trials, leave the fleet, and disconnect from the cluster if that is this one's to do."""
         self._closing.set()
         for handle in self._handles:
             handle.cancel()
@@ -132,7 +134,8 @@ class FleetExecutor:
         for thread in (self._watching, self._inspecting):
             if thread is not None:
                 thread.join(CLOSE_SECONDS)
-        self._cluster.close()
+        if self._disconnects:
+            self._cluster.close()
 
     def refresh(self) -> None:
         """Check which nodes are alive. New ones are inspected in a thread of its own, because that takes a while."""

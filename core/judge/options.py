@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from autoresearch.core.judge.decision import Judge
 
-UNRECORDED = {"calibrate": 1, "stop_early": "off", "stacks": "off", "screen_seconds": 0.0, "weights_limit_mb": 8192}
+UNRECORDED = {
+    "calibrate": 1,
+    "stop_early": "off",
+    "stacks": "off",
+    "screen_seconds": 0.0,
+    "screen_on": "",
+    "weights_limit_mb": 8192,
+}
 """Values that a run had whose configuration is older than the setting; others had the default."""
 
 
@@ -28,6 +35,9 @@ class JudgeOptions:
 
     screen_seconds: float = 0.0
     """Training seconds of a short trial before a change's full ones; 0 for none."""
+    screen_on: str = ""
+    """Words of the kind of device that these trials run on; "" for the run's own. They take the whole budget where
+    `screen_seconds` is 0."""
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class Racing:
         self.calibrate = max(1, options.calibrate)
         self.stop_early = options.stop_early == "on"
         self.stacks = options.stacks == "on"
-        self.screen_seconds = options.screen_seconds
+        self.screen_seconds, self.screen_on = options.screen_seconds, options.screen_on
         # Most experiments add nothing to what the noise is learnt from: the last estimates are kept with what they were
         # made of, and hold for as long as that is equal.
         self._last: tuple[tuple[Any, ...], Noise, PairedNoise] | None = None

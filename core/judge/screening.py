@@ -97,11 +97,11 @@ def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.asarray(below + 0.5 * equal)
 
 
-def agreement(pairs: Sequence[Pair]) -> Agreement:
-    """Learn from the latest changes that were measured both ways, and the prior."""
+def agreement(pairs: Sequence[Pair], expected: float = PRIOR_RANK) -> Agreement:
+    """Learn from the latest changes that were measured both ways, and the prior, whose correlation is `expected`."""
     latest = pairs[-LATEST:]
     rank = rank_correlation(latest)
-    precision, mean = PRIOR_PAIRS, math.atanh(_normal_scores(PRIOR_RANK))
+    precision, mean = PRIOR_PAIRS, math.atanh(_normal_scores(expected))
     if rank is not None:
         total = sum(one.weight for one in latest)
         effective = total**2 / sum(one.weight**2 for one in latest)

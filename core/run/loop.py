@@ -42,7 +42,7 @@ from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
 from autoresearch.core.run.rebase import rebase_waiting, second_chance
 from autoresearch.core.run.rerun_policy import DeviceWatch
 from autoresearch.core.run.run import Run
-from autoresearch.core.run.scheduler import SLOW, RunningTrials
+from autoresearch.core.run.scheduler import SLOW, RunningTrials, ScreeningDevices
 from autoresearch.core.run.screens import Screens
 from autoresearch.core.run.stacks import Stacks, members_of
 from autoresearch.core.run.stopping import Ending, Limits, Stop
@@ -62,6 +62,8 @@ MAX_SAME_FAILURES = 3
 it will not work the next time either."""
 DEVICES_PER_SPARE = 2
 """Devices for each spare proposal, beside the one that waits for every device."""
+PASSED_PER_DEVICE = 2
+"""Changes that may wait for each device after a short trial on another kind of device."""
 STACKS_LEFT = 1
 """Experiments before a run's goal that are kept for a stack of the last parts."""
 HEARTBEAT_SECONDS = 10.0
@@ -120,11 +122,13 @@ class Loop:
         on_decided: Callable[[ExperimentRow], None] | None = None,
         device_watch: DeviceWatch | None = None,
         clock: Clock | None = None,
+        screening: ScreeningDevices | None = None,
     ) -> None:
         """Set up a loop that `go` starts.
 
         `observer` receives every event, `on_decided` every decided experiment's row. `device_watch` tells a failing
-        train file from a lost device; None does not look. `clock` is this machine's time by default.
+        train file from a lost device; None does not look. `clock` is this machine's time by default. `screening` are
+        devices of another kind for short trials.
         """
         self.run, self.judge, self.executor = run, judge, executor
         self.limits, self.stop = limits or Limits(), stop or Stop()
@@ -132,13 +136,14 @@ class Loop:
         self._news = threading.Event()
         self._clock = clock or SystemClock()
         self._running = RunningTrials(
-            run, executor, self._tell, self._news.set, device_watch, lambda: self.stop.wish != "go on"
+            run, executor, self._tell, self._news.set, device_watch, lambda: self.stop.wish != "go on", screening
         )
         self._proposers = Proposers(researcher, self.stop, self._news.set)
         self._stacks = Stacks(run, judge, executor.capacity) if isinstance(judge, Racing) and judge.stacks else None
         self._screens: Screens | None = None
-        if isinstance(judge, Racing) and 0.0 < judge.screen_seconds < run.config.train_seconds:
-            self._screens = Screens(run, judge, lambda: self._running.shorts)
+        if isinstance(judge, Racing) and (0.0 < judge.screen_seconds < run.config.train_seconds or screening):
+            machine = screening.machine if screening else ""
+            self._screens = Screens(run, judge, lambda: self._running.shorts, machine)
         self._submissions = Submissions(run)
         self._wishes, self._paused = WishFile(run.folder), False
         self._profiles = IncumbentProfiles(run, executor, self._news.set) if researcher.reads_profiles else None
@@ -240,7 +245,7 @@ class Loop:
         for waits in (False, True):
             group = [row for row in opened if (row.state == "proposed") == waits]
             for row in sorted(group, key=lambda row: (not members_of(row), row.number)):
-                if row.number not in collected and not self._may_start():
+                if row.number not in collected and not (self._may_start() or self._may_screen()):
                     continue
                 # A keep re-applies or withdraws waiting proposals, so that a later row may be another one by now, or
                 # gone.
@@ -294,6 +299,11 @@ class Loop:
     def _may_start(self) -> bool:
         return self._free() > 0 and not self._paused and self._ending() is None
 
+    def _may_screen(self) -> bool:
+        if self._running.screening is None:
+            return self._may_start()
+        return self._running.screening_free > 0 and not self._paused and self._ending() is None
+
     def _settle(self, row: ExperimentRow) -> None:
         """Ask the judge about one experiment; start the trial it wants on a free device, or record its decision."""
         if row.number in self._running.experiments:
@@ -311,7 +321,7 @@ class Loop:
             step = self._screens.next(row, step, against)
         if isinstance(step, Decision):
             self._decide(row, step)
-        elif isinstance(step, RunTrial) and self._may_start():
+        elif isinstance(step, RunTrial) and (self._may_start() if step.short is None else self._may_screen()):
             if row.number not in self._begun:
                 self._begun.add(row.number)
                 title = row.parameters.get(TITLE)
@@ -433,6 +443,12 @@ class Loop:
         if goal is not None and len(self.run.attempts) - 1 + len(begun) + making + left >= goal:
             return False
         waiting, free = sum(row.number not in busy and row.number not in held for row in begun), self._free()
+        if self._running.screening is not None and not proposers.ahead:
+            # Changes that have passed wait for the other kind of device. A few may pile up; then proposing waits too.
+            passed = sum(row.number not in busy and row.state != "proposed" for row in begun)
+            if passed >= PASSED_PER_DEVICE * self.executor.capacity():
+                return False
+            waiting, free = waiting - passed, self._running.screening_free
         if not proposers.ahead:
             return waiting + making < free
         # Many devices need spare proposals: every improvement outdates some that wait, and idle devices are costly.

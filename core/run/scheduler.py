@@ -44,6 +44,17 @@ MAX_LOSSES = 5
 """Times that one trial may lose its machine. After that the fleet is ill, or the train file brings machines down."""
 
 
+@dataclass(frozen=True)
+class ScreeningDevices:
+    """Devices of another kind than the run's, for short trials."""
+
+    executor: Executor
+    machine: str
+    """Their kind, by `Device.description`."""
+    kind: str | None = None
+    """What they compute on ("cuda", "metal", "cpu", "numpy"); None accepts any."""
+
+
 @dataclass
 class RunningTrial:
     """One trial under way."""
@@ -73,12 +84,14 @@ class RunningTrials:
         notify: Callable[[], None],
         watch: DeviceWatch | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        screening: ScreeningDevices | None = None,
     ) -> None:
         """Pass `tell` every event of every trial, and call `notify` when there is something to do, from any thread.
 
         `watch` looks for the device after a failure; `stopped` says whether a person wants to stop meanwhile.
+        `screening` are devices of their own for short trials.
         """
-        self.run, self.executor = run, executor
+        self.run, self.executor, self.screening = run, executor, screening
         self._tell, self._notify = tell, notify
         self._watch, self._stopped = watch, stopped
         self._trials: dict[int, RunningTrial] = {}
@@ -94,8 +107,16 @@ class RunningTrials:
 
     @property
     def free(self) -> int:
-        """The number of devices without a trial."""
-        return max(0, self.executor.capacity() - len(self._trials))
+        """The number of devices without a trial, those for short trials alone left out."""
+        mine = sum(self.screening is None or one.short is None for one in self._trials.values())
+        return max(0, self.executor.capacity() - mine)
+
+    @property
+    def screening_free(self) -> int:
+        """The number of devices on which a short trial can start."""
+        if self.screening is None:
+            return self.free
+        return max(0, self.screening.executor.capacity() - len(self.shorts))
 
     @property
     def shorts(self) -> frozenset[tuple[int, int]]:
@@ -106,6 +127,8 @@ class RunningTrials:
         """Record that a trial starts, then start it; `against` is what takes the incumbent's place, if anything."""
         if step.short is not None:
             trial, request = self.run.start_short(row, step)
+            if self.screening is not None:
+                request = replace(request, device_kind=self.screening.kind)
             self._launch(RunningTrial(trial, asleep_seconds(), short=step), request)
             return
         trial, request = self.run.start_trial(row, step, against)
@@ -132,7 +155,8 @@ class RunningTrials:
 
         self._trials[trial.experiment] = running
         try:
-            running.handle = self.executor.submit(request, observe)
+            apart = self.screening if running.short is not None else None
+            running.handle = (self.executor if apart is None else apart.executor).submit(request, observe)
         except BaseException:
             del self._trials[trial.experiment]
             raise
@@ -185,6 +209,10 @@ class RunningTrials:
         if self.run.config.machine:
             # The run's own name of the machine, so that a train file cannot pass for another machine's.
             result = result.model_copy(update={"machine": self.run.config.machine})
+        if running.short is not None and self.screening is not None:
+            # The pace of another kind of device says nothing of it.
+            self._record_short(running, running.short, result.model_copy(update={"machine": self.screening.machine}))
+            return
         again = (number, trial.k) in self._repeated
         # A train file can make itself slow, or fail in a device's words, when it sees that it does badly. It is excused
         # once: every further time would be one more draw for it.
@@ -203,14 +231,7 @@ class RunningTrials:
             usual=usual,
         )
         if spoilt is None and running.short is not None:
-            facts = {name: value for name, value in result.model_dump().items() if name in SHORT_FACTS}
-            told = {
-                "experiment": number,
-                "subject": trial.subject,
-                "against": running.short.subject,
-                "seed": trial.seed,
-            }
-            self.run.ledger.short_trial(number, {**told, "seconds": running.short.short, **facts})
+            self._record_short(running, running.short, result)
             return
         if spoilt is None:
             if (reason := ignores_seed(result, self.run.ended_trials(trial.subject))) is not None:
@@ -227,6 +248,12 @@ class RunningTrials:
         self._excused[number] += 1
         self.run.ledger.note("trial repeated", number, {"k": trial.k, "reason": spoilt})
         self._tell(Repeated(spoilt, experiment=number))
+
+    def _record_short(self, running: RunningTrial, step: RunTrial, result: TrialResult) -> None:
+        facts = {name: value for name, value in result.model_dump().items() if name in SHORT_FACTS}
+        trial = running.trial
+        told = {"experiment": trial.experiment, "subject": trial.subject, "against": step.subject, "seed": trial.seed}
+        self.run.ledger.short_trial(trial.experiment, {**told, "seconds": step.short, **facts})
 
     def _pace(self, subject: int) -> Pace:
         """Return the usual pace of trials that compare with one of this source: its own, and the best file's."""

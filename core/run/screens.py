@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.core.judge.decision import Decision, RunTrial, Wait
 from autoresearch.core.judge.racing import SEEDS_PER_EXPERIMENT, Racing, removes_code
-from autoresearch.core.judge.screening import Agreement, Pair, agreement, cut, measured_anyway
+from autoresearch.core.judge.screening import PRIOR_RANK, Agreement, Pair, agreement, cut, measured_anyway
 from autoresearch.core.run.short_trials import SCREEN, SCREENED, pair_of
 from autoresearch.core.run.stacks import members_of
 from autoresearch.core.store.rows import SHORT_TRIAL, ExperimentRow
@@ -36,9 +36,16 @@ MAX_FAILED = 3
 class Screens:
     """The short trials of one run, while a loop works on it."""
 
-    def __init__(self, run: Run, judge: Racing, under_way: Callable[[], Collection[tuple[int, int]]]) -> None:
-        """`under_way` gives source and seed of the short trials that run."""
+    def __init__(
+        self, run: Run, judge: Racing, under_way: Callable[[], Collection[tuple[int, int]]], machine: str = ""
+    ) -> None:
+        """`under_way` gives source and seed of the short trials that run.
+
+        `machine` is what they run on, by `Device.description`; "" for the run's own.
+        """
         self.run, self.judge, self._under_way = run, judge, under_way
+        self._machine = machine or run.config.machine
+        self._seconds = judge.screen_seconds or run.config.train_seconds
         self._pairs: dict[int, Pair | None] = {}
 
     def next(self, row: ExperimentRow, step: RunTrial | Wait | Decision, against: int | None) -> Any:
@@ -66,9 +73,9 @@ class Screens:
             return step
         other = [one for one in trials if (one["subject"], one["seed"]) == (subject, seed)]
         if not other and (subject, seed) not in self._under_way():
-            return RunTrial("incumbent", seed, short=self.judge.screen_seconds, subject=subject)
+            return RunTrial("incumbent", seed, short=self._seconds, subject=subject)
         if own is None:
-            return RunTrial("candidate", seed, short=self.judge.screen_seconds, subject=subject)
+            return RunTrial("candidate", seed, short=self._seconds, subject=subject)
         if not other:
             return Wait()
         verdict = self._verdict(row, own, other[-1], list(verdicts.values()))
@@ -77,8 +84,8 @@ class Screens:
 
     def _here(self, trial: Mapping[str, Any]) -> bool:
         """Tell whether a short trial compares with those to come: of the same seconds, on the same machine."""
-        there, machine = trial.get("machine"), self.run.config.machine
-        return trial["seconds"] == self.judge.screen_seconds and (not machine or not there or there == machine)
+        there, machine = trial.get("machine"), self._machine
+        return trial["seconds"] == self._seconds and (not machine or not there or there == machine)
 
     def _seed(
         self, subject: int, verdicts: Iterable[Mapping[str, Any]], trials: Sequence[Mapping[str, Any]]
@@ -98,17 +105,25 @@ class Screens:
         self, row: ExperimentRow, own: Mapping[str, Any], other: Mapping[str, Any], verdicts: list[dict[str, Any]]
     ) -> dict[str, Any]:
         """Compare the two short trials; a change without a score passes, for its full trial to tell why."""
-        number, seconds = row.number, self.judge.screen_seconds
+        number, seconds = row.number, self._seconds
         told = {"experiment": number, "against": own["against"], "seed": own["seed"], "seconds": seconds}
+        told |= {"category": row.category, "machine": self._machine}
         if own["val_bpb"] is None or other["val_bpb"] is None:
             return {**told, "short": None, "passed": True}
         short = own["val_bpb"] - other["val_bpb"]
-        pairs = [pair for one in verdicts if (pair := self._pair(one)) is not None]
-        known = agreement(pairs)
+        # Of the same seconds and machine; a run may have changed its own machine.
+        alike = [one for one in verdicts if (one["seconds"], one["machine"]) == (seconds, self._machine)]
+        found = {one["experiment"]: pair for one in alike if (pair := self._pair(one)) is not None}
+        pairs, known = list(found.values()), agreement(list(found.values()))
+        # How well a category's changes carry over is learnt from it, with the run's other changes as the prior.
+        mine = [
+            found[one["experiment"]] for one in alike if one["category"] == row.category and one["experiment"] in found
+        ]
+        believed = agreement(mine, PRIOR_RANK if known.rank is None else known.rank).believed
         _, paired = self.judge.noises(self.run.evidence(row))
-        shorts = [one["short"] for one in verdicts if one["short"] is not None]
-        limit = cut(shorts, pairs, known.believed, paired.sigma)
-        told |= {"short": short, "cut": limit, "rank": known.rank, "pairs": known.pairs, "believed": known.believed}
+        shorts = [one["short"] for one in alike if one["short"] is not None]
+        limit = cut(shorts, pairs, believed, paired.sigma)
+        told |= {"short": short, "cut": limit, "rank": known.rank, "pairs": known.pairs, "believed": believed}
         if short <= limit:
             return {**told, "passed": True}
         measured = sum(one.get("anyway") is not None for one in verdicts)
@@ -127,10 +142,11 @@ class Screens:
 
     def _let_go(self, verdict: Mapping[str, Any]) -> Decision:
         known = Agreement(verdict["rank"], verdict["pairs"], verdict["believed"])
+        where = "" if self._machine == self.run.config.machine else f" on {self._machine}"
         reason = (
             f"let go after a short trial: {verdict['short']:+.5f} bpb against experiment {verdict['against']} in "
-            f"{verdict['seconds']:g} s of {self.run.config.train_seconds:g} s, above the cut of {verdict['cut']:+.5f}; "
-            f"{known.describe()}; no full trial, so no score"
+            f"{verdict['seconds']:g} s of {self.run.config.train_seconds:g} s{where}, above the cut of "
+            f"{verdict['cut']:+.5f}; {known.describe()}; no full trial, so no score"
         )
         last = self.run.ledger.last_facts()
         facts = {"n": 0, "against": verdict["against"], SCREEN: dict(verdict)}

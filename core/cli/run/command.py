@@ -78,7 +78,7 @@ def loop(
     Continues an unfinished run, or starts a new one. Without -n and --hours it runs until you stop it: the first
     Ctrl-C finishes the current trial, the second kills it. The same command continues from there.
     """
-    from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, peer_runs
+    from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, peer_runs, two_kinds
     from autoresearch.core.cli.run.session import Messages, run_session
     from autoresearch.core.config import runs_dir
     from autoresearch.core.fleet.membership import Member
@@ -91,6 +91,7 @@ def loop(
         if researcher not in WITH_MODELS and not _flagged("model", "max_usd", "literature")
         else options
     )
+    fleet_options = two_kinds(fleet_options, overrides)
     try:
         check_researcher(researcher, options)
         check_hooks(hook_options)
@@ -113,11 +114,13 @@ def loop(
     )
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
     member = Member(tag, runs_dir(settings.workspace) / tag)
+    words = config.judge_options.screen_on
+    screening = devices.screening(words, member, config.backend, config.machine, prepared)
     executor = devices.executor(member, config.backend, config.machine, device.kind, prepared)
     config = replace(config, machine=machine_name(config.machine, device.kind, executor))
     with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity, peers=peers) as run:
         proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
-        run_session(settings, run, proposer, limits, prepared, hook_options, executor, messages)
+        run_session(settings, run, proposer, limits, prepared, hook_options, executor, messages, screening)
 
 
 def _flagged(*names: str) -> bool:

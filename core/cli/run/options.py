@@ -58,6 +58,16 @@ class RunOverrides:
         help="Train each change for so long first, and let it go where it is clearly worse than the best file in the "
         "same time; a quarter of the budget is a good value, 0 turns it off (racing only).  [default: 0]",
     )
+    screen_on: str | None = option(
+        metavar="KIND",
+        help="With --fleet ray, first try each change on devices with these words in their names, and let it go where "
+        "it is clearly worse than the best file there.  [default: none]",
+    )
+    confirm_on: str | None = option(
+        metavar="KIND",
+        help="Decide on devices with these words in their names: the same as --device, to go with --screen-on.  "
+        "[default: the most frequent kind]",
+    )
     budget: float | None = option(
         type=Number(min=0, min_open=True),
         metavar="SECONDS",

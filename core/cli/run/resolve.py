@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.findings.peers import PeerRuns
     from autoresearch.core.fleet.cluster import Placement, Survey
+    from autoresearch.core.fleet.cluster_executor import FleetExecutor
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.fleet.local import LocalExecutor
     from autoresearch.core.fleet.membership import Member
     from autoresearch.core.fleet.ray import RayCluster
+    from autoresearch.core.run.scheduler import ScreeningDevices
     from autoresearch.core.store.rows import RunRow
 
 FindDevice = Callable[[str, str], "Device"]
@@ -135,7 +137,8 @@ def configure(
     judge = overrides.judge or was.get("judge", DEFAULT_JUDGE)
     options = JudgeOptions.choose(preset.name, vars(overrides), was)
     budget = overrides.budget or was.get("train_seconds", preset.train_seconds)
-    _check_screen(options.screen_seconds, budget, judge, asked=bool(overrides.screen_seconds))
+    asked = "screen-seconds" if overrides.screen_seconds else "screen-on" if overrides.screen_on else ""
+    _check_screen(options.screen_seconds, budget, judge, asked=asked)
     corpus = absolute(overrides.corpus) if overrides.corpus else was.get("corpus", absolute(preset.data.corpus))
     vocabularies = overrides.vocab or tuple(was.get("vocabularies", preset.data.vocabularies))
     prepared = _prepared_for(was, corpus, vocabularies)
@@ -164,7 +167,7 @@ def configure(
     return config, prepared
 
 
-def _check_screen(seconds: float, budget: float, judge: str, *, asked: bool) -> None:
+def _check_screen(seconds: float, budget: float, judge: str, *, asked: str) -> None:
     """Refuse short trials that are not short, and those of a judge that has none. Raises `UsageError`."""
     if seconds >= budget:
         raise UsageError(
@@ -173,7 +176,7 @@ def _check_screen(seconds: float, budget: float, judge: str, *, asked: bool) -> 
         )
     if asked and judge != "racing":
         raise UsageError(
-            f"--screen-seconds is an option of the racing judge, and the judge is {judge}.",
+            f"--{asked} is an option of the racing judge, and the judge is {judge}.",
             fix="leave one of the two out",
         )
 
@@ -209,7 +212,8 @@ class Devices:
             for name in ("address", "device", "priority"):
                 if getattr(options, name) is not None:
                     raise UsageError(
-                        f"--{name} is an option for a Ray cluster.", fix="add --fleet ray, or leave it out"
+                        f"--{name} is an option for a Ray cluster.",
+                        fix="add --fleet ray, or leave it out",
                     )
             return
         if options.priority is not None and not 0 < options.priority < math.inf:
@@ -238,6 +242,28 @@ class Devices:
         self._found = survey(self._cluster, backend)
         return choose_device(self._found, self._placement(), before=before)
 
+    def screening(
+        self, words: str, member: Member, backend: str, machine: str, prepared: Prepared
+    ) -> ScreeningDevices | None:
+        """Make the executor for short trials on the kind of device that `words` name; None for no words.
+
+        `machine` is the run's own. Raises `UsageError` where they name the same kind or there is no cluster, and
+        `PrerequisiteError` where no node has such a device.
+        """
+        if not words:
+            return None
+        from autoresearch.core.run.scheduler import ScreeningDevices
+
+        if self._cluster is None:
+            raise UsageError(
+                f"this run tries its changes on {words!r} first (--screen-on), on a Ray cluster.", fix="add --fleet ray"
+            )
+        found = screening_device(self._found, words, machine)
+        folder = None if member.folder is None else member.folder / "screens"
+        beside = replace(member, tag=f"{member.tag} (screens)", folder=folder)
+        name = found.description()
+        return ScreeningDevices(self._fleet(beside, backend, name, prepared, disconnects=False), name, found.kind)
+
     def _placement(self) -> Placement:
         """Return the options that are rules for placing trials: those that `Placement` has a field for."""
         from autoresearch.core.fleet.cluster import Placement
@@ -251,20 +277,65 @@ class Devices:
         """
         if self._cluster is None:
             return local_executor(self._options.slots, kind, self._say)
+        return self._fleet(member, backend, machine, prepared)
+
+    def _fleet(
+        self, member: Member, backend: str, machine: str, prepared: Prepared, *, disconnects: bool = True
+    ) -> FleetExecutor:
+        """Make an executor on the cluster's devices of that kind."""
         from autoresearch.core.fleet.cluster import NodeRequirements
         from autoresearch.core.fleet.cluster_executor import FleetExecutor
         from autoresearch.core.fleet.shipping import describe_corpus
         from autoresearch.core.store.integrity import code_sha256
 
+        assert self._cluster is not None
         required = click.get_current_context().meta.get(REQUIRED_ISOLATION, "process")
         wanted = NodeRequirements(backend, machine, code_sha256(backend), required, self._placement())
         member = replace(member, priority=self._options.priority or member.priority)
-        executor = FleetExecutor(self._cluster, wanted, describe_corpus(prepared.folder), member=member, say=self._say)
+        corpus = describe_corpus(prepared.folder)
+        executor = FleetExecutor(self._cluster, wanted, corpus, member=member, say=self._say, disconnects=disconnects)
         plural, shared = "s" if executor.slots > 1 else "", ""
         if executor.others:
             shared = f", shared with {', '.join(executor.others)} (`ar fleet` shows who uses what)"
         self._say(f"{executor.slots} trial{plural} at a time on the fleet: {machine}{shared}")
         return executor
+
+
+def two_kinds(options: FleetOptions, overrides: RunOverrides) -> FleetOptions:
+    """Return the options with the kind of device that `--confirm-on` names as the run's own.
+
+    Raises `UsageError` where there is no cluster for two kinds, or `--device` names another one.
+    """
+    for name, words in (("screen-on", overrides.screen_on), ("confirm-on", overrides.confirm_on)):
+        if words and options.fleet == "local":
+            raise UsageError(f"--{name} is an option for a Ray cluster.", fix="add --fleet ray, or leave it out")
+    if overrides.confirm_on is None:
+        return options
+    if options.device not in (None, overrides.confirm_on):
+        raise UsageError("--device and --confirm-on name two kinds of device.", fix="leave one of them out")
+    return replace(options, device=overrides.confirm_on)
+
+
+def screening_device(found: Survey, words: str, machine: str) -> Device:
+    """Return the device that `words` name beside the run's own `machine`, which is a `Device.description`.
+
+    Raises `UsageError` where it is the run's own, and `PrerequisiteError` where no node has one.
+    """
+    from autoresearch.core.fleet.cluster import Placement, choose_device
+
+    kinds = sorted({node.device.description() for node in found.values() if node.device} - {machine})
+    # Words that fit both kinds mean the other one.
+    others = {name: node for name, node in found.items() if not node.device or node.device.description() != machine}
+    if not any(node.device and words.lower() in node.device.description().lower() for node in others.values()):
+        if words.lower() in machine.lower():
+            raise UsageError(
+                f"--screen-on {words!r} names {machine}, on which the run decides.",
+                fix=f"name another kind: {'; '.join(kinds)}"
+                if kinds
+                else "the cluster has no other kind; leave it out",
+            )
+        return choose_device(found, Placement(words))
+    return choose_device(others, Placement(words))
 
 
 def local_executor(slots: int | str | None, kind: str, say: Callable[[str], None]) -> LocalExecutor:

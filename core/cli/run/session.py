@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from autoresearch.core.proposal import Researcher
     from autoresearch.core.report.terminal.live import View
     from autoresearch.core.run.run import Run
+    from autoresearch.core.run.scheduler import ScreeningDevices
     from autoresearch.core.store.rows import ExperimentRow
     from autoresearch.core.trial.request import IsolationLevel
 
@@ -96,6 +97,7 @@ def run_session(
     options: HookOptions,
     executor: Executor,
     messages: Messages,
+    screening: ScreeningDevices | None = None,
 ) -> None:
     """Run the loop, show its progress and its result, and exit with its exit code. Closes the executor."""
     stop, limit = Stop(), None
@@ -120,11 +122,14 @@ def run_session(
                 observer=_observer(view),
                 on_decided=_on_decided(hooks, settings),
                 # A fleet looks after its devices itself.
+                screening=screening,
                 device_watch=None if level else DeviceWatch(run.config.backend, whole_machine(run.config.machine)),
             ).go()
     except LimitReachedError as error:
         limit = error
     finally:
+        if screening is not None:
+            screening.executor.close()
         executor.close()
     show_end(settings, run, ending.reason if ending else "", prepared)
     if limit is not None:

@@ -30,6 +30,7 @@ from autoresearch.core.fleet.cluster import (
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.fleet.fair_scheduler import FairScheduler
+from autoresearch.core.fleet.membership import Member
 from autoresearch.core.fleet.node import NodeInfo, TrialJob
 from autoresearch.core.fleet.shipping import CorpusRef, describe_corpus, find_corpus, receive_corpus
 from autoresearch.core.trial.supervisor import TrialCancelled
@@ -124,7 +125,7 @@ def test_a_slot_is_a_gpu_or_a_whole_cpu() -> None:
 
 
 def test_the_device_of_a_run_is_the_kind_with_the_most_slots_or_the_one_it_had() -> None:
-    cluster = Played({"a": node(A100), "b": node(H100), "c": node(H100)}, gpus=1.0)
+    cluster = Played({"a": node(A100), "b": node(H100), "c": node(H100)}, gpus=1.0, result={**OK, "machine": None})
     found = survey(cluster, "cuda")
     assert choose_device(found) == H100
     assert choose_device(found, Placement("a100")) == A100
@@ -228,3 +229,36 @@ def wait_for(condition: Any, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_two_kinds_of_device_of_one_cluster_have_an_executor_each_and_one_ends_the_connection(
+    corpus: CorpusRef, prepared: Prepared, tmp_path: Path
+) -> None:
+    ended: list[str] = []
+
+    class Watched(Played):
+        def close(self) -> None:
+            ended.append("closed")
+
+    cluster = Watched({"a": node(), "b": node(H100), "c": node(H100)}, gpus=1.0, result={**OK, "machine": None})
+    cheap, dear = (
+        FleetExecutor(
+            cluster,
+            NodeRequirements("null", kind.description(), "same"),
+            corpus,
+            member=Member(tag, tmp_path / tag, host="box"),
+            disconnects=last,
+        )
+        for kind, tag, last in ((CPU, "night (screens)", False), (H100, "night", True))
+    )
+    assert (cheap.slots, dear.slots) == (1, 2)
+    handles = [one.submit(request(prepared, tmp_path / str(i))) for i, one in enumerate((cheap, dear))]
+    wait_for(lambda: len(cluster.jobs) == 2)
+    assert sorted(slot.node in ("b", "c") for slot, _ in cluster.jobs) == [False, True]
+    cluster.go.set()
+    assert [handle.result(10).status for handle in handles] == ["ok", "ok"]
+    cheap.close()
+    assert not ended and dear.capacity() == 2
+    dear.close()
+    assert ended == ["closed"]
+    assert cluster.fair_scheduler.report()["runs"] == []

@@ -25,6 +25,7 @@ def test_every_setting_stands_in_a_runs_configuration_under_its_own_name():
         "stop_early": "on",
         "stacks": "on",
         "screen_seconds": 0.0,
+        "screen_on": "",
     }
     assert plain["preset"] == CONFIG.preset
     assert "judge_options" not in plain

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from loop_fixtures import CONFIG, PRESET, open_run
 from side_by_side import Edits, Field, numbers, two_constants
 
 from autoresearch.core.cli.main import run as ar
-from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.cli.run.resolve import configure
-from autoresearch.core.errors import UsageError
+from autoresearch.core.cli.run.options import FleetOptions, RunOverrides
+from autoresearch.core.cli.run.resolve import Devices, configure, screening_device
+from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.fleet.cluster import NodeResources
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.report.document.gather import gather
@@ -19,6 +21,7 @@ from autoresearch.core.report.document.page import html_page
 from autoresearch.core.run import screens
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.replay import decide_again
+from autoresearch.core.run.scheduler import ScreeningDevices
 from autoresearch.core.run.short_trials import SCREEN, SCREENED, screen_lines, screen_report
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
@@ -214,3 +217,99 @@ def test_results_status_and_the_report_tell_of_short_trials(workspace, capfd):
     with LedgerReader(workspace / "runs/t") as reader:
         page = html_page(gather(reader), None)
     assert "<dt>Short trials</dt><dd>of 0.5 s: 1 of 1 changes let go" in page
+
+
+class Cheap(Field):
+    """Devices of another kind, where everything scores five bpb more, and DEPTH helps in the place of hurting."""
+
+    def submit(self, request, observer=None):
+        handle = super().submit(request, observer)
+        plain = handle.result
+
+        def result(timeout=None):
+            found, made = plain(timeout), numbers(request.source)
+            moved = 5.0 - 0.2 * (made["DEPTH"] - 10) + request.seed % 7 * 1e-4
+            return found.model_copy(update={"val_bpb": found.val_bpb + moved})
+
+        handle.result = result
+        return handle
+
+
+OTHER = replace(RACING, judge_options=JudgeOptions(preset="h100", screen_on="cheap"))
+
+
+def on_two_kinds(workspace, cheap, dear, *changes, n):
+    with open_run(workspace, config=OTHER) as run:
+        screening = ScreeningDevices(cheap, "cheap card", "cuda")
+        judge = Racing(OTHER.judge_options)
+        return Loop(run, Edits(*changes), judge, dear, limits=Limits(n), screening=screening).go()
+
+
+def test_changes_are_tried_on_one_kind_of_device_and_decided_on_another(workspace):
+    cheap, dear = Cheap(2), Field(1)
+    on_two_kinds(workspace, cheap, dear, WORSE, {"DEPTH": 40}, BETTER, n=3)
+    rows, trials, verdicts, shorts = rows_of(workspace)
+    assert [row.status for row in rows[1:]] == ["stopped", "discard", "keep"]
+    assert "in 2 s of 2 s on cheap card" in rows[1].reason
+    assert {one["machine"] for one in shorts} == {"cheap card"} == {one["machine"] for one in verdicts}
+    # No score of the cheap kind is among those that decide.
+    assert all(one.val_bpb < 10 for one in trials) and cheap.most == 2 and dear.most == 1
+    assert {one.device_kind for one in cheap.requests} == {"cuda"}
+    assert 40 not in {numbers(one.source)["WIDTH"] for one in dear.requests}
+
+
+def test_the_cheap_kind_goes_on_while_the_dear_one_is_busy_and_not_without_end(workspace):
+    class Slow(Field):
+        def poll(self, handle):
+            return super().poll(handle) if len(cheap.requests) >= 3 or len(self.requests) < 3 else False
+
+    cheap, dear = Cheap(1), Slow(1)
+    on_two_kinds(workspace, cheap, dear, *({"DEPTH": 11 + i} for i in range(12)), n=8)
+    rows, *_ = rows_of(workspace)
+    assert len(rows) == 9 and all(row.state == "decided" for row in rows)
+
+
+def test_a_category_that_does_not_carry_over_is_let_through(workspace, monkeypatch):
+    """The other kind of device tells the order of one category, and nothing of the other."""
+    monkeypatch.setattr(screens, "measured_anyway", lambda *_: (True, 0.5))
+    held = [{"WIDTH": 20 + 3 * i} for i in range(8)]
+    lost = [{"DEPTH": 20 + 3 * i} for i in range(8)]
+    both = [one for pair in zip(held, lost, strict=True) for one in pair]
+
+    class Named(Edits):
+        def propose(self, history):
+            found = super().propose(history)
+            return replace(found, category="depth" if "DEPTH" in found.hypothesis else "width")
+
+    with open_run(workspace, config=OTHER) as run:
+        screening = ScreeningDevices(Cheap(1), "cheap card")
+        Loop(run, Named(*both), Racing(OTHER.judge_options), Field(1), limits=Limits(16), screening=screening).go()
+    _, _, verdicts, _ = rows_of(workspace)
+    last = {one["category"]: one["believed"] for one in verdicts if "believed" in one}
+    assert last["width"] > last["depth"] + 0.2
+
+
+def _survey(*names):
+    return {
+        str(i): SimpleNamespace(
+            device=SimpleNamespace(description=lambda name=name: name, kind="cuda"),
+            resources=NodeResources(8, 1, 1e9),
+            description=lambda name=name: name,
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def test_words_of_a_kind_are_looked_up_and_wrong_ones_are_refused_with_what_there_is():
+    found = _survey("NVIDIA H100 torch 2", "NVIDIA A100 torch 2", "NVIDIA A100 torch 2")
+    assert screening_device(found, "a100", "NVIDIA H100 torch 2").description() == "NVIDIA A100 torch 2"
+    assert screening_device(found, "nvidia", "NVIDIA H100 torch 2").description() == "NVIDIA A100 torch 2"
+    with pytest.raises(UsageError, match=r"names NVIDIA H100 torch 2, on which the run decides.*NVIDIA A100"):
+        screening_device(found, "H100", "NVIDIA H100 torch 2")
+    with pytest.raises(PrerequisiteError, match=r"no node of the fleet runs trials on 'L4'.*NVIDIA A100.*NVIDIA H100"):
+        screening_device(found, "L4", "NVIDIA H100 torch 2")
+
+
+def test_a_run_on_two_kinds_is_not_resumed_without_its_cluster():
+    with pytest.raises(UsageError, match="this run tries its changes on 'A100' first"):
+        Devices(FleetOptions(), print).screening("A100", None, "null", "x", None)
