@@ -96,7 +96,9 @@ def screen_report(reader: LedgerReader) -> ScreenReport | None:
     decided = {row.number: row for row in reader.experiments() if row.state == "decided"}
     known = [(one, decided[one["experiment"]]) for one in verdicts if one["experiment"] in decided]
     pairs = [pair for one, row in known if (pair := pair_of(reader, row, one)) is not None]
-    walls = [wall for row in decided.values() if row.val_bpb is not None and (wall := row.metrics.get("wall_seconds"))]
+    # What was let go has no full trial. It would have taken as long as others, of which some are stopped early.
+    measured = [row for row in decided.values() if row.number and SCREEN not in row.judged]
+    walls = [wall for row in measured if (wall := row.metrics.get("wall_seconds"))]
     let_go = sum(not one["passed"] for one in verdicts)
     anyway = [(one["anyway"], row) for one, row in known if one.get("anyway")]
     return ScreenReport(
@@ -107,7 +109,7 @@ def screen_report(reader: LedgerReader) -> ScreenReport | None:
         lost=sum(row.status == "keep" for _, row in anyway),
         lost_estimate=sum(1.0 / share - 1.0 for share, row in anyway if row.status == "keep"),
         agreement=agreement(pairs),
-        saved_seconds=let_go * (statistics.median(walls) if walls else 0.0)
+        saved_seconds=let_go * (statistics.mean(walls) if walls else 0.0)
         - sum(one.get("wall_seconds") or 0.0 for one in shorts),
     )
 
