@@ -70,7 +70,7 @@ class Progress:
                 self.phase = "scoring"
             case Scoring():
                 self.phase, self.scored = "scoring", event.done / max(event.total, 1)
-            case Scored():
+            case Scored() if event.k != 0:  # a short trial, which has no number, is not audited
                 self.phase = "auditing"
             case Finished():
                 self.phase = "finished"

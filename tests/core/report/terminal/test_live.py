@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -81,6 +82,15 @@ def test_a_pipe_gets_plain_lines_with_the_time_of_day():
     assert "training for 20 s" in text
     assert "experiment 3: keep 2.5000 (-0.2500)" in text
     assert "\x1b" not in text
+
+
+def test_a_short_trial_is_not_said_to_be_audited():
+    stream = io.StringIO()
+    with PlainView(20.0, stream) as view:
+        for event in TRIAL[1:-1]:
+            view(replace(event, experiment=3, k=0))
+    assert "training for a short trial" in stream.getvalue() and "scoring" in stream.getvalue()
+    assert "auditing" not in stream.getvalue()
 
 
 def test_a_closed_stream_does_not_stop_the_work():
