@@ -7,7 +7,9 @@ searchers see the same file, the same box, the same noise and the same greedy ju
 incumbent's score without its noise, which the searchers never see.
 
 `random` draws all constants anew from the box. `random steps` moves one to three constants of the incumbent at random:
-the harder opponent. `TPE` is optuna's multivariate sampler on all constants at once.
+the harder opponent. `TPE` is optuna's multivariate sampler on all constants at once. In `tuner with an archive` every
+tenth proposal starts from a near miss instead of the incumbent: the best discarded file of a category, the categories
+in turn. It is judged against the incumbent as any other.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ NOISE = 0.002
 FLOOR = 1.2
 EXPERIMENTS = 60
 SEEDS = 12
+ARCHIVE_EVERY = 10
 
 Searcher = Callable[[History], Proposal]
 Measured = tuple[float | None, Mapping[str, float | int | str | None]]
@@ -155,6 +158,20 @@ def tuner(history: History) -> Proposal:
     return Tuner(structural=False).propose(history)
 
 
+def with_archive(history: History) -> Proposal:
+    missed: dict[str, Attempt] = {}
+    for one in history.attempts:
+        if one.status == "discard" and one.val_bpb is not None:
+            best = missed.get(one.category)
+            if best is None or best.val_bpb is None or one.val_bpb < best.val_bpb:
+                missed[one.category] = one
+    count = len(history.attempts)
+    if count % ARCHIVE_EVERY or not missed:
+        return tuner(history)
+    chosen = sorted(missed.items())[count // ARCHIVE_EVERY % len(missed)][1]
+    return tuner(replace(history, incumbent=chosen))
+
+
 def random(history: History) -> Proposal:
     rng = np.random.default_rng([history.seed, len(history.attempts)])
     return _with(history, rng.random(_size(history)))
@@ -205,6 +222,7 @@ def run() -> list[dict[str, Any]]:
     """Report each searcher's median best-so-far, and how soon the tuner reaches the others' final best."""
     note = f"{SEEDS} seeds, {EXPERIMENTS} experiments, noise {NOISE}, lowest point {FLOOR}, start {FLOOR + 0.1:.1f}"
     searchers = {"random": random, "random steps": random_steps, "TPE": plain_tpe, "tuner": tuner}
+    searchers["tuner with an archive"] = with_archive
     medians = {name: np.median(curves(searcher), axis=0) for name, searcher in searchers.items()}
     rows: list[dict[str, Any]] = []
     for name, median in medians.items():
