@@ -32,7 +32,7 @@ class Prior:
 
 
 PUBLIC = Prior(0.0009, "public repeats of larger models: 0.0006 to 0.002 bpb, about 0.0009 in the geometric mean")
-DEMO = Prior(0.02, "short trials on a CPU that does other work too")
+DEMO = Prior(0.015, "short trials on a CPU that does other work too")
 PRIORS = {"demo": DEMO, "cpu": DEMO}
 """Priors of presets; every other preset has PUBLIC."""
 
