@@ -60,6 +60,12 @@ def load_train() -> Iterator[Callable[..., ModuleType]]:
 
 
 @pytest.fixture
+def tiny() -> dict[str, object]:
+    """The tiny constants, for a train file in a process of its own."""
+    return dict(TINY)
+
+
+@pytest.fixture
 def spec() -> Spec:
     return Spec(vocab_size=64, eval_seq_len=32, seed=0, device="cpu", tier="demo")
 

@@ -84,16 +84,18 @@ def test_adamw_moves_as_pytorchs_class_does_and_leaves_what_has_no_gradient(load
     assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
 
 
-def test_training_without_compiling_does_not_import_the_compiler():
+def test_training_without_compiling_does_not_import_the_compiler(tiny):
     """It would cost every trial on a CPU two to three seconds."""
     script = """
 import sys, torch, train
+vars(train).update(TINY)
 model = train.build(train.Spec(vocab_size=train.VOCAB_SIZE, eval_seq_len=32, seed=0, device="cpu", tier="demo"))
 model.loss(torch.zeros(1, 32, dtype=torch.long), torch.zeros(1, 32, dtype=torch.long)).backward()
 train.Optimizer(model).step(0, 0.0)
 sys.exit("torch._dynamo" in sys.modules)
 """
     folder = Path(backends.__path__[0]) / "cuda"
+    script = f"TINY = {tiny!r}\n{script}"
     assert subprocess.run([sys.executable, "-c", script], cwd=folder, check=False).returncode == 0
 
 

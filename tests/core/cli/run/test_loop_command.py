@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -123,8 +124,9 @@ def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(comma
     assert code == 0, err
     baseline, *others = [json.loads(line) for line in out.splitlines()][:-1]
     with LedgerReader(command.folder / "runs/t") as reader:
-        repeated = reader.numbers_of("trial repeated").count(0)  # on a busy machine
-    assert baseline["trials"] == 2 + repeated
+        repeated = reader.numbers_of("trial repeated").count(0)  # on a busy machine, where others are left out
+    left_out = re.search(r"\((\d+) far below the usual speed", baseline["reason"])
+    assert baseline["trials"] in (2 + repeated, 2 + repeated + int(left_out[1] if left_out else 0))
     assert "noise (1 sigma)" in baseline["reason"]
     assert "noise (1 sigma)" in err
     assert all(1 <= record["trials"] <= 4 for record in others)
