@@ -62,7 +62,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well short trials of a run tell the order of full ones."""
+    """A measure of how well short trials of a run tell the order of full ones."""
 
     rank: float | None
     """Measured rank correlation (Spearman), each change by its weight; None with less than FEWEST."""

@@ -52,7 +52,7 @@ class ScreeningDevices:
     machine: str
     """Their kind, by `Device.description`."""
     kind: str | None = None
-    """What they compute on ("cuda", "metal", "cpu", "numpy"); None accepts any."""
+    """Kind of hardware that they compute on ("cuda", "metal", "cpu", "numpy"); None accepts any."""
 
 
 @dataclass

@@ -60,8 +60,8 @@ class RunOverrides:
     )
     screen_on: str | None = option(
         metavar="KIND",
-        help="With --fleet ray, first try each change on devices with these words in their names, and let it go where "
-        "it is clearly worse than the best file there.  [default: none]",
+        help="Try each change on devices with these words in their names first, and let it go where it is clearly "
+        "worse than the best file there; needs --fleet ray.  [default: none]",
     )
     confirm_on: str | None = option(
         metavar="KIND",

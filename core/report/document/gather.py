@@ -88,7 +88,7 @@ class ReportData:
     totals: Totals
     spent: Spent
     screens: str | None
-    """What short trials have let go, in a line; None for a run without any."""
+    """A line about what short trials have let go; None for a run without any."""
     categories: tuple[CategoryCount, ...]
     certainty: Mapping[int, Certainty]
     """Intervals of each kept change, by number, where the judge left the numbers for them."""
