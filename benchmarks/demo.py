@@ -17,7 +17,6 @@ FOLDER and is taken up where it stopped, so that it may be run in pieces (`--hou
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import shutil
@@ -30,10 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.main import run as ar
 from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.cli.run.resolve import configure
 from autoresearch.core.events import Decided, Event, Observer
 from autoresearch.core.fleet.local import LocalHandle
 from autoresearch.core.judge.options import JudgeOptions
@@ -41,9 +37,9 @@ from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trial.device import probe_device
-from autoresearch.core.trial.request import TrialRequest, TrialResult
+from autoresearch.core.trial.request import TrialRequest
 from benchmarks._one_core import run_trial
+from benchmarks._real_run import settings_of_run
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 TAG = "demo"
@@ -57,7 +53,6 @@ class OneCoreExecutor:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1)
-        self.trials = 0
 
     def capacity(self) -> int:
         """One trial at a time."""
@@ -65,29 +60,18 @@ class OneCoreExecutor:
 
     def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
         """Start the trial as soon as the one before has ended."""
-        return LocalHandle(self._pool.submit(self._run, request), threading.Event())
+        return LocalHandle(self._pool.submit(run_trial, request), threading.Event())
 
     def close(self) -> None:
         """Wait for the trial under way."""
         self._pool.shutdown()
 
-    def _run(self, request: TrialRequest) -> TrialResult:
-        self.trials += 1
-        return run_trial(request)
-
 
 def carry_out(folder: Path, seed: int, experiments: int, *, budget: float | None, hours: float | None) -> None:
     """Start the run in `folder`, or resume it."""
-    if not folder.exists():
-        with contextlib.redirect_stdout(sys.stderr):
-            if ar(["init", str(folder)]) != 0:
-                raise RuntimeError(f"{folder} could not be made a workspace")
     importlib.import_module("torch").set_num_threads(1)  # before the forks: threads do not survive one
-    settings = Settings(backend="cuda", preset="demo", workspace=folder, json=False, verbosity=-1)
-    backend = resolve_backend(settings)
-    preset = resolve_preset(settings, backend)
     overrides = RunOverrides(seed=seed, budget=budget, stop_early="off")
-    config, _ = configure(settings, backend.name, preset, probe_device(backend.name), overrides, None)
+    config, preset = settings_of_run(folder, "cuda", "demo", overrides)
     executor = OneCoreExecutor()
 
     def observe(event: Event) -> None:

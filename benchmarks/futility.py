@@ -12,7 +12,6 @@ have been ended although its score was worth a second trial is counted beside it
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import sys
@@ -22,10 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.main import run as ar
 from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.cli.run.resolve import configure
 from autoresearch.core.events import Decided, Event
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial, Wait
@@ -37,7 +33,8 @@ from autoresearch.core.run.run import Run
 from autoresearch.core.run.stop_rules import curve_of, stop_rule
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
-from autoresearch.core.trial.device import probe_device
+from benchmarks._figures import figure, say_figures
+from benchmarks._real_run import settings_of_run
 
 TAG, RULES = "replay", "rules.jsonl"
 PROPOSALS, BUDGET_SECONDS = 60, 60.0
@@ -144,15 +141,7 @@ def rule_of(plain: dict[str, object]) -> StopRule:
 
 def carry_out(folder: Path, *, proposals: int, preset_name: str, budget: float, hours: float | None) -> Path:
     """Start the run in `folder`, or resume it; return the run's folder."""
-    if not folder.exists():
-        with contextlib.redirect_stdout(sys.stderr):
-            if ar(["init", str(folder)]) != 0:
-                raise RuntimeError(f"{folder} could not be made a workspace")
-    settings = Settings(backend="cuda", preset=preset_name, workspace=folder, json=False, verbosity=-1)
-    backend = resolve_backend(settings)
-    preset = resolve_preset(settings, backend)
-    overrides = RunOverrides(judge="racing", budget=budget)
-    config, _ = configure(settings, backend.name, preset, probe_device(backend.name), overrides, None)
+    config, preset = settings_of_run(folder, "cuda", preset_name, RunOverrides(judge="racing", budget=budget))
     executor = LocalExecutor()
     try:
         with Run(folder, TAG, config, preset) as run:
@@ -216,10 +205,6 @@ def rows(found: list[Replayed]) -> list[dict[str, Any]]:
     ]
 
 
-def figure(name: str, value: float, unit: str, note: str) -> dict[str, Any]:
-    return {"name": name, "median": value, "unit": unit, "note": note}
-
-
 def report(folder: Path, say: Callable[[str], None]) -> None:
     """Say what the rules would have saved and lost."""
     found = replayed(folder)
@@ -229,8 +214,7 @@ def report(folder: Path, say: Callable[[str], None]) -> None:
     if not found:
         say("nothing to replay yet")
         return
-    for row in rows(found):
-        say(f"{row['name']}: {row['median']:.3g} {row['unit']} {row['note']}")
+    say_figures(rows(found), say)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.trainfile.constants import write_constants, write_preset
 from autoresearch.core.trial.request import TrialTerms
+from benchmarks._figures import figure
 from benchmarks._one_core import run_trial
 from benchmarks._pieces import Key, Pieces
 from benchmarks.judge import Outcome, SimulatedRun
@@ -166,11 +167,11 @@ def after_a_gain(trials: dict[Score, float]) -> Iterator[dict[str, Any]]:
         worst = f"{sum(one > 1 for one in kept)} of {REPLAYS} runs keep more than one, the worst {max(kept)}"
         spent = statistics.fmean(run.trials for run in runs)
         title = f"{EDITS} edits that change nothing after a gain of {-gain:.3f}, {'paired' if paired else 'unpaired'}"
-        yield row(f"{title}: kept", statistics.fmean(kept), "a run", f"{worst}; {spent:.0f} trials a run")
+        yield figure(f"{title}: kept", statistics.fmean(kept), "a run", f"{worst}; {spent:.0f} trials a run")
     for fixed in (False, True):
         kept = [greedy(trials, random.Random(n), fixed) for n in range(REPLAYS)]
         title = f"greedy, the same at {'one seed' if fixed else 'fresh seeds'}"
-        yield row(f"{title}: kept", statistics.fmean(kept), "a run", f"the worst {max(kept)}")
+        yield figure(f"{title}: kept", statistics.fmean(kept), "a run", f"the worst {max(kept)}")
 
 
 def greedy(trials: dict[Score, float], rng: random.Random, fixed: bool) -> int:
@@ -202,18 +203,13 @@ def verdicts(trials: dict[Score, float]) -> Iterator[dict[str, Any]]:
                 spent[paired].append(used)
         sign = "better" if delta < 0 else "worse"
         note = f"{sign if known else 'sign not known'}, standard error {error:.4f}; {'; '.join(words)}"
-        yield row(name, delta, "bpb", note)
+        yield figure(name, delta, "bpb", note)
     for paired in (True, False):
         title = f"right verdicts on changes of known sign, {'paired' if paired else 'unpaired'}"
         note = (
             f"{len(right[paired])} changes, {statistics.fmean(spent[paired]):.1f} trials each, the start's two included"
         )
-        yield row(title, 100 * statistics.fmean(right[paired]), "%", note)
-
-
-def row(name: str, median: float, unit: str, note: str) -> dict[str, Any]:
-    """One line of the table."""
-    return {"name": name, "median": median, "unit": unit, "note": note}
+        yield figure(title, 100 * statistics.fmean(right[paired]), "%", note)
 
 
 def run() -> list[dict[str, Any]]:

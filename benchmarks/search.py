@@ -26,7 +26,7 @@ from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
 from autoresearch.agent.tuner.numeric import parzen_draws
 from autoresearch.agent.tuner.observations import observe
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.agent.tuner.space import search_space
+from autoresearch.agent.tuner.space import Dimension, search_space
 from autoresearch.core.proposal import Attempt, History, Proposal
 from autoresearch.core.trainfile.constants import write_constants
 
@@ -179,7 +179,7 @@ def random(history: History) -> Proposal:
 
 def random_steps(history: History) -> Proposal:
     rng = np.random.default_rng([history.seed, len(history.attempts)])
-    dimensions = _space(history)
+    dimensions = space(history)
     point = observe(history, dimensions).incumbent
     subset = rng.choice(len(point), size=int(rng.integers(1, 4)), replace=False)
     point[subset] = rng.random(len(subset))
@@ -188,21 +188,22 @@ def random_steps(history: History) -> Proposal:
 
 def plain_tpe(history: History) -> Proposal:
     seed = history.seed * 10_000 + len(history.attempts)
-    dimensions = _space(history)
+    dimensions = space(history)
     return _with(history, parzen_draws(observe(history, dimensions), dimensions, seed, draws=1)[0])
 
 
-def _space(history: History) -> tuple[Any, ...]:
+def space(history: History) -> tuple[Dimension, ...]:
+    """Return the constants that may move, in the box about the values of the start."""
     start = history.attempts[0].source if history.attempts else history.incumbent.source
     return search_space(constants_of(history.incumbent.source), constants_of(start), history.vocabularies)
 
 
 def _size(history: History) -> int:
-    return len(_space(history))
+    return len(space(history))
 
 
 def _with(history: History, point: np.ndarray) -> Proposal:
-    values = {d.name: d.value(float(u)) for d, u in zip(_space(history), point, strict=True)}
+    values = {d.name: d.value(float(u)) for d, u in zip(space(history), point, strict=True)}
     source = write_constants(history.incumbent.source, repair({**numbers_of(history.incumbent.source), **values}))
     return Proposal(source=source, hypothesis="", category="optimizer")
 

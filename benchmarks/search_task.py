@@ -34,7 +34,7 @@ from autoresearch.agent.syntax.constant_priors import repair
 from autoresearch.agent.syntax.constants import constants_of, numbers_of
 from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.agent.tuner.space import Dimension, search_space
+from autoresearch.agent.tuner.space import Dimension
 from autoresearch.core.config import data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare
@@ -43,7 +43,16 @@ from autoresearch.core.trainfile.constants import write_constants, write_preset
 from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.request import TrialTerms
 from benchmarks._one_core import run_trial
-from benchmarks.search import Measured, Searcher, experiments_to_reach, explore, plain_tpe, random_steps, start_of
+from benchmarks.search import (
+    Measured,
+    Searcher,
+    experiments_to_reach,
+    explore,
+    plain_tpe,
+    random_steps,
+    space,
+    start_of,
+)
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PICTURE = Path(__file__).with_suffix(".png")
@@ -57,8 +66,7 @@ def random_changes(history: History) -> Proposal:
     """Draw an edit of the menu or a new value for one constant of the box, each as likely as another."""
     rng = np.random.default_rng([history.seed, len(history.attempts)])
     source, tried = history.incumbent.source, tried_programs(history)
-    dimensions = search_space(constants_of(source), constants_of(history.attempts[0].source), history.vocabularies)
-    changes: list[Edit | Dimension] = [*MENU, *dimensions]
+    changes: list[Edit | Dimension] = [*MENU, *space(history)]
     while True:
         change = changes[int(rng.integers(len(changes)))]
         if isinstance(change, Edit):

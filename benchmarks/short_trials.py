@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,7 @@ from unittest import mock
 import numpy as np
 
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.core.cli.context import Settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.main import run as ar
 from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.cli.run.resolve import configure
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.judge.screening import Pair, rank_correlation
@@ -37,7 +33,8 @@ from autoresearch.core.run.run import Run
 from autoresearch.core.run.short_trials import SCREENED, pair_of
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import SHORT_TRIAL, ExperimentRow
-from autoresearch.core.trial.device import probe_device
+from benchmarks._figures import figure, say_figures
+from benchmarks._real_run import settings_of_run
 
 TAG, ROWS = "short", "short_trials.jsonl"
 PROPOSALS, BUDGET_SECONDS, SHARE = 40, 60.0, 0.25
@@ -49,15 +46,8 @@ def carry_out(
     folder: Path, *, backend: str, preset_name: str, budget: float, proposals: int, seconds: float | None
 ) -> None:
     """Start the run in `folder`, or resume it, and append a row for each proposal that is decided."""
-    if not folder.exists():
-        with contextlib.redirect_stdout(sys.stderr):
-            if ar(["init", str(folder)]) != 0:
-                raise RuntimeError(f"{folder} could not be made a workspace")
-    settings = Settings(backend=backend, preset=preset_name, workspace=folder, json=False, verbosity=-1)
-    found = resolve_backend(settings)
-    preset = resolve_preset(settings, found)
     overrides = RunOverrides(judge="racing", budget=budget, screen_seconds=SHARE * budget, stop_early="off")
-    config, _ = configure(settings, found.name, preset, probe_device(found.name), overrides, None)
+    config, preset = settings_of_run(folder, backend, preset_name, overrides)
     executor, path = LocalExecutor(), folder / ROWS
     limits = Limits(experiments=proposals, hours=None if seconds is None else seconds / 3600)
     try:
@@ -130,10 +120,7 @@ def rows(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     full = sum(one["full_seconds"] for one in told)
     saved = sum(one["full_seconds"] for one in gone) - sum(one["short_seconds"] for one in told)
     worse = [one for one in told if one["short"] > 0.0]
-    kept, worth = (
-        [one for one in told if one["status"] == "keep"],
-        [one for one in told if one["worth"]],
-    )
+    kept, worth = [one for one in told if one["status"] == "keep"], [one for one in told if one["worth"]]
 
     def share(some: Sequence[Mapping[str, Any]], of: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
         return sum(one in some for one in of), f"of {len(of)}"
@@ -162,10 +149,6 @@ def rows(told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def figure(name: str, value: float, unit: str, note: str) -> dict[str, Any]:
-    return {"name": name, "median": value, "unit": unit, "note": note}
-
-
 def run() -> list[dict[str, Any]]:
     """Run 40 proposals of 60 s on the cpu preset, or resume them; return the figures."""
     folder = Path(__file__).parents[1] / "runs" / "short_trials"
@@ -179,8 +162,8 @@ def report(folder: Path, say: Callable[[str], None]) -> None:
     for one in told:
         end = "let go" if one["short"] > one["cut"] else "goes on"
         say(f"  {one['experiment']:>3} {one['status']:<8} short {one['short']:+.4f} full {one['full']:+.4f}: {end}")
-    for row in rows(told) if told else []:
-        say(f"{row['name']}: {row['median']:.3g} {row['unit']} {row['note']}")
+    if told:
+        say_figures(rows(told), say)
 
 
 def main() -> None:

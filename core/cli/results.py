@@ -87,7 +87,7 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
         raise UsageError(
             f"{experiment_of(number)} is not decided yet.", fix="wait for it; `ar status` says how far it is"
         )
-    screened = screen_report(reader) if number == 0 else None
+    short, screened = screen_lines(reader, number), screen_report(reader) if number == 0 else None
     noise = noise_of_run(reader) if number == 0 and "sigma" in row.judged else None
     again = decide_again(reader, row)
     if settings.json:
@@ -97,8 +97,8 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
             told["noise_now"] |= {"paired": noise.paired.sigma, "paired_dof": noise.paired.dof}
         if screened is not None:
             told["screens"] = screened.record()
-        if screen_lines(reader, number):
-            told["screened"] = screen_lines(reader, number)
+        if short:
+            told["screened"] = short
         click.echo(json.dumps({**decided_record(row, marks_of(reader)), "judged": dict(row.judged), **told}))
         return
     click.echo(f"{experiment_of(number)}: {row.status}: {one_line(row.reason or '')}")
@@ -109,7 +109,7 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
             f"of it experiment {share.experiment}: {share.value:+.5f} bpb, standard error {share.error:.5f}, "
             f"{share.better:.0%} likely better"
         )
-    for line in screen_lines(reader, number):
+    for line in short:
         click.echo(line)
     click.echo(again.describe())
     if noise is not None:
