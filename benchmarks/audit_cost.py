@@ -25,6 +25,7 @@ from autoresearch.core.trial.request import TrialTerms
 from autoresearch.core.trial.sandbox.levels import Sandbox, levels, open_sandbox
 from autoresearch.core.trial.supervisor import run_trial
 from benchmarks._backends import loadable
+from benchmarks._figures import figure
 from benchmarks.trial_overhead import prepared_for
 
 PRESETS = ("demo", "cpu")
@@ -64,10 +65,10 @@ def measure(backend: str, name: str) -> list[dict[str, Any]]:
     share = 100 * median["audit answer"] / median["score answer"]
     note = f"{REPEATS} trials"
     return [
-        _row(f"{title}: scoring, the answers", median["score answer"], "s", f"{rows} rows, {note}"),
-        _row(f"{title}: audit, its process ready", median["audit load"], "s", note),
-        _row(f"{title}: audit, the answers", median["audit answer"], "s", f"{positions} rows, {note}"),
-        _row(f"{title}: audit's answers by scoring's", share, "%", note),
+        figure(f"{title}: scoring, the answers", median["score answer"], "s", f"{rows} rows, {note}"),
+        figure(f"{title}: audit, its process ready", median["audit load"], "s", note),
+        figure(f"{title}: audit, the answers", median["audit answer"], "s", f"{positions} rows, {note}"),
+        figure(f"{title}: audit's answers by scoring's", share, "%", note),
     ]
 
 
@@ -75,7 +76,8 @@ def measure(backend: str, name: str) -> list[dict[str, Any]]:
 def timed() -> Iterator[dict[str, float]]:
     """Seconds by role and step of every `Scorer` that works meanwhile."""
     spent: dict[str, float] = {}
-    real = {"load": Scorer.load, "answer": Scorer.answer}
+    steps = {"warm_up": "load", "answer": "answer"}
+    real = {method: getattr(Scorer, method) for method in steps}
 
     def timing(step: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def call(self: Any, *arguments: Any) -> Any:
@@ -88,12 +90,12 @@ def timed() -> Iterator[dict[str, float]]:
         return call
 
     try:
-        for step, work in real.items():
-            setattr(Scorer, step, timing(step, work))
+        for method, work in real.items():
+            setattr(Scorer, method, timing(steps[method], work))
         yield spent
     finally:
-        for step, work in real.items():
-            setattr(Scorer, step, work)
+        for method, work in real.items():
+            setattr(Scorer, method, work)
 
 
 def starts() -> list[dict[str, Any]]:
@@ -104,7 +106,7 @@ def starts() -> list[dict[str, Any]]:
             one = replace(sandbox, filtered=filtered)  # type: ignore[type-var]
             seconds = sorted(_start(one) for _ in range(STARTS))
             name = f"a process at level {sandbox.level}" + ("" if filtered else ", calls not filtered")
-            rows.append(_row(name, statistics.median(seconds), "ms", f"{STARTS} starts"))
+            rows.append(figure(name, statistics.median(seconds), "ms", f"{STARTS} starts"))
     return rows
 
 
@@ -122,7 +124,3 @@ def _start(sandbox: Sandbox) -> float:
             raise RuntimeError(f"the process at level {sandbox.level} ended with {child.returncode()}")
         child.close()
     return milliseconds
-
-
-def _row(name: str, median: float, unit: str, note: str) -> dict[str, Any]:
-    return {"name": name, "median": median, "unit": unit, "note": note}
