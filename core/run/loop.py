@@ -245,7 +245,7 @@ class Loop:
         for waits in (False, True):
             group = [row for row in opened if (row.state == "proposed") == waits]
             for row in sorted(group, key=lambda row: (not members_of(row), row.number)):
-                if row.number not in collected and not (self._may_start() or self._may_screen()):
+                if row.number not in collected and not (self._may_start() or self._may_start(short=True)):
                     continue
                 # A keep re-applies or withdraws waiting proposals, so that a later row may be another one by now, or
                 # gone.
@@ -296,13 +296,11 @@ class Loop:
         held = self._profiles is not None and self._profiles.running
         return max(0, self._running.free - held)
 
-    def _may_start(self) -> bool:
-        return self._free() > 0 and not self._paused and self._ending() is None
-
-    def _may_screen(self) -> bool:
-        if self._running.screening is None:
-            return self._may_start()
-        return self._running.screening_free > 0 and not self._paused and self._ending() is None
+    def _may_start(self, *, short: bool = False) -> bool:
+        """Tell whether a trial may start, a `short` one on the devices that are for those alone, if any."""
+        apart = short and self._running.screening is not None
+        free = self._running.screening_free if apart else self._free()
+        return free > 0 and not self._paused and self._ending() is None
 
     def _settle(self, row: ExperimentRow) -> None:
         """Ask the judge about one experiment; start the trial it wants on a free device, or record its decision."""
@@ -321,7 +319,7 @@ class Loop:
             step = self._screens.next(row, step, against)
         if isinstance(step, Decision):
             self._decide(row, step)
-        elif isinstance(step, RunTrial) and (self._may_start() if step.short is None else self._may_screen()):
+        elif isinstance(step, RunTrial) and self._may_start(short=step.short is not None):
             if row.number not in self._begun:
                 self._begun.add(row.number)
                 title = row.parameters.get(TITLE)

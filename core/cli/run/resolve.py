@@ -209,12 +209,7 @@ class Devices:
         self._cluster: RayCluster | None = None
         self._found: Survey = {}
         if options.fleet == "local":
-            for name in ("address", "device", "priority"):
-                if getattr(options, name) is not None:
-                    raise UsageError(
-                        f"--{name} is an option for a Ray cluster.",
-                        fix="add --fleet ray, or leave it out",
-                    )
+            _refuse_without_cluster({name: getattr(options, name) for name in ("address", "device", "priority")})
             return
         if options.priority is not None and not 0 < options.priority < math.inf:
             raise UsageError(
@@ -301,14 +296,21 @@ class Devices:
         return executor
 
 
+def _refuse_without_cluster(given: Mapping[str, object]) -> None:
+    """Refuse options, by name, that only a Ray cluster has; None was not given. Raises `UsageError`."""
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"--{name} is an option for a Ray cluster.", fix="add --fleet ray, or leave it out")
+
+
 def two_kinds(options: FleetOptions, overrides: RunOverrides) -> FleetOptions:
     """Return the options with the kind of device that `--confirm-on` names as the run's own.
 
     Raises `UsageError` where there is no cluster for two kinds, or `--device` names another one.
     """
-    for name, words in (("screen-on", overrides.screen_on), ("confirm-on", overrides.confirm_on)):
-        if words and options.fleet == "local":
-            raise UsageError(f"--{name} is an option for a Ray cluster.", fix="add --fleet ray, or leave it out")
+    if options.fleet == "local":
+        asked = {"screen-on": overrides.screen_on, "confirm-on": overrides.confirm_on}
+        _refuse_without_cluster({name: words or None for name, words in asked.items()})
     if overrides.confirm_on is None:
         return options
     if options.device not in (None, overrides.confirm_on):
