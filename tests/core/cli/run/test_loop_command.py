@@ -124,9 +124,10 @@ def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(comma
     assert code == 0, err
     baseline, *others = [json.loads(line) for line in out.splitlines()][:-1]
     with LedgerReader(command.folder / "runs/t") as reader:
-        repeated = reader.numbers_of("trial repeated").count(0)  # on a busy machine, where others are left out
+        repeated = reader.numbers_of("trial repeated").count(0)
     left_out = re.search(r"\((\d+) far below the usual speed", baseline["reason"])
-    assert baseline["trials"] in (2 + repeated, 2 + repeated + int(left_out[1] if left_out else 0))
+    # Two, and on a busy machine one more for each that stayed slow.
+    assert 2 <= baseline["trials"] <= 2 + repeated + int(left_out[1] if left_out else 0)
     assert "noise (1 sigma)" in baseline["reason"]
     assert "noise (1 sigma)" in err
     assert all(1 <= record["trials"] <= 4 for record in others)
