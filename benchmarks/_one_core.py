@@ -1,16 +1,20 @@
-"""One trial of a train file on one core, in a forked process, by a clock that counts the processor's time.
+"""Trials of a train file on one core, in forked processes, by a clock that counts the processor's time.
 
 By the wall's clock, a trial on a machine that others use too would be a fraction of one. There is no sandbox, no audit
-and no early end.
+and no early end. The framework is imported before the fork, so that no trial's time holds an import.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import multiprocessing
 import resource
 import sys
 import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,6 +22,9 @@ import numpy as np
 
 from autoresearch.backends.contract import Spec
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import Observer
+from autoresearch.core.fleet.local import LocalHandle
+from autoresearch.core.judge.futility import CurveWatch
 from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.evaluation import bits_per_byte, row_batches
 from autoresearch.core.trial.request import TrialRequest, TrialResult
@@ -27,9 +34,42 @@ LIMIT_SECONDS = 120
 """Of a trial, the processor's."""
 
 
+class OneCoreExecutor:
+    """Implements `Executor` by forked processes on one core, one at a time."""
+
+    def __init__(self) -> None:
+        importlib.import_module("torch").set_num_threads(1)
+        self._pool = ThreadPoolExecutor(max_workers=1)
+
+    def capacity(self) -> int:
+        """One trial at a time."""
+        return 1
+
+    def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
+        """Start the trial as soon as the one before has ended."""
+        return LocalHandle(self._pool.submit(run_trial, request), threading.Event())
+
+    def close(self) -> None:
+        """Wait for the trial under way."""
+        self._pool.shutdown()
+
+
+class Watched(ProcessorTime):
+    """Keeps the curve of the training loss as a trial's supervisor does."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.watch = CurveWatch(None, self.budget)
+
+    def log(self, *, step: int, loss: float, **scalars: float) -> None:
+        """Note the loss at the share of the budget that is used up."""
+        super().log(step=step, loss=loss, **scalars)
+        self.watch.note(self.progress, float(loss) if math.isfinite(loss) else None)
+
+
 def run_trial(request: TrialRequest) -> TrialResult:
     """Train and score on one core. A process that ends without a score is a crash."""
-    # Before the fork: threads do not survive one.
+    # Threads do not survive a fork.
     importlib.import_module("torch").set_num_threads(1)
     context = multiprocessing.get_context("fork")
     near, far = context.Pipe(duplex=False)
@@ -55,7 +95,7 @@ def _child(request: TrialRequest, answer: Connection) -> None:
     with tempfile.TemporaryDirectory() as folder:
         train_file = load(request.source, folder)
         spec = Spec(vocab_size=vocabulary, eval_seq_len=seq_len, seed=request.seed, device="cpu", tier=request.preset)
-        data = ProcessorTime(prepared, runtime, vocabulary, request.seed, request.budget.train_seconds)
+        data = Watched(prepared, runtime, vocabulary, request.seed, request.budget.train_seconds)
         model = train_file.train(train_file.build(spec), data, data)
         seconds, losses = data.elapsed, []
         scored = prepared.scored_rows(request.split, vocabulary, seq_len)
@@ -67,4 +107,6 @@ def _child(request: TrialRequest, answer: Connection) -> None:
     nll = np.concatenate(losses).reshape(-1, seq_len)[: len(scored.rows)]
     bpb = bits_per_byte(nll, scored.mask, scored.total_bytes)
     figures = {"tokens": data.tokens, "steps": data.steps, "params": runtime.parameter_count(model)}
-    answer.send({"val_bpb": bpb, "train_seconds": seconds, "cpu_seconds": seconds, **figures})
+    whole = time.process_time()  # a fork's own: it begins at 0
+    times = {"train_seconds": seconds, "cpu_seconds": seconds, "wall_seconds": whole, "startup_seconds": data.startup}
+    answer.send({"val_bpb": bpb, **times, **figures, "curve": data.watch.curve})

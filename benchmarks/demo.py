@@ -17,28 +17,23 @@ FOLDER and is taken up where it stopped, so that it may be run in pieces (`--hou
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import shutil
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.events import Decided, Event, Observer
-from autoresearch.core.fleet.local import LocalHandle
+from autoresearch.core.events import Decided, Event
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.trial.request import TrialRequest
-from benchmarks._one_core import run_trial
+from benchmarks._one_core import OneCoreExecutor
 from benchmarks._real_run import settings_of_run
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -48,28 +43,8 @@ HOURS = 0.07
 """Of a real demo, as in the Makefile."""
 
 
-class OneCoreExecutor:
-    """Implements `Executor` by forked processes on one core, one at a time."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1)
-
-    def capacity(self) -> int:
-        """One trial at a time."""
-        return 1
-
-    def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
-        """Start the trial as soon as the one before has ended."""
-        return LocalHandle(self._pool.submit(run_trial, request), threading.Event())
-
-    def close(self) -> None:
-        """Wait for the trial under way."""
-        self._pool.shutdown()
-
-
 def carry_out(folder: Path, seed: int, experiments: int, *, budget: float | None, hours: float | None) -> None:
     """Start the run in `folder`, or resume it."""
-    importlib.import_module("torch").set_num_threads(1)  # before the forks: threads do not survive one
     overrides = RunOverrides(seed=seed, budget=budget, stop_early="off")
     config, preset = settings_of_run(folder, "cuda", "demo", overrides)
     executor = OneCoreExecutor()

@@ -1,6 +1,7 @@
 """Ending trials early, replayed on real trials: device time saved, and improvements lost.
 
-`python -m benchmarks.futility FOLDER` lets the tuner propose on the cuda backend and runs every trial to its end.
+`python -m benchmarks.futility FOLDER` lets the tuner propose on the cuda backend and runs every trial to its end, on
+one core by a clock that counts the processor's time (`benchmarks._one_core`), for machines that others use too.
 Before each it writes the rule that the loop would have given it to `rules.jsonl`. Trials that their rule would have
 ended teach later rules nothing, as in a real run. Then the rules are replayed on the curves. The run lives in FOLDER
 and is taken up where it stopped, so that it may be run in pieces (`--hours`).
@@ -23,7 +24,6 @@ from typing import Any
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.cli.run.options import RunOverrides
 from autoresearch.core.events import Decided, Event
-from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, RunTrial, Wait
 from autoresearch.core.judge.futility import BINS, Forecast, Stop, StopRule, replay
 from autoresearch.core.judge.options import JudgeOptions
@@ -34,6 +34,7 @@ from autoresearch.core.run.stop_rules import curve_of, stop_rule
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 from benchmarks._figures import figure, say_figures
+from benchmarks._one_core import OneCoreExecutor
 from benchmarks._real_run import settings_of_run
 
 TAG, RULES = "replay", "rules.jsonl"
@@ -142,7 +143,7 @@ def rule_of(plain: dict[str, object]) -> StopRule:
 def carry_out(folder: Path, *, proposals: int, preset_name: str, budget: float, hours: float | None) -> Path:
     """Start the run in `folder`, or resume it; return the run's folder."""
     config, preset = settings_of_run(folder, "cuda", preset_name, RunOverrides(judge="racing", budget=budget))
-    executor = LocalExecutor()
+    executor = OneCoreExecutor()
     try:
         with Run(folder, TAG, config, preset) as run:
             judge = Shadow(config.judge_options, run.folder, config.machine)
@@ -185,7 +186,7 @@ def rows(found: list[Replayed]) -> list[dict[str, Any]]:
             "device time saved",
             100 * sum(one.saved for one in found) / max(wall, 1e-9),
             "%",
-            "start-up and scoring included",
+            "start-up without imports, and scoring, included",
         ),
         figure(
             "kept changes lost",

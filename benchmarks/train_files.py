@@ -57,6 +57,11 @@ class ProcessorTime:
         self._most, self.trained = tokens, 0
 
     @property
+    def startup(self) -> float:
+        """Seconds of the processor before the first batch."""
+        return self._started
+
+    @property
     def elapsed(self) -> float:
         """Seconds of the processor since the first batch."""
         return time.process_time() - self._started if self._started else 0.0
