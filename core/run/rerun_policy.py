@@ -1,5 +1,7 @@
 """Which trials are run again, unjudged: the machine slept, slowed down, ran out of disk, or lost its device.
 
+A trial whose scoring took too long is run again once, too.
+
 Such a trial says nothing about its source.
 """
 
@@ -126,7 +128,13 @@ def spoiled(
     """
     if slept > SLEEP_SECONDS:
         return f"the machine slept for {slept:.0f} s during the trial"
-    return None if repeated else slow(result, same=same, incumbent=incumbent, usual=usual)
+    if repeated:
+        return None
+    if result.status == "timeout" and result.eval_seconds is not None:
+        # Each batch has the time that it should take by the speed of the training. A machine that became busy after the
+        # training takes longer; a file whose `logits` does takes as long again.
+        return f"{result.reason}: the machine may have been busy"
+    return slow(result, same=same, incumbent=incumbent, usual=usual)
 
 
 def slow(

@@ -62,6 +62,16 @@ def test_a_trial_far_below_the_runs_usual_speed_is_run_once_more_and_then_believ
     assert "slept for 60 s" in spoiled(result(100.0), same=[], **{**common, "slept": 60.0})
 
 
+def test_a_trial_that_trained_and_was_not_scored_in_time_is_run_once_more():
+    common = {"slept": 0.0, "same": [], "incumbent": []}
+    late = result(100.0, "timeout").model_copy(update={"reason": "score took longer than 3 s", "eval_seconds": 12.0})
+    said = spoiled(late, **common, repeated=False)
+    assert said == "score took longer than 3 s: the machine may have been busy"
+    assert spoiled(late, **common, repeated=True) is None
+    endless = late.model_copy(update={"eval_seconds": None})  # it never came to be scored
+    assert spoiled(endless, **common, repeated=False) is None
+
+
 def test_the_clock_of_sleep_stands_still_while_the_machine_is_awake():
     assert asleep_seconds() == pytest.approx(asleep_seconds(), abs=0.5)
 
