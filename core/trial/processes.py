@@ -29,6 +29,7 @@ import psutil
 from autoresearch.core.errors import TrialError
 from autoresearch.core.events import MemoryUsed, Message, Spawned, parse_line
 from autoresearch.core.trial.child.channel import MESSAGES
+from autoresearch.core.trial.descendants import descendants
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialStatus
 from autoresearch.core.trial.sandbox import guard
@@ -227,22 +228,20 @@ class Child:
         """
         total, threads, aside, shared = 0, 0, 0, 0
         held = Held()
-        below: list[psutil.Process] = []
         started = time.monotonic()
         look = started >= self._next_mappings
-        with contextlib.suppress(psutil.Error):
-            below = psutil.Process(self.pid).children(recursive=True)
-            self.processes = len(below)
-            for process in below:
-                with contextlib.suppress(psutil.Error):
-                    total += process.memory_info().rss
-                    threads += process.num_threads()
-                    self._seen[process.pid] = process
-                held.add_open(process.pid)
-                if look:
-                    held.add_mapped(process.pid)
-                more, resident = beside_resident(process.pid)
-                aside, shared = aside + more, shared + resident
+        below = descendants(self.pid)
+        self.processes = len(below)
+        for process in below:
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+                threads += process.num_threads()
+                self._seen[process.pid] = process
+            held.add_open(process.pid)
+            if look:
+                held.add_mapped(process.pid)
+            more, resident = beside_resident(process.pid)
+            aside, shared = aside + more, shared + resident
         for file in self.given:
             held.nameless.pop(file, None)
             held.mapped.pop(file, None)
@@ -264,13 +263,12 @@ class Child:
     def cpu_seconds(self) -> float | None:
         """Return the processor time of all its processes, ended ones included; None where it cannot be told."""
         total, found = 0.0, False
-        with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    times = process.cpu_times()
-                    # Of children that have ended, their parent keeps the account.
-                    total += times.user + times.system + times.children_user + times.children_system
-                    found = True
+        for process in descendants(self.pid):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                # Of children that have ended, their parent keeps the account.
+                total += times.user + times.system + times.children_user + times.children_system
+                found = True
         return total if found else None
 
     def kill(self) -> None:
