@@ -60,6 +60,8 @@ PRIOR_DOF = 8.0
 """Degrees of freedom of the prior's spread."""
 LESSONS = 60
 """Number of the latest finished trials that are learnt from."""
+MOST_UNIT = 1e6
+"""Bits per byte for one nat of training loss, at most: what is logged below a millionth of the score is no loss."""
 SILENT_BINS = 2
 """Parts of the budget without any finite loss, after finite ones, that count as divergence."""
 EXPLODED = 2.0
@@ -161,7 +163,11 @@ class Stop:
 def unit_of(curve: Curve, score: float) -> float | None:
     """Return the bits per byte for one nat of training loss, from a finished trial's; None without a usable curve."""
     last = next((loss for loss in reversed(curve) if loss is not None), None)
-    return score / last if last is not None and last > 0.0 and score > 0.0 else None
+    if last is None or last <= 0.0 or score <= 0.0:
+        return None
+    # A file may log 1e-300 for a loss; squares of such a unit overflow.
+    unit = score / last
+    return unit if unit <= MOST_UNIT else None
 
 
 def as_array(curve: Curve) -> np.ndarray:

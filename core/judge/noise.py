@@ -17,6 +17,9 @@ about three degrees of freedom; the wide one lets a few repeats overrule an expe
 GRID = np.geomspace(1.0 / 60.0, 3000.0, 249)
 """Values of a sigma that are weighed, in units of the expected one. Far up, because a baseline of which one trial
 diverges varies by half of its score: a sigma that lay beyond the end would be taken for the end, and for certain."""
+DOUBT = 5.0
+"""Logarithm of the largest factor by which the trials of one changed file may tell for one sigma against another. A
+file that falls apart at one seed says nothing of what others do."""
 MIN_SPLIT_DOF = 4.0
 """Least degrees of freedom from which the noise is split into its two parts."""
 
@@ -103,14 +106,21 @@ def _prior() -> tuple[np.ndarray, np.ndarray]:
 def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: float) -> Noise:
     """Estimate the noise from groups of trials, each of one source, and the prior; `level` is a typical val_bpb.
 
-    Deviations from each group's mean are normal with the same sigma in every group.
+    Deviations from each group's mean are normal with the same sigma in every group. The first group is the baseline's,
+    whom nobody proposed; what any other group may tell is limited (`doubted`).
     """
-    kept = [group for group in groups if len(group) > 1]
-    squares, own = _within(kept)
+    every = list(groups)
+    kept = [group for group in every if len(group) > 1]
+    own = sum(len(group) - 1 for group in kept)
     expected = prior.relative * abs(level)
-    # The log likelihood of a sigma after `own` squares about the groups' means: -own ln(sigma) - squares / (2 sigma^2),
-    # up to a constant.
-    sigma, dof = weigh(-own * _prior()[0] - 0.5 * squares / (expected * GRID) ** 2, expected)
+    found = np.zeros_like(GRID)
+    for at, group in enumerate(every):
+        # The log likelihood of a sigma after n squares about the group's mean, up to a constant: -n ln(sigma) - squares
+        # / (2 sigma^2).
+        one = -(len(group) - 1) * _prior()[0] - 0.5 * _squares(group) / (expected * GRID) ** 2
+        if len(group) > 1:
+            found = found + (doubted(one) if at else one)
+    sigma, dof = weigh(found, expected)
     source = (
         f"{own} own repeat{'' if own == 1 else 's'} and a prior ({prior.source})"
         if own
@@ -120,13 +130,16 @@ def estimate_noise(groups: Iterable[Sequence[Repeat]], prior: Prior, level: floa
     return Noise(sigma, dof, own, source, training, throughput)
 
 
-def _within(groups: Sequence[Sequence[Repeat]]) -> tuple[float, int]:
-    """Return the sum of squares about each group's own mean, and its degrees of freedom."""
-    squares = 0.0
-    for group in groups:
-        mean = sum(one.val_bpb for one in group) / len(group)
-        squares += sum((one.val_bpb - mean) ** 2 for one in group)
-    return squares, sum(len(group) - 1 for group in groups)
+def doubted(log_likelihood: np.ndarray) -> np.ndarray:
+    """Return a log likelihood less its highest value, and nowhere more than DOUBT below it."""
+    # Subtracted first: beside the logarithms of an absurd score, those of all others would be rounded away.
+    return np.asarray(np.logaddexp(log_likelihood - log_likelihood.max(), -DOUBT))
+
+
+def _squares(group: Sequence[Repeat]) -> float:
+    """Return the sum of squares about the group's own mean."""
+    mean = sum(one.val_bpb for one in group) / max(1, len(group))
+    return sum((one.val_bpb - mean) ** 2 for one in group)
 
 
 def _split(groups: Sequence[Sequence[Repeat]], own: int) -> tuple[float | None, float | None]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoresearch.core.judge.noise import GRID, Noise, weigh
+from autoresearch.core.judge.noise import GRID, Noise, doubted, weigh
 
 PRIOR_RATIO = 1.1
 """Paired noise expected before the run has pairs, in units of the noise between seeds. Two trials that share nothing
@@ -82,22 +82,25 @@ def _log_likelihood(one: Raced, expected: float) -> np.ndarray:
     d = np.asarray(one.differences)
     m, mean = len(d), float(d.mean())
     within = float(((d - mean) ** 2).sum())
-    density, chance = np.zeros_like(sigma), np.zeros_like(sigma)
+    logs, chance = [], np.zeros_like(sigma)
     for weight, scale in NULL:
         # All differences of a candidate share its true one: their mean varies more than their deviations from it.
         wide = 1.0 + m * scale**2
         # The joint density of m normals with a common normal mean, in closed form: the deviations from the mean have m
         # - 1 degrees of freedom, the mean has variance sigma^2 (1 + m scale^2) / m. Constant factors cancel in `weigh`.
-        density += weight * np.exp(-0.5 * (within + m * mean**2 / wide) / sigma**2) / (sigma**m * math.sqrt(wide))
+        logs.append(
+            math.log(weight / math.sqrt(wide)) - 0.5 * (within + m * mean**2 / wide) / sigma**2 - m * np.log(sigma)
+        )
         if one.cut is not None:
             # A candidate that was raced was below its cut, whatever a record says: the impossible would weigh most.
             low = max(one.cut, one.differences[0]) / (sigma * math.sqrt(1.0 + scale**2))
             # The normal distribution function, by the error function of the standard library: numpy has none.
             chance += weight * 0.5 * np.fromiter(map(math.erfc, (low / -math.sqrt(2.0)).tolist()), float, len(low))
-    # The floor keeps one absurd candidate from making every value of sigma impossible.
-    found = np.log(np.maximum(density, 1e-300))
+    # In logarithms: of a difference far off, every density is zero in a float, and a sigma would follow from the cut.
+    found = np.logaddexp.reduce(logs)
     if one.cut is not None:
         found -= np.log(np.maximum(chance, 1e-300))
+    found = doubted(found)
     found.flags.writeable = False
     return found
 

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 from autoresearch.core.errors import TrialError
-from autoresearch.core.events import MemoryUsed, Message, Spawned, parse_line
+from autoresearch.core.events import MemoryUsed, Message, Spawned, TrialEvent, parse_line
 from autoresearch.core.trial.child.channel import MESSAGES
 from autoresearch.core.trial.descendants import descendants
 from autoresearch.core.trial.record import Record
@@ -41,7 +41,8 @@ from autoresearch.core.trial.sandbox.system_calls import program_file
 EVENT_LIMIT_BYTES = 1 << 16
 """Longest message in bytes."""
 MESSAGES_AT_ONCE = 64
-"""Messages taken from one read of a pipe, the last ones: an honest child sends some tens a second."""
+"""Messages taken from one read of a pipe, the last ones: an honest child sends some tens a second. The first message of
+a child is never left out: it is sent before a train file is read, and says what the child computes on."""
 KILL_SECONDS = 20.0
 """Seconds that a killed process may take to vanish: a GPU driver gives memory back slowly."""
 OPEN_FILES = 4096
@@ -152,7 +153,7 @@ class Child:
         self._mapped: dict[tuple[int, int], int] = {}
         """Bytes of the files without a name that were mapped at the last look, by device and inode."""
         self._next_mappings = 0.0
-        self._pending = b""
+        self._reader = MessageReader()
         self._seen: dict[int, psutil.Process] = {}
         with contextlib.ExitStack() as opened:
             try:
@@ -211,12 +212,8 @@ class Child:
             return None
 
     def parse(self, data: bytes) -> list[Message]:
-        """Return the messages that `data` completes. What is none of `MESSAGES`, malformed, or too much is skipped."""
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        if len(self._pending) > EVENT_LIMIT_BYTES:
-            self._pending = b""  # a line without end must not fill the parent's memory
-        short = [line for line in lines[-MESSAGES_AT_ONCE:] if len(line) <= EVENT_LIMIT_BYTES]
-        return [message for line in short if (message := parse_line(line, MESSAGES)) is not None]
+        """Return the messages that `data` completes (see `MessageReader`)."""
+        return self._reader.read(data)
 
     def measure_memory_mb(self, limit_mb: float = float("inf")) -> float:
         """Return the memory of all its processes in MiB; remember the peak, and every process seen.
@@ -235,13 +232,14 @@ class Child:
         for process in below:
             with contextlib.suppress(psutil.Error):
                 total += process.memory_info().rss
-                threads += process.num_threads()
                 self._seen[process.pid] = process
             held.add_open(process.pid)
             if look:
                 held.add_mapped(process.pid)
-            more, resident = beside_resident(process.pid)
-            aside, shared = aside + more, shared + resident
+            found = status_of(process.pid)
+            threads += found["Threads"] or _threads(process)
+            aside += found["VmSwap"] + found["VmPTE"] + found["HugetlbPages"]
+            shared += found["RssShmem"]
         for file in self.given:
             held.nameless.pop(file, None)
             held.mapped.pop(file, None)
@@ -520,19 +518,56 @@ def proportional_bytes(process: psutil.Process) -> int:
     return 0
 
 
-def beside_resident(pid: int) -> tuple[int, int]:
-    """Return bytes of a process that are not in its resident memory (swapped out, page tables, huge pages of their
-    own), and the bytes of files in memory that are. (0, 0) where there is no /proc.
+def status_of(pid: int) -> dict[str, int]:
+    """Return the threads of a process, bytes of it that are not in its resident memory (swapped out, page tables, huge
+    pages of their own), and the bytes of files in memory that are. Zeros where there is no /proc.
     """
-    found = dict.fromkeys(("VmSwap", "VmPTE", "HugetlbPages", "RssShmem"), 0)
+    found = dict.fromkeys(("Threads", "VmSwap", "VmPTE", "HugetlbPages", "RssShmem"), 0)
     try:
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return found["VmSwap"] + found["VmPTE"] + found["HugetlbPages"], found["RssShmem"]
+        content = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return found
+    # The first line is the name that the process has given itself. It may look like any other line, and hold what
+    # Python takes for the end of one; only the kernel's own line feed is none of it.
+    for line in content.split(b"\n")[1:]:
+        key, _, value = line.partition(b":")
+        name = key.decode("ascii", errors="replace")
+        if name in found and (number := value.split()[:1]) and number[0].isdigit():
+            found[name] = int(number[0]) * (1 if name == "Threads" else 1024)
+    return found
+
+
+def _threads(process: psutil.Process) -> int:
+    """Return a process's threads as psutil counts them; 0 for one that is gone."""
+    with contextlib.suppress(psutil.Error):
+        return int(process.num_threads())
+    return 0
+
+
+class MessageReader:
+    """Reads the messages of one child from the bytes of its pipe."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._heard = False
+        """True once a whole line has come."""
+
+    def read(self, data: bytes) -> list[Message]:
+        """Return the messages that `data` completes. What is none of `MESSAGES`, malformed, or too much is skipped."""
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        if len(self._pending) > EVENT_LIMIT_BYTES:
+            self._pending = b""  # a line without end must not fill the parent's memory
+        taken = lines[-MESSAGES_AT_ONCE:]
+        if not self._heard and len(lines) > MESSAGES_AT_ONCE:
+            taken = [lines[0], *taken]
+        self._heard = self._heard or bool(lines)
+        short = [line for line in taken if len(line) <= EVENT_LIMIT_BYTES]
+        return [untagged(message) for line in short if (message := parse_line(line, MESSAGES)) is not None]
+
+
+def untagged(message: Message) -> Message:
+    """Take off what only the parent may say of an event: its time, its trial and its experiment."""
+    return replace(message, experiment=None, k=None, t=None) if isinstance(message, TrialEvent) else message
 
 
 class Held:
@@ -571,18 +606,19 @@ class Held:
         if self.mappings > MAPPING_LIMIT:
             return
         try:
-            lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+            # A file's name may hold anything but a line feed, which the kernel writes in another way.
+            lines = Path(f"/proc/{pid}/maps").read_bytes().split(b"\n")
         except OSError:
             return
         self.mappings += len(lines)
         mine: dict[tuple[int, int], int] = {}
         for line in lines:
-            if not line.endswith(" (deleted)"):
+            if not line.endswith(b" (deleted)"):
                 continue
-            span, rights, _, device, inode, *_ = line.split(maxsplit=5)
-            if rights[3] == "s":
-                start, _, end = span.partition("-")
-                major, _, minor = device.partition(":")
+            span, rights, _, device, inode = line.split(maxsplit=5)[:5]
+            if rights.endswith(b"s"):
+                start, _, end = span.partition(b"-")
+                major, _, minor = device.partition(b":")
                 key = os.makedev(int(major, 16), int(minor, 16)), int(inode)
                 mine[key] = mine.get(key, 0) + int(end, 16) - int(start, 16)
         for key, size in mine.items():

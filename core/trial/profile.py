@@ -39,6 +39,8 @@ KINDS = (
     ),
 )
 """Kinds of operations, and words in their names; the first that fits counts."""
+MOST_SECONDS, MOST_CALLS = 1e6, 2**53
+"""Longest time, and first number of calls or batches, that no trace of a few batches can have."""
 MAX_SECTIONS, MAX_OPERATIONS, NAME_LIMIT, NOTE_LIMIT = 10, 20, 80, 400
 
 
@@ -47,11 +49,12 @@ def read(said: Profiled) -> ProfileResult | None:
     try:
         sections = {_plain(name): _seconds(value) for name, value in [*said.sections.items()][:MAX_SECTIONS]}
         operations = [
-            (_plain(name), _seconds(seconds), int(calls)) for name, seconds, calls in said.operations[:MAX_OPERATIONS]
+            (_plain(name), _seconds(seconds), _count(calls))
+            for name, seconds, calls in said.operations[:MAX_OPERATIONS]
         ]
         return ProfileResult(
             seconds=_seconds(said.seconds),
-            batches=said.batches,
+            batches=_count(said.batches),
             sections=sections,
             operations=operations,
             note=_plain(said.note, NOTE_LIMIT),
@@ -128,9 +131,16 @@ def with_weights(profile: ProfileResult | None, shapes: Shapes) -> ProfileResult
 
 def _seconds(value: Any) -> float:
     seconds = float(value)
-    if not math.isfinite(seconds) or seconds < 0:
+    if not 0 <= seconds <= MOST_SECONDS:
         raise ValueError("no duration")
     return seconds
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if not 0 <= count < MOST_CALLS:
+        raise ValueError("no count")
+    return count
 
 
 def _plain(text: Any, limit: int = NAME_LIMIT) -> str:

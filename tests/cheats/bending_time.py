@@ -152,6 +152,11 @@ EVENTS = [
           + "    raise ValueError(chr(0xD800) + '\\x1b]0;owned\\x07\\x00')\n", "crash", gate=False),
     Cheat("a flood of events", TRAIN + "    import os, sys\n    fd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
           "    for _ in range(2000): os.write(fd, b'{\"event\": \"log\", \"step\": 1, \"loss\": 1.0}\\n' * 100)\n" + BACK, "ignored"),
+    Cheat("another device, said after a flood", "import json, os, sys\nfd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
+          "os.write(fd, b'{}\\n' * 500 + json.dumps({'event': 'device', 'kind': 'cpu', 'name': 'x', 'precision': 'bf16',"
+          " 'framework': 'x', 'tier': 'cpu', 'memory_mb': None}).encode() + b'\\n')\n", "ignored"),
+    Cheat("a point at another time and in another experiment", TRAIN
+          + TELL.format("{'event': 'log', 'step': 2**62, 'loss': 1e-300, 't': 1e99, 'k': 2**80, 'experiment': 10**300}") + BACK, "ignored"),
     Cheat("an event that is no object", TRAIN + TELL.format("[[]]") + BACK, "ignored"),
 ]  # fmt: skip
 WEIGHTS = [

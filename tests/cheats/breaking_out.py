@@ -289,6 +289,18 @@ EXHAUSTS = [
     Cheat("threads without end", "import threading, time\n" + BUILD + "    threading.stack_size(2**18)\n"
           "    for _ in range(10_000): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
           "    time.sleep(60)\n", "limits"),
+    Cheat("memory in page tables, behind a name like a line of the status", "import ctypes, mmap, time\n"
+          "ctypes.CDLL(None).prctl(15, b'\\x1cVmPTE:x')\n" + BUILD + "    held = []\n    while True:\n"
+          "        held.append(mmap.mmap(-1, 2**34, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000))\n"
+          "        held[-1].madvise(15)\n        for place in range(0, 2**34, 2**21): held[-1][place]\n", "limits",
+          small_memory=True),
+    Cheat("threads without end, behind a name like a line of the status", "import ctypes, threading, time\n"
+          "ctypes.CDLL(None).prctl(15, b'Threads:\\t1')\n" + BUILD + "    threading.stack_size(2**18)\n"
+          "    for _ in range(10_000): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+          "    time.sleep(60)\n", "limits"),
+    Cheat("a mapped file whose name looks like two lines", "import mmap, os\n" + BUILD
+          + "    with open('a\\x0bb', 'w+b') as file:\n        file.truncate(4096)\n        held = mmap.mmap(file.fileno(), 4096)\n"
+          "    os.remove('a\\x0bb')\n    np.held = held  # for as long as the process\n    return inner_build(spec)\n", "ignored"),
     Cheat("hidden open files", works("library.prctl(4, 0, 0, 0, 0) == 0"), "ignored"),
 ]  # fmt: skip
 CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *CHANNELS, *HARM, *EXHAUSTS, *OUTLIVES]

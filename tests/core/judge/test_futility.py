@@ -249,3 +249,23 @@ def test_a_rule_is_plain_data():
 def test_the_reason_of_a_stop_is_one_line():
     stop = replay(rule(), curve(1.0))[1]
     assert isinstance(stop, Stop) and "\n" not in stop.reason and len(stop.reason) < 250
+
+
+def test_no_number_that_a_file_logs_breaks_the_rule():
+    values = [None, 1e99, -1e99, 1e-300, 5e-324, 0.0, -1.0, 2.5, 3.0]
+    rng = random.Random(0)
+    for _ in range(300):
+        mine, theirs = (tuple(rng.choice(values) for _ in range(BINS)) for _ in range(2))
+        score = rng.choice([2.0, 1e-5, 6.9e29])
+        unit = unit_of(theirs, score)
+        if unit is None:
+            continue
+        with np.errstate(all="ignore"):
+            lessons = [Lesson(mine, theirs, unit, rng.choice([0.01, 6.9e29, -3.0]))] * rng.randrange(3)
+            rule = StopRule(theirs, score, unit, score - 0.01, learn(lessons, theirs, unit, 0.01), 1000)
+            watch = CurveWatch(rule, 20.0)
+            for at, loss in enumerate(mine):
+                watch.note(at / BINS, loss)
+                watch.look((at + 0.9) / BINS, 100)
+            replay(rule, mine)
+    assert unit_of((3.0, 1e-300), 2.0) is None

@@ -89,3 +89,17 @@ def test_probabilities_are_calibrated_on_data_without_an_effect():
     rng = random.Random(3)
     below = [better_than(0.0, rng.gauss(0, 1), 1.0, 1e6) for _ in range(4000)]
     assert statistics.fmean(p > 0.95 for p in below) == pytest.approx(0.05, abs=0.012)
+
+
+@pytest.mark.parametrize("absurd", [5.0, 1e3, 6.9e29])
+def test_a_changed_file_that_falls_apart_at_one_seed_leaves_the_noise_as_it_was(absurd: float) -> None:
+    baseline = [Repeat(2.0), Repeat(2.03), Repeat(1.99)]
+    before = estimate_noise([baseline], Prior(0.015, "a test"), 2.0)
+    after = estimate_noise([baseline, [Repeat(1.9), Repeat(absurd)]], Prior(0.015, "a test"), 2.0)
+    assert after.sigma == pytest.approx(before.sigma, rel=0.1)
+    assert after.dof == pytest.approx(before.dof, rel=0.2)
+
+
+def test_a_baseline_that_falls_apart_at_one_seed_is_believed() -> None:
+    groups = [[Repeat(2.0), Repeat(5.0), Repeat(1.99)]]
+    assert estimate_noise(groups, Prior(0.015, "a test"), 2.0).sigma > 0.5

@@ -87,3 +87,13 @@ def test_one_shared_seed_gives_the_plain_difference_with_the_paired_noise():
 def test_a_comparison_without_trials_is_an_error():
     with pytest.raises(ValueError, match="a trial of each"):
         compare([], [(1, 2.0)], BETWEEN, PairedNoise(0.3, 10.0, 5))
+
+
+@pytest.mark.parametrize("absurd", [30.0, 1e4, 6.9e29])
+@pytest.mark.parametrize("others", [0, 5])
+def test_a_candidate_that_falls_apart_at_its_second_seed_leaves_the_paired_noise_as_it_was(absurd, others):
+    rng = random.Random(3)
+    raced = [draw(rng, 0.7, 0.0, 3, 0.0) for _ in range(others)]
+    before, after = (estimate_paired([*raced, *more], BETWEEN) for more in ([], [Raced((-1.5, absurd), -1.0)]))
+    assert after.sigma == pytest.approx(before.sigma, rel=0.15)
+    assert after.dof <= 1.2 * before.dof

@@ -70,6 +70,10 @@ def test_the_page_says_where_the_time_goes() -> None:
         {"operations": [["one"]]},
         {"operations": None},
         {"batches": "many"},
+        {"batches": 10**400},
+        {"batches": -1},
+        {"operations": [["one", 1.0, 10**400]]},
+        {"sections": {"forward": 1e308}},
     ],
 )
 def test_what_is_no_profile_is_none(change: dict[str, object]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from disk_waits import with_disk_waits
 
-from autoresearch.core.trial.processes import FILES_LIMIT, FREE_SOCKETS, SOCKET_BYTES, Held, beside_resident, disk_use
+from autoresearch.core.trial.processes import FILES_LIMIT, FREE_SOCKETS, SOCKET_BYTES, Held, disk_use, status_of
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it is read from /proc")
 
@@ -48,7 +50,7 @@ def test_a_process_that_is_gone_has_none() -> None:
     gone = Held()
     gone.add_open(2**22 + 1)
     gone.add_mapped(2**22 + 1)
-    assert (gone.nameless, gone.mapped, gone.kernel_bytes(), beside_resident(2**22 + 1)) == ({}, {}, 0, (0, 0))
+    assert (gone.nameless, gone.mapped, gone.kernel_bytes(), set(status_of(2**22 + 1).values())) == ({}, {}, 0, {0})
 
 
 @linux
@@ -62,11 +64,42 @@ def test_shared_memory_is_counted_when_its_pages_were_given_back() -> None:
 
 @linux
 def test_page_tables_of_memory_that_was_only_looked_at_are_counted() -> None:
-    before, _ = beside_resident(os.getpid())  # 0x4000 is MAP_NORESERVE, which Python names from 3.13 on
+    before = status_of(os.getpid())["VmPTE"]  # 0x4000 is MAP_NORESERVE, which Python names from 3.13 on
     with mmap.mmap(-1, 2**34, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         assert sum(memory[place] for place in range(0, 2**34, 2**21)) == 0
-        assert beside_resident(os.getpid())[0] - before >= 2**24
+        assert status_of(os.getpid())["VmPTE"] - before >= 2**24
+
+
+@linux
+@pytest.mark.parametrize("name", [b"Threads:\t1", b"\x1cVmPTE:x", b"\x0bThreads:\t0", b"\xc2\x85VmPTE: 0 kB"])
+def test_a_process_cannot_hide_behind_a_name_that_looks_like_a_line_of_its_status(name: bytes) -> None:
+    library = ctypes.CDLL(None)
+    before = ctypes.create_string_buffer(16)
+    library.prctl(16, before)  # PR_GET_NAME
+    try:
+        library.prctl(15, name)  # PR_SET_NAME
+        done = threading.Event()
+        others = [threading.Thread(target=done.wait) for _ in range(3)]
+        for one in others:
+            one.start()
+        found = status_of(os.getpid())
+        done.set()
+        assert found["Threads"] >= 4
+        assert found["VmPTE"] > 0
+    finally:
+        library.prctl(15, before)
+
+
+@linux
+def test_a_mapped_file_whose_name_looks_like_two_lines_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a\x0bb\x1cc\u2028d"
+    before = sum(held().mapped.values())
+    with path.open("w+b") as file:
+        file.truncate(2**20)
+        with mmap.mmap(file.fileno(), 2**20):
+            path.unlink()
+            assert sum(held().mapped.values()) - before == 2**20
 
 
 @linux
