@@ -29,6 +29,7 @@ import numpy as np
 
 from autoresearch.core.data.manifest import ScoredRows
 from autoresearch.core.events import Audited, Scored, Scoring
+from autoresearch.core.files import remove_folder
 from autoresearch.core.trial import audit, draws
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
@@ -295,11 +296,14 @@ class Scorer:
         return request.budget.answer_seconds(rows * request.eval_seq_len, speed)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and remove its folder: the next process could read how full the disk is."""
         if self._given is not None:
             self._given.close()
         self._socket.close()
-        self._context.processes.end(self._child)
+        try:
+            self._context.processes.end(self._child)
+        finally:
+            remove_folder(self._work)
 
     def _check_alive(self) -> None:
         if self._child.returncode() is not None:

@@ -12,6 +12,7 @@ import pytest
 from null_trials import BUDGET, line_of, request
 
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import Event, Scored, Scoring
 from autoresearch.core.trial import audit
 from autoresearch.core.trial import request as limits
 from autoresearch.core.trial.evaluation import ScoreFault, check_repeats
@@ -67,6 +68,22 @@ def test_logits_that_remember_earlier_batches_are_found(prepared: Prepared, tmp_
     result = run(prepared, tmp_path / "trial", counts)
     assert result.status == "invalid"
     assert str(result.reason).startswith("audit: rows that were asked again")
+
+
+def test_what_a_score_process_leaves_on_the_disk_is_gone_before_the_audit(prepared: Prepared, tmp_path: Path) -> None:
+    work, left = tmp_path / "trial" / "work" / "score", []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Scoring):
+            left.append((work / "filled").exists())
+        if isinstance(event, Scored):
+            left.append(work.exists())
+
+    filling = LOGITS + "    open('filled', 'w').close()\n    return out\n"
+    result = run_trial(request(prepared, tmp_path / "trial", filling, gate=False), observer=watch)
+    assert result.status == "ok", result.reason
+    assert left[0]
+    assert not left[-1]
 
 
 def test_two_answers_may_differ_by_rounding_alone() -> None:
