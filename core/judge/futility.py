@@ -12,8 +12,9 @@ curve has another shape, may end anywhere. The prior is conjugate (normal-invers
 Analysis", chapter 14), so that a prediction is Student's t.
 
 Everything here is plain data, so a rule travels with a trial's request to whatever machine runs it. The loss is the
-train file's own word. A lie can cost the file its trial or spare it from being ended; of the best file, it can cost others
-theirs. It never brings a score: a trial that was ended is never kept, and one that was not is scored as always.
+train file's own word. A lie can cost the file its trial or spare it from being ended; told by the best file, it can
+cost others theirs. It never brings a score: a trial that was ended is never kept, and one that was not is scored as
+always.
 """
 
 from __future__ import annotations
