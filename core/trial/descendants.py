@@ -60,16 +60,16 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def _latest() -> str | None:
     try:
-        with open("/proc/loadavg", encoding="ascii") as file:
+        with open("/proc/loadavg", encoding="ascii") as file:  # noqa: PTH123  (pathlib is slower)
             return file.read().split()[4]
     except (OSError, IndexError):
         return None
 
 
 def _read() -> None:
-    """Read who is new, and whose parent has ended: those have another one now. Everybody, if the last time is long ago."""
+    """Read who is new, and whose parent has ended: those have another one now. Everybody, if the last was long ago."""
     now = time.monotonic()
-    running = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+    running = {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208  (names alone)
     recent = now - _known.read < RECENT_SECONDS
     parents, started = {}, {}
     for pid in running:
@@ -78,7 +78,7 @@ def _read() -> None:
             parents[pid], started[pid] = parent, _known.started[pid]
             continue
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
+            with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  (pathlib is slower)
                 # The name stands in parentheses and may hold any character, so the last one counts.
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:  # it has ended
