@@ -97,6 +97,7 @@ def train_source(path: Path) -> str:
     try:
         return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or error
         raise SourceError(
-            f"{path} cannot be read as a train file: {error}.", fix="name a --workspace that has one"
+            f"{path} cannot be read as a train file: {said}.", fix="name a --workspace that has one"
         ) from error

@@ -16,6 +16,7 @@ from autoresearch.core.cli.run.options import (
     ResearcherOptions,
     check_researcher,
     make_researcher,
+    refuse_unread,
 )
 from autoresearch.core.report.wording import counted, spell
 
@@ -60,8 +61,9 @@ def ablate(
     from autoresearch.core.followup import ablate as followup
     from autoresearch.core.followup.pairs import noise_of_run
 
+    refuse_unread(click.get_current_context(), researcher)
     if researcher is not None:
-        check_researcher(researcher, options)
+        check_researcher(researcher, options, otherwise="leave --researcher out")
     with kept_run(settings, tag) as (ledger, run, best), placed(settings, ledger, fleet, "ablate") as place:
         changes = followup.kept_changes(ledger)
         final, noise = ledger.text(best.source_sha256), noise_of_run(ledger)
@@ -70,9 +72,9 @@ def ablate(
         countdown = countdown_of(ledger, (best.number,), trials)
         each = countdown.overhead + float(run.config["train_seconds"])
         settings.say(
-            f"{run.tag}: the best file and {counted(len(changes), 'file')} without a change, {seeds} seeds each: "
-            f"{trials} trials of {run.config['train_seconds']:g} s, about {spell(trials * each)}; {seeds} more if "
-            f"several changes are not missed; {noise.describe()}"
+            f"{run.tag}: the best file and {counted(len(changes), 'file')} without a change, "
+            f"{counted(seeds, 'seed')} each: {trials} trials of {run.config['train_seconds']:g} s, "
+            f"about {spell(trials * each)}; {seeds} more if several changes are not missed; {noise.describe()}"
         )
         costs: list[Any] = []
         folder_of_call = ledger.folder / "ablate" / str(call.number)

@@ -27,6 +27,10 @@ def apply(settings: Settings, tag: str | None, force: bool) -> None:
         run, best, headline = reader.run(), reader.incumbent(), headline_of(reader)
         if best is None:
             raise PrerequisiteError(f"the run {run.tag!r} has no result yet.", fix="let `ar loop` finish a trial first")
+        if best.number == 0:  # the baseline is the committed file with the preset's constants: nobody's improvement
+            raise PrerequisiteError(
+                f"the run {run.tag!r} has no kept change to apply.", fix="let `ar loop` find one first"
+            )
         source = reader.text(best.source_sha256)
     target = train_file(settings.workspace, run.config["backend"])
     path = target.relative_to(settings.workspace).as_posix()

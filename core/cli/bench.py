@@ -14,13 +14,13 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import Number, Whole, corpus_option
+from autoresearch.core.cli.params import LONGEST, Number, Whole, corpus_option
 
 
 @click.command()
 @click.option(
     "--seconds",
-    type=Number(min=0, min_open=True),
+    type=Number(min=0, min_open=True, largest=LONGEST),
     default=60.0,
     metavar="S",
     help="Training seconds per trial.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, load_runtime, pass_settings, require_isolation
-from autoresearch.core.cli.params import Number, Whole, corpus_option
+from autoresearch.core.cli.params import LONGEST, Number, Whole, corpus_option
 
 if TYPE_CHECKING:
     from autoresearch.core.bench.work import Work
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--second", default="mlx", metavar="BACKEND", help="Backend to compare with the first.")
 @click.option(
     "--seconds",
-    type=Number(min=0, min_open=True),
+    type=Number(min=0, min_open=True, largest=LONGEST),
     default=60.0,
     metavar="S",
     help="Training seconds per trial.",

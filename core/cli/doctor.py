@@ -9,6 +9,7 @@ import click
 
 from autoresearch.core.cli.checks import CheckResult, check_all
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.report.wording import counted
 
 EXIT_PREREQUISITE = 3
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
@@ -29,7 +30,7 @@ def doctor(settings: Settings) -> None:
     else:
         warnings = sum(result.status == "warn" for result in results)
         verdict = f"not ready: {', '.join(failed)}" if failed else "ready"
-        click.echo(f"{verdict} ({len(results)} checks, {warnings} warnings)")
+        click.echo(f"{verdict} ({counted(len(results), 'check')}, {counted(warnings, 'warning')})")
     if failed:
         raise click.exceptions.Exit(EXIT_PREREQUISITE)
 

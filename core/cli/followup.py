@@ -96,11 +96,13 @@ def remeasuring(
     """
     from autoresearch.core.cli.train import watched
     from autoresearch.core.followup.remeasure import Remeasurer, first_seed, usual_speeds
+    from autoresearch.core.report.wording import counted
 
     config = ledger.run().config
     usual = usual_speeds(ledger, experiments)
     if call.done:
-        settings.say(f"{len(call.done)} trials of an interrupted call are taken over")
+        verb = "is" if len(call.done) == 1 else "are"
+        settings.say(f"{counted(len(call.done), 'trial')} of an interrupted call {verb} taken over")
     with watched(settings, config["train_seconds"]) as (view, cancel):
         countdown.say = view.note if settings.verbosity >= 0 else countdown.say
         seed = first_seed(config, seed_offset, call.number)

@@ -31,8 +31,11 @@ def note(settings: Settings, number: int | None, text: tuple[str, ...], tag: str
         show(settings, tag, number)
         return
     assert number is not None
-    run, marks = remark(settings, tag, number, "clear" if clear else "note", " ".join(text))
+    run, before, marks = remark(settings, tag, number, "clear" if clear else "note", " ".join(text))
     if settings.json:
         click.echo(json.dumps({"tag": run, "experiment": number, **marks.record()}))
     else:
-        settings.say(f"{run}, experiment {number}: " + ("its notes are gone" if clear else "noted"))
+        settings.say(
+            f"{run}, experiment {number}: "
+            + ("noted" if not clear else "its notes are gone" if before.notes else "there was no note")
+        )

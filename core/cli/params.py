@@ -56,7 +56,9 @@ def add_options(group: type[Any], argument: str, **attributes: Any) -> Callable[
 
 
 LARGEST = 1e12
-"""Largest value of an option that names no upper bound: seconds, bytes and seeds stay far below it."""
+"""Largest value of an option that names no upper bound: bytes and seeds stay far below it."""
+LONGEST = 1e7
+"""Longest time in seconds that an option may name, 115 days. Waiting functions fail on some thousand times of it."""
 
 
 class Whole(click.IntRange):
@@ -74,6 +76,8 @@ class Whole(click.IntRange):
             int(value)
         except (TypeError, ValueError, OverflowError):
             self.fail(f"{value!r} is no whole number.", param, ctx)
+        if self._shown.max is None and int(value) > LARGEST:
+            self.fail(f"{value} is too large: at most {LARGEST:g}.", param, ctx)
         return super().convert(value, param, ctx)
 
     def _describe_range(self) -> str:
@@ -81,12 +85,19 @@ class Whole(click.IntRange):
 
 
 class Number(click.FloatRange):
-    """A number within bounds that is finite: neither "nan" nor "inf"."""
+    """A number within bounds that is finite: neither "nan" nor "inf". `largest` is the bound where no max is named."""
 
     name = "number"
 
-    def __init__(self, min: float | None = None, max: float | None = None, min_open: bool = False) -> None:  # noqa: A002
-        super().__init__(min=min, max=LARGEST if max is None else max, min_open=min_open)
+    def __init__(
+        self,
+        min: float | None = None,  # noqa: A002 - click's name
+        max: float | None = None,  # noqa: A002
+        min_open: bool = False,
+        largest: float = LARGEST,
+    ) -> None:
+        super().__init__(min=min, max=largest if max is None else max, min_open=min_open)
+        self._largest = largest
         self._shown = click.FloatRange(min=min, max=max, min_open=min_open)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -97,6 +108,8 @@ class Number(click.FloatRange):
             finite = False
         if not finite:
             self.fail(f"{value!r} is no number.", param, ctx)
+        if self._shown.max is None and float(value) > self._largest:
+            self.fail(f"{value} is too large: at most {self._largest:g}.", param, ctx)
         return super().convert(value, param, ctx)
 
     def _describe_range(self) -> str:
@@ -205,12 +218,21 @@ class CorpusType(click.ParamType):
 
     name = "corpus"
 
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse an empty name, which would mean the preset's corpus in silence."""
+        if not value.strip():
+            self.fail(f"{value!r} names no corpus.", param, ctx)
+        return value
+
 
 corpus_option = click.option(
     "--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]"
 )
 budget_option = click.option(
-    "--budget", type=Number(min=0, min_open=True), metavar="S", help="Training seconds.  [default: the preset's]"
+    "--budget",
+    type=Number(min=0, min_open=True, largest=LONGEST),
+    metavar="S",
+    help="Training seconds.  [default: the preset's]",
 )
 
 
@@ -224,7 +246,7 @@ class Slots(click.ParamType):
         if value == "auto" or (isinstance(value, int) and value > 0):
             return value
         if not str(value).isdigit() or int(value) < 1:
-            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+            self.fail(f"{value!r} is neither auto nor a number of slots from 1 up", param, ctx)
         return int(value)
 
 

@@ -28,8 +28,9 @@ def pin(settings: Settings, number: int | None, tag: str | None, off: bool) -> N
             raise UsageError("--off needs the number of an experiment.", fix="ar pin 17 --off")
         show(settings, tag, None, pinned=True)
         return
-    run, marks = remark(settings, tag, number, "unpin" if off else "pin")
+    run, before, marks = remark(settings, tag, number, "unpin" if off else "pin")
     if settings.json:
         click.echo(json.dumps({"tag": run, "experiment": number, **marks.record()}))
-    else:
-        settings.say(f"{run}, experiment {number}: " + ("not pinned any more" if off else "pinned"))
+        return
+    told = "pinned" if not off else "not pinned any more" if before.pinned else "it was not pinned"
+    settings.say(f"{run}, experiment {number}: {told}")

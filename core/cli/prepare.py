@@ -63,11 +63,24 @@ def prepare(
         click.echo(install_kernel(settings, backend.name))
         return
     preset = resolve_preset(settings, backend)
+    check_shards(shards, corpus or preset.data.corpus)
     prepared = ensure_prepared(
         settings, preset, corpus=corpus, vocabularies=vocab, seq_lens=seq_len, val_bytes=val_bytes, shards=shards
     )
     facts = describe(prepared)
     click.echo(json.dumps(facts) if settings.json else summary(facts))
+
+
+def check_shards(shards: int | None, corpus: str) -> None:
+    """Refuse a number of shards for a corpus that has none. Raises `UsageError`."""
+    from autoresearch.core.data.hub import HUB_CORPORA
+    from autoresearch.core.errors import UsageError
+
+    if shards is not None and corpus not in HUB_CORPORA:
+        raise UsageError(
+            f"--shards is for corpora of the hub ({', '.join(HUB_CORPORA)}), and the corpus is {corpus}.",
+            fix="leave it out",
+        )
 
 
 def install_kernel(settings: Settings, backend: str) -> str:

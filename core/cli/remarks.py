@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from autoresearch.core.store.remarks import Kind, Marks
 
 
-def remark(settings: Settings, tag: str | None, number: int, kind: Kind, text: str = "") -> tuple[str, Marks]:
-    """Record a remark on an experiment; return the run's tag and the marks that now stand. Raises `UsageError`."""
+def remark(settings: Settings, tag: str | None, number: int, kind: Kind, text: str = "") -> tuple[str, Marks, Marks]:
+    """Record a remark on an experiment; return the run's tag, the marks before and those that now stand.
+
+    Raises `UsageError`.
+    """
     from autoresearch.core.cli.runs import open_reader
-    from autoresearch.core.store.remarks import leave_remark
+    from autoresearch.core.store.remarks import NO_MARKS, leave_remark, marks_of
 
     with open_reader(settings.workspace, tag) as reader:
-        return reader.run().tag, leave_remark(reader, number, kind, text)
+        before = marks_of(reader).get(number, NO_MARKS)
+        return reader.run().tag, before, leave_remark(reader, number, kind, text)
 
 
 def show(settings: Settings, tag: str | None, number: int | None, *, pinned: bool = False) -> None:

@@ -48,6 +48,9 @@ def results(settings: Settings, tag: str | None, last: int | None, full: bool, t
     from autoresearch.core.store.headline import headline_of
     from autoresearch.core.store.remarks import marks_of
 
+    if why is not None and (tsv or full or last is not None):
+        given = "--tsv" if tsv else "--full" if full else "--last"
+        raise UsageError(f"{given} is for the table, and --why explains one experiment.", fix="leave one of them out")
     if tsv and settings.json:
         raise UsageError("--tsv and --json are two formats.", fix="choose one")
     with open_reader(settings.workspace, tag) as reader:

@@ -11,13 +11,12 @@ import click
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
 from autoresearch.core.cli.params import Number, add_options, read_given
 from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.errors import ArError, UsageError
+from autoresearch.core.errors import ArError
 from autoresearch.core.proposal import CATEGORIES
 
 if TYPE_CHECKING:
     from autoresearch.core.cli.submissions import Change
     from autoresearch.core.store.inbox import Submission
-    from autoresearch.core.store.rows import RunRow
 
 
 @click.command()
@@ -88,6 +87,7 @@ def prepare(
     """
     from autoresearch.core.cli import submissions
     from autoresearch.core.cli.context import resolve_backend, resolve_preset
+    from autoresearch.core.cli.run.resolve import check_overrides
     from autoresearch.core.cli.runs import named_run
     from autoresearch.core.config import runs_dir, train_file
     from autoresearch.core.run.run import committed_source
@@ -98,7 +98,7 @@ def prepare(
     repository = Repository.open(settings.workspace)
     run = named_run(settings.workspace, tag)
     if run is not None:
-        check_same(settings, overrides, run)
+        check_overrides(settings, overrides, run, otherwise="start another run with --new")
         settings = replace(settings, backend=run.config["backend"], preset=run.config["preset"])
     # A run's trials may be another machine's, so its backend need not work here.
     backend = resolve_backend(settings, elsewhere=run is not None)
@@ -122,19 +122,3 @@ def prepare(
     category = submissions.category_of(before, source, change.category)
     hypothesis = " ".join(change.hypothesis.split())
     return Submission(new_identity(), source, hypothesis, category, change.predicted_delta, parent), settings
-
-
-def check_same(settings: Settings, overrides: RunOverrides, run: RunRow) -> None:
-    """Check that the options fit a run, whose settings were chosen when it was started. Raises `UsageError`."""
-    from autoresearch.core.cli.run.resolve import absolute
-
-    names = {"budget": "train_seconds", "vocab": "vocabularies"}
-    given = {names.get(name, name): value for name, value in vars(overrides).items() if value is not None}
-    given |= {name: value for name in ("backend", "preset") if (value := getattr(settings, name)) != "auto"}
-    for name, value in given.items():
-        wanted = absolute(value) if name == "corpus" else list(value) if isinstance(value, tuple) else value
-        if name in run.config and run.config[name] != wanted:
-            raise UsageError(
-                f"the run {run.tag!r} was started with {name} = {run.config[name]!r}, and this is {wanted!r}.",
-                fix="leave that option out, or start another run with --new",
-            )

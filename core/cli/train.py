@@ -131,8 +131,9 @@ def read_source(file: Path | None, backend: Backend) -> str:
     try:
         return read_text(backend.train_file)
     except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or error
         fix = "name one with --file, or make a workspace with `ar init DIR`"
-        raise PrerequisiteError(f"{backend.train_file} cannot be read as a train file: {error}.", fix=fix) from error
+        raise PrerequisiteError(f"{backend.train_file} cannot be read as a train file: {said}.", fix=fix) from error
 
 
 def choose_trial_preset(settings: Settings, backend: Backend, source: str | None) -> Preset:

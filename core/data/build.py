@@ -48,6 +48,12 @@ def build_text(corpus: Corpus, options: PrepareOptions, folder: Path, progress: 
     """Split the corpus and write its text. Returns a manifest without vocabularies."""
     progress(f"splitting {corpus.name}: {len(corpus.files) + len(corpus.held_out)} files")
     held = hold_out(corpus, options.val_bytes, options.test_bytes)
+    for name, asked, got in (("val", options.val_bytes, held.val), ("test", options.test_bytes, held.test)):
+        if got.data.nbytes < asked // 2:
+            progress(
+                f"{asked:,} bytes of {name} were asked for, and the text is too short for that: {got.data.nbytes:,} "
+                "are held out"
+            )
     (folder / "text").mkdir(parents=True)
     splits: dict[Literal["train", "val", "test"], SplitRecord] = {
         "val": _write_text(folder, "val", [held.val]),

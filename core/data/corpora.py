@@ -73,6 +73,15 @@ def open_corpus(name: str, data_dir: Path, shards: int | None, progress: Callabl
     return _local(name)
 
 
+def check_corpus(name: str) -> None:
+    """Check that there is a corpus of that name or at that path. Raises `UsageError`."""
+    if name not in (STDLIB, *HUB_CORPORA) and not (name.strip() and Path(name).expanduser().exists()):
+        raise UsageError(
+            f"there is no corpus {name!r}: no such file or folder.",
+            fix=f"{', '.join((STDLIB, *HUB_CORPORA))} or an existing path",
+        )
+
+
 def _library_files(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in NOT_LIBRARY]
@@ -80,12 +89,8 @@ def _library_files(root: Path) -> Iterator[Path]:
 
 
 def _local(name: str) -> Corpus:
+    check_corpus(name)
     root = Path(name).expanduser().resolve()
-    if not root.exists():
-        raise UsageError(
-            f"there is no corpus {name!r}: no such file or folder.",
-            fix=f"{', '.join((STDLIB, *HUB_CORPORA))} or an existing path",
-        )
     if root.is_file():
         if root.suffix not in SUFFIXES:
             raise DataError(

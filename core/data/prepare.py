@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from autoresearch.core.data.build import build_rows, build_text, build_vocabulary
-from autoresearch.core.data.corpora import STDLIB, Corpus, open_corpus
+from autoresearch.core.data.corpora import STDLIB, Corpus, check_corpus, open_corpus
 from autoresearch.core.data.hub import HUB_CORPORA
 from autoresearch.core.data.manifest import (
     FORMAT,
@@ -28,10 +28,13 @@ from autoresearch.core.data.manifest import (
     VocabularyRecord,
 )
 from autoresearch.core.data.storage import as_data_error
+from autoresearch.core.data.tokenizer import MAX_VOCABULARY
 from autoresearch.core.errors import DataError, UsageError
 from autoresearch.core.files import sync_folder, write_file
 
 Progress = Callable[[str], None]
+LONGEST_ROW = 1 << 20
+"""Most tokens of a scored row; rows are padded to their length on the disk."""
 
 
 def prepared_folder(options: PrepareOptions, data_dir: Path) -> Path:
@@ -54,6 +57,7 @@ def prepare(options: PrepareOptions, data_dir: Path, progress: Progress) -> Prep
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(data_dir / f".{folder.name}.lock")
+        Path(lock.lock_file).touch()  # in a folder without files, such as /proc, acquiring would wait for ever
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -176,9 +180,19 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
 def _check_options(options: PrepareOptions) -> None:
     if not options.vocabularies:
         raise UsageError("no vocabulary to prepare.", fix="--vocab 2048")
+    for size in options.vocabularies:
+        if not 2 <= size <= MAX_VOCABULARY:
+            raise UsageError(
+                f"a vocabulary of {size} is impossible.", fix=f"--vocab 2048, for example; at most {MAX_VOCABULARY}"
+            )
+    if max(options.seq_lens, default=0) > LONGEST_ROW:
+        raise UsageError(
+            f"scored rows of {max(options.seq_lens)} tokens are too long.", fix=f"--seq-len {LONGEST_ROW} at most"
+        )
     if min(options.seq_lens, default=0) < 1:
         raise UsageError("the sequence length at scoring must be at least 1.", fix="eval_seq_len = 256 in the preset")
     if options.val_bytes < 1 or options.test_bytes < 1:
         raise UsageError("val and test need at least one byte each.", fix="val_bytes = 500000 in the preset")
     if options.shards is not None and options.shards < 1:
         raise UsageError("at least one shard of a hub corpus is needed.", fix="--shards 4")
+    check_corpus(options.corpus)

@@ -148,7 +148,7 @@ class RayCluster:
                     raise
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"at {known}" if known else "on this machine"
-            message = f"there is no Ray cluster {where}: {' '.join(str(error).split())[:300]}"
+            message = f"there is no Ray cluster {where}: {' '.join(str(error).split())[:300].rstrip('.')}."
             fix = "`ray start --head` on its first machine; RAY_AUTH_MODE must be the same everywhere"
             raise PrerequisiteError(message, fix=fix) from None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from autoresearch.core.errors import SourceError
+from autoresearch.core.errors import SourceError, UsageError
 from autoresearch.core.followup.pairs import PairedInterval, RunNoise, interval_of
 from autoresearch.core.followup.remeasure import Remeasurer, Wanted
 from autoresearch.core.judge.posterior import Z_95, t_quantile
@@ -60,14 +60,14 @@ class Width:
 def width_of(baseline: str, final: str, asked: str | None = None) -> Width | None:
     """Find the constant that makes the model wider: the one asked for, else the first known name in both files.
 
-    Raises `SourceError` when the one asked for is not a whole number above 1 in both.
+    Raises `UsageError` when the one asked for is not a whole number above 1 in both.
     """
     known = [_whole(source) for source in (baseline, final)]
     for name in (asked,) if asked else (*WIDTHS, *DEPTHS):
         if all(name in values for values in known):
             return Width(name, *(values[name] for values in known))
     if asked:
-        raise SourceError(
+        raise UsageError(
             f"{asked} is not a whole number above 1 in the constants block of both files.",
             fix=f"name one that is: {', '.join(sorted(set(known[0]) & set(known[1]))) or 'there is none'}",
         )

@@ -20,13 +20,21 @@ from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
 _FALLBACK_NAME, _FALLBACK_EMAIL = "autoresearch", "autoresearch@localhost"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 
+RESERVED = {"trials": "the trials of `ar train`", "mlflow": "the files of a tracker"}
+"""Names of other folders beside those of the runs, and what they hold."""
+
 
 def check_tag(tag: str) -> str:
     """Return the tag if it can name a folder and a branch. Raises `UsageError`."""
     # `git check-ref-format` allows more than a folder name should hold, and forbids these last three.
     if not _TAG.fullmatch(tag) or ".." in tag or tag.endswith((".", ".lock")):
         raise UsageError(
-            f"{tag!r} cannot name a run.", fix="use letters, digits, '-', '_' and '.', for example --tag wider-mlp"
+            f"{tag[:100]!r} cannot name a run.",
+            fix="use letters, digits, '-', '_' and '.', 100 at most, for example --tag wider-mlp",
+        )
+    if tag in RESERVED:
+        raise UsageError(
+            f"a run cannot be named {tag!r}: that folder holds {RESERVED[tag]}.", fix="choose another --tag"
         )
     return tag
 
@@ -56,10 +64,15 @@ def run_git(
     """
     done = try_git(folder, *arguments, stdin=stdin, environment=environment)
     if done.returncode != 0 and not allow_failure:
-        said = " ".join(done.stderr.decode("utf-8", errors="replace").split())
+        said = " ".join(done.stderr.decode("utf-8", errors="replace").split()) or _how_it_ended(done.returncode)
         raise SourceError(f"`git {' '.join(arguments[:2])}` failed in {folder}: {said}")
     out = done.stdout.decode("utf-8", errors="surrogateescape")
     return ("" if done.returncode else out.strip()) if strip else out
+
+
+def _how_it_ended(code: int) -> str:
+    """Say in words how a git that printed nothing ended."""
+    return f"exit code {code}" if code > 0 else f"it was killed by signal {-code}; the same command may work again"
 
 
 def try_git(

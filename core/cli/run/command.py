@@ -18,6 +18,7 @@ from autoresearch.core.cli.run.options import (
     assumptions,
     check_researcher,
     make_researcher,
+    refuse_unread,
     without_models,
 )
 from autoresearch.core.errors import PrerequisiteError
@@ -86,6 +87,7 @@ def loop(
     from autoresearch.core.run.run import Run
     from autoresearch.core.store.integrity import Integrity
 
+    refuse_unread(click.get_current_context(), researcher)
     options = (
         without_models(options)
         if researcher not in WITH_MODELS and not _flagged("model", "max_usd", "literature")

@@ -12,7 +12,7 @@ import click
 
 from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.cli.run.resolve import Choice, absolute, pick_run
+from autoresearch.core.cli.run.resolve import ANOTHER_RUN, Choice, absolute, check_overrides, pick_run
 from autoresearch.core.errors import ProposalError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def dry_run(
     if choice.stored is None:
         history, folder = first_history(choice, overrides, allow_dirty, peers), None
     else:
+        check_overrides(settings, overrides, choice.stored, otherwise=ANOTHER_RUN)
         with open_reader(settings.workspace, choice.tag) as reader:
             history, folder = stored_history(settings, reader, peers), reader.folder
     proposer = make_researcher(researcher, options, run_folder=folder, workspace=settings.workspace)

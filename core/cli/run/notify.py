@@ -16,6 +16,13 @@ PATIENCE_SECONDS = 20.0
 """Seconds that the end of the loop waits for the last messages."""
 KINDS = "ntfy:TOPIC|slack:URL|discord:URL|email:ADDRESS|desktop|URL"
 """Targets of --notify. Any other address is apprise's own, which knows more than a hundred services."""
+AFTER_COLON = {
+    "ntfy": "a topic",
+    "slack": "a webhook's address",
+    "discord": "a webhook's address",
+    "email": "an address",
+}
+"""Kind of target -> what stands after its colon."""
 INSTALL = "pip install apprise"
 
 
@@ -37,6 +44,8 @@ def address_of(target: str) -> str:
         return f"mailto://localhost:25/?mode=insecure&to={to}&from={to}"
     if "://" in target:
         return target.strip()
+    if kind in AFTER_COLON:
+        raise UsageError(f"--notify {kind}: {AFTER_COLON[kind]} belongs after the colon.", fix=f"--notify {KINDS}")
     raise UsageError(f"--notify {_shown(target)}: there is no such way to notify.", fix=f"--notify {KINDS}")
 
 

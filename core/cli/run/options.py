@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from autoresearch.core.cli.params import CorpusType, Number, Price, Slots, Vocabularies, Whole, option
+from autoresearch.core.cli.params import LONGEST, CorpusType, Number, Price, Slots, Vocabularies, Whole, option
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.judge.options import JUDGES, JudgeOptions
 
@@ -53,7 +53,7 @@ class RunOverrides:
         f"(racing only).  [default: {JudgeOptions.stacks}]",
     )
     screen_seconds: float | None = option(
-        type=Number(min=0),
+        type=Number(min=0, largest=LONGEST),
         metavar="SECONDS",
         help="Train each change for so long first, and let it go where it is clearly worse than the best file in the "
         "same time; a quarter of the budget is a good value, 0 turns it off (racing only).  [default: 0]",
@@ -69,7 +69,7 @@ class RunOverrides:
         "[default: the most frequent kind]",
     )
     budget: float | None = option(
-        type=Number(min=0, min_open=True),
+        type=Number(min=0, min_open=True, largest=LONGEST),
         metavar="SECONDS",
         help="Training seconds per trial.  [default: the preset's]",
     )
@@ -136,7 +136,7 @@ class ResearcherOptions:
     )
     model_timeout: float = option(
         default=600.0,
-        type=Number(min=1),
+        type=Number(min=1, largest=LONGEST),
         metavar="SECONDS",
         help="Time limit for one call to a language model.",
     )
@@ -145,7 +145,7 @@ class ResearcherOptions:
     )
     agent_timeout: float = option(
         default=1200.0,
-        type=Number(min=1),
+        type=Number(min=1, largest=LONGEST),
         metavar="SECONDS",
         help="Time limit for one proposal of the outside coding agent.",
     )
@@ -297,13 +297,38 @@ def assumptions(name: str, options: ResearcherOptions) -> tuple[str, ...]:
     )
 
 
-def check_researcher(name: str, options: ResearcherOptions) -> None:
-    """Check the options before anything is started. Raises `UsageError` or `PrerequisiteError`."""
+FOR_AGENTS = ("agent_command", "agent_timeout", "agent_env")
+"""Options of an outside coding agent; the other ones of `ResearcherOptions` are for language models."""
+
+
+def refuse_unread(ctx: click.Context, researcher: str | None) -> None:
+    """Refuse options on the command line that this researcher, or none, does not read. Raises `UsageError`."""
+    unread = []
+    for name in (field.name for field in fields(ResearcherOptions)):
+        reads = researcher == "command" if name in FOR_AGENTS else researcher in WITH_MODELS
+        if not reads and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            unread.append(name)
+    if not unread:
+        return
+    flag, agents = f"--{unread[0].replace('_', '-')}", unread[0] in FOR_AGENTS
+    reader = "an outside coding agent" if agents else "language models"
+    who = f"the researcher {researcher} asks none" if researcher else "no --researcher is named"
+    offered: Iterable[str] = next(one.type.choices for one in ctx.command.params if one.name == "researcher")  # type: ignore[attr-defined]
+    meant = [name for name in offered if (name == "command" if agents else name in WITH_MODELS)]
+    fix = f"{' or '.join(f'--researcher {name}' for name in meant)}, or leave {flag} out"
+    raise UsageError(f"{flag} is for {reader}, and {who}.", fix=fix)
+
+
+def check_researcher(
+    name: str, options: ResearcherOptions, otherwise: str = "--researcher tuner, which needs none"
+) -> None:
+    """Check the options before anything is started. Raises `UsageError` or `PrerequisiteError`.
+
+    `otherwise` says what to do where no model is at hand.
+    """
     uses_models = name in WITH_MODELS
     if uses_models and not options.model:
-        fix = (
-            "--model anthropic/..., openai/... or ollama/... (litellm's names), or --researcher tuner, which needs none"
-        )
+        fix = f"--model anthropic/..., openai/... or ollama/... (litellm's names), or {otherwise}"
         raise UsageError(f"--researcher {name} needs a --model.", fix=fix)
     if not uses_models and (options.model or options.max_usd is not None or options.literature is not None):
         raise UsageError(

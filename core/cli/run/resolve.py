@@ -33,6 +33,9 @@ FindDevice = Callable[[str, str], "Device"]
 """Finds the device for a backend's name and the run's last machine, where trials run on a fleet."""
 
 
+ANOTHER_RUN = "start another run with --tag"
+
+
 @dataclass(frozen=True)
 class Choice:
     """The run to start or to continue, with its backend, device and preset."""
@@ -76,6 +79,8 @@ def choose_run(
     choice = pick_run(settings, tag, find_device)
     tag, backend, preset = choice.tag, choice.backend, choice.preset
     if choice.stored is not None:
+        # Checked here too, before minutes are spent on preparing another text.
+        check_overrides(settings, overrides, choice.stored, otherwise=ANOTHER_RUN)
         settings.say(f"continuing the run {tag} (another --tag starts a new one)")
     else:
         where = device_words(choice.device)
@@ -165,6 +170,23 @@ def configure(
         ar_version=__version__,
     )
     return config, prepared
+
+
+def check_overrides(settings: Settings, overrides: RunOverrides, run: RunRow, otherwise: str) -> None:
+    """Check that the options fit a run, whose settings were chosen when it was started. Raises `UsageError`.
+
+    `settings` are those that the person gave, and `otherwise` says what to do for another run.
+    """
+    names = {"budget": "train_seconds", "vocab": "vocabularies"}
+    given = {names.get(name, name): value for name, value in vars(overrides).items() if value is not None}
+    given |= {name: value for name in ("backend", "preset") if (value := getattr(settings, name)) != "auto"}
+    for name, value in given.items():
+        wanted = absolute(value) if name == "corpus" else list(value) if isinstance(value, tuple) else value
+        if name in run.config and run.config[name] != wanted:
+            raise UsageError(
+                f"the run {run.tag!r} was started with {name} = {run.config[name]!r}, and this is {wanted!r}.",
+                fix=f"leave that option out to continue the run, or {otherwise}",
+            )
 
 
 def _check_screen(seconds: float, budget: float, judge: str, *, asked: str) -> None:

@@ -58,7 +58,7 @@ NOTED: Mapping[type[Event], str] = {
     Withdrawn: "experiment {experiment} is withdrawn: {reason}",
     Profiling: "profiling experiment {experiment}, the best file: where a step's time goes, for the researcher",
     Remeasuring: "measuring experiment {experiment}, the best file, once more while the researcher thinks",
-    AwaitingProposals: "waiting up to {seconds:.0f} s for {count} proposal(s) in the making, which are paid for; "
+    AwaitingProposals: "waiting up to {seconds:.0f} s for proposals in the making ({count}), which are paid for; "
     "press Ctrl-C again to end at once",
     Paused: "paused from the dashboard: what runs is finished, and nothing begins until it is resumed there",
     Resumed: "resumed",

@@ -182,7 +182,7 @@ def test_a_run_that_must_stay_is_refused_in_one_line(workspace, capsys):
     for tag, code, words in (
         ("tt", 2, "there is no run 'tt'"),
         ("../t", 2, "cannot name a run"),
-        ("trials", 2, "there is no run"),
+        ("trials", 2, "cannot be named 'trials'"),
         ("link", 3, "is a link"),
     ):
         assert ar(["rm", tag, "--yes"]) == code and words in capsys.readouterr().err

@@ -109,6 +109,16 @@ def test_apply_writes_the_best_file_and_says_how_to_undo_it(workspace, capsys):
     assert train.read_text() == before
 
 
+def test_apply_leaves_the_file_alone_where_nothing_was_kept(workspace, capsys):
+    with open_run(workspace, "bare") as run:
+        Loop(run, Widths(12), Greedy(), Scripted(), limits=Limits(1)).go()
+    target = workspace / "backends/null/train.py"
+    before = target.read_bytes()
+    assert call(workspace, "apply", "--tag", "bare", "--force") == 3
+    assert "no kept change to apply" in capsys.readouterr().err
+    assert target.read_bytes() == before
+
+
 def test_apply_does_not_overwrite_what_is_not_committed_unless_forced(workspace, capsys):
     train = workspace / "backends/null/train.py"
     train.write_text("mine = 1\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autoresearch.core.errors import SourceError
+from autoresearch.core.errors import UsageError
 from autoresearch.core.followup import remeasure
 from autoresearch.core.followup.pairs import RunNoise
 from autoresearch.core.followup.scale import Width, conditions_of, scale, width_of
@@ -55,7 +55,7 @@ def test_the_width_is_the_first_known_name_and_is_scaled_in_heads():
     assert width_of(FILE, FINAL, "DEPTH") == Width("DEPTH", 4, 4)
     assert width_of("x = 1\n", FINAL) is None
     for wrong in ("LR", "NAME", "NONE"):
-        with pytest.raises(SourceError, match="DEPTH, DIM, HEAD_DIM"):
+        with pytest.raises(UsageError, match="DEPTH, DIM, HEAD_DIM"):
             width_of(FILE, FINAL, wrong)
 
 
