@@ -36,7 +36,10 @@ class Arena:
     """A workspace and a run in it."""
 
     def __init__(self, workspace: Path, shared: Path, experiments: int, launch: Launch | None = None) -> None:
-        """Make the workspace; `launch` starts each `ar` from its arguments and its environment."""
+        """Make the workspace; `launch` starts each `ar` from its arguments and its environment.
+
+        The corpus is read from `text` in the folder `shared`, or put there, and prepared in `data` beside it.
+        """
         self.workspace, self.experiments = workspace, experiments
         self.launch = launch or _in_a_new_interpreter
         self.run_folder = workspace / "runs" / TAG

@@ -68,15 +68,16 @@ def disturb(
     experiments: int | None = None,
     minutes: float = math.inf,
     launch: Launch | None = None,
+    shared: Path | None = None,
 ) -> Outcome:
     """Signal a run `kills` times, let it finish, and compare it with an undisturbed one.
 
     `truncate` also cuts the ledger off at a random byte after every second signal. After `minutes` no more are sent.
-    `launch` is the arena's.
+    `launch` and `shared` are the arena's.
     """
     started, rng = time.monotonic(), random.Random(seed)
     experiments = experiments or max(3, round(kills * EXPERIMENTS_PER_KILL))
-    calm, wild = (Arena(folder / name, folder, experiments, launch) for name in ("calm", "wild"))
+    calm, wild = (Arena(folder / name, shared or folder, experiments, launch) for name in ("calm", "wild"))
     calm_since = time.monotonic()
     calm.finish()
     # Up to a whole experiment and the start before it, so that every moment is met on a slow machine too.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sqlite3
 import sys
 from collections import Counter
 
 import pytest
-from library_text import copy_library
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
 from warm_ar import run_ar
 
@@ -24,27 +24,15 @@ ONE = Price(2e-6, 10e-6).of(TOKENS_IN, TOKENS_OUT)
 PRICED = ("--model", "openai/test-model", "--price", "openai/test-model=2/10")
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    return copy_library(tmp_path_factory.mktemp("text"), 1_200_000)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture
-def loop(text, data, tmp_path):
-    """Run `ar loop` in a workspace of its own; gives code, JSON lines and stderr."""
-    workspace = tmp_path / "w"
-    environment = {**os.environ, "AR_DATA_DIR": str(data), "OPENAI_API_KEY": "sk-test-key-that-is-secret"}
-    run_ar(["init", str(workspace)], environment).check_returncode()
+def loop(library, baseline_run, tmp_path):
+    """Go on with a run that has its baseline; gives code, JSON lines and stderr."""
+    workspace = shutil.copytree(baseline_run, tmp_path / "w")
+    environment = {**os.environ, "AR_DATA_DIR": str(library / "data"), "OPENAI_API_KEY": "sk-test-key-that-is-secret"}
 
     def run(*arguments):
         argv = ["--backend", "null", "--preset", "demo", "--workspace", str(workspace), "--json", "loop"]
-        argv += ["--tag", "t", "--corpus", str(text), "--budget", "0.3", "--judge", "greedy", *arguments]
-        done = run_ar(argv, environment, TIMEOUT_SECONDS)
+        done = run_ar([*argv, "--tag", "t", *arguments], environment, TIMEOUT_SECONDS)
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
     run.folder = workspace / "runs" / "t"
@@ -115,7 +103,7 @@ def usd_of_no_experiment(folder):
         return ledger.execute(query).fetchone()[0]
 
 
-def test_twelve_experiments_with_a_faulty_model_end_well_with_dollars_right_to_the_cent(loop):
+def test_ten_experiments_with_a_faulty_model_end_well_with_dollars_right_to_the_cent(loop):
     digests = []
 
     def script(number, body):
@@ -127,22 +115,22 @@ def test_twelve_experiments_with_a_faulty_model_end_well_with_dollars_right_to_t
 
     with ModelServer(script) as server:
         more = ("--max-usd", "5", "--model-timeout", "2", "--api-base", server.url)
-        code, lines, errors = loop("-n", "12", "--researcher", "llm", *PRICED, *more)
+        code, lines, errors = loop("-n", "10", "--researcher", "llm", *PRICED, *more)
         assert code == 0, errors
         decided, summary = lines[:-1], lines[-1]["summary"]
-        assert summary["experiments"] == 12 and len(decided) == 13
+        assert summary["experiments"] == 10 and len(decided) == 10
         assert summary["usd"] == pytest.approx(server.billed * ONE, abs=1e-9)
         # A proposal that was thought of ahead and then refused or withdrawn is paid for too, and is no experiment.
         paid = sum(one["usd"] for one in decided) + usd_of_no_experiment(loop.folder)
         assert paid == pytest.approx(server.billed * ONE, abs=1e-9)
         assert summary["tokens_in"] == server.billed * TOKENS_IN
-        assert len({json.dumps(request["messages"]) for request in server.requests}) > 12
+        assert len({json.dumps(request["messages"]) for request in server.requests}) > 10
     with LedgerReader(loop.folder) as reader:
         rows = [row for row in reader.experiments() if row.number]
     by = Counter(row.researcher for row in rows)
-    assert by["llm"] >= 9
+    assert by["llm"] >= 7
     kinds = [row.parameters["kind"] for row in rows]
-    assert all(sum(kind != "knob" for kind in kinds[at : at + 10]) >= 3 for at in range(3))
+    assert sum(kind != "knob" for kind in kinds) >= 3
     everything = (loop.folder / "calls.jsonl").read_text() + errors + json.dumps(lines)
     assert "sk-test-key" not in everything
     page = loop.folder / "digest.md"
@@ -151,18 +139,18 @@ def test_twelve_experiments_with_a_faulty_model_end_well_with_dollars_right_to_t
 
 def test_a_limit_on_dollars_ends_the_run_before_it_is_passed(loop):
     with ModelServer(good) as server:
-        more = ("--max-usd", "0.145", "--api-base", server.url)
+        more = ("--max-usd", "0.1", "--api-base", server.url)
         code, lines, errors = loop("-n", "20", "--researcher", "llm", *PRICED, *more)
         assert code == 4 and "--max-usd" in errors
-        assert 0 < lines[-1]["summary"]["usd"] <= 0.145
+        assert 0 < lines[-1]["summary"]["usd"] <= 0.1
         assert lines[-1]["summary"]["usd"] == pytest.approx(server.billed * ONE)
 
 
 def test_a_mix_goes_on_when_the_model_is_gone(loop):
     with ModelServer(lambda number, body: {"status": 401, "message": "bad key sk-test-key-that-is-secret"}) as server:
-        code, lines, errors = loop("-n", "3", "--researcher", "mix", *PRICED, "--api-base", server.url)
+        code, lines, errors = loop("-n", "2", "--researcher", "mix", *PRICED, "--api-base", server.url)
     assert code == 0, errors
-    assert {one["researcher"] for one in lines[1:-1]} == {"tuner"}
+    assert {one["researcher"] for one in lines[:-1]} == {"tuner"}
     assert "sk-test-key" not in errors + json.dumps(lines)
 
 
@@ -191,6 +179,6 @@ def test_an_outside_agent_researches(loop, tmp_path):
     )
     code, lines, errors = loop("-n", "2", "--researcher", "command", "--agent-command", f"{sys.executable} {agent}")
     assert code == 0, errors
-    assert [one["researcher"] for one in lines[1:-1]] == ["command", "command"]
+    assert [one["researcher"] for one in lines[:-1]] == ["command", "command"]
     assert lines[-1]["summary"]["usd"] is None
     assert (loop.folder.parent.parent / "program.md").read_text() != "mine"

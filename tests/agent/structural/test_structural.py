@@ -1,5 +1,6 @@
 """Every edit of the menu, on the real train files: it fits, builds, trains a few steps and gives finite logits."""
 
+import functools
 import importlib.util
 import math
 from itertools import pairwise
@@ -55,7 +56,7 @@ BEFORE = {
 SIZES = ("mlp wider", "mlp narrower", "shape wider", "shape deeper", "sequences halved", "sequences doubled")
 """Edits that may be made again."""
 TINY = {
-    "VOCAB_SIZE": 64, "DEPTH": 2, "DIM": 96, "HEAD_DIM": 32, "SEQ_LEN": 64, "SHORT_WINDOW": 32, "GATE_CHANNELS": 16,
+    "VOCAB_SIZE": 48, "DEPTH": 2, "DIM": 64, "HEAD_DIM": 16, "SEQ_LEN": 64, "SHORT_WINDOW": 32, "GATE_CHANNELS": 16,
     "BATCH_TOKENS": 128, "DEVICE_BATCH_ROWS": 2, "LOSS_CHUNK_TOKENS": 64, "WARMUP_STEPS": 1, "WEIGHT_DECAY": 0.1,
     "COMPILE": "off", "LOG_EVERY": 1, "NGRAM_ROWS": 0,
 }  # fmt: skip
@@ -65,6 +66,7 @@ def train_source(backend):
     return (ROOT / "backends" / backend / "train.py").read_text()
 
 
+@functools.cache  # an edit of a whole file takes a tenth of a second, and several tests make all of them
 def edited(source, name):
     """The source with the edit, after what it leads back from where that is needed."""
     result = EDITS[name].apply(source)
@@ -143,11 +145,11 @@ def test_an_edited_file_builds_trains_and_gives_finite_logits(backend, name, tmp
     if fingerprint(result) == fingerprint(tiny):
         return  # it leads back to the file itself, which other tests train
     module = load(result, tmp_path)
-    model = module.build(Spec(vocab_size=64, eval_seq_len=32, seed=0, device=device, tier="demo"))
-    data = FewBatches(to_device, vocab=64)
+    model = module.build(Spec(vocab_size=48, eval_seq_len=32, seed=0, device=device, tier="demo"))
+    data = FewBatches(to_device, vocab=48)
     model = module.train(model, data, data.clock)
     logits = to_numpy(module.logits(model, data.pair(2, 32)[0]))
-    assert logits.shape == (2, 32, 64)
+    assert logits.shape == (2, 32, 48)
     assert np.isfinite(logits).all()
     assert all(math.isfinite(loss) for loss in data.losses)
 

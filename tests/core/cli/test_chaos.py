@@ -14,22 +14,16 @@ from benchmarks._chaos_arena import Arena
 from benchmarks.chaos import disturb
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """Where the corpus is prepared once for these tests."""
-    return tmp_path_factory.mktemp("shared")
-
-
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_and_cut_in_its_ledger_decides_what_an_undisturbed_one_does(tmp_path):
-    outcome = disturb(tmp_path, 4, seed=3, truncate=True, launch=Ar)
+def test_a_run_killed_at_random_moments_and_cut_in_its_ledger_decides_what_an_undisturbed_one_does(tmp_path, library):
+    outcome = disturb(tmp_path, 4, seed=3, truncate=True, launch=Ar, shared=library)
     assert (outcome.differences, outcome.orphans, outcome.disagreements) == (0, 0, ())
     assert outcome.experiments >= 2
 
 
 @pytest.mark.slow
-def test_a_termination_leaves_no_process_and_nothing_is_lost(tmp_path, shared):
-    arena = Arena(tmp_path / "w", shared, 1, Ar)
+def test_a_termination_leaves_no_process_and_nothing_is_lost(tmp_path, library):
+    arena = Arena(tmp_path / "w", library, 1, Ar)
     assert arena.kill_after(3.0, signal.SIGTERM) == 0
     arena.finish()
     assert arena.disagreements() == []
@@ -38,8 +32,8 @@ def test_a_termination_leaves_no_process_and_nothing_is_lost(tmp_path, shared):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a small tmpfs in a user namespace of Linux")
-def test_a_full_disk_ends_with_one_clear_line_and_the_run_goes_on_when_there_is_room(tmp_path, shared):
-    arena = Arena(tmp_path / "w", shared, 1, Ar)
+def test_a_full_disk_ends_with_one_clear_line_and_the_run_goes_on_when_there_is_room(tmp_path, library):
+    arena = Arena(tmp_path / "w", library, 1, Ar)
     arena.experiments = 0
     arena.finish()
     arena.experiments = 1
@@ -78,8 +72,8 @@ exit $code
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a read-only mount in a user namespace of Linux")
-def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path, shared):
-    arena = Arena(tmp_path / "w", shared, 0, Ar)
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path, library):
+    arena = Arena(tmp_path / "w", library, 0, Ar)
     runs = arena.workspace / "runs"
     runs.mkdir(exist_ok=True)
     script = f'mount --bind {runs} {runs} && mount -o remount,bind,ro {runs} && exec "$@"'

@@ -8,7 +8,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from library_text import copy_library
 
 pytest.importorskip("mcp", reason="the MCP library is not installed")
 
@@ -22,14 +21,13 @@ RATE = "LEARNING_RATE = 0.25"
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(library, tmp_path):
     """A fresh workspace, and how to start the server on it."""
     workspace = tmp_path / "w"
     assert ar(["init", str(workspace), "--quiet"]) == 0
-    text = copy_library(tmp_path / "text", 400_000)
-    (workspace / "ar.toml").write_text(f'[submit]\ncorpus = "{text}"\njudge = "greedy"\n')
+    (workspace / "ar.toml").write_text(f'[submit]\ncorpus = "{library}/text"\njudge = "greedy"\n')
     shared = ["--backend", "null", "--preset", "demo", "--workspace", str(workspace)]
-    environment = {**os.environ, "AR_DATA_DIR": str(tmp_path / "data")}
+    environment = {**os.environ, "AR_DATA_DIR": str(library / "data")}
     arguments = ["-m", "autoresearch.core.cli.main", *shared, "mcp"]
     return workspace, StdioServerParameters(command=sys.executable, args=arguments, env=environment)
 

@@ -8,7 +8,6 @@ import signal
 import time
 
 import pytest
-from library_text import copy_library
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 from warm_ar import Ar, run_ar
 
@@ -142,9 +141,9 @@ def test_what_others_wrote_stays_within_its_fence_in_a_brief(workspace, capsys):
 class Agents:
     """Starts `ar submit` processes in one workspace."""
 
-    def __init__(self, folder, text):
-        self.folder, self.text = folder, text
-        self.environment = {**os.environ, "AR_DATA_DIR": str(folder.parent / "data")}
+    def __init__(self, folder, library):
+        self.folder, self.text = folder, library / "text"
+        self.environment = {**os.environ, "AR_DATA_DIR": str(library / "data")}
         self.shared = ["--backend", "null", "--preset", "demo", "--workspace", str(folder), "--json"]
         run_ar(["init", str(folder)], self.environment).check_returncode()
 
@@ -170,8 +169,8 @@ def verdict(process):
     return process.returncode, json.loads(out)
 
 
-def test_agents_at_once_and_one_of_them_killed_give_each_file_one_verdict(tmp_path):
-    agents = Agents(tmp_path / "w", copy_library(tmp_path / "text", 400_000))
+def test_agents_at_once_and_one_of_them_killed_give_each_file_one_verdict(tmp_path, library):
+    agents = Agents(tmp_path / "w", library)
     first = [agents.submit(rate) for rate in ("0.3", "0.4")]
     deadline = time.monotonic() + TIMEOUT_SECONDS
     ledger = None

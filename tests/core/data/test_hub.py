@@ -103,7 +103,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(hub, "RETRY_SECONDS", 0.01)
     with Hub() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
         thread.start()
         yield running
         running.shutdown()

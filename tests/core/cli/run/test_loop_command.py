@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from library_text import copy_library
 from warm_ar import Ar, run_ar
 
 from autoresearch.core.errors import LedgerError
@@ -20,25 +19,13 @@ from autoresearch.core.store.git import Repository
 from autoresearch.core.store.headline import headline_of
 from autoresearch.core.store.reader import LedgerReader
 
-CORPUS_BYTES = 1_200_000
 TIMEOUT_SECONDS = 120
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    """Some of Python's own source, as a corpus that is prepared once for this file."""
-    return copy_library(tmp_path_factory.mktemp("text"), CORPUS_BYTES)
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    return {**os.environ, "AR_DATA_DIR": str(tmp_path_factory.mktemp("data"))}
-
-
 @pytest.fixture
-def command(text, environment, tmp_path):
+def command(library, tmp_path):
     """A workspace of its own, and the start of every command line in it."""
-    workspace = tmp_path / "w"
+    workspace, environment = tmp_path / "w", {**os.environ, "AR_DATA_DIR": str(library / "data")}
     run_ar(["init", str(workspace)], environment).check_returncode()
 
     class Command:
@@ -50,7 +37,7 @@ def command(text, environment, tmp_path):
 
         def loop(self, *arguments):
             judge = () if "--judge" in arguments else ("--judge", "greedy")
-            return self.start("loop", "--corpus", str(text), *judge, *arguments)
+            return self.start("loop", "--corpus", str(library / "text"), *judge, *arguments)
 
         def run(self, *arguments):
             process = self.loop(*arguments)

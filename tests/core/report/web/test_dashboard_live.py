@@ -7,16 +7,14 @@ import subprocess
 import sys
 import time
 
-from library_text import copy_library
 from served import served
 
-CORPUS_BYTES = 1_200_000
 AR = [sys.executable, "-m", "autoresearch.core.cli.main"]
 
 
-def test_the_page_follows_a_real_run_from_its_first_trial_to_its_end(page, tmp_path):
-    corpus, workspace = copy_library(tmp_path / "text", CORPUS_BYTES), tmp_path / "w"
-    environment = {**os.environ, "AR_DATA_DIR": str(tmp_path / "data")}
+def test_the_page_follows_a_real_run_from_its_first_trial_to_its_end(page, library, tmp_path):
+    corpus, workspace = library / "text", tmp_path / "w"
+    environment = {**os.environ, "AR_DATA_DIR": str(library / "data")}
     subprocess.run([*AR, "init", str(workspace)], check=True, capture_output=True, env=environment)
     run = ["--backend", "null", "--preset", "demo", "--workspace", str(workspace), "loop", "--tag", "t", "-n", "1"]
     setting = ["--corpus", str(corpus), "--budget", "1", "--judge", "greedy"]
