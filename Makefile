@@ -57,7 +57,7 @@ demo: $(LEAN)
 		"  $(BIN)/ar --preset cpu loop -n 20                    the real thing on this machine; on an H100: ar loop"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 cheats: $(STAMP)
 	$(BIN)/python tests/cheats $(if $(BACKEND),--backend $(BACKEND)) $(if $(SEEDS),--seeds $(SEEDS)) \

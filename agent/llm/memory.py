@@ -221,6 +221,7 @@ def _diff(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:
     return diff_of(before, one.source) if before else ""
 
 
+@lru_cache(maxsize=1024)  # every prompt shows the experiments of those before it
 def diff_of(before: str, after: str, lines: int = _DIFF_LINES) -> str:
     """Make a short unified diff, without its two first lines."""
     diff = list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm=""))[2:]

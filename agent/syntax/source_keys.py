@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from autoresearch.agent.syntax.constant_priors import is_switch
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.proposal import History
@@ -14,6 +16,7 @@ def tried_programs(history: History) -> frozenset[str]:
     return frozenset(fingerprint(source) for source in (*history.sources, history.incumbent.source))
 
 
+@lru_cache(maxsize=1024)  # a proposal compares the incumbent with every source of the run
 def structure_key(source: str) -> str:
     """Name the structure of a source: equal for two that differ in nothing but the values of numeric constants.
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import functools
 import importlib
-import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,22 +54,19 @@ class Side:
 
 
 @pytest.fixture
-def sides() -> Iterator[Callable[..., dict[str, Side]]]:
+def sides() -> Callable[..., dict[str, Side]]:
     """Both backends under one set of constants: those of the PyTorch file, changed as asked."""
-    names = []
+    return lambda **constants: dict(_sides(tuple(constants.items())))
 
-    def make(**constants: object) -> dict[str, Side]:
-        shared = {**read_constants(source_of("cuda")), **SMALL, **constants}
-        found = {}
-        for backend in ("cuda", "mlx"):
-            own = read_constants(source_of(backend))
-            source = write_constants(source_of(backend), {name: shared[name] for name in own if name in shared})
-            module = module_of(source, f"parity_{backend}_train_file")
-            names.append(module.__name__)
-            runtime = importlib.import_module(f"autoresearch.backends.{backend}.runtime")
-            found[backend] = Side(runtime, module, own)
-        return found
 
-    yield make
-    for name in names:
-        sys.modules.pop(name, None)
+@functools.cache  # reading two train files takes longer than most of what is compared in them
+def _sides(constants: tuple[tuple[str, object], ...]) -> dict[str, Side]:
+    shared = {**read_constants(source_of("cuda")), **SMALL, **dict(constants)}
+    found = {}
+    for backend in ("cuda", "mlx"):
+        own = read_constants(source_of(backend))
+        source = write_constants(source_of(backend), {name: shared[name] for name in own if name in shared})
+        module = module_of(source, f"parity_{backend}_train_file_{len(constants)}_{abs(hash(constants))}")
+        runtime = importlib.import_module(f"autoresearch.backends.{backend}.runtime")
+        found[backend] = Side(runtime, module, own)
+    return found

@@ -23,7 +23,7 @@ def workspace(tmp_path, prepared, monkeypatch):
     source = (folder / "backends/null/train.py").read_text().replace("VOCAB_SIZE = 1024", "VOCAB_SIZE = 512")
     source = source.replace("VOCAB_SIZE = 256", "VOCAB_SIZE = 512")
     config = {"backend": "null", "preset": "demo", "prepared": str(prepared.folder), "eval_seq_len": 256}
-    config |= {"score_rows": 32, "train_seconds": 0.5, "startup_seconds": 60.0, "seed": 0, "device": "cpu"}
+    config |= {"score_rows": 32, "train_seconds": 0.3, "startup_seconds": 60.0, "seed": 0, "device": "cpu"}
     config |= {"vocabularies": [512]}
     with Ledger(folder / "runs/t") as ledger:
         ledger.create("t", config, "0" * 40)
@@ -93,7 +93,7 @@ def test_scale_says_its_plan_measures_draws_and_is_interrupted_without_a_loss(wo
     assert ar([*call, "--plan"]) == 0
     told = capsys.readouterr().err
     assert "no widths: the files share no constant with a known name for one (--constant names another)" in told
-    assert "4 trials, about 42 s" in told  # the run has recorded no trial to learn the overhead from
+    assert "4 trials, about 41 s" in told  # the run has recorded no trial to learn the overhead from
     with Ledger(workspace / "runs/t") as ledger:
         assert not ledger.events("followup trial")
     assert ar([*call, "--json", "-q"]) == 0
