@@ -114,7 +114,7 @@ def test_a_terminal_that_is_gone_is_no_error(terminal):
     terminal.screen.close()
 
 
-def redraws(draw_with, turns=3):
+def redraws(draw_with, turns=2):
     """Bytes of one redraw in which one line of 21 changes, and those after which an unchanged line is not whole."""
     terminal, block = Terminal(80, 24), [f"line {index} " + "x" * 60 for index in range(20)]
     terminal.emulated.set_mode(pyte.modes.LNM)  # as a real terminal driver does
