@@ -104,7 +104,8 @@ def _read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}.", fix="mend it, or move it away") from error
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path} cannot be read: {said}.", fix="mend it, or move it away") from error
 
 
 def _entries(path: Path, text: str, shared: Mapping[str, click.Option]) -> Iterator[tuple[tuple[str | None, str], Any]]:

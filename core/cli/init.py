@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -90,10 +91,11 @@ def init(settings: Settings, directory: Path, agent: str | None) -> None:
         click.echo(json.dumps({"workspace": str(directory), "files": written, "commit": commit}))
         return
     click.echo(f"{directory} is a workspace: {', '.join(written)}")
+    there = f"cd {shlex.quote(str(directory))}"
     if agent is None:
-        settings.say(f"next: cd {directory} && ar doctor && ar loop -n 5")
+        settings.say(f"next: {there} && ar doctor && ar loop -n 5")
     else:
-        settings.say(f"next: cd {directory} && ar doctor, start the agent there, and say: read program.md and start")
+        settings.say(f"next: {there} && ar doctor, start the agent there, and say: read program.md and start")
 
 
 def agent_files(agent: str | None) -> Mapping[str, str]:

@@ -54,7 +54,8 @@ def parse(source: str) -> ast.Module:
     try:
         return parsing.parse(source)
     except SyntaxError as error:
-        raise SourceFault(f"syntax error in line {error.lineno}: {error.msg}") from error
+        where = "" if error.lineno is None else f" in line {error.lineno}"  # a null byte has no line
+        raise SourceFault(f"syntax error{where}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise SourceFault(f"the train file cannot be parsed: {error}") from error
 

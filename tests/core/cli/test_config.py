@@ -150,4 +150,4 @@ def test_a_model_in_the_file_does_not_hinder_the_tuner(work, capsys):
     assert main.run(["loop"]) == 1  # no git repository here; the options were taken
     assert "git" in capsys.readouterr().err
     assert main.run(["loop", "--max-usd", "5"]) == 2
-    assert "calls none" in capsys.readouterr().err
+    assert "asks none" in capsys.readouterr().err

@@ -90,3 +90,8 @@ def test_a_workspace_that_is_there_gets_an_agents_files_once(tmp_path, capsys):
     assert "has AGENTS.md already" in capsys.readouterr().err
     assert (tmp_path / "AGENTS.md").read_text() == "mine" and not (tmp_path / "mcp.json").exists()
     assert main.run(["init", str(tmp_path), "--agent", "gpt"]) == 2
+
+
+def test_the_next_step_can_be_pasted_whatever_the_folder_is_called(tmp_path, capsys):
+    assert main.run(["init", str(tmp_path / "my night")]) == 0
+    assert f"next: cd '{tmp_path}/my night' && ar doctor" in capsys.readouterr().err
