@@ -31,7 +31,7 @@ class _Known:
     latest: str = ""
     """The number that was given away last when they were read."""
     read: float = -math.inf
-    """When that was, in monotonic seconds."""
+    """Moment of that, in monotonic seconds."""
     parents: dict[int, int] = field(default_factory=dict)
     children: dict[int, list[int]] = field(default_factory=dict)
     started: dict[int, bytes] = field(default_factory=dict)
