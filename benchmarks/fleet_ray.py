@@ -6,6 +6,9 @@ fixed training time. The train file sleeps between its steps, so that two trials
 `python -m benchmarks.fleet_ray chaos`: `ar loop --fleet ray` on a cluster of one node with trials, whose worker, node,
 head and loop are killed in the middle of trials. The decisions are compared with those of `ar loop` on this machine
 alone.
+
+`python -m benchmarks.fleet_ray stacks`: the same with three nodes and changes that improve, killed in the middle of the
+trials of stacks, and a count of everything that is lost or there twice.
 """
 
 from __future__ import annotations
@@ -16,12 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from autoresearch import backends
 from autoresearch.core.config import load_presets
@@ -31,59 +30,20 @@ from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
 from benchmarks._chaos_arena import TIMEOUT_SECONDS, Arena
+from benchmarks._ray_nodes import Nodes, nodes, ray_workers, tell, training, until
+from benchmarks._stacks_on_ray import MOMENTS, stacks
 from benchmarks.idle import SlowModel, _prepared, null_config
 
-STORE_BYTES = 80 * 2**20
 TRIAL_SECONDS = 30.0
 STEP_SECONDS = 0.25
 EXPERIMENTS, CHAOS_EXPERIMENTS = 4, 3
-MOMENTS = ("worker", "node", "head", "loop")
 
 
 def run() -> list[dict[str, Any]]:
     """Return name, median, unit and note of every measurement."""
     with tempfile.TemporaryDirectory() as name:
-        return [*throughput(Path(name) / "speed", TRIAL_SECONDS), *chaos(Path(name) / "chaos")]
-
-
-class Nodes:
-    """A Ray cluster whose head runs no trial, and nodes that run one each."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
-        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
-
-    @property
-    def address(self) -> str:
-        return str(self.cluster.address)
-
-    def add(self) -> Any:
-        return self.cluster.add_node(num_cpus=os.cpu_count() or 1, object_store_memory=STORE_BYTES)
-
-    def kill(self, node: Any) -> None:
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    def kill_head(self) -> None:
-        """Kill the head, then the nodes that are left."""
-        self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
-        for node in list(self.cluster.worker_nodes):
-            self.kill(node)
-
-    def close(self) -> None:
-        self.cluster.shutdown()
-
-
-@contextmanager
-def nodes() -> Iterator[Nodes]:
-    """Start a cluster that ends with the block."""
-    made = Nodes()
-    try:
-        yield made
-    finally:
-        made.close()
+        folder = Path(name)
+        return [*throughput(folder / "speed", TRIAL_SECONDS), *chaos(folder / "chaos"), *stacks(folder / "stacks")]
 
 
 class Sleepy(Arena):
@@ -218,45 +178,13 @@ def starts(arena: Arena) -> int:
         return 0
 
 
-def training() -> bool:
-    """Return whether any node runs a process of a trial; all of them are descendants of this process."""
-    return any("autoresearch.core.trial.child.worker" in line for _, line in offspring())
-
-
-def ray_workers() -> list[psutil.Process]:
-    """Find the processes in which Ray runs trials."""
-    return [process for process, line in offspring() if line.startswith("ray::run_on_node")]
-
-
-def offspring() -> list[tuple[psutil.Process, str]]:
-    """List every descendant of this process with its command line."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            found.append((process, " ".join(process.cmdline())))
-        except psutil.Error:
-            continue  # it has ended meanwhile
-    return found
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until the condition holds. Raises `TimeoutError`."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited too long for {what}")
-        time.sleep(0.2)
-
-
-def tell(message: str) -> None:
-    print(f"  {message}", file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as where:
         kind = sys.argv[1] if len(sys.argv) > 1 else ""
         if kind == "throughput":
             rows = throughput(Path(where), float(sys.argv[2]) if len(sys.argv) > 2 else TRIAL_SECONDS)
+        elif kind == "stacks":
+            rows = stacks(Path(where) / "stacks")
         elif kind == "chaos":
             rows = chaos(Path(where))
         else:
