@@ -1,4 +1,4 @@
-"""Measures real trials of the null backend on a Ray cluster on this machine.
+"""Measures real trials on a Ray cluster on this machine, most of them of the null backend.
 
 `python -m benchmarks.fleet_ray throughput [SECONDS]`: decided experiments an hour with one node and with two, at a
 fixed training time. The train file sleeps between its steps, so that two trials do not compete for one CPU.
@@ -9,14 +9,17 @@ alone.
 
 `python -m benchmarks.fleet_ray stacks`: the same with three nodes and changes that improve, killed in the middle of the
 trials of stacks, and a count of everything that is lost or there twice.
+
+`python -m benchmarks.fleet_ray nodes FOLDER [--minutes M]`: what the cuda demo reaches from its plain file on one node
+with one trial, and on two with one trial each.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +34,7 @@ from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
 from benchmarks._chaos_arena import TIMEOUT_SECONDS, Arena
 from benchmarks._ray_nodes import Nodes, nodes, ray_workers, tell, training, until
+from benchmarks._real_nodes import measure
 from benchmarks._stacks_on_ray import MOMENTS, stacks
 from benchmarks.idle import SlowModel, _prepared, null_config
 
@@ -178,16 +182,28 @@ def starts(arena: Arena) -> int:
         return 0
 
 
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as where:
-        kind = sys.argv[1] if len(sys.argv) > 1 else ""
-        if kind == "throughput":
-            rows = throughput(Path(where), float(sys.argv[2]) if len(sys.argv) > 2 else TRIAL_SECONDS)
-        elif kind == "stacks":
-            rows = stacks(Path(where) / "stacks")
-        elif kind == "chaos":
-            rows = chaos(Path(where))
+def main() -> None:
+    """Make one measurement and print its figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet_ray", description=__doc__)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    kinds.add_parser("throughput").add_argument("seconds", type=float, nargs="?", default=TRIAL_SECONDS)
+    for kind in ("chaos", "stacks"):
+        kinds.add_parser(kind)
+    real = kinds.add_parser("nodes")
+    real.add_argument("folder", type=Path)
+    real.add_argument("--minutes", type=float, default=10.0, help="for each of the two runs  [default: 10]")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        where = Path(name)
+        if chosen.kind == "nodes":
+            rows = measure(chosen.folder, chosen.minutes)
+        elif chosen.kind == "throughput":
+            rows = throughput(where, chosen.seconds)
         else:
-            sys.exit(__doc__)
-        for row in rows:
-            print(f"{row['name']}: {row['median']:.4g} {row['unit']} ({row['note']})")
+            rows = (stacks if chosen.kind == "stacks" else chaos)(where)
+    for row in rows:
+        print(f"{row['name']}: {row['median']:.4g} {row['unit']} ({row['note']})")
+
+
+if __name__ == "__main__":
+    main()

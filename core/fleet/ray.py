@@ -35,6 +35,8 @@ CANCEL_SECONDS = 30.0
 processes die with it."""
 CLOSE_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
+HEAD_SECONDS = 300
+"""Seconds without the head after which Ray ends the process that is connected to it."""
 HEAD = "node:__internal_head__"
 """Ray's name of a resource that only the head's node has."""
 
@@ -112,6 +114,9 @@ class RayCluster:
         # trials do not run at Ray's niceness of 15, behind everything else on the machine.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # Ray ends this process, without a word of ours, when the head has not answered for so long. The executor gives
+        # a cluster up earlier, and then may have to wait for trials to end.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(HEAD_SECONDS))
         try:
             import ray
         except ImportError as error:
