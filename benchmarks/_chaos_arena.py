@@ -147,7 +147,7 @@ class Arena:
         found = []
         repository = Repository.open(self.workspace)
         with LedgerReader(self.run_folder) as reader:
-            rows, best = list(reader.experiments()), reader.incumbent()
+            rows, best, order = list(reader.experiments()), reader.incumbent(), reader.decisions()
             source = reader.text(best.source_sha256) if best else ""
         tag = self.run_folder.name
         if repository.refs(tag) != {row.number: row.commit for row in rows}:
@@ -155,7 +155,7 @@ class Arena:
         if best is None or repository.ref(f"refs/heads/autoresearch/{tag}") != best.commit:
             found.append("branch")
         table = (self.run_folder / "results.tsv").read_text(encoding="utf-8").splitlines()[1:]
-        if [line.split("\t")[0] for line in table] != [str(row.commit)[:7] for row in rows]:
+        if [line.split("\t")[0] for line in table] != [str(rows[number].commit)[:7] for number in order]:
             found.append("results.tsv")
         if (self.run_folder / "best_train.py").read_text(encoding="utf-8") != source:
             found.append("best_train.py")
