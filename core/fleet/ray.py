@@ -115,7 +115,7 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")
         # Ray ends this process, without a word of ours, when the head has not answered for so long. The executor gives
-        # a cluster up earlier, and then may have to wait for trials to end.
+        # a cluster up earlier, but the loop has been seen to need more than Ray's own 60 s to end.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(HEAD_SECONDS))
         try:
             import ray
