@@ -12,7 +12,8 @@ import pytest
 from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.events import Audited, Event, Frozen, Spawned
+from autoresearch.core.events import Event, Frozen, Spawned
+from autoresearch.core.files import remove_folder
 from autoresearch.core.trial import evaluation
 from autoresearch.core.trial.child.score import named_packages, preimport
 from autoresearch.core.trial.request import Budget, TrialResult
@@ -39,11 +40,19 @@ def trial(
         names.append(f"{event.name} {event.role}" if isinstance(event, Spawned) else event.name)
         if isinstance(event, Frozen):
             frozen.append(time.time())
-        for role in {Frozen: ("train",), Audited: ("score", "audit")}.get(type(event), ()):
-            if (note := folder / "work" / role / "loaded").exists():
-                loaded.append(float(note.read_text()))
+            read(folder / "work" / "train")
 
-    result = run_trial(request(prepared, folder, addition, budget=BUDGET, **changes), observer=observe)
+    def read(work: Path) -> None:
+        if (note := work / "loaded").exists():
+            loaded.append(float(note.read_text()))
+
+    def read_and_remove(work: Path) -> None:
+        read(work)
+        remove_folder(work)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "remove_folder", read_and_remove)  # by which each of the two is ended
+        result = run_trial(request(prepared, folder, addition, budget=BUDGET, **changes), observer=observe)
     return result, names, frozen[0], loaded
 
 
