@@ -74,7 +74,9 @@ def test_whatever_a_script_says_and_however_it_ends_its_weights_are_measured(pre
     assert (result.status, result.reason) == ("ok", None)
     assert 1 < result.val_bpb < 8
     if claimed is not None:
-        assert result.claimed_bpb == claimed
+        # On a busy machine a script that is late is ended before it has said anything, so it may try once more.
+        said = result.claimed_bpb or adopt(prepared, tmp_path / "again", changed(*changes)).claimed_bpb
+        assert said == claimed
     assert (tmp_path / "run.log").stat().st_size < 17 * 2**20
 
 
