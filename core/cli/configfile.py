@@ -173,6 +173,15 @@ def _checked(path: Path, text: str, command: str | None, option: click.Option, v
     if isinstance(value, str) and isinstance(option.type, click.Path | CorpusType):
         beside = path.parent / Path(value).expanduser()
         return str(beside) if isinstance(option.type, click.Path) or beside.exists() else value
+    # Here and not only by the command whose option it is: a person who looks at a run is told before the night.
+    if option.nargs == 1 and not option.is_flag:
+        for one in value if isinstance(value, list) and option.multiple else [value]:
+            try:
+                option.type.convert(one, option, None)
+            except click.BadParameter as error:
+                where = Origin(path, line_of(text, command, str(option.name)))
+                message = f"{where}: {written(str(option.name))}: {error.message}"
+                raise UsageError(message, fix="mend that line") from error
     return [value] if option.multiple and not isinstance(value, list) else value
 
 
