@@ -28,6 +28,9 @@ TAG = "chaos"
 FULL_SECONDS = 20.0
 """Time after which a loop on a nearly full disk is killed."""
 
+STEP_SECONDS = 0.25
+"""Pause after each step (`with_pauses`), so that a trial is long enough to be met in the middle."""
+
 Launch = Callable[[list[str], dict[str, str]], Any]
 """Starts `ar` with these arguments in this environment, as something like `subprocess.Popen` with text."""
 
@@ -177,3 +180,9 @@ def ar() -> list[str]:
 def _corpus(folder: Path) -> Path:
     """Copy some of Python's own source, once."""
     return folder if folder.exists() else copy_library(folder, CORPUS_BYTES)
+
+
+def with_pauses(source: str) -> str:
+    """Return a null train file that sleeps after every step, so that two trials do not compete for one processor."""
+    source = source.replace("import numpy as np\n", "import time\n\nimport numpy as np\n", 1)
+    return source.replace("        clock.log(", f"        time.sleep({STEP_SECONDS})\n        clock.log(")

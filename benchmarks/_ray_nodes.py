@@ -90,6 +90,18 @@ def nodes() -> Iterator[Nodes]:
         made.close()
 
 
+def lose_the_head(made: Nodes, loop: Any, count: int) -> Nodes:
+    """Kill a cluster's head, wait until the loop that used it has ended, and return a new cluster of `count` nodes."""
+    made.kill_head()
+    _, said = loop.communicate(timeout=PATIENCE_SECONDS)
+    tell(f"the loop ended with {loop.returncode}: {said.strip()[-300:]}")
+    made.close()
+    made = Nodes()
+    for _ in range(count):
+        made.add()
+    return made
+
+
 def training() -> bool:
     """Return whether any node runs a process of a trial; all of them are descendants of this process."""
     return any("autoresearch.core.trial.child.worker" in line for _, line in offspring())

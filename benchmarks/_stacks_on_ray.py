@@ -30,13 +30,11 @@ from autoresearch.core.store.git import run_git
 from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import TrialRow
-from benchmarks._chaos_arena import TIMEOUT_SECONDS, Arena
-from benchmarks._ray_nodes import Nodes, offspring, tell, training, until
+from benchmarks._chaos_arena import Arena, with_pauses
+from benchmarks._ray_nodes import Nodes, lose_the_head, offspring, tell, training, until
 
 MOMENTS = ("worker", "node", "head", "loop")
 NODES, EXPERIMENTS = 3, 30
-STEP_SECONDS = 0.25
-"""Sleep after each step, so that a trial is long enough to be met in the middle."""
 FAR = {"INIT_SCALE": "0.6", "ADAGRAD_EPS": "0.01", "UNIGRAM_RATE": "0.05"}
 """Constants of the train file that the run starts from, all far from good."""
 MOVES = {"INIT_SCALE": 0.6, "ADAGRAD_EPS": 0.2, "UNIGRAM_RATE": 2.5, "LEARNING_RATE": 1.3}
@@ -70,10 +68,7 @@ class Stacked(Arena):
     def _fix_steps(self) -> None:
         super()._fix_steps()
         train = self.workspace / "backends/null/train.py"
-        source = train.read_text(encoding="utf-8").replace(
-            "import numpy as np\n", "import time\n\nimport numpy as np\n", 1
-        )
-        source = source.replace("        clock.log(", f"        time.sleep({STEP_SECONDS})\n        clock.log(")
+        source = with_pauses(train.read_text(encoding="utf-8"))
         for name, value in FAR.items():
             source, count = re.subn(rf"^{name} = \S+", f"{name} = {value}", source, flags=re.MULTILINE)
             if count != 1:
@@ -139,14 +134,8 @@ def break_everything(wild: Stacked, made: Nodes) -> tuple[Story, Nodes]:
             made.kill(made.node_of(process))
             made.add()
         elif moment == "head":
-            made.kill_head()
-            _, said = loop.communicate(timeout=TIMEOUT_SECONDS)
-            tell(f"the loop ended with {loop.returncode}: {said.strip()[-300:]}")
+            made = lose_the_head(made, loop, NODES)
             story.loop_ended(wild.run_folder)
-            made.close()
-            made = Nodes()
-            for _ in range(NODES):
-                made.add()
             wild.address = made.address
             loop = wild.start()
         else:
@@ -172,8 +161,8 @@ def _stacks_trial(wild: Stacked, loop: Any, before: list[Kill]) -> tuple[psutil.
         for trial in _open_stacks_trials(wild.run_folder):
             if trial.starts <= met.get((trial.experiment, trial.k), 0):
                 continue
-            ending = f"/{trial.experiment}-{trial.k}/work/train"
-            process = next((one for one, _ in offspring() if _cwd(one).endswith(ending)), None)
+            work = (f"{trial.experiment}-{trial.k}", "work", "train")
+            process = next((one for one, _ in offspring() if Path(_cwd(one)).parts[-3:] == work), None)
             # By the ledger it has no result yet, though finding its process took a moment.
             if process is not None and trial in list(_open_stacks_trials(wild.run_folder)):
                 found.append((process, trial))

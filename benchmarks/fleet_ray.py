@@ -32,14 +32,13 @@ from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.reader import LedgerReader
-from benchmarks._chaos_arena import TIMEOUT_SECONDS, Arena
-from benchmarks._ray_nodes import Nodes, nodes, ray_workers, tell, training, until
+from benchmarks._chaos_arena import Arena, with_pauses
+from benchmarks._ray_nodes import Nodes, lose_the_head, nodes, ray_workers, tell, training, until
 from benchmarks._real_nodes import measure
 from benchmarks._stacks_on_ray import MOMENTS, stacks
 from benchmarks.idle import SlowModel, _prepared, null_config
 
 TRIAL_SECONDS = 30.0
-STEP_SECONDS = 0.25
 EXPERIMENTS, CHAOS_EXPERIMENTS = 4, 3
 
 
@@ -55,10 +54,7 @@ class Sleepy(Arena):
 
     def _fix_steps(self) -> None:
         train = self.workspace / "backends/null/train.py"
-        source = train.read_text(encoding="utf-8")
-        source = source.replace("import numpy as np\n", "import time\n\nimport numpy as np\n", 1)
-        slow = source.replace("        clock.log(", f"        time.sleep({STEP_SECONDS})\n        clock.log(")
-        train.write_text(slow, encoding="utf-8")
+        train.write_text(with_pauses(train.read_text(encoding="utf-8")), encoding="utf-8")
         commit = ["git", "-c", "user.name=b", "-c", "user.email=b@localhost", "commit", "-q", "-a", "-m", "slow steps"]
         subprocess.run(commit, cwd=self.workspace, check=True)
 
@@ -128,7 +124,7 @@ def chaos(folder: Path) -> list[dict[str, Any]]:
     story, expected = wild.story(), calm.story()
     with LedgerReader(wild.run_folder) as reader:
         lost = len(reader.events("trial lost"))
-        trials = [trial for row in reader.experiments() for trial in reader.trials(experiment=row.number)]
+        trials = reader.every_trial()
     counts = {
         "experiments that differ from a run on this machine": sum(a != b for a, b in zip(story, expected, strict=False))
         + abs(len(story) - len(expected)),
@@ -156,12 +152,7 @@ def break_everything(wild: OnRay, made: Nodes) -> Nodes:
             made.kill(node)
             node = made.add()
         elif moment == "head":
-            made.kill_head()
-            _, said = loop.communicate(timeout=TIMEOUT_SECONDS)
-            tell(f"the loop ended with {loop.returncode}: {said.strip()[-300:]}")
-            made.close()
-            made = Nodes()
-            made.add()
+            made = lose_the_head(made, loop, 1)
             wild.address = made.address
             loop = wild.start()
         else:
@@ -176,8 +167,7 @@ def starts(arena: Arena) -> int:
     """Count how often trials were started."""
     try:
         with LedgerReader(arena.run_folder) as reader:
-            rows = list(reader.experiments())
-            return sum(trial.starts for row in rows for trial in reader.trials(experiment=row.number))
+            return sum(trial.starts for trial in reader.every_trial())
     except LedgerError:
         return 0
 
