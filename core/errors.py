@@ -89,3 +89,8 @@ class BrokenResearcherError(ProposalError):
 
 class UnusableProposalError(ProposalError):
     """A researcher works, and what it proposed cannot be used. Asked again it may propose something else."""
+
+
+def system_words(error: Exception) -> str:
+    """Return what the system says of an error, without its number and its file; of any other error its own words."""
+    return getattr(error, "strerror", None) or str(error)

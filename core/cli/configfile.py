@@ -18,7 +18,7 @@ import click
 
 from autoresearch.core.cli.commands import COMMANDS, load_command
 from autoresearch.core.cli.params import CorpusType, Vocabularies
-from autoresearch.core.errors import UsageError
+from autoresearch.core.errors import UsageError, system_words
 
 FILE_NAME = "ar.toml"
 META_KEY = "autoresearch.defaults"
@@ -104,8 +104,7 @@ def _read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path} cannot be read: {said}.", fix="mend it, or move it away") from error
+        raise UsageError(f"{path} cannot be read: {system_words(error)}.", fix="mend it, or move it away") from error
 
 
 def _entries(path: Path, text: str, shared: Mapping[str, click.Option]) -> Iterator[tuple[tuple[str | None, str], Any]]:

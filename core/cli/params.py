@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast, get_args
 import click
 from click.shell_completion import CompletionItem
 
-from autoresearch.core.errors import UsageError
+from autoresearch.core.errors import UsageError, system_words
 from autoresearch.core.textfile import read_text
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -121,8 +121,7 @@ def read_given(path: Path, kind: str, fix: str = "check the path") -> str:
     try:
         return read_text(path.expanduser())
     except (OSError, UnicodeDecodeError, ValueError, RuntimeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UsageError(f"{path} cannot be read as {kind}: {said}.", fix=fix) from error
+        raise UsageError(f"{path} cannot be read as {kind}: {system_words(error)}.", fix=fix) from error
 
 
 OTHER_NAMES = {"torch": "cuda", "pytorch": "cuda"}

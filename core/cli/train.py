@@ -24,7 +24,7 @@ from autoresearch.core.cli.context import (
     resolve_preset,
 )
 from autoresearch.core.cli.params import Whole, budget_option, corpus_option, read_given
-from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.errors import PrerequisiteError, UsageError, system_words
 from autoresearch.core.textfile import read_text
 
 if TYPE_CHECKING:
@@ -131,9 +131,10 @@ def read_source(file: Path | None, backend: Backend) -> str:
     try:
         return read_text(backend.train_file)
     except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or error
         fix = "name one with --file, or make a workspace with `ar init DIR`"
-        raise PrerequisiteError(f"{backend.train_file} cannot be read as a train file: {said}.", fix=fix) from error
+        raise PrerequisiteError(
+            f"{backend.train_file} cannot be read as a train file: {system_words(error)}.", fix=fix
+        ) from error
 
 
 def choose_trial_preset(settings: Settings, backend: Backend, source: str | None) -> Preset:
