@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import site
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,17 @@ happens on the whole machine since it was started. A process can move some of th
 `vmstat`), and a later one would read them."""
 PROC_GPU = ("devices", "modules")
 """Further entries of /proc that the library of a GPU's driver reads."""
+GPU_WRITE = ("/proc/self/task",)
+"""CUDA names its threads through files in here, and does not start where it may not."""
 GPU_READ = ("/sys", *(f"/proc/{name}" for name in PROC_GPU))
 """Paths that a GPU's driver library reads besides its nodes."""
+COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++")
+"""Programs that PyTorch, Triton and MLX look for when they compile."""
+TOOL_PARTS = ("bin", "lib", "lib64", "libexec", "include")
+"""Parts of a compiler's folder that it needs, beside one named like the system it compiles for."""
+TOOL_VARIABLES = ("CUDA_HOME", "CUDA_PATH")
+SEARCH_VARIABLES = ("LD_LIBRARY_PATH", "CPATH", "C_INCLUDE_PATH")
+"""Variables with lists of folders that a child inherits."""
 DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system/cpu")
 DEVICES_WRITE = ("/dev/null",)
 
@@ -52,7 +62,7 @@ def visible_roots() -> list[Path]:
     """Return the folders, or single files, of this Python, its environment and the packages of ar."""
     folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(os.__file__).parent]
     folders += [Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()) if path in sys.path]
-    folders += driver_folders()
+    folders += [*driver_folders(), *tool_folders()]
     for package in (autoresearch, core, backends):
         # In a checkout autoresearch/core is a link: the child needs the link and the folder that it leads to.
         folders += [place for path in package.__path__ for place in (Path(path), Path(path).resolve())]
@@ -148,6 +158,26 @@ def driver_folders() -> list[Path]:
     """Return the folder that TRITON_LIBCUDA_PATH names, if the driver's library lies there."""
     folder = os.environ.get("TRITON_LIBCUDA_PATH")
     return [Path(folder)] if folder and any(Path(folder).glob("libcuda.so*")) else []
+
+
+def tool_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Return what a compiler outside of the system's folders needs, and the folders that variables of a child name.
+
+    A child that compiles calls what CC and CXX name, or the first compiler on PATH. Of the folder in which it was
+    installed only programs, libraries and headers are shown; neither a home folder nor one around it ever is.
+    """
+    found: list[Path] = []
+    for program in (*(environment.get(name) for name in ("CC", "CXX")), *COMPILERS):
+        called = shutil.which(program.split()[0], path=environment.get("PATH")) if program else None
+        places = {Path(called), Path(os.path.realpath(called))} if called else set()
+        for folder in sorted(place.parent.parent for place in places):
+            found += [*(folder / name for name in TOOL_PARTS), *sorted(folder.glob("*-linux-*"))]
+    found += [Path(environment.get(name, "")) for name in TOOL_VARIABLES]
+    found += [Path(environment.get("TRITON_PTXAS_PATH", "")).parent]
+    for name in SEARCH_VARIABLES:
+        found += map(Path, environment.get(name, "").split(os.pathsep))
+    home = Path.home()
+    return [place for place in found if place.is_absolute() and place.is_dir() and not home.is_relative_to(place)]
 
 
 def gpu_binds(nodes: Sequence[str]) -> list[str]:

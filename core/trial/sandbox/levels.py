@@ -32,6 +32,7 @@ from autoresearch.core.trial.sandbox.host_paths import (
     DEVICES_WRITE,
     ETC,
     GPU_READ,
+    GPU_WRITE,
     PROC,
     PROC_WRITABLE_BY_ROOT,
     LevelStatus,
@@ -226,7 +227,7 @@ class LandlockSandbox:
         read += [*(f"/proc/{name}" for name in PROC), *map(str, read_only)]
         nodes = gpu_nodes()
         read += GPU_READ if nodes else ()
-        write = [str(work), *DEVICES_WRITE, *nodes]
+        write = [str(work), *DEVICES_WRITE, *nodes, *(GPU_WRITE if nodes else ())]
         write += ["/dev/shm"] if self._shares_memory(role) else []
         rules = [word for path in read for word in ("--read", path)]
         rules += [word for path in write for word in ("--write", path)]

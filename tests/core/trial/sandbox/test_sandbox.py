@@ -16,7 +16,7 @@ from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import landlock
 from autoresearch.core.trial.sandbox import levels as sandbox_module
-from autoresearch.core.trial.sandbox.host_paths import gpu_nodes
+from autoresearch.core.trial.sandbox.host_paths import gpu_nodes, tool_folders
 from autoresearch.core.trial.sandbox.levels import LevelStatus, best_level, levels, open_sandbox, require
 
 STATUS = {status.level: status for status in levels()}
@@ -287,3 +287,59 @@ def test_a_node_that_is_passed_through_can_be_used(
     monkeypatch.setattr(sandbox_module, "gpu_nodes", lambda: ["/dev/full"])  # a device that a child is not given else
     code = "import os\nfd = os.open('/dev/full', os.O_RDWR)\nprint(os.read(fd, 2))"
     assert say(code, work, level=level) == r"b'\x00\x00'"
+
+
+@pytest.mark.parametrize(
+    "level",
+    [pytest.param("bubblewrap", marks=NEEDS_BUBBLEWRAP), pytest.param("landlock", marks=NEEDS_LANDLOCK)],
+)
+def test_a_compiler_of_ones_own_can_be_called_and_what_lies_beside_it_stays_hidden(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: IsolationLevel
+) -> None:
+    """Images for GPUs keep compilers in /opt, and name them in CC."""
+    for name in ("gcc/bin", "gcc/lib", "gcc/notes", "headers"):
+        (tmp_path / name).mkdir(parents=True)
+    compiler = tmp_path / "gcc" / "bin" / "mycc"
+    compiler.write_text("#!/bin/sh\ncat $(dirname $0)/../lib/crt\n")
+    compiler.chmod(0o755)
+    (tmp_path / "gcc" / "lib" / "crt").write_text("compiled")
+    (tmp_path / "gcc" / "notes" / "secret").write_text("a secret")
+    monkeypatch.setenv("CC", f"{compiler} -O2")
+    monkeypatch.setenv("CPATH", str(tmp_path / "headers"))
+    code = (
+        "import os, subprocess\n"
+        f"print(subprocess.run([{str(compiler)!r}], capture_output=True, text=True).stdout)\n"
+        f"print(os.listdir({str(tmp_path / 'headers')!r}))\n"
+        f"try: print(open({str(tmp_path / 'gcc/notes/secret')!r}).read())\n"
+        "except OSError: print('hidden')"
+    )
+    said = say(code, work, level=level).split("\n")
+    assert said == ["compiled", "[]", "hidden"]
+
+
+def test_a_variable_that_names_a_home_folder_shows_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "people" / "me"
+    (home / ".local" / "lib").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    named = f"{home}::{home.parent}:/:lib:{home / '.local' / 'lib'}:{tmp_path / 'gone'}"
+    assert tool_folders({"LD_LIBRARY_PATH": named, "CUDA_HOME": str(home), "PATH": ""}) == [home / ".local" / "lib"]
+
+
+@NEEDS_LANDLOCK
+def test_behind_landlock_threads_can_be_named_where_there_is_a_gpu(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA does so when it starts, and reports an error of the operating system where it cannot."""
+    code = (
+        "import os, threading\n"
+        "def name(place):\n"
+        "    try: open(f'{place}/comm', 'w').write('worker'); print(open(f'{place}/comm').read().strip())\n"
+        "    except OSError as error: print(error.strerror)\n"
+        "def there(): name(f'/proc/self/task/{threading.get_native_id()}'); name(f'/proc/{os.getpid()}')\n"
+        "thread = threading.Thread(target=there); thread.start(); thread.join()\n"
+        "name(f'/proc/{os.getppid()}/task/{os.getppid()}')"
+    )
+    monkeypatch.setattr(sandbox_module, "gpu_nodes", lambda: ["/dev/full"])
+    assert say(code, work, level="landlock").split("\n") == ["worker", "Permission denied", "Permission denied"]
+    monkeypatch.setattr(sandbox_module, "gpu_nodes", list)
+    assert say(code, work, level="landlock").split("\n")[0] == "Permission denied"
