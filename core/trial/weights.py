@@ -121,15 +121,24 @@ def _check_header(file: BinaryIO, size: int, limit_bytes: int) -> tuple[bytes, S
     return header, _read_header(header, size)
 
 
+TABLE_RATIO = 16
+"""Rows to columns, or columns to rows, beyond which a matrix longer than the vocabulary is taken for a table."""
+
+
 def flops_per_token(shapes: Shapes, vocab_size: int) -> float | None:
     """Return the FLOP of forward and backward for one training token: 6 times the weights in matrices.
 
     The 6 are 2 for the forward and 4 for the backward pass (Kaplan et al. 2020, section 2.1). Among the matrices with
     the vocabulary on one side, only the largest counts, as the head: the others, and those with it on both sides, are
-    tables to look up in. What attention does between tokens is left out, and a weight that is not used on every token
+    tables to look up in. So is a matrix that is longer than the vocabulary and much longer than wide, like a table of
+    hashed pairs. What attention does between tokens is left out, and any other weight that is not used on every token
     is counted as if it were. None where there is no matrix.
     """
-    matrices = [shape for shape in shapes.values() if len(shape) >= 2]
+    matrices = [
+        shape
+        for shape in shapes.values()
+        if len(shape) > 2 or (len(shape) == 2 and not vocab_size < max(shape) > TABLE_RATIO * min(shape))
+    ]
     heads = [math.prod(shape) for shape in matrices if list(shape).count(vocab_size) == 1]
     weights = sum(math.prod(shape) for shape in matrices if vocab_size not in shape) + max(heads, default=0)
     return 6.0 * weights or None

@@ -60,5 +60,6 @@ def test_flops_are_read_off_the_shapes_of_the_weights() -> None:
         "scale": (8,),
     }
     assert flops_per_token(shapes, 100) == 6 * (100 * 8 + 2 * 32 * 8)
+    assert flops_per_token({**shapes, "ngram": (4096, 8), "memory": (513, 2)}, 100) == flops_per_token(shapes, 100)
     assert flops_per_token({"wte": (100, 8)}, 100) == 6 * 800, "a tied head is the one matrix there is"
     assert flops_per_token({"bigrams": (100, 100), "bias": (100,)}, 100) is None
