@@ -73,7 +73,8 @@ from autoresearch.backends.contract import Clock, Data, Spec
 try:
     import triton
     import triton.language as tl
-except ImportError:  # PyTorch's builds for a processor come without it
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # PyTorch's builds for a processor come without it, and old ones without descriptors
     triton = None
 
 # ---- constants: one per line; `ar` writes a preset's values here when a run starts
@@ -461,6 +462,11 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype))
 
 
+def empty_table(rows: int, sparse: bool = False) -> nn.Embedding:
+    """A table of zeros (rows, DIM). PyTorch's own constructor draws every row, which takes seconds for a large one."""
+    return nn.Embedding.from_pretrained(torch.zeros(rows, DIM), freeze=False, sparse=sparse)
+
+
 class Attention(nn.Module):
     """Causal self-attention with rotary positions, normed q and k, and on some layers a gated value embedding."""
 
@@ -516,42 +522,54 @@ if triton is not None:
 
     @triton.jit
     def mlp_tile(
-        a, b, hidden, out, N, K, b_row, b_column, BACKWARD: tl.constexpr,
+        a, b, hidden, out, M, N, K, BACKWARD: tl.constexpr,
         ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
     ):  # fmt: skip
-        """A tile of out (M, N) from a (M, K) times b (K, N): its ReLU squared, or its product with that one's slope."""
-        tiles = N // COLUMNS
-        m = (tl.program_id(0) // tiles).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-        n = (tl.program_id(0) % tiles) * COLUMNS + tl.arange(0, COLUMNS)
-        k = tl.arange(0, INNER)
-        left, right = a + m[:, None] * K + k, b + k[:, None] * b_row + n * b_column
-        total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for _ in range(0, K, INNER):
-            total = tl.dot(tl.load(left), tl.load(right), total)
-            left += INNER
-            right += INNER * b_row
-        place = m[:, None] * N + n
-        if BACKWARD:  # the slope at z is 2 relu(z), and hidden holds relu(z)^2
-            total *= 2 * tl.sqrt(tl.load(hidden + place).to(tl.float32))
-        else:
-            total = tl.maximum(total, 0.0)
-            total *= total
-        tl.store(out + place, total.to(out.dtype.element_ty))
+        """Tiles of out (M, N) from a (M, K) times b: ReLU squared of the product, or the product times that one's slope.
+
+        b is (N, K), and (K, N) on the way back. All four are descriptors, from which Hopper copies tiles by itself.
+        """
+        HALF: tl.constexpr = COLUMNS // 2
+        columns = N // COLUMNS
+        # Flattened, so that a tile's first operands are on their way while the tile before is written.
+        for tile in tl.range(tl.program_id(0), M // ROWS * columns, tl.num_programs(0), flatten=True):
+            m, n = (tile // columns) * ROWS, (tile % columns) * COLUMNS
+            total = tl.zeros((ROWS, COLUMNS), tl.float32)
+            for k in range(0, K, INNER):
+                right = b.load([k, n]) if BACKWARD else b.load([n, k]).T
+                total = tl.dot(a.load([m, k]), right, total)
+            # In two halves: a whole tile of results would need shared memory that the operands take.
+            left, right = tl.permute(tl.reshape(total, (ROWS, 2, HALF)), (0, 2, 1)).split()
+            if BACKWARD:  # the slope at z is 2 relu(z), and hidden holds relu(z)^2
+                left *= 2 * tl.sqrt(hidden.load([m, n]).to(tl.float32))
+                right *= 2 * tl.sqrt(hidden.load([m, n + HALF]).to(tl.float32))
+            else:
+                left, right = tl.maximum(left, 0.0), tl.maximum(right, 0.0)
+                left *= left
+                right *= right
+            out.store([m, n], left.to(out.dtype))
+            out.store([m, n + HALF], right.to(out.dtype))
 
 
 def mlp_tiles(a: Tensor, b: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """ReLU squared of a (M, K) times b (K, N); with `hidden`, what this returned before, the product times its slope.
+    """ReLU squared of a (M, K) times b.T, b (N, K); with `hidden`, what this returned before, a times b (K, N) times its slope.
 
-    M must be a multiple of 128, N of 256 and K of 64: whole tiles need no masks.
+    M must be a multiple of 128, N of 256 and K of 64: only whole tiles are computed.
     """
-    out = a.new_empty(a.size(0), b.size(1))
-    tiles = (a.size(0) // 128 * (b.size(1) // 256),)
-    backward = hidden is not None
-    mlp_tile[tiles](
-        a, b, hidden if backward else out, out, b.size(1), b.size(0), *b.stride(), backward, 128, 256, 64,
-        num_warps=8, num_stages=3,
+    backward, (M, K) = hidden is not None, a.shape
+    N = b.size(1) if backward else b.size(0)
+    out = a.new_empty(M, N)
+    tile = TensorDescriptor.from_tensor
+    mlp_tile[(PROGRAMS,)](
+        tile(a, [128, 64]), tile(b, [64, 256] if backward else [256, 64]),
+        tile(hidden if backward else out, [128, 128]), tile(out, [128, 128]),
+        M, N, K, backward, 128, 256, 64, num_warps=8, num_stages=3,
     )  # fmt: skip
     return out
+
+
+PROGRAMS = 132
+"""Programs that share the tiles: one for each processor of an H100 or H200. Others do with it, at a few per cent."""
 
 
 class FusedMLP(torch.autograd.Function):
@@ -565,7 +583,7 @@ class FusedMLP(torch.autograd.Function):
     def forward(ctx, x: Tensor, fc: Tensor, proj: Tensor) -> Tensor:
         """x (N, D), fc float32 (H, D), proj float32 (D, H) -> (N, D)."""
         fc, proj = fc.to(x.dtype), proj.to(x.dtype)
-        hidden = mlp_tiles(x, fc.T)
+        hidden = mlp_tiles(x, fc)
         ctx.save_for_backward(x, hidden, fc, proj)
         return hidden @ proj.T
 
@@ -592,11 +610,11 @@ def fused_mlp_gain(device: torch.device, dtype: torch.dtype) -> float:
     """Milliseconds that the fused products of a block save on this device, measured with the rows of one pass."""
     x = torch.randn(DEVICE_BATCH_ROWS * SEQ_LEN, DIM, device=device).to(dtype)
     w = torch.randn(MLP_RATIO * DIM, DIM, device=device).to(dtype)
-    hidden, other = mlp_tiles(x, w.T), mlp_tiles(x, w.T)
+    hidden, other, proj = mlp_tiles(x, w), mlp_tiles(x, w), w.T.contiguous()
 
     def fused() -> None:
-        mlp_tiles(x, w.T)
-        mlp_tiles(x, w.T, hidden)
+        mlp_tiles(x, w)
+        mlp_tiles(x, proj, hidden)
 
     def apart() -> None:
         # A copy reads and writes as much as the activation does, this product as much as its gradient.
@@ -669,17 +687,17 @@ class GPT(nn.Module):
         self.resid_scale = nn.Parameter(torch.ones(DEPTH))
         self.x0_scale = nn.Parameter(torch.full((DEPTH,), X0_INIT))
         self.head = None if TIE_HEAD else Linear(DIM, VOCAB_SIZE)
-        self.ngram = nn.Embedding(NGRAM_ROWS, DIM, sparse=True) if NGRAM_ROWS else None
-        self.value_ngram = nn.Embedding(VALUE_NGRAM_ROWS, DIM, sparse=True) if VALUE_NGRAM_ROWS else None
+        self.ngram = empty_table(NGRAM_ROWS, sparse=True) if NGRAM_ROWS else None
+        self.value_ngram = empty_table(VALUE_NGRAM_ROWS, sparse=True) if VALUE_NGRAM_ROWS else None
         if MEMORY_TOKENS:
             self.register_buffer("memory", torch.zeros((MEMORY_ROWS + 1, 1 + MEMORY_BEST), dtype=torch.int32))
         guessing = bool(FOLLOWER_LONGEST or MEMORY_TOKENS)
         remembered = torch.tensor(SHARE_TRUST).repeat(4 * MEMORY_LONGEST)
-        self.follower = nn.Embedding(VOCAB_SIZE, DIM) if guessing else None
+        self.follower = empty_table(VOCAB_SIZE) if guessing else None
         self.trust = nn.Parameter(torch.cat((torch.ones(1 + FOLLOWER_LONGEST), 0.3 * remembered))) if guessing else None
         votes = GUESS_VOTES * torch.cat((torch.ones(1 + FOLLOWER_LONGEST), remembered))
         self.vote = nn.Parameter(votes) if guessing and GUESS_VOTES else None
-        self.document = nn.Embedding(DOCUMENT_BUCKETS, DIM) if DOCUMENT_BUCKETS else None
+        self.document = empty_table(DOCUMENT_BUCKETS) if DOCUMENT_BUCKETS else None
         self.readout = nn.Parameter(torch.zeros(DEPTH)) if LAYER_READOUT else None
         self.dtype = torch.float32
         # Kept, because a compiled graph would compute powers, cosines and sines again in every layer.
@@ -769,11 +787,11 @@ def initialise(model: GPT, seed: int) -> None:
     """Draw every parameter on the CPU with its own generator, so that a seed means the same on every device."""
     draw = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        # Scales, gains, trusts and votes have their start from where they are made.
-        if parameter.dim() == 1:
+        # Tables, scales, gains, trusts and votes have their start from where they are made.
+        if parameter.dim() == 1 or name in TABLES:
             continue
-        if name.endswith(("proj.weight", "value_gate.weight")) or name in TABLES:
-            nn.init.zeros_(parameter)  # every block starts as the identity, every gate at 1, every table empty
+        if name.endswith(("proj.weight", "value_gate.weight")):
+            nn.init.zeros_(parameter)  # every block starts as the identity, every gate at 1
         elif name == "wte.weight":
             nn.init.normal_(parameter, std=1.0, generator=draw)
         elif name == "head.weight":
@@ -1033,12 +1051,19 @@ class RowAdagrad:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Move the rows that were looked up; forget their gradient."""
+        grad = self.table.grad.to_sparse(1)
+        rows, values = grad._indices()[0], grad._values()
         # A row that was looked up several times has several entries. They are added up first: the square of their sum
-        # is wanted, not the sum of their squares.
-        grad = self.table.grad.to_sparse(1).coalesce()
-        rows, values = grad.indices()[0], grad.values()
-        self.squares.index_add_(0, rows, torch.linalg.vector_norm(values, dim=1).square() / values.size(1))
-        self.table.index_add_(0, rows, values.mul_((-lr * (self.squares[rows] + 1e-20).rsqrt())[:, None]))
+        # is wanted, not the sum of their squares. The n-th different row gets place n. PyTorch's own `coalesce` asks the
+        # device how many places there are, and while the host waits for the answer, the device runs out of work: 3 % of
+        # a step on an H100. So there are as many places as entries, and what is left over adds zeros to some rows.
+        ordered, order = rows.sort()
+        fresh = ordered.diff(prepend=ordered[:1]) != 0
+        place = torch.empty_like(rows).scatter_(0, order, fresh.cumsum(0))
+        sums = torch.zeros_like(values).index_add_(0, place, values)
+        rows = (torch.arange(rows.numel(), device=rows.device) % self.table.size(0)).scatter_(0, place, rows)
+        self.squares.index_add_(0, rows, torch.linalg.vector_norm(sums, dim=1).square() / sums.size(1))
+        self.table.index_add_(0, rows, sums.mul_((-lr * (self.squares[rows] + 1e-20).rsqrt())[:, None]))
         self.table.grad = None
 
 
