@@ -31,14 +31,15 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # nothing of the project is imported before its packages are sure to be there
     from autoresearch.core.config import Preset
     from autoresearch.core.data.manifest import Prepared
-    from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
+    from autoresearch.core.events import TrialEvent
+    from autoresearch.core.trial.request import Carried, IsolationLevel, TrialRequest, TrialResult
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "hardware.md"
@@ -167,7 +168,10 @@ def layered(folder: Path, wheels: Path | None) -> str:
         python, places = sys.executable, sysconfig.get_paths()
     if wheels is not None:
         install(wheels, Path(places["purelib"]))
-    Path(places["purelib"], "first_light.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+    # A link rather than a line in a .pth file: a sandboxed child may read the package, but not list the checkout.
+    link = Path(places["purelib"], "autoresearch")
+    if not link.exists():
+        link.symlink_to(ROOT / "autoresearch")
     return python
 
 
@@ -235,11 +239,17 @@ class Bench:
     work: Path
     file: Path | None = None
     """Another train file than the backend's."""
+    corpus: Path | None = None
+    """A prepared corpus to take instead of one made from this machine's Python sources."""
+    isolation: IsolationLevel | None = None
+    """Level of every trial but those that try the levels; None: the best one here."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Other training seconds, by the names in `Budgets`."""
 
     @property
     def budgets(self) -> Budgets:
         """Training seconds by kind of trial."""
-        return SMALL_BUDGETS if self.small else Budgets()
+        return replace(SMALL_BUDGETS if self.small else Budgets(), **self.seconds)
 
     def preset(self) -> Preset:
         """Return the preset, with held-out text that suits a small corpus."""
@@ -268,9 +278,11 @@ class Bench:
 
     def prepared(self) -> Prepared:
         """Return the prepared corpus; make it now if it is missing."""
-        from autoresearch.core.data.manifest import PrepareOptions
+        from autoresearch.core.data.manifest import Prepared, PrepareOptions
         from autoresearch.core.data.prepare import prepare
 
+        if self.corpus is not None:
+            return Prepared.open(self.corpus)
         data = self.preset().data
         folder = self.work / "corpus"
         name = folder / "name"
@@ -283,14 +295,27 @@ class Bench:
 
     def request(self, source: str, seconds: float, seed: int = 0, **changes: Any) -> TrialRequest:
         """Make the request for a trial in a new folder."""
-        from dataclasses import replace
-
         from autoresearch.core.trial.request import TrialTerms
 
         (self.work / "trials").mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=self.work / "trials"))
         terms = TrialTerms.of_preset(self.backend, self.preset(), self.prepared().folder, seconds)
-        return replace(terms.request(source, folder, seed), **changes)
+        return replace(terms.request(source, folder, seed), **{"isolation": self.isolation, **changes})
+
+    def carried(self, seconds: float) -> Carried:
+        """Return the preset's compile caches for trials of that length, copied from another length's if there are any.
+
+        A run makes them once. Here the lengths differ, which changes no shape in our train files.
+        """
+        from autoresearch.core.trial.compile_cache import name_of
+        from autoresearch.core.trial.request import Carried
+
+        made = Carried(self.source(), self.work / "caches" / f"{seconds:g}")
+        mine = made.folder / name_of(made.source, seconds)
+        others = [folder for folder in self.work.glob("caches/*/*") if folder.is_dir() and folder.suffix != ".new"]
+        if not mine.exists() and others:
+            shutil.copytree(others[0], mine)
+        return made
 
 
 def trial(request: TrialRequest) -> dict[str, Any]:
@@ -309,10 +334,20 @@ def trial(request: TrialRequest) -> dict[str, Any]:
     found = figures_of(result)
     found["kind"] = kinds[0] if kinds else None
     found["said"] = next((line for line in said.splitlines() if re.match(r"(cuda|mlx): ", line)), None)
+    found["compiled_seconds"] = compiled_before(events)
     if request.score:
         parts = take_apart(events)
         found |= {"scoring_seconds": parts.scoring, "audit_seconds": parts.audit, "outside_seconds": parts.outside}
     return found
+
+
+def compiled_before(events: Sequence[TrialEvent]) -> float | None:
+    """Return how long the process took that compiled the caches before this trial; None where there was none."""
+    from autoresearch.core.events import Compiling, Spawned
+
+    times = {getattr(event, "role", event.name): event.t for event in events if isinstance(event, Compiling | Spawned)}
+    begun, ended = times.get(Compiling.name), times.get("train")
+    return None if begun is None or ended is None else ended - begun
 
 
 def figures_of(result: TrialResult) -> dict[str, Any]:
@@ -377,7 +412,7 @@ def corpus(bench: Bench) -> dict[str, Any]:
     vocabulary = bench.preset().data.vocabularies[0]
     scored = prepared.scored_rows("val", vocabulary, bench.preset().data.eval_seq_len)
     return {
-        "name": (bench.work / "corpus" / "name").read_text(encoding="utf-8"),
+        "name": prepared.manifest.source.corpus,
         "seconds": time.monotonic() - started,
         "scored_rows": len(scored.rows),
         "scored_bytes": int(scored.total_bytes),
@@ -400,23 +435,25 @@ def start(bench: Bench, level: IsolationLevel) -> dict[str, Any]:
 
 
 def compiling(bench: Bench) -> dict[str, Any]:
-    """Start-up of the preset without a compile cache, then with the cache that its first compilation leaves."""
-    from autoresearch.core.trial.request import Carried
+    """Start-up of the preset: the process that compiles it without a cache, then a trial with the cache that it left.
 
-    source, seconds = bench.source(), bench.budgets.start
-    cold = trial(bench.request(source, seconds, score=False))
-    carried = Carried(source, Path(tempfile.mkdtemp(dir=bench.work)))
-    warm = trial(bench.request(source, seconds, score=False, carried=carried))
+    Where nothing is isolated, no caches are carried, and the trial itself starts cold.
+    """
+    seconds = bench.budgets.start
+    found = trial(bench.request(bench.source(), seconds, score=False, carried=bench.carried(seconds)))
+    cold = found["compiled_seconds"]
     return {
-        "cold_seconds": cold["startup_seconds"],
-        "warm_seconds": warm["startup_seconds"],
-        "isolation": warm["isolation"],
+        "cold_seconds": found["startup_seconds"] if cold is None else cold,
+        "warm_seconds": None if cold is None else found["startup_seconds"],
+        "isolation": found["isolation"],
+        "said": found["said"],
     }
 
 
 def speed(bench: Bench, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Tokens a second, share of the peak and memory, from a trial that is not scored."""
-    return trial(bench.request(bench.source(changes), bench.budgets.speed, score=False))
+    seconds = bench.budgets.speed
+    return trial(bench.request(bench.source(changes), seconds, score=False, carried=bench.carried(seconds)))
 
 
 def variant(bench: Bench, name: str) -> dict[str, Any]:
@@ -443,12 +480,11 @@ def baseline_sizes(bench: Bench) -> dict[str, Any]:
 
 def profile(bench: Bench) -> dict[str, Any]:
     """Where the time of a step goes; the page and the trace stay beside the JSON file's work folder."""
-    from dataclasses import replace
-
     from autoresearch.core.trial.profile import GRACE_SECONDS
     from autoresearch.core.trial.supervisor import run_trial
 
-    request = bench.request(bench.source(), bench.budgets.profile, score=False, profile=True)
+    seconds = bench.budgets.profile
+    request = bench.request(bench.source(), seconds, score=False, profile=True, carried=bench.carried(seconds))
     result = run_trial(replace(request, budget=replace(request.budget, grace_floor_seconds=GRACE_SECONDS)))
     if result.status != "ok" or result.profile is None:
         why = result.reason or "training ended before it had enough batches"
@@ -456,15 +492,11 @@ def profile(bench: Bench) -> dict[str, Any]:
     return {**result.profile.model_dump(), "folder": str(request.folder)}
 
 
-def scored(bench: Bench, seconds: float, seed: int = 0, *, cached: bool = False) -> dict[str, Any]:
-    """A whole trial with score and audit. `cached` ones share the incumbent's compile cache."""
-    from autoresearch.core.trial.request import Carried
-
-    source = bench.source()
-    carried = Carried(source, bench.work / "cache") if cached else None
+def scored(bench: Bench, seconds: float, seed: int = 0) -> dict[str, Any]:
+    """A whole trial with score and audit."""
     # A split of a few rows is too small for the audit's usual share.
     share = 2.0 if bench.small else None
-    return trial(bench.request(source, seconds, seed, carried=carried, audit_share=share))
+    return trial(bench.request(bench.source(), seconds, seed, carried=bench.carried(seconds), audit_share=share))
 
 
 def parts(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -475,15 +507,15 @@ def parts(bench: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
         "machine": lambda: machine(bench),
         "doctor": lambda: doctor(bench),
         "corpus": lambda: corpus(bench),
-        "speed": lambda: speed(bench, {}),
         **{f"start: {level}": lambda level=level: start(bench, level) for level in levels},  # type: ignore[misc]
         "compiling": lambda: compiling(bench),
+        "speed": lambda: speed(bench, {}),
         "profile": lambda: profile(bench),
         "trial": lambda: scored(bench, budgets.long),
         "baseline sizes": lambda: baseline_sizes(bench),
         **{f"speed: {name}": lambda name=name: variant(bench, name) for name in VARIANTS},  # type: ignore[misc]
         "scoring": lambda: scored(bench, budgets.score),
-        **{f"seed {n}": lambda n=n: scored(bench, budgets.seed, n, cached=True) for n in range(3)},  # type: ignore[misc]
+        **{f"seed {n}": lambda n=n: scored(bench, budgets.seed, n) for n in range(3)},  # type: ignore[misc]
     }
     return found
 
@@ -533,6 +565,9 @@ def run_all(options: argparse.Namespace) -> int:
     command = [python, "-m", NAME, "--backend", options.backend, "--preset", options.preset, "--work", str(work)]
     command += ["--small"] if options.small else []
     command += ["--file", str(options.file.resolve())] if options.file else []
+    command += ["--prepared", str(options.prepared.resolve())] if options.prepared else []
+    command += ["--isolation", options.isolation] if options.isolation else []
+    command += [f"--budget={name}={seconds}" for name, seconds in options.budget]
     names = list(parts(Bench(options.backend, options.preset, options.small, work)))
     if unknown := [name for name in options.only or () if name not in names]:
         raise SystemExit(f"there is no part {unknown[0]!r}; the parts are: {', '.join(names)}")
@@ -554,7 +589,16 @@ def run_all(options: argparse.Namespace) -> int:
 
 def answer_part(options: argparse.Namespace) -> int:
     """Do one part in this process, and write its figures."""
-    bench = Bench(options.backend, options.preset, options.small, options.work, options.file)
+    bench = Bench(
+        options.backend,
+        options.preset,
+        options.small,
+        options.work,
+        options.file,
+        options.prepared,
+        options.isolation,
+        dict(options.budget),
+    )
     try:
         found = parts(bench)[options.part]()
     except Exception as error:  # whatever it is, it is the answer
@@ -632,8 +676,9 @@ def section(found: Mapping[str, Any]) -> str:
         ),
     )
     if both := figures(found, "compiling"):
-        lines += [f"The preset starts in {number(both['cold_seconds'])} s, with the incumbent's caches in "]
-        lines[-1] += f"{number(both['warm_seconds'])} s."
+        warm = number(both["warm_seconds"])
+        lines += [f"The preset starts in {number(both['cold_seconds'])} s"]
+        lines[-1] += "." if warm is None else f", with the incumbent's caches in {warm} s."
         lines += [""]
     names = ["trial", "scoring", *(f"seed {n}" for n in range(3))]
     lines += table(
@@ -714,8 +759,17 @@ def preset_for(backend: str) -> str:
     return {"cuda": "h100", "mlx": "mac" if sys.platform == "darwin" else "cpu"}.get(backend, "demo")
 
 
+def budget(text: str) -> tuple[str, float]:
+    """Read NAME=SECONDS. Raises `ValueError`."""
+    name, _, seconds = text.partition("=")
+    if name not in {one.name for one in fields(Budgets)}:
+        raise ValueError(f"no budget {name}")
+    return name, float(seconds)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options; run what is missing, one part, or write the page."""
+    kinds = ", ".join(one.name for one in fields(Budgets))
     parser = argparse.ArgumentParser(prog=f"python -m {NAME}", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--backend", default="mlx" if sys.platform == "darwin" else "cuda")
     parser.add_argument("--preset", help="the preset to measure (default: h100, mac, or cpu without a GPU)")
@@ -723,6 +777,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/first_light"), help="folder for corpus and trials")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for packages that this Python lacks")
     parser.add_argument("--file", type=Path, help="another train file")
+    parser.add_argument(
+        "--prepared", type=Path, metavar="FOLDER", help="a prepared corpus to take, as `ar prepare` makes"
+    )
+    parser.add_argument("--isolation", metavar="LEVEL", help="level of all trials but those that try the levels")
+    parser.add_argument(
+        "--budget", type=budget, action="append", default=[], metavar="NAME=SECONDS", help=f"training time of {kinds}"
+    )
     parser.add_argument("--only", action="append", metavar="PART", help="this part; may be repeated")
     parser.add_argument("--seconds", type=float, help="start no part that could end later than this")
     parser.add_argument("--part-seconds", type=float, default=PART_SECONDS, help="longest time of one part")

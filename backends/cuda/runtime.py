@@ -105,6 +105,9 @@ def launch_environment() -> Mapping[str, str]:
     return {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "OMP_WAIT_POLICY": "PASSIVE",
+        # Inductor's workers only ask whether there is a GPU. To learn it from CUDA itself they would have to start it,
+        # which writes to a process's own files in /proc: landlock allows that to the child alone, not to its workers.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "KERNELS_CACHE": str(Path(sys.prefix, "share", "kernels")),
         "HF_HUB_OFFLINE": "1",
@@ -124,8 +127,8 @@ def _kernel() -> str | None:
 
 
 def compile_caches() -> Sequence[str]:
-    """List the cache of Inductor, which includes Triton's. The user's name in a child is "trial"."""
-    return ("tmp/torchinductor_trial",)
+    """List the cache of Inductor, and Triton's of what is called without it. The user's name in a child is "trial"."""
+    return ("tmp/torchinductor_trial", "home/.triton/cache")
 
 
 def detect() -> Device:

@@ -61,6 +61,11 @@ class Found:
                 copy_files(self.folder / place, work / place)
 
 
+def name_of(source: str, seconds: float) -> str:
+    """Return the name of a source's cache. The budget is part of it, because a file may choose its shapes by it."""
+    return hashlib.sha256(f"{seconds} {source}".encode()).hexdigest()[:16]
+
+
 def incumbents_cache(context: TrialContext, places: Sequence[str]) -> Found | None:
     """Return the cache of the source that the request names, made now if it is not there; None without one.
 
@@ -69,9 +74,7 @@ def incumbents_cache(context: TrialContext, places: Sequence[str]) -> Found | No
     carried, seconds = context.request.carried, context.request.budget.train_seconds
     if not places or carried is None or context.sandbox.level not in ISOLATING_LEVELS:
         return None
-    # The budget is part of the key, because a file may choose its shapes by it.
-    mark = hashlib.sha256(f"{seconds} {carried.source}".encode()).hexdigest()[:16]
-    folder = carried.folder / mark
+    folder = carried.folder / name_of(carried.source, seconds)
     carried.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(carried.folder / "lock"):  # among several trials at once, one makes it
         if not folder.is_dir():
