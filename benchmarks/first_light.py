@@ -170,6 +170,8 @@ def layered(folder: Path, wheels: Path | None) -> str:
         install(wheels, Path(places["purelib"]))
     # A link rather than a line in a .pth file: a sandboxed child may read the package, but not list the checkout.
     link = Path(places["purelib"], "autoresearch")
+    if link.is_symlink():
+        link.unlink()  # to another checkout, or to one that is gone
     if not link.exists():
         link.symlink_to(ROOT / "autoresearch")
     return python
@@ -662,7 +664,7 @@ def section(found: Mapping[str, Any]) -> str:
             ("MFU", lambda row: percent(row.get("mfu"))),
             ("with attention", lambda row: percent(row.get("mfu_with_attention"))),
             ("memory, MiB", lambda row: number(row.get("peak_memory_mb"))),
-            ("how", lambda row: row.get("changed") or row.get("said")),
+            ("how", lambda row: row.get("changed") or way_of(row)),
         ),
     )
     starts = {name: figures(found, name) for name in found if name.startswith("start: ")}
@@ -672,7 +674,7 @@ def section(found: Mapping[str, Any]) -> str:
         (
             ("seconds", lambda row: number(row.get("startup_seconds"))),
             ("on", lambda row: row.get("kind")),
-            ("how", lambda row: row.get("said")),
+            ("how", way_of),
         ),
     )
     if both := figures(found, "compiling"):
@@ -707,6 +709,12 @@ def section(found: Mapping[str, Any]) -> str:
     reasons = {name: part.get("why") or part["figures"]["skipped"] for name, part in without.items()}
     lines += [f"- no figures for {name}: {plain(why)}" for name, why in reasons.items()]
     return "\n".join(lines)
+
+
+def way_of(row: Mapping[str, Any]) -> str | None:
+    """Return what a trial said of its way to compute, without the reasons against other ways."""
+    said = row.get("said")
+    return said and re.sub(r" \(no [^()]*(\([^()]*\)[^()]*)*\)", "", said)
 
 
 def table(title: str, rows: Mapping[str, dict[str, Any]], columns: Columns) -> list[str]:

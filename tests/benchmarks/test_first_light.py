@@ -89,7 +89,12 @@ def test_a_bare_python_gets_the_wheels_and_the_checkout_in_a_layer_of_its_own(li
     python = light.layered(tmp_path / "python", tmp_path / "wheels")
     code = "import lantern, autoresearch; print(autoresearch.__file__)"
     said = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert Path(said.strip()) == ROOT / "autoresearch" / "__init__.py"
+    assert Path(said.strip()).resolve() == (ROOT / "autoresearch" / "__init__.py").resolve()
+    [link] = (tmp_path / "python").glob("lib/python*/site-packages/autoresearch")
+    link.unlink()
+    link.symlink_to(tmp_path / "gone")  # of a checkout that was removed
+    light.layered(tmp_path / "python", tmp_path / "wheels")
+    assert link.resolve() == (ROOT / "autoresearch").resolve()
     (tmp_path / "none").mkdir()
     with pytest.raises(SystemExit, match="holds no wheels"):
         light.install(tmp_path / "none", tmp_path)
@@ -146,3 +151,30 @@ def test_the_command_measures_a_backend_from_nothing_and_one_dead_part_costs_onl
     assert parts["speed: half the rows"]["status"] == "skipped", "the null backend has no such constant"
     assert parts["speed"]["status"] == "failed"
     assert "no luck" in parts["speed"]["why"]
+
+
+def test_caches_are_made_once_and_copied_for_trials_of_other_lengths(light, tmp_path) -> None:
+    bench = light.Bench("null", "demo", True, tmp_path, seconds={"speed": 9.0})
+    assert (bench.budgets.speed, bench.budgets.long) == (9.0, light.SMALL_BUDGETS.long)
+    first = bench.carried(5.0)
+    assert not first.folder.exists(), "nothing to copy yet"
+    from autoresearch.core.trial.compile_cache import name_of
+
+    made = first.folder / name_of(first.source, 5.0)
+    made.mkdir(parents=True)
+    (made / "kernel").write_text("code")
+    other = bench.carried(7.5)
+    assert (other.folder / name_of(other.source, 7.5) / "kernel").read_text() == "code"
+
+
+def test_a_budget_that_does_not_exist_is_refused(light, capsys) -> None:
+    assert light.budget("long=115") == ("long", 115.0)
+    with pytest.raises(SystemExit):
+        light.main(["--budget", "longest=1"])
+    assert "invalid budget value: 'longest=1'" in capsys.readouterr().err
+
+
+def test_the_table_says_how_a_trial_computed_and_not_what_it_lacked(light) -> None:
+    said = "cuda: cuda, compiled, Flex (no FA3: no module; no FA4: it (too) is missing), fused MLP (0.3 ms)"
+    assert light.way_of({"said": said}) == "cuda: cuda, compiled, Flex, fused MLP (0.3 ms)"
+    assert light.way_of({}) is None
