@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoresearch.core.judge.decision import Measured, Side
-from autoresearch.core.judge.posterior import Z_95, t_quantile
+from autoresearch.core.judge.posterior import Z_95, believe, t_quantile
 from autoresearch.core.judge.racing import standing_trials
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow, processors, ran_on
@@ -55,7 +55,7 @@ class Headline:
     best: Mean
     baseline: Mean | None
     cautious: float | None
-    """The judge's cautious estimate of the best file, shrunken towards no change."""
+    """The judge's cautious estimate of the best file, drawn towards no change; never better than what was measured."""
     gain_half: float | None = None
     """Half the width of the gain's 95 % interval; None where the judge estimates no noise."""
 
@@ -98,8 +98,15 @@ def headline_of(reader: LedgerReader) -> Headline | None:
         return None
     first = best if best.number == 0 else reader.experiment(0)
     baseline = mean if best.number == 0 else mean_of(first, reader.trials(subject=0), facts, machine)
-    half = None if baseline is None or best.number == 0 else _gain_half(mean, baseline, facts)
-    return Headline(best.number, mean, baseline, best.estimate, half)
+    error = None if baseline is None or best.number == 0 else _gain_error(mean, baseline, facts)
+    if baseline is None or error is None:
+        return Headline(best.number, mean, baseline, best.estimate)
+    half = t_quantile(Z_95, error[1]) * error[0]
+    # The judge's estimate dates from the decision. Trials since then can be worse, and the more cautious of the two
+    # stands: that one, or today's difference from the baseline, drawn towards none.
+    gain = mean.value - baseline.value
+    today = baseline.value + believe(gain, *error, _noise(facts, "sigma", "dof")[0] or error[0]).shrunken
+    return Headline(best.number, mean, baseline, None if best.estimate is None else max(best.estimate, today), half)
 
 
 def steps_of(reader: LedgerReader, keeps: Iterable[ExperimentRow]) -> dict[int, float]:
@@ -135,8 +142,8 @@ def mean_of(
     return Mean(statistics.fmean(value for _, value in points), len(points), selected, points, half)
 
 
-def _gain_half(best: Mean, baseline: Mean, facts: Mapping[str, Any]) -> float | None:
-    """Return half the width of the interval of a difference of two plain means, of which trials may share seeds."""
+def _gain_error(best: Mean, baseline: Mean, facts: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the standard error of the difference of two plain means, whose trials may share seeds, and its freedom."""
     sigma, dof = _noise(facts, "sigma", "dof")
     paired, paired_dof = _noise(facts, "paired", "paired_dof")
     if sigma is None or not best.points or not baseline.points:
@@ -153,7 +160,7 @@ def _gain_half(best: Mean, baseline: Mean, facts: Mapping[str, Any]) -> float | 
     if variance <= 0.0:
         return None
     known = variance**2 / (by_rest**2 / (dof if paired is None else paired_dof) + by_seed**2 / dof)
-    return t_quantile(Z_95, known) * math.sqrt(variance)
+    return math.sqrt(variance), known
 
 
 def _noise(facts: Mapping[str, Any], sigma: str, dof: str) -> tuple[float | None, float]:

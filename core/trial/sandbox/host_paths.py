@@ -58,11 +58,16 @@ class LevelStatus:
     """Reason in words where it cannot be used."""
 
 
-def visible_roots() -> list[Path]:
-    """Return the folders, or single files, of this Python, its environment and the packages of ar."""
+def visible_roots(hidden: Sequence[Path] = ()) -> list[Path]:
+    """Return the folders, or single files, of this Python, its environment, the packages of ar, and of tools.
+
+    A tool's folder around one of `hidden` stays out of sight.
+    """
     folders = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), Path(os.__file__).parent]
     folders += [Path(path) for path in (*site.getsitepackages(), site.getusersitepackages()) if path in sys.path]
-    folders += [*driver_folders(), *tool_folders()]
+    folders += driver_folders()
+    kept = [folder.resolve() for folder in hidden]
+    folders += [tool for tool in tool_folders() if not any(one.is_relative_to(tool.resolve()) for one in kept)]
     for package in (autoresearch, core, backends):
         # In a checkout autoresearch/core is a link: the child needs the link and the folder that it leads to.
         folders += [place for path in package.__path__ for place in (Path(path), Path(path).resolve())]

@@ -158,7 +158,7 @@ class BubblewrapSandbox:
         filter_fd: int | None = None,
     ) -> list[str]:
         """Return a call of bwrap with read-only binds of what Python and the framework need, and the work folder."""
-        roots = visible_roots()
+        roots = visible_roots(self.hidden)
         # `--new-session`: without it a child could type into the terminal that `ar` was started from (TIOCSTI).
         command = [self.program, "--die-with-parent", "--new-session", *NAMESPACES, "--unshare-cgroup-try"]
         command += [*no_more_namespaces(self.program), "--cap-drop", "ALL", "--proc", "/proc"]
@@ -213,7 +213,7 @@ class LandlockSandbox:
         Raises `PrerequisiteError` where a hidden folder lies in one that must be visible: landlock's rules only add
         rights, so nothing inside a readable folder can be hidden.
         """
-        readable = [*visible_roots(), *(Path(place) for place in system_folders())]
+        readable = [*visible_roots(self.hidden), *(Path(place) for place in system_folders())]
         for folder in self.hidden:
             around = next((root for root in readable if folder.resolve().is_relative_to(root.resolve())), None)
             if around is not None and not work.resolve().is_relative_to(folder.resolve()):
@@ -266,7 +266,7 @@ class SeatbeltSandbox:
         """Return the command behind its profile; read-only files are linked into the work folder."""
         for path in read_only:
             (work / path.name).symlink_to(path.resolve())
-        profile = seatbelt.profile(work, [*visible_roots(), *read_only], self.hidden)
+        profile = seatbelt.profile(work, [*visible_roots(self.hidden), *read_only], self.hidden)
         return [seatbelt.PROGRAM, "-p", profile, *argv]
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:

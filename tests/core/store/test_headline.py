@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 
 import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
@@ -40,6 +41,19 @@ def test_the_mean_is_of_trials_that_chose_nothing_and_its_interval_is_the_noises
     assert headline.best.half >= 1.96 * sigma / math.sqrt(len(own))
     assert headline.gain == pytest.approx(headline.best.value - headline.baseline.value)
     assert headline.gain_half > 0
+
+
+def test_the_cautious_estimate_is_never_better_than_what_was_measured(workspace):
+    """The judge's estimate dates from the decision; trials after that may have been worse."""
+    with RunQueries(workspace / "runs/first") as reader:
+        headline, best = headline_of(reader), reader.incumbent()
+    assert headline.best.value <= headline.cautious < headline.baseline.value
+    assert headline.cautious >= best.estimate
+    with sqlite3.connect(workspace / "runs/first/ledger.sqlite") as ledger:
+        ledger.execute("UPDATE experiments SET estimate = ? WHERE number = ?", (best.estimate - 0.5, best.number))
+    with RunQueries(workspace / "runs/first") as reader:
+        lucky = headline_of(reader)
+    assert lucky.best.value <= lucky.cautious < lucky.baseline.value
 
 
 def test_every_view_shows_the_same_number_and_the_cautious_estimate_beside_it(workspace, capsys):

@@ -16,7 +16,7 @@ from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import landlock
 from autoresearch.core.trial.sandbox import levels as sandbox_module
-from autoresearch.core.trial.sandbox.host_paths import gpu_nodes, tool_folders
+from autoresearch.core.trial.sandbox.host_paths import gpu_nodes, tool_folders, visible_roots
 from autoresearch.core.trial.sandbox.levels import LevelStatus, best_level, levels, open_sandbox, require
 
 STATUS = {status.level: status for status in levels()}
@@ -164,7 +164,7 @@ def test_an_environment_below_the_temporary_folder_is_seen(work: Path, monkeypat
     with tempfile.TemporaryDirectory(dir="/tmp") as checkout:
         (Path(checkout) / "module.py").write_text("x = 1")
         roots = sandbox_module.visible_roots()
-        monkeypatch.setattr(sandbox_module, "visible_roots", lambda: [*roots, Path(checkout)])
+        monkeypatch.setattr(sandbox_module, "visible_roots", lambda hidden=(): [*roots, Path(checkout)])
         here = {Path(root).relative_to("/tmp").parts[0] for root in roots if Path(root).is_relative_to("/tmp")}
         seen = sorted([Path(checkout).name, *here])
         assert say(f"import os; print(os.listdir({checkout!r}), sorted(os.listdir('/tmp')))", work) == (
@@ -325,6 +325,14 @@ def test_a_variable_that_names_a_home_folder_shows_nothing_of_it(
     monkeypatch.setenv("HOME", str(home))
     named = f"{home}::{home.parent}:/:lib:{home / '.local' / 'lib'}:{tmp_path / 'gone'}"
     assert tool_folders({"LD_LIBRARY_PATH": named, "CUDA_HOME": str(home), "PATH": ""}) == [home / ".local" / "lib"]
+
+
+def test_a_tool_around_what_must_be_hidden_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "lib" / "corpus").mkdir(parents=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
+    assert tmp_path / "lib" in visible_roots()
+    assert tmp_path / "lib" not in visible_roots((tmp_path / "lib" / "corpus",))
+    assert tmp_path / "lib" in visible_roots((tmp_path / "library",))
 
 
 @NEEDS_LANDLOCK
