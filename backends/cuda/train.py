@@ -656,6 +656,12 @@ def fuse_mlps(model: GPT, device: torch.device, compiled: bool) -> str:
     return f"fused MLP ({gain:.2f} ms faster a block)"
 
 
+def unfuse_mlps(model: GPT) -> None:
+    """Let the model's MLPs use three steps again."""
+    for block in model.blocks:
+        block.mlp.forward = partial(MLP.forward, block.mlp)
+
+
 class Block(nn.Module):
     """Attention, then MLP, each added to the residual stream."""
 
@@ -1198,9 +1204,18 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     scoring_attend = model.attend
     model.attend, attention = fastest_attention(device, model.dtype, compiled)
     mode = "compiled" if compiled else "eager"
-    ways = f"{attention}, {fuse_mlps(model, device, compiled)}"
-    print(f"cuda: {device.type}, {model.dtype}, {mode}, {ways}, {torch.get_num_threads()} threads")  # noqa: T201
-    rows = warm_up(model, loss_of, update, data)
+    mlps = fuse_mlps(model, device, compiled)
+    ways = f"{attention}, {mlps}, {torch.get_num_threads()} threads"
+    print(f"cuda: {device.type}, {model.dtype}, {mode}, {ways}")  # noqa: T201
+    try:
+        rows = warm_up(model, loss_of, update, data)
+    except Exception as error:
+        if mlps.startswith("plain"):
+            raise
+        # The kernel ran by itself; PyTorch's compiler may be too old for its descriptors.
+        print(f"cuda: plain MLP after all ({type(error).__name__})")  # noqa: T201
+        unfuse_mlps(model)
+        rows = warm_up(model, loss_of, update, data)
     if MEMORY_TOKENS:
         text = read(data.documents())
         whole = torch.from_numpy(memorise(text))
@@ -1230,8 +1245,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         model.memory.copy_(whole)
     model.zero_grad(set_to_none=True)
     model.attend = scoring_attend
-    for block in model.blocks:
-        block.mlp.forward = partial(MLP.forward, block.mlp)
+    unfuse_mlps(model)
     return model
 
 

@@ -86,3 +86,25 @@ def test_training_leaves_the_model_with_its_plain_mlps(load_train, monkeypatch, 
     called.clear()
     train.logits(model, torch.zeros(1, 4, dtype=torch.int64))
     assert not called
+
+
+def test_a_compiler_that_cannot_take_the_fused_one_costs_a_second_warm_up(
+    load_train, monkeypatch, make_data, spec, capsys
+):
+    train = load_train(**WHOLE_TILES)
+
+    def broken(x):
+        raise RuntimeError("no descriptors")
+
+    def fuse(model, device, compiled):
+        model.blocks[-1].mlp.forward = broken
+        return "fused MLP (0.50 ms faster a block)"
+
+    monkeypatch.setattr(train, "fuse_mlps", fuse)
+    model = train.train(train.build(spec), *make_data(2))
+    assert "cuda: plain MLP after all (RuntimeError)" in capsys.readouterr().out
+    assert model.blocks[-1].mlp.forward is not broken
+    monkeypatch.setattr(train, "fuse_mlps", lambda *_: "plain MLP")
+    model.blocks[-1].mlp.forward = broken
+    with pytest.raises(RuntimeError, match="no descriptors"):
+        train.train(model, *make_data(2))
