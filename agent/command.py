@@ -246,7 +246,7 @@ def _read(path: Path) -> str | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > 4 * 1024 * 1024:
             return None
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except (OSError, UnicodeDecodeError):
         return None
 

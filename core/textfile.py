@@ -28,6 +28,7 @@ class NotPlainError(OSError):
 def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
     """Read a file as UTF-8 and return its text. Raises `OSError`, or `UnicodeDecodeError`.
 
+    A byte order mark at the beginning, which some editors on Windows write, is left away: Python reads such a file too.
     A link is followed. What is no plain file is not opened, and nothing of a file beyond the limit is read.
     """
     _check(os.stat(path), most_bytes)  # noqa: PTH116
@@ -38,7 +39,7 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:  # it grows, or a file system that makes its files up does not know their sizes
         raise NotPlainError(f"it has more than {most_bytes:,} bytes, and no more are read")
-    return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _check(status: os.stat_result, most_bytes: int) -> None:

@@ -197,6 +197,11 @@ class Level(click.ParamType):
         return [CompletionItem(name) for name in self.choices() if name.startswith(incomplete)]
 
 
+def positive(text: str) -> bool:
+    """Tell whether a text is a positive whole number in plain digits, of a length that `int` takes."""
+    return text.isascii() and text.isdigit() and len(text) <= 12 and int(text) > 0
+
+
 class Vocabularies(click.ParamType):
     """Sizes separated by commas."""
 
@@ -207,7 +212,7 @@ class Vocabularies(click.ParamType):
         if isinstance(value, tuple):
             return value
         parts = [str(part) for part in value] if isinstance(value, list) else str(value).split(",")
-        if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        if not all(positive(part.strip()) for part in parts):
             self.fail(f"{value!r} is no list of sizes, such as 1024,2048", param, ctx)
         return tuple(int(part) for part in parts)
 
@@ -235,18 +240,34 @@ budget_option = click.option(
 )
 
 
+MOST_SLOTS = 4096
+"""Largest number of slots that may be asked for: more than any machine has cores or cards."""
+
+
 class Slots(click.ParamType):
     """A number of slots, or "auto" for as many as the machine has."""
 
     name = "slots"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Refuse everything but a positive number and "auto"."""
-        if value == "auto" or (isinstance(value, int) and value > 0):
-            return value
-        if not str(value).isdigit() or int(value) < 1:
-            self.fail(f"{value!r} is neither auto nor a number of slots from 1 up", param, ctx)
+        """Refuse everything but "auto" and a positive number that a machine may have."""
+        if value == "auto":
+            return "auto"
+        if not positive(str(value)) or int(value) > MOST_SLOTS:
+            self.fail(f"{str(value)[:40]!r} is neither auto nor a number of slots from 1 to {MOST_SLOTS}.", param, ctx)
         return int(value)
+
+
+class ShellCommand(click.ParamType):
+    """A command that a shell runs."""
+
+    name = "command"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse an empty command, which would do nothing in silence."""
+        if not value.strip():
+            self.fail(f"{value!r} is no command; leave the option out to run none.", param, ctx)
+        return value
 
 
 class Price(click.ParamType):

@@ -43,6 +43,11 @@ def test_a_file_and_a_link_to_it_are_read(tmp_path):
     assert read_text(tmp_path / "a") == read_text(tmp_path / "b") == "größe\nb\nc"
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfDEPTH = 4\r\n")
+    assert read_text(tmp_path / "a") == "DEPTH = 4\n"
+
+
 @pytest.mark.parametrize("odd", KINDS, indirect=True)
 def test_what_is_no_plain_file_is_refused_at_once(odd):
     began = time.thread_time()

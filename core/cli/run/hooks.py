@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autoresearch.core.cli.params import option
+from autoresearch.core.cli.params import ShellCommand, option
 from autoresearch.core.cli.run.notify import KINDS, Notifier, check_targets
 from autoresearch.core.cli.run.teller import Kind, Teller
 from autoresearch.core.environment import allowed_environment, check_names
@@ -39,10 +39,14 @@ class HookOptions:
         help="Report every experiment to this tracker; may be given several times.",
     )
     on_keep: str | None = option(
-        metavar="COMMAND", help="Shell command to run after every kept change; AR_EVENT_... variables describe it."
+        type=ShellCommand(),
+        metavar="COMMAND",
+        help="Shell command to run after every kept change; AR_EVENT_... variables describe it.",
     )
     on_end: str | None = option(
-        metavar="COMMAND", help="Shell command to run when the loop ends, however it ends; gets AR_EVENT_... variables."
+        type=ShellCommand(),
+        metavar="COMMAND",
+        help="Shell command to run when the loop ends, however it ends; gets AR_EVENT_... variables.",
     )
     notify: tuple[str, ...] = option(
         multiple=True,

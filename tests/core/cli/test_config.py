@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -132,6 +133,12 @@ def test_a_file_that_is_no_toml_is_said_and_help_works_all_the_same(work, capsys
     assert f"{work / 'ar.toml'} is not valid TOML" in capsys.readouterr().err
     assert main.run(["loop", "--help"]) == 0
     assert "--hours" in capsys.readouterr().out
+
+
+def test_a_file_of_an_editor_that_writes_a_byte_order_mark_is_read(work, capsys):
+    (work / "ar.toml").write_bytes(b'\xef\xbb\xbfbackend = "null"\r\n')
+    assert main.run(["config", "show"]) == 0
+    assert re.search(r"backend +null +.*ar.toml:1", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("variable", [False, True])
