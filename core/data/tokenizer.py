@@ -84,16 +84,18 @@ class Tokenizer:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     """Learn a vocabulary of exactly `vocab_size` pieces. Returns the model file's bytes.
 
-    Raises `DataError` when the text has too little variety for so large a vocabulary, or too much for so small a one.
+    Raises `DataError` when the text has too little variety for so large a vocabulary, or too much for so small a one, and
+    what reading `texts` raises.
     """
     import sentencepiece
 
     if not 2 <= vocab_size <= MAX_VOCABULARY:
         raise DataError(f"a vocabulary of {vocab_size} is impossible.", fix=f"choose one of at most {MAX_VOCABULARY}")
     model = io.BytesIO()
+    raised: list[BaseException] = []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=training_pieces(texts),
+            sentence_iterator=_remember(training_pieces(texts), raised),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -113,8 +115,21 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
+        if raised:
+            raise raised[0] from None
         raise _vocabulary_error(vocab_size, str(error)) from error
     return model.getvalue()
+
+
+def _remember(pieces: Iterable[str], raised: list[BaseException]) -> Iterator[str]:
+    """Yield the pieces, and put what ends them early into `raised`: sentencepiece makes a RuntimeError of a Ctrl-C too."""
+    try:
+        yield from pieces
+    except GeneratorExit:  # sentencepiece wants no more of them, for a reason of its own
+        raise
+    except BaseException as error:
+        raised.append(error)
+        raise
 
 
 def training_pieces(texts: Iterable[str]) -> Iterator[str]:

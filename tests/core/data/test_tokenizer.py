@@ -91,6 +91,16 @@ def test_a_vocabulary_too_small_for_the_bytes_names_a_larger_one() -> None:
         train_tokenizer([prose(0, 5)], 100)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error")], ids=["Ctrl-C", "disk"])
+def test_what_interrupts_the_reading_of_the_text_is_not_taken_for_a_bad_vocabulary(error) -> None:
+    def texts():
+        yield prose(1, 20)
+        raise error
+
+    with pytest.raises(type(error)):
+        train_tokenizer(texts(), 300)
+
+
 def test_half_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(DataError, match="surrogate"):
         tokenizer().encode(["ok", "bad \ud800"])

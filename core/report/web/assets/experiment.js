@@ -28,14 +28,15 @@ function outcome(data) {
   const interval = (some) => some && `${signed(some[0])} (95 % ${signed(some[1])} to ${signed(some[2])})`;
   const list = facts([
     ["predicted", data.predicted_delta === null ? null : signed(data.predicted_delta)],
-    ["measured", interval(data.measured)],
-    ["cautious estimate", interval(data.shrunken) ?? (data.delta === null ? null : signed(data.delta))],
+    // A judge that leaves no interval estimates nothing: its difference is what was measured.
+    ["measured", interval(data.measured) ?? (data.delta === null ? null : signed(data.delta))],
+    ["cautious estimate", interval(data.shrunken)],
     ["probability that it is better", data.better === undefined || data.better === null ? null : percent(data.better, 1)],
-    ["its file, cautious estimate", data.estimate === null ? null : `${number(data.estimate)} bits per byte`],
+    ["its file, cautious estimate", data.estimate === null || data.shrunken === null ? null : `${number(data.estimate)} bits per byte`],
     ["its file, first trial", data.val_bpb === null ? null : `${number(data.val_bpb)} bits per byte`],
   ]);
   if (!list.childElementCount) return [];
-  const marks = [["predicted", data.predicted_delta], ["measured", data.measured], ["cautious", data.shrunken ?? data.delta]].filter(([, value]) => value !== null && value !== undefined);
+  const marks = [["predicted", data.predicted_delta], ["measured", data.measured ?? data.delta], ["cautious", data.shrunken]].filter(([, value]) => value !== null && value !== undefined);
   const found = [element("h3", data.n ? "Prediction and outcome" : "Outcome"), list];
   if (marks.length > 1) found.splice(1, 0, intervals(marks));
   return found;

@@ -111,6 +111,15 @@ def raced(tmp_path):
         return gather(run.ledger)
 
 
+def test_the_page_of_a_greedy_run_calls_no_single_trial_a_cautious_estimate(reported):
+    page = html_page(reported, None)
+    assert (
+        '<td class="n good" data-label="measured">−0.1000</td><td class="n good" data-label="cautious">–</td>' in page
+    )
+    assert "allows for the fact" not in page
+    assert "compares one trial with one trial" in page
+
+
 def test_the_page_says_how_sure_each_keep_is_and_which_still_count(raced):
     page, text = html_page(raced, None), markdown(raced)
     assert [row.number for row in raced.keeps] == [1]

@@ -91,6 +91,16 @@ def test_the_page_follows_the_run_filters_sorts_and_shows_one_experiment(page, t
         assert "−0.0100" in page.locator("#one").inner_text()
 
 
+def test_what_the_greedy_judge_measured_is_not_called_a_cautious_estimate(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+    go(workspace, Widths(9), 1)
+    with opened(page, workspace, "#/first/1"):
+        page.locator("#one .diff").wait_for()
+        shown = page.locator("#one").inner_text()
+    assert "measured" in shown and "−0.1000" in shown
+    assert "cautious" not in shown
+
+
 def test_every_trial_in_flight_is_shown(page, tmp_path):
     workspace = make_workspace(tmp_path / "w")
 
