@@ -142,6 +142,7 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except click.Abort:
+        click.echo("ar: stopped", err=True)
         return EXIT_INTERRUPTED
 
 

@@ -84,8 +84,8 @@ class Tokenizer:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
     """Learn a vocabulary of exactly `vocab_size` pieces. Returns the model file's bytes.
 
-    Raises `DataError` when the text has too little variety for so large a vocabulary, or too much for so small a one, and
-    what reading `texts` raises.
+    Raises `DataError` when the text has too little variety for so large a vocabulary, or too much for so small a one,
+    and what reading `texts` raises.
     """
     import sentencepiece
 
@@ -122,7 +122,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
 
 
 def _remember(pieces: Iterable[str], raised: list[BaseException]) -> Iterator[str]:
-    """Yield the pieces, and put what ends them early into `raised`: sentencepiece makes a RuntimeError of a Ctrl-C too."""
+    """Yield the pieces, and put an error that ends them into `raised`: sentencepiece makes a RuntimeError of each."""
     try:
         yield from pieces
     except GeneratorExit:  # sentencepiece wants no more of them, for a reason of its own

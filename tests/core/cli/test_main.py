@@ -127,12 +127,13 @@ def test_verbose_shows_the_traceback(with_command, capsys, arguments):
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_an_interrupt_ends_with_130(with_command):
+def test_an_interrupt_ends_with_130_and_a_line(with_command, capsys):
     @with_command
     def probe(settings):
         raise KeyboardInterrupt
 
     assert main.run(["probe"]) == 130
+    assert capsys.readouterr().err.strip() == "ar: stopped"
 
 
 def seen_settings(with_command, arguments, **environment):
