@@ -5,7 +5,6 @@ Every step is in the ledger before it is acted on. Commits, branch, table and be
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -125,7 +124,7 @@ class Run:
         baseline = self.ledger.experiment(0) if self.ledger.next_number() else None
         if baseline is not None and (baseline.state != "decided" or baseline.status == "keep"):
             return
-        source, created = self._starting_source(), time.time()
+        source, created = self._starting_source(), self.ledger.now()
         commit = self.repository.commit(
             self._path, source, parent=self.repository.head(), message=f"{self.tag}: baseline", date=created
         )
@@ -199,7 +198,7 @@ class Run:
 
         `parent` is the experiment whose source it edits, the incumbent where it is None.
         """
-        number, created = self.ledger.next_number(), time.time()
+        number, created = self.ledger.next_number(), self.ledger.now()
         parent = self.incumbent_number() if parent is None else parent
         # Commit, then ledger, then ref. After a crash between any two of them the commit is unreachable or its ref is
         # made again (`_ensure_refs`); no row ever names a commit that does not exist.
@@ -277,7 +276,7 @@ class Run:
         self.ledger.start_short(row.number)
         subject = row.number if trial.role == "candidate" else trial.subject
         started = TrialRow(
-            row.number, 0, trial.role, subject, trial.seed, 1, time.time(), None, None, None, MappingProxyType({})
+            row.number, 0, trial.role, subject, trial.seed, 1, self.ledger.now(), None, None, None, MappingProxyType({})
         )
         request = self._request(started, trial)
         budget = replace(request.budget, train_seconds=trial.short)

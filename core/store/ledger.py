@@ -51,6 +51,7 @@ class Ledger(LedgerReader):
                 (folder / JOURNAL_NAME).touch()
             self._connection = schema.connect(self.path, write=True)
             self._open_journal()
+            self._latest = self._last_time() if self.created else 0.0
         except OSError as error:
             self._lock.release()
             raise schema.unreadable(self.path, error) from error
@@ -80,6 +81,23 @@ class Ledger(LedgerReader):
     def created(self) -> bool:
         """True once there is a run in the file."""
         return bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'runs'"))
+
+    def now(self) -> float:
+        """Return the time in seconds since the epoch, and one later than every time before where the clock went back.
+
+        Times say which trials are an experiment's and what was decided before it. With a clock that is set back, a
+        trial would seem older than its experiment, be left out of the evidence, and be asked for again.
+        """
+        self._latest = max(time.time(), self._latest + 1e-6)
+        return self._latest
+
+    def _last_time(self) -> float:
+        """Return the latest time that gives an order, 0 without one."""
+        latest = 0.0
+        for table, column in _ORDERING:
+            fits = f"typeof({column}) = 'real' AND {column} < {_LATEST}"
+            latest = max(latest, self._rows(f"SELECT max({column}) AS at FROM {table} WHERE {fits}")[0]["at"] or 0.0)
+        return latest
 
     def create(self, tag: str, config: Mapping[str, Any], base_commit: str) -> None:
         """Make the tables and the run, in one transaction."""
@@ -229,14 +247,14 @@ class Ledger(LedgerReader):
             write(
                 "UPDATE trials SET starts = starts + 1, started = ?, role = ?, subject = ?, seed = ?"
                 " WHERE experiment = ? AND k = ?",
-                (time.time(), trial.role, subject, trial.seed, experiment, k),
+                (self.now(), trial.role, subject, trial.seed, experiment, k),
             )
         else:
             k = write("SELECT count(*) + 1 AS k FROM trials WHERE experiment = ?", (experiment,)).fetchone()["k"]
             write(
                 "INSERT INTO trials (experiment, k, role, subject, seed, starts, folder, started)"
                 " VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
-                (experiment, k, trial.role, subject, trial.seed, f"trials/{experiment}-{k}", time.time()),
+                (experiment, k, trial.role, subject, trial.seed, f"trials/{experiment}-{k}", self.now()),
             )
         return int(k)
 
@@ -270,7 +288,7 @@ class Ledger(LedgerReader):
                 write(
                     "UPDATE trials SET ended = ?, status = ?, val_bpb = ?, result = ?"
                     " WHERE experiment = ? AND k = ? AND status IS NULL",
-                    (time.time(), result.status, result.val_bpb, result.model_dump_json(), experiment, k),
+                    (self.now(), result.status, result.val_bpb, result.model_dump_json(), experiment, k),
                 )
             )
             if repeat:
@@ -281,18 +299,17 @@ class Ledger(LedgerReader):
     def decide(self, experiment: int, decision: Decision, first: TrialRow) -> None:
         """Move from `scored` to `decided`; a kept experiment becomes the incumbent. `first` is its first trial.
 
-        Several experiments may be in flight, so decisions come in another order than numbers. Their times never go
-        back, even if the machine's clock does, and so give the order.
+        Several experiments may be in flight, so decisions come in another order than numbers. Their times (see `now`)
+        give the order.
         """
         with self._transaction() as write:
-            last = write(_LAST_DECISION).fetchone()["decided"] or 0.0
             _one(
                 write(
                     "UPDATE experiments SET state = 'decided', decided = ?, status = ?, reason = ?, estimate = ?,"
                     " delta = ?, val_bpb = ?, peak_memory_mb = ?, metrics = ?, judged = ?"
                     " WHERE number = ? AND state = 'scored'",
                     (
-                        *(max(time.time(), last + 1e-6), decision.status, decision.reason, decision.estimate),
+                        *(self.now(), decision.status, decision.reason, decision.estimate),
                         decision.delta,
                         *(first.val_bpb, first.result.get("peak_memory_mb"), json.dumps(_metrics(first))),
                         *(json.dumps(dict(decision.facts)), experiment),
@@ -315,7 +332,8 @@ class Ledger(LedgerReader):
                 )
             )
             chain.extend(write, demotion.experiment, chain.DEMOTED)
-            _event(write, "demoted", demotion.experiment, {"successor": successor, "reason": demotion.reason})
+            payload = {"successor": successor, "reason": demotion.reason}
+            _event(write, "demoted", demotion.experiment, payload, self.now())
 
     def note(self, kind: str, experiment: int | None, payload: Mapping[str, Any]) -> None:
         """Record an event beside the experiments; `payload` must fit JSON."""
@@ -399,11 +417,13 @@ def _locked(folder: Path) -> LockedError:
     )
 
 
-_LAST_DECISION = (
-    "SELECT max(decided) AS decided FROM experiments"
-    " WHERE number > (SELECT max(number) FROM experiments) - 1000 OR number = 0"
+_ORDERING = (
+    *(("experiments", "created"), ("experiments", "decided")),
+    *(("trials", "started"), ("trials", "ended"), ("events", "time")),
 )
-"""Looks at the last thousand experiments only: no more are ever in flight, and a run may have very many."""
+"""Tables and columns of the times that give an order."""
+_LATEST = 1e11
+"""Seconds since the epoch, thousands of years away: a later time in a ledger is damage."""
 _METRICS = (
     *("tokens", "steps", "params", "peak_memory_mb", "tokens_per_second", "startup_seconds", "train_seconds"),
     *("eval_seconds", "wall_seconds", "mfu", "predicted_bpb", "predicted_low", "predicted_high"),
@@ -447,10 +467,10 @@ def _submission(
         _event(write, SUBMISSION, experiment, {"id": identity, "outcome": outcome, "reason": reason})
 
 
-def _event(write: Any, kind: str, experiment: int | None, payload: Mapping[str, Any]) -> None:
+def _event(write: Any, kind: str, experiment: int | None, payload: Mapping[str, Any], at: float | None = None) -> None:
     write(
         "INSERT INTO events (time, kind, experiment, payload) VALUES (?, ?, ?, ?)",
-        (time.time(), kind, experiment, json.dumps(payload)),
+        (time.time() if at is None else at, kind, experiment, json.dumps(payload)),
     )
 
 

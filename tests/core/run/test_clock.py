@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.replay import decide_again
+from autoresearch.core.store.headline import headline_of
 
 
 class FastClock:
@@ -29,3 +34,24 @@ def test_hours_are_over_when_the_clock_says_so(tmp_path):
     assert (ending.state, ending.reason) == ("finished", "3 hours are over")
     assert 3 * 3600 <= clock.now <= 4 * 3600
     assert 1 <= decided <= 8
+
+
+def test_a_machine_whose_clock_is_set_back_repeats_no_trial_and_decides_the_same(tmp_path, monkeypatch):
+    began, asked = time.time(), itertools.count()
+    monkeypatch.setattr(time, "time", lambda: began - 60.0 * next(asked))
+
+    def no_more_than_four(_request):
+        assert len(executor.requests) <= 4
+
+    executor = Scripted(during=no_more_than_four)
+    workspace = make_workspace(tmp_path)
+    for count in (1, 3):  # the second session opens a ledger whose times lie ahead of the clock
+        with open_run(workspace) as run:
+            Loop(run, Widths(9, 12, 8), Greedy(), executor, limits=Limits(count)).go()
+            rows = list(run.ledger.experiments())
+            replays = [decide_again(run.ledger, row) for row in rows]
+            headline = headline_of(run.ledger)
+    assert [row.status for row in rows] == ["keep", "keep", "discard", "keep"]
+    assert len(executor.requests) == 4
+    assert [one.decision is not None and not one.differences for one in replays] == [True] * 4
+    assert (headline.best.value, headline.best.trials) == (0.8, 1)
