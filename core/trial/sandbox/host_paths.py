@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import site
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +43,11 @@ COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++")
 """Programs that PyTorch, Triton and MLX look for when they compile."""
 TOOL_PARTS = ("bin", "lib", "lib64", "libexec", "include")
 """Parts of a compiler's folder that it needs, beside one named like the system it compiles for."""
-TOOL_VARIABLES = ("CUDA_HOME", "CUDA_PATH")
+CUDA_PARTS = (*TOOL_PARTS, "nvvm", "nvml", "extras", "targets")
+"""Parts of a CUDA toolkit's folder. The variable often names a whole environment, whose settings may hold keys."""
+CUDA_VARIABLES = ("CUDA_HOME", "CUDA_PATH")
+NO_TOOLS = ("/dev/shm", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/var/tmp")
+"""Folders of other people's files and of the sandbox's own mounts: never shown as a whole, whatever a variable says."""
 SEARCH_VARIABLES = ("LD_LIBRARY_PATH", "CPATH", "C_INCLUDE_PATH")
 """Variables with lists of folders that a child inherits."""
 DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system/cpu")
@@ -169,20 +175,45 @@ def tool_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """Return what a compiler outside of the system's folders needs, and the folders that variables of a child name.
 
     A child that compiles calls what CC and CXX name, or the first compiler on PATH. Of the folder in which it was
-    installed only programs, libraries and headers are shown; neither a home folder nor one around it ever is.
+    installed only programs, libraries and headers are shown; neither a home folder, nor one of NO_TOOLS, nor one around
+    them ever is, however it is named.
     """
     found: list[Path] = []
+    private = {*_home_folders(), *map(Path, NO_TOOLS)}
     for program in (*(environment.get(name) for name in ("CC", "CXX")), *COMPILERS):
-        called = shutil.which(program.split()[0], path=environment.get("PATH")) if program else None
+        words = program.split() if program else []
+        called = shutil.which(words[0], path=environment.get("PATH")) if words else None
         places = {Path(called), Path(os.path.realpath(called))} if called else set()
         for folder in sorted(place.parent.parent for place in places):
-            found += [*(folder / name for name in TOOL_PARTS), *sorted(folder.glob("*-linux-*"))]
-    found += [Path(environment.get(name, "")) for name in TOOL_VARIABLES]
+            found += [folder / name for name in TOOL_PARTS]
+            # A compiler in ~/bin has its system's folder elsewhere, and in a home folder the pattern fits anything.
+            found += [] if _is_around(folder, private) else sorted(folder.glob("*-linux-*"))
+    for name in CUDA_VARIABLES:
+        found += [Path(environment.get(name, "")) / part for part in CUDA_PARTS]
     found += [Path(environment.get("TRITON_PTXAS_PATH", "")).parent]
     for name in SEARCH_VARIABLES:
         found += map(Path, environment.get(name, "").split(os.pathsep))
-    home = Path.home()
-    return [place for place in found if place.is_absolute() and place.is_dir() and not home.is_relative_to(place)]
+    # os.path.isdir and not Path.is_dir: the latter raises where a folder of somebody else may not be looked into.
+    return [
+        place
+        for place in found
+        if place.is_absolute() and os.path.isdir(place) and not _is_around(place, private)  # noqa: PTH112
+    ]
+
+
+def _home_folders() -> set[Path]:
+    """Return the user's home folder by the environment and by the system's accounts, as named and where links lead."""
+    named = [os.path.expanduser("~")]  # noqa: PTH111 - Path.home raises for a user without an account
+    with suppress(KeyError):
+        named.append(pwd.getpwuid(os.getuid()).pw_dir)
+    absolute = [os.path.normpath(home) for home in named if os.path.isabs(home)]  # noqa: PTH117
+    return {Path(home) for one in absolute for home in (one, os.path.realpath(one))}
+
+
+def _is_around(place: Path, private: Iterable[Path]) -> bool:
+    """Tell whether a folder is one of the private ones or lies around one, as it is named or where its links lead."""
+    meant = (Path(os.path.normpath(place)), Path(os.path.realpath(place)))
+    return any(folder.is_relative_to(one) for folder in private for one in meant)
 
 
 def gpu_binds(nodes: Sequence[str]) -> list[str]:

@@ -327,6 +327,67 @@ def test_a_variable_that_names_a_home_folder_shows_nothing_of_it(
     assert tool_folders({"LD_LIBRARY_PATH": named, "CUDA_HOME": str(home), "PATH": ""}) == [home / ".local" / "lib"]
 
 
+def test_a_home_folder_stays_hidden_by_whatever_name_a_variable_calls_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By a path with dots, by a link, by the place that a home folder which is a link leads to, and by the account."""
+    real = tmp_path / "disk" / "me"
+    (real / "project" / "lib").mkdir(parents=True)
+    home, link = tmp_path / "me", tmp_path / "link"
+    home.symlink_to(real)
+    link.symlink_to(real)
+    monkeypatch.setenv("HOME", str(home))
+    named = (f"{home}/project/..", f"{link}", f"{real}", f"{real.parent}", "~", f"{home}/", f"{link}/project/../.")
+    assert tool_folders({"CPATH": ":".join(named), "PATH": ""}) == []
+    shown = tool_folders({"CPATH": f"{home}/project/lib:{link}/project/lib", "PATH": ""})
+    assert shown == [home / "project" / "lib", link / "project" / "lib"]
+    monkeypatch.delenv("HOME")
+    assert tool_folders({"CPATH": str(Path.home()), "PATH": ""}) == []
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/tmp/", "/etc", "/dev", "/dev/shm", "/proc", "/home", "/root", "/var"])
+def test_a_variable_that_names_a_folder_of_other_things_shows_nothing_of_it(folder: str) -> None:
+    """Shown, /tmp would be the whole machine's, and lie over the folder that a child may write to."""
+    assert tool_folders({"LD_LIBRARY_PATH": folder, "PATH": ""}) == []
+
+
+def test_variables_that_name_what_cannot_be_looked_at_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with too long a name raises the same error as one that this user may not look into."""
+
+    def no_account(_number: int) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.setattr("pwd.getpwuid", no_account)
+    monkeypatch.delenv("HOME")
+    named = {"LD_LIBRARY_PATH": f"/{'x' * 300}", "CUDA_HOME": f"/{'x' * 300}", "CC": " ", "CXX": "", "PATH": ""}
+    assert tool_folders(named) == []
+
+
+def test_of_an_environment_that_is_named_as_a_toolkit_only_the_toolkit_is_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """CUDA_HOME=$CONDA_PREFIX is common, and conda keeps an environment's variables, keys among them, in its folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environment = tmp_path / "conda"
+    for name in ("bin", "lib", "nvvm", "etc/conda/activate.d", "conda-meta"):
+        (environment / name).mkdir(parents=True)
+    found = tool_folders({"CUDA_HOME": str(environment), "PATH": ""})
+    assert found == [environment / name for name in ("bin", "lib", "nvvm")]
+
+
+def test_a_compiler_in_the_home_folder_shows_its_own_parts_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("bin", "lib", "notes-linux-secret"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lib" / "all").symlink_to(tmp_path)
+    compiler = tmp_path / "bin" / "mycc"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    assert tool_folders({"CC": str(compiler), "PATH": ""}) == [tmp_path / "bin", tmp_path / "lib"]
+
+
 def test_a_tool_around_what_must_be_hidden_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "lib" / "corpus").mkdir(parents=True)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
