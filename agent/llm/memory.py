@@ -86,8 +86,16 @@ def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
     if attempt.predicted_delta is not None:
         parts.append(f"{attempt.predicted_delta:+.4f} was expected")
     parts.append(verdict(attempt))
-    line = f"{_title(attempt, sources)}: {'; '.join(parts)} — {_words(attempt)}{remarks_on(attempt)}"
-    return Card(line, _diff(attempt, sources))
+    line = without_marks(f"{_title(attempt, sources)}: {'; '.join(parts)} — {_words(attempt)}")
+    return Card(line + remarks_on(attempt), _diff(attempt, sources))
+
+
+def without_marks(text: str) -> str:
+    """Put a card's own text on one line without the mark that the owner's remarks begin with.
+
+    A hypothesis, or the text of an error, could else forge a remark of the owner, or another experiment's card.
+    """
+    return " ".join(text.replace("|", "/").split())
 
 
 def remarks_on(attempt: Attempt) -> str:
@@ -99,7 +107,7 @@ def remarks_on(attempt: Attempt) -> str:
 def card_in_flight(flight: InFlight, sources: Mapping[int, str]) -> Card:
     """Make the card of an experiment that is not decided yet."""
     expected = f" {flight.predicted_delta:+.4f} is expected." if flight.predicted_delta is not None else ""
-    return Card(f"{_title(flight, sources)}:{expected} {_words(flight)}", _diff(flight, sources))
+    return Card(without_marks(f"{_title(flight, sources)}:{expected} {_words(flight)}"), _diff(flight, sources))
 
 
 def measured(trials: Sequence[TrialFigures]) -> str:

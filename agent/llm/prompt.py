@@ -31,6 +31,7 @@ from autoresearch.agent.llm.memory import (
     open_near_misses,
     score_predictions,
     shortened,
+    without_marks,
 )
 from autoresearch.agent.llm.operators import Task
 from autoresearch.agent.llm.providers import Message, tokens_in
@@ -276,7 +277,7 @@ def _in_flight(history: History, sources: Mapping[int, str], detail: Detail) -> 
 
 
 def _withdrawn(one: Withdrawn) -> str:
-    return f"[{one.category}] {shortened(one.hypothesis, 300)} — {one.reason}"
+    return without_marks(f"[{one.category}] {shortened(one.hypothesis, 300)} — {one.reason}")
 
 
 def _findings(history: History, detail: Detail) -> list[Card]:
@@ -289,7 +290,8 @@ def _findings(history: History, detail: Detail) -> list[Card]:
         told = at < _FINDING_DIFFS and one.outcome == "untried" and detail.diffs > 0
         diff = diff_of(one.before, one.after) if told else ""
         words = shortened(one.hypothesis, 300)
-        cards.append(Card(f"{described_origin(one.origin)} [{one.category}]: {words} -> {here}{gained}", diff))
+        line = f"{described_origin(one.origin)} [{one.category}]: {words} -> {here}{gained}"
+        cards.append(Card(without_marks(line), diff))
     return cards
 
 
