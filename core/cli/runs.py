@@ -19,7 +19,9 @@ def run_rows(workspace: Path, complain: Callable[[str], None]) -> list[RunRow]:
     for ledger in sorted(runs_dir(workspace).glob(f"*/{LEDGER_NAME}")):
         try:
             with LedgerReader(ledger.parent) as reader:
-                found.append(reader.run())
+                run = reader.run()
+                run.config["backend"], run.config["preset"]  # every list of runs shows them
+                found.append(run)
         except LedgerError as error:
             complain(str(error))
     return sorted(found, key=lambda run: run.created)

@@ -38,8 +38,18 @@ Row = TypeVar("Row")
 
 
 def _payload(row: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(row["payload"])
+    found = json.loads(row["payload"])
+    if not isinstance(found, dict):
+        raise TypeError("no object")
     return found
+
+
+def _experiment_of(row: Mapping[str, Any]) -> int:
+    return int(row["experiment"])
+
+
+def _demotion(row: Mapping[str, Any]) -> tuple[float, int, int]:
+    return float(row["time"]), int(row["experiment"]), int(_payload(row).get("successor", 0))
 
 
 class LedgerReader:
@@ -178,7 +188,10 @@ class LedgerReader:
     def raced_facts(self, latest: int = 2000) -> list[Mapping[str, Any]]:
         """Return the judge's facts of every decided experiment with several trials, among the `latest`, in order."""
         sql = "SELECT * FROM experiments WHERE number > ? AND trials > 1 AND state = 'decided' ORDER BY decided, number"
-        return [experiment_row(row).judged for row in self._rows(sql, (max(0, self.next_number() - latest),))]
+        return [
+            self._understood(experiment_row, row).judged
+            for row in self._rows(sql, (max(0, self.next_number() - latest),))
+        ]
 
     def last_facts(self) -> Mapping[str, Any]:
         """Return the facts of the judge's last decision."""
@@ -206,13 +219,12 @@ class LedgerReader:
     def numbers_of(self, kind: str) -> list[int]:
         """Return the experiments that events of that kind are about, oldest first."""
         rows = self._rows("SELECT experiment FROM events WHERE kind = ? ORDER BY id", (kind,))
-        return [int(row["experiment"]) for row in rows if row["experiment"] is not None]
+        return [self._understood(_experiment_of, row) for row in rows if row["experiment"] is not None]
 
     def demotions(self) -> list[tuple[float, int, int]]:
         """Return time, experiment and successor of every demotion, oldest first."""
         rows = self._rows("SELECT time, experiment, payload FROM events WHERE kind = 'demoted' ORDER BY id")
-        found = [(row, self._understood(_payload, row)) for row in rows if row["experiment"] is not None]
-        return [(float(row["time"]), int(row["experiment"]), int(told.get("successor", 0))) for row, told in found]
+        return [self._understood(_demotion, row) for row in rows if row["experiment"] is not None]
 
     def submission(self, identity: str) -> SubmissionRow | None:
         """Return what became of a submission, the latest; None while no loop has taken it up."""
@@ -306,10 +318,10 @@ class LedgerReader:
         """Make a row's object. Raises `LedgerError` where a column holds something else than it is for."""
         try:
             return make(row)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise LedgerError(
                 f"{self.path} holds a row that cannot be understood ({type(error).__name__}).",
-                fix="`ar status --verify` says which one is not as it was written",
+                fix="`ar status --verify` says which row is not as it was written",
             ) from error
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
+from autoresearch.core.config import RunConfig
+from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Role
 from autoresearch.core.proposal import Origin, Status
+from autoresearch.core.store.schema import COLUMN_TYPES
 
 SHORT_TRIAL = "short trial"
 """Kind of the events that hold short trials: the figures of their results, with "experiment", "subject" and "seconds".
 They are no rows of `trials`, so that nothing takes one for a score."""
+_VERIFY = "`ar status --verify` says which row is not as it was written"
 ExperimentState = Literal["proposed", "running", "trained", "scored", "decided"]
 RunState = Literal["running", "interrupted", "finished", "failed"]
 
@@ -132,39 +137,110 @@ class Totals:
     failed_proposals: int
 
 
+_ALLOWED = {
+    table: {name: (int, float) if kind is float else kind for name, kind in columns.items()}
+    for table, columns in COLUMN_TYPES.items()
+}
+"""The types that a value of each column may have, besides None where the row's field may be None."""
+_NEEDED = {
+    table: [
+        one.name
+        for one in fields(row)
+        if one.name in COLUMN_TYPES[table] and not re.search("None|Mapping", str(one.type))
+    ]
+    for table, row in (("runs", RunRow), ("experiments", ExperimentRow), ("trials", TrialRow))
+}
+"""Columns that hold a value in every row."""
+_TIMES = ("created", "decided", "started", "ended", "heartbeat")
+_LAST_SECOND = 253_402_300_799.0
+"""End of the year 9999, in seconds since the epoch: no calendar goes on."""
+
+
+def _check_types(table: str, row: Mapping[str, Any]) -> None:
+    """Raise `TypeError` or `ValueError` where a value is not one of its column's, which sqlite itself lets in."""
+    allowed = _ALLOWED[table]
+    for name, value in row.items():
+        if value is not None and name in allowed and not isinstance(value, allowed[name]):
+            raise TypeError(f"{table}.{name}")
+        if name in _TIMES and isinstance(value, int | float) and not 0 <= value <= _LAST_SECOND:
+            raise ValueError(f"{table}.{name}")
+    for name in _NEEDED[table]:
+        if row[name] is None:
+            raise TypeError(f"{table}.{name}")
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """Parse a JSON object; None is an empty one. Raises `TypeError` or `ValueError`."""
+    found = json.loads(text or "{}")
+    if not isinstance(found, dict):
+        raise TypeError("no object")
+    return found
+
+
+class StoredConfig(dict[str, Any]):
+    """The settings of a run as its ledger holds them. A setting that is not there is a fault of the ledger."""
+
+    def __missing__(self, name: str) -> Any:
+        """Raise `LedgerError`: a run is always started with all of its settings."""
+        raise LedgerError(f"the run's ledger does not say which {name} it was started with.", fix=_VERIFY)
+
+
+_CONFIG_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "tuple[int, ...]": list,
+}
+
+
+def _config(text: str) -> StoredConfig:
+    """Parse a run's settings. Raises `TypeError` where one is of another type than `RunConfig` says."""
+    found = StoredConfig(_object(text))
+    for one in fields(RunConfig):
+        value = found.get(one.name)
+        allowed = _CONFIG_TYPES.get(str(one.type))
+        if value is None or allowed is None:
+            continue
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise TypeError(f"config.{one.name}")
+        if isinstance(value, list) and not all(type(item) is int for item in value):
+            raise TypeError(f"config.{one.name}")
+    return found
+
+
 def run_row(row: Mapping[str, Any]) -> RunRow:
-    """Convert a row of the table `runs`."""
+    """Convert a row of the table `runs`. Raises `TypeError` or `ValueError` at a damaged one, like its neighbours."""
+    _check_types("runs", row)
     names = ("tag", "state", "ended", "created", "base_commit", "incumbent", "pid", "host", "heartbeat")
-    config = json.loads(row["config"])
-    if not isinstance(row["tag"], str) or not isinstance(config, dict) or not isinstance(row["created"], int | float):
-        raise TypeError("the run's own row")
-    return RunRow(config=config, **{name: row[name] for name in names})
+    return RunRow(config=_config(row["config"]), **{name: row[name] for name in names})
 
 
 def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
     """Convert a row of the table `experiments`."""
+    _check_types("experiments", row)
     apart = ("commit_id", "parameters", "metrics", "fingerprint", "judged", "origin")
     plain = {k: v for k, v in row.items() if k not in apart}
     origin = row.get("origin")  # neither this nor `judged` is there in an older ledger
     return ExperimentRow(
         commit=row["commit_id"],
-        parameters=json.loads(row["parameters"]),
-        metrics=json.loads(row["metrics"] or "{}"),
-        judged=json.loads(row.get("judged") or "{}"),
-        origin=Origin(**json.loads(origin)) if origin else None,
+        parameters=_object(row["parameters"]),
+        metrics=_object(row["metrics"]),
+        judged=_object(row.get("judged")),
+        origin=Origin(**_object(origin)) if origin else None,
         **plain,
     )
 
 
 def trial_row(row: Mapping[str, Any]) -> TrialRow:
     """Convert a row of the table `trials`."""
+    _check_types("trials", row)
     plain = {k: v for k, v in row.items() if k not in ("result", "folder")}
     return TrialRow(result=_result(row["result"] or "{}"), **plain)
 
 
 def submission_row(row: Mapping[str, Any]) -> SubmissionRow:
     """Convert an event about a submission."""
-    payload = json.loads(row["payload"])
+    payload = _object(row["payload"])
     return SubmissionRow(payload["outcome"], row["experiment"], payload["reason"])
 
 
@@ -183,4 +259,4 @@ def processors(result: Mapping[str, Any]) -> float | None:
 @lru_cache(maxsize=4096)
 def _result(text: str) -> Mapping[str, Any]:
     """Parse a result. Cached, because an incumbent's trials, up to hundreds, are read for every decision."""
-    return MappingProxyType(json.loads(text))
+    return MappingProxyType(_object(text))

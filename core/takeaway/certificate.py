@@ -98,6 +98,8 @@ def _make(reader: LedgerReader, versions: Mapping[str, str]) -> dict[str, bytes]
         raise ArError(
             f"the run {run.tag!r} holds a number that is not finite.", fix="nothing: it has no claim"
         ) from error
+    except TypeError as error:  # bytes in a column of text
+        raise ArError(f"the run {run.tag!r} holds a value of another type.", fix="nothing: it has no claim") from error
     return {
         bundle.CERTIFICATE: text,
         bundle.SOURCE: source.encode("utf-8", errors="surrogatepass"),

@@ -13,7 +13,7 @@ import click
 from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.run.options import RunOverrides
 from autoresearch.core.cli.run.resolve import ANOTHER_RUN, Choice, absolute, check_overrides, pick_run
-from autoresearch.core.errors import ProposalError
+from autoresearch.core.errors import LedgerError, ProposalError
 
 if TYPE_CHECKING:
     from autoresearch.core.cli.run.options import ResearcherOptions
@@ -121,7 +121,12 @@ def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | N
 
     attempts = [attempt(number) for number in reader.decisions()] or [replace(attempt(0), status="keep")]
     best = reader.run().incumbent or 0
-    incumbent = next(one for one in reversed(attempts) if one.experiment == best)
+    incumbent = next((one for one in reversed(attempts) if one.experiment == best), None)
+    if incumbent is None:
+        raise LedgerError(
+            f"{reader.path} calls experiment {best} the best one, which was never decided.",
+            fix="`ar status --verify` says what is not as it was written",
+        )
     config = reader.run().config
     own = (reader.run().tag, config["backend"], config["device"])
     findings = findings_for(peers, reader.folder, own, attempts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 
 import pytest
@@ -94,6 +95,21 @@ def test_a_damaged_ledger_does_not_hide_the_other_runs(workspace, capsys):
     assert "runs/bad/ledger.sqlite" in said.err
     assert "Traceback" not in said.err
     assert call(workspace, "status", "--tag", "bad") == 1
+
+
+def test_a_ledger_with_values_of_another_kind_is_one_line_and_hides_no_other_run(workspace, capsys):
+    for tag, change in (("bare", "config = '{}'"), ("undated", "created = 1e300"), ("lost", "incumbent = 77")):
+        shutil.copytree(workspace / "runs/first", workspace / "runs" / tag)
+        connection = sqlite3.connect(workspace / "runs" / tag / "ledger.sqlite", isolation_level=None)
+        connection.execute(f"UPDATE runs SET {change}")
+        connection.close()
+    assert call(workspace, "status") == 0
+    said = capsys.readouterr()
+    assert "first\tfinished" in said.out and "which backend" in said.err and "undated/ledger.sqlite" in said.err
+    for command, tag in (("report", "bare"), ("report", "undated"), ("brief", "lost")):
+        assert call(workspace, command, "--tag", tag) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "unexpected" not in said
 
 
 def test_apply_writes_the_best_file_and_says_how_to_undo_it(workspace, capsys):

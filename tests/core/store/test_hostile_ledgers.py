@@ -291,9 +291,52 @@ def test_the_columns_and_keys_that_are_checked_are_those_of_the_tables():
         f"UPDATE runs SET config = '{'[' * 100_000}'",
         "UPDATE runs SET created = 'now'",
         "UPDATE runs SET tag = x'00'",
+        "UPDATE runs SET created = 9e999",
+        "UPDATE runs SET base_commit = NULL",
+        "UPDATE runs SET incumbent = 'two'",
+        """UPDATE runs SET config = '{"backend": ["null"]}'""",
+        """UPDATE runs SET config = '{"vocabularies": ["x"]}'""",
     ],
 )
 def test_a_row_that_holds_something_else_is_an_error_of_the_ledger(folder, statement):
     edit(folder, statement)
     with LedgerReader(folder) as reader, pytest.raises(LedgerError, match="cannot be understood"):
         reader.run()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "val_bpb = 'low'",
+        "delta = x'00'",
+        "created = NULL",
+        "decided = 1e300",
+        "state = NULL",
+        "trials = 1.5",
+        "judged = '5'",
+        "metrics = '[]'",
+        "parameters = '[1]'",
+        "origin = '[1]'",
+    ],
+)
+def test_an_experiment_that_holds_something_else_is_an_error_of_the_ledger(folder, change):
+    edit(folder, f"UPDATE experiments SET {change}")
+    with LedgerReader(folder) as reader:
+        for read in (lambda: list(reader.experiments()), lambda: reader.experiment(0)):
+            with pytest.raises(LedgerError, match="cannot be understood"):
+                read()
+
+
+@pytest.mark.parametrize(
+    "change", ["val_bpb = 'low'", "seed = NULL", "started = 1e300", "role = x'00'", "result = '[]'"]
+)
+def test_a_trial_that_holds_something_else_is_an_error_of_the_ledger(folder, change):
+    edit(folder, f"UPDATE trials SET {change}")
+    with LedgerReader(folder) as reader, pytest.raises(LedgerError, match="cannot be understood"):
+        reader.every_trial()
+
+
+def test_a_setting_that_the_ledger_lacks_is_named(folder):
+    edit(folder, "UPDATE runs SET config = '{}'")
+    with LedgerReader(folder) as reader, pytest.raises(LedgerError, match="does not say which backend"):
+        reader.run().config["backend"]
