@@ -20,6 +20,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from autoresearch.core.data.manifest import FileRecord, Prepared, Split
+from autoresearch.core.data.prepared_files import FIX
+from autoresearch.core.errors import DataError
 from autoresearch.core.trainfile.parsing import parse
 from autoresearch.core.trainfile.source_check import SourceFault
 
@@ -105,12 +107,18 @@ def _compressed(content: bytes) -> int:
 
 
 def _held_out(prepared: Prepared, vocab: int) -> Iterator[tuple[str, bytes]]:
-    """Yield the name of the split and the bytes of each file with text or tokens of val and test."""
+    """Yield the name of the split and the bytes of each file with text or tokens of val and test.
+
+    Raises `DataError` where one cannot be read.
+    """
     record = prepared.vocabulary(vocab)
     splits: tuple[tuple[Split, FileRecord], ...] = (("val", record.val), ("test", record.test))
     for split, tokens in splits:
         for path in (*(file.path for file in prepared.manifest.splits[split].files), tokens.path):
-            yield split, (prepared.folder / path).read_bytes()
+            try:
+                yield split, (prepared.folder / path).read_bytes()
+            except OSError as error:
+                raise DataError(f"{prepared.folder / path} cannot be read: {error.strerror}.", fix=FIX) from error
 
 
 def _shared(content: bytes, blocks: set[bytes]) -> set[bytes]:

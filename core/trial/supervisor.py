@@ -51,7 +51,8 @@ def run_trial(
         except TrialEnded as end:
             status, reason = end.status, end.reason
         except OSError as error:
-            raise TrialError(f"the trial in {record.folder} cannot go on: {error}.") from error
+            fix = "mend that, then give the same command again: nothing is lost"
+            raise TrialError(f"the trial in {record.folder} cannot go on: {error}.", fix=fix) from error
         # At a level at which a child can read files, a later train file could begin where this one ended.
         record.keep_weights = request.keep_weights and status == "ok" and facts.isolation in HIDING_LEVELS
         result = facts.result(request, status, reason, time.monotonic() - started, record.log_path)

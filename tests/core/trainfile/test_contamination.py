@@ -13,6 +13,7 @@ import pytest
 from autoresearch import backends
 from autoresearch.backends import names
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.errors import DataError
 from autoresearch.core.trainfile.contamination import (
     ADDED_MOST,
     INFORMATION_LIMIT,
@@ -114,6 +115,12 @@ def test_a_large_validation_text_allows_more() -> None:
 def test_the_real_train_files_leave_room_for_all_that_a_candidate_may_add(backend: str) -> None:
     train_file = Path(next(iter(backends.__path__))) / backend / "train.py"
     assert information(train_file.read_text(encoding="utf-8")) + ADDED_MOST < INFORMATION_LIMIT
+
+
+def test_held_out_text_that_is_gone_is_said_with_its_cure(text: bytes, prepared: Prepared, tmp_path: Path) -> None:
+    source = f"smuggled = {text.decode()!r}\n"
+    with pytest.raises(DataError, match=r"val.* cannot be read: No such file or directory\. Fix: run `ar prepare`"):
+        check_contamination(source, Prepared(tmp_path, prepared.manifest), 512)
 
 
 def test_a_short_quotation_and_long_indentation_are_no_copy(text: bytes, prepared: Prepared) -> None:
