@@ -93,7 +93,9 @@ def init(settings: Settings, directory: Path, agent: str | None) -> None:
     click.echo(f"{directory} is a workspace: {', '.join(written)}")
     there = f"cd {shlex.quote(str(directory))}"
     if agent is None:
-        settings.say(f"next: {there} && ar doctor && ar loop -n 5")
+        chosen = (("--backend", settings.backend), ("--preset", settings.preset))
+        ar = shlex.join(["ar", *(word for flag, name in chosen if name != "auto" for word in (flag, name))])
+        settings.say(f"next: {there} && {ar} doctor && {ar} loop -n 5")
     else:
         settings.say(f"next: {there} && ar doctor, start the agent there, and say: read program.md and start")
 

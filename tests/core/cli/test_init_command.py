@@ -95,3 +95,8 @@ def test_a_workspace_that_is_there_gets_an_agents_files_once(tmp_path, capsys):
 def test_the_next_step_can_be_pasted_whatever_the_folder_is_called(tmp_path, capsys):
     assert main.run(["init", str(tmp_path / "my night")]) == 0
     assert f"next: cd '{tmp_path}/my night' && ar doctor" in capsys.readouterr().err
+
+
+def test_the_next_step_is_on_the_backend_that_was_asked_for(tmp_path, capsys):
+    assert main.run(["--backend", "null", "init", str(tmp_path / "w")]) == 0
+    assert "&& ar --backend null doctor && ar --backend null loop -n 5" in capsys.readouterr().err
