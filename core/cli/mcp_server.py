@@ -21,7 +21,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 from autoresearch import __version__
 from autoresearch.core.cli.context import Settings
-from autoresearch.core.errors import ArError, UsageError
+from autoresearch.core.errors import ArError, UsageError, system_words
 from autoresearch.core.proposal import CATEGORIES
 
 INSTRUCTIONS = """\
@@ -167,7 +167,10 @@ class Tools:
     def _inside(self, path: str) -> Path:
         """Return a path of the workspace. Raises `UsageError` where it leads out of it."""
         workspace = self._settings.workspace.resolve()
-        found = (workspace / path).resolve()
+        try:
+            found = (workspace / path).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a null character, or links in a circle
+            raise UsageError(f"{path!r} cannot be a path: {error}.", fix="hand in the text as `source`") from error
         if not found.is_relative_to(workspace):
             raise UsageError(f"{path} is outside the workspace.", fix="hand in the text as `source`")
         return found
@@ -194,17 +197,20 @@ async def run_ar(arguments: Sequence[str], report: Report) -> dict[str, Any]:
     `report` gets every line that it writes to stderr. Where the agent cancels the call, the process is told to end;
     its submission stays queued.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "autoresearch.core.cli.main",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(os.environ),
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "autoresearch.core.cli.main",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(os.environ),
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:  # a null character, half a surrogate pair, or more than the system takes
+        raise ToolError(f"ar cannot be given this text: {system_words(error)}. Fix: shorter or plain text") from None
     assert process.stdout is not None and process.stderr is not None
     try:
         output = asyncio.create_task(process.stdout.read())

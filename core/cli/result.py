@@ -29,7 +29,7 @@ def result(settings: Settings, name: str | None, tag: str | None, wait: bool) ->
     from autoresearch.core.store.inbox import is_identity
 
     submissions.check_workspace(settings)
-    if name is not None and name.isdecimal() and not is_identity(name):
+    if name is not None and name.isdecimal() and len(name) < 10 and not is_identity(name):
         with open_reader(settings.workspace, tag) as reader:
             number = int(name)
             if number >= reader.next_number():

@@ -13,8 +13,11 @@ pytest.importorskip("mcp", reason="the MCP library is not installed")
 
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.server.mcpserver.exceptions import ToolError
 
+from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.main import run as ar
+from autoresearch.core.cli.mcp_server import Tools, run_ar
 from autoresearch.core.store.reader import LedgerReader
 
 RATE = "LEARNING_RATE = 0.25"
@@ -95,3 +98,18 @@ def test_without_a_workspace_the_server_does_not_start(tmp_path, capsys, monkeyp
     monkeypatch.chdir(tmp_path)
     assert ar(["mcp"]) == 3
     assert "is no workspace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 10_000_000])
+def test_a_text_that_no_process_can_be_given_is_an_error_of_the_tool(text):
+    async def quiet(_line):
+        pass
+
+    with pytest.raises(ToolError, match="cannot be given this text"):
+        asyncio.run(run_ar(["submit", f"--why={text}"], quiet))
+
+
+def test_a_path_that_is_none_is_an_error_of_the_tool(tmp_path):
+    tools = Tools(Settings(workspace=tmp_path), None)
+    with pytest.raises(ToolError, match="cannot be a path"):
+        asyncio.run(tools.submit(None, "why", path="a\0b"))

@@ -100,7 +100,13 @@ def test_a_result_is_told_by_number_and_in_words(workspace, capsys):
     assert ar(["result", "3", "--json"]) == 1
     record = json.loads(capsys.readouterr().out)
     assert (record["state"], record["status"], record["best"]["experiment"]) == ("decided", "crash", 1)
-    for name, words in (("9", "no experiment 9"), ("x", "neither"), ("1234567890123-12345678", "no submission")):
+    wrong = (
+        ("9", "no experiment 9"),
+        ("x", "neither"),
+        ("9" * 5000, "neither"),
+        ("1234567890123-12345678", "no submission"),
+    )
+    for name, words in wrong:
         assert ar(["result", name]) == 2 and words in capsys.readouterr().err
 
 
