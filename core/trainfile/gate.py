@@ -85,7 +85,9 @@ ONLY = {
     ("numpy", "_core"): frozenset[str](),
     ("kernels",): _words("get_kernel"),
     ("mlx",): _words("core nn optimizers utils"),
-    ("triton",): _words("jit language Config autotune heuristics cdiv next_power_of_2 __version__"),
+    ("triton",): _words("jit language tools Config autotune heuristics cdiv next_power_of_2 __version__"),
+    ("triton", "tools"): _words("tensor_descriptor"),
+    ("triton", "tools", "tensor_descriptor"): _words("TensorDescriptor"),
 }
 """All that may be used of these modules."""
 KERNELS = frozenset(("kernels-community/flash-attn3", "varunneal/flash-attention-3"))

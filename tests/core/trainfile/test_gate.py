@@ -106,3 +106,21 @@ def test_a_refused_file_costs_no_process(prepared: Prepared, tmp_path: Path) -> 
 def test_what_is_nested_too_deep_to_be_read_is_refused(code: str) -> None:
     with pytest.raises(SourceFault):
         check_gate(code + "\n")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from triton.tools import disasm",
+        "import triton.tools.compile",
+        "from triton.tools.tensor_descriptor import os",
+        "import triton\ntriton.tools.link",
+        "from triton import tools\ntools.build_extern",
+        "import triton.tools.tensor_descriptor as t\nt.dataclass",
+    ],
+)
+def test_of_tritons_tools_only_descriptors_may_be_used(source: str) -> None:
+    """Others call a compiler or a disassembler."""
+    check_gate("from triton.tools.tensor_descriptor import TensorDescriptor\nTensorDescriptor.from_tensor")
+    with pytest.raises(SourceFault):
+        check_gate(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ def test_files_and_whole_folders_are_evicted(tmp_path: Path) -> None:
     if not cached(file):
         lacking("this file system keeps nothing in the cache")
     assert evict([file, tmp_path / "folder"]) == 2
+    for _ in range(20):  # a page that the kernel itself holds for a moment, on a busy machine, stays
+        if not cached(file) and not cached(deep):
+            break
+        time.sleep(0.1)
+        evict([file, tmp_path / "folder"])
     if cached(file):
         lacking("this file system lives in memory")
     assert not cached(deep)
