@@ -23,6 +23,12 @@ from autoresearch.core.store.reader import LedgerReader
 RATE = "LEARNING_RATE = 0.25"
 
 
+def finish(coroutine):
+    """Run to the end in a thread: a browser of other tests may have an event loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 @pytest.fixture
 def server(library, tmp_path):
     """A fresh workspace, and how to start the server on it."""
@@ -87,8 +93,7 @@ def test_an_agent_reads_submits_and_goes_on_from_the_verdict(server):
                 assert told.startswith("Error") and words in told, told
             assert all("SwiGLU" in idea for idea in await call(client, "ideas", search="SwiGLU"))
 
-    with ThreadPoolExecutor(1) as pool:  # a browser of other tests may have an event loop running in this thread
-        pool.submit(asyncio.run, asyncio.wait_for(research(), 200)).result()
+    finish(asyncio.wait_for(research(), 200))
     (ledger,) = (workspace / "runs").glob("*/ledger.sqlite")
     with LedgerReader(ledger.parent) as reader:
         assert [row.hypothesis for row in reader.experiments()] == ["baseline", "--faster"]
@@ -106,10 +111,10 @@ def test_a_text_that_no_process_can_be_given_is_an_error_of_the_tool(text):
         pass
 
     with pytest.raises(ToolError, match="cannot be given this text"):
-        asyncio.run(run_ar(["submit", f"--why={text}"], quiet))
+        finish(run_ar(["submit", f"--why={text}"], quiet))
 
 
 def test_a_path_that_is_none_is_an_error_of_the_tool(tmp_path):
     tools = Tools(Settings(workspace=tmp_path), None)
     with pytest.raises(ToolError, match="cannot be a path"):
-        asyncio.run(tools.submit(None, "why", path="a\0b"))
+        finish(tools.submit(None, "why", path="a\0b"))
