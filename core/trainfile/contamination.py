@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from autoresearch.core.data.manifest import FileRecord, Prepared, Split
 from autoresearch.core.data.prepared_files import FIX
-from autoresearch.core.errors import DataError
+from autoresearch.core.errors import DataError, system_words
 from autoresearch.core.trainfile.parsing import parse
 from autoresearch.core.trainfile.source_check import SourceFault
 
@@ -118,7 +118,7 @@ def _held_out(prepared: Prepared, vocab: int) -> Iterator[tuple[str, bytes]]:
             try:
                 yield split, (prepared.folder / path).read_bytes()
             except OSError as error:
-                raise DataError(f"{prepared.folder / path} cannot be read: {error.strerror}.", fix=FIX) from error
+                raise DataError(f"{prepared.folder / path} cannot be read: {system_words(error)}.", fix=FIX) from error
 
 
 def _shared(content: bytes, blocks: set[bytes]) -> set[bytes]:

@@ -180,14 +180,16 @@ def tool_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """
     found: list[Path] = []
     private = {*_home_folders(), *map(Path, NO_TOOLS)}
+    folders: dict[Path, None] = {}  # each once: most compilers lie in one, and every child's start comes through here
     for program in (*(environment.get(name) for name in ("CC", "CXX")), *COMPILERS):
         words = program.split() if program else []
         called = shutil.which(words[0], path=environment.get("PATH")) if words else None
-        places = {Path(called), Path(os.path.realpath(called))} if called else set()
-        for folder in sorted(place.parent.parent for place in places):
-            found += [folder / name for name in TOOL_PARTS]
-            # A compiler in ~/bin has its system's folder elsewhere, and in a home folder the pattern fits anything.
-            found += [] if _is_around(folder, private) else sorted(folder.glob("*-linux-*"))
+        places = sorted({Path(called), Path(os.path.realpath(called))}) if called else []
+        folders |= dict.fromkeys(place.parent.parent for place in places)
+    for folder in folders:
+        found += [folder / name for name in TOOL_PARTS]
+        # A compiler in ~/bin has its system's folder elsewhere, and in a home folder the pattern fits anything.
+        found += [] if _is_around(folder, private) else sorted(folder.glob("*-linux-*"))
     for name in CUDA_VARIABLES:
         found += [Path(environment.get(name, "")) / part for part in CUDA_PARTS]
     found += [Path(environment.get("TRITON_PTXAS_PATH", "")).parent]
@@ -196,7 +198,7 @@ def tool_folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
     # os.path.isdir and not Path.is_dir: the latter raises where a folder of somebody else may not be looked into.
     return [
         place
-        for place in found
+        for place in dict.fromkeys(found)
         if place.is_absolute() and os.path.isdir(place) and not _is_around(place, private)  # noqa: PTH112
     ]
 
