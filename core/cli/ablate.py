@@ -98,6 +98,7 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
     words = {
         "idle": "not missed",
         "earns": "earns its place",
+        "undecided": "not certain, so it stays",
         "conflict": "stays: later changes were built on it",
         "gone": "replaced by later changes",
     }
@@ -110,6 +111,9 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
             delta += f", together with {', '.join(map(str, row['with_later']))}, which moved its constants on"
         what = " ".join(row["description"].split())
         click.echo(f"{row['experiment']}\t{words[row['verdict']]}{delta}\t{what}")
+    undecided = sum(row["verdict"] == "undecided" for row in record["changes"])
+    if undecided:
+        settings.say(f"{counted(undecided, 'change')} not decided at {counted(record['seeds'], 'seed')}: try --seeds")
     if record["path"]:
         removed = ", ".join(str(number) for number in record["removed"])
         settings.say(f"as good without {removed}, review it: {record['path']}")

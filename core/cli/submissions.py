@@ -418,7 +418,7 @@ def message_of(record: dict[str, Any]) -> str:
     if state in ("withdrawn", "refused"):
         return f"not measured: {reason}"
     facts = [] if record["val_bpb"] is None else [f"first trial {record['val_bpb']:.6f} bpb"]
-    facts += [] if record["delta"] is None else [f"estimated change {record['delta']:+.6f}"]
+    facts += [] if record["delta"] is None else [f"difference {record['delta']:+.6f}"]
     told = f"{experiment_of(number)} {_OUTCOMES.get(record['status'], 'ended as ' + str(record['status']))}"
     told += f" ({'; '.join(facts)}): {reason}" if facts else f": {reason}"
     return f"this source was tried before: {told}" if state == "repeated" else told

@@ -97,7 +97,9 @@ class Ablation:
             if fine:
                 removable.append(change)
             row |= {"delta": found.difference, "low": found.low, "high": found.high}
-            rows.append({**row, "verdict": "idle" if fine else "earns", "probability": probability})
+            # Not as good, by the probability, and yet not surely worse: that is for more seeds to say.
+            verdict = "idle" if fine else "earns" if found.low > 0.0 else "undecided"
+            rows.append({**row, "verdict": verdict, "probability": probability})
         source, gone = smallest(final, removable, self._repair)
         # Changes that are not missed one by one may be missed together. One file of them may have just been measured.
         proposed = False

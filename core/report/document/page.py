@@ -20,6 +20,7 @@ MAX_FAILURES = 50
 VERDICTS = {
     "idle": "no worse: not needed",
     "earns": "worse: still needed",
+    "undecided": "not certain: it stays",
     "conflict": "not possible: later changes were built on it",
     "gone": "the same file: later changes replaced it",
 }

@@ -95,7 +95,7 @@ def test_two_runs_that_go_on_are_told_apart_by_the_tag(workspace, capsys):
 def test_a_result_is_told_by_number_and_in_words(workspace, capsys):
     assert ar(["result", "1"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("experiment 1 is kept (first trial 0.900000 bpb; estimated change -0.100000): ")
+    assert told.startswith("experiment 1 is kept (first trial 0.900000 bpb; difference -0.100000): ")
     assert "next: make the next change to a copy of the best file; best 0.9000 bpb (experiment 1, -0.1000): " in told
     assert ar(["result", "3", "--json"]) == 1
     record = json.loads(capsys.readouterr().out)

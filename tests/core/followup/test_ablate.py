@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from autoresearch.core.followup.ablate import KeptChange, later_of, smallest, without
+from types import SimpleNamespace
+
+import pytest
+
+from autoresearch.core.followup.ablate import Ablation, KeptChange, later_of, smallest, without
+from autoresearch.core.followup.pairs import RunNoise
+from autoresearch.core.judge.noise import Noise
+from autoresearch.core.judge.paired import PairedNoise
 from autoresearch.core.run.merge import merge
 from autoresearch.core.trainfile.constants import read_constants
 
@@ -73,3 +80,23 @@ def test_an_equal_value_of_another_name_or_type_is_left_alone():
     moved = edited(BLOCK, ("WARM = 0.5", "WARM = 1"))
     final = edited(moved, ("LR = 0.04", "LR = 0.5"))
     assert without(final, KeptChange(1, "a", BLOCK, moved)).source == edited(final, ("WARM = 1", "WARM = 0.5"))
+
+
+@pytest.mark.parametrize(
+    ("without_it", "verdict"), [([1.0, 1.0], "idle"), ([1.5, 1.5], "earns"), ([1.03, 1.01], "undecided")]
+)
+def test_a_change_earns_its_place_only_where_the_interval_says_so(without_it, verdict):
+    scores = {"final": [1.0, 1.0], "without-1": without_it}
+
+    def measure_all(wanted):
+        return {one.name: scores[one.name.rpartition("-")[0]][one.seed] for one in wanted}
+
+    remeasurer = SimpleNamespace(
+        first_seed=0, measure_all=measure_all, config={"train_seconds": 1.0}, countdown=SimpleNamespace(drop=print)
+    )
+    noise = RunNoise(Noise(0.01, 5.0, 2, "a test"), PairedNoise(0.01, 3.0, 0))
+    final = BEFORE.replace("b = 2", "b = 20")
+    record = Ablation(remeasurer, 2, noise).run(final, [KeptChange(1, "b", BEFORE, final)])
+    (change,) = record["changes"]
+    assert change["verdict"] == verdict and (change["low"] > 0.0) is (verdict == "earns")
+    assert record["source"] == (BEFORE if verdict == "idle" else None)
