@@ -23,7 +23,7 @@ import functools
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -72,6 +72,9 @@ STALL_SHARE, STALL_SECONDS = 0.5, 10.0
 CRAWL_FROM, CRAWL_SECONDS, CRAWL = 0.3, 5.0, 0.05
 """Progress and seconds of training from which the speed is looked at, and the share of the incumbent's tokens that is
 hopeless. In less time a busy machine can keep any file from its first step."""
+DISTURBED = 0.85
+"""Share of the processors that the incumbent kept busy below which a trial was disturbed. Its loss at equal progress is
+then the machine's doing, and no reason to end it."""
 
 Curve = Sequence[float | None]
 """Mean training loss in each of BINS equal parts of the budget, in nats a token; None where none was logged."""
@@ -144,6 +147,8 @@ class StopRule:
     """One for each part of the budget from EARLIEST on."""
     tokens: int | None = None
     """Tokens that the incumbent saw at that seed."""
+    processors: float | None = None
+    """Processors that the incumbent kept busy at that seed; None where they are not the device, or nobody knows."""
     epsilon: float = EPSILON
     """See EPSILON."""
 
@@ -339,6 +344,13 @@ def _too_small(found: Stop, rule: StopRule, at: int) -> bool:
     return found.chance is not None and found.chance < least_chance(at, rule.epsilon)
 
 
+def _disturbed(rule: StopRule, busy: Callable[[], float | None]) -> bool:
+    """Tell whether other work keeps the machine from a trial, by the processors that it has kept busy."""
+    if rule.processors is None or (found := busy()) is None:
+        return False
+    return found < DISTURBED * rule.processors
+
+
 def _quantile(dof: float) -> float:
     """Return the 97.5 % point of Student's t, by its first terms in 1 / dof (Abramowitz and Stegun 26.7.5)."""
     z = 1.96
@@ -382,8 +394,12 @@ class CurveWatch:
         self._sums[at] += loss
         self._counts[at] += 1
 
-    def look(self, progress: float, tokens: int) -> Stop | None:
-        """Return the reason to end the trial now, or None. Cheap enough to be called several times a second."""
+    def look(self, progress: float, tokens: int, busy: Callable[[], float | None] = lambda: None) -> Stop | None:
+        """Return the reason to end the trial now, or None. Cheap enough to be called several times a second.
+
+        `busy` returns the processors that the trial has kept busy so far, None where nobody knows. It is asked only
+        when the trial is about to be ended for its prospects.
+        """
         if tokens > self._tokens:
             self._tokens, self._last_sign = tokens, max(self._last_sign, progress)
         rule = self._rule
@@ -397,7 +413,9 @@ class CurveWatch:
         if done > self._looked:
             self._looked = done
             found = forecast(rule, self.curve, done - 1)
-        return found if found is not None and _too_small(found, rule, done - 1) else None
+        if found is None or not _too_small(found, rule, done - 1):
+            return None
+        return None if _disturbed(rule, busy) else found
 
     def _ill(self, rule: StopRule, progress: float, tokens: int) -> str | None:
         """Return what is wrong with the trial whatever its prospects, or None."""

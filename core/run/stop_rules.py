@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.judge.futility import LESSONS, Curve, Lesson, StopRule, learn, unit_of
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import TrialRow, ran_on
+from autoresearch.core.store.rows import COMPUTES_ITSELF, TrialRow, processors, ran_on
 
 
 def stop_rule(ledger: LedgerReader, trial: RunTrial, machine: str = "") -> StopRule | None:
@@ -27,7 +27,8 @@ def stop_rule(ledger: LedgerReader, trial: RunTrial, machine: str = "") -> StopR
     if unit is None or trial.target.val_bpb is None:
         return StopRule(curve=curve, tokens=tokens)
     forecasts = learn(lessons(ledger, machine), curve, unit, trial.target.noise)
-    return StopRule(curve, other.val_bpb, unit, trial.target.val_bpb, forecasts, tokens)
+    busy = processors(other.result) if other.result.get("device_kind") in COMPUTES_ITSELF else None
+    return StopRule(curve, other.val_bpb, unit, trial.target.val_bpb, forecasts, tokens, busy)
 
 
 def lessons(ledger: LedgerReader, machine: str = "", latest: int = LESSONS) -> list[Lesson]:

@@ -250,6 +250,10 @@ def ran_on(trial: TrialRow, machine: str) -> bool:
     return not machine or not there or there == machine
 
 
+COMPUTES_ITSELF = ("cpu", "numpy")
+"""Kinds of devices that are the processor itself, so that its time tells what a trial got."""
+
+
 def processors(result: Mapping[str, Any]) -> float | None:
     """Return the number of processors that a trial's training kept busy on average; None where it is not known."""
     used, seconds = result.get("cpu_seconds"), result.get("train_seconds")

@@ -183,7 +183,7 @@ def _wait_for_weights(
             limit = clock.first_batch + budget.hard_seconds
         if announced := _hear(context, clock, feeder, child, limit):
             return announced
-        _check_prospects(context, clock)
+        _check_prospects(context, clock, child)
         now = time.monotonic()
         if not warned and clock.first_batch is not None and now >= clock.first_batch + early:
             warned = True
@@ -298,11 +298,16 @@ def _progress(context: TrialContext, clock: Clock) -> float:
     )
 
 
-def _check_prospects(context: TrialContext, clock: Clock) -> None:
+def _check_prospects(context: TrialContext, clock: Clock, child: Child) -> None:
     """Raise `TrialEnded` when the request's rule ends the trial early. A file that has trained is left to finish."""
     if clock.first_batch is None or clock.trained is not None:
         return
-    stop = clock.watch.look(_progress(context, clock), context.facts.tokens or 0)
+
+    def busy() -> float | None:
+        used, seconds = _processor_seconds(clock, child), time.monotonic() - (clock.first_batch or 0.0)
+        return None if used is None or seconds <= 0.0 else used / seconds
+
+    stop = clock.watch.look(_progress(context, clock), context.facts.tokens or 0, busy)
     if stop is not None:
         context.facts.stop = stop
         raise TrialEnded("stopped", stop.reason)
@@ -342,14 +347,19 @@ def _too_slow(context: TrialContext, clock: Clock, now: float) -> str:
     )
 
 
+def _processor_seconds(clock: Clock, child: Child) -> float | None:
+    """Return the processor time since the first batch; None where it cannot be told."""
+    used = None if clock.cpu_first is None else child.cpu_seconds()
+    return None if used is None or clock.cpu_first is None else max(0.0, used - clock.cpu_first)
+
+
 def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -> None:
     """Kill the child, let the feeder give its last count, and note the times."""
     facts = context.facts
     facts.curve = clock.watch.curve
     # Once more while it still exists: a child that was quick may never have been looked at.
     child.measure_memory_mb()
-    if clock.cpu_first is not None and (used := child.cpu_seconds()) is not None:
-        facts.cpu_seconds = max(0.0, used - clock.cpu_first)
+    facts.cpu_seconds = _processor_seconds(clock, child)
     stopped = time.monotonic()
     context.processes.end(child)
     facts.peak_host_memory_mb = child.peak_rss_mb or None

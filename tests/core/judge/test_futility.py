@@ -195,6 +195,20 @@ def test_a_watch_ends_a_trial_at_the_same_part_as_the_replay_of_its_curve():
     assert at < BINS - 1
 
 
+def test_a_trial_that_other_work_kept_from_the_processor_is_not_ended_for_its_loss():
+    mine, made = curve(0.4), rule(processors=1.0)
+
+    def stop_with(busy):
+        watch, found = CurveWatch(made, 100.0), None
+        for n, loss in enumerate(mine):
+            watch.note((n + 0.5) / BINS, loss)
+            found = found or watch.look((n + 1.001) / BINS, 1000 * n, lambda: busy)
+        return found
+
+    assert stop_with(0.8) is None
+    assert stop_with(0.9) == stop_with(None) != None  # noqa: E711 - ended, with the same words
+
+
 def test_a_loss_that_stays_no_number_is_divergence_and_a_single_one_is_not():
     points = [(n / 100, 5.0 if n < 30 else None) for n in range(1, 50)]
     stop = watched(points)[1]

@@ -62,6 +62,18 @@ def test_a_trial_far_below_the_runs_usual_speed_is_run_once_more_and_then_believ
     assert "slept for 60 s" in spoiled(result(100.0), same=[], **{**common, "slept": 60.0})
 
 
+def test_fewer_steps_with_fewer_processors_are_the_machines_doing_and_either_alone_is_not():
+    def seen(steps, cpu_seconds, device_kind="cpu"):
+        more = {"steps": steps, "cpu_seconds": cpu_seconds, "train_seconds": 100.0, "device_kind": device_kind}
+        return result(None).model_copy(update=more)
+
+    usual = pace([seen(100, 98.0).model_dump(), seen(95, 96.0).model_dump()])
+    assert "got 0.70 processors" in slow(seen(64, 70.0), usual=usual)
+    assert slow(seen(90, 70.0), usual=usual) is None
+    assert slow(seen(64, 97.0), usual=usual) is None
+    assert slow(seen(64, 70.0, "cuda"), usual=usual) is None
+
+
 def test_a_trial_that_trained_and_was_not_scored_in_time_is_run_once_more():
     common = {"slept": 0.0, "same": [], "incumbent": []}
     late = result(100.0, "timeout").model_copy(update={"reason": "score took longer than 3 s", "eval_seconds": 12.0})
