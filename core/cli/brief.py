@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,6 +39,7 @@ def brief(settings: Settings, tag: str | None, markdown: bool) -> None:
 
 def gather(settings: Settings, tag: str | None) -> dict[str, Any]:
     """Collect the brief of a run, or of the one that a first submission would start. Raises `ArError`."""
+    from autoresearch.core.cli.run.dry import stored_history
     from autoresearch.core.cli.runs import lost_run, named_run
     from autoresearch.core.cli.submissions import check_workspace, choose_tag
     from autoresearch.core.config import runs_dir
@@ -54,25 +54,20 @@ def gather(settings: Settings, tag: str | None) -> dict[str, Any]:
     with LedgerReader(runs_dir(settings.workspace) / chosen) as reader:
         if not reader.next_number():  # opened, and nothing recorded yet
             return _brief(settings, chosen, _first(settings), None)
-        return _brief(settings, chosen, _stored(settings, reader), reader)
+        return _brief(settings, chosen, stored_history(settings, reader), reader)
 
 
 def _first(settings: Settings) -> History:
     """Return the history of a run that does not exist yet."""
     from autoresearch.core.cli.context import resolve_backend, resolve_preset
-    from autoresearch.core.cli.run.dry import program_of
-    from autoresearch.core.proposal import Attempt
-    from autoresearch.core.run.history import history_of
-    from autoresearch.core.run.run import committed_source
+    from autoresearch.core.cli.run.dry import unmeasured_history
+    from autoresearch.core.run.run import committed_source, read_program
     from autoresearch.core.store.git import Repository
     from autoresearch.core.trial.device import probe_device
 
     backend = resolve_backend(settings)
     preset = resolve_preset(settings, backend)
     source = committed_source(Repository.open(settings.workspace), backend.name, preset)
-    facts: dict[str, Any] = {"reason": "not measured yet", "hypothesis": "baseline", "category": "baseline"}
-    facts |= {"predicted_delta": None, "val_bpb": None, "estimate": None, "delta": None, "researcher": ""}
-    baseline = Attempt(experiment=0, source=source, status="keep", parent=0, **facts)
     config = {
         "backend": backend.name,
         "device": probe_device(backend.name).name,
@@ -81,18 +76,7 @@ def _first(settings: Settings) -> History:
         "seed": 0,
         "vocabularies": preset.data.vocabularies,
     }
-    return history_of(config, program_of(settings), [baseline], baseline)
-
-
-def _stored(settings: Settings, reader: LedgerReader) -> History:
-    """Return the history of a run as its ledger holds it, with what is under way."""
-    from autoresearch.core.cli.run.dry import stored_history
-    from autoresearch.core.run.history import in_flight_of, with_notes
-
-    history = stored_history(settings, reader)
-    flights = tuple(in_flight_of(row, reader.text(row.source_sha256)) for row in reader.undecided() if row.number)
-    best = with_notes(history.incumbent, reader.folder, reader.run().config)
-    return replace(history, in_flight=flights, incumbent=best)
+    return unmeasured_history(config, read_program(settings.workspace), source)
 
 
 def _brief(settings: Settings, tag: str | None, history: History, reader: LedgerReader | None) -> dict[str, Any]:
@@ -216,6 +200,7 @@ def figures(settings: Settings, tag: str | None) -> str:
 
     Raises `UsageError` before the baseline is measured.
     """
+    from autoresearch.core.cli.run.dry import stored_history
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.cli.submissions import check_workspace, choose_tag
 
@@ -223,7 +208,7 @@ def figures(settings: Settings, tag: str | None) -> str:
     with open_reader(settings.workspace, tag and choose_tag(settings, tag, new=False)) as reader:
         if reader.incumbent() is None:
             raise UsageError("no trial has ended yet.", fix="submit a file first: that measures the baseline")
-        best = _stored(settings, reader).incumbent
+        best = stored_history(settings, reader).incumbent
     known = {name: value for name, value in best.metrics.items() if value is not None}
     profile = known.pop("profile", "no profile was taken; `ar train --profile` takes one")
     lines = [f"experiment {best.experiment}", *(f"{name}: {value}" for name, value in known.items()), "", str(profile)]

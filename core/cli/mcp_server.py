@@ -146,10 +146,10 @@ class Tools:
 
     def program(self) -> str:
         """Return program.md as it is now."""
-        from autoresearch.core.cli.run.dry import program_of
+        from autoresearch.core.run.run import read_program
 
         with _told():
-            return program_of(self._settings)
+            return read_program(self._settings.workspace)
 
     def contract(self) -> str:
         """Return the contract of a train file."""

@@ -14,8 +14,10 @@ from typing import Any
 
 from autoresearch.core.events import FirstBatch, Log, read_events
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Withdrawn
+from autoresearch.core.run.evidence import finished_trials
 from autoresearch.core.run.measurements import Measurements, changed, train_tokens
 from autoresearch.core.store.exports import trial_folder
+from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.remarks import NO_MARKS, Marks
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.textfile import read_text
@@ -102,14 +104,17 @@ def withdrawn_of(events: Sequence[Mapping[str, Any]], decided: int) -> tuple[Wit
     )
 
 
-def with_notes(
-    attempt: Attempt, run_folder: Path, config: Mapping[str, Any], attempts: Sequence[Attempt] = ()
-) -> Attempt:
-    """Add its first trial's loss curve and the last profile to an attempt's metrics, where there are any.
+def with_notes(attempt: Attempt, ledger: LedgerReader, attempts: Sequence[Attempt]) -> Attempt:
+    """Add the loss curve of its source's first trial and the last profile to an attempt's metrics, if there are any.
 
     `attempts` are the run's: a profile of one with another shape than this one's tells nothing of it.
     """
-    curve = loss_curve(trial_folder(run_folder, attempt.experiment, 1), config["train_seconds"])
+    config, run_folder = ledger.run().config, ledger.folder
+    # An experiment may begin with a trial of the incumbent, which is compared with its own.
+    ended = finished_trials(ledger, ledger.experiment(attempt.experiment))
+    first = next((trial.k for trial in ended if trial.experiment == attempt.experiment), None)
+    folder = None if first is None else trial_folder(run_folder, attempt.experiment, first)
+    curve = "" if folder is None else loss_curve(folder, config["train_seconds"])
     # Without the time of a step: a busy machine alone would take the profile away.
     shapes = {one.experiment: shape_of(one.metrics)[:2] for one in attempts}
     profile = own_profile(run_folder, attempt.experiment, shapes) or last_profile(

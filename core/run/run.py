@@ -153,12 +153,7 @@ class Run:
 
     def program(self) -> str:
         """Read program.md as it is now. Raises `PrerequisiteError`."""
-        path = self.workspace / "program.md"
-        try:
-            return read_text(path)
-        except (OSError, UnicodeDecodeError) as error:
-            fix = "make a workspace with `ar init DIR`, or name one with --workspace"
-            raise PrerequisiteError(f"there is no readable {path}: {error}.", fix=fix) from error
+        return read_program(self.workspace)
 
     def history(self, program: str, thinking: int = 0, base: ExperimentRow | None = None) -> History:
         """Return what a researcher may know now, once the baseline is decided.
@@ -171,7 +166,7 @@ class Run:
         undecided = [row for row in self.ledger.undecided() if row.number]
         in_flight = tuple(in_flight_of(row, self.ledger.text(row.source_sha256)) for row in undecided)
         findings = self.findings.look(self.config.device, self.attempts, in_flight) if self.findings else ()
-        incumbent = with_notes(incumbent, self.folder, config, attempts)
+        incumbent = with_notes(incumbent, self.ledger, attempts)
         measured = Measurements(self.ledger, self.config.machine)
         marks, lost = marks_of(self.ledger), withdrawn_of(self.ledger.events("withdrawn"), len(attempts))
         told = history_of(config, program, attempts, incumbent, findings, in_flight, thinking, measured, marks, lost)
@@ -383,6 +378,16 @@ class Run:
                 raise SourceError(f"the branch {branch_name(self.tag)} was moved by somebody else.", fix=fix)
             self.repository.move_ref(name, str(best.commit), expected=there, reason=f"keep {best.number}")
         export_best(self.ledger)
+
+
+def read_program(workspace: Path) -> str:
+    """Read a workspace's program.md as it is now. Raises `PrerequisiteError`."""
+    path = workspace / "program.md"
+    try:
+        return read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "make a workspace with `ar init DIR`, or name one with --workspace"
+        raise PrerequisiteError(f"there is no readable {path}: {error}.", fix=fix) from error
 
 
 def starting_source(repository: Repository, backend: str, preset: Preset, *, allow_dirty: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from autoresearch.core.errors import LedgerError, ProposalError
 if TYPE_CHECKING:
     from autoresearch.core.cli.run.options import ResearcherOptions
     from autoresearch.core.findings.peers import PeerRuns
-    from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
+    from autoresearch.core.proposal import Attempt, Finding, History, Proposal, Researcher
     from autoresearch.core.run.loop import Limits
     from autoresearch.core.store.reader import LedgerReader
 
@@ -85,16 +86,11 @@ def first_history(choice: Choice, overrides: RunOverrides, allow_dirty: bool, pe
     """Make the history of a new run after its baseline, whose score is not known yet."""
     from autoresearch.core.config import runs_dir
     from autoresearch.core.findings.offered import findings_for
-    from autoresearch.core.proposal import Attempt
-    from autoresearch.core.run.history import history_of
-    from autoresearch.core.run.run import starting_source
+    from autoresearch.core.run.run import read_program, starting_source
     from autoresearch.core.store.git import Repository
 
     workspace, preset = choice.settings.workspace, choice.preset
     source = starting_source(Repository.open(workspace), choice.backend.name, preset, allow_dirty=allow_dirty)
-    facts: dict[str, Any] = {"reason": "not measured yet", "hypothesis": "baseline", "category": "baseline"}
-    facts |= {"predicted_delta": None, "val_bpb": None, "estimate": None, "delta": None, "researcher": ""}
-    baseline = Attempt(experiment=0, source=source, status="keep", parent=0, **facts)
     config = {
         "backend": choice.backend.name,
         "device": choice.device.name,
@@ -105,14 +101,28 @@ def first_history(choice: Choice, overrides: RunOverrides, allow_dirty: bool, pe
     }
     own = (choice.tag, choice.backend.name, choice.device.name)
     findings = findings_for(peers, runs_dir(workspace) / choice.tag, own, [])
-    return history_of(config, program_of(choice.settings), [baseline], baseline, findings)
+    return unmeasured_history(config, read_program(workspace), source, findings)
+
+
+def unmeasured_history(
+    config: Mapping[str, Any], program: str, source: str, findings: Sequence[Finding] = ()
+) -> History:
+    """Make a history of nothing but a baseline, `source`, as if it had been kept without a score."""
+    from autoresearch.core.proposal import Attempt
+    from autoresearch.core.run.history import history_of
+
+    facts: dict[str, Any] = {"reason": "not measured yet", "hypothesis": "baseline", "category": "baseline"}
+    facts |= {"predicted_delta": None, "val_bpb": None, "estimate": None, "delta": None, "researcher": ""}
+    baseline = Attempt(experiment=0, source=source, status="keep", parent=0, **facts)
+    return history_of(config, program, [baseline], baseline, findings)
 
 
 def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | None = None) -> History:
-    """Make the history of a run as its ledger holds it now."""
+    """Make the history of a run as its ledger holds it now, with what is under way."""
     from autoresearch.core.findings.offered import findings_for
-    from autoresearch.core.run.history import attempt_of, history_of, with_notes
+    from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes, withdrawn_of
     from autoresearch.core.run.measurements import Measurements
+    from autoresearch.core.run.run import read_program
     from autoresearch.core.store.remarks import marks_of
 
     def attempt(number: int) -> Attempt:
@@ -130,15 +140,17 @@ def stored_history(settings: Settings, reader: LedgerReader, peers: PeerRuns | N
     config = reader.run().config
     own = (reader.run().tag, config["backend"], config["device"])
     findings = findings_for(peers, reader.folder, own, attempts)
-    incumbent = with_notes(incumbent, reader.folder, config)
-    measured = Measurements(reader, config.get("machine", ""))
-    marks = marks_of(reader)
-    return history_of(config, program_of(settings), attempts, incumbent, findings, measured=measured, marks=marks)
-
-
-def program_of(settings: Settings) -> str:
-    """Read the workspace's program.md."""
-    return (settings.workspace / "program.md").read_text(encoding="utf-8")
+    return history_of(
+        config,
+        read_program(settings.workspace),
+        attempts,
+        with_notes(incumbent, reader, attempts),
+        findings,
+        tuple(in_flight_of(row, reader.text(row.source_sha256)) for row in reader.undecided() if row.number),
+        measured=Measurements(reader, config.get("machine", "")),
+        marks=marks_of(reader),
+        withdrawn=withdrawn_of(reader.events("withdrawn"), len(attempts)),
+    )
 
 
 def next_step(proposer: Researcher, history: History, options: ResearcherOptions) -> dict[str, Any]:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 
-from autoresearch.core.run.history import loss_curve
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
+
+from autoresearch.core.judge.decision import RunTrial
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.proposal import Proposal
+from autoresearch.core.run.history import attempt_of, loss_curve, with_notes
+from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.trial.request import TrialResult
 
 
 def write_events(folder, count):
+    folder.mkdir(parents=True, exist_ok=True)
     events = [{"t": 1.0, "event": "spawned"}, {"t": 3.0, "event": "first_batch"}]
     events += [{"t": 3.0 + 0.1 * i, "event": "log", "step": i, "loss": 5.0 - 0.02 * i} for i in range(1, count + 1)]
     text = "\n".join(json.dumps(event) for event in events) + '\n{"t": 9.0, "event": "lo'
@@ -27,3 +35,16 @@ def test_short_curves_are_shown_whole_and_missing_ones_not_at_all(tmp_path):
     assert loss_curve(tmp_path / "missing", 10.0) == ""
     (tmp_path / "events.jsonl").write_text("no events\n[]\n")
     assert loss_curve(tmp_path, 10.0) == ""
+
+
+def test_the_curve_is_of_the_file_s_own_trial_also_where_the_incumbent_was_measured_before_it(tmp_path):
+    with open_run(make_workspace(tmp_path / "w")) as run:
+        Loop(run, Widths(), Greedy(), Scripted(), limits=Limits(0)).go()
+        row = run.propose(Proposal("x = 1\n", "another", "shape"), "")
+        for role, subject, points in (("incumbent", 0, 3), ("candidate", row.number, 2)):
+            trial = run.ledger.start_trial(row.number, RunTrial(role, 8 - subject), subject=subject)
+            result = TrialResult(status="ok", val_bpb=1.0, seed=trial.seed, backend="null", preset="demo")
+            run.ledger.score(row.number, trial.k, result)
+            write_events(run.folder / "trials" / f"{row.number}-{trial.k}", points)
+        noted = with_notes(attempt_of(run.ledger.experiment(row.number), "x = 1\n"), run.ledger, run.attempts)
+    assert noted.metrics["loss_curve"] == "4.98 at 5%, 4.96 at 10%"

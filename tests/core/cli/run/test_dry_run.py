@@ -10,6 +10,7 @@ from loop_fixtures import Scripted, Widths, git, make_workspace, open_run
 
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
 
 
@@ -77,3 +78,19 @@ def test_a_language_model_s_prompt_is_shown_and_priced_without_a_call_or_a_key(f
     out = capsys.readouterr().out
     assert "[user]" in out
     assert "a proposal: at most $" in out
+
+
+def test_a_prompt_tells_of_the_experiments_under_way(workspace, monkeypatch, capsys):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with open_run(workspace, "first") as run:
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1)).go()
+        run.propose(Proposal(run.attempts[-1].source.replace("WIDTH = 9", "WIDTH = 8"), "eight wide", "shape"), "")
+    assert dry(workspace, "--tag", "first", "--researcher", "llm", "--model", "openai/none-such", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert "eight wide" in "".join(message["content"] for message in shown["messages"])
+
+
+def test_a_workspace_without_program_md_is_told_in_a_line(fresh, capsys):
+    (fresh / "program.md").unlink()
+    assert dry(fresh) == 3
+    assert "there is no readable" in (said := capsys.readouterr().err) and "Fix: make a workspace" in said
