@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ class Literature:
         self._pages: tuple[tuple[str, str], ...] = ()
         self._papers: tuple[Paper, ...] = ()
         self._memory: dict[str, str] = {}
+        self._fetching = threading.Lock()
         if given is None:
             return
         if given.is_dir():
@@ -57,9 +59,10 @@ class Literature:
 
     def fetch(self) -> tuple[Paper, ...]:
         """Fetch the pages that are not here yet, and return all texts. Raises `ProposalError` with the address."""
-        for name, address in self._pages:
-            if self._page(name) is None:
-                self._keep(name, _fetched(address))
+        with self._fetching:  # proposals are made in several threads, and each begins with this
+            for name, address in self._pages:
+                if self._page(name) is None:
+                    self._keep(name, _fetched(address))
         return self.read()
 
     def _page(self, name: str) -> str | None:
@@ -97,7 +100,7 @@ def _of_folder(folder: Path) -> tuple[Paper, ...]:
 
 
 def _addresses(path: Path) -> tuple[tuple[str, str], ...]:
-    """Name and address of each line; empty lines and comments (#) are passed over."""
+    """Return name and address of each line; empty lines and comments (#) are passed over."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

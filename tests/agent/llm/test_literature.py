@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -61,6 +62,19 @@ def test_pages_are_fetched_once_and_stay(tmp_path, site):
     papers = Literature(given, kept).fetch()
     assert [one.text for one in papers] == ["Hash tables\nhelp\n", "plain"]
     assert Literature(given, kept).fetch() == papers and len(asked) == 2
+
+
+def test_proposals_that_are_made_at_once_fetch_a_page_once(tmp_path, site):
+    address, asked = site
+    literature, together = Literature(listed(tmp_path, f"{address}/good"), tmp_path / "kept"), threading.Barrier(6)
+
+    def fetch(_):
+        together.wait()
+        return literature.fetch()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert {papers[0].text for papers in pool.map(fetch, range(6))} == {"Hash tables\nhelp\n"}
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(("page", "said"), [("pdf", "is application/pdf, no text"), ("none", "404")])
