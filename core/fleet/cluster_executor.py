@@ -14,7 +14,6 @@ from typing import Any
 
 from autoresearch.core.errors import PrerequisiteError, TrialError
 from autoresearch.core.events import Event, Observer, from_json
-from autoresearch.core.files import write_text
 from autoresearch.core.fleet.cluster import (
     Cluster,
     NodeLost,
@@ -31,6 +30,7 @@ from autoresearch.core.fleet.membership import Member, Membership
 from autoresearch.core.fleet.node import TrialJob
 from autoresearch.core.fleet.shipping import CorpusRef
 from autoresearch.core.fleet.status import FleetStatus, FleetStatusWriter
+from autoresearch.core.trial.audit import parse_tolerances, widen_tolerances
 from autoresearch.core.trial.request import IsolationLevel, TrialRequest, TrialResult
 from autoresearch.core.trial.sandbox.levels import STRENGTH
 from autoresearch.core.trial.supervisor import TrialCancelled
@@ -276,7 +276,8 @@ class FleetExecutor:
         for name, body in message["files"].items():
             (request.folder / name).write_bytes(body)
         if request.calibrate and request.tolerances and message["tolerances"] is not None:
-            write_text(request.tolerances, message["tolerances"].decode())
+            # Joined with what this run knows by now: another node's trial of the baseline may have ended meanwhile.
+            widen_tolerances(request.tolerances, parse_tolerances(message["tolerances"].decode("utf-8")))
         return result.model_copy(update={"log": str(request.folder / "run.log"), "place": place})
 
 

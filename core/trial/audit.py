@@ -33,7 +33,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -367,29 +368,45 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
     if path is None or not path.exists():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            key: Tolerance(float(entry["max_abs"]), float(entry["mean"]), float(entry.get("spread", 0.0)))
-            for key, entry in entries.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return parse_tolerances(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(
             f"the audit's tolerances in {path} cannot be read: {error}.", fix="delete the file; the defaults apply."
         ) from error
 
 
-def write_tolerance(path: Path, key: str, value: Tolerance) -> None:
-    """Add or replace one entry of a run's tolerances. Raises `OSError`, or `DataError` as `read_tolerances` does."""
-    entries = {name: vars(known) for name, known in {**read_tolerances(path), key: value}.items()}
-    write_text(path, json.dumps(entries, indent=2) + "\n")
+def parse_tolerances(text: str) -> dict[str, Tolerance]:
+    """Return the tolerances that the text of such a file holds. Raises `ValueError`."""
+    try:
+        return {
+            key: Tolerance(float(entry["max_abs"]), float(entry["mean"]), float(entry.get("spread", 0.0)))
+            for key, entry in json.loads(text).items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"an entry is no tolerance ({error})") from error
+
+
+_writing = threading.Lock()
+"""Held while a file of tolerances is read and written again: trials of the baseline may end at the same moment."""
+
+
+def widen_tolerances(path: Path, found: Mapping[str, Tolerance]) -> None:
+    """Add entries to a run's tolerances; one that is there already becomes as wide as the wider of the two.
+
+    Raises `OSError`, or `DataError` as `read_tolerances` does.
+    """
+    with _writing:
+        known = read_tolerances(path)
+        # Wider only: which of several baseline trials ends first must not decide how strict the run is.
+        wider = {key: _wider(value, known.get(key, value)) for key, value in found.items()}
+        entries = {key: vars(value) for key, value in {**known, **wider}.items()}
+        write_text(path, json.dumps(entries, indent=2) + "\n")
+
+
+def _wider(one: Tolerance, other: Tolerance) -> Tolerance:
+    return Tolerance(max(one.max_abs, other.max_abs), max(one.mean, other.mean), max(one.spread, other.spread))
 
 
 def note_baseline(path: Path, key: str, outcome: AuditResult, precision: str) -> None:
-    """Calibrate on one more audit of the baseline. A tolerance only ever gets wider by this."""
-    # Wider only: which of several baseline trials ends first must not decide how strict the run is.
-    found = calibrate([outcome], precision)
-    if (known := read_tolerances(path).get(key)) is not None:
-        found = Tolerance(
-            max(found.max_abs, known.max_abs), max(found.mean, known.mean), max(found.spread, known.spread)
-        )
-    write_tolerance(path, key, found)
+    """Calibrate on one more audit of the baseline. Raises as `widen_tolerances` does."""
+    widen_tolerances(path, {key: calibrate([outcome], precision)})

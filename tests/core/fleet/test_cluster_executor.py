@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ from autoresearch.core.fleet.fair_scheduler import FairScheduler
 from autoresearch.core.fleet.membership import Member
 from autoresearch.core.fleet.node import NodeInfo, TrialJob
 from autoresearch.core.fleet.shipping import CorpusRef, describe_corpus, find_corpus, receive_corpus
+from autoresearch.core.trial.audit import Tolerance, read_tolerances
 from autoresearch.core.trial.supervisor import TrialCancelled
 
 CPU = Device("numpy", "A CPU", 1000.0, "fp32", "numpy 2")
@@ -59,6 +61,8 @@ class Played:
     jobs: list[tuple[NodeSlot, bool]] = field(default_factory=list)
     result: Mapping[str, Any] = field(default_factory=lambda: OK)
     fair_scheduler: FairScheduler = field(default_factory=FairScheduler)
+    tolerances: list[bytes] = field(default_factory=list)
+    """What the nodes have calibrated, trial after trial; nothing once it is used up."""
 
     def nodes(self) -> Mapping[str, NodeResources]:
         if self.silent:
@@ -80,7 +84,11 @@ class Played:
             if slot.node in self.lost:
                 raise NodeLost("died")
             yield {}
-        yield {"result": dict(self.result), "files": {"run.log": b"said\n"}, "tolerances": b"{}\n"}
+        yield {
+            "result": dict(self.result),
+            "files": {"run.log": b"said\n"},
+            "tolerances": self.tolerances.pop(0) if self.tolerances else b"{}\n",
+        }
 
     def scheduler(self) -> FairScheduler:
         return self.fair_scheduler
@@ -146,6 +154,23 @@ def test_a_result_comes_home_with_its_files(corpus: CorpusRef, prepared: Prepare
     with pytest.raises(TrialLost, match="it ran on another CPU"):
         executor.submit(asked).result(10)
     executor.close()
+
+
+def test_the_tolerances_of_two_nodes_are_joined_and_none_gets_narrower(
+    corpus: CorpusRef, prepared: Prepared, tmp_path: Path
+) -> None:
+    told: list[dict[str, dict[str, float]]] = [
+        {"one": {"max_abs": 0.5, "mean": 0.1}},
+        {"one": {"max_abs": 0.1, "mean": 0.2}, "two": {"max_abs": 1.0, "mean": 1.0}},
+    ]
+    cluster = Played({"a": node(), "b": node()}, tolerances=[json.dumps(one).encode() for one in told])
+    executor, path = FleetExecutor(cluster, WANTED, corpus), tmp_path / "tolerances.json"
+    asked = [request(prepared, tmp_path / name, tolerances=path, calibrate=True) for name in "ab"]
+    cluster.go.set()
+    for handle in [executor.submit(one) for one in asked]:
+        handle.result(20)
+    executor.close()
+    assert read_tolerances(path) == {"one": Tolerance(0.5, 0.2), "two": Tolerance(1.0, 1.0)}
 
 
 def test_a_lost_node_ends_its_trial_and_takes_its_slot_away(

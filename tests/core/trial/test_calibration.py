@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from autoresearch.core.trial.audit import (
     note_baseline,
     read_tolerances,
     tolerance_key,
-    write_tolerance,
+    widen_tolerances,
 )
 from autoresearch.core.trial.device import probe_device
 from autoresearch.core.trial.request import AuditResult
@@ -57,8 +59,8 @@ def test_it_is_stored_by_backend_device_and_precision(tmp_path: Path) -> None:
     path = tmp_path / "tolerances.json"
     device = Device(kind="cpu", name="a processor", memory_mb=None, precision="bf16", framework="torch 2")
     assert read_tolerances(path) == read_tolerances(None) == {}
-    write_tolerance(path, tolerance_key("cuda", device), audit.REDUCED)
-    write_tolerance(path, "another", FLOOR)
+    widen_tolerances(path, {tolerance_key("cuda", device): audit.REDUCED})
+    widen_tolerances(path, {"another": FLOOR})
     assert read_tolerances(path) == {"cuda / a processor / bf16 / torch 2": audit.REDUCED, "another": FLOOR}
 
 
@@ -70,7 +72,7 @@ def test_a_broken_file_is_an_error_with_its_fix(tmp_path: Path) -> None:
 
 def test_a_trial_is_held_to_the_stored_tolerance(prepared: Prepared, tmp_path: Path) -> None:
     path = tmp_path / "tolerances.json"
-    write_tolerance(path, tolerance_key("null", probe_device("null")), audit.Tolerance(1e-9, 1e-9))
+    widen_tolerances(path, {tolerance_key("null", probe_device("null")): audit.Tolerance(1e-9, 1e-9)})
     addition = (
         "import sys\nruntime = sys.modules['autoresearch.backends.null.runtime']\nnll = runtime.nll\n"
         "runtime.nll = lambda logits, targets: nll(logits, targets) - np.float32(1e-5)\n"
@@ -93,3 +95,16 @@ def test_a_wider_baseline_is_remembered(tmp_path: Path) -> None:
     for max_abs in (1e-4, 2e-4, 1e-6):
         note_baseline(tmp_path / "t.json", "a", honest(max_abs, 0.0), "fp32")
     assert read_tolerances(tmp_path / "t.json")["a"].max_abs == pytest.approx(1.6e-3)
+
+
+def test_trials_of_the_baseline_that_end_at_the_same_moment_are_all_remembered(tmp_path: Path) -> None:
+    path, together = tmp_path / "t.json", threading.Barrier(8)
+
+    def end(number: int) -> None:
+        together.wait()
+        for again in range(4):
+            note_baseline(path, f"device {number} {again}", honest(1e-4, 0.0), "fp32")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(end, range(8)))
+    assert len(read_tolerances(path)) == 32
