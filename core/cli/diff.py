@@ -54,7 +54,7 @@ def side(settings: Settings, tag: str | None, name: str, other: str) -> tuple[st
     with open_reader(settings.workspace, run if found else tag) as reader:
         here = reader.run().tag
         number = _number(other.rpartition(":")[2] if short == "parent" else short, reader.run().incumbent)
-        if number is None or number >= reader.next_number():
+        if number is None or not reader.has_experiment(number):
             raise UsageError(
                 f"there is no {name!r} in the run {here!r}.", fix="an experiment's number, baseline, best or parent"
             )

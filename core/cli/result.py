@@ -32,7 +32,7 @@ def result(settings: Settings, name: str | None, tag: str | None, wait: bool) ->
     if name is not None and name.isdecimal() and len(name) < 10 and not is_identity(name):
         with open_reader(settings.workspace, tag) as reader:
             number = int(name)
-            if number >= reader.next_number():
+            if not reader.has_experiment(number):
                 raise UsageError(
                     f"there is no experiment {number} in {reader.run().tag}.", fix="`ar results` lists them"
                 )

@@ -83,7 +83,7 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     from autoresearch.core.store.exports import decided_record
     from autoresearch.core.store.remarks import NO_MARKS, marks_of
 
-    if number >= reader.next_number():
+    if not reader.has_experiment(number):
         raise UsageError(f"there is no {experiment_of(number)}.", fix="`ar results` lists them")
     row = reader.experiment(number)
     if row.state != "decided":

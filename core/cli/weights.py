@@ -22,7 +22,7 @@ train_option = click.option(
 def chosen_experiment(reader: LedgerReader, number: int | None) -> int:
     """Return the experiment of that number, the best one without a number. Raises `UsageError` where there is none."""
     chosen = reader.run().incumbent if number is None else number
-    if chosen is None or chosen >= reader.next_number():
+    if chosen is None or not reader.has_experiment(chosen):
         what = "result yet" if number is None else f"experiment {number}"
         raise UsageError(f"the run {reader.run().tag!r} has no {what}.", fix="`ar results` lists its experiments")
     return chosen

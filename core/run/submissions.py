@@ -77,9 +77,9 @@ class Submissions:
 
     def _parent(self, named: int) -> int:
         """Return the experiment that was the best when the file was submitted, where this run has kept it."""
-        if named < self._run.ledger.next_number() and self._run.ledger.experiment(named).status == "keep":
-            return named
-        return self._run.incumbent_number()
+        ledger = self._run.ledger
+        kept = ledger.has_experiment(named) and ledger.experiment(named).status == "keep"
+        return named if kept else self._run.incumbent_number()
 
     def _refuse(self, identity: str, kind: str, reason: str, experiment: int | None = None) -> ProposalRefused:
         self._run.ledger.refuse(

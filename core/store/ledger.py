@@ -188,11 +188,16 @@ class Ledger(LedgerReader):
     def withdraw(self, experiment: int, reason: str) -> None:
         """Drop a proposal that waits for a device. Its cost stays counted."""
         with self._transaction() as write:
-            named = "SELECT parameters, hypothesis, category FROM experiments WHERE number = ?"
+            named = "SELECT hypothesis, category FROM experiments WHERE number = ?"
             row = write(named, (experiment,)).fetchone()
             _one(write("DELETE FROM experiments WHERE number = ? AND state = 'proposed'", (experiment,)))
-            # Without the number: the next experiment will have it.
-            _submission(write, json.loads(row["parameters"]).get(SUBMISSION), "withdrawn", None, reason)
+            # Every submission whose outcome was this experiment, those of the same source included. Without the number:
+            # another experiment may have it next.
+            about = "SELECT DISTINCT json_extract(payload, '$.id') AS id FROM events WHERE kind = ? AND experiment = ?"
+            for known in write(about, (SUBMISSION, experiment)).fetchall():
+                found = self.submission(known["id"])
+                if found is not None and found.experiment == experiment:
+                    _submission(write, known["id"], "withdrawn", None, reason)
             write(
                 "UPDATE proposals SET outcome = 'outdated', error = ?, experiment = NULL WHERE experiment = ?",
                 (reason, experiment),

@@ -285,6 +285,10 @@ class LedgerReader:
         """Return the number of the next experiment."""
         return int(self._rows("SELECT coalesce(max(number), -1) + 1 AS n FROM experiments")[0]["n"])
 
+    def has_experiment(self, number: int) -> bool:
+        """Tell whether there is an experiment of that number. One that was withdrawn leaves a gap among the others."""
+        return bool(self._rows("SELECT 1 FROM experiments WHERE number = ?", (number,)))
+
     def tried_as(self, fingerprint: str) -> int | None:
         """Return the experiment that tried this source before, up to formatting and comments."""
         rows = self._rows("SELECT number FROM experiments WHERE fingerprint = ? LIMIT 1", (fingerprint,))

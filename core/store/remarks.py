@@ -109,7 +109,7 @@ def leave_remark(reader: LedgerReader, number: int, kind: Kind, text: str = "") 
     if len(made.text) > NOTE_CHARACTERS:
         fix = "shorten it: researchers read it before each proposal"
         raise UsageError(f"the note has {len(made.text)} characters; at most {NOTE_CHARACTERS} are kept.", fix=fix)
-    if number >= reader.next_number():
+    if not reader.has_experiment(number):
         raise UsageError(f"there is no experiment {number} in {reader.run().tag}.", fix="`ar results` lists them")
     if reader.experiment(number).state == "proposed":
         # It may still be dropped, and the next proposal then gets its number.
@@ -131,7 +131,7 @@ def take_remarks(ledger: Ledger) -> None:
         return
     known = {str(values.get("identity")) for values in ledger.events(REMARK)}
     for remark in box.read_all():
-        if remark.identity not in known and remark.experiment < ledger.next_number():
+        if remark.identity not in known and ledger.has_experiment(remark.experiment):
             ledger.note(REMARK, remark.experiment, asdict(remark))
     # Only now: a crash before this line finds them in the ledger, and repeats nothing but the deletion.
     for identity in identities:

@@ -10,6 +10,7 @@ import pytest
 from loop_fixtures import TRAIN, Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.submissions import Outside, Submissions
 from autoresearch.core.store.inbox import Inbox, Submission, new_identity
@@ -146,6 +147,33 @@ def test_a_submission_that_no_longer_fits_is_withdrawn_and_says_so(workspace):
         found = run.ledger.submission(identity)
         assert (found.outcome, found.experiment, found.reason) == ("withdrawn", None, "it does not fit")
         assert run.ledger.settled(identity)
+
+
+def test_a_repeated_submission_shares_the_end_of_the_one_that_came_first(workspace):
+    first = hand_in(workspace, 7)
+    with open_run(workspace) as run:
+        Loop(run, Outside(), Greedy(), Scripted(), limits=Limits(0)).go()
+        assert list(Submissions(run).take()) == []
+        second = hand_in(workspace, 7)
+        assert [refusal.kind for refusal in Submissions(run).take()] == ["repeated"]
+        run.withdraw(run.ledger.experiment(1), "it does not fit")
+        for identity in (first, second):
+            assert run.ledger.settled(identity)
+            assert run.ledger.submission(identity).outcome == "withdrawn"
+        # Another experiment has the number now, and is nothing to them.
+        run.propose(Proposal(source_of(5), "five", "shape"), "")
+        run.withdraw(run.ledger.experiment(1), "nor does this")
+        assert run.ledger.submission(second).reason == "it does not fit"
+
+
+def test_a_submission_may_name_a_number_that_was_withdrawn(workspace):
+    with open_run(workspace) as run:
+        Loop(run, Outside(), Greedy(), Scripted(), limits=Limits(0)).go()
+        gap, _ = (run.propose(Proposal(source_of(width), "", "shape"), "") for width in (5, 6))
+        run.withdraw(gap, "it does not fit")
+        Inbox(run.folder).put(Submission(new_identity(), source_of(7), "seven", "shape", None, gap.number))
+        assert list(Submissions(run).take()) == []
+        assert run.ledger.experiment(3).parent == 0
 
 
 def test_without_a_baseline_a_submission_waits(workspace):
