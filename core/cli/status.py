@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.errors import LedgerError
 from autoresearch.core.report.terminal.table import Heading, draw
 from autoresearch.core.report.wording import counted, experiment_of, has_estimate, mean_text, one_line
 from autoresearch.core.store.chain import ChainReport
@@ -40,45 +41,67 @@ WISHES = {"pause": "paused from the dashboard", "stop": "ends after the trials u
 def status(settings: Settings, tag: str | None, verify: bool) -> None:
     """Show how each run is going: a table of one line a run."""
     from autoresearch.core.cli.runs import open_reader, run_rows
-    from autoresearch.core.config import runs_dir
+
+    shown: list[_Shown] = []
+    if tag is not None:
+        shown.append(_look(open_reader(settings.workspace, tag), verify))
+    else:
+        runs = run_rows(settings.workspace, _complain)
+        if not runs:
+            settings.say(f"no runs in {settings.workspace}; `ar loop` starts one")
+        for run in runs:
+            try:  # one damaged run hides no other
+                shown.append(_look(open_reader(settings.workspace, run.tag), verify))
+            except LedgerError as error:
+                _complain(str(error))
+    if settings.json:
+        for one in shown:
+            click.echo(json.dumps(one.record))
+    elif shown:
+        draw(HEADINGS, [one.cells for one in shown], sys.stdout)
+        for note in (note for one in shown for note in one.notes):
+            click.echo(note)
+    if any(one.edited for one in shown):
+        raise click.exceptions.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One run, as it is shown."""
+
+    record: dict[str, Any]
+    cells: list[str]
+    notes: list[str]
+    """Lines below the table."""
+    edited: bool
+    """True where the hash chain has a fault."""
+
+
+def _complain(message: str) -> None:
+    click.echo(f"ar: {message}", err=True)
+
+
+def _look(reader: LedgerReader, verify: bool) -> _Shown:
+    """Read what is shown of a run, and close its ledger. Raises `LedgerError`."""
     from autoresearch.core.fleet.status import read_fleet_status
     from autoresearch.core.run.short_trials import screen_report
 
-    if tag is not None:
-        readers = [open_reader(settings.workspace, tag)]
-    else:
-        complain = lambda message: click.echo(f"ar: {message}", err=True)  # noqa: E731
-        runs = run_rows(settings.workspace, complain)
-        readers = [LedgerReader(runs_dir(settings.workspace) / run.tag) for run in runs]
-        if not runs:
-            settings.say(f"no runs in {settings.workspace}; `ar loop` starts one")
-    any_edited = False
-    lines: list[list[str]] = []
-    notes: list[str] = []
-    for reader in readers:
-        with reader:
-            record, headline = status_record(reader), headline_of(reader)
-            on_fleet = read_fleet_status(reader.folder) if record["state"] == "running" else None
-            record["fleet"] = None if on_fleet is None else asdict(on_fleet)
-            screened = screen_report(reader)
-            record["screens"] = None if screened is None else screened.record()
-            report = reader.verify() if verify else None
-        if report is not None:
-            any_edited = any_edited or report.fault is not None
-            record["verified"] = {"links": report.links, "fault": report.fault}
-        if settings.json:
-            click.echo(json.dumps(record))
-        lines.append(status_cells(record, headline))
-        name = record["tag"]
-        notes += [f"{name}: {on_fleet.summary()}"] if on_fleet is not None else []
-        notes += [f"{name}: {screened.describe()}"] if screened is not None else []
-        notes += [f"{name}: {chain_text(report)}"] if report is not None else []
-    if lines and not settings.json:
-        draw(HEADINGS, lines, sys.stdout)
-        for note in notes:
-            click.echo(note)
-    if any_edited:
-        raise click.exceptions.Exit(1)
+    with reader:
+        record, headline = status_record(reader), headline_of(reader)
+        on_fleet = read_fleet_status(reader.folder) if record["state"] == "running" else None
+        screened = screen_report(reader)
+        report = reader.verify() if verify else None
+    record["fleet"] = None if on_fleet is None else asdict(on_fleet)
+    record["screens"] = None if screened is None else screened.record()
+    if report is not None:
+        record["verified"] = {"links": report.links, "fault": report.fault}
+    said = [
+        *([on_fleet.summary()] if on_fleet is not None else []),
+        *([screened.describe()] if screened is not None else []),
+        *([chain_text(report)] if report is not None else []),
+    ]
+    notes = [f"{record['tag']}: {words}" for words in said]
+    return _Shown(record, status_cells(record, headline), notes, report is not None and report.fault is not None)
 
 
 def chain_text(report: ChainReport) -> str:

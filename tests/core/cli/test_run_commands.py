@@ -112,6 +112,18 @@ def test_a_ledger_with_values_of_another_kind_is_one_line_and_hides_no_other_run
         assert said.count("\n") == 1 and "unexpected" not in said
 
 
+def test_a_run_with_a_row_that_cannot_be_understood_hides_no_other_run(workspace, capsys):
+    with open_run(workspace, "second") as run:
+        Loop(run, Widths(12), Greedy(), Scripted(), limits=Limits(1)).go()
+    connection = sqlite3.connect(workspace / "runs/second/ledger.sqlite", isolation_level=None)
+    connection.execute("UPDATE trials SET seed = 'seven'")
+    connection.close()
+    assert call(workspace, "status") == 0
+    said = capsys.readouterr()
+    assert "first\tfinished" in said.out and "second/ledger.sqlite holds a row" in said.err
+    assert call(workspace, "status", "--tag", "second") == 1
+
+
 def test_apply_writes_the_best_file_and_says_how_to_undo_it(workspace, capsys):
     train = workspace / "backends/null/train.py"
     before = train.read_text()
