@@ -270,7 +270,10 @@ class Child:
         return total if found else None
 
     def kill(self) -> None:
-        """Close the lifeline: the guard kills everything. Returns when nothing is left."""
+        """Close the lifeline: the guard kills everything. Returns when nothing is left.
+
+        Raises `TrialError` when the guard itself does not end, though killed.
+        """
         if self.process.poll() is None:
             # A stopped guard would not notice that its lifeline has closed.
             self.process.send_signal(signal.SIGCONT)  # a child of the same user may have stopped it
@@ -281,7 +284,14 @@ class Child:
         except subprocess.TimeoutExpired:
             self._sweep()  # the guard itself was stopped or is stuck
             self.process.kill()
-            self.process.wait(KILL_SECONDS)
+            try:
+                self.process.wait(KILL_SECONDS)
+            except subprocess.TimeoutExpired as error:
+                raise TrialError(
+                    f"the {self.role} process (number {self.pid}) was killed and is still there after "
+                    f"{KILL_SECONDS:g} s: the system or a driver holds it.",
+                    fix="wait until it is gone, or restart the machine, then give the same command again",
+                ) from error
         self._sweep()
 
     def _sweep(self) -> None:
@@ -291,8 +301,14 @@ class Child:
                 process.kill()  # psutil compares start times, so a reused number is left alone
 
     def close(self) -> None:
-        """Kill the process and close its pipes."""
-        self.kill()
+        """Kill the process and close its pipes. Raises as `kill` does."""
+        try:
+            self.kill()
+        finally:
+            self.close_pipes()
+
+    def close_pipes(self) -> None:
+        """Close this end of its pipes."""
         self._open.close()
 
 
@@ -373,7 +389,10 @@ class ProcessSupervisor:
         return child
 
     def end(self, child: Child) -> list[Message]:
-        """Kill a process with all below it. Returns the messages of it that `step` has not returned."""
+        """Kill a process with all below it. Returns the messages of it that `step` has not returned.
+
+        Raises `TrialError` when it cannot be killed.
+        """
         # Out of the list first: a child that cannot be killed must not be tried again when the trial is left.
         self._children.remove(child)
         try:
@@ -386,7 +405,7 @@ class ProcessSupervisor:
             for fd in (child.events_fd, child.log_fd):
                 if fd in self._selector.get_map():
                     self._selector.unregister(fd)
-            child.close()
+            child.close_pipes()
         mine = [event for owner, event in self._messages if owner is child]
         self._messages = [(owner, event) for owner, event in self._messages if owner is not child]
         return mine

@@ -18,7 +18,11 @@ from null_trials import request
 from offspring import offspring
 
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.errors import TrialError
 from autoresearch.core.events import Event, FirstBatch
+from autoresearch.core.trial import processes
+from autoresearch.core.trial.processes import Launch, ProcessSupervisor
+from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import Budget, IsolationLevel
 from autoresearch.core.trial.sandbox.levels import best_level
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
@@ -115,3 +119,26 @@ def test_an_exception_in_the_supervisor_leaves_nothing(prepared: Prepared, tmp_p
         run_trial(request(prepared, tmp_path, ENDLESS, budget=Budget(60.0)), observer=observe)
     assert family
     assert not any(process.is_running() for process in family)
+
+
+def test_a_process_that_cannot_be_killed_is_told_of_and_leaves_no_other_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "KILL_SECONDS", 5.0)
+    launches = [Launch(role, ["sleep", "600"], tmp_path / role) for role in ("train", "feed")]
+    for launch in launches:
+        (launch.work / "home").mkdir(parents=True)
+    with (
+        Record(tmp_path / "trial", "") as record,
+        ProcessSupervisor(record, memory_limit_mb=None, disk_limit_mb=1, cancel=None) as supervisor,
+    ):
+        stuck, other = (supervisor.start(launch) for launch in launches)
+        wait, stuck.process.wait = stuck.process.wait, never_ends  # type: ignore[method-assign,assignment]
+        with pytest.raises(TrialError, match=r"the train process \(number \d+\) was killed and is still there"):
+            stuck.kill()
+    assert other.returncode() is not None
+    wait(10)
+
+
+def never_ends(timeout: float | None = None) -> int:
+    raise subprocess.TimeoutExpired("sleep", timeout or 0.0)
