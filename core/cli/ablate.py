@@ -36,7 +36,7 @@ REPAIRERS = tuple(name for name in RESEARCHERS if name not in ("tuner", "mix", "
 @click.option(
     "--researcher",
     type=click.Choice(REPAIRERS),
-    help="Researcher that takes out changes a merge cannot.  [default: none, such changes stay]",
+    help="Researcher that takes out changes which a merge cannot.  [default: none, such changes stay]",
 )
 @add_options(ResearcherOptions, "options")
 @add_options(FleetOptions, "fleet")
@@ -51,11 +51,11 @@ def ablate(
 ) -> None:
     """Take each kept change out of a run's best file in turn, and measure the rest.
 
-    All files are trained at the same fresh seeds. Constants get the values back that they had before the change; where
-    later changes have moved such a constant on, those go with it. Changes whose loss is below half the noise are then
-    taken out together. If that file is as good as the best one, it is written into the run's folder for you to review.
-    A change of code that later changes were built on cannot be taken out by a merge: a --researcher can try it, else it
-    stays. After an interruption the same command goes on.
+    All files are trained at the same fresh seeds. Constants get back the values that they had before the change; later
+    changes that moved such a constant further are taken out with it. Changes whose removal costs less than half the
+    noise are then taken out together. If that file is as good as the best one, it is written into the run's folder for
+    you to review. A merge cannot take out a code change that later changes were built on: a --researcher can try,
+    otherwise it stays. After an interruption the same command resumes.
     """
     from autoresearch.core.cli.followup import call_of, countdown_of, kept_run, placed, remeasuring
     from autoresearch.core.followup import ablate as followup

@@ -34,7 +34,7 @@ thousand tokens of training text, and documents differ."""
     "--into",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write a train file of ar's contract that begins with what can be carried over, and measure nothing.",
+    help="Write a train file for ar with what can be carried over, and measure nothing.",
 )
 @budget_option
 @click.option(
@@ -52,10 +52,10 @@ def adopt(
 ) -> None:
     """Measure a script in upstream's form: one that imports its data and its metric from `prepare`.
 
-    Upstream is karpathy/autoresearch; scripts of its MLX ports have the same form. The script runs as it is, in a
-    sandbox. Its data, clock and score are ar's. Its own val_bpb is shown beside the measured one.
+    Upstream is karpathy/autoresearch; scripts of its MLX ports have the same form. The script runs unchanged, in a
+    sandbox, with ar's data, clock and score. Its own val_bpb is shown beside the measured one.
 
-    Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
+    Exit code 1 if the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
     from autoresearch.core.adopt.script import read_script
 

@@ -22,14 +22,14 @@ TRIED = 40
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the one going on, or the last one]")
-@click.option("--markdown", is_flag=True, help="Print a page, which is the default.")
+@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the one in progress, or the last one]")
+@click.option("--markdown", is_flag=True, help="Print a page: the default.")
 @pass_settings
 def brief(settings: Settings, tag: str | None, markdown: bool) -> None:
     """Print what a researcher should know now: the rules, the best file, what was tried, the noise, ideas.
 
-    It is what a language model is told before each proposal, without the talk, for a person or an agent who hands in
-    changes with `ar submit`. --json prints the same as one object. Reads only.
+    This is what a language model is told before each proposal, for a person or an agent that hands in changes with
+    `ar submit`. --json prints the same as one object. Writes nothing.
     """
     if markdown and settings.json:
         raise UsageError("--markdown and --json are two formats.", fix="choose one")

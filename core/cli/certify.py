@@ -15,15 +15,18 @@ from autoresearch.core.errors import ArError
 @click.argument("bundle", required=False, metavar="[FILE]", type=click.Path(path_type=Path))
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
 @click.option(
-    "--sign", type=click.Path(path_type=Path), metavar="KEY", help="Sign it with this SSH key (by ssh-keygen)."
+    "--sign",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="SSH key to sign the certificate with (by ssh-keygen).",
 )
 @pass_settings
 def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path | None) -> None:
     """Write a certificate of a run's best file: FILE, or TAG.arcert in the run's folder.
 
     It holds the best file, the baseline and their difference, every experiment and trial of the ledger with its chain
-    of hashes (the sources of other experiments are left out), the hashes of the text, and versions. `ar reproduce`
-    checks it. The settings of the run name folders of this machine. Prints the file's path.
+    of hashes (without the sources of other experiments), the hashes of the text, and versions. The settings of the run
+    in it name folders of this machine. `ar reproduce` checks it. Prints the file's path.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.wording import best_text

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--first", default="cuda", metavar="BACKEND", help="Backend whose constants both train files get.")
+@click.option("--first", default="cuda", metavar="BACKEND", help="Backend whose constants both train files use.")
 @click.option("--second", default="mlx", metavar="BACKEND", help="Backend to compare with the first.")
 @click.option(
     "--seconds",
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
     metavar="S",
     help="Training seconds per trial.",
 )
-@click.option("--trials", type=Whole(min=1), default=1, metavar="N", help="Trials of each backend, with as many seeds.")
+@click.option(
+    "--trials",
+    type=Whole(min=1),
+    default=1,
+    metavar="N",
+    help="Number of trials, each at a seed of its own, per backend.",
+)
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="PNG",
-    help="File for the picture.  [default: compare.png in the trials' folder]",
+    help="PNG file for the picture.  [default: compare.png in the trials' folder]",
 )
 @corpus_option
 @require_isolation

@@ -48,8 +48,8 @@ class Setting:
 def config() -> None:
     """Show settings. Flags win over AR_* variables, variables over the files, files over defaults.
 
-    Options can be written down in ar.toml, in the workspace or in your user configuration folder; the workspace's wins.
-    Shared options stand at the top, a command's own in a table of its name:
+    Options can be set in ar.toml, in the workspace or in your user configuration folder; the workspace's wins. Shared
+    options go at the top, a command's own in a table of its name:
 
     \b
         preset = "demo"

@@ -56,17 +56,17 @@ class SharedOptions:
         type=ExistingFolder(),
         is_eager=True,
         callback=_read_defaults,
-        help="Folder with program.md and backends/.  [default: the one around you]",
+        help="Folder with program.md and backends/.  [default: the one that you are in]",
     )
     data_dir: Path | None = option(
         type=click.Path(file_okay=False, path_type=Path),
         help="Folder of prepared corpora.  [default: your data folder]",
     )
     json: bool | None = option(
-        is_flag=True, help="Print JSON on stdout: one object, or one a line where a command goes on."
+        is_flag=True, help="Print JSON on stdout: one object, or one per line from a command that keeps running."
     )
-    verbose: int | None = option("-v", "--verbose", count=True, help="Say more; show tracebacks.")
-    quiet: bool | None = option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+    verbose: int | None = option("-v", "--verbose", count=True, help="Print more details; show tracebacks.")
+    quiet: bool | None = option("-q", "--quiet", is_flag=True, help="Print only errors.")
 
 
 @dataclass(frozen=True)

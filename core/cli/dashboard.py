@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Run to show first.  [default: the one started last]")
-@click.option("--port", type=Whole(0, 65535), default=8686, metavar="P", help="Port; 0 takes any free one.")
+@click.option("--port", type=Whole(0, 65535), default=8686, metavar="P", help="Port of the page; 0 takes any free one.")
 @click.option(
     "--host",
     default="127.0.0.1",
     metavar="ADDRESS",
-    help="Address; one beyond this machine asks for a token.",
+    help="Address to serve the page at; any but this machine's own needs a token.",
 )
 @click.option(
     "--samples/--no-samples",
@@ -38,17 +38,18 @@ if TYPE_CHECKING:
 @click.option(
     "--actions/--no-actions",
     default=None,
-    help="Let the page note, pin, pause and stop.  [default: at this machine's own address only]",
+    help="Let the page add notes, pin experiments, and pause or stop the loop.  [default: at this machine's "
+    "own address only]",
 )
 @pass_settings
 def dashboard(
     settings: Settings, tag: str | None, port: int, host: str, samples: bool | None, actions: bool | None
 ) -> None:
-    """Serve the runs as a web page that follows them, until Ctrl-C.
+    """Serve a web page that follows the runs, until Ctrl-C.
 
-    The page loads nothing from other machines, and draws new samples on request. Prints its address. Whoever has the
-    token in it may also note something on an experiment, pin it, pause the run's loop, and stop it as the first
-    Ctrl-C does.
+    Prints the page's address. The page loads nothing from other machines, and draws new samples on request. Whoever has
+    the token in the address may also add a note to an experiment, pin it, pause the run's loop, and stop it as the
+    first Ctrl-C does.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.web.auth import is_loopback

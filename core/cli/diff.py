@@ -16,13 +16,13 @@ STYLES = {"+": "green", "-": "red", "@": "cyan"}
 @click.command("diff")
 @click.argument("a", default="baseline", metavar="[A]")
 @click.argument("b", default="best", metavar="[B]")
-@click.option("--tag", metavar="TAG", help="Run that A and B are of.  [default: the run started last]")
+@click.option("--tag", metavar="TAG", help="Run of A and B.  [default: the run started last]")
 @pass_settings
 def diff(settings: Settings, a: str, b: str, tag: str | None) -> None:
     """Show what differs between the train files A and B of a run: the baseline and the best file by default.
 
     Each is an experiment's number, baseline, best, or parent (the file that the other one edited); TAG:NAME takes it
-    from another run. Prints nothing where they are the same.
+    from another run. Prints nothing if they are the same.
     """
     if a == "parent" and b == "parent":
         raise UsageError("A and B are both the other one's parent.", fix="name an experiment: ar diff parent 17")

@@ -18,7 +18,7 @@ _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 @click.command()
 @pass_settings
 def doctor(settings: Settings) -> None:
-    """Check every prerequisite: pass, warn or fail, and the one-line fix. Exit code 3 when one fails."""
+    """Check every prerequisite: pass, warn or fail, with a one-line fix. Exit code 3 if one fails."""
     results = []
     for result in check_all(settings):
         results.append(result)

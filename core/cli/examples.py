@@ -6,7 +6,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "doctor": (("ar doctor", "check all prerequisites"), ("ar doctor -q", "only warnings and failures")),
     "init": (
         ("ar init ~/night", "a workspace in a new folder"),
-        ("ar init ~/night --agent claude", "one in which a coding agent can start at once"),
+        ("ar init ~/night --agent claude", "a workspace in which a coding agent can start at once"),
     ),
     "prepare": (
         ("ar prepare", "the preset's own corpus"),
@@ -15,11 +15,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "train": (
         ("ar --preset demo train", "one trial of the workspace's train file"),
-        ("ar train --file other.py --budget 60 --seed 1 --json", "another file, a minute, as JSON"),
+        ("ar train --file other.py --budget 60 --seed 1 --json", "another file, for a minute, printed as JSON"),
     ),
     "adopt": (
-        ("ar adopt ~/autoresearch/train.py", "measure it; its own val_bpb is shown beside"),
-        ("ar --preset demo adopt train.py --budget 60 --json", "a minute, as JSON"),
+        ("ar adopt ~/autoresearch/train.py", "measure it, and show its own val_bpb beside"),
+        ("ar --preset demo adopt train.py --budget 60 --json", "train for a minute, print JSON"),
         ("ar adopt train.py --into mine.py", "begin a train file with what can be carried over"),
     ),
     "loop": (
@@ -39,14 +39,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "submit": (
         ('ar submit --why "wider MLP: more capacity per step"', "the workspace's train file"),
         ('ar submit try.py --why "..." --predict -0.004 --json', "another file, the verdict as JSON"),
-        ('ar submit try.py --why "..." --wait', "stay until a running loop has decided it"),
+        ('ar submit try.py --why "..." --wait', "wait until a running loop has decided it"),
     ),
     "result": (
         ("ar result", "the last submission"),
         ("ar result 17", "experiment 17"),
-        ("ar result 1764150000000-1a2b3c4d --wait", "stay until its verdict"),
+        ("ar result 1764150000000-1a2b3c4d --wait", "wait for its verdict"),
     ),
-    "mcp": (("claude mcp add ar -- ar mcp --workspace ~/night", "give it to an agent"),),
+    "mcp": (("claude mcp add ar -- ar mcp --workspace ~/night", "register the server with Claude Code"),),
     "status": (("ar status", "every run of the workspace"), ("ar status --tag night --json", "one of them, as JSON")),
     "fleet": (
         ("ar fleet", "the nodes and the runs on the cluster"),
@@ -67,11 +67,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ('ar note 17 "lost to the slow start, not to the idea"', "researchers read it from now on"),
         ("ar note", "every note of the run"),
     ),
-    "pin": (("ar pin 17", "show it to researchers however old it is"), ("ar pin 17 --off", "no longer")),
-    "watch": (("ar watch", "the run under way"), ("ar watch --json", "every decision as an object")),
+    "pin": (("ar pin 17", "show it to researchers, however old it is"), ("ar pin 17 --off", "unpin it")),
+    "watch": (("ar watch", "the run in progress"), ("ar watch --json", "every decision as an object")),
     "dashboard": (
         ("ar dashboard", "a page at http://127.0.0.1:8686/"),
-        ("ar dashboard --host 0.0.0.0", "for other machines; the address then has a token"),
+        ("ar dashboard --host 0.0.0.0", "for other machines, at an address with a token"),
     ),
     "report": (
         ("ar report", "report.html and progress.png in the run's folder"),
@@ -82,13 +82,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("ar apply --tag night --force", "overwrite uncommitted changes"),
     ),
     "sample": (
-        ('ar sample "Once upon a time"', "the best file's model goes on"),
+        ('ar sample "Once upon a time"', "continue it with the best file's model"),
         ("ar sample --prompts prompts.txt --baseline", "a list of prompts, beside the baseline's text"),
-        ("ar sample --temperature 0 --tokens 40 --train", "train it once more where no weights were kept"),
+        ("ar sample --temperature 0 --tokens 40 --train", "train the file again if no weights were kept"),
     ),
     "export": (
         ("ar export model", "the best model, ready to use elsewhere"),
-        ("ar export model --push me/night", "and in a private repository of the hub"),
+        ("ar export model --push me/night", "also push it to a private repository of the hub"),
     ),
     "certify": (
         ("ar certify", "TAG.arcert in the run's folder"),
@@ -96,18 +96,18 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "reproduce": (
         ("ar reproduce night.arcert", "check it, then train both files at three fresh seeds"),
-        ("ar reproduce night.arcert --seeds 0", "hashes, chain and signature alone"),
-        ("ar --backend mlx reproduce night.arcert", "does the change help there, too?"),
+        ("ar reproduce night.arcert --seeds 0", "check only hashes, chain and signature"),
+        ("ar --backend mlx reproduce night.arcert", "does the change help with another backend?"),
     ),
     "verify": (
-        ("ar verify", "three fresh seeds of each file, more where they are needed"),
-        ("ar verify --seeds 6", "six at least"),
+        ("ar verify", "three fresh seeds for each file, more if needed"),
+        ("ar verify --seeds 6", "at least six seeds"),
     ),
-    "ablate": (("ar ablate", "each kept change taken out in turn"),),
+    "ablate": (("ar ablate", "take out each kept change in turn"),),
     "scale": (
         ("ar scale --plan", "the trials that it takes, and how long"),
         ("ar scale", "half, twice and four times the budget, half and twice the width"),
-        ("ar scale --budgets 4,8 --widths none", "longer budgets alone"),
+        ("ar scale --budgets 4,8 --widths none", "only longer budgets"),
     ),
     "rm": (("ar rm night", "ask, then delete the run night"), ("ar rm night --keep-refs --yes", "keep its commits")),
     "bench": (
@@ -121,7 +121,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "config": (
         ("ar config show", "every option"),
-        ("ar config show loop", "those of `ar loop`"),
+        ("ar config show loop", "the options of `ar loop`"),
         ("ar config show --set --json", "only options that were set, as JSON"),
     ),
     "completion": (('eval "$(ar completion bash)"', "for this shell"),),
@@ -137,4 +137,4 @@ def epilog(name: str, before: str | None = None) -> str:
     for call, what in calls:
         lines += [f"  {call:<{width}}  {what}"] if len(call) <= width else [f"  {call}", f"  {'':<{width}}  {what}"]
     paragraphs = ["\b\nExamples:\n" + "\n".join(lines)] if lines else []
-    return "\n\n".join([*paragraphs, before or "The options of `ar --help` may be given here too."])
+    return "\n\n".join([*paragraphs, before or "The options of `ar --help` may follow this command too."])

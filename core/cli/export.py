@@ -16,7 +16,7 @@ from autoresearch.core.errors import UsageError
 @click.command("export")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
-@click.option("--experiment", type=Whole(min=0), metavar="N", help="Experiment.  [default: the best]")
+@click.option("--experiment", type=Whole(min=0), metavar="N", help="Number of the experiment.  [default: the best]")
 @click.option("--push", metavar="REPO", help="Upload the folder to this model repository of the Hugging Face hub.")
 @click.option("--public", is_flag=True, help="Make the pushed repository public.  [default: private]")
 @train_option
@@ -34,7 +34,7 @@ def export(
     """Write a run's model into the new folder DIR: train file, weights, tokenizer, model card, sample.py.
 
     The folder needs no `ar`: its README.md names the packages, and `python sample.py "Once upon a time"` continues a
-    text. The card holds the measured figures with their intervals. With --push it is uploaded, too.
+    text. The card holds the measured figures with their intervals. --push also uploads the folder.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.cli.weights import chosen_experiment, weights_of

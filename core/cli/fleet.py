@@ -27,7 +27,7 @@ SHORT = 8
 def with_address(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option --address, which may also stand before the command."""
     option = click.option(
-        "--address", metavar="HOST:PORT", help="Address of the Ray cluster.  [default: the one this machine is in]"
+        "--address", metavar="HOST:PORT", help="Address of the Ray cluster.  [default: this machine's cluster]"
     )
     return option(function)
 

@@ -43,7 +43,7 @@ added = "2026-11"       # the month, for `ar ideas --since`; may be left out
     "--since",
     type=click.DateTime(["%Y-%m", "%Y-%m-%d"]),
     metavar="YYYY-MM",
-    help="Show only ideas taken up since then.",
+    help="Show only ideas added to the bank since then.",
 )
 @click.option("--search", metavar="TEXT", help="Show only ideas with this text in the change or its source.")
 @click.option("--example", is_flag=True, help="Print a template for your own ideas.toml instead.")
@@ -59,8 +59,8 @@ def ideas(
 ) -> None:
     """Search published changes to models like these: the effect, its size and the device.
 
-    Most come from single runs on other machines: hints, not facts. -v shows each source. `ideas.toml` in the workspace
-    adds your own.
+    Most come from single runs on other machines: hints, not facts. -v shows each source. Add your own in `ideas.toml`
+    in the workspace.
     """
     from autoresearch.agent.llm.ideas import load_ideas
 

@@ -69,14 +69,14 @@ AGENTS: Mapping[str, Callable[[str], Mapping[str, str]]] = {
 @click.option(
     "--agent",
     type=click.Choice(list(AGENTS)),
-    help="Coding agent that will research here: also write the instructions and the MCP entry that it reads.",
+    help="Coding agent that will research here: also writes the instructions and the MCP entry for it.",
 )
 @pass_settings
 def init(settings: Settings, directory: Path, agent: str | None) -> None:
     """Make a workspace in DIR: a git repository with program.md and one train file per backend.
 
-    DIR must be new or empty: nothing is overwritten. Only with --agent it may be a workspace, which then gets the
-    agent's files, where none of them exists.
+    DIR must be new or empty: nothing is overwritten. With --agent it may also be an existing workspace without the
+    agent's files, which are then added.
     """
     directory = directory.expanduser().resolve()
     if agent is not None and (directory / "program.md").is_file() and (directory / "backends").is_dir():

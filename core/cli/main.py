@@ -110,8 +110,8 @@ class LazyGroup(click.Group):
         "max_content_width": 110,
     },
     epilog="The options above may also follow the command. Every option has an environment variable: AR_BACKEND, "
-    "AR_LOOP_HOURS ... Exit codes: 0 done, 1 failed, 2 usage, 3 a prerequisite is missing, 4 a limit was reached "
-    "before the goal, 130 interrupted.",
+    "AR_LOOP_HOURS ... Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a prerequisite is missing, 4 a "
+    "limit was reached before the goal, 130 interrupted.",
 )
 @add_options(SharedOptions, "given", default=None, show_envvar=True)
 @click.version_option(__version__, message="ar %(version)s (autoresearch-dual)")

@@ -11,14 +11,15 @@ from autoresearch.core.errors import PrerequisiteError
 
 
 @click.command()
-@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the one going on, the last one, or a new one]")
+@click.option(
+    "--tag", metavar="TAG", help="Name of the run.  [default: the one in progress, or the last one, or a new one]"
+)
 @pass_settings
 def mcp(settings: Settings, tag: str | None) -> None:
-    """Serve an agent over stdio, by the Model Context Protocol: brief, submit, result, results and more.
+    """Serve an agent over stdio with the Model Context Protocol: brief, submit, result, results and more.
 
-    For agents that call tools. A trial runs in a process of its own and reports its progress; it goes on in the next
-    call if the agent leaves. Nothing outside the workspace is written, but for the prepared text in the data folder.
-    Needs the extra mcp.
+    For agents that call tools. A trial runs in a process of its own and reports its progress; if the agent leaves, the
+    next call continues it. Writes only in the workspace, and prepared text in the data folder. Needs the extra mcp.
     """
     from autoresearch.core.cli.submissions import check_workspace
 

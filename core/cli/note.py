@@ -15,13 +15,13 @@ from autoresearch.core.errors import UsageError
 @click.argument("number", required=False, type=Whole(min=0), metavar="[N]")
 @click.argument("text", required=False, nargs=-1, metavar="[TEXT]")
 @click.option("--tag", metavar="TAG", help="Run of the experiment.  [default: the run started last]")
-@click.option("--clear", is_flag=True, help="Take back every note on the experiment.")
+@click.option("--clear", is_flag=True, help="Remove every note on the experiment.")
 @pass_settings
 def note(settings: Settings, number: int | None, text: tuple[str, ...], tag: str | None, clear: bool) -> None:
-    """Note something on experiment N, for researchers and for yourself.
+    """Add a note to experiment N, for researchers and for yourself.
 
-    A note stands in the ledger, in `ar results`, the report, `ar brief` and what researchers are told, as a remark to
-    weigh. It may be added while a loop runs: the next proposal is made with it. Without TEXT, the notes are listed.
+    A note appears in the ledger, `ar results`, the report, `ar brief` and what researchers are told, as a remark to
+    weigh. You may add one while a loop runs: the next proposal takes it into account. Without TEXT, lists the notes.
     """
     from autoresearch.core.cli.remarks import remark, show
 

@@ -230,7 +230,7 @@ class CorpusType(click.ParamType):
 
 
 corpus_option = click.option(
-    "--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: preset's]"
+    "--corpus", type=CorpusType(), metavar="NAME|PATH", help="Corpus to train on.  [default: the preset's]"
 )
 budget_option = click.option(
     "--budget",

@@ -14,12 +14,12 @@ from autoresearch.core.errors import UsageError
 @click.command()
 @click.argument("number", required=False, type=Whole(min=0), metavar="[N]")
 @click.option("--tag", metavar="TAG", help="Run of the experiment.  [default: the run started last]")
-@click.option("--off", is_flag=True, help="Take the pin off again.")
+@click.option("--off", is_flag=True, help="Unpin the experiment.")
 @pass_settings
 def pin(settings: Settings, number: int | None, tag: str | None, off: bool) -> None:
     """Pin experiment N: researchers are shown it however old it is, and told that you want it kept in mind.
 
-    Without N, the pinned experiments are listed.
+    Without N, lists the pinned experiments.
     """
     from autoresearch.core.cli.remarks import remark, show
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--shards",
     type=Whole(min=1),
     metavar="N",
-    help="Number of shards to fetch of a hub corpus.  [default: the preset's]",
+    help="Number of shards to fetch from a corpus on the hub.  [default: the preset's]",
 )
 @click.option("--val-bytes", type=Whole(min=1), metavar="N", help="Bytes of validation text.  [default: the preset's]")
 @click.option(
@@ -53,10 +53,10 @@ def prepare(
     val_bytes: int | None,
     kernel: bool,
 ) -> None:
-    """Prepare a corpus for trials: make splits, tokenizers, shards and the rows that are scored.
+    """Prepare a corpus for trials: make splits, tokenizers, shards and the rows to score.
 
     A second call makes only what is missing. A local corpus is a file or a folder of .txt, .md, .jsonl and .parquet.
-    `ar loop` and `ar train` prepare the preset's corpus by themselves.
+    `ar loop` and `ar train` prepare the preset's corpus automatically.
     """
     backend = resolve_backend(settings)
     if kernel:

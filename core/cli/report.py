@@ -18,15 +18,15 @@ from autoresearch.core.errors import ArError, UsageError
     "--output",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Folder for report.html and progress.png, or a file that ends in .html.  [default: the run's own folder]",
+    help="Folder for report.html and progress.png, or a file name that ends in .html.  [default: the run's own folder]",
 )
 @click.option("--markdown", is_flag=True, help="Print the report as Markdown, for a pull request, and write no file.")
 @pass_settings
 def report(settings: Settings, tag: str | None, output: Path | None, markdown: bool) -> None:
     """Write a run's report: one HTML file that needs no network.
 
-    It says what was found, how sure that is, what it cost, which changes were kept, which failed, and how to repeat
-    the run. Works while the run goes on, too. Prints the file's path.
+    It says what was found, how certain that is, what it cost, which changes were kept, which failed, and how to repeat
+    the run. Also works while the run is in progress. Prints the file's path.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.files import write_text

@@ -45,19 +45,30 @@ class Task:
 @click.command()
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.option(
-    "--seeds", type=Whole(0, 100), default=3, metavar="N", help="Fresh seeds of both files; 0 trains nothing."
+    "--seeds",
+    type=Whole(0, 100),
+    default=3,
+    metavar="N",
+    help="Number of fresh seeds for both files; 0 trains nothing.",
 )
-@click.option("--signer", type=click.Path(path_type=Path), metavar="FILE", help="Public key that must have signed it.")
-@click.option("--corpus", type=CorpusType(), metavar="NAME|PATH", help="The text.  [default: the certificate's]")
+@click.option(
+    "--signer",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Public key that must have signed the certificate.",
+)
+@click.option(
+    "--corpus", type=CorpusType(), metavar="NAME|PATH", help="Text to train on.  [default: the certificate's]"
+)
 @require_isolation
 @pass_settings
 def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None, corpus: str | None) -> None:
-    """Check a certificate: its hashes, its chain, its signature, and its claim by fresh trials on this machine.
+    """Check a certificate: its hashes, its chain, its signature, and, with fresh trials on this machine, its claim.
 
-    Whatever does not fit is named, and then nothing is trained. Else both files are trained at N fresh seeds, in the
-    sandbox, and the difference is compared with the claimed one within both noises. With another text or another
-    backend (--backend; the change is then carried over to its train file, where that can be done) the sign alone is
-    compared, and the answer says so.
+    Anything that does not fit is named, and then nothing is trained. Otherwise both files are trained at N fresh seeds,
+    in the sandbox, and the difference is compared with the claimed one within both noises. With another text or another
+    backend (--backend), only the sign of the difference is compared, and the answer says so; for another backend the
+    change is first carried over to its train file, if possible.
 
     Exit code 0: everything fits and the claim holds, or --seeds 0 and everything fits; 1 otherwise.
     """

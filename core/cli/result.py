@@ -12,14 +12,12 @@ from autoresearch.core.errors import UsageError
 
 @click.command()
 @click.argument("name", required=False, metavar="[SUBMISSION|N]")
-@click.option(
-    "--tag", metavar="TAG", help="Name of the run.  [default: the one that has the submission, or the last one]"
-)
-@click.option("--wait", is_flag=True, help="Stay until the verdict; where no loop is going on, run the trial here.")
+@click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run of the submission, or the last one]")
+@click.option("--wait", is_flag=True, help="Wait for the verdict; if no loop is running, run the trial here.")
 @require_isolation
 @pass_settings
 def result(settings: Settings, name: str | None, tag: str | None, wait: bool) -> None:
-    """Show what became of a submission, or of experiment N; of the last submission without an argument.
+    """Show what became of a submission, the last one by default, or of experiment N.
 
     Exit codes as for `ar submit`.
     """

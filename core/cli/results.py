@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     "--last",
     type=Whole(min=1),
     metavar="N",
-    help="Number of experiments, the latest.  [default: all]",
+    help="Number of latest experiments to list.  [default: all]",
 )
-@click.option("--full", is_flag=True, help="Print whole descriptions, over several lines where they are long.")
+@click.option("--full", is_flag=True, help="Print whole descriptions, on several lines if they are long.")
 @click.option("--tsv", is_flag=True, help=f"Print tab-separated values: {', '.join(TSV)}.")
 @click.option(
     "--why",
     type=Whole(min=0),
     metavar="N",
-    help="Experiment to explain: print only why it was decided so.",
+    help="Number of an experiment: print only why it was kept or discarded.",
 )
 @pass_settings
 def results(settings: Settings, tag: str | None, last: int | None, full: bool, tsv: bool, why: int | None) -> None:
     """List a run's experiments as a table.
 
-    On a terminal each experiment takes one line. Elsewhere, columns are divided by tabs, and nothing is shortened.
+    On a terminal each experiment takes one line. Elsewhere columns are separated by tabs, and nothing is shortened.
     """
     from autoresearch.core.cli.remarks import lines_of
     from autoresearch.core.cli.runs import open_reader

@@ -20,8 +20,8 @@ from autoresearch.core.errors import LedgerError, LockedError, PrerequisiteError
 def rm(settings: Settings, tag: str, keep_refs: bool, yes: bool) -> None:
     """Delete the run TAG: its folder with ledger, logs and weights, its branch, and the refs of its experiments.
 
-    Asks first. A run that somebody is working on is refused. With --keep-refs every experiment's commit stays in git;
-    a later run then needs another tag.
+    Asks first, and refuses to delete a run that is in use. With --keep-refs every experiment's commit stays in git; a
+    later run then needs another tag.
     """
     from filelock import FileLock, Timeout
 

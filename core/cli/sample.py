@@ -25,25 +25,27 @@ MOST_TOKENS = 4096
 @click.command()
 @click.argument("prompt", required=False, nargs=-1, metavar="[PROMPT]...")
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
-@click.option("--experiment", type=Whole(min=0), metavar="N", help="Experiment.  [default: the best]")
-@click.option("--baseline", is_flag=True, help="Show the baseline's text beside it.")
+@click.option("--experiment", type=Whole(min=0), metavar="N", help="Number of the experiment.  [default: the best]")
+@click.option("--baseline", is_flag=True, help="Show the baseline's text beside the model's.")
 @click.option(
-    "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="File with a prompt on each line, 16 at most."
+    "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="File with one prompt per line, at most 16."
 )
-@click.option("--tokens", type=Whole(1, MOST_TOKENS), default=100, metavar="N", help="Most tokens of a text.")
+@click.option(
+    "--tokens", type=Whole(1, MOST_TOKENS), default=100, metavar="N", help="Maximum number of tokens per text."
+)
 @click.option(
     "--temperature",
     type=Number(0.0, 100.0),
     default=0.8,
     metavar="T",
-    help="Divisor of the logits; 0 takes the most likely token.",
+    help="Sampling temperature; 0 takes the most likely token.",
 )
 @click.option(
     "--top-p",
     type=Number(0.0, 1.0),
     default=0.95,
     metavar="P",
-    help="Share of the probability that is drawn from.",
+    help="Share of the probability to draw from: only the most likely tokens that add up to it.",
 )
 @click.option("--seed", type=Whole(min=0), default=0, metavar="N", help="Seed of the draws.")
 @train_option
@@ -64,9 +66,9 @@ def sample(
 ) -> None:
     """Continue each PROMPT with a run's trained weights; without one, begin a document.
 
-    The train file runs in the sandbox that scores it, and answers with logits alone. The tokens are drawn outside. The
-    report and the dashboard show the last samples. Each token costs a pass over a whole row, so this is slow for large
-    models; on the same device it slows a running trial.
+    The train file runs in the sandbox that scores it, and answers only with logits. The tokens are drawn outside. The
+    report and the dashboard show the last samples. Each token costs a pass over a whole row, so large models are slow,
+    and a trial that runs on the same device is slowed down.
     """
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.cli.weights import chosen_experiment

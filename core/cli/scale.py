@@ -51,7 +51,7 @@ class Factors(click.ParamType):
 @click.command()
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
 @click.option(
-    "--seeds", type=Whole(min=2, max=100), default=3, metavar="N", help="Seeds at which each file is trained."
+    "--seeds", type=Whole(min=2, max=100), default=3, metavar="N", help="Number of seeds at which each file is trained."
 )
 @click.option(
     "--budgets",
@@ -59,7 +59,7 @@ class Factors(click.ParamType):
     default="0.5,2,4",
     metavar="LIST",
     show_default=True,
-    help="Multiples of the run's training time, beside the time itself, or none.",
+    help="Multiples of the run's training time to measure in addition to the time itself, or none.",
 )
 @click.option(
     "--widths",
@@ -67,14 +67,14 @@ class Factors(click.ParamType):
     default="0.5,2",
     metavar="LIST",
     show_default=True,
-    help="Multiples of the model's width, or none.",
+    help="Multiples of the model's width to measure, or none.",
 )
 @click.option(
     "--constant",
     metavar="NAME",
-    help="Constant of the train file that is the width.  [default: DIM or the like, else the depth]",
+    help="Constant of the train file that sets the width.  [default: DIM or the like, else the depth]",
 )
-@click.option("--plan", is_flag=True, help="Only say which trials it would take and how long; run nothing.")
+@click.option("--plan", is_flag=True, help="Print which trials it would take and how long; run nothing.")
 @add_options(FleetOptions, "fleet")
 @pass_settings
 def scale(
@@ -90,9 +90,9 @@ def scale(
     """See whether a run's improvement holds, fades or flips at other budgets and widths.
 
     The best file and the baseline are trained at the same fresh seeds with the run's budget, with half, twice and four
-    times of it, and with a model half and twice as wide where both files have a constant for that. A file that does
-    not fit the memory costs only its own condition. Writes a picture into the run's folder. After an interruption the
-    same command goes on.
+    times that, and with a model half and twice as wide if both files have a constant for the width. A file that does
+    not fit the memory loses only its own condition. Writes a picture into the run's folder. After an interruption the
+    same command resumes.
     """
     from autoresearch.core.cli.followup import countdown_of, kept_run
     from autoresearch.core.followup import scale as followup

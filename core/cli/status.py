@@ -34,12 +34,10 @@ WISHES = {"pause": "paused from the dashboard", "stop": "ends after the trials u
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Run to show.  [default: every run of the workspace]")
-@click.option(
-    "--verify", is_flag=True, help="Check the hash chain over the decisions; exit code 1 when one was edited."
-)
+@click.option("--verify", is_flag=True, help="Check the hash chain over the decisions; exit code 1 if one was edited.")
 @pass_settings
 def status(settings: Settings, tag: str | None, verify: bool) -> None:
-    """Show how each run is going: a table of one line a run."""
+    """Show how each run is going, in a table with one line per run."""
     from autoresearch.core.cli.runs import open_reader, run_rows
 
     shown: list[_Shown] = []

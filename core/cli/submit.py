@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     "--category",
     type=click.Choice(CATEGORIES),
     metavar="NAME",
-    help=f"Subject of the change, one of: {', '.join(CATEGORIES)}.  [default: read from the code]",
+    help=f"Subject of the change, one of: {', '.join(CATEGORIES)}.  [default: derived from the code]",
 )
 @click.option("--predict", type=Number(), metavar="D", help="Change of val_bpb that you expect, such as -0.004.")
 @click.option(
-    "--tag", metavar="TAG", help="Name of the run.  [default: the one going on, or the last one, or a new one]"
+    "--tag", metavar="TAG", help="Name of the run.  [default: the one in progress, or the last one, or a new one]"
 )
-@click.option("--new", is_flag=True, help="Start a new run, named by --tag if you like.")
-@click.option("--wait", is_flag=True, help="Stay until the verdict, also where a loop runs the trial.")
+@click.option("--new", is_flag=True, help="Start a new run, named by --tag if it is given.")
+@click.option("--wait", is_flag=True, help="Wait for the verdict, even if a loop runs the trial.")
 @add_options(RunOverrides, "overrides")
 @require_isolation
 @pass_settings
@@ -50,10 +50,10 @@ def submit(
 ) -> None:
     """Hand in a train file as one experiment: gate, trial, audit, judge, record, as for any proposal.
 
-    FILE is a whole train file, the workspace's by default. Where a loop is going on, the experiment is queued and the
-    command returns; --wait stays until the verdict. Where none is, the command runs the trial itself, on a new run the
-    baseline (the committed train file) first. Submitting the unchanged file measures the baseline. Several may submit
-    at once. An interrupted submission stays queued: `ar result` goes on with it.
+    FILE is a whole train file, the workspace's by default. If a loop is running, the experiment is queued and the
+    command returns; --wait waits for the verdict. Otherwise the command runs the trial itself; on a new run it first
+    measures the baseline, the committed train file. Submitting the unchanged file measures the baseline. Several may
+    submit at once. An interrupted submission stays queued: `ar result` continues it.
 
     Exit code 0: kept, discarded, tried before or queued; 1: it crashed, broke a rule or could not be measured.
     """

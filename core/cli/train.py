@@ -53,12 +53,12 @@ COMPARED = 40
 def train(
     settings: Settings, file: Path | None, budget: float | None, seed: int, corpus: str | None, profile: bool
 ) -> None:
-    """Run one trial of a train file: train it, score it, audit it. Touches no git.
+    """Run one trial of a train file: train it, score it, audit it. Does not touch git.
 
     --profile also writes a page on where the time goes (profile.md), which later loops show to language models, and the
     whole trace (trace.json.gz, for a browser's tracing page). Tracing takes a little of the training time.
 
-    Exit code 1 when the trial's status is not ok. The trial's folder is kept under runs/trials.
+    Exit code 1 if the trial's status is not ok. The trial's folder is kept under runs/trials.
     """
     from autoresearch.core.trial.device import expected_kind
     from autoresearch.core.trial.profile import GRACE_SECONDS

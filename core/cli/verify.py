@@ -26,22 +26,24 @@ DEFAULT_LIMIT = 10
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
-@click.option("--seeds", type=Whole(min=3), default=LEAST_SEEDS, metavar="N", help="Least seeds for each file.")
+@click.option(
+    "--seeds", type=Whole(min=3), default=LEAST_SEEDS, metavar="N", help="Minimum number of seeds for each file."
+)
 @click.option(
     "--max-seeds",
     type=Whole(min=3),
     metavar="N",
-    help=f"Most seeds for each file.  [default: {DEFAULT_LIMIT}, or --seeds if that is more]",
+    help=f"Maximum number of seeds for each file.  [default: {DEFAULT_LIMIT}, or --seeds if that is more]",
 )
 @add_options(FleetOptions, "fleet")
 @pass_settings
 def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | None, fleet: FleetOptions) -> None:
     """Measure a run's best file and its baseline on the held-out test set.
 
-    Both are trained at the same fresh seeds, and their differences are compared. Seeds are added until the 95 %
-    interval is narrower than the gain, or --max-seeds is reached. The run records the interval and every look at the
-    test set: a test set that one looks at often, and chooses by, is no longer held out. After an interruption the
-    same command goes on, as the same look.
+    Both are trained at the same fresh seeds and compared seed by seed. Seeds are added until the 95 % interval is
+    narrower than the gain, or --max-seeds is reached. The run records the interval and every look at the test set,
+    because a test set that often guides choices is no longer held out. After an interruption the same command resumes,
+    as the same look.
     """
     from autoresearch.core.cli.followup import call_of, countdown_of, kept_run, placed, remeasuring
     from autoresearch.core.followup import verify as followup

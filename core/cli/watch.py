@@ -30,8 +30,8 @@ PLAIN_SECONDS = 10.0
 def watch(settings: Settings, tag: str | None) -> None:
     """Follow a run from another terminal.
 
-    Ends when the run does. Ctrl-C ends only the view, not the run. Where there is no terminal, prints plain lines;
-    with --json, prints every decision as an object, and a summary at the end.
+    Ends when the run does. Ctrl-C ends only the view, not the run. Without a terminal it prints plain lines; with
+    --json, every decision as an object, and a summary at the end.
     """
     from rich.console import Console
 

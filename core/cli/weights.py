@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autoresearch.core.store.weights import KeptWeights
 
 train_option = click.option(
-    "--train", is_flag=True, help="Train the file once more where the run has kept no weights of it."
+    "--train", is_flag=True, help="Train the file once more if the run has kept no weights of it."
 )
 
 

@@ -47,7 +47,7 @@ def _predicted(row: ExperimentRow, name: str) -> Any:
 
 
 _ALL = (
-    Column("experiment", "number; 0 is the baseline", "id", lambda row: row.number, "n", "number"),
+    Column("experiment", "number of the experiment; 0 is the baseline", "id", lambda row: row.number, "n", "number"),
     Column("commit", "git commit of its train file", "text", lambda row: row.commit),
     Column(
         "status",
@@ -72,7 +72,7 @@ _ALL = (
     ),
     Column(
         "change",
-        "measured difference in bits per byte from the best file of its time, at equal seeds where there are such; "
+        "measured difference in bits per byte from the best file of its time, at equal seeds if there are any; "
         "negative is better",
         "change",
         lambda row: row.change,
@@ -90,7 +90,7 @@ _ALL = (
     ),
     Column(
         "predicted",
-        "where the loss of a trial that was stopped early was heading, in bits per byte; never a score",
+        "bits per byte that a trial which was stopped early was heading for; never a score",
         "bpb",
         lambda row: _predicted(row, "bpb"),
         minor=True,
@@ -126,7 +126,7 @@ _ALL = (
     Column("description", "the change, in the researcher's words", "text", lambda row: row.hypothesis),
     Column("researcher", "proposer of the change", "text", lambda row: row.researcher, sql="researcher"),
     Column("usd", "cost of the proposal in US dollars", "amount", lambda row: row.usd),
-    Column("reason", "why it was decided so", "text", lambda row: row.reason),
+    Column("reason", "reason for the verdict", "text", lambda row: row.reason),
     Column(
         "origin",
         "peer run and experiment that offered the change",

@@ -38,8 +38,9 @@ from autoresearch.core.errors import PrerequisiteError
     "--researcher",
     type=click.Choice(list(RESEARCHERS)),
     default="tuner",
-    help="Researcher that proposes the changes: tuner needs no model, llm asks language models, command starts an "
-    "outside coding agent, mix is tuner and llm in turn, submit waits for what `ar submit` hands in.",
+    help="Researcher that proposes the changes: tuner needs no model, llm asks language models, command starts "
+    "an outside coding agent, mix takes tuner and llm in turns, submit waits for what `ar submit` hands "
+    "in.",
 )
 @add_options(ResearcherOptions, "options")
 @add_options(RunOverrides, "overrides")
@@ -74,10 +75,10 @@ def loop(
     fleet_options: FleetOptions,
     hook_options: HookOptions,
 ) -> None:
-    """The main job: propose, train, score, keep or discard; repeat.
+    """Run the research loop: propose, train, score, keep or discard; repeat.
 
-    Continues an unfinished run, or starts a new one. Without -n and --hours it runs until you stop it: the first
-    Ctrl-C finishes the current trial, the second kills it. The same command continues from there.
+    Resumes an unfinished run, or starts a new one. Without -n and --hours it runs until you stop it: the first Ctrl-C
+    finishes the current trial, the second kills it. The same command resumes from there.
     """
     from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, peer_runs, two_kinds
     from autoresearch.core.cli.run.session import Messages, run_session

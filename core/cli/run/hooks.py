@@ -51,19 +51,20 @@ class HookOptions:
     notify: tuple[str, ...] = option(
         multiple=True,
         metavar=KINDS,
-        help="Tell of every kept change and of the end of the loop; may be given several times.",
+        help="Send a notification for every kept change and at the end of the loop; may be given several times.",
     )
     hook_env: tuple[str, ...] = option(
         multiple=True,
         metavar="NAME",
-        help="Environment variable that the commands of --on-keep and --on-end may see, beside the usual ones; may be "
-        "given several times.",
+        help="Environment variable that the commands of --on-keep and --on-end may see in addition to the usual "
+        "ones; may be given several times.",
     )
     track_env: tuple[str, ...] = option(
         multiple=True,
         metavar="NAME",
-        help="Environment variable that the trackers of --track may see, such as a cloud's key for MLflow, beside the "
-        "usual ones and the tracker's own (WANDB_..., MLFLOW_..., TRACKIO_...); may be given several times.",
+        help="Environment variable that the trackers of --track may see, such as a cloud's key for MLflow, in "
+        "addition to the usual ones and the tracker's own (WANDB_..., MLFLOW_..., TRACKIO_...); may be given "
+        "several times.",
     )
 
 

@@ -49,24 +49,25 @@ class RunOverrides:
     )
     stacks: str | None = option(
         type=click.Choice(("on", "off")),
-        help="With several trials at once, put changes that looked better together and judge them as one candidate "
+        help="With several trials at once, combine changes that looked better and judge them as one candidate "
         f"(racing only).  [default: {JudgeOptions.stacks}]",
     )
     screen_seconds: float | None = option(
         type=Number(min=0, largest=LONGEST),
         metavar="SECONDS",
-        help="Train each change for so long first, and let it go where it is clearly worse than the best file in the "
-        "same time; a quarter of the budget is a good value, 0 turns it off (racing only).  [default: 0]",
+        help="Train each change for this many seconds first, and rule it out if it is clearly worse than the best "
+        "file in the same time; a quarter of the budget is a good value, 0 turns it off (racing only).  "
+        "[default: 0]",
     )
     screen_on: str | None = option(
         metavar="KIND",
-        help="Try each change on devices with these words in their names first, and let it go where it is clearly "
+        help="Try each change first on devices with these words in their names, and rule it out if it is clearly "
         "worse than the best file there; needs --fleet ray.  [default: none]",
     )
     confirm_on: str | None = option(
         metavar="KIND",
-        help="Decide on devices with these words in their names: the same as --device, to go with --screen-on.  "
-        "[default: the most frequent kind]",
+        help="Decide on devices with these words in their names; --device under another name, to go with "
+        "--screen-on.  [default: the most frequent kind]",
     )
     budget: float | None = option(
         type=Number(min=0, min_open=True, largest=LONGEST),
@@ -105,8 +106,8 @@ class ResearcherOptions:
         type=Price(),
         multiple=True,
         metavar="MODEL=IN/OUT[/CACHED]",
-        help="Price of a language model, in dollars per million input and output tokens, and input tokens that come "
-        "from the provider's cache.",
+        help="Price of a language model in dollars per million tokens: input, output and, if you like, input from "
+        "the provider's cache.",
     )
     context_tokens: int | None = option(
         type=Whole(min=2048),
@@ -125,13 +126,13 @@ class ResearcherOptions:
     cache: str = option(
         default="auto",
         type=click.Choice(("auto", "5m", "1h", "off")),
-        help="Marks for the provider's prompt cache, which hold for 5 minutes or an hour: auto sends them to models "
-        "that cache nothing without them, an hour's where trials are long.",
+        help="Marks that keep a prompt in the provider's cache for 5 minutes or an hour: auto sends them only to "
+        "models that cache nothing without them, for an hour if trials are long.",
     )
     literature: Path | None = option(
         type=click.Path(exists=True, path_type=Path),
         metavar="FOLDER|URL-LIST",
-        help="Texts for the language models to draw on: a folder with text files, or a file with one web address a "
+        help="Texts for the language models to draw on: a folder of text files, or a file with one web address per "
         "line.",
     )
     model_timeout: float = option(
@@ -152,8 +153,8 @@ class ResearcherOptions:
     agent_env: tuple[str, ...] = option(
         multiple=True,
         metavar="NAME",
-        help="Environment variable that the outside coding agent may see, such as its provider's key, beside the usual "
-        "ones; may be given several times.",
+        help="Environment variable that the outside coding agent may see, such as its provider's key, in addition "
+        "to the usual ones; may be given several times.",
     )
 
 
@@ -164,17 +165,17 @@ class FleetOptions:
     slots: int | str | None = option(
         type=Slots(),
         metavar="N|auto",
-        help="Trials at once on this machine: one a GPU, or a share of the CPU's cores.  [default: one trial at a "
-        "time]",
+        help="Number of trials at once on this machine: one per GPU, or each on a share of the CPU's cores.  "
+        "[default: one trial at a time]",
     )
     fleet: str = option(
         default="local",
         type=click.Choice(("local", "ray")),
-        help="Devices to run trials on: this machine's, or every fitting one of a Ray cluster.",
+        help="Devices to run trials on: this machine's, or every suitable one of a Ray cluster.",
     )
     address: str | None = option(
         metavar="HOST:PORT",
-        help="Address of the Ray cluster.  [default: the one this machine is in, or a new one of it alone]",
+        help="Address of the Ray cluster.  [default: this machine's cluster, or a new one of this machine alone]",
     )
     device: str | None = option(
         metavar="WORDS",
@@ -183,7 +184,7 @@ class FleetOptions:
     priority: float | None = option(
         type=float,
         metavar="N",
-        help="Weight of this run where several share a Ray cluster: 3 gets three times the devices of 1.  [default: 1]",
+        help="Weight of this run if several share a Ray cluster: 3 gets three times the devices of 1.  [default: 1]",
     )
 
 
