@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A night on four GPUs of a Slurm cluster: a Ray node on each machine, the loop on the first.
-# sbatch docs/recipes/slurm.sh. The workspace, the environment and AR_DATA_DIR lie on a file system that all nodes see.
+# Submit it with `sbatch docs/recipes/slurm.sh`. The workspace, the environment and AR_DATA_DIR must be on a file system that all
+# nodes share.
 #SBATCH --job-name=autoresearch
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -25,6 +26,6 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     sleep 20
 fi
 
-# The same job, submitted again, goes on with the run.
+# Submitting the same job again resumes the run.
 srun --overlap --nodes=1 --ntasks=1 -w "$head" \
     ar --workspace "$WORKSPACE" --backend cuda loop --tag night --fleet ray --address "$head:$port" --hours 9

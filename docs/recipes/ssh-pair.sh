@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two machines that reach each other over ssh: this one and OTHER. Both have the same ar installed in ENVIRONMENT.
+# Two machines that reach each other over ssh: this one and OTHER. Both need the same ar, installed in ENVIRONMENT.
 # docs/recipes/ssh-pair.sh OTHER [options of ar loop]
 set -euo pipefail
 
