@@ -54,7 +54,7 @@ def own(attempts: Sequence[Attempt]) -> list[Attempt]:
 
 
 def _due(history: History) -> bool:
-    """True when the run has made enough proposals of its own since the last finding."""
+    """Tell whether the run has made enough proposals of its own since the last finding."""
     if history.thinking:
         return False  # a proposal in the making may try the same finding
     proposed: list[Attempt | InFlight] = [*history.attempts, *history.in_flight]

@@ -86,11 +86,11 @@ def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
         last = _by(attempts, name)[-_WINDOW:]
         gained = sum(max(0.0, -(one.delta or 0.0)) for one in last if one.status == "keep")
         gains.append((gained, len(last)))
-    total = sum(gained for gained, _ in gains)
+    whole = sum(gained for gained, _ in gains)
     count = sum(tries for _, tries in gains)
-    if total == 0 or count == 0:
+    if whole == 0 or count == 0:
         return [1.0 / len(names)] * len(names)
-    prior = total / count
+    prior = whole / count
     rates = [(gained + 4 * prior) / (tries + 4) for gained, tries in gains]
     free = 1.0 - _LEAST * len(names)
     return [_LEAST + free * rate / sum(rates) for rate in rates]

@@ -71,7 +71,7 @@ def _from_menu(history: History, demand: Demand, tried: frozenset[str]) -> Stand
 
 
 def _edits(source: str, rng: np.random.Generator, most: int) -> Iterator[tuple[str, str, str]]:
-    """Source, hypothesis and category of edits of the menu in random order.
+    """Yield source, hypothesis and category of edits of the menu in random order.
 
     With `most` above 1 they are combined, one of each category, until there are that many.
     """

@@ -125,7 +125,7 @@ def measured(trials: Sequence[TrialFigures]) -> str:
 
 
 def _compared(raw: PairedDifference) -> str:
-    """The trials that a candidate was compared with."""
+    """Write the trials that a candidate was compared with."""
     trials = raw.trials[-_TRIALS:]
     steps = ", ".join(str(one.steps) for one in trials if one.steps)
     scores = ", ".join(_score(one) for one in trials)

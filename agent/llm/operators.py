@@ -95,7 +95,7 @@ def _to_repair(history: History) -> Attempt | None:
 
 
 def _to_follow_up(history: History) -> Attempt | None:
-    """The newest bold change that was not kept and not clearly worse, and may be taken up once more.
+    """Return the newest bold change that was neither kept nor clearly worse, if it may be taken up once more.
 
     A model may drop it; then it does not come again. One follow-up is tried at a time.
     """
@@ -128,7 +128,7 @@ def _closer(follow_up: Attempt | InFlight, one: Attempt) -> bool:
 
 
 def _pair(history: History) -> tuple[Attempt, ...]:
-    """Two changes that may be worth more together: keeps of different branches, else near-misses of two categories.
+    """Return two changes that may be worth more together: keeps of two branches, else near misses of two categories.
 
     A keep that is no ancestor of the incumbent was replaced by one that came from an older file. The loop itself joins
     such edits where they touch different lines; the pairs here take thought.

@@ -257,8 +257,6 @@ def cards_of(
     count = len(attempts)
     first = 0 if detail is None else _boundary(count, detail.cards, _CARD_STEP)
     told = count if detail is None or not detail.diffs else _boundary(count, detail.diffs, _DIFF_STEP)
-    if detail is not None and not detail.diffs:
-        told = count
     shown = [(at, one) for at, one in enumerate(attempts) if at >= first or one.pinned]
     cards = [(at, card_of(attempt, sources or {})) for at, attempt in shown]
     return [card if at >= told else replace(card, diff="") for at, card in cards]
@@ -271,7 +269,7 @@ def _boundary(count: int, most: int, step: int) -> int:
 
 
 def _in_flight(history: History, sources: Mapping[int, str], detail: Detail) -> list[Card]:
-    """Cards of the experiments in flight: always told, so that the same is not proposed again."""
+    """Make the cards of the experiments in flight. They are always told, so that none is proposed again."""
     cards = [card_in_flight(one, sources) for one in history.in_flight]
     return cards if detail.diffs else [replace(card, diff="") for card in cards]
 
@@ -316,7 +314,7 @@ def _operator_text(history: History, task: Task, sources: Mapping[int, str]) -> 
 
 
 def _best(history: History) -> str:
-    """The best experiment with the mean of all its trials; those that chose it are low by selection."""
+    """Write the best experiment with the mean of all its trials; those that chose it are low by selection."""
     best = history.incumbent
     trials = (*best.trials, *best.repeats)
     scores = [one.val_bpb for one in trials if one.val_bpb is not None]
@@ -336,7 +334,7 @@ def _noise(history: History) -> str:
 
 
 def _text(history: History) -> str:
-    """The size of the training text, and the share of it that a trial reads."""
+    """Write the size of the training text, and the share of it that a trial reads."""
     sizes = ", ".join(
         f"{tokens:,} tokens at vocabulary {size}" for size, tokens in sorted(history.train_tokens.items())
     )
@@ -349,7 +347,7 @@ def _text(history: History) -> str:
 
 
 def _step(metrics: Mapping[str, Any]) -> str:
-    """The time of a step and its parts, as the profile sums them up."""
+    """Write the time of a step and its parts, as the profile sums them up."""
     found = re.search(r"^A step: (.*)\.$", str(metrics.get("profile") or ""), flags=re.M)
     steps, seconds = metrics.get("steps"), metrics.get("train_seconds")
     known = isinstance(steps, int | float) and isinstance(seconds, int | float) and steps
@@ -358,7 +356,7 @@ def _step(metrics: Mapping[str, Any]) -> str:
 
 
 def _standing(attempts: Sequence[Attempt]) -> list[str]:
-    """The effect of each change that the best file consists of, by all trials until now."""
+    """Write the effect of each change that the best file consists of, by all trials until now."""
     return [
         f"#{one.experiment} against #{one.standing.against}: {difference(one.standing)}"
         for one in attempts
@@ -367,7 +365,7 @@ def _standing(attempts: Sequence[Attempt]) -> list[str]:
 
 
 def _near_misses(history: History) -> list[str]:
-    """Changes of the present best file or the one before it that were not kept and may be better, the best first."""
+    """List changes of the best file or the one before it that were not kept and may be better, the best first."""
     near = {history.incumbent.experiment, history.incumbent.parent}
     found = [(one, one.raw) for one in open_near_misses(history) if one.raw and one.raw.against in near]
     found.sort(key=lambda pair: pair[1].value)

@@ -79,7 +79,7 @@ def next_demand(attempts: Sequence[Attempt], in_flight: Sequence[InFlight] = ())
 
 
 def _closed(own: Sequence[Attempt | InFlight]) -> tuple[str, ...]:
-    """Categories that are closed: after three in a row, or while they rest after five misses."""
+    """Return the closed categories: after three in a row, or while they rest after five misses."""
     # A guess at a category closes none.
     categories = ["" if GUESSED in one.parameters else one.category for one in own]
     last = set(categories[-IN_A_ROW:])

@@ -249,7 +249,7 @@ def read_whole(text: str, old: str) -> str:
 
 
 def _fences(text: str) -> list[tuple[str, str, bool]]:
-    """File name (or empty), body, and whether it is closed, for every fence."""
+    """Return file name (or empty), body, and whether it is closed, for every fence."""
     lines, found, at = text.split("\n"), [], 0
     while at < len(lines):
         start = _match(_FENCE, lines[at])

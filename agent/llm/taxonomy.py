@@ -99,7 +99,7 @@ def classify(before: str, after: str, claimed: str) -> Change:
 
 @lru_cache(maxsize=256)
 def _units(source: str) -> dict[str, list[str]]:
-    """Top-level statements and methods by name, as lines without numbers, comments and docstrings."""
+    """Return top-level statements and methods by name, as lines without numbers, comments and docstrings."""
     found = statements(source)
     if found is None:
         parse(source)  # raises what is wrong with it

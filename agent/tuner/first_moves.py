@@ -82,7 +82,7 @@ def _move(
 
 
 def _is_open(history: History, lever: str) -> bool:
-    """True when no such move is in flight and the last one, if any, was kept."""
+    """Tell whether no such move is in flight and the last one, if any, was kept."""
     if any(one.parameters.get("lever") == lever for one in history.in_flight):
         return False
     last = next((one for one in reversed(history.attempts) if one.parameters.get("lever") == lever), None)
@@ -108,7 +108,7 @@ def _figure(history: History, name: str) -> float | None:
 
 
 def _trained_tokens(history: History) -> float | None:
-    """Tokens that steps were made with: those that were only read for a memory train nothing."""
+    """Return the tokens that steps were made with: those that were only read for a memory train nothing."""
     tokens, steps = _figure(history, "tokens"), _figure(history, "steps")
     batch = numbers_of(history.incumbent.source).get("BATCH_TOKENS")
     if tokens is None or steps is None or not batch:

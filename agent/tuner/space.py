@@ -36,7 +36,7 @@ class Dimension:
     choices: tuple[Number, ...] = ()
 
     def coordinate(self, value: Number) -> float:
-        """ConstantValue -> 0..1, clipped."""
+        """Turn a value into a coordinate, 0..1; beyond an end it is that end."""
         if self.scale == "choice":
             nearest = min(range(len(self.choices)), key=lambda i: abs(self.choices[i] - value))
             return nearest / (len(self.choices) - 1)

@@ -83,7 +83,7 @@ class LazyGroup(click.Group):
         try:
             if sys.platform == "win32":
                 fix = "open a WSL shell (docs/machines/wsl.md says how) and call ar there"
-                raise PrerequisiteError("Windows itself has no walls for trials.", fix=fix)
+                raise PrerequisiteError("Windows itself has no sandbox for trials.", fix=fix)
             return super().invoke(ctx)
         except ArError as error:
             raise Failure(str(error), error.exit_code) from error

@@ -102,7 +102,7 @@ def _sampled(
     config = reader.run().config
     resolve_backend(replace(settings, backend=config["backend"]))
     kept = weights_of(settings, reader, number, train=train)
-    source = reader.text(reader.experiment(number).source_sha256)
+    source = reader.source(number)
     # The seed of the weights' own trial: `build` may draw what is no parameter by it.
     request = TrialTerms.of_config(config).request(source, reader.folder, kept.seed)
     with cancel_on_signal() as cancel:

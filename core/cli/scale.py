@@ -101,7 +101,7 @@ def scale(
         raise UsageError("--constant names a width, and --widths none measures none.", fix="leave one of them out")
     with kept_run(settings, tag, "follow") as (ledger, run, best):
         both = (0, best.number)
-        baseline, final = (ledger.text(ledger.experiment(n).source_sha256) for n in both)
+        baseline, final = (ledger.source(n) for n in both)
         width = followup.width_of(baseline, final, constant) if widths else None
         conditions = followup.conditions_of(baseline, final, float(run.config["train_seconds"]), budgets, width, widths)
         countdown = countdown_of(ledger, both, 0)

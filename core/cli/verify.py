@@ -59,7 +59,7 @@ def verify(settings: Settings, tag: str | None, seeds: int, max_seeds: int | Non
     ):
         both = (0, best.number)
         look, unfinished = _look(ledger, best.number)
-        sources = {n: ledger.text(ledger.experiment(n).source_sha256) for n in both}
+        sources = {n: ledger.source(n) for n in both}
         noise = noise_of_run(ledger)
         headline = headline_of(ledger)
         plan = followup.Plan.make(seeds, limit, None if headline is None else headline.gain, noise.paired)

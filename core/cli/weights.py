@@ -75,7 +75,7 @@ def _train_again(settings: Settings, reader: LedgerReader, number: int) -> None:
     trials = [trial for trial in reader.trials(experiment=number) if trial.subject == number]
     seed = trials[0].seed if trials else int(config["seed"])
     folder = retrained_folder(reader.folder, number)
-    source = reader.text(reader.experiment(number).source_sha256)
+    source = reader.source(number)
     request = replace(TrialTerms.of_config(config).request(source, folder, seed), keep_weights=True)
     with watched(settings, config["train_seconds"]) as (view, cancel):
         result = run_trial(request, observer=view, cancel=cancel)

@@ -131,7 +131,7 @@ def read_kept(folder: Path, *, check: bool = False) -> PeerKeeps:
         origins = {row.number: Origin(run.tag, row.number, *identity[1:], row.delta) for row in rows}
         findings = []
         for row in sorted(rows, key=lambda row: (row.delta or 0.0, row.number))[:MOST_OFFERED]:
-            before, after = reader.text(reader.experiment(row.parent).source_sha256), reader.text(row.source_sha256)
+            before, after = reader.source(row.parent), reader.text(row.source_sha256)
             for text in (before, after):
                 text.encode()  # half a surrogate pair could be written to no file
             findings.append(

@@ -341,7 +341,7 @@ def usual_speeds(ledger: LedgerReader, experiments: Iterable[int]) -> dict[str, 
     for number in experiments:
         trials = [trial for trial in ledger.trials(subject=number) if trial.status == "ok"]
         machine = str(trials[-1].result.get("machine") or "") if trials else ""
-        source = ledger.text(ledger.experiment(number).source_sha256)
+        source = ledger.source(number)
         usual[source] = speeds(trial for trial in trials if ran_on(trial, machine))
     return usual
 

@@ -56,9 +56,9 @@ class IncumbentProfiles:
         whole = terms.budget.train_seconds
         short = min(whole, max(TRAIN_SECONDS[0], min(TRAIN_SECONDS[1], TRAIN_SHARE * whole)))
         terms = replace(terms, budget=replace(terms.budget, train_seconds=short, grace_floor_seconds=GRACE_SECONDS))
-        source = self._run.ledger.text(self._run.ledger.experiment(number).source_sha256)
+        source = self._run.ledger.source(number)
         request = terms.request(source, profile_folder(self._run.folder, number), self._run.config.seed)
-        baseline = self._run.ledger.text(self._run.ledger.experiment(0).source_sha256) if number else None
+        baseline = self._run.ledger.source(0) if number else None
         request = replace(request, profile=True, score=False, carried=self._run.carried(), baseline=baseline)
         self._handle = self._executor.submit(request)
         self._handle.on_done(self._notify)

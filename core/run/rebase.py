@@ -32,7 +32,7 @@ def rebase_waiting(run: Run, row: ExperimentRow) -> Rebased:
     incumbent = run.incumbent_number()
     if row.parent == incumbent:
         return Rebased(row)
-    source = reapply(*(_source(run, number) for number in (row.number, row.parent, incumbent)))
+    source = reapply(*map(run.ledger.source, (row.number, row.parent, incumbent)))
     if source is None:
         reason = f"it edits experiment {row.parent}, and does not fit experiment {incumbent}, which is better now"
     else:
@@ -77,7 +77,7 @@ def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision
         edit, onto = run.ledger.experiment(incumbent), row.number
     else:
         return None
-    source = reapply(*(_source(run, number) for number in (edit.number, parent.number, onto)))
+    source = reapply(*map(run.ledger.source, (edit.number, parent.number, onto)))
     if source is None or run.ledger.tried_as(fingerprint(source)) is not None:
         return None
     proposal = Proposal(
@@ -91,7 +91,3 @@ def second_chance(run: Run, judge: Judge, row: ExperimentRow, decision: Decision
         origin=edit.origin,
     )
     return CombinedProposal(proposal, onto)
-
-
-def _source(run: Run, number: int) -> str:
-    return run.ledger.text(run.ledger.experiment(number).source_sha256)

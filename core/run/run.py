@@ -294,11 +294,11 @@ class Run:
             remove_folder(folder)  # left by an earlier start of this trial
         terms = TrialTerms.of_config(self.config.plain())
         return replace(
-            terms.request(self.ledger.text(self.ledger.experiment(started.subject).source_sha256), folder, trial.seed),
+            terms.request(self.ledger.source(started.subject), folder, trial.seed),
             tolerances=self.folder / "tolerances.json",
             calibrate=started.subject == 0,
             carried=self.carried(),
-            baseline=self.ledger.text(self.ledger.experiment(0).source_sha256) if started.subject else None,
+            baseline=self.ledger.source(0) if started.subject else None,
             stop=stop_rule(self.ledger, trial, self.config.machine),
         )
 
@@ -316,7 +316,7 @@ class Run:
         number, folder = self.incumbent_number(), self.folder / "compiled"
         if not worth_carrying(folder, (trial.result for trial in self.ended_trials(number))):
             return None
-        return Carried(self.ledger.text(self.ledger.experiment(number).source_sha256), folder)
+        return Carried(self.ledger.source(number), folder)
 
     def decide(self, row: ExperimentRow, decision: Decision) -> ExperimentRow:
         """Record the end of an experiment. The files that follow from the ledger are written by `tidy`.

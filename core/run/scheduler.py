@@ -262,7 +262,7 @@ class RunningTrials:
         if best == subject:
             return pace(own)
         others = [trial.result for trial in self.run.ended_trials(best)]
-        mine, theirs = (self.run.ledger.text(self.run.ledger.experiment(n).source_sha256) for n in (subject, best))
+        mine, theirs = (self.run.ledger.source(n) for n in (subject, best))
         return pace([*own, *others]) if same_shape(mine, theirs) else pace(own, others)
 
     def _slot_pace(self, result: TrialResult) -> float | None:

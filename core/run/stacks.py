@@ -264,14 +264,16 @@ class Stacks:
         return total
 
     def _names(self, number: int) -> frozenset[str]:
-        return moved_constants(self._source(number), self._source(self.run.ledger.experiment(number).parent))
+        return moved_constants(
+            self.run.ledger.source(number), self.run.ledger.source(self.run.ledger.experiment(number).parent)
+        )
 
     def _in_order(self, numbers: list[int]) -> Composed:
-        incumbent = self._source(self.run.incumbent_number())
+        incumbent = self.run.ledger.source(self.run.incumbent_number())
         source, settled, parts = incumbent, set[str](), list[int]()
         for number in numbers:
             row = self.run.ledger.experiment(number)
-            edited, base = self._source(number), self._source(row.parent)
+            edited, base = self.run.ledger.source(number), self.run.ledger.source(row.parent)
             merged = add_edit(edited, base, source, settled | settled_constants(edited, base, incumbent))
             if merged is None or fingerprint(merged) == fingerprint(source):
                 continue
@@ -392,9 +394,6 @@ class Stacks:
 
     def _tried(self, source: str) -> bool:
         return self.run.ledger.tried_as(fingerprint(source)) is not None
-
-    def _source(self, number: int) -> str:
-        return self.run.ledger.text(self.run.ledger.experiment(number).source_sha256)
 
 
 def members_of(row: ExperimentRow) -> tuple[int, ...]:

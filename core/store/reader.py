@@ -302,6 +302,10 @@ class LedgerReader:
         """Return a train file or a program.md by its SHA-256."""
         return text_of(self._connection, self.path, sha256)
 
+    def source(self, number: int) -> str:
+        """Return an experiment's train file. Raises `LedgerError` when there is none of that number."""
+        return self.text(self.experiment(number).source_sha256)
+
     def totals(self) -> Totals:
         """Return sums over the run."""
         by_status = {

@@ -82,7 +82,7 @@ def _make(reader: LedgerReader, versions: Mapping[str, str]) -> dict[str, bytes]
         raise PrerequisiteError(
             f"the run {run.tag!r} has no kept change to certify.", fix="let `ar loop` find one first"
         )
-    source, baseline = (reader.text(reader.experiment(n).source_sha256) for n in (best.number, 0))
+    source, baseline = (reader.source(n) for n in (best.number, 0))
     body = {
         "format": FORMAT,
         "made": time.time(),

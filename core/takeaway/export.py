@@ -50,7 +50,7 @@ def export(folder: Path, reader: LedgerReader, report: ReportData, kept: KeptWei
     """
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise UsageError(f"{folder} holds something already.", fix="name a new folder")
-    source = reader.text(reader.experiment(kept.experiment).source_sha256)
+    source = reader.source(kept.experiment)
     config = report.run.config
     prepared = Prepared.open(Path(config["prepared"]))
     vocab = check_source(source, prepared.vocabularies)

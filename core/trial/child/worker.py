@@ -3,10 +3,10 @@
 Its command: `python -m autoresearch.core.trial.child.worker --job-fd J --events-fd E`.
 
 The job (JSON) names the role. `probe` finds the device, `peak` measures its matrix products, `examine` tries what a
-train file needs. `train` trains and writes
-the weights; `compile` trains without a batch, for the caches that this leaves; `steps` trains on a given text and sends
-its losses. `score` answers with the negative log-likelihood of every token, `audit` with the logits at chosen
-positions. Messages go out as JSON lines on the events descriptor; output and errors go to run.log.
+train file needs. `train` trains and writes the weights; `compile` trains without a batch, for the caches that this
+leaves; `steps` trains on a given text and sends its losses. `score` answers with the negative log-likelihood of every
+token, `audit` with the logits at chosen positions. Messages go out as JSON lines on the events descriptor; output and
+errors go to run.log.
 """
 
 from __future__ import annotations
