@@ -72,8 +72,8 @@ def _train_again(settings: Settings, reader: LedgerReader, number: int) -> None:
     from autoresearch.core.trial.supervisor import run_trial
 
     config = reader.run().config
-    trials = [trial for trial in reader.trials(experiment=number) if trial.subject == number]
-    seed = trials[0].seed if trials else int(config["seed"])
+    first = reader.first_trial(number)
+    seed = int(config["seed"]) if first is None else first.seed
     folder = retrained_folder(reader.folder, number)
     source = reader.source(number)
     request = replace(TrialTerms.of_config(config).request(source, folder, seed), keep_weights=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 from autoresearch.core.events import FirstBatch, Log, read_events
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Withdrawn
-from autoresearch.core.run.evidence import finished_trials
 from autoresearch.core.run.measurements import Measurements, changed, train_tokens
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.reader import LedgerReader
@@ -110,10 +109,8 @@ def with_notes(attempt: Attempt, ledger: LedgerReader, attempts: Sequence[Attemp
     `attempts` are the run's: a profile of one with another shape than this one's tells nothing of it.
     """
     config, run_folder = ledger.run().config, ledger.folder
-    # An experiment may begin with a trial of the incumbent, which is compared with its own.
-    ended = finished_trials(ledger, ledger.experiment(attempt.experiment))
-    first = next((trial.k for trial in ended if trial.experiment == attempt.experiment), None)
-    folder = None if first is None else trial_folder(run_folder, attempt.experiment, first)
+    first = ledger.first_trial(attempt.experiment)
+    folder = None if first is None else trial_folder(run_folder, first.experiment, first.k)
     curve = "" if folder is None else loss_curve(folder, config["train_seconds"])
     # Without the time of a step: a busy machine alone would take the profile away.
     shapes = {one.experiment: shape_of(one.metrics)[:2] for one in attempts}

@@ -131,6 +131,15 @@ class LedgerReader:
         rows = self._rows(f"SELECT * FROM trials WHERE {column} = ? ORDER BY experiment, k", (value,))
         return [self._understood(trial_row, row) for row in rows]
 
+    def first_trial(self, number: int) -> TrialRow | None:
+        """Return the first ended trial of an experiment's own source that it asked for itself; None without one.
+
+        An experiment may begin with a trial of the incumbent. Trials of a baseline before its restart do not count.
+        """
+        created = self.experiment(number).created
+        mine = (one for one in self.trials(experiment=number) if one.subject == number and one.status is not None)
+        return next((one for one in mine if one.started >= created), None)
+
     def every_trial(self) -> list[TrialRow]:
         """Return every trial of the run, by experiment."""
         return [self._understood(trial_row, row) for row in self._rows("SELECT * FROM trials ORDER BY experiment, k")]

@@ -42,7 +42,8 @@ def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[Tr
     for name in JudgeOptions.settings():
         judge += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     loop = [*common, "loop", *text, *judge]
-    device = device_of(trial_folder(folder, best.number if best else 0, 1))
+    first = next((one for one in trials if one.experiment == one.subject == (best.number if best else 0)), None)
+    device = None if first is None else device_of(trial_folder(folder, first.experiment, first.k))
     levels = sorted({str(trial.result["isolation"]) for trial in trials if trial.result.get("isolation")})
     return Reproduction(
         branch=branch_name(run.tag),

@@ -165,6 +165,7 @@ def experiment(reader: RunQueries, number: int) -> dict[str, Any]:
     row = reader.experiment(number)
     trials = reader.trials(experiment=number)
     certainty = certainty_of(row.judged)
+    first = reader.first_trial(row.parent) if row.parent != row.number else None
     marks = marks_of(reader).get(number, NO_MARKS)
     return {
         "n": row.number,
@@ -194,7 +195,7 @@ def experiment(reader: RunQueries, number: int) -> dict[str, Any]:
         },
         "diff": _lines(_diff(reader, row)),
         "trials": [_trial(reader.folder, trial) for trial in trials],
-        "before": _curve(reader.folder, row.parent, 1) if row.parent != row.number else [],
+        "before": [] if first is None else _curve(reader.folder, first.experiment, first.k),
     }
 
 
