@@ -143,8 +143,11 @@ def _literals(tree: ast.Module) -> Iterator[tuple[tuple[int, int], bytes]]:
 
 
 def _prose(source: str) -> Iterator[tuple[tuple[int, int], bytes]]:
-    """Yield ((line, reading), bytes) of all comments and of all names, each read as one text."""
-    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    """Yield ((line, reading), bytes) of all comments and of all names, each read as one text. Raises `SourceFault`."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError) as error:  # it parses: the two differ on odd line ends
+        raise SourceFault(f"the comments of train.py cannot be read: {error.args[0]}") from error
     comments = [token for token in tokens if token.type == tokenize.COMMENT]
     names = [token for token in tokens if token.type == tokenize.NAME]
     for number, (some, joint) in enumerate(((comments, "\n"), (comments, ""), (names, " "), (names, ""))):

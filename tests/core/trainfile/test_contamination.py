@@ -132,3 +132,8 @@ def test_a_compressed_bomb_is_refused(prepared: Prepared) -> None:
     bomb = zlib.compress(bytes(2**26), 9)
     with pytest.raises(SourceFault, match=r"unpack to \d+ bytes or more; the limit is"):
         check_contamination(f"bomb = {bomb!r}\n", prepared, 512)
+
+
+def test_a_file_that_parses_and_has_no_tokens_is_refused(prepared: Prepared) -> None:
+    with pytest.raises(SourceFault, match=r"comments of train\.py cannot be read: EOF"):
+        check_contamination("x = 1\r\ny = 2\\\r\n", prepared, 512)
