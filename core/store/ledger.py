@@ -10,7 +10,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,28 +45,28 @@ class Ledger(LedgerReader):
             raise _locked(folder) from None
         except OSError as error:
             raise schema.unreadable(self.path, error) from error
-        try:
-            if not self.path.exists():
-                # The journal comes first. So a ledger that a crash left half made is told from one without a journal.
-                (folder / JOURNAL_NAME).touch()
-            self._connection = schema.connect(self.path, write=True)
-            self._open_journal()
-            self._latest = self._last_time() if self.created else 0.0
-        except OSError as error:
-            self._lock.release()
-            raise schema.unreadable(self.path, error) from error
-        except BaseException:
-            self._lock.release()
-            raise
+        with ExitStack() as opened:
+            opened.callback(self._lock.release)
+            try:
+                if not self.path.exists():
+                    # The journal comes first. So a ledger that a crash left half made is told from one without a
+                    # journal.
+                    (folder / JOURNAL_NAME).touch()
+                self._connection = schema.connect(self.path, write=True)
+                opened.callback(self._connection.close)
+                self._open_journal()
+                opened.callback(self._journal.close)
+                self._latest = self._last_time() if self.created else 0.0
+            except OSError as error:
+                raise schema.unreadable(self.path, error) from error
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Ledger:
         return self
 
     def close(self) -> None:
         """Close the file and release the lock."""
-        super().close()
-        self._journal.close()
-        self._lock.release()
+        self._opened.close()
 
     def undecided(self) -> list[ExperimentRow]:
         """Return every undecided experiment, in order, from memory where nothing was written since the last call.

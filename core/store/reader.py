@@ -165,8 +165,8 @@ class LedgerReader:
         return [self._understood(trial_row, row) for row in self._rows(sql)]
 
     def last_trial(self) -> TrialRow | None:
-        """Return the trial that ended last."""
-        rows = self._rows("SELECT * FROM trials WHERE status IS NOT NULL ORDER BY rowid DESC LIMIT 1")
+        """Return the trial that ended last: with several devices, trials do not end in the order of their starts."""
+        rows = self._rows("SELECT * FROM trials WHERE status IS NOT NULL ORDER BY ended DESC LIMIT 1")
         return self._understood(trial_row, rows[0]) if rows else None
 
     def keep_before(self, number: int) -> ExperimentRow | None:

@@ -13,6 +13,7 @@ from disk_waits import with_disk_waits
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
+from autoresearch.core.store import schema
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.trial.request import TrialResult
@@ -163,3 +164,30 @@ def test_writers_are_durable_and_do_not_block_readers(folder, monkeypatch):
         with LedgerReader(folder) as reader, ledger._transaction() as write:
             write("UPDATE runs SET state = 'finished'")
             assert reader.run().state == "running"
+
+
+def test_a_ledger_that_cannot_be_opened_leaves_neither_file_nor_lock_behind(tmp_path, monkeypatch):
+    opened, connect = [], schema.connect
+    monkeypatch.setattr(schema, "connect", lambda *given, **more: opened.append(connect(*given, **more)) or opened[-1])
+    (tmp_path / "journal.jsonl").mkdir()
+    with pytest.raises(LedgerError, match="cannot be used as a ledger"):
+        Ledger(tmp_path)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
+    (tmp_path / "journal.jsonl").rmdir()
+    Ledger(tmp_path).close()
+
+
+def test_the_last_trial_is_the_one_that_ended_last_whichever_began_first(folder):
+    with Ledger(folder) as ledger:
+        fill(ledger, 1.5)
+        for number in (1, 2):
+            proposal = Proposal(f"x = {number}", "", "shape")
+            ledger.propose(
+                number, proposal, parent=0, commit="c", fingerprint=f"g{number}", program="p", created=float(number)
+            )
+        begun = {number: ledger.start_trial(number, RunTrial("candidate", 7), subject=number) for number in (1, 2)}
+        for number in (2, 1):
+            result = TrialResult(status="ok", val_bpb=1.0, seed=7, backend="null", preset="demo")
+            ledger.score(number, begun[number].k, result)
+        assert ledger.last_trial().experiment == 1
