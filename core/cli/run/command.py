@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import click
@@ -118,12 +119,19 @@ def loop(
     integrity = Integrity.of(config.backend, prepared, config.vocabularies, config.eval_seq_len)
     member = Member(tag, runs_dir(settings.workspace) / tag)
     words = config.judge_options.screen_on
-    screening = devices.screening(words, member, config.backend, config.machine, prepared)
-    executor = devices.executor(member, config.backend, config.machine, device.kind, prepared)
-    config = replace(config, machine=machine_name(config.machine, device.kind, executor))
-    with Run(settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity, peers=peers) as run:
-        proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
-        run_session(settings, run, proposer, limits, prepared, hook_options, executor, messages, screening)
+    with ExitStack() as opened:  # a run that cannot be opened must not keep devices that others wait for
+        executor = devices.executor(member, config.backend, config.machine, device.kind, prepared)
+        opened.callback(executor.close)
+        screening = devices.screening(words, member, config.backend, config.machine, prepared)
+        if screening is not None:
+            opened.callback(screening.executor.close)
+        config = replace(config, machine=machine_name(config.machine, device.kind, executor))
+        with Run(
+            settings.workspace, tag, config, preset, allow_dirty=allow_dirty, integrity=integrity, peers=peers
+        ) as run:
+            proposer = make_researcher(researcher, options, run_folder=run.folder, workspace=settings.workspace)
+            opened.pop_all()  # the session closes them
+            run_session(settings, run, proposer, limits, prepared, hook_options, executor, messages, screening)
 
 
 def _flagged(*names: str) -> bool:
