@@ -6,19 +6,24 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from autoresearch.core.data.prepared_files import FIX, MANIFEST, check_file
+from autoresearch.core.data.prepared_files import FIX, MANIFEST, check_file, path_inside, read_manifest
 from autoresearch.core.data.scored_rows import rows_sha256
-from autoresearch.core.errors import DataError
+from autoresearch.core.errors import DataError, system_words
+from autoresearch.core.textfile import open_plain
 
 FORMAT = 1
 """Version of the prepared folder. It is raised when a file changes its meaning; older folders are then made again."""
+LONGEST_ROW = 1 << 20
+"""Most tokens of a scored row; rows are padded to their length on the disk."""
 
 Split = Literal["train", "val", "test"]
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**62)]
+"""A number of bytes, documents, rows or tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,9 @@ class ManifestPart(BaseModel):
 class FileRecord(ManifestPart):
     """Path, size, time and checksum of a file below the prepared folder."""
 
-    path: str
-    bytes: int
-    mtime_ns: int
+    path: Annotated[str, AfterValidator(path_inside)]
+    bytes: Count
+    mtime_ns: Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
     sha256: str
 
 
@@ -73,26 +78,26 @@ class Source(ManifestPart):
     content_sha256: str
     revision: str | None
     """The commit on the hub; None for text on the disk."""
-    files: int
+    files: Count
 
 
 class Removed(ManifestPart):
     """Amounts of text removed from train because val or test hold it too, and from test because val holds it."""
 
-    duplicate_documents: int
-    duplicate_bytes: int
-    overlap_documents: int
+    duplicate_documents: Count
+    duplicate_bytes: Count
+    overlap_documents: Count
     """Number of training documents that lost runs of about 200 bytes or more."""
-    overlap_bytes: int
-    test_overlap_documents: int
-    test_overlap_bytes: int
+    overlap_bytes: Count
+    test_overlap_documents: Count
+    test_overlap_bytes: Count
 
 
 class SplitRecord(ManifestPart):
     """The text of one split."""
 
-    documents: int
-    bytes: int
+    documents: Count
+    bytes: Count
     """Raw UTF-8 bytes."""
     files: tuple[FileRecord, ...]
 
@@ -100,18 +105,18 @@ class SplitRecord(ManifestPart):
 class Yardsticks(ManifestPart):
     """Bits per byte of general compressors on the val text, to compare a model with."""
 
-    gzip_bpb: float
-    xz_bpb: float
+    gzip_bpb: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    xz_bpb: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RowsRecord(ManifestPart):
     """The scored rows of one split for one T."""
 
     split: Literal["val", "test"]
-    seq_len: int
-    rows: int
-    targets: int
-    total_bytes: int
+    seq_len: Annotated[Count, Field(ge=1, le=LONGEST_ROW)]
+    rows: Count
+    targets: Count
+    total_bytes: Annotated[Count, Field(ge=1)]
     sha256: str
     """SHA-256 of rows, mask and byte count (`rows_sha256`)."""
     file: FileRecord
@@ -120,11 +125,11 @@ class RowsRecord(ManifestPart):
 class VocabularyRecord(ManifestPart):
     """One tokenizer and the files that were encoded with it."""
 
-    size: int
-    bos_id: int
+    size: Annotated[Count, Field(ge=2, le=2**16)]
+    bos_id: Annotated[Count, Field(lt=2**16)]
     tokenizer: FileRecord
     train: tuple[FileRecord, ...]
-    train_tokens: int
+    train_tokens: Count
     """Number of training tokens, BOS included."""
     val: FileRecord
     test: FileRecord
@@ -140,16 +145,27 @@ class VocabularyRecord(ManifestPart):
 class Manifest(ManifestPart):
     """The content of `manifest.json`."""
 
-    format: int
-    val_bytes: int
+    format: Count
+    val_bytes: Count
     """Requested size of val; `splits` has the actual one."""
-    test_bytes: int
-    shards: int | None
+    test_bytes: Count
+    shards: Count | None
     source: Source
     splits: dict[Split, SplitRecord]
     removed: Removed
     yardsticks: Yardsticks
     vocabularies: tuple[VocabularyRecord, ...] = ()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Manifest:
+        """Check what every reader relies on. Raises `ValueError`."""
+        lacking = [name for name in get_args(Split) if name not in self.splits or not self.splits[name].files]
+        if lacking:
+            raise ValueError(f"it names no text of {lacking[0]}")
+        sizes = [record.size for record in self.vocabularies]
+        if len(set(sizes)) < len(sizes):
+            raise ValueError("it names a vocabulary twice")
+        return self
 
     def files(self) -> Iterator[FileRecord]:
         """List every file of the folder but the manifest itself."""
@@ -178,13 +194,16 @@ class Prepared:
         """Read the manifest. Raises `DataError` when there is none, or none that this program can read."""
         path = folder / MANIFEST
         try:
-            return cls(folder, Manifest.model_validate_json(path.read_bytes()))
+            manifest = Manifest.model_validate_json(read_manifest(folder))
         except FileNotFoundError:
             raise DataError(f"{folder} is not a prepared corpus.", fix="run `ar prepare`") from None
-        except (OSError, ValidationError) as error:
-            raise DataError(
-                f"{path} cannot be read: {str(error).splitlines()[0]}.", fix="run `ar prepare` again"
-            ) from error
+        except ValidationError as error:
+            raise DataError(f"{path} cannot be read: {_first_fault(error)}.", fix="run `ar prepare` again") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {system_words(error)}.", fix="run `ar prepare` again") from error
+        if manifest.format != FORMAT:
+            raise DataError(f"{folder} has format {manifest.format}, now it is {FORMAT}.", fix="run `ar prepare` again")
+        return cls(folder, manifest)
 
     @property
     def vocabularies(self) -> tuple[int, ...]:
@@ -243,8 +262,10 @@ class Prepared:
     def _read_rows(self, record: RowsRecord) -> ScoredRows:
         path = self.folder / record.file.path
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open_plain(path) as file, np.load(file, allow_pickle=False) as stored:
                 rows, packed = stored["rows"], stored["mask"]
+            if rows.dtype != np.uint16 or rows.ndim != 2 or rows.shape[1] != record.seq_len + 1:
+                raise ValueError("it holds no rows of that length")
             mask = (
                 np.unpackbits(packed, count=len(rows) * record.seq_len).astype(bool).reshape(len(rows), record.seq_len)
             )
@@ -253,6 +274,13 @@ class Prepared:
         if rows_sha256(rows, mask, record.total_bytes) != record.sha256:
             raise DataError(f"{path} has changed since it was prepared.", fix=FIX)
         return ScoredRows(rows, mask, record.total_bytes, record.sha256)
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Say in a few words what is wrong with a manifest, and where in it."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where, words = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{where[:100]}: {words[:200]}" if where else words[:200]
 
 
 def data_sha256(prepared: Prepared, vocabularies: tuple[int, ...], seq_len: int) -> str:

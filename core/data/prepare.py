@@ -19,7 +19,7 @@ from autoresearch.core.data.build import build_rows, build_text, build_vocabular
 from autoresearch.core.data.corpora import STDLIB, Corpus, check_corpus, open_corpus
 from autoresearch.core.data.hub import HUB_CORPORA
 from autoresearch.core.data.manifest import (
-    FORMAT,
+    LONGEST_ROW,
     MANIFEST,
     Manifest,
     Prepared,
@@ -33,8 +33,6 @@ from autoresearch.core.errors import DataError, UsageError
 from autoresearch.core.files import sync_folder, write_file
 
 Progress = Callable[[str], None]
-LONGEST_ROW = 1 << 20
-"""Most tokens of a scored row; rows are padded to their length on the disk."""
 
 
 def prepared_folder(options: PrepareOptions, data_dir: Path) -> Path:
@@ -91,8 +89,6 @@ def _valid_manifest(folder: Path, corpus: Corpus, progress: Progress) -> Manifes
     try:
         prepared = Prepared.open(folder)
         manifest = prepared.manifest
-        if manifest.format != FORMAT:
-            raise DataError(f"{folder} has format {manifest.format}, now it is {FORMAT}.")
         if manifest.source.stamp != corpus.stamp:
             if manifest.source.content_sha256 != corpus.content_sha256():
                 raise DataError(f"the text of {corpus.name} has changed.")

@@ -7,13 +7,31 @@ manifest already; here it is plain JSON.
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
-from autoresearch.core.errors import DataError
+from autoresearch.core.errors import DataError, system_words
 from autoresearch.core.files import sha256_of
+from autoresearch.core.textfile import read_text
 
 MANIFEST = "manifest.json"
 FIX = "run `ar prepare` again: it makes anew what has changed"
+MOST_MANIFEST_BYTES = 64 * 2**20
+"""Bytes that a manifest may have: a thousand times what that of a hundred gigabytes of text has."""
+MOST_PATH_LETTERS = 1000
+
+
+def read_manifest(folder: Path) -> str:
+    """Return the text of a prepared folder's manifest. Raises `OSError` or `ValueError` where it is no text file."""
+    return read_text(folder / MANIFEST, MOST_MANIFEST_BYTES)
+
+
+def path_inside(path: str) -> str:
+    """Return a file's path as a manifest names it, if it can only lie in the prepared folder. Raises `ValueError`."""
+    parts = path.split("/")
+    if not path.isprintable() or len(path) > MOST_PATH_LETTERS or {"", ".", ".."} & set(parts):
+        raise ValueError(f"{path[:60]!r} names no file in the prepared folder")
+    return path
 
 
 def check_file(path: Path, size: int, mtime_ns: int, sha256: str, *, trust_time: bool) -> None:
@@ -23,13 +41,13 @@ def check_file(path: Path, size: int, mtime_ns: int, sha256: str, *, trust_time:
     """
     try:
         status = path.stat()
-        if status.st_size == size:
+        if status.st_size == size and stat.S_ISREG(status.st_mode):
             if trust_time and status.st_mtime_ns == mtime_ns:
                 return
             if sha256_of(path) == sha256:
                 return
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.", fix=FIX) from error
+        raise DataError(f"{path} cannot be read: {system_words(error)}.", fix=FIX) from error
     raise DataError(f"{path} has changed since it was prepared.", fix=FIX)
 
 
@@ -40,16 +58,18 @@ def checked_shards(folder: Path, vocab: int) -> list[Path]:
     """
     path = folder / MANIFEST
     try:
-        vocabularies = json.loads(path.read_bytes())["vocabularies"]
+        vocabularies = json.loads(read_manifest(folder))["vocabularies"]
         records = [one for one in vocabularies if one["size"] == vocab]
         if not records:
             raise DataError(f"vocabulary {vocab} is not prepared.", fix=f"run `ar prepare --vocab {vocab}`")
         record = records[0]
         rows = [one["file"] for one in record["rows"]]
-        for file in (record["tokenizer"], *record["train"], record["val"], record["test"], *rows):
-            check_file(folder / file["path"], file["bytes"], file["mtime_ns"], file["sha256"], trust_time=True)
+        files = (record["tokenizer"], *record["train"], record["val"], record["test"], *rows)
+        paths = [folder / path_inside(file["path"]) for file in files]
+        for at, file in zip(paths, files, strict=True):
+            check_file(at, file["bytes"], file["mtime_ns"], file["sha256"], trust_time=True)
         return [folder / file["path"] for file in record["train"]]
     except FileNotFoundError:
         raise DataError(f"{folder} is not a prepared corpus.", fix="run `ar prepare`") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", fix="run `ar prepare` again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {system_words(error)}.", fix="run `ar prepare` again") from error

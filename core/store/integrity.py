@@ -1,8 +1,9 @@
 """The files that a run's scores and verdicts depend on: hashed at its start, checked before every verdict.
 
 They are the core's modules (without those that only show results), the backend's runtime and contract, the tokenizers,
-the scored rows, and the manifest's record of them. A change after the start would make the run's numbers incomparable,
-whether a person, an update or a train file made it.
+the scored rows, and the manifest's record of them. The training shards are watched by size and times, and hashed when
+these change. A change after the start would make the run's numbers incomparable, whether a person, an update or a train
+file made it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from autoresearch import backends, core
 from autoresearch.core.data.kernel import kernel_files
-from autoresearch.core.data.manifest import Manifest, Prepared
+from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.data.prepared_files import MANIFEST
-from autoresearch.core.errors import ArError, IntegrityError
+from autoresearch.core.errors import ArError, IntegrityError, system_words
 from autoresearch.core.files import sha256_of
 
 if TYPE_CHECKING:
@@ -49,15 +52,22 @@ DATA_FIX = "`ar prepare` makes it anew; if the text itself has changed, start an
 
 @dataclass(frozen=True)
 class Stamp:
-    """A file's size, time and hash when it was read."""
+    """A file's size, times and hash when it was read."""
 
     bytes: int
     mtime_ns: int
+    ctime_ns: int
+    """Time of the last change of the file or of its times: a program that sets `mtime` back cannot set this back."""
     sha256: str
+
+    @classmethod
+    def of(cls, status: os.stat_result, sha256: str) -> Stamp:
+        """Make the stamp of a file with that status and content."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, sha256)
 
 
 class Integrity:
-    """Hashes of one run's files. Checks are cheap: a file is read again only when its size or time differs."""
+    """Hashes of one run's files. Checks are cheap: a file is read again only when its size or a time differs."""
 
     def __init__(
         self,
@@ -65,14 +75,20 @@ class Integrity:
         vocabularies: Sequence[int] = (),
         seq_len: int = 0,
         packages: Sequence[str] = (),
+        large: Mapping[str, tuple[Path, str]] = MappingProxyType({}),
     ) -> None:
         """Hash `files`, given by the names for messages; the manifest's is `MANIFEST`. Raises `IntegrityError`.
 
-        `packages` are those whose versions decide what is computed.
+        `packages` are those whose versions decide what is computed. `large` are files with the SHA-256 that they should
+        have, which are read only when they change.
         """
         self._packages, self._versions = tuple(packages), versions_of(packages)
         self._files, self._vocabularies, self._seq_len = dict(files), tuple(sorted(vocabularies)), seq_len
         self._stamps = {name: self._read(name) for name in self._files}
+        self._large = tuple(large)
+        for name, (path, sha256) in large.items():
+            self._files[name] = path
+            self._stamps[name] = Stamp.of(_status(path, name), sha256)
 
     @classmethod
     def of(cls, backend: str, prepared: Prepared, vocabularies: Sequence[int], seq_len: int) -> Integrity:
@@ -85,12 +101,14 @@ class Integrity:
                 *_data_files(prepared, vocabularies, seq_len),
             ]
         )
-        return cls(files, vocabularies, seq_len, packages=("numpy", *_runtime(backend).packages()))
+        packages = ("numpy", *_runtime(backend).packages())
+        return cls(files, vocabularies, seq_len, packages, dict(_shards(prepared, vocabularies)))
 
     @property
     def sha256(self) -> dict[str, str]:
-        """The SHA-256 of every file, by name, and the version of every package, "" where it is not installed."""
-        return {name: stamp.sha256 for name, stamp in self._stamps.items()} | self._versions
+        """The SHA-256 of every file that was read, and the version of every package, "" where it is not installed."""
+        read = {name: stamp.sha256 for name, stamp in self._stamps.items() if name not in self._large}
+        return read | self._versions
 
     def begin(self, ledger: Ledger) -> None:
         """Record the hashes of a new run, or compare them. Raises `IntegrityError` naming the difference."""
@@ -122,9 +140,8 @@ class Integrity:
             except OSError:
                 changed.append(name)
                 continue
-            # Size and time first: the check runs before every verdict, and must not read a gigabyte each time. Whoever
-            # can set a file's time back as well could change the ledger too.
-            if (status.st_size, status.st_mtime_ns) == (stamp.bytes, stamp.mtime_ns):
+            # Size and times first: the check runs before every verdict, and must not read a gigabyte each time.
+            if Stamp.of(status, stamp.sha256) == stamp:
                 continue
             fresh = self._read(name)
             # A file that was only touched gets the new time, so that it is not read again at each verdict.
@@ -136,16 +153,18 @@ class Integrity:
 
     def _read(self, name: str) -> Stamp:
         path = self._files[name]
+        status = _status(path, name)
         try:
-            status = path.stat()
             sha256 = self._manifest_sha256(path) if name == MANIFEST else sha256_of(path)
-        except (OSError, ArError, ValueError) as error:
-            raise IntegrityError(f"{path} cannot be read: {error}.", fix=_fix(name)) from error
-        return Stamp(status.st_size, status.st_mtime_ns, sha256)
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read: {system_words(error)}.", fix=_fix(name)) from error
+        except ArError as error:
+            raise IntegrityError(error.message, fix=_fix(name)) from error
+        return Stamp.of(status, sha256)
 
     def _manifest_sha256(self, path: Path) -> str:
         """Hash the manifest's record of this run's files: another run may add its own vocabularies to the folder."""
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Prepared.open(path.parent).manifest
         digest = hashlib.sha256(f"{manifest.format} {manifest.source.content_sha256}\n".encode())
         for split, record in sorted(manifest.splits.items()):
             digest.update(
@@ -159,6 +178,13 @@ class Integrity:
                 shards = [shard.sha256 for shard in vocabulary.train]
                 digest.update(f"{vocabulary.size} {vocabulary.tokenizer.sha256} {shards} {sorted(rows)}\n".encode())
         return digest.hexdigest()
+
+
+def _status(path: Path, name: str) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {system_words(error)}.", fix=_fix(name)) from error
 
 
 def _runtime(backend: str) -> Any:
@@ -206,6 +232,12 @@ def _data_files(prepared: Prepared, vocabularies: Sequence[int], seq_len: int) -
         rows = (one.file.path for one in record.rows if one.seq_len == seq_len)
         for name in (record.tokenizer.path, *rows):
             yield name, prepared.folder / name
+
+
+def _shards(prepared: Prepared, vocabularies: Sequence[int]) -> Iterator[tuple[str, tuple[Path, str]]]:
+    for size in sorted(vocabularies):
+        for record in prepared.vocabulary(size).train:
+            yield record.path, (prepared.folder / record.path, record.sha256)
 
 
 def _changed(names: Sequence[str], when: str) -> IntegrityError:

@@ -56,6 +56,36 @@ def test_a_changed_file_is_named_with_the_fix(corpus, name):
         integrity.check()
 
 
+@pytest.mark.parametrize("name", ["vocab-512/val-T256.npz", "vocab-512/train-00000.tokens"])
+def test_a_change_that_puts_size_and_time_back_is_named(corpus, name):
+    integrity = take(corpus)
+    path = corpus.folder / name
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    with pytest.raises(IntegrityError, match=rf"{name} has changed while this run was going\. Fix: `ar prepare`"):
+        integrity.check()
+
+
+def test_a_training_shard_that_was_only_copied_anew_is_read_once(corpus, monkeypatch):
+    integrity, path = take(corpus), corpus.folder / "vocab-512/train-00000.tokens"
+    assert not [name for name in integrity.sha256 if name.endswith(".tokens")]
+    path.write_bytes(path.read_bytes())
+    integrity.check()
+    monkeypatch.setattr("autoresearch.core.store.integrity.sha256_of", lambda path: pytest.fail(f"{path} is read"))
+    integrity.check()
+
+
+def test_a_pipe_in_a_file_s_place_is_named_and_not_waited_for(corpus):
+    integrity, path = take(corpus), corpus.tokenizer_path(512)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(IntegrityError, match=r"tokenizer\.model cannot be read: it is a pipe, not a file\. Fix:"):
+        integrity.check()
+
+
 def test_a_file_that_is_gone_is_named(corpus):
     integrity = take(corpus)
     (corpus.folder / "vocab-512/val-T256.npz").unlink()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import lzma
+import os
+import shutil
 import zlib
 from pathlib import Path
 
@@ -137,3 +139,14 @@ def test_a_compressed_bomb_is_refused(prepared: Prepared) -> None:
 def test_a_file_that_parses_and_has_no_tokens_is_refused(prepared: Prepared) -> None:
     with pytest.raises(SourceFault, match=r"comments of train\.py cannot be read: EOF"):
         check_contamination("x = 1\r\ny = 2\\\r\n", prepared, 512)
+
+
+@pytest.mark.parametrize("name", ["text/val.text", "vocab-512/test.tokens"])
+def test_held_out_text_that_was_altered_is_not_searched(name: str, prepared: Prepared, tmp_path: Path) -> None:
+    folder = shutil.copytree(prepared.folder, tmp_path / "corpus")
+    status, content = (folder / name).stat(), bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+    os.utime(folder / name, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DataError, match=rf"{name} has changed since it was prepared\. Fix: run `ar prepare`"):
+        check_contamination(f"x = {'abcdefgh' * 100!r}\n", Prepared.open(folder), 512)
