@@ -102,7 +102,7 @@ def slow_notice(workspace: Path, source: str, folder: Path, result: TrialResult)
         if path.parent == folder:
             continue
         try:
-            before = TrialResult.model_validate_json(path.read_text(encoding="utf-8"))
+            before = TrialResult.model_validate_json(read_text(path))
             same = same_shape(source, read_text(path.with_name("train.py")))
         except (OSError, ValueError):
             continue

@@ -93,7 +93,9 @@ def weigh(log_likelihood: np.ndarray, expected: float) -> tuple[float, float]:
     weights = prior * np.exp(log_likelihood - log_likelihood.max())
     weights /= weights.sum()
     mean = float(weights @ logs)
-    return expected * math.exp(mean), max(1.0, 0.5 / float(weights @ (logs - mean) ** 2))
+    # All weight can lie on one value, where a trial's score is absurd: more than the grid's step nobody knows then.
+    spread = max(float(weights @ (logs - mean) ** 2), float(logs[1] - logs[0]) ** 2 / 12.0)
+    return expected * math.exp(mean), max(1.0, 0.5 / spread)
 
 
 @functools.cache

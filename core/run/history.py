@@ -242,8 +242,8 @@ def last_profile(runs: Path, backend: str, preset: str, incumbent: str) -> str:
 
 def _preset_of(trial: Path) -> str | None:
     try:
-        return str(json.loads((trial / "result.json").read_text(encoding="utf-8"))["preset"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_text(trial / "result.json"))["preset"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -131,6 +131,8 @@ def _noise(facts: Mapping[str, Any]) -> tuple[Noise, PairedNoise] | None:
     """Return the noises that the judge noted with a decision; None where it noted none."""
     try:
         sigma, paired = float(facts["sigma"]), float(facts["paired"])
+        if min(sigma, paired) <= 0.0:
+            return None
         noise = Noise(sigma, float(facts["dof"]), 0, "a decision of the judge")
         return noise, PairedNoise(paired, float(facts["paired_dof"]), 0)
     except (KeyError, TypeError, ValueError):

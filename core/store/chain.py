@@ -177,4 +177,6 @@ def text_fits(query: Query, sha256: str) -> bool:
 
 
 def _sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    # Bytes stand in a ledger that somebody has edited: as words they give another digest than what was there before.
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 import zlib
@@ -24,6 +23,7 @@ from autoresearch.core.store.rows import (
     Totals,
     TrialRow,
     experiment_row,
+    payload_of,
     run_row,
     submission_row,
     trial_row,
@@ -38,10 +38,7 @@ Row = TypeVar("Row")
 
 
 def _payload(row: Mapping[str, Any]) -> dict[str, Any]:
-    found = json.loads(row["payload"])
-    if not isinstance(found, dict):
-        raise TypeError("no object")
-    return found
+    return payload_of(row["kind"], row["payload"])
 
 
 def _experiment_of(row: Mapping[str, Any]) -> int:
@@ -50,6 +47,15 @@ def _experiment_of(row: Mapping[str, Any]) -> int:
 
 def _demotion(row: Mapping[str, Any]) -> tuple[float, int, int]:
     return float(row["time"]), int(row["experiment"]), int(_payload(row).get("successor", 0))
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    """Name a row in words."""
+    if "kind" in row and "id" in row:
+        return f"event {row['id']} ({row['kind']})"
+    if "k" in row:
+        return f"trial {row['k']} of experiment {row['experiment']}"
+    return f"experiment {row['number']}" if "number" in row else "the run"
 
 
 class LedgerReader:
@@ -191,7 +197,8 @@ class LedgerReader:
         )
         groups: dict[int, list[TrialRow]] = {}
         for row in self._rows(sql, (self.next_number() - latest,)):
-            groups.setdefault(int(row["subject"]), []).append(self._understood(trial_row, row))
+            trial = self._understood(trial_row, row)
+            groups.setdefault(trial.subject, []).append(trial)
         return list(groups.values())
 
     def raced_facts(self, latest: int = 2000) -> list[Mapping[str, Any]]:
@@ -222,17 +229,17 @@ class LedgerReader:
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Return the payload of every event of that kind, oldest first."""
-        rows = self._rows("SELECT payload FROM events WHERE kind = ? ORDER BY id", (kind,))
+        rows = self._rows("SELECT id, kind, payload FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [self._understood(_payload, row) for row in rows]
 
     def numbers_of(self, kind: str) -> list[int]:
         """Return the experiments that events of that kind are about, oldest first."""
-        rows = self._rows("SELECT experiment FROM events WHERE kind = ? ORDER BY id", (kind,))
+        rows = self._rows("SELECT id, kind, experiment FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [self._understood(_experiment_of, row) for row in rows if row["experiment"] is not None]
 
     def demotions(self) -> list[tuple[float, int, int]]:
         """Return time, experiment and successor of every demotion, oldest first."""
-        rows = self._rows("SELECT time, experiment, payload FROM events WHERE kind = 'demoted' ORDER BY id")
+        rows = self._rows("SELECT id, kind, time, experiment, payload FROM events WHERE kind = 'demoted' ORDER BY id")
         return [self._understood(_demotion, row) for row in rows if row["experiment"] is not None]
 
     def submission(self, identity: str) -> SubmissionRow | None:
@@ -336,9 +343,11 @@ class LedgerReader:
         try:
             return make(row)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            what = str(error) if isinstance(error, ValueError) else type(error).__name__
             raise LedgerError(
-                f"{self.path} holds a row that cannot be understood ({type(error).__name__}).",
-                fix="`ar status --verify` says which row is not as it was written",
+                f"{self.path} holds a row that cannot be understood: {_place(row)}, {what}.",
+                fix=f"`ar loop --tag {self.folder.name}` restores it where the run's journal is whole; `ar status "
+                "--verify` says which row is not as it was written",
             ) from error
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:

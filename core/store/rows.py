@@ -15,6 +15,7 @@ from autoresearch.core.config import RunConfig
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.decision import Role
 from autoresearch.core.proposal import Origin, Status
+from autoresearch.core.store import contents
 from autoresearch.core.store.schema import COLUMN_TYPES
 
 SHORT_TRIAL = "short trial"
@@ -157,23 +158,43 @@ _LAST_SECOND = 253_402_300_799.0
 
 
 def _check_types(table: str, row: Mapping[str, Any]) -> None:
-    """Raise `TypeError` or `ValueError` where a value is not one of its column's, which sqlite itself lets in."""
+    """Raise `ValueError` where a value is not one of its column's, which sqlite itself lets in."""
     allowed = _ALLOWED[table]
     for name, value in row.items():
         if value is not None and name in allowed and not isinstance(value, allowed[name]):
-            raise TypeError(f"{table}.{name}")
-        if name in _TIMES and isinstance(value, int | float) and not 0 <= value <= _LAST_SECOND:
-            raise ValueError(f"{table}.{name}")
+            raise ValueError(f"{name} is {contents.shown(value)}")
+        if name in _TIMES and isinstance(value, (int, float)) and not 0 <= value <= _LAST_SECOND:
+            raise ValueError(f"{name} is {value:g}")
+        if isinstance(value, float) and not contents.real(value):  # sqlite has infinities
+            raise ValueError(f"{name} is {value:g}")
     for name in _NEEDED[table]:
         if row[name] is None:
-            raise TypeError(f"{table}.{name}")
+            raise ValueError(f"{name} is nothing")
 
 
-def _object(text: str | None) -> dict[str, Any]:
-    """Parse a JSON object; None is an empty one. Raises `TypeError` or `ValueError`."""
-    found = json.loads(text or "{}")
+def _object(text: str | None, name: str = "its JSON") -> dict[str, Any]:
+    """Parse a JSON object; None is an empty one. Raises `ValueError`; `name` is what it says of the object."""
+    try:
+        found = json.loads(text or "{}")
+    except RecursionError:
+        raise ValueError(f"{name} has lists within lists without end") from None
     if not isinstance(found, dict):
-        raise TypeError("no object")
+        raise ValueError(f"{name} is no object")
+    return found
+
+
+def _checked(name: str, text: str | None, kinds: Mapping[str, contents.Check]) -> dict[str, Any]:
+    """Parse the JSON object of a column and check its values. Raises `ValueError`."""
+    found = _object(text, name)
+    contents.check(name, found, kinds)
+    return found
+
+
+def payload_of(kind: str, text: str) -> dict[str, Any]:
+    """Parse the payload of an event of that kind and check its values. Raises `ValueError`."""
+    found = _object(text, "payload")
+    kinds, needed = contents.EVENTS.get(kind, ({}, ()))
+    contents.check("payload", found, kinds, needed)
     return found
 
 
@@ -194,17 +215,20 @@ _CONFIG_TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def _config(text: str) -> StoredConfig:
-    """Parse a run's settings. Raises `TypeError` where one is of another type than `RunConfig` says."""
-    found = StoredConfig(_object(text))
+    """Parse a run's settings. Raises `ValueError` where one is of another type than `RunConfig` says."""
+    found = StoredConfig(_object(text, "config"))
     for one in fields(RunConfig):
         value = found.get(one.name)
         allowed = _CONFIG_TYPES.get(str(one.type))
         if value is None or allowed is None:
             continue
-        if not isinstance(value, allowed) or isinstance(value, bool):
-            raise TypeError(f"config.{one.name}")
+        fits = isinstance(value, allowed) and not isinstance(value, bool)
+        if isinstance(value, int | float) and not contents.real(value):
+            fits = False
         if isinstance(value, list) and not all(type(item) is int for item in value):
-            raise TypeError(f"config.{one.name}")
+            fits = False
+        if not fits:
+            raise ValueError(f"config.{one.name} is {contents.shown(value)}")
     return found
 
 
@@ -223,10 +247,10 @@ def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
     origin = row.get("origin")  # neither this nor `judged` is there in an older ledger
     return ExperimentRow(
         commit=row["commit_id"],
-        parameters=_object(row["parameters"]),
-        metrics=_object(row["metrics"]),
-        judged=_object(row.get("judged")),
-        origin=Origin(**_object(origin)) if origin else None,
+        parameters=_object(row["parameters"], "parameters"),
+        metrics=_checked("metrics", row["metrics"], contents.METRICS),
+        judged=_checked("judged", row.get("judged"), contents.JUDGED),
+        origin=Origin(**_object(origin, "origin")) if origin else None,
         **plain,
     )
 
@@ -263,4 +287,4 @@ def processors(result: Mapping[str, Any]) -> float | None:
 @lru_cache(maxsize=4096)
 def _result(text: str) -> Mapping[str, Any]:
     """Parse a result. Cached, because an incumbent's trials, up to hundreds, are read for every decision."""
-    return MappingProxyType(_object(text))
+    return MappingProxyType(_checked("result", text, contents.RESULT))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autoresearch.core.store.exports import trial_folder
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.textfile import read_text
 from autoresearch.core.trial.context import WEIGHTS
 from autoresearch.core.trial.request import TrialResult
 
@@ -66,8 +67,8 @@ def _kept(reader: LedgerReader, experiment: int) -> Iterator[KeptWeights]:
             yield KeptWeights(experiment, path, sha256, trial.seed, trial.val_bpb, False)
     folder = retrained_folder(reader.folder, experiment)
     try:
-        result = TrialResult.model_validate_json((folder / "result.json").read_text(encoding="utf-8"))
-        same = (folder / "train.py").read_text(encoding="utf-8") == reader.text(row.source_sha256)
+        result = TrialResult.model_validate_json(read_text(folder / "result.json"))
+        same = read_text(folder / "train.py") == reader.text(row.source_sha256)
     except (OSError, ValueError):
         return
     if same and result.weights_sha256 and result.status == "ok" and (folder / WEIGHTS).is_file():

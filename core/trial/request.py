@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from autoresearch.core.config import WEIGHTS_LIMIT_MB
 from autoresearch.core.judge.futility import StopRule
@@ -261,7 +261,7 @@ class TrialResult(BaseModel):
     status: TrialStatus
     reason: str | None = None
     """Reason in words, when the status is not ok."""
-    val_bpb: float | None = None
+    val_bpb: Annotated[float, Field(allow_inf_nan=False)] | None = None
     train_seconds: float | None = None
     """Time from the first real batch to the end of `train`, by the parent's clock."""
     startup_seconds: float | None = None

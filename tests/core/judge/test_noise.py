@@ -28,6 +28,12 @@ def test_the_interval_of_one_repeat_is_wide_and_not_absurd(difference):
     assert 1.5 < noise.interval[1] / noise.sigma < 5
 
 
+@pytest.mark.parametrize("absurd", [1e30, 1e38])
+def test_a_baseline_that_answers_with_an_absurd_score_at_one_seed_leaves_a_noise_that_is_finite(absurd):
+    noise = estimate_noise([[Repeat(3.0), Repeat(absurd)]], PRIOR, 3.0)
+    assert math.isfinite(noise.sigma) and 1.0 <= noise.dof < 1e6
+
+
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     rng = random.Random(3)
     inside = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import time
@@ -15,11 +16,12 @@ from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Cost
 from autoresearch.core.run.loop import Limits, Loop
-from autoresearch.core.store import guarded, schema
+from autoresearch.core.store import contents, guarded, schema
 from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
-from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.ledger import _METRICS, Ledger
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.restore import damage, mend
+from autoresearch.core.trial.request import TrialResult
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
 
@@ -340,3 +342,84 @@ def test_a_setting_that_the_ledger_lacks_is_named(folder):
     edit(folder, "UPDATE runs SET config = '{}'")
     with LedgerReader(folder) as reader, pytest.raises(LedgerError, match="does not say which backend"):
         reader.run().config["backend"]
+
+
+FAULTS = (
+    (
+        "UPDATE trials SET result = json_set(result, '$.train_seconds', -3) WHERE experiment = 1",
+        "trial 1 of experiment 1",
+    ),
+    ("UPDATE trials SET result = json_set(result, '$.tokens', 'many') WHERE experiment = 1", "result.tokens is text"),
+    ("UPDATE trials SET result = json_set(result, '$.curve', json('[1, []]'))", "result.curve is a list"),
+    ("UPDATE trials SET result = json_set(result, '$.audit', 5)", "result.audit is 5"),
+    ("UPDATE trials SET val_bpb = 9e999 WHERE experiment = 2", "trial 1 of experiment 2, val_bpb is inf"),
+    ("UPDATE trials SET val_bpb = 1e308 WHERE experiment = 2", r"val_bpb is 1e\+308"),
+    ("UPDATE trials SET subject = x'00' WHERE experiment = 2", "subject is bytes"),
+    ("UPDATE experiments SET estimate = -9e999 WHERE number = 2", "experiment 2, estimate is -inf"),
+    ("UPDATE experiments SET judged = '{\"measured\": [1]}' WHERE number = 2", "judged.measured is a list"),
+    ("UPDATE experiments SET judged = '{\"sigma\": NaN}' WHERE number = 2", "judged.sigma is nan"),
+    ("UPDATE experiments SET judged = '{\"dof\": 0}' WHERE number = 2", "judged.dof is 0"),
+    ('UPDATE experiments SET metrics = \'{"wall_seconds": "x"}\' WHERE number = 2', "metrics.wall_seconds is text"),
+    (f"UPDATE experiments SET judged = '{'[' * 100_000}' WHERE number = 2", "judged has lists within lists"),
+)
+
+
+@pytest.mark.parametrize(("statement", "words"), FAULTS, ids=range(len(FAULTS)))
+def test_a_row_with_a_wrong_value_inside_is_named_with_the_value_and_a_loop_restores_it(folder, statement, words):
+    before = rows(folder, "experiments", "trials")
+    edit(folder, statement)
+    with LedgerReader(folder) as reader, pytest.raises(LedgerError, match=words) as told:
+        list(reader.experiments())
+        reader.every_trial()
+    assert "\n" not in str(told.value) and "`ar loop --tag t` restores it" in str(told.value)
+    assert mend(folder, lambda _: None)
+    assert rows(folder, "experiments", "trials") == before
+
+
+EVENTS = (
+    (
+        "followup trial",
+        {"command": "verify", "call": 1, "name": "a", "val_bpb": float("inf")},
+        "payload.val_bpb is inf",
+    ),
+    ("followup trial", {"command": "verify", "call": 1, "name": "a"}, "payload lacks val_bpb"),
+    ("verified", {"experiment": 1, "seeds": 3, "delta": "x"}, "payload.delta is text"),
+    ("ablated", {"changes": [{"experiment": "x"}]}, "payload.changes is a list"),
+    ("scaled", {"conditions": 5}, "payload.conditions is 5"),
+    ("short trial", {"experiment": 10**400}, "payload.experiment is a number that is too large"),
+)
+
+
+@pytest.mark.parametrize(("kind", "payload", "words"), EVENTS, ids=range(len(EVENTS)))
+def test_an_event_with_a_wrong_value_is_named(folder, kind, payload, words):
+    connection = sqlite3.connect(folder / LEDGER_NAME)
+    values = (time.time(), kind, 1, json.dumps(payload))
+    connection.execute("INSERT INTO events (time, kind, experiment, payload) VALUES (?, ?, ?, ?)", values)
+    connection.commit()
+    connection.close()
+    with LedgerReader(folder) as reader, pytest.raises(LedgerError, match=rf"event \d+ \({kind}\), {words}"):
+        reader.events(kind)
+
+
+def test_bytes_in_a_row_are_a_fault_of_the_chain(folder):
+    edit(folder, "UPDATE trials SET subject = x'00' WHERE experiment = 2")
+    with LedgerReader(folder) as reader:
+        assert reader.verify().fault == reader.chain_faults()[0]
+        assert reader.chain_faults()[0].startswith("experiment 2: its row or its trials are not what was written")
+
+
+def test_the_figures_that_are_checked_are_those_of_a_trial_s_result():
+    told = set(contents.RESULT)
+    assert told <= set(TrialResult.model_fields)
+    numbers = {name for name, one in TrialResult.model_fields.items() if re.search("int|float", str(one.annotation))}
+    assert numbers - told == {"seed"}, "the ledger has the seed in a column of its own"
+    assert set(_METRICS) <= set(contents.METRICS)
+
+
+def test_a_score_that_is_not_finite_is_no_result():
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="finite number"):
+            TrialResult(status="ok", val_bpb=value, seed=0, backend="null", preset="demo")
+    text = '{"status": "ok", "val_bpb": Infinity, "seed": 0, "backend": "null", "preset": "demo"}'
+    with pytest.raises(ValueError, match="finite number"):
+        TrialResult.model_validate_json(text)
