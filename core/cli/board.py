@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from autoresearch.core.takeaway.board import page, read_lines, unread
+from autoresearch.core.takeaway.board import page, read_board
 
 
 def main(folder: Path) -> int:
@@ -15,10 +15,10 @@ def main(folder: Path) -> int:
     if not folder.is_dir():
         click.echo(f"ar: {folder} is no folder.", err=True)
         return 2
-    refused = unread(folder)
+    lines, refused = read_board(folder)
     for name, why in refused:
         click.echo(f"ar: left out: {name}: {why}", err=True)
-    click.echo(page(read_lines(folder)), nl=False)
+    click.echo(page(lines), nl=False)
     return 1 if refused else 0
 
 

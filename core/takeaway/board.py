@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core.errors import ArError
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.takeaway import bundle, certificate, signature
 from autoresearch.core.takeaway.export import corpus_name
@@ -38,34 +37,27 @@ class Line:
     """The first thing that does not fit; None where everything does."""
 
 
-def read_lines(folder: Path) -> list[Line]:
-    """Read and check every certificate of a folder; what is none is left out, `unread` names it."""
-    return [line for path in _paths(folder) if (line := _line(path)) is not None]
+def read_board(folder: Path) -> tuple[list[Line], list[tuple[str, str]]]:
+    """Read and check every certificate of a folder.
 
-
-def unread(folder: Path) -> list[tuple[str, str]]:
-    """Return name and reason of every file that is no certificate."""
-    found = []
-    for path in _paths(folder):
+    Also returns name and reason of every file that is no certificate, or whose rows cannot be understood. Raises
+    `PrerequisiteError` where one is signed and there is no ssh-keygen.
+    """
+    lines, refused = [], []
+    for path in sorted(folder.glob(f"*{SUFFIX}"))[:MOST_BUNDLES]:
         try:
-            certificate.load(path)
-        except ArError as error:
-            found.append((path.name, one_line(error.message, 300)))
-    return found
+            lines.append(_line(path))
+        except bundle.BundleError as error:
+            refused.append((path.name, one_line(error.message, 300)))
+    return lines, refused
 
 
-def _paths(folder: Path) -> Sequence[Path]:
-    return sorted(folder.glob(f"*{SUFFIX}"))[:MOST_BUNDLES]
-
-
-def _line(path: Path) -> Line | None:
-    try:
-        found = certificate.load(path)
-        with certificate.ledger_of(found) as reader:
-            faults = certificate.faults_of(found, reader)
-            run, total = reader.run(), reader.totals()
-    except ArError:
-        return None
+def _line(path: Path) -> Line:
+    """Read and check one certificate. Raises `BundleError`."""
+    found = certificate.load(path)
+    with certificate.ledger_of(found) as reader:
+        faults = certificate.faults_of(found, reader)
+        run, total = reader.run(), reader.totals()
     signer = None
     if found.signature is not None:
         signer = signature.signer_of(found.parts[bundle.CERTIFICATE], found.signature)

@@ -120,13 +120,21 @@ def strict_json(text: str | bytes) -> Any:
     for _ in range(MOST_DEPTH):
         inner: list[Any] = []
         for one in level:
-            if isinstance(one, float) and not math.isfinite(one):
+            if isinstance(one, int | float) and not _is_finite(one):
                 raise ValueError("it holds a number that is not finite")
             inner += one.values() if isinstance(one, dict) else one if isinstance(one, list) else []
         if not inner:
             return value
         level = inner
     raise ValueError("it is nested too deeply")
+
+
+def _is_finite(number: float) -> bool:
+    """Tell whether a number is finite as a `float`: JSON's whole numbers may be larger than any."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _refuse(name: str) -> None:

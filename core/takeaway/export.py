@@ -165,7 +165,8 @@ def card(report: ReportData, kept: KeptWeights, facts: Mapping[str, Any], framew
     config, head = report.run.config, report.headline
     changes = [f"- {code_span(row.hypothesis[:300])}" for row in report.keeps if row.number <= kept.experiment]
     packages = " ".join([*framework.packages, "numpy", "safetensors", "sentencepiece"])
-    seeds = ", ".join(str(seed) for seed, _ in head.best.points[:20]) if head is not None else ""
+    mean = head.best if head is not None and head.experiment == kept.experiment else None  # of this very file
+    seeds = ", ".join(str(seed) for seed, _ in mean.points[:20]) if mean is not None else ""
     lines = [
         "---",
         "tags: [autoresearch]",
@@ -183,7 +184,7 @@ def card(report: ReportData, kept: KeptWeights, facts: Mapping[str, Any], framew
         "",
         f"- Text: {code_span(facts['corpus'])}, vocabulary {facts['vocab_size']}; SHA-256 of the prepared text "
         f"`{facts['prepared_sha256']}`",
-        f"- Seeds of the measured mean: {seeds or 'not recorded'}",
+        *([] if mean is None else [f"- Seeds of the measured mean: {seeds or 'not recorded'}"]),
         f"- Run {code_span(report.run.tag)}, {report.totals.decided} experiments, {len(report.keeps)} kept; "
         f"ar {config['ar_version']}",
         "",

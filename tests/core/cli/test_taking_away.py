@@ -22,7 +22,7 @@ from autoresearch.core.judge.paired import PairedNoise
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.samples import SAMPLES, read_samples
 from autoresearch.core.takeaway import bundle, certificate
-from autoresearch.core.takeaway.board import page, read_lines, unread
+from autoresearch.core.takeaway.board import page, read_board
 from autoresearch.core.takeaway.claim import Comparison
 from autoresearch.core.trial.sampling import Drawing
 
@@ -158,8 +158,17 @@ def test_an_exported_model_is_used_without_ar(workspace, tmp_path, capsys):
     for words in ("Measured mean: **", "Baseline: ", "`rate 0.25 <b>&`", "preset `demo`", "pip install numpy"):
         assert words in card, card
     assert str(workspace) not in card + (target / "config.json").read_text()
+    assert "Seeds of the measured mean: " in card
     assert "holds something already" in refusal(capsys, 2, "export", target)
     assert "--public is for --push" in refusal(capsys, 2, "export", tmp_path / "other", "--public")
+
+
+def test_the_card_of_another_experiment_says_nothing_of_the_best_one_s_trials(workspace, tmp_path):
+    target = tmp_path / "model"
+    assert ar(["export", str(target), "--experiment", "0"]) == 0
+    card = (target / "README.md").read_text()
+    assert "# t: baseline" in card and "These very weights" in card
+    assert "measured mean" not in card.lower(), card
 
 
 def test_a_push_uploads_every_file_to_the_hub(workspace, tmp_path, hub):
@@ -401,12 +410,32 @@ def test_the_board_lists_certificates_as_text_and_says_what_does_not_fit(made, t
 
     rewritten(made, tmp_path / "forged.arcert", body=forged)
     (tmp_path / "none.arcert").write_text("x")
-    text = page(read_lines(tmp_path))
-    assert [name for name, _ in unread(tmp_path)] == ["none.arcert"]
+    lines, refused = read_board(tmp_path)
+    text = page(lines)
+    assert [name for name, _ in refused] == ["none.arcert"]
     assert "a&lt;b&gt;.arcert" in text and "<script" not in text and "<img" not in text
     assert text.index("a&lt;b&gt;") < text.index("forged.arcert") < text.index("does not fit:")
 
 
+def test_the_board_names_every_file_that_it_leaves_out(made, tmp_path):
+    """Those too of which only the rows show that they are none, or a number that is larger than any float."""
+
+    def odd(body):
+        body["rows"]["runs"][0]["incumbent"] = 99
+
+    def huge(body):
+        body["made"] = 10**400
+
+    def huge_gain(body):
+        body["rows"]["runs"][0]["incumbent"], body["claim"]["delta"] = 0, -(10**400)
+
+    for change in (odd, huge, huge_gain):
+        rewritten(made, tmp_path / f"{change.__name__}.arcert", body=change)
+    lines, refused = read_board(tmp_path)
+    assert not lines and [name for name, _ in refused] == ["huge.arcert", "huge_gain.arcert", "odd.arcert"]
+    assert "not finite" in refused[0][1] and "cannot be understood" in refused[2][1]
+
+
 def test_the_board_of_the_docs_is_the_page_of_its_folder():
     folder = Path(__file__).parents[3] / "docs/board"
-    assert (folder / "index.html").read_text(encoding="utf-8") == page(read_lines(folder))
+    assert (folder / "index.html").read_text(encoding="utf-8") == page(read_board(folder)[0])
