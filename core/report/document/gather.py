@@ -126,7 +126,12 @@ class ReportData:
 
 
 def gather(reader: LedgerReader) -> ReportData:
-    """Read a run, also while a loop writes it. Raises `LedgerError` when the ledger is damaged."""
+    """Read one state of a run, also while a loop writes it. Raises `LedgerError` when the ledger is damaged."""
+    with reader.snapshot():
+        return _gather(reader)
+
+
+def _gather(reader: LedgerReader) -> ReportData:
     run = reader.run()
     decided = tuple(row for row in reader.experiments() if row.state == "decided")
     trials = [trial for row in decided for trial in reader.trials(experiment=row.number)]

@@ -13,11 +13,14 @@ from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.proposal import Origin, Proposal
+from autoresearch.core.report.document import gather as document_gather
 from autoresearch.core.report.document.figures import draw_progress, quadrants
 from autoresearch.core.report.document.gather import gather
 from autoresearch.core.report.document.page import code_span, html_page, markdown
 from autoresearch.core.report.wording import dollars, duration
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.store.headline import headline_of
+from autoresearch.core.store.reader import LedgerReader
 
 HOSTILE = "<script>alert(1)</script> ![x](http://evil.example/p.png) `code` @someone <img src=x onerror=alert(2)>"
 
@@ -62,6 +65,24 @@ def test_a_report_counts_what_was_done_and_what_it_cost(reported):
     (shape,) = reported.categories
     assert (shape.tried, shape.kept, shape.discarded, shape.failed) == (4, 2, 1, 1)
     assert shape.best_delta == pytest.approx(-0.1)
+
+
+def test_a_report_is_of_one_moment_while_a_loop_writes(tmp_path, monkeypatch):
+    folder = make_workspace(tmp_path / "w")
+    with open_run(folder, "first") as run:
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1)).go()
+
+    def headline_after_a_keep(reader):
+        with open_run(folder, "first") as run:
+            Loop(run, Widths(9, 8), Greedy(), Scripted(), limits=Limits(2)).go()
+        return headline_of(reader)
+
+    monkeypatch.setattr(document_gather, "headline_of", headline_after_a_keep)
+    with LedgerReader(folder / "runs/first") as reader:
+        found = gather(reader)
+    assert found.best.number == found.headline.experiment == 1
+    with LedgerReader(folder / "runs/first") as reader:
+        assert reader.run().incumbent == 2
 
 
 def test_the_page_says_what_was_kept_what_failed_and_how_to_do_it_again(reported):
