@@ -148,7 +148,10 @@ EVENTS: dict[str, tuple[dict[str, Check], tuple[str, ...]]] = {
         (),
     ),
 }
-"""Kinds of the values in events, by the kind of event, and the keys that they need. Others are looked at where they are read."""
+"""Kinds of the values in events, by the kind of event, and the keys that they need.
+
+Other kinds of event are checked where they are read.
+"""
 
 
 def check(name: str, values: Mapping[str, Any], kinds: Mapping[str, Check], needed: tuple[str, ...] = ()) -> None:
