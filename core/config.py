@@ -7,13 +7,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.errors import PrerequisiteError, UsageError, system_words
 from autoresearch.core.judge.options import UNRECORDED, JudgeOptions
+from autoresearch.core.textfile import read_text
 from autoresearch.core.trainfile.constants import ConstantValue
 
 if sys.version_info >= (3, 11):
@@ -26,21 +27,25 @@ WEIGHTS_LIMIT_MB = 8192
 """Largest weights file in MiB, where no card's memory says otherwise."""
 
 
+Positive = Annotated[int, Field(ge=1, lt=2**53)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class DataPreset(BaseModel):
     """The text of a preset, and how much of it is held out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     corpus: str
     """Default corpus; `--corpus` overrides it."""
-    vocabularies: tuple[int, ...]
+    vocabularies: Annotated[tuple[Positive, ...], Field(min_length=1)]
     """Vocabulary sizes that VOCAB_SIZE may name. The first is the preset's own."""
-    eval_seq_len: int
+    eval_seq_len: Positive
     """Tokens per scored row (T), fixed for a run."""
-    val_bytes: int
+    val_bytes: Positive
     """Least raw bytes of validation text; whole documents are taken until it is reached."""
-    test_bytes: int
+    test_bytes: Positive
     """Least raw bytes of the held-out test set."""
-    shards: int | None = None
+    shards: Positive | None = None
     """Number of shards of a hub corpus to fetch."""
 
 
@@ -53,10 +58,10 @@ class Preset(BaseModel):
     known: str = ""
     """Known result of this preset, and its source."""
     data: DataPreset
-    train_seconds: float
-    startup_seconds: float = 300.0
+    train_seconds: Seconds
+    startup_seconds: Seconds = 300.0
     """Longest time from the child's start to its first batch."""
-    score_rows: int
+    score_rows: Positive
     """Rows per scoring batch."""
     card_gb: float | None = None
     """Memory of the GPU that the preset is for, in GB (10^9 bytes); None for a processor."""
@@ -76,11 +81,17 @@ def load_presets(path: Path) -> dict[str, Preset]:
 
     A table that names another one by `like` has that one's values where it gives none of its own.
     """
+    fix = "put the file back as it was (`git checkout`, or install this version of ar again)"
     try:
-        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables: dict[str, Any] = tomllib.loads(read_text(path))
         return {name: Preset(name=name, **_whole(tables, table)) for name, table in tables.items()}
-    except (OSError, ValueError, RecursionError, ValidationError, TypeError, KeyError, AttributeError) as error:
-        raise PrerequisiteError(f"{path} cannot be read as presets: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PrerequisiteError(f"{path} cannot be read as presets: {where}: {first['msg']}.", fix=fix) from error
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        what = system_words(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+        raise PrerequisiteError(f"{path} cannot be read as presets: {what}.", fix=fix) from error
 
 
 def _whole(tables: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:

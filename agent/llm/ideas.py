@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from autoresearch.core.errors import UsageError
 from autoresearch.core.proposal import CATEGORIES, Attempt, History, Platform
+from autoresearch.core.textfile import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,19 +23,21 @@ Confidence = Literal["low", "medium", "high"]
 BANK = Path(__file__).parent / "ideas.toml"
 USER_FILE = "ideas.toml"
 """File in the workspace with a person's own ideas, in the same form."""
+MOST_LETTERS = 1000
+"""Letters of an idea, or of its source: language models read them before every proposal."""
 
 
 class Idea(BaseModel):
     """One public finding about a change of a train file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    change: str
+    change: str = Field(max_length=MOST_LETTERS)
     platform: Platform
     category: str
     verdict: Verdict
-    delta: float | None = None
+    delta: float | None = Field(None, allow_inf_nan=False)
     """Change of val_bpb on that platform in bpb; negative is better. None where no number is known."""
-    source: str
+    source: str = Field(max_length=MOST_LETTERS)
     confidence: Confidence
     added: str | None = Field(None, pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
     """Month in which the bank took it up, as YYYY-MM; None for entries of its first edition."""
@@ -43,7 +46,7 @@ class Idea(BaseModel):
     @classmethod
     def _known_category(cls, value: str) -> str:
         if value not in CATEGORIES:
-            raise ValueError(f"no category {value!r}; there are {', '.join(CATEGORIES)}")
+            raise ValueError(f"no category {value[:40]!r}; there are {', '.join(CATEGORIES)}")
         return value
 
     def brief(self, number: int, shown: int) -> str:
@@ -68,7 +71,7 @@ def numbered_ideas(workspace: Path | None = None) -> tuple[Idea, ...]:
 
 def _own(workspace: Path | None) -> tuple[Idea, ...]:
     path = workspace / USER_FILE if workspace is not None else None
-    return _read(path) if path is not None and path.is_file() else ()
+    return _read(path) if path is not None and path.exists() else ()
 
 
 def bank_text(ideas: Sequence[Idea]) -> str:
@@ -87,7 +90,7 @@ def bank_text(ideas: Sequence[Idea]) -> str:
 def _read(path: Path) -> tuple[Idea, ...]:
     fix = "see `ar ideas --example` for the form of an entry"
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8")).get("idea", [])
+        entries = tomllib.loads(read_text(path)).get("idea", [])
         if not isinstance(entries, list):
             raise ValueError("idea is no list of tables")
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no TOML, no UTF-8, or a number too long
@@ -99,7 +102,9 @@ def _read(path: Path) -> tuple[Idea, ...]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "entry"
-            raise UsageError(f"{path}: idea {number}, {where}: {first['msg']}.", fix=fix) from error
+            raise UsageError(
+                f"{path}: idea {number}, {where}: {first['msg'].removeprefix('Value error, ')}.", fix=fix
+            ) from error
     return tuple(ideas)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autoresearch.core.errors import ProposalError, UsageError
 from autoresearch.core.files import write_text
+from autoresearch.core.textfile import open_plain, read_text
 
 SUFFIXES = (".md", ".txt", ".rst", ".tex")
 """Files of a folder that are read."""
@@ -91,7 +92,7 @@ def _of_folder(folder: Path) -> tuple[Paper, ...]:
     papers = []
     for path in paths:
         try:
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 text = file.read(MOST_BYTES).decode("utf-8", errors="replace")
         except OSError as error:
             raise UsageError(f"--literature: {path} cannot be read: {error.strerror}.", fix="check the path") from error
@@ -102,7 +103,7 @@ def _of_folder(folder: Path) -> tuple[Paper, ...]:
 def _addresses(path: Path) -> tuple[tuple[str, str], ...]:
     """Return name and address of each line; empty lines and comments (#) are passed over."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         fix = "name a folder with texts, or a file with one address a line"
         raise UsageError(f"--literature {path} cannot be read: {error}.", fix=fix) from error

@@ -19,10 +19,17 @@ import click
 from autoresearch.core.cli.commands import COMMANDS, load_command
 from autoresearch.core.cli.params import CorpusType, Vocabularies
 from autoresearch.core.errors import UsageError, system_words
+from autoresearch.core.textfile import read_text
 
 FILE_NAME = "ar.toml"
+MOST_BYTES = 2**20
+"""Bytes that a file of settings may have: a thousand times what an honest one has."""
 META_KEY = "autoresearch.defaults"
 """Key of `Defaults` in the root context's `meta`."""
+
+
+MOST_LETTERS = 60
+"""Letters of a key that a message repeats."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def line_of(text: str, command: str | None, option: str | None) -> int | None:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+        return read_text(path, MOST_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -117,15 +124,15 @@ def _entries(path: Path, text: str, shared: Mapping[str, click.Option]) -> Itera
             continue
         if key not in COMMANDS:
             where = Origin(path, line_of(text, key, None))
-            raise UsageError(f"{where}: there is no command [{key}].", fix=_nearest(key, COMMANDS))
+            raise UsageError(f"{where}: there is no command [{_named(key)}].", fix=_nearest(key, COMMANDS))
         own = options_of(load_command(key))
         for inner, inner_value in value.items():
             if plain(inner) not in own:
                 where = Origin(path, line_of(text, key, plain(inner)))
-                near = difflib.get_close_matches(plain(inner), shared, n=1, cutoff=0.7)
+                near = difflib.get_close_matches(plain(inner[:MOST_LETTERS]), shared, n=1, cutoff=0.7)
                 fix = f"write {written(near[0])} above the first table: all commands share it" if near else None
                 fix = fix or (_nearest(inner, own) if own else "it has no options to set")
-                raise UsageError(f"{where}: there is no key {inner} in [{key}].", fix=fix)
+                raise UsageError(f"{where}: there is no key {_named(inner)} in [{key}].", fix=fix)
             yield (key, plain(inner)), _checked(path, text, key, own[plain(inner)], inner_value)
 
 
@@ -188,12 +195,17 @@ def _not_shared(where: Origin, key: str, shared: Iterable[str]) -> UsageError:
     """Explain a key above the tables that belongs to a command, or to nothing."""
     home = next((name for name in ("loop", "train", "prepare") if plain(key) in options_of(load_command(name))), None)
     fix = f"it is an option of `ar {home}`: write it below [{home}]" if home else _nearest(key, shared)
-    return UsageError(f"{where}: there is no key {key} above the tables.", fix=fix)
+    return UsageError(f"{where}: there is no key {_named(key)} above the tables.", fix=fix)
+
+
+def _named(key: str) -> str:
+    """Write a key into a message: a quoted one may hold anything."""
+    return key if key.isprintable() and len(key) <= MOST_LETTERS else repr(key[:MOST_LETTERS])
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
     names = [written(name) for name in known]
-    near = difflib.get_close_matches(written(key), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(written(key[:MOST_LETTERS]), names, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
 
 

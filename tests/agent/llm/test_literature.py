@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -106,3 +107,9 @@ def test_long_texts_are_cut_and_short_ones_leave_their_share_to_them():
 def test_a_hypothesis_names_what_it_draws_on():
     papers = [Paper("a.md", ""), Paper("b.md", "")]
     assert quoted("Tables of pairs, after [b.md].", papers) == "b.md" and quoted("My own.", papers) == ""
+
+
+def test_a_pipe_in_the_place_of_a_list_of_addresses_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "list")
+    with pytest.raises(UsageError, match="cannot be read: it is a pipe, not a file"):
+        Literature(tmp_path / "list")

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import pytest
@@ -158,3 +159,21 @@ def test_a_model_in_the_file_does_not_hinder_the_tuner(work, capsys):
     assert "git" in capsys.readouterr().err
     assert main.run(["loop", "--max-usd", "5"]) == 2
     assert "asks none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "it is a pipe, not a file"),
+        (lambda path: path.mkdir(), "it is a folder, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device, not a file"),
+        (lambda path: path.write_bytes(b"#" * 2**21), "at most 1,048,576 are read"),
+        (lambda path: path.write_bytes(b"k" * 200_000 + b" = 1"), "there is no key 'k"),
+        (lambda path: path.write_text('"a\\nb\\u001b[31m" = 1'), r"there is no key 'a\nb\x1b[31m' above"),
+    ],
+)
+def test_what_is_no_file_of_settings_is_one_short_line_at_once(work, capsys, make, said):
+    make(work / "ar.toml")
+    assert main.run(["status"]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1 and len(told) < 600

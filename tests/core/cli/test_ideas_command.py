@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -110,3 +111,27 @@ def test_a_models_ideas_are_from_its_kind_of_device_and_leave_resting_categories
     near = nearest_ideas(load_ideas(), history, closed=("batch_sequence",))
     assert {idea.platform for idea in near} == {"apple"}
     assert "batch_sequence" not in {idea.category for idea in near}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("delta = nan", "idea 1, delta: Input should be a finite number"),
+        (f'change = "{"x" * 5000}"', "idea 1, change: String should have at most 1000 characters"),
+        (f'category = "{"x" * 5000}"', "idea 1, category: no category 'xxxx"),
+    ],
+)
+def test_a_value_of_an_own_idea_that_does_not_fit_is_named(tmp_path, line, said):
+    given = {"change": '"a"', "platform": '"any"', "category": '"attention"', "verdict": '"helps"'}
+    given |= {"source": '"s"', "confidence": '"low"', line.split(" ")[0]: line.split(" = ")[1]}
+    text = "\n".join(f"{name} = {value}" for name, value in given.items())
+    (tmp_path / "ideas.toml").write_text(f"[[idea]]\n{text}\n")
+    with pytest.raises(UsageError) as told:
+        load_ideas(tmp_path)
+    assert said in str(told.value) and len(str(told.value)) < 600
+
+
+def test_a_pipe_in_the_place_of_own_ideas_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "ideas.toml")
+    with pytest.raises(UsageError, match="it is a pipe, not a file"):
+        load_ideas(tmp_path)
