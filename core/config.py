@@ -116,6 +116,10 @@ def data_dir() -> Path:
     return Path(override).expanduser() if override else platformdirs.user_data_path("autoresearch")
 
 
+RUN_FOLDERS = "[!.]*"
+"""Pattern of the names of runs' folders: a hidden folder beside them is what a removal has left."""
+
+
 def runs_dir(workspace: Path) -> Path:
     """Return the folder of a workspace's runs."""
     return workspace / "runs"

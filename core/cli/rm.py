@@ -37,9 +37,11 @@ def rm(settings: Settings, tag: str, keep_refs: bool, yes: bool) -> None:
     branch = f"refs/heads/{branch_name(tag)}"
     refs = [experiment_ref(tag, number) for number in sorted(repository.refs(tag))]
     refs += [branch] if repository.ref(branch) else []
+    aside = folder.with_name(f".removed-{tag}")
     is_run = any((folder / name).is_file() for name in (LEDGER_NAME, JOURNAL_NAME))
-    # What an interrupted call has left: the folder is gone, and its refs are not.
-    if not is_run and not (refs and not folder.exists() and not keep_refs):
+    # The run is gone, and not all of it: the call that removed it was interrupted, or kept the refs.
+    has_left = not folder.exists() and (aside.exists() or bool(refs and not keep_refs))
+    if not is_run and not has_left:
         raise lost_run(settings.workspace, tag, "`ar status` lists all runs")
     if folder.is_symlink():
         raise PrerequisiteError(f"{folder} is a link, and what it leads to is not touched.", fix="delete it by hand")
@@ -50,9 +52,8 @@ def rm(settings: Settings, tag: str, keep_refs: bool, yes: bool) -> None:
         )
     gone = [] if keep_refs else refs
     _confirm(folder, tag, gone, keep_refs, yes)
+    remove_folder(aside)
     if is_run:
-        aside = folder.with_name(f".removed-{tag}")
-        remove_folder(aside)
         try:
             with FileLock(folder / "writer.lock", timeout=0):
                 # Renamed first, so that a crash leaves a whole run or none.
@@ -64,8 +65,8 @@ def rm(settings: Settings, tag: str, keep_refs: bool, yes: bool) -> None:
         except OSError as error:
             raise LedgerError(f"{folder} cannot be deleted: {error.strerror}.", fix="check its permissions") from error
         remove_folder(aside)
-        if aside.exists():
-            settings.say(f"some files could not be deleted: they are in {aside}")
+    if aside.exists():
+        settings.say(f"some files could not be deleted: they are in {aside}")
     for ref in gone:
         repository.drop_ref(ref)
     if settings.json:

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable
 from pathlib import Path
 
-from autoresearch.core.config import runs_dir
+from autoresearch.core.config import RUN_FOLDERS, runs_dir
 from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.store.git import Repository, branch_name, check_tag
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
@@ -16,7 +16,7 @@ from autoresearch.core.store.rows import RunRow
 def run_rows(workspace: Path, complain: Callable[[str], None]) -> list[RunRow]:
     """List every run whose ledger can be read, the oldest first; `complain` gets the errors of the others."""
     found = []
-    for ledger in sorted(runs_dir(workspace).glob(f"*/{LEDGER_NAME}")):
+    for ledger in sorted(runs_dir(workspace).glob(f"{RUN_FOLDERS}/{LEDGER_NAME}")):
         try:
             with LedgerReader(ledger.parent) as reader:
                 run = reader.run()

@@ -66,7 +66,7 @@ def choose_tag(settings: Settings, tag: str | None, new: bool) -> str:
     """
     from autoresearch.core.cli.context import resolve_backend
     from autoresearch.core.cli.runs import fresh_tag, lost_run, named_run, run_rows
-    from autoresearch.core.config import runs_dir
+    from autoresearch.core.config import RUN_FOLDERS, runs_dir
     from autoresearch.core.store.git import Repository, check_tag
     from autoresearch.core.store.inbox import Inbox
     from autoresearch.core.store.liveness import is_alive
@@ -96,7 +96,7 @@ def choose_tag(settings: Settings, tag: str | None, new: bool) -> str:
     # Somebody else may have submitted the first file a moment ago: the run exists when its baseline is about to start.
     begun_tags = sorted(
         folder.name
-        for folder in runs_dir(settings.workspace).glob("*")
+        for folder in runs_dir(settings.workspace).glob(RUN_FOLDERS)
         if Inbox(folder).waiting() and not (folder / "ledger.sqlite").exists()
     )
     return begun_tags[-1] if begun_tags else fresh_tag(settings.workspace, resolve_backend(settings).name)

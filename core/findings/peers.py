@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch.core.config import runs_dir
+from autoresearch.core.config import RUN_FOLDERS, runs_dir
 from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.proposal import Finding, Origin
 from autoresearch.core.store.git import check_tag
@@ -110,7 +110,7 @@ def folders_of(workspace: Path, wanted: Sequence[str]) -> Callable[[], Iterable[
     def folders() -> Iterable[Path]:
         for name in wanted:
             if name == "auto":
-                yield from (ledger.parent for ledger in runs_dir(workspace).glob(f"*/{LEDGER_NAME}"))
+                yield from (ledger.parent for ledger in runs_dir(workspace).glob(f"{RUN_FOLDERS}/{LEDGER_NAME}"))
             elif name != "none":
                 yield Path(name)
 

@@ -63,13 +63,13 @@ def choose_run(
 
     With `committed` a new run starts from HEAD's train file. Repairs ledgers that a crash has damaged.
     """
-    from autoresearch.core.config import runs_dir
+    from autoresearch.core.config import RUN_FOLDERS, runs_dir
     from autoresearch.core.run.run import committed_source, starting_source
     from autoresearch.core.store.git import Repository, check_tag
     from autoresearch.core.store.restore import mend
 
     runs = runs_dir(settings.workspace)
-    for folder in runs.glob("*") if tag is None else [runs / check_tag(tag)]:
+    for folder in runs.glob(RUN_FOLDERS) if tag is None else [runs / check_tag(tag)]:
         try:
             mend(folder, settings.say)
         except LedgerError as error:

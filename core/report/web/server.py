@@ -29,6 +29,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from autoresearch.core.config import RUN_FOLDERS
 from autoresearch.core.errors import ArError
 from autoresearch.core.events import json_value
 from autoresearch.core.report.document.gather import yardsticks_of
@@ -145,7 +146,7 @@ class Dashboard:
         return found
 
     def _folders(self) -> list[Path]:
-        ledgers = sorted(self.runs.glob(f"*/{LEDGER_NAME}"), key=lambda path: path.stat().st_mtime)
+        ledgers = sorted(self.runs.glob(f"{RUN_FOLDERS}/{LEDGER_NAME}"), key=lambda path: path.stat().st_mtime)
         return [path.parent for path in ledgers]
 
     def _experiments(self, request: Request) -> list[dict[str, Any]]:

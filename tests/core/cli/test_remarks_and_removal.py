@@ -156,6 +156,15 @@ def test_a_run_is_removed_with_its_refs_or_without(workspace, capsys):
         pass
 
 
+def test_a_run_whose_removal_was_interrupted_is_gone(workspace, capsys):
+    """It is in no list, and the next call removes what has been left of it."""
+    (workspace / "runs/t").rename(workspace / "runs/.removed-t")
+    assert ar(["status"]) == 0 and "no runs in" in capsys.readouterr().err
+    assert ar(["rm", "t", "--yes", "--keep-refs"]) == 0
+    assert not list((workspace / "runs").glob("*removed*")) and refs(workspace)
+    assert ar(["rm", "t", "--yes"]) == 0 and not refs(workspace)
+
+
 def test_a_run_that_cannot_be_read_can_be_removed(workspace):
     (workspace / "runs/t/ledger.sqlite").write_bytes(b"nothing")
     assert ar(["rm", "t", "--yes"]) == 0 and not (workspace / "runs/t").exists()
