@@ -3,7 +3,8 @@
 Two findings hold on every device from which results were reported (`agent/llm/ideas.toml`). More and smaller steps win:
 from 2^19 to 2^17 tokens on an H100 whose runs had 953 steps, from 2^16 to 2^14 on a Mac. And a model that the time
 cannot train is too large: the slower the device, the smaller the best file. Both gain more than any learning rate, and
-large moves show it soonest. A move is made again while it pays and its reason holds.
+large moves show it soonest. A move is made again while it pays, even where the reason for the first one is gone: the
+next step in a direction that paid is the likeliest gain of all (Hooke and Jeeves 1961, "Direct search", J. ACM 8(2)).
 
 The expectations are those runs' gains: batches -0.0119 of 0.998 on an H100, -0.083 and -0.138 of 1.6 on a Mac; half the
 blocks -0.150 of 1.753, half the width -0.069 of 1.466, and 1,024 tokens in the vocabulary -0.051 of 1.457 on a CPU.
@@ -18,7 +19,7 @@ from autoresearch.agent.structural import Expectation
 from autoresearch.agent.syntax.constant_priors import repair
 from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.space import Dimension, space_of
-from autoresearch.core.proposal import History
+from autoresearch.core.proposal import Attempt, History
 from autoresearch.core.trainfile.constants import write_constants
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -52,9 +53,11 @@ def first_moves(history: History, tried: frozenset[str]) -> Iterator[FirstMove]:
     now = numbers_of(history.incumbent.source)
     box = {dimension.name: dimension for dimension in space_of(history, widen=2.0)}
     for lever, category, wanted in _LEVERS:
-        if not _is_open(history, lever):
+        last = _last(history, lever)
+        paid = last is not None and _paid(history, last)
+        if _under_way(history, lever) or not (last is None or paid):
             continue
-        for factors, reason, expectation in wanted(history):
+        for factors, reason, expectation in wanted(history, f"experiment {last.experiment} paid" if last else None):
             move = _move(history, box, now, factors)
             if move is None:
                 continue
@@ -81,12 +84,19 @@ def _move(
     return write_constants(history.incumbent.source, {name: after for name, (_, after) in changes.items()}), changes
 
 
-def _is_open(history: History, lever: str) -> bool:
-    """Tell whether no such move is in flight and the last one, if any, was kept."""
-    if any(one.parameters.get("lever") == lever for one in history.in_flight):
-        return False
-    last = next((one for one in reversed(history.attempts) if one.parameters.get("lever") == lever), None)
-    return last is None or last.status == "keep"
+def _under_way(history: History, lever: str) -> bool:
+    return any(one.parameters.get("lever") == lever for one in history.in_flight)
+
+
+def _last(history: History, lever: str) -> Attempt | None:
+    return next((one for one in reversed(history.attempts) if one.parameters.get("lever") == lever), None)
+
+
+def _paid(history: History, move: Attempt) -> bool:
+    """Tell whether a move was kept, alone or together with other near misses."""
+    together = (one for one in history.attempts if one.status == "keep" and "combines" in one.parameters)
+    number = str(move.experiment)
+    return move.status == "keep" or any(number in str(one.parameters["combines"]).split("+") for one in together)
 
 
 def _scaled(now: Mapping[str, Number], box: Mapping[str, Dimension], factors: Mapping[str, float]) -> dict[str, Number]:
@@ -99,7 +109,8 @@ def _scaled(now: Mapping[str, Number], box: Mapping[str, Dimension], factors: Ma
 
 
 _Wanted = Iterator[tuple[Mapping[str, float], str, Expectation]]
-"""Factors by constant, with the reason for them and what they may bring; the boldest first."""
+"""Factors by constant, with the reason for them and what they may bring; the boldest first. A lever is told in words
+that its last move paid, None before the first one; one that paid needs no other reason."""
 
 
 def _figure(history: History, name: str) -> float | None:
@@ -116,22 +127,28 @@ def _trained_tokens(history: History) -> float | None:
     return min(tokens, steps * batch)
 
 
-def _more_steps(history: History) -> _Wanted:
+def _more_steps(history: History, paid: str | None) -> _Wanted:
     steps = _figure(history, "steps")
-    if steps is None or steps >= FEW_STEPS:
+    few = steps is not None and steps < FEW_STEPS
+    if steps is None or not (few or paid):
         return
-    reason = f"a run has only {steps:,.0f} steps, and smaller ones are more"
+    reason = f"a run has only {steps:,.0f} steps, and smaller ones are more" if few else f"{paid}, and had more steps"
     if steps < FEW_STEPS / 8:
         yield {"BATCH_TOKENS": 0.25}, reason, Expectation(0.7, 0.12 if steps < FEW_STEPS / 32 else 0.08)
     else:
         yield {"BATCH_TOKENS": 0.5}, reason, Expectation(0.6, 0.04)
 
 
-def _smaller_model(history: History) -> _Wanted:
+def _smaller_model(history: History, paid: str | None) -> _Wanted:
     tokens, params = _trained_tokens(history), _figure(history, "params")
-    if tokens is None or params is None or tokens >= TOKENS_PER_PARAMETER * params:
+    if tokens is None or params is None:
         return
-    reason = f"a run sees {tokens:,.0f} tokens, too few for {params:,.0f} parameters"
+    few = tokens < TOKENS_PER_PARAMETER * params
+    if not (few or paid):
+        return
+    reason = f"{paid}, and was smaller"
+    if few:
+        reason = f"a run sees {tokens:,.0f} tokens, too few for {params:,.0f} parameters"
     if tokens < TOKENS_PER_PARAMETER / 16 * params:
         yield {"DEPTH": 0.25}, reason, Expectation(0.7, 0.13)
     if tokens < TOKENS_PER_PARAMETER / 4 * params:
@@ -140,17 +157,19 @@ def _smaller_model(history: History) -> _Wanted:
     yield {"DIM": 0.5}, reason, Expectation(0.6, 0.05)
 
 
-def _smaller_vocabulary(history: History) -> _Wanted:
-    if few_steps(history):
+def _smaller_vocabulary(history: History, paid: str | None) -> _Wanted:
+    if few_steps(history) or paid:
         reason = "few steps cannot teach a large head, and a smaller vocabulary makes each step cheaper"
-        yield {"VOCAB_SIZE": 0.5}, reason, Expectation(0.5, 0.03)
+        yield {"VOCAB_SIZE": 0.5}, reason if few_steps(history) else f"{paid}, and had fewer", Expectation(0.5, 0.03)
 
 
-def _faster_head(history: History) -> _Wanted:
+def _faster_head(history: History, paid: str | None) -> _Wanted:
     steps = _figure(history, "steps")
-    if steps is not None and steps < FEW_STEPS:
+    few = steps is not None and steps < FEW_STEPS
+    if few or paid:
         reason = "the head starts near zero, and few steps take it no further than its rate allows"
-        yield {"HEAD_LR": 3.0}, reason, Expectation(0.6, 0.1 if steps < FEW_STEPS / 32 else 0.03)
+        share = 0.1 if steps is not None and steps < FEW_STEPS / 32 else 0.03
+        yield {"HEAD_LR": 3.0}, reason if few else f"{paid}, and had a higher rate", Expectation(0.6, share)
 
 
 def taught(history: History) -> float:
@@ -163,7 +182,7 @@ def taught(history: History) -> float:
     return 1.0 if steps is None else min(1.0, max(0.1, steps / TAUGHT_STEPS))
 
 
-_LEVERS: tuple[tuple[str, str, Callable[[History], _Wanted]], ...] = (
+_LEVERS: tuple[tuple[str, str, Callable[[History, str | None], _Wanted]], ...] = (
     ("more steps", "batch_sequence", _more_steps),
     ("smaller model", "shape", _smaller_model),
     ("smaller vocabulary", "vocabulary", _smaller_vocabulary),

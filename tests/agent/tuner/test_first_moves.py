@@ -61,6 +61,25 @@ def test_a_move_that_paid_is_made_again_and_one_that_did_not_is_left_to_the_sear
     assert "lever" not in Tuner().propose(history_of(missed)).parameters
 
 
+def test_a_move_that_paid_goes_on_although_its_first_reason_is_gone():
+    attempts = [start(tokens=200_000)]
+    first = Tuner().propose(history_of(attempts))
+    kept = then(attempts, first, "keep", tokens=900_000)
+    again = Tuner().propose(history_of(kept))
+    assert (changed(first)["DEPTH"], changed(again)["DEPTH"]) == (2, 1)
+    assert "experiment 1 paid" in again.hypothesis
+
+
+def test_a_move_that_was_kept_together_with_others_has_paid():
+    attempts = [start(tokens=200_000)]
+    first = Tuner().propose(history_of(attempts))
+    missed = then(attempts, first, "discard", tokens=900_000)
+    assert not list(first_moves(history_of(missed), frozenset()))
+    stack = replace(first, parameters={"combines": "1+7"})
+    (move,) = first_moves(history_of(then(missed, stack, "keep")), frozenset())
+    assert move.changes == {"DEPTH": (2, 1)} and "experiment 1 paid" in move.reason
+
+
 def test_a_move_in_flight_is_not_made_a_second_time():
     history = history_of([start(steps=50, tokens=50_000)])
     first = Tuner().propose(history)
