@@ -135,10 +135,10 @@ def restrict(options: dict[str, int], others: set[int]) -> None:
 
 
 def offer_to_the_kernel(score: int) -> None:
-    """Make the kernel choose this process and what it starts when memory runs out. Some kinds no measurement sees.
+    """Make the kernel end this process and what it starts first when memory runs out.
 
-    Passed over where the kernel keeps no such score. Without a capability a child could lower it again where it can
-    write to its own entry of /proc.
+    `ar` measures a child's memory too, but some kinds of it escape every measurement. Passed over where the kernel
+    keeps no such score. Without a capability a child could lower it again where it can write to its own entry of /proc.
     """
     try:
         with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123  (pathlib is slower to start)
