@@ -72,8 +72,11 @@ class Tolerance:
     """Standard deviation of one honest difference that the limit of the mean makes room for."""
 
 
-FP32 = Tolerance(max_abs=2e-3, mean=2e-4, spread=2e-4)
-"""Default in float32. Logits below 30 have a spacing of 2e-6; a sum in another order loses two or three digits."""
+FP32 = Tolerance(max_abs=8e-3, mean=2e-4, spread=2e-4)
+"""Default in float32. Logits below 30 have a spacing of 2e-6; a sum in another order loses two or three digits. A file
+may round its logits to half precision all the same: where other kernels serve another batch, one of 8 to 16 then goes
+to its neighbour, 2^-7 away. The limit of the mean bounds an advantage: such steps at 0.3 % of the positions exceed it.
+"""
 REDUCED = Tolerance(max_abs=3 / 16, mean=4e-4, spread=0.02)
 """In bf16, with 8 bits, whatever the baseline does: logits of 8 to 16 have a spacing of 1/16, of 16 to 32 of 1/8.
 Models whose batches have one shape answer bit for bit the same. Where kernels depend on what else is in the batch, a
@@ -81,9 +84,9 @@ logit may round to its neighbour, and the one that it competes with may, too. Th
 moved (`benchmarks/audit.py`); the limit of the mean, not that of one position, bounds an advantage."""
 MARGIN = 8.0
 """Factor above the largest honest difference: an honest variant may round more than the baseline does."""
-FLOOR = Tolerance(max_abs=2e-4, mean=2e-5, spread=2e-5)
+FLOOR = Tolerance(max_abs=8e-3, mean=2e-5, spread=2e-5)
 """Narrowest tolerance in float32. Even where a baseline answers bit for bit the same, a variant's sums may have another
-order."""
+order, and its logits fewer digits."""
 SPREAD_MARGIN = 2.0
 """Factor above the baseline's spread."""
 SHIFT = 2e-5
