@@ -220,8 +220,8 @@ def draw(curves: dict[str, np.ndarray]) -> None:
         axes.fill_between(
             range(curve.shape[1]), curve.min(0), curve.max(0), step="post", alpha=0.15, color=line.get_color()
         )
-    axes.set(xlabel="experiments", ylabel="best val_bpb so far (median and range of three seeds)")
-    axes.legend()
+    axes.set(xlabel="experiments", ylabel="best val_bpb so far")
+    axes.legend(title="median and range of three seeds")
     figure.savefig(PICTURE, dpi=120)
     pyplot.close(figure)
 
