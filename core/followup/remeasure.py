@@ -7,6 +7,7 @@ that a call which is interrupted goes on where it was.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import statistics
 import threading
 import time
@@ -20,7 +21,7 @@ from autoresearch.core.errors import ArError
 from autoresearch.core.events import Observer
 from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.report.wording import spell
-from autoresearch.core.run.rerun_policy import Pace, asleep_seconds, slot_pace, speeds, spoiled
+from autoresearch.core.run.rerun_policy import asleep_seconds, pace, slot_pace, speeds, spoiled
 from autoresearch.core.run.scheduler import MAX_LOSSES
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
@@ -301,9 +302,12 @@ class Remeasurer:
     def _is_spoiled(self, name: str, source: str, result: TrialResult, slept: float) -> bool:
         """Tell whether a trial says more about the machine than about the file, and say why it is run once more."""
         same, first = self.usual.get(source, []), next(iter(self.usual.values()), [])
-        others = [[one.model_dump() for one in known] for text, known in self.paces.items() if text != source]
-        shares = [share for known in others if (share := slot_pace(known, result.place)) is not None]
-        usual = Pace(here=statistics.median(shares) if shares else None)
+        results = {text: [one.model_dump() for one in known] for text, known in self.paces.items()}
+        alike = results.pop(source, [])
+        shares = [share for known in results.values() if (share := slot_pace(known, result.place)) is not None]
+        # A file that reads less text by design has fewer tokens a second: processor time tells it from a busy machine.
+        usual = pace(alike, itertools.chain.from_iterable(results.values()))
+        usual = replace(usual, here=statistics.median(shares) if shares else None)
         why = spoiled(result, slept=slept, same=same, incumbent=first, repeated=False, usual=usual)
         if result.status == "timeout":  # every file here has ended in time before, or nearly equals one that has
             why = "it took too long: the machine was busy"

@@ -190,3 +190,15 @@ def test_a_slow_trial_is_run_once_more_on_the_executor_and_its_source_only_once(
     remeasurer = on(device, tmp_path, say=told.append, usual={"a": [100.0]})
     remeasurer.outcomes(wanted(4))
     assert device.started == ["a-0", "a-1", "a-1", "a-2", "a-3"] and len(told) == 1
+
+
+@pytest.mark.parametrize(("cpu_seconds", "trials"), [(0.96, 2), (0.5, 3)])
+def test_a_file_that_reads_less_text_is_slow_by_design_where_it_had_its_processor(tmp_path, cpu_seconds, trials):
+    def trial(request, number):
+        less = request.source == "without memory"
+        facts = {"tokens_per_second": 20.0 if less else 100.0, "cpu_seconds": cpu_seconds if less else 0.98}
+        return ended(request, number, **facts, device_kind="cpu", train_seconds=1.0, place=None)
+
+    device = Device(1, trial)
+    on(device, tmp_path).outcomes([*wanted(1, "final"), *wanted(1, "without memory")])
+    assert len(device.started) == trials
