@@ -283,8 +283,11 @@ def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[Audit
     if ok:
         return outcome, None
     off = int((np.abs(difference) > limit.max_abs).sum())
+    found = f"{off} of {count} positions give another likelihood than was scored"
+    if off == 0:
+        found = f"{count} positions give other likelihoods on average than were scored"
     words = (
-        f"audit: with other text after it, {off} of {count} positions give another likelihood than was scored "
+        f"audit: with other text after it, {found} "
         f"(largest difference {max_abs:.3g} nats, allowed {limit.max_abs:.3g}; "
         f"mean {mean:+.3g}, allowed {allowed:.3g}): the scores used text that comes later, or were not computed"
     )

@@ -96,6 +96,7 @@ def test_scores_that_are_a_little_better_than_the_logits_everywhere_are_found(
     assert not outcome.ok
     assert wrong is not None
     assert "mean" in wrong
+    assert "100 positions give other likelihoods on average" in wrong
 
 
 @pytest.mark.parametrize(
