@@ -54,10 +54,10 @@ def first_moves(history: History, tried: frozenset[str]) -> Iterator[FirstMove]:
     box = {dimension.name: dimension for dimension in space_of(history, widen=2.0)}
     for lever, category, wanted in _LEVERS:
         last = _last(history, lever)
-        paid = last is not None and _paid(history, last)
-        if _under_way(history, lever) or not (last is None or paid):
+        if _under_way(history, lever) or not (last is None or _paid(history, last)):
             continue
-        for factors, reason, expectation in wanted(history, f"experiment {last.experiment} paid" if last else None):
+        paid = None if last is None else f"experiment {last.experiment} paid"
+        for factors, reason, expectation in wanted(history, paid):
             move = _move(history, box, now, factors)
             if move is None:
                 continue
@@ -128,8 +128,7 @@ def _trained_tokens(history: History) -> float | None:
 
 
 def _more_steps(history: History, paid: str | None) -> _Wanted:
-    steps = _figure(history, "steps")
-    few = steps is not None and steps < FEW_STEPS
+    steps, few = _figure(history, "steps"), few_steps(history)
     if steps is None or not (few or paid):
         return
     reason = f"a run has only {steps:,.0f} steps, and smaller ones are more" if few else f"{paid}, and had more steps"
@@ -158,14 +157,14 @@ def _smaller_model(history: History, paid: str | None) -> _Wanted:
 
 
 def _smaller_vocabulary(history: History, paid: str | None) -> _Wanted:
-    if few_steps(history) or paid:
+    few = few_steps(history)
+    if few or paid:
         reason = "few steps cannot teach a large head, and a smaller vocabulary makes each step cheaper"
-        yield {"VOCAB_SIZE": 0.5}, reason if few_steps(history) else f"{paid}, and had fewer", Expectation(0.5, 0.03)
+        yield {"VOCAB_SIZE": 0.5}, reason if few else f"{paid}, and had fewer", Expectation(0.5, 0.03)
 
 
 def _faster_head(history: History, paid: str | None) -> _Wanted:
-    steps = _figure(history, "steps")
-    few = steps is not None and steps < FEW_STEPS
+    steps, few = _figure(history, "steps"), few_steps(history)
     if few or paid:
         reason = "the head starts near zero, and few steps take it no further than its rate allows"
         share = 0.1 if steps is not None and steps < FEW_STEPS / 32 else 0.03

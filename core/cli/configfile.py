@@ -24,12 +24,10 @@ from autoresearch.core.textfile import read_text
 FILE_NAME = "ar.toml"
 MOST_BYTES = 2**20
 """Bytes that a file of settings may have: a thousand times what an honest one has."""
-META_KEY = "autoresearch.defaults"
-"""Key of `Defaults` in the root context's `meta`."""
-
-
 MOST_LETTERS = 60
 """Letters of a key that a message repeats."""
+META_KEY = "autoresearch.defaults"
+"""Key of `Defaults` in the root context's `meta`."""
 
 
 @dataclass(frozen=True)

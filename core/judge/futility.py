@@ -72,9 +72,9 @@ STALL_SHARE, STALL_SECONDS = 0.5, 10.0
 CRAWL_FROM, CRAWL_SECONDS, CRAWL = 0.3, 5.0, 0.05
 """Progress and seconds of training from which the speed is looked at, and the share of the incumbent's tokens that is
 hopeless. In less time a busy machine can keep any file from its first step."""
-DISTURBED = 0.85
-"""Share of the processors that the incumbent kept busy below which a trial was disturbed. Its loss at equal progress is
-then the machine's doing, and no reason to end it."""
+UNDISTURBED = 0.85
+"""Share of the usual processor time from which on a trial on a CPU was not disturbed. With less, its loss at equal
+progress is the machine's doing, and no reason to end it."""
 
 Curve = Sequence[float | None]
 """Mean training loss in each of BINS equal parts of the budget, in nats a token; None where none was logged."""
@@ -348,7 +348,7 @@ def _disturbed(rule: StopRule, busy: Callable[[], float | None]) -> bool:
     """Tell whether other work keeps the machine from a trial, by the processors that it has kept busy."""
     if rule.processors is None or (found := busy()) is None:
         return False
-    return found < DISTURBED * rule.processors
+    return found < UNDISTURBED * rule.processors
 
 
 def _quantile(dof: float) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError, SourceError
+from autoresearch.core.judge.futility import UNDISTURBED
 from autoresearch.core.store.rows import COMPUTES_ITSELF, TrialRow, processors
 from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import probe_device
@@ -25,9 +26,6 @@ from autoresearch.core.trial.request import TrialResult
 
 SLEEP_SECONDS = 5.0
 """Seconds of sleep from which on a trial is run again. Shorter gaps are clocks that were read late."""
-UNDISTURBED = 0.85
-"""Share of the usual processor time from which on a trial on a CPU was not disturbed: a slow one has a slower file.
-With less than that, a trial that made less than this share of the usual steps too was slowed by the machine."""
 SLOW_AGAIN, SLOW_FIRST = 0.6, 0.3
 """Shares of the usual tokens/s below which a trial is run once more. The first is of other trials of the same source.
 The second, for a source's first trial, is of the incumbent's, and lower because a larger model is slower by right."""
@@ -154,7 +152,8 @@ def slow(
         return f"{lag}: the machine was hot or busy"
     busy, steps = processors(_facts(result)), steps_per_second(_facts(result))
     fewer_steps = steps and usual.steps and steps < UNDISTURBED * statistics.median(usual.steps)
-    # Alone, a few processors less may be the file's doing: a smaller model has less to share out.
+    # Both together are the machine's doing. A few processors less alone may be the file's: a smaller model has less to
+    # share out.
     least = UNDISTURBED if fewer_steps and _computes_itself(result) else SLOW_AGAIN
     if busy and usual.processors and busy < least * statistics.median(usual.processors):
         return (

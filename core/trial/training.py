@@ -349,8 +349,9 @@ def _too_slow(context: TrialContext, clock: Clock, now: float) -> str:
 
 def _processor_seconds(clock: Clock, child: Child) -> float | None:
     """Return the processor time since the first batch; None where it cannot be told."""
-    used = None if clock.cpu_first is None else child.cpu_seconds()
-    return None if used is None or clock.cpu_first is None else max(0.0, used - clock.cpu_first)
+    if clock.cpu_first is None or (used := child.cpu_seconds()) is None:
+        return None
+    return max(0.0, used - clock.cpu_first)
 
 
 def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from loop_fixtures import finished_run
 
-from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
 from autoresearch.core.store.ledger import Ledger
 from benchmarks._stacks_on_ray import count_faults
@@ -18,10 +16,7 @@ DECIDED, SCORED = "UPDATE experiments SET state = 'decided'", "UPDATE trials SET
 
 @pytest.fixture
 def folder(tmp_path):
-    workspace = make_workspace(tmp_path / "w")
-    with open_run(workspace) as run:
-        Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
-    return workspace / "runs/t"
+    return finished_run(tmp_path / "w")
 
 
 def faults(folder, cut=()):

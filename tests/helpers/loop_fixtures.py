@@ -15,7 +15,9 @@ from pathlib import Path
 from autoresearch.core.config import Preset, RunConfig
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.events import Observer, Trained
+from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Cost, History, Proposal, Researcher
+from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.run import Run
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
@@ -185,3 +187,11 @@ class ScriptedHandle:
 def width_of(source: str) -> int:
     """The WIDTH of a train file."""
     return int(re.search(r"WIDTH = (\d+)", source).group(1))
+
+
+def finished_run(workspace: Path) -> Path:
+    """Make a workspace with a run, t, of four experiments, two of them kept after the baseline; return its folder."""
+    make_workspace(workspace)
+    with open_run(workspace) as run:
+        Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
+    return workspace / "runs" / "t"

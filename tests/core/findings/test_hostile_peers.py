@@ -10,21 +10,16 @@ import time
 import zlib
 
 import pytest
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from loop_fixtures import finished_run
 
 from autoresearch.core.findings.peers import PeerRuns
-from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
 
 
 @pytest.fixture(scope="module")
 def offered(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("peer") / "w")
-    with open_run(workspace) as run:
-        Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
-    return workspace / "runs/t"
+    return finished_run(tmp_path_factory.mktemp("peer") / "w")
 
 
 @pytest.fixture

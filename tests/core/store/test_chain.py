@@ -6,11 +6,9 @@ import shutil
 import sqlite3
 
 import pytest
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from loop_fixtures import finished_run
 
 from autoresearch.core.judge.decision import Demotion
-from autoresearch.core.judge.greedy import Greedy
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store import schema
 from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
 from autoresearch.core.store.ledger import Ledger
@@ -21,10 +19,7 @@ from autoresearch.core.store.restore import mend
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run of a baseline and three experiments."""
-    workspace = make_workspace(tmp_path_factory.mktemp("chain") / "w")
-    with open_run(workspace) as run:
-        Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
-    return workspace / "runs/t"
+    return finished_run(tmp_path_factory.mktemp("chain") / "w")
 
 
 @pytest.fixture

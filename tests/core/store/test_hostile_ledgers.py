@@ -10,12 +10,10 @@ import time
 import zlib
 
 import pytest
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from loop_fixtures import finished_run
 
 from autoresearch.core.errors import LedgerError
-from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Cost
-from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store import contents, guarded, schema
 from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
 from autoresearch.core.store.ledger import _METRICS, Ledger
@@ -28,13 +26,11 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    workspace = make_workspace(tmp_path_factory.mktemp("hostile") / "w")
-    with open_run(workspace) as run:
-        Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
-    with sqlite3.connect(workspace / "runs/t" / LEDGER_NAME) as connection:
+    folder = finished_run(tmp_path_factory.mktemp("hostile") / "w")
+    with sqlite3.connect(folder / LEDGER_NAME) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
-    return workspace / "runs/t"
+    return folder
 
 
 @pytest.fixture

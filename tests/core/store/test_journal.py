@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 
 import pytest
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from loop_fixtures import Scripted, Widths, finished_run, open_run
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.greedy import Greedy
@@ -22,10 +22,7 @@ from autoresearch.core.store.restore import damage, mend
 @pytest.fixture
 def folder(tmp_path):
     """A finished run of four experiments."""
-    workspace = make_workspace(tmp_path / "w")
-    with open_run(workspace) as run:
-        Loop(run, Widths(9, 12, 8), Greedy(), Scripted(), limits=Limits(3)).go()
-    return workspace / "runs/t"
+    return finished_run(tmp_path / "w")
 
 
 def content(folder):
