@@ -74,8 +74,8 @@ def unavailable() -> str | None:
 
 
 def packages() -> Sequence[str]:
-    """List PyTorch, its compiler, and the loader of kernels."""
-    return ("torch", "triton", "kernels")
+    """List PyTorch, its compiler, the loader of kernels, and a kernel that is a package."""
+    return ("torch", "triton", "kernels", "flash-attn-4")
 
 
 def export_lines() -> Sequence[str]:
@@ -108,6 +108,7 @@ def launch_environment() -> Mapping[str, str]:
         # Inductor's workers only ask whether there is a GPU. To learn it from CUDA itself they would have to start it,
         # which writes to a process's own files in /proc: landlock allows that to the child alone, not to its workers.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1",  # else it compiles its kernels in every process
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "KERNELS_CACHE": str(Path(sys.prefix, "share", "kernels")),
         "HF_HUB_OFFLINE": "1",
@@ -127,8 +128,11 @@ def _kernel() -> str | None:
 
 
 def compile_caches() -> Sequence[str]:
-    """List the cache of Inductor, and Triton's of what is called without it. The user's name in a child is "trial"."""
-    return ("tmp/torchinductor_trial", "home/.triton/cache")
+    """List the cache of Inductor, Triton's of what is called without it, and FlashAttention-4's.
+
+    The user's name in a child is "trial".
+    """
+    return ("tmp/torchinductor_trial", "home/.triton/cache", "tmp/trial/flash_attention_cute_dsl_cache")
 
 
 def detect() -> Device:

@@ -60,6 +60,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -371,15 +372,6 @@ def attend_flash(
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)  # some versions add the log-sums
 
 
-def attend_registered(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0) -> Tensor:
-    """Attend with PyTorch's flash operator, whose kernel can be exchanged; its windows are those of `attend_flash`."""
-    T = q.size(2)
-    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-    bounds = {"window_size_left": window - 1, "window_size_right": 0} if window < T else {}
-    operator = torch.ops.aten._flash_attention_forward
-    return operator(q, k, v, None, None, T, T, 0.0, True, False, scale=scale, **bounds)[0].transpose(1, 2)
-
-
 def flex_masks(seq_len: int, device: torch.device) -> dict[int, BlockMask]:
     """FlexAttention's masks of the short windows, by window."""
 
@@ -401,11 +393,52 @@ def load_flash_3() -> Attend:
 
 
 def load_flash_4() -> Attend:
-    """FlashAttention-4 from the package flash-attn-4, put into PyTorch's operator."""
-    from torch.nn.attention import activate_flash_attention_impl
+    """FlashAttention-4 from the package flash-attn-4, as an operator that the compiler calls and does not look into.
 
-    activate_flash_attention_impl("FA4")
-    return attend_registered
+    PyTorch can put the package into an operator of its own, but versions of the two fit each other only sometimes.
+    """
+    from flash_attn.cute.interface import _flash_attn_bwd, _flash_attn_fwd
+
+    def options(T: int, window: int, scale: float) -> dict[str, Any]:
+        bounds = {"window_size_left": window - 1, "window_size_right": 0} if window < T else {}
+        return {"softmax_scale": scale, "causal": True, **bounds}
+
+    @torch.library.custom_op("ar::flash_4", mutates_args=())
+    def forward(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
+        y, log_sums = _flash_attn_fwd(q, k, v, return_lse=True, **options(q.size(1), window, scale))[:2]
+        return y.contiguous(), log_sums.contiguous()
+
+    @torch.library.custom_op("ar::flash_4_backward", mutates_args=())
+    def backward(
+        grad: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, log_sums: Tensor, window: int, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        found = _flash_attn_bwd(q, k, v, y, grad.contiguous(), log_sums, **options(q.size(1), window, scale))
+        dq, dk, dv = (part.contiguous() for part in found[:3])
+        return dq, dk, dv
+
+    # Shapes for the compiler. Heads come after positions; the log-sums are (B, H, T).
+    @forward.register_fake
+    def _(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float) -> tuple[Tensor, Tensor]:
+        return q.new_empty(q.shape), q.new_empty(q.size(0), q.size(2), q.size(1), dtype=torch.float32)
+
+    @backward.register_fake
+    def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+    def keep(ctx, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        q, k, v, ctx.window, ctx.scale = inputs
+        ctx.save_for_backward(q, k, v, *output)
+
+    def gradient(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        return *backward(grad, *ctx.saved_tensors, ctx.window, ctx.scale), None, None
+
+    forward.register_autograd(gradient, setup_context=keep)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0) -> Tensor:
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        return forward(q, k, v, window, scale)[0].transpose(1, 2)
+
+    return attend
 
 
 FLASH = (
