@@ -58,8 +58,8 @@ def attention(module: Any, kind: str) -> Remark:
         return Remark("attention", "warn", f"fastest_attention fails: {type(error).__name__}: {error}")
     if kind == "cuda" and "(no " in name:
         name = f"{sdpa_kernel(module, dtype)} in full windows, {name}"
-    could_be_faster = kind == "cuda" and "(no " in name and torch.cuda.get_device_capability() == (9, 0)
-    fix = "install the pinned kernel: ar --backend cuda prepare --kernel" if could_be_faster else None
+    could_be_faster = kind == "cuda" and "(no " in name and torch.cuda.get_device_capability()[0] in (9, 10)
+    fix = 'install FlashAttention-4: pip install -c constraints.txt -e ".[flash]"' if could_be_faster else None
     return Remark("attention", "warn" if could_be_faster else "pass", f"{name}, in {dtype}", fix)
 
 
