@@ -163,7 +163,7 @@ def test_without_it_the_next_best_is_taken_and_the_reason_said(
 
 @pytest.fixture
 def flash_4(monkeypatch):
-    """The package flash-attn-4 by plain products, as far as the train file uses it: heads after positions, five results."""
+    """The package flash-attn-4 by plain products: heads after positions, five results."""
     calls = []
 
     def scores(q, k, softmax_scale, causal, window_size_left=None, window_size_right=None):
