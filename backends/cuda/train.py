@@ -1243,11 +1243,12 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     try:
         rows = warm_up(model, loss_of, update, data)
     except Exception as error:
-        if mlps.startswith("plain"):
+        if mlps.startswith("plain") and not attention.startswith("Flash"):
             raise
-        # The kernel ran by itself; PyTorch's compiler may be too old for its descriptors.
-        print(f"cuda: plain MLP after all ({type(error).__name__})")  # noqa: T201
+        # The kernels ran by themselves; this PyTorch's compiler may not know what to do with them.
+        model.attend = partial(attend_flex, masks=flex_masks(SEQ_LEN, device)) if compiled else attend_sdpa
         unfuse_mlps(model)
+        print(f"cuda: plain MLP, no flash kernel after all ({type(error).__name__}: {str(error)[:200]})")  # noqa: T201
         rows = warm_up(model, loss_of, update, data)
     if MEMORY_TOKENS:
         text = read(data.documents())

@@ -233,6 +233,21 @@ def test_flash_attention_4_is_compiled_into_a_step_as_one_graph(load_train, spec
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
+def test_a_flash_kernel_that_fails_in_the_step_is_replaced_and_the_reason_said(
+    load_train, monkeypatch, make_data, spec, capsys
+):
+    train = load_train()
+
+    def broken(q, k, v, window, scale=1.0):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(train, "fastest_attention", lambda *_: (broken, "FlashAttention-4"))
+    model = train.train(train.build(spec), *make_data(2))
+    said = "cuda: plain MLP, no flash kernel after all (RuntimeError: no kernel image is available)"
+    assert said in capsys.readouterr().out
+    assert model.attend is train.attend_by_blocks  # scoring attends as it always does
+
+
 @pytest.mark.parametrize("way", ["sdpa", "flash"])
 def test_a_gpus_path_can_be_traced_forward_and_backward_without_memory(load_train, spec, way):
     train = load_train(PRECISION="bf16", WINDOW_PATTERN="SL", SHORT_WINDOW=8)

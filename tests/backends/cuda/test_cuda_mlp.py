@@ -102,7 +102,7 @@ def test_a_compiler_that_cannot_take_the_fused_one_costs_a_second_warm_up(
 
     monkeypatch.setattr(train, "fuse_mlps", fuse)
     model = train.train(train.build(spec), *make_data(2))
-    assert "cuda: plain MLP after all (RuntimeError)" in capsys.readouterr().out
+    assert "cuda: plain MLP, no flash kernel after all (RuntimeError: no descriptors)" in capsys.readouterr().out
     assert model.blocks[-1].mlp.forward is not broken
     monkeypatch.setattr(train, "fuse_mlps", lambda *_: "plain MLP")
     model.blocks[-1].mlp.forward = broken
