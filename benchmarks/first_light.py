@@ -369,7 +369,7 @@ def machine(bench: Bench) -> dict[str, Any]:
     from autoresearch.core.bench.measure import find_peak
     from autoresearch.core.trial.device import cores
 
-    device, peak = find_peak(bench.backend)
+    device, peak = find_peak(bench.backend, print)
     memory = Path("/proc/meminfo")
     return {
         "device": device.name,

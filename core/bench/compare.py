@@ -69,7 +69,7 @@ def compare(
     peaks = []
     for work in works:
         tell(f"{work.backend}: measuring matrix products")
-        peaks.append(find_peak(work.backend))
+        peaks.append(find_peak(work.backend, tell))
     done: list[list[Any]] = [[], []]
     for seed in seeds:
         for work, (device, peak), mine in zip(works, peaks, done, strict=True):

@@ -16,7 +16,7 @@ from autoresearch.backends.contract import Device
 from autoresearch.core.bench.anatomy import Events, LossCurve, curve_of, take_apart
 from autoresearch.core.bench.work import Work
 from autoresearch.core.data.manifest import Prepared
-from autoresearch.core.errors import TrialError
+from autoresearch.core.errors import TrialError, system_words
 from autoresearch.core.events import Observer, read_events
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.trainfile.constants import read_constants
@@ -24,6 +24,8 @@ from autoresearch.core.trial.device import cores, measure_peak, write_peaks
 from autoresearch.core.trial.processes import TrialCancelled
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
+Tell = Callable[[str], None]
+"""Is called with a line for a person."""
 WAIT_SECONDS = 0.2
 LABELS = ("backend", "preset", "seed", "precision", "hardware", "isolation")
 """Fields of a row that are not figures."""
@@ -136,11 +138,17 @@ def describe(device: Device) -> Hardware:
     )
 
 
-def find_peak(backend: str) -> tuple[Device, dict[str, float]]:
-    """Measure the peak FLOP/s by precision and store it for `mfu` in later trials. Empty for the null backend."""
+def find_peak(backend: str, tell: Tell) -> tuple[Device, dict[str, float]]:
+    """Measure the peak FLOP/s by precision and store it for `mfu` in later trials. Empty for the null backend.
+
+    Where it cannot be stored, `tell` is called with the reason: the trials of this call have it all the same.
+    """
     device, peak = measure_peak(backend)
     if peak:
-        write_peaks(device, peak)
+        try:
+            write_peaks(device, peak)
+        except OSError as error:
+            tell(f"the peak of {device.name} cannot be stored for later trials: {system_words(error)}")
     return device, peak
 
 
@@ -236,13 +244,10 @@ def precision_of(work: Work, device: Device) -> str:
     return str(asked) if asked in ("fp32", "bf16") else device.precision
 
 
-Tell = Callable[[str], None]
-
-
 def measure(work: Work, bench: BackendBench, seconds: float, seeds: list[int], tell: Tell) -> BackendMeasurement:
     """Measure the peak, then run one trial per seed. `seconds` is the training time of a trial."""
     tell(f"{work.backend}: measuring matrix products")
-    device, peak = find_peak(work.backend)
+    device, peak = find_peak(work.backend, tell)
     done = []
     for seed in seeds:
         tell(f"{work.backend}: training for {seconds:g} s, seed {seed}")

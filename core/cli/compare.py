@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--picture",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="PNG",
     help="PNG file for the picture.  [default: compare.png in the trials' folder]",
 )
@@ -55,8 +55,15 @@ def compare(
     from autoresearch.core.bench.compare import draw
     from autoresearch.core.bench.measure import BackendBench
     from autoresearch.core.bench.table import table
+    from autoresearch.core.cli.output import check_writable, draw_picture
     from autoresearch.core.cli.train import new_folder, watched
+    from autoresearch.core.errors import UsageError
 
+    if picture is not None:
+        fix = "name a file that ends in .png with --picture, or leave it out"
+        if picture.suffix.lower() != ".png":
+            raise UsageError(f"the picture is a PNG, and {picture} is none.", fix=fix)
+        picture = check_writable(picture, fix)
     works, preset = choose_work(settings, first, second)
     prepared = ensure_prepared(settings, preset, corpus=corpus)
     folder = new_folder(settings.workspace, f"{first}-{second}")
@@ -64,9 +71,9 @@ def compare(
         trials_bench = BackendBench(folder, prepared, view, cancel)
         found = run(works, prepared, trials_bench, seconds, list(range(trials)), view.note, cancel)
     path = picture or folder / "compare.png"
-    draw(found, path)
+    drawn = draw_picture(settings, path, lambda: draw(found, path))
     if settings.json:
-        click.echo(json.dumps({**found.as_json(), "picture": str(path)}))
+        click.echo(json.dumps({**found.as_json(), "picture": str(path) if drawn else None}))
         return
     losses = " and ".join(f"{loss:.4f} ({side.backend})" for loss, side in zip(found.losses, found.sides, strict=True))
     click.echo(table(found.sides))
@@ -76,7 +83,8 @@ def compare(
         f"at most {found.parity.losses_apart:.2e} apart, relative"
     )
     click.echo(f"training loss after {found.equal_tokens:,.0f} tokens: {losses}")
-    click.echo(f"picture: {path}")
+    if drawn:
+        click.echo(f"picture: {path}")
 
 
 def choose_work(settings: Settings, first: str, second: str) -> tuple[tuple[Work, Work], Preset]:

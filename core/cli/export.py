@@ -36,15 +36,18 @@ def export(
     The folder needs no `ar`: its README.md names the packages, and `python sample.py "Once upon a time"` continues a
     text. The card holds the measured figures with their intervals. --push also uploads the folder.
     """
+    from autoresearch.core.cli.output import check_writable
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.cli.weights import chosen_experiment, weights_of
     from autoresearch.core.report.document.gather import gather
-    from autoresearch.core.takeaway.export import Framework
+    from autoresearch.core.takeaway.export import Framework, check_new
     from autoresearch.core.takeaway.export import export as write
 
     if public and push is None:
         raise UsageError("--public is for --push.", fix="add --push REPO, or leave --public out")
-    folder = folder.expanduser().absolute()
+    # Both before --train spends a trial's time.
+    folder = check_writable(folder, "name another folder", folder=True)
+    check_new(folder)
     with open_reader(settings.workspace, tag) as reader:
         number = chosen_experiment(reader, experiment)
         kept = weights_of(settings, reader, number, train=train)

@@ -95,6 +95,7 @@ def scale(
     same command resumes.
     """
     from autoresearch.core.cli.followup import countdown_of, kept_run
+    from autoresearch.core.cli.output import check_writable
     from autoresearch.core.followup import scale as followup
 
     if constant is not None and not widths:
@@ -114,6 +115,7 @@ def scale(
             if settings.json:
                 click.echo(json.dumps(_plan_record(run.tag, conditions, countdown, seeds, width)))
             return
+        check_writable(ledger.folder / PICTURE, "move away what is in its place")
         record = _measure(settings, ledger, best.number, conditions, seeds, width, countdown, fleet)
     _show(settings, record, ledger.folder / PICTURE)
 
@@ -148,9 +150,10 @@ def _measure(
 
 def _show(settings: Settings, record: dict[str, Any], picture: Path) -> None:
     """Draw the picture and print the record."""
+    from autoresearch.core.cli.output import draw_picture
     from autoresearch.core.report.document.scaling import draw_scaling
 
-    drawn = draw_scaling(record, picture)
+    drawn = draw_picture(settings, picture, lambda: draw_scaling(record, picture))
     if settings.json:
         click.echo(json.dumps({**record, "picture": str(picture) if drawn else None}))
         return

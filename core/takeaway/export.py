@@ -48,8 +48,7 @@ def export(folder: Path, reader: LedgerReader, report: ReportData, kept: KeptWei
     Raises `UsageError` where it holds something, `ArError` where it cannot be written, `DataError` without the text's
     tokenizer.
     """
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise UsageError(f"{folder} holds something already.", fix="name a new folder")
+    check_new(folder)
     source = reader.source(kept.experiment)
     config = report.run.config
     prepared = Prepared.open(Path(config["prepared"]))
@@ -75,6 +74,12 @@ def export(folder: Path, reader: LedgerReader, report: ReportData, kept: KeptWei
         ) from error
     finally:
         remove_folder(part)
+
+
+def check_new(folder: Path) -> None:
+    """Check that a folder is new or empty. Raises `UsageError`."""
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise UsageError(f"{folder} holds something already.", fix="name a new folder")
 
 
 def facts_of(report: ReportData, kept: KeptWeights, vocab: int) -> dict[str, Any]:

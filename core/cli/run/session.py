@@ -246,6 +246,7 @@ def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
 
 def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
     """Draw the progress picture; print the summary as JSON, or the table and the paths of the results."""
+    from autoresearch.core.cli.output import draw_picture
     from autoresearch.core.cli.verify import expected_seconds
     from autoresearch.core.report.document.figures import draw_progress
     from autoresearch.core.report.terminal.table import write_table
@@ -255,11 +256,11 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
 
     rows = [row for row in run.ledger.experiments() if row.state == "decided"]
     picture, yardsticks = run.folder / "progress.png", prepared.manifest.yardsticks
-    if rows:
-        means = steps_of(run.ledger, run.ledger.keeps())
-        draw_progress(rows, means, picture, {"gzip": yardsticks.gzip_bpb, "xz": yardsticks.xz_bpb})
+    means = steps_of(run.ledger, run.ledger.keeps())
+    lines = {"gzip": yardsticks.gzip_bpb, "xz": yardsticks.xz_bpb}
+    drawn = bool(rows) and draw_picture(settings, picture, lambda: draw_progress(rows, means, picture, lines))
     headline = headline_of(run.ledger)
-    summary = {**summarise(run.ledger), "picture": str(picture) if rows else None}
+    summary = {**summarise(run.ledger), "picture": str(picture) if drawn else None}
     if settings.json:
         click.echo(json.dumps({"summary": summary}))
         return
@@ -276,7 +277,7 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
         settings.say(bill)
     for one in summary["findings"]:
         settings.say(findings_words(one))
-    if rows:
+    if drawn:
         settings.say(f"picture: {picture}")
     if headline is not None and headline.experiment:
         about = spell(expected_seconds(run.ledger, headline.experiment))

@@ -48,6 +48,14 @@ def test_bench_measures_one_backend(workspace, capsys):
     assert "all outside training" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("place", "words"), [(".", "is a PNG"), ("runs.png", "is a folder"), ("/proc/no/p.png", "")])
+def test_a_picture_that_cannot_be_written_is_refused_before_any_training(workspace, capsys, place, words):
+    (workspace / "runs.png").mkdir()
+    assert main.run(["compare", "--first", "null", "--second", "abacus", "--picture", place]) == 2
+    told = capsys.readouterr().err
+    assert "with --picture" in told and words in told and told.count("\n") == 1
+
+
 def test_compare_wants_two_backends_that_can_do_the_same_work(workspace, capsys):
     assert main.run(["compare", "--first", "null", "--second", "null"]) == 2
     assert main.run(["compare", "--first", "null", "--second", "abacus"]) == 2

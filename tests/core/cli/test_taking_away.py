@@ -141,6 +141,16 @@ def test_a_token_is_drawn_from_the_likely_ones_and_never_from_what_is_no_number(
 # ---- ar export
 
 
+def test_a_folder_that_takes_no_model_is_refused_before_anything_is_trained(workspace, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for place, words in (
+        (tmp_path / "file", "it is no folder"),
+        (tmp_path / "file/m", "cannot be written"),
+        (".", "holds"),
+    ):
+        assert words in refusal(capsys, 2, "export", place, "--experiment", "2", "--train")
+
+
 def test_an_exported_model_is_used_without_ar(workspace, tmp_path, capsys):
     target = tmp_path / "deep" / "model"
     assert ar(["export", str(target), "--json"]) == 0

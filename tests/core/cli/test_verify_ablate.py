@@ -122,6 +122,15 @@ def test_options_of_a_cluster_need_a_cluster(workspace, command, capsys):
         assert not reader.events("verify started") and not reader.events("followup trial")
 
 
+def test_a_picture_without_a_place_is_refused_before_scale_measures(workspace, capsys):
+    (workspace / "runs/t/scale.png").mkdir()
+    call = ["--workspace", str(workspace), "-q", "scale", "--budgets", "none", "--widths", "none"]
+    assert ar(call) == 2
+    assert "scale.png cannot be written: it is a folder" in capsys.readouterr().err
+    with LedgerReader(workspace / "runs/t") as reader:
+        assert not reader.events("followup trial")
+
+
 @pytest.mark.parametrize("wrong", ["0", "-1", "nan", "x", "1,,2", "65"])
 def test_a_factor_that_is_none_is_refused_before_anything_runs(workspace, wrong, capsys):
     assert ar(["--workspace", str(workspace), "scale", f"--budgets={wrong}"]) == 2
