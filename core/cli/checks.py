@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from autoresearch.backends import names as backend_names
 from autoresearch.backends.contract import Runtime
 from autoresearch.core.cli.context import Settings, load_runtime, resolve_backend
 from autoresearch.core.errors import ArError
+
+if TYPE_CHECKING:
+    from autoresearch.core.data.manifest import Prepared
 
 GIB = 2**30
 KEYS = (
@@ -207,24 +211,50 @@ def check_disk(folder: Path) -> CheckResult:
 
 
 def check_data(folder: Path) -> CheckResult:
-    """Check that a corpus is prepared and its files have their recorded sizes."""
+    """Check that a corpus is prepared, its files have their recorded sizes, and nothing that trials need is missing."""
     from autoresearch.core.data.manifest import Prepared
 
     opened: list[str] = []
     broken: list[str] = []
+    fixes: list[str] = []
     for manifest in sorted(folder.glob("*/manifest.json")):
         try:
             prepared = Prepared.open(manifest.parent)
             for vocab in prepared.vocabularies:
                 prepared.quick_check(vocab)
+            if (missing := missing_parts(prepared)) is not None:
+                broken.append(f"{manifest.parent} {missing}")
+                fixes.append(fix_of(prepared))
+                continue
             opened.append(f"{manifest.parent.name} (vocabularies {', '.join(map(str, prepared.vocabularies))})")
         except ArError as error:
             broken.append(error.message)
+            fixes.append("ar prepare")
     if broken:
-        return CheckResult("data", "warn", "; ".join(broken), "ar prepare")
+        return CheckResult("data", "warn", "; ".join(broken), "; ".join(dict.fromkeys(fixes)))
     if not opened:
         return CheckResult("data", "warn", f"nothing prepared in {folder}", "ar prepare (or just ar loop: it prepares)")
     return CheckResult("data", "pass", f"{'; '.join(opened)} in {folder}")
+
+
+def missing_parts(prepared: Prepared) -> str | None:
+    """Say what an interrupted `ar prepare` has left undone; None where trials find all that they need."""
+    if not prepared.vocabularies:
+        return "has no vocabulary yet"
+    for record in prepared.manifest.vocabularies:
+        lengths = [{rows.seq_len for rows in record.rows if rows.split == split} for split in ("val", "test")]
+        if not lengths[0] & lengths[1]:
+            return f"has no rows to score with vocabulary {record.size} yet"
+    return None
+
+
+def fix_of(prepared: Prepared) -> str:
+    """Write the command that prepares what is missing in this folder."""
+    manifest = prepared.manifest
+    sizes = ",".join(map(str, prepared.vocabularies))
+    options = {"--vocab": sizes, "--shards": manifest.shards, "--val-bytes": manifest.val_bytes}
+    given = " ".join(f"{name} {value}" for name, value in options.items() if value)
+    return f"ar prepare --corpus {shlex.quote(manifest.source.corpus)} {given}"
 
 
 def check_keys() -> CheckResult:

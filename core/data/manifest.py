@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from autoresearch.core.data.prepared_files import FIX, MANIFEST, check_file, path_inside, read_manifest
+from autoresearch.core.data.prepared_files import FIX, MANIFEST, check_file, check_no_link, path_inside, read_manifest
 from autoresearch.core.data.scored_rows import rows_sha256
 from autoresearch.core.errors import DataError, system_words
 from autoresearch.core.textfile import open_plain
@@ -114,8 +114,8 @@ class RowsRecord(ManifestPart):
 
     split: Literal["val", "test"]
     seq_len: Annotated[Count, Field(ge=1, le=LONGEST_ROW)]
-    rows: Count
-    targets: Count
+    rows: Annotated[Count, Field(ge=1)]
+    targets: Annotated[Count, Field(ge=1)]
     total_bytes: Annotated[Count, Field(ge=1)]
     sha256: str
     """SHA-256 of rows, mask and byte count (`rows_sha256`)."""
@@ -128,8 +128,8 @@ class VocabularyRecord(ManifestPart):
     size: Annotated[Count, Field(ge=2, le=2**16)]
     bos_id: Annotated[Count, Field(lt=2**16)]
     tokenizer: FileRecord
-    train: tuple[FileRecord, ...]
-    train_tokens: Count
+    train: Annotated[tuple[FileRecord, ...], Field(min_length=1)]
+    train_tokens: Annotated[Count, Field(ge=1)]
     """Number of training tokens, BOS included."""
     val: FileRecord
     test: FileRecord
@@ -191,7 +191,7 @@ class Prepared:
 
     @classmethod
     def open(cls, folder: Path) -> Prepared:
-        """Read the manifest. Raises `DataError` when there is none, or none that this program can read."""
+        """Read the manifest. Raises `DataError` when there is none, none that this program can read, or a link."""
         path = folder / MANIFEST
         try:
             manifest = Manifest.model_validate_json(read_manifest(folder))
@@ -203,6 +203,11 @@ class Prepared:
             raise DataError(f"{path} cannot be read: {system_words(error)}.", fix="run `ar prepare` again") from error
         if manifest.format != FORMAT:
             raise DataError(f"{folder} has format {manifest.format}, now it is {FORMAT}.", fix="run `ar prepare` again")
+        try:
+            for record in manifest.files():
+                check_no_link(folder, record.path)
+        except OSError as error:
+            raise DataError(f"{folder} cannot be used: {system_words(error)}.", fix=FIX) from error
         return cls(folder, manifest)
 
     @property

@@ -117,6 +117,7 @@ def _without_changed_vocabularies(prepared: Prepared, progress: Progress) -> Man
 
 
 def _rebuild(corpus: Corpus, options: PrepareOptions, folder: Path, progress: Progress) -> Manifest:
+    folder = folder.resolve()  # where it is a link to another disk, it stays one
     building = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
     try:

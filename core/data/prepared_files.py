@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autoresearch.core.errors import DataError, system_words
 from autoresearch.core.files import sha256_of
-from autoresearch.core.textfile import read_text
+from autoresearch.core.textfile import NotPlainError, read_text
 
 MANIFEST = "manifest.json"
 FIX = "run `ar prepare` again: it makes anew what has changed"
@@ -23,6 +23,7 @@ MOST_PATH_LETTERS = 1000
 
 def read_manifest(folder: Path) -> str:
     """Return the text of a prepared folder's manifest. Raises `OSError` or `ValueError` where it is no text file."""
+    check_no_link(folder, MANIFEST)
     return read_text(folder / MANIFEST, MOST_MANIFEST_BYTES)
 
 
@@ -32,6 +33,19 @@ def path_inside(path: str) -> str:
     if not path.isprintable() or len(path) > MOST_PATH_LETTERS or {"", ".", ".."} & set(parts):
         raise ValueError(f"{path[:60]!r} names no file in the prepared folder")
     return path
+
+
+def check_no_link(folder: Path, path: str) -> None:
+    """Check that a file of the prepared folder lies in it: neither it nor a folder on the way there is a link.
+
+    What a link leads to may change while nothing in the folder does, and may be any file of this machine, which a fleet
+    would copy to its nodes. The prepared folder itself may be a link, to another disk. Raises `NotPlainError`.
+    """
+    at = folder
+    for part in path.split("/"):
+        at = at / part
+        if at.is_symlink():
+            raise NotPlainError(f"{at.relative_to(folder)} is a link, and only what lies in the folder itself is read")
 
 
 def check_file(path: Path, size: int, mtime_ns: int, sha256: str, *, trust_time: bool) -> None:
@@ -66,6 +80,8 @@ def checked_shards(folder: Path, vocab: int) -> list[Path]:
         rows = [one["file"] for one in record["rows"]]
         files = (record["tokenizer"], *record["train"], record["val"], record["test"], *rows)
         paths = [folder / path_inside(file["path"]) for file in files]
+        for file in files:
+            check_no_link(folder, file["path"])
         for at, file in zip(paths, files, strict=True):
             check_file(at, file["bytes"], file["mtime_ns"], file["sha256"], trust_time=True)
         return [folder / file["path"] for file in record["train"]]

@@ -56,6 +56,10 @@ FAULTS = (
     ("vocabularies.0.train_tokens", True, r"train_tokens: Input should be"),
     ("vocabularies.0.rows.0.total_bytes", 0, r"total_bytes: Input should be"),
     ("vocabularies.0.rows.0.seq_len", -256, r"seq_len: Input should be"),
+    ("vocabularies.0.train", [], r"vocabularies\.0\.train: Tuple should have at least 1"),
+    ("vocabularies.0.train_tokens", 0, r"train_tokens: Input should be"),
+    ("vocabularies.0.rows.0.rows", 0, r"rows\.0\.rows: Input should be"),
+    ("vocabularies.0.rows.0.targets", 0, r"targets: Input should be"),
     ("splits.train.bytes", HUGE, r"splits\.train\.bytes: Input should be"),
     ("yardsticks.gzip_bpb", float("nan"), r"gzip_bpb: Input should be"),
     ("yardsticks.xz_bpb", float("inf"), r"xz_bpb: Input should be"),
@@ -103,8 +107,8 @@ def _vast(path: Path) -> None:
 OBJECTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder": (lambda path: path.mkdir(), "it is a folder, not a file"),
     "a pipe": (_pipe, "it is a pipe, not a file"),
-    "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "it is a device, not a file"),
-    "a link to itself": (lambda path: path.symlink_to(path), "Too many levels|ymbolic"),
+    "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "manifest.json is a link, and only"),
+    "a link to itself": (lambda path: path.symlink_to(path), "manifest.json is a link"),
     "a terabyte": (_vast, "at most 67,108,864 are read"),
     "lists without end": (lambda path: path.write_text("[" * 100_000), "Invalid JSON"),
     "UTF-16": (lambda path: path.write_text("{}", encoding="utf-16"), "codec can't decode"),
@@ -123,6 +127,49 @@ def test_what_is_no_manifest_is_one_clear_line_at_once(tmp_path: Path, kind: str
     with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
         checked_shards(folder, VOCAB)
     assert check_data(tmp_path).status == "warn"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("vocabularies", [], "has no vocabulary yet"),
+        ("vocabularies.0.rows", [], "has no rows to score with vocabulary 512 yet"),
+        ("vocabularies.0.rows.0.split", "test", "has no rows to score with vocabulary 512 yet"),
+    ],
+)
+def test_doctor_names_the_command_that_goes_on_where_prepare_was_interrupted(
+    prepared: Prepared, good: dict[str, Any], tmp_path: Path, place: str, value: object, words: str
+) -> None:
+    folder = shutil.copytree(prepared.folder, tmp_path / "text")
+    assert check_data(tmp_path).status == "pass"
+    hollow = put(good, place, value)
+    (folder / MANIFEST).write_text(json.dumps({**hollow, "vocabularies": hollow["vocabularies"][:1]}))
+    found = check_data(tmp_path)
+    assert (found.status, found.detail) == ("warn", f"{folder} {words}")
+    size = " --vocab 512" if place != "vocabularies" else ""
+    corpus, held_out = good["source"]["corpus"], good["val_bytes"]
+    assert found.fix == f"ar prepare --corpus {corpus}{size} --val-bytes {held_out}"
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "vocab-512", "text", "tokenizer.model"])
+def test_a_link_in_the_folder_is_not_followed_and_the_folder_may_be_one(
+    prepared: Prepared, tmp_path: Path, name: str
+) -> None:
+    folder = shutil.copytree(prepared.folder, tmp_path / "elsewhere" / "corpus")
+    link = tmp_path / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    Prepared.open(link).verify()
+    assert checked_shards(link, VOCAB) == [link / path.relative_to(folder) for path in checked_shards(folder, VOCAB)]
+    place = next(folder.rglob(name))
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "moved")
+    words = f"{place.relative_to(folder)} is a link, and only what lies in the folder itself is read"
+    for read in (Prepared.open, lambda folder: checked_shards(folder, VOCAB)):
+        if name == "text" and read is not Prepared.open:  # a feeder reads no text
+            continue
+        with pytest.raises(DataError, match=words) as told:
+            read(link)
+        assert "\n" not in str(told.value) and "ar prepare" in str(told.value.fix)
 
 
 def test_a_pipe_in_a_prepared_file_s_place_is_a_changed_file(tmp_path: Path) -> None:

@@ -308,3 +308,21 @@ def test_the_manifest_is_plain_json_with_every_checksum(small_prepared: Prepared
     assert there - {MANIFEST} == listed
     assert manifest["format"] == 1
     assert manifest["splits"]["val"]["bytes"] > 0
+
+
+def test_a_link_inside_is_replaced_by_a_file_and_a_linked_folder_stays_on_its_disk(tmp_path: Path) -> None:
+    wanted = options(write_corpus(tmp_path / "corpus", documents=20))
+    first = prepare(wanted, tmp_path / "data", quiet)
+    folder, other = first.folder, tmp_path / "other-disk" / "text"
+    other.parent.mkdir()
+    folder.rename(other)
+    folder.symlink_to(other)
+    assert prepare(wanted, tmp_path / "data", quiet).folder == folder
+    shard = first.train_shards(VOCAB)[0]
+    kept = shard.rename(tmp_path / "kept")
+    shard.symlink_to(kept)
+    told = Told()
+    again = prepare(wanted, tmp_path / "data", told)
+    assert "is a link" in told and not shard.is_symlink() and shard.read_bytes() == kept.read_bytes()
+    assert folder.is_symlink() and folder.resolve() == other and again.folder == folder
+    assert [path.name for path in other.parent.iterdir()] == ["text"]
