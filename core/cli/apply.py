@@ -23,7 +23,7 @@ def apply(settings: Settings, tag: str | None, force: bool) -> None:
     from autoresearch.core.store.git import Repository
     from autoresearch.core.store.headline import headline_of
 
-    with open_reader(settings.workspace, tag) as reader:
+    with open_reader(settings, tag) as reader:
         run, best, headline = reader.run(), reader.incumbent(), headline_of(reader)
         if best is None:
             raise PrerequisiteError(f"the run {run.tag!r} has no result yet.", fix="let `ar loop` finish a trial first")

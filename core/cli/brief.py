@@ -205,7 +205,7 @@ def figures(settings: Settings, tag: str | None) -> str:
     from autoresearch.core.cli.submissions import check_workspace, choose_tag
 
     check_workspace(settings)
-    with open_reader(settings.workspace, tag and choose_tag(settings, tag, new=False)) as reader:
+    with open_reader(settings, tag and choose_tag(settings, tag, new=False)) as reader:
         if reader.incumbent() is None:
             raise UsageError("no trial has ended yet.", fix="submit a file first: that measures the baseline")
         best = stored_history(settings, reader).incumbent

@@ -34,7 +34,7 @@ def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path
     from autoresearch.core.takeaway import bundle as files
     from autoresearch.core.takeaway import certificate as certificates
 
-    with open_reader(settings.workspace, tag) as reader:
+    with open_reader(settings, tag) as reader:
         run, headline = reader.run(), headline_of(reader)
         parts = certificates.make(reader, versions(str(run.config["backend"])))
         target = (bundle or reader.folder / f"{run.tag}.arcert").expanduser().absolute()

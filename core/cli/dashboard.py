@@ -56,8 +56,8 @@ def dashboard(
     from autoresearch.core.report.web.drawing import SampleDrawer
     from autoresearch.core.report.web.server import Dashboard
 
-    with open_reader(settings.workspace, tag) as reader:
-        folder, run = reader.folder, reader.run()
+    with open_reader(settings, tag) as reader:
+        folder = reader.folder
     secret = secrets.token_urlsafe(24)
     token = None if is_loopback(host) else secret
     act_token = secret if (is_loopback(host) if actions is None else actions) else None
@@ -71,7 +71,7 @@ def dashboard(
             quotas=quotas,
             drawer=drawer,
             actions=act_token,
-            tag=run.tag,
+            tag=folder.name,
         )
     except (OSError, OverflowError) as error:
         raise UsageError(
@@ -81,10 +81,10 @@ def dashboard(
     address = (
         f"http://{name}:{server.port}/"
         + (f"?token={secret}" if token or act_token else "")
-        + f"#/{quote(run.tag, safe='')}"
+        + f"#/{quote(folder.name, safe='')}"
     )
-    click.echo(json.dumps({"url": address, "tag": run.tag}) if settings.json else address)
-    settings.say(f"{run.tag}; Ctrl-C stops the dashboard, not the run")
+    click.echo(json.dumps({"url": address, "tag": folder.name}) if settings.json else address)
+    settings.say(f"{folder.name}; Ctrl-C stops the dashboard, not the run")
     try:
         server.serve()
     except KeyboardInterrupt:

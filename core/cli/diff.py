@@ -51,7 +51,7 @@ def side(settings: Settings, tag: str | None, name: str, other: str) -> tuple[st
     run, found, short = name.rpartition(":")
     if short == "parent":
         run, found, _ = other.rpartition(":")
-    with open_reader(settings.workspace, run if found else tag) as reader:
+    with open_reader(settings, run if found else tag) as reader:
         here = reader.run().tag
         number = _number(other.rpartition(":")[2] if short == "parent" else short, reader.run().incumbent)
         if number is None or not reader.has_experiment(number):

@@ -48,7 +48,7 @@ def export(
     # Both before --train spends a trial's time.
     folder = check_writable(folder, "name another folder", folder=True)
     check_new(folder)
-    with open_reader(settings.workspace, tag) as reader:
+    with open_reader(settings, tag) as reader:
         number = chosen_experiment(reader, experiment)
         kept = weights_of(settings, reader, number, train=train)
         name = str(reader.run().config["backend"])

@@ -24,11 +24,13 @@ def kept_run(settings: Settings, tag: str | None, purpose: str = "") -> Iterator
 
     `purpose` says in a verb what the change is for. Raises `PrerequisiteError` where no change was kept.
     """
-    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.cli.runs import check_name, open_reader
     from autoresearch.core.errors import PrerequisiteError
     from autoresearch.core.store.ledger import Ledger
 
-    with open_reader(settings.workspace, tag) as reader:
+    if tag is not None:
+        check_name(settings.workspace, tag)
+    with open_reader(settings, tag) as reader:
         folder = reader.folder
     with Ledger(folder) as ledger:
         run, best = ledger.run(), ledger.incumbent()

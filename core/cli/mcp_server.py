@@ -113,7 +113,7 @@ class Tools:
         from autoresearch.core.store.exports import decided_record
         from autoresearch.core.store.remarks import marks_of
 
-        with _told(), open_reader(self._settings.workspace, self._tag_of_run()) as reader:
+        with _told(), open_reader(self._settings, self._tag_of_run()) as reader:
             rows = reader.last(max(1, min(last, 1000)))
             marks = marks_of(reader)
             return [decided_record(row, marks) for row in rows if row.state == "decided"]

@@ -17,10 +17,12 @@ def remark(settings: Settings, tag: str | None, number: int, kind: Kind, text: s
 
     Raises `UsageError`.
     """
-    from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.cli.runs import check_name, open_reader
     from autoresearch.core.store.remarks import NO_MARKS, leave_remark, marks_of
 
-    with open_reader(settings.workspace, tag) as reader:
+    if tag is not None:
+        check_name(settings.workspace, tag)
+    with open_reader(settings, tag) as reader:
         before = marks_of(reader).get(number, NO_MARKS)
         return reader.run().tag, before, leave_remark(reader, number, kind, text)
 
@@ -32,7 +34,7 @@ def show(settings: Settings, tag: str | None, number: int | None, *, pinned: boo
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.store.remarks import NO_MARKS, marks_of
 
-    with open_reader(settings.workspace, tag) as reader:
+    with open_reader(settings, tag) as reader:
         run, found = reader.run().tag, marks_of(reader)
     if number is not None:
         found = {number: found.get(number, NO_MARKS)}

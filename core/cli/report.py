@@ -37,7 +37,7 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
 
     if markdown and output is not None:
         raise UsageError("--markdown prints, and writes no file.", fix="leave --output out, and redirect: > report.md")
-    with open_reader(settings.workspace, tag) as reader:
+    with open_reader(settings, tag) as reader:
         found, folder = gather(reader), output or reader.folder
     target = folder / "report.html"
     if output is not None and output.suffix in (".html", ".htm"):

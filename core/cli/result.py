@@ -28,7 +28,7 @@ def result(settings: Settings, name: str | None, tag: str | None, wait: bool) ->
 
     submissions.check_workspace(settings)
     if name is not None and name.isdecimal() and len(name) < 10 and not is_identity(name):
-        with open_reader(settings.workspace, tag) as reader:
+        with open_reader(settings, tag) as reader:
             number = int(name)
             if not reader.has_experiment(number):
                 raise UsageError(
@@ -38,7 +38,7 @@ def result(settings: Settings, name: str | None, tag: str | None, wait: bool) ->
             if not wait or not isinstance(identity, str):
                 _print(settings, submissions.experiment_outcome(reader, number), 0)
                 return
-            tag = reader.run().tag
+            tag = reader.folder.name
     elif name is not None and not is_identity(name):
         raise UsageError(f"{name!r} is neither a submission nor an experiment's number.", fix="`ar results` lists them")
     else:

@@ -53,7 +53,7 @@ def results(settings: Settings, tag: str | None, last: int | None, full: bool, t
         raise UsageError(f"{given} is for the table, and --why explains one experiment.", fix="leave one of them out")
     if tsv and settings.json:
         raise UsageError("--tsv and --json are two formats.", fix="choose one")
-    with open_reader(settings.workspace, tag) as reader:
+    with open_reader(settings, tag) as reader:
         if why is not None:
             show_why(settings, reader, why)
             return

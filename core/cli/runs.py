@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable
 from pathlib import Path
 
+from autoresearch.core.cli.context import Settings
 from autoresearch.core.config import RUN_FOLDERS, runs_dir
 from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.store.git import Repository, branch_name, check_tag
@@ -14,14 +15,20 @@ from autoresearch.core.store.rows import RunRow
 
 
 def run_rows(workspace: Path, complain: Callable[[str], None]) -> list[RunRow]:
-    """List every run whose ledger can be read, the oldest first; `complain` gets the errors of the others."""
+    """List every run whose ledger can be read, the oldest first; `complain` gets the errors of the others.
+
+    A folder that holds a run of another name is left out, and named to `complain`: see `check_name`.
+    """
     found = []
     for ledger in sorted(runs_dir(workspace).glob(f"{RUN_FOLDERS}/{LEDGER_NAME}")):
         try:
             with LedgerReader(ledger.parent) as reader:
                 run = reader.run()
                 run.config["backend"], run.config["preset"]  # every list of runs shows them
+            if run.tag == ledger.parent.name:
                 found.append(run)
+            else:
+                complain(f"{misnamed(ledger.parent, run)}; --tag {ledger.parent.name} reads it.")
         except LedgerError as error:
             complain(str(error))
     return sorted(found, key=lambda run: run.created)
@@ -34,6 +41,28 @@ def named_run(workspace: Path, tag: str) -> RunRow | None:
         return None
     with LedgerReader(folder) as reader:
         return reader.run()
+
+
+def misnamed(folder: Path, run: RunRow) -> str:
+    """Say that the folder holds a run of another name: it was copied there, or renamed."""
+    copied = (folder.parent / run.tag / LEDGER_NAME).is_file()
+    return f"{folder} {'is a copy of' if copied else 'is another name for'} the run {run.tag[:60]!r}"
+
+
+def check_name(workspace: Path, tag: str) -> None:
+    """Check that the folder of that tag holds no run of another name, before a command writes to it.
+
+    The ledger, git's branch and refs have the name that the run was started with: a copy would move those of the run
+    that it was made from. Raises `UsageError`.
+    """
+    run, folder = named_run(workspace, tag), runs_dir(workspace) / tag
+    if run is None or run.tag == tag:
+        return
+    original = folder.parent / run.tag
+    fix = f"mv {folder} {original}"
+    if (original / LEDGER_NAME).is_file():
+        fix = f"--tag {run.tag}; or `ar apply --tag {tag}`, and start a new run from its best file with another --tag"
+    raise UsageError(f"{misnamed(folder, run)}, and can only be read.", fix=fix)
 
 
 def lost_run(workspace: Path, tag: str, fix: str) -> UsageError:
@@ -67,11 +96,18 @@ def fresh_tag(workspace: Path, backend: str) -> str:
     return tag
 
 
-def open_reader(workspace: Path, tag: str | None) -> LedgerReader:
-    """Open the ledger of that run; without a tag, of the run started last. Raises `UsageError` when there is none."""
+def open_reader(settings: Settings, tag: str | None) -> LedgerReader:
+    """Open the ledger of that run; without a tag, of the run started last. Raises `UsageError` when there is none.
+
+    Says so where it is a copy of another run, whose name stands in everything that is read from it.
+    """
+    workspace = settings.workspace
     if tag is not None:
-        if named_run(workspace, tag) is None:
+        run = named_run(workspace, tag)
+        if run is None:
             raise lost_run(workspace, tag, "`ar status` lists all runs")
+        if run.tag != tag:
+            settings.say(misnamed(runs_dir(workspace) / tag, run))
         return LedgerReader(runs_dir(workspace) / tag)
     runs = run_rows(workspace, lambda _: None)
     if not runs:

@@ -80,7 +80,7 @@ def sample(
         asked += _lines(prompts)
     asked = asked or [""]
     drawing = Drawing(tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
-    with open_reader(settings.workspace, tag) as reader:
+    with open_reader(settings, tag) as reader:
         number = chosen_experiment(reader, experiment)
         numbers = list(dict.fromkeys([0, number] if baseline else [number]))
         files = [_sampled(settings, reader, one, asked, drawing, train) for one in numbers]

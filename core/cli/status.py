@@ -42,14 +42,14 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
 
     shown: list[_Shown] = []
     if tag is not None:
-        shown.append(_look(open_reader(settings.workspace, tag), verify))
+        shown.append(_look(open_reader(settings, tag), verify))
     else:
         runs = run_rows(settings.workspace, _complain)
         if not runs:
             settings.say(f"no runs in {settings.workspace}; `ar loop` starts one")
         for run in runs:
             try:  # one damaged run hides no other
-                shown.append(_look(open_reader(settings.workspace, run.tag), verify))
+                shown.append(_look(open_reader(settings, run.tag), verify))
             except LedgerError as error:
                 _complain(str(error))
     if settings.json:

@@ -65,7 +65,7 @@ def choose_tag(settings: Settings, tag: str | None, new: bool) -> str:
     `--preset` leave others out.
     """
     from autoresearch.core.cli.context import resolve_backend
-    from autoresearch.core.cli.runs import fresh_tag, lost_run, named_run, run_rows
+    from autoresearch.core.cli.runs import check_name, fresh_tag, lost_run, named_run, run_rows
     from autoresearch.core.config import RUN_FOLDERS, runs_dir
     from autoresearch.core.store.git import Repository, check_tag
     from autoresearch.core.store.inbox import Inbox
@@ -73,6 +73,7 @@ def choose_tag(settings: Settings, tag: str | None, new: bool) -> str:
 
     Repository.open(settings.workspace)  # a run needs one, and its absence is the first thing to know
     if tag is not None:
+        check_name(settings.workspace, tag)
         there = named_run(settings.workspace, check_tag(tag)) is not None
         begun = bool(Inbox(runs_dir(settings.workspace) / tag).waiting())
         if not there and not begun and not new:

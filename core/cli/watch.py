@@ -38,7 +38,7 @@ def watch(settings: Settings, tag: str | None) -> None:
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.follow import RunFollower
 
-    with open_reader(settings.workspace, tag) as reader:
+    with open_reader(settings, tag) as reader:
         follower, console = RunFollower(reader), Console()
         if settings.json:
             stream_decisions(reader, follower)

@@ -61,7 +61,7 @@ def dry_run(
         history, folder = first_history(choice, overrides, allow_dirty, peers), None
     else:
         check_overrides(settings, overrides, choice.stored, otherwise=ANOTHER_RUN)
-        with open_reader(settings.workspace, choice.tag) as reader:
+        with open_reader(settings, choice.tag) as reader:
             history, folder = stored_history(settings, reader, peers), reader.folder
     proposer = make_researcher(researcher, options, run_folder=folder, workspace=settings.workspace)
     record: dict[str, Any] = {

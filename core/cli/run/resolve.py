@@ -101,10 +101,12 @@ def pick_run(settings: Settings, tag: str | None, find_device: FindDevice | None
     `find_device` names the device where trials run on a fleet. Writes nothing.
     """
     from autoresearch.core.cli.context import resolve_backend, resolve_preset
-    from autoresearch.core.cli.runs import fresh_tag, named_run, run_rows, unfinished_run
+    from autoresearch.core.cli.runs import check_name, fresh_tag, named_run, run_rows, unfinished_run
     from autoresearch.core.store.git import Repository
     from autoresearch.core.trial.device import probe_device
 
+    if tag is not None:
+        check_name(settings.workspace, tag)
     stored = named_run(settings.workspace, tag) if tag is not None else None
     Repository.open(settings.workspace)  # checked before seconds are spent on devices and data
     if stored is not None:

@@ -101,7 +101,7 @@ def test_a_ledger_with_values_of_another_kind_is_one_line_and_hides_no_other_run
     for tag, change in (("bare", "config = '{}'"), ("undated", "created = 1e300"), ("lost", "incumbent = 77")):
         shutil.copytree(workspace / "runs/first", workspace / "runs" / tag)
         connection = sqlite3.connect(workspace / "runs" / tag / "ledger.sqlite", isolation_level=None)
-        connection.execute(f"UPDATE runs SET {change}")
+        connection.execute(f"UPDATE runs SET tag = '{tag}', {change}")
         connection.close()
     assert call(workspace, "status") == 0
     said = capsys.readouterr()
