@@ -13,6 +13,7 @@ import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoresearch.core.errors import PrerequisiteError, UsageError, system_words
+from autoresearch.core.home import expand_home
 from autoresearch.core.judge.options import UNRECORDED, JudgeOptions
 from autoresearch.core.textfile import read_text
 from autoresearch.core.trainfile.constants import ConstantValue
@@ -113,7 +114,7 @@ def choose_preset(presets: Mapping[str, Preset], name: str) -> Preset:
 def data_dir() -> Path:
     """Return the folder of prepared corpora: $AR_DATA_DIR, else the user's data folder."""
     override = os.environ.get("AR_DATA_DIR")
-    return Path(override).expanduser() if override else platformdirs.user_data_path("autoresearch")
+    return expand_home(override) if override else platformdirs.user_data_path("autoresearch")
 
 
 RUN_FOLDERS = "[!.]*"

@@ -93,4 +93,4 @@ class UnusableProposalError(ProposalError):
 
 def system_words(error: Exception) -> str:
     """Return what the system says of an error, without its number and its file; of any other error its own words."""
-    return getattr(error, "strerror", None) or str(error)
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")  # the message around it ends the sentence

@@ -9,6 +9,7 @@ import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import ArError
+from autoresearch.core.home import expand_home
 
 
 @click.command()
@@ -28,6 +29,7 @@ def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path
     of hashes (without the sources of other experiments), the hashes of the text, and versions. The settings of the run
     in it name folders of this machine. `ar reproduce` checks it. Prints the file's path.
     """
+    from autoresearch.core.cli.output import check_writable
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.wording import best_text
     from autoresearch.core.store.headline import headline_of
@@ -37,12 +39,13 @@ def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path
     with open_reader(settings, tag) as reader:
         run, headline = reader.run(), headline_of(reader)
         parts = certificates.make(reader, versions(str(run.config["backend"])))
-        target = (bundle or reader.folder / f"{run.tag}.arcert").expanduser().absolute()
+        # Also what root could replace, but should not, a device among it.
+        target = check_writable(bundle or reader.folder / f"{run.tag}.arcert", "name another file")
     signer = None
     if sign is not None:
         from autoresearch.core.takeaway import signature
 
-        parts[files.SIGNATURE] = signature.sign(parts[files.CERTIFICATE], sign.expanduser())
+        parts[files.SIGNATURE] = signature.sign(parts[files.CERTIFICATE], expand_home(sign))
         signer = signature.signer_of(parts[files.CERTIFICATE], parts[files.SIGNATURE])
     files.write_bundle(target, parts)
     # What does not fit here fits nowhere.

@@ -19,6 +19,7 @@ import click
 from autoresearch.core.cli.commands import COMMANDS, load_command
 from autoresearch.core.cli.params import CorpusType, Vocabularies
 from autoresearch.core.errors import UsageError, system_words
+from autoresearch.core.home import expand_home
 from autoresearch.core.textfile import read_text
 
 FILE_NAME = "ar.toml"
@@ -175,7 +176,7 @@ def _checked(path: Path, text: str, command: str | None, option: click.Option, v
         where = Origin(path, line_of(text, command, str(option.name)))
         raise UsageError(f"{where}: {written(str(option.name))} takes {wanted}.", fix="write it so, or leave it out")
     if isinstance(value, str) and isinstance(option.type, click.Path | CorpusType):
-        beside = path.parent / Path(value).expanduser()
+        beside = path.parent / expand_home(value)
         return str(beside) if isinstance(option.type, click.Path) or beside.exists() else value
     # Here and not only by the command whose option it is: a person who looks at a run is told before the night.
     if option.nargs == 1 and not option.is_flag:

@@ -18,6 +18,7 @@ import click
 from autoresearch.core.cli.configfile import defaults_of, shared_options, use_defaults
 from autoresearch.core.cli.params import BackendName, ExistingFolder, Level, add_options, option
 from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.home import expand_home
 
 if TYPE_CHECKING:
     from autoresearch.backends.contract import Runtime
@@ -91,7 +92,7 @@ class Settings:
             workspace=given.workspace.resolve() if given.workspace else self.workspace,
             json=self.json or bool(given.json),
             verbosity=-1 if given.quiet else (given.verbose or self.verbosity),
-            data_dir=given.data_dir.expanduser().resolve() if given.data_dir else self.data_dir,
+            data_dir=expand_home(given.data_dir).resolve() if given.data_dir else self.data_dir,
         )
 
     @property

@@ -15,6 +15,7 @@ import click
 from autoresearch.backends import names as backend_names
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.home import expand_home
 
 GITIGNORE = "runs/\n__pycache__/\n/try*.py\n"
 SKILL_HEAD = """\
@@ -78,7 +79,7 @@ def init(settings: Settings, directory: Path, agent: str | None) -> None:
     DIR must be new or empty: nothing is overwritten. With --agent it may also be an existing workspace without the
     agent's files, which are then added.
     """
-    directory = directory.expanduser().resolve()
+    directory = expand_home(directory).resolve()
     if agent is not None and (directory / "program.md").is_file() and (directory / "backends").is_dir():
         add_agent(settings, directory, agent)
         return

@@ -14,6 +14,7 @@ import click
 from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings, pass_settings, require_isolation
 from autoresearch.core.cli.params import CorpusType, Whole
 from autoresearch.core.errors import ArError, DataError, PrerequisiteError
+from autoresearch.core.home import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +76,7 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
     from autoresearch.core.takeaway import certificate as certificates
     from autoresearch.core.trial.sandbox.levels import best_level
 
-    found = certificates.load(bundle.expanduser())
+    found = certificates.load(expand_home(bundle))
     with certificates.ledger_of(found) as reader:
         faults = certificates.faults_of(found, reader)
         key, said = _signature(found, signer)
@@ -130,7 +131,7 @@ def _signature(found: Certificate, signer: Path | None) -> tuple[str | None, lis
     from autoresearch.core.takeaway import bundle as files
     from autoresearch.core.takeaway import signature
 
-    wanted = None if signer is None else signature.fingerprint_of(signer.expanduser())
+    wanted = None if signer is None else signature.fingerprint_of(expand_home(signer))
     if found.signature is None:
         return None, [] if wanted is None else ["signature: there is none"]
     key = signature.signer_of(found.parts[files.CERTIFICATE], found.signature)
@@ -372,8 +373,11 @@ def _claimed(claim: Mapping[str, Any]) -> tuple[float, float | None]:
 
 
 def _sentence(compared: Comparison, task: Task) -> str:
+    from autoresearch.core.report.wording import counted
+
     found = compared.found
-    here = f"{found.difference:+.5f} bpb (95 % {found.low:+.5f} to {found.high:+.5f}, {len(compared.best)} seeds)"
+    seeds = counted(len(compared.best), "seed")
+    here = f"{found.difference:+.5f} bpb (95 % {found.low:+.5f} to {found.high:+.5f}, {seeds})"
     if task.limits:
         told = {
             "holds": "the change helps here, too",

@@ -14,6 +14,7 @@ from autoresearch.core.data.files import SUFFIXES, read_documents
 from autoresearch.core.data.hub import HUB_CORPORA, fetch
 from autoresearch.core.errors import DataError, UsageError
 from autoresearch.core.files import sha256_of
+from autoresearch.core.home import expand_home
 
 STDLIB = "stdlib"
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
@@ -75,7 +76,7 @@ def open_corpus(name: str, data_dir: Path, shards: int | None, progress: Callabl
 
 def check_corpus(name: str) -> None:
     """Check that there is a corpus of that name or at that path. Raises `UsageError`."""
-    if name not in (STDLIB, *HUB_CORPORA) and not (name.strip() and Path(name).expanduser().exists()):
+    if name not in (STDLIB, *HUB_CORPORA) and not (name.strip() and expand_home(name).exists()):
         raise UsageError(
             f"there is no corpus {name!r}: no such file or folder.",
             fix=f"{', '.join((STDLIB, *HUB_CORPORA))} or an existing path",
@@ -90,7 +91,7 @@ def _library_files(root: Path) -> Iterator[Path]:
 
 def _local(name: str) -> Corpus:
     check_corpus(name)
-    root = Path(name).expanduser().resolve()
+    root = expand_home(name).resolve()
     if root.is_file():
         if root.suffix not in SUFFIXES:
             raise DataError(

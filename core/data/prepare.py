@@ -31,6 +31,7 @@ from autoresearch.core.data.storage import as_data_error
 from autoresearch.core.data.tokenizer import MAX_VOCABULARY
 from autoresearch.core.errors import DataError, UsageError
 from autoresearch.core.files import sync_folder, write_file
+from autoresearch.core.home import expand_home
 
 Progress = Callable[[str], None]
 
@@ -39,7 +40,7 @@ def prepared_folder(options: PrepareOptions, data_dir: Path) -> Path:
     """Return the folder for these options. Vocabularies and T share one; another corpus or split size has its own."""
     corpus = options.corpus
     if corpus != STDLIB and corpus not in HUB_CORPORA:
-        corpus = str(Path(corpus).expanduser().resolve())
+        corpus = str(expand_home(corpus).resolve())
     defining = json.dumps([corpus, options.val_bytes, options.test_bytes, options.shards])
     slug = re.sub(r"[^a-z0-9]+", "-", Path(corpus).name.lower()).strip("-")[:40] or "corpus"
     return data_dir / f"{slug}-{hashlib.sha256(defining.encode()).hexdigest()[:10]}"

@@ -8,12 +8,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.errors import PrerequisiteError, UsageError, system_words
 from autoresearch.core.report.wording import one_line
+from autoresearch.core.textfile import open_plain
 
 NAMESPACE = "ar-certificate"
-"""What the signature is for: one made for anything else does not count here."""
+"""Purpose that the signatures name: one made for anything else does not count here."""
 SECONDS = 60.0
+MOST_KEY_BYTES = 1 << 20
 _SIGNED_BY = re.compile(r"Good .* signature .*with (\S+) key (SHA256:[A-Za-z0-9+/=]+)")
 
 
@@ -22,6 +24,8 @@ def sign(content: bytes, key: Path) -> bytes:
 
     Raises `PrerequisiteError` without ssh-keygen, `UsageError` for a key that cannot sign.
     """
+    fix = "name a private key: --sign ~/.ssh/id_ed25519"
+    _check_key(key, "cannot sign", fix)
     with tempfile.TemporaryDirectory(prefix="ar-sign-") as name:
         file = Path(name) / "certificate.json"
         file.write_bytes(content)
@@ -29,7 +33,7 @@ def sign(content: bytes, key: Path) -> bytes:
         signed = file.with_name(file.name + ".sig")
         if done.returncode != 0 or not signed.is_file():
             said = one_line(done.stderr.decode(errors="replace"), 200)
-            raise UsageError(f"{key} cannot sign: {said}.", fix="name a private key: --sign ~/.ssh/id_ed25519")
+            raise UsageError(f"{key} cannot sign: {said}.", fix=fix)
         return signed.read_bytes()
 
 
@@ -45,11 +49,21 @@ def signer_of(content: bytes, signature: bytes) -> str | None:
 
 def fingerprint_of(key: Path) -> str:
     """Return the fingerprint of a public key's file. Raises `UsageError`."""
+    fix = "--signer their_key.pub"
+    _check_key(key, "is no public key", fix)
     done = _run(["-l", "-E", "sha256", "-f", str(key)])
     found = re.search(r"SHA256:[A-Za-z0-9+/=]+", done.stdout.decode(errors="replace"))
     if done.returncode != 0 or not found:
-        raise UsageError(f"{key} is no public key.", fix="--signer their_key.pub")
+        raise UsageError(f"{key} is no public key.", fix=fix)
     return found.group(0)
+
+
+def _check_key(key: Path, fault: str, fix: str) -> None:
+    """Check that a key is a plain file: ssh-keygen reads a device without an end. Raises `UsageError`."""
+    try:
+        open_plain(key, MOST_KEY_BYTES).close()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{key} {fault}: {system_words(error)}.", fix=fix) from error
 
 
 def _run(

@@ -13,6 +13,7 @@ import click
 from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings
 from autoresearch.core.cli.run.options import DEFAULT_JUDGE, FleetOptions, RunOverrides
 from autoresearch.core.errors import LedgerError, UsageError
+from autoresearch.core.home import expand_home
 
 if TYPE_CHECKING:
     from autoresearch.backends.contract import Device
@@ -207,7 +208,7 @@ def _check_screen(seconds: float, budget: float, judge: str, *, asked: str) -> N
 
 def absolute(corpus: str) -> str:
     """Make a corpus's path absolute, so that a run can be continued from another folder. A name stays as it is."""
-    path = Path(corpus).expanduser()
+    path = expand_home(corpus)
     return str(path.resolve()) if path.exists() else corpus
 
 

@@ -141,6 +141,27 @@ def test_a_token_is_drawn_from_the_likely_ones_and_never_from_what_is_no_number(
 # ---- ar export
 
 
+def test_a_place_that_takes_no_certificate_is_left_as_it_is(workspace, tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    os.mkfifo(tmp_path / "pipe")
+    places = {
+        "/": "it is a folder",
+        tmp_path / "file" / "c": "Not a directory",
+        tmp_path / "pipe": "it is no plain file",
+    }
+    for place, words in places.items():
+        assert words in refusal(capsys, 2, "certify", place)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_device_in_the_place_of_a_key_is_not_read(workspace, tmp_path, capsys):
+    assert "cannot sign: it is a device" in refusal(capsys, 2, "certify", tmp_path / "c", "--sign", "/dev/zero")
+    assert ar(["certify", str(tmp_path / "c"), "-q"]) == 0
+    capsys.readouterr()
+    asked = ("reproduce", tmp_path / "c", "--seeds", "0", "--signer", "/dev/zero")
+    assert "is no public key: it is a device" in refusal(capsys, 2, *asked)
+
+
 def test_a_folder_that_takes_no_model_is_refused_before_anything_is_trained(workspace, tmp_path, capsys):
     (tmp_path / "file").touch()
     for place, words in (
