@@ -25,7 +25,7 @@ from autoresearch.core.trial.processes import TrialCancelled
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 
 Tell = Callable[[str], None]
-"""Is called with a line for a person."""
+"""Function that takes a line for a person."""
 WAIT_SECONDS = 0.2
 LABELS = ("backend", "preset", "seed", "precision", "hardware", "isolation")
 """Fields of a row that are not figures."""

@@ -74,7 +74,14 @@ def common(backend: str, source: str, preset: Preset) -> Work:
 
     Raises `SourceError` when the file lacks one of the sizes.
     """
-    plain = {name: value for name, value in PLAIN.items() if name in read_constants(source)}
+    constants = read_constants(source)
+    missing = [name for name in COMMON if name not in constants]
+    if missing:
+        raise SourceError(
+            f"the train file of the {backend} backend has no constant {missing[0]}, which the common work sets.",
+            fix="name another backend, or let `ar bench` measure the preset's model, without --common",
+        )
+    plain = {name: value for name, value in PLAIN.items() if name in constants}
     sized = write_constants(write_preset(source, preset), {**COMMON, **plain})
     return Work(backend, preset.name, sized, preset.data, preset.score_rows, preset.startup_seconds)
 

@@ -14,7 +14,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import LONGEST, Number, Whole, corpus_option
+from autoresearch.core.cli.params import LONGEST, MOST_TRIALS, Number, Whole, corpus_option
 
 
 @click.command()
@@ -27,7 +27,7 @@ from autoresearch.core.cli.params import LONGEST, Number, Whole, corpus_option
 )
 @click.option(
     "--trials",
-    type=Whole(min=1),
+    type=Whole(min=1, max=MOST_TRIALS),
     default=1,
     metavar="N",
     help="Number of trials; the table shows their medians.",

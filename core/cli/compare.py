@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, load_runtime, pass_settings, require_isolation
-from autoresearch.core.cli.params import LONGEST, Number, Whole, corpus_option
+from autoresearch.core.cli.params import LONGEST, MOST_TRIALS, BackendName, Number, Whole, corpus_option
 
 if TYPE_CHECKING:
     from autoresearch.core.bench.work import Work
@@ -17,8 +17,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--first", default="cuda", metavar="BACKEND", help="Backend whose constants both train files use.")
-@click.option("--second", default="mlx", metavar="BACKEND", help="Backend to compare with the first.")
+@click.option(
+    "--first",
+    type=BackendName(auto=False),
+    default="cuda",
+    metavar="BACKEND",
+    help="Backend whose constants both train files use.",
+)
+@click.option(
+    "--second",
+    type=BackendName(auto=False),
+    default="mlx",
+    metavar="BACKEND",
+    help="Backend to compare with the first.",
+)
 @click.option(
     "--seconds",
     type=Number(min=0, min_open=True, largest=LONGEST),
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--trials",
-    type=Whole(min=1),
+    type=Whole(min=1, max=MOST_TRIALS),
     default=1,
     metavar="N",
     help="Number of trials, each at a seed of its own, per backend.",

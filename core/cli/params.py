@@ -60,6 +60,9 @@ LARGEST = 1e12
 LONGEST = 1e7
 """Longest time in seconds that an option may name, 115 days. Waiting functions fail on some thousand times of it."""
 
+MOST_TRIALS = 1000
+"""Most trials of one backend that a measurement may ask for: beyond, a slip of the finger is likelier than a wish."""
+
 
 class Whole(click.IntRange):
     """A whole number within bounds."""
@@ -130,9 +133,12 @@ where there is no NVIDIA GPU."""
 
 
 class BackendName(click.ParamType):
-    """`auto`, a backend's folder name, or one of its other names."""
+    """A backend's folder name or one of its other names; `auto` as well unless `auto` is False."""
 
     name = "backend"
+
+    def __init__(self, auto: bool = True) -> None:
+        self._auto = auto
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the folder name. A name that is no backend is refused with the nearest one that is."""
@@ -151,7 +157,7 @@ class BackendName(click.ParamType):
     def _names(self) -> list[str]:
         from autoresearch.backends import names as backend_names
 
-        return ["auto", *backend_names(), "torch"]
+        return [*(["auto"] if self._auto else []), *backend_names(), "torch"]
 
 
 class ExistingFolder(click.Path):

@@ -57,7 +57,8 @@ def parse(source: str) -> ast.Module:
         where = "" if error.lineno is None else f" in line {error.lineno}"  # a null byte has no line
         raise SourceFault(f"syntax error{where}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise SourceFault(f"the train file cannot be parsed: {error}") from error
+        why = str(error) or "it is nested too deeply"  # the parser says nothing where its own stack is full
+        raise SourceFault(f"the train file cannot be parsed: {why}") from error
 
 
 def _assigned(node: ast.stmt) -> set[str]:

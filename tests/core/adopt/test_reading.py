@@ -32,6 +32,7 @@ def test_a_script_says_which_backend_it_wants_and_which_model_it_scores(name, ba
         (TORCH + "def broken(:\n", "syntax error"),
         (TORCH + "#" * 2**18, "the limit is"),
         (TORCH + "x = " + "(" * 5000 + ")" * 5000, "nested"),
+        (TORCH + "x = " + "-" * 100_000 + "1", "nested too deeply"),
         (TORCH + "\0", "null"),
         ("", "imports nothing from `prepare`"),
     ],

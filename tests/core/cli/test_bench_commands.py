@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch.backends.contract import Device
+from autoresearch.core.bench import measure
 from autoresearch.core.cli import main
 
 ROW = (
@@ -51,12 +53,31 @@ def test_bench_measures_one_backend(workspace, capsys):
 @pytest.mark.parametrize(("place", "words"), [(".", "is a PNG"), ("runs.png", "is a folder"), ("/proc/no/p.png", "")])
 def test_a_picture_that_cannot_be_written_is_refused_before_any_training(workspace, capsys, place, words):
     (workspace / "runs.png").mkdir()
-    assert main.run(["compare", "--first", "null", "--second", "abacus", "--picture", place]) == 2
+    assert main.run(["compare", "--first", "null", "--second", "null", "--picture", place]) == 2
     told = capsys.readouterr().err
     assert "with --picture" in told and words in told and told.count("\n") == 1
 
 
 def test_compare_wants_two_backends_that_can_do_the_same_work(workspace, capsys):
     assert main.run(["compare", "--first", "null", "--second", "null"]) == 2
-    assert main.run(["compare", "--first", "null", "--second", "abacus"]) == 2
     assert "are not two backends" in capsys.readouterr().err
+    assert main.run(["compare", "--first", "torch", "--second", "cuda"]) == 2
+    assert "'cuda' and 'cuda' are not two backends" in capsys.readouterr().err
+    for name in ("abacus", "auto", ""):
+        assert main.run(["compare", "--first", "null", "--second", name]) == 2
+        assert "is not one of cuda, mlx, null, torch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["bench", "compare"])
+def test_more_trials_than_anybody_waits_for_are_refused(workspace, capsys, command):
+    assert main.run([command, "--trials", "1000000000"]) == 2
+    assert "not in the range 1<=x<=1000" in capsys.readouterr().err
+
+
+def test_a_peak_that_cannot_be_stored_costs_no_measurement(workspace, monkeypatch):
+    device = Device("numpy", "a processor", None, "fp32", "numpy", tier="demo")
+    monkeypatch.setattr(measure, "measure_peak", lambda backend: (device, {"fp32": 1e9}))
+    (workspace.parent / "data").write_text("a file in the folder's place")
+    said: list[str] = []
+    assert measure.find_peak("null", said.append) == (device, {"fp32": 1e9})
+    assert len(said) == 1 and "cannot be stored for later trials" in said[0]
