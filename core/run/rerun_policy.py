@@ -33,7 +33,8 @@ FREE_RERUNS, RERUNS_PER_EXPERIMENT = 3, 0.5
 """Slow trials that a run may run again: some at its start, and some for each experiment. A machine that is always busy
 would double the price of every trial."""
 EXCUSES = 1
-"""Trials of one experiment that may be run again because they were slow, or failed as if it were the device's fault."""
+"""Trials of one file in one experiment that may be run again because they were slow, or failed as if it were the
+device's fault."""
 FULL_BYTES = 16 * 2**20
 """Free bytes below which a disk counts as full."""
 

@@ -11,10 +11,9 @@ from autoresearch.core.events import Event, Observer, Repeated, SeedIgnored, Slo
 from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
+from autoresearch.core.run.excuses import Excuses, Key, key_of
 from autoresearch.core.run.rerun_policy import (
-    EXCUSES,
-    FREE_RERUNS,
-    RERUNS_PER_EXPERIMENT,
+    SLEEP_SECONDS,
     DeviceWatch,
     Pace,
     asleep_seconds,
@@ -95,10 +94,8 @@ class RunningTrials:
         self._tell, self._notify = tell, notify
         self._watch, self._stopped = watch, stopped
         self._trials: dict[int, RunningTrial] = {}
-        self._repeated: set[tuple[int, int]] = set()
-        self._losses: Counter[tuple[int, int]] = Counter()
-        self._excused = Counter(run.ledger.numbers_of("trial repeated"))
-        """Trials of each experiment that were run again, unjudged."""
+        self._losses: Counter[Key] = Counter()
+        self._excuses = Excuses(run.ledger)
 
     @property
     def experiments(self) -> frozenset[int]:
@@ -191,15 +188,16 @@ class RunningTrials:
     def _note_lost(self, running: RunningTrial, lost: TrialLost) -> None:
         """Leave a trial unfinished that lost its machine. Raises `ArError` after `MAX_LOSSES` times."""
         trial, number = running.trial, running.trial.experiment
-        self._losses[number, trial.k] += 1
-        if self._losses[number, trial.k] >= MAX_LOSSES:
+        self._losses[key_of(trial)] += 1
+        if self._losses[key_of(trial)] >= MAX_LOSSES:
             message = (
-                f"a trial of experiment {number} lost its machine {MAX_LOSSES} times; the last time, {lost.message}."
+                f"a trial of experiment {trial.subject} lost its machine {MAX_LOSSES} times; the last time, "
+                f"{lost.message}."
             )
             raise ArError(message, fix="look at the fleet, then give the same command again; nothing is lost") from lost
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
         self.run.ledger.note("trial lost", number, {"k": trial.k, "reason": lost.message})
-        self._tell(Repeated(lost.message, experiment=number))
+        self._tell(Repeated(f"{lost.message}{_whose(trial)}", experiment=number))
 
     def _record(self, running: RunningTrial, result: TrialResult) -> None:
         trial, number = running.trial, running.trial.experiment
@@ -213,41 +211,39 @@ class RunningTrials:
             # The pace of another kind of device says nothing of it.
             self._record_short(running, running.short, result.model_copy(update={"machine": self.screening.machine}))
             return
-        again = (number, trial.k) in self._repeated
-        # A train file can make itself slow, or fail in a device's words, when it sees that it does badly. It is excused
-        # once: every further time would be one more draw for it.
-        excused = again or (number != 0 and self._excused[number] >= EXCUSES)
+        excused, used_up = self._excuses.excused(trial), self._excuses.used_up(trial)
         usual = replace(self._pace(trial.subject), here=self._slot_pace(result))
-        spoilt = self._watch.suspect(result, repeated=excused, stopped=self._stopped) if self._watch else None
+        spoilt = self._watch.suspect(result, repeated=used_up, stopped=self._stopped) if self._watch else None
         same, incumbent = (
             speeds(self.run.ended_trials(number)) for number in (trial.subject, self.run.incumbent_number())
         )
+        slept = asleep_seconds() - running.asleep
         spoilt = spoilt or spoiled(
             result,
-            slept=asleep_seconds() - running.asleep,
+            slept=slept,
             same=same,
             incumbent=incumbent,
-            repeated=excused or self._excused.total() >= FREE_RERUNS + RERUNS_PER_EXPERIMENT * len(self.run.attempts),
+            repeated=used_up or (not running.repeat and self._excuses.too_many(len(self.run.attempts))),
             usual=usual,
         )
         if spoilt is None and running.short is not None:
             self._record_short(running, running.short, result)
             return
         if spoilt is None:
-            if (reason := ignores_seed(result, self.run.ended_trials(trial.subject))) is not None:
-                self.run.ledger.note("seed ignored", number, {"k": trial.k, "reason": reason})
-                self._tell(SeedIgnored(reason, experiment=number))
+            # About the file that ran, which is the best one where an experiment measures that again.
+            file = trial.subject
+            if (reason := ignores_seed(result, self.run.ended_trials(file))) is not None:
+                self.run.ledger.note("seed ignored", file, {"k": trial.k, "reason": reason})
+                self._tell(SeedIgnored(reason, experiment=file))
             if (words := slower_file(result, same=same, incumbent=incumbent, usual=usual)) is not None:
-                self._tell(SlowerFile(words, experiment=number))
-            if again and (words := slow(result, usual=usual)) is not None:
+                self._tell(SlowerFile(words, experiment=file))
+            if excused and file == number and (words := slow(result, usual=usual)) is not None:
                 self.run.ledger.note(SLOW, number, {"k": trial.k, "reason": words})
             self.run.ledger.score(number, trial.k, result, repeat=running.repeat)
             return
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
-        self._repeated.add((number, trial.k))
-        self._excused[number] += 1
-        self.run.ledger.note("trial repeated", number, {"k": trial.k, "reason": spoilt})
-        self._tell(Repeated(spoilt, experiment=number))
+        self._excuses.note(trial, spoilt, idle=running.repeat, slept=slept > SLEEP_SECONDS)
+        self._tell(Repeated(f"{spoilt}{_whose(trial)}", experiment=number))
 
     def _record_short(self, running: RunningTrial, step: RunTrial, result: TrialResult) -> None:
         facts = {name: value for name, value in result.model_dump().items() if name in SHORT_FACTS}
@@ -277,3 +273,8 @@ class RunningTrials:
                 f"the disk of {self.run.folder} is full.",
                 fix="free some space, then give the same command again: the trial is run again, nothing is lost",
             )
+
+
+def _whose(trial: TrialRow) -> str:
+    """Say whose file a trial ran, where it is not its experiment's own."""
+    return "" if trial.subject == trial.experiment else f" (it is a trial of experiment {trial.subject})"

@@ -143,6 +143,10 @@ EVENTS: dict[str, tuple[dict[str, Check], tuple[str, ...]]] = {
     ),
     "stack taken apart": ({"groups": many(many(whole)), "dropped": many(whole)}, ("groups", "dropped")),
     "session": ({"pid": maybe(whole), "researcher": maybe(text), "submission": maybe(text)}, ()),
+    "trial repeated": (
+        {**dict.fromkeys(("k", "subject", "seed"), whole), "reason": text, "idle": flag, "slept": flag},
+        ("k",),
+    ),
     "withdrawn": (
         {**dict.fromkeys(("hypothesis", "category", "reason"), maybe(text)), "decided": maybe(whole)},
         (),

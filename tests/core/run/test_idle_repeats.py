@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from loop_fixtures import CONFIG, open_run
-from side_by_side import Edits, Field, two_constants
+from side_by_side import Edits, Field, FieldHandle, numbers, two_constants
 
 from autoresearch.core.events import Remeasuring
 from autoresearch.core.judge.decision import Measured, Side
@@ -153,6 +153,58 @@ def test_a_loop_that_dies_at_a_repeat_goes_on_without_loss(workspace, where, mon
         assert reader.experiment(2).trials == len(trials)
         assert reader.chain_faults() == []
         assert decide_again(reader, reader.experiment(2)).differences == ()
+
+
+class SlowOnce(Field):
+    """One device; the first trial of the best file at an idle moment is slow, and so is the first of DEPTH 12."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.starts = []
+
+    def submit(self, request, observer=None):
+        handle, change = super().submit(request, observer), numbers(request.source)
+        name = "repeat" if request.seed == LAST and change["DEPTH"] == 10 else str(change["DEPTH"])
+        self.starts.append(name)
+        slow = name in ("repeat", "12") and self.starts.count(name) == 1
+        result = FieldHandle.result
+        handle.result = lambda timeout=None: result(handle).model_copy(
+            update={"cpu_seconds": 4.0 if slow else 10.0, "train_seconds": 10.0}
+        )
+        return handle
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_slow_repeat_takes_no_excuse_from_the_candidate_that_comes_next(workspace, dies):
+    executor = SlowOnce()
+    with open_run(workspace, config=RACING) as run:
+        # Two trials of the baseline, one of the candidate, and the repeat twice.
+        loop = Loop(run, Ponders(executor, 5, CLEAR, {"DEPTH": 12}), racing(), executor, limits=Limits(2))
+        if dies:  # once the repeat has its excuse, the loop ends; the notes alone say so
+            loop._running._excuses.note = dying(loop._running._excuses.note)
+            with pytest.raises(RuntimeError):
+                loop.go()
+        else:
+            loop.go()
+    if dies:
+        go(workspace, executor, Ponders(executor, 5, {"DEPTH": 12}), 2, racing())
+    assert executor.starts.count("repeat") == 2
+    assert executor.starts.count("12") >= 2
+    with LedgerReader(workspace / "runs/t") as reader:
+        told = [(one["subject"], one["idle"], one["slept"]) for one in reader.events("trial repeated")]
+        assert told == [(1, True, False), (2, False, False)]
+        assert reader.numbers_of("trial slow") == []
+        assert [trial.starts for trial in reader.trials(experiment=2)][:2] == [2, 2]
+
+
+def dying(method):
+    """Return the method, made to end the loop after its work."""
+
+    def call(*args, **kwargs):
+        method(*args, **kwargs)
+        raise RuntimeError
+
+    return call
 
 
 def side(*trials):

@@ -14,7 +14,7 @@ from loop_fixtures import CONFIG, TRAIN, Scripted, ScriptedHandle, Widths, make_
 
 from autoresearch.core.awake import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
-from autoresearch.core.events import Repeated
+from autoresearch.core.events import Repeated, SeedIgnored
 from autoresearch.core.judge.decision import Demotion, RunTrial
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
@@ -366,3 +366,58 @@ def test_a_file_that_makes_its_bad_trials_slow_gets_one_more_draw_and_no_second(
         Loop(run, Widths(9), Twice(), executor, limits=Limits(1)).go()
         assert run.ledger.numbers_of("trial repeated") == [1]
         assert [width_of(request.source) for request in executor.requests] == [10, 9, 9, 9]
+
+
+class SlowTrials(Scripted):
+    """The starts of this list get little of the processor."""
+
+    def __init__(self, *slow, **more):
+        super().__init__(**more)
+        self.slow = slow
+
+    def submit(self, request, observer=None):
+        handle, result = super().submit(request, observer), ScriptedHandle.result
+        few = len(self.requests) in self.slow
+        weights = "0" * 64 if width_of(request.source) == 10 else None
+        handle.result = lambda timeout=None: result(handle).model_copy(
+            update={"cpu_seconds": 4.0 if few else 10.0, "train_seconds": 10.0, "weights_sha256": weights}
+        )
+        return handle
+
+
+class MeasuresTheBestAgain(Greedy):
+    """A judge that asks for another trial of the best file before each candidate's own."""
+
+    def consider(self, evidence):
+        first = evidence.candidate.experiment != 0 and not evidence.asked
+        return RunTrial("incumbent", 50) if first else super().consider(evidence)
+
+
+def test_what_a_trial_of_the_best_file_does_is_not_held_against_the_candidate_that_asked_for_it(workspace):
+    # The second and third start are the best file's trial, slow twice; the fourth is the candidate's.
+    executor, events = SlowTrials(2, 3, 4), []
+    with open_run(workspace) as run:
+        Loop(run, Widths(9), MeasuresTheBestAgain(), executor, limits=Limits(1), observer=events.append).go()
+        assert [width_of(request.source) for request in executor.requests] == [10, 10, 10, 9, 9]
+        assert [(one["subject"], one["k"]) for one in run.ledger.events("trial repeated")] == [(0, 1), (1, 2)]
+        # The candidate was measured well: its program has had its turn.
+        assert run.ledger.numbers_of("trial slow") == []
+        assert run.ledger.numbers_of("seed ignored") == [0]
+    assert [event.experiment for event in events if isinstance(event, SeedIgnored)] == [0]
+    said = [event.reason for event in events if isinstance(event, Repeated)]
+    assert [words.endswith("(it is a trial of experiment 0)") for words in said] == [True, False]
+
+
+def test_a_machine_that_slept_takes_no_excuse(workspace, monkeypatch):
+    clock = {"asleep": 0.0}
+    monkeypatch.setattr(scheduler, "asleep_seconds", lambda: clock["asleep"])
+
+    def during(request):
+        clock["asleep"] += 3600.0 * (len(executor.requests) == 2)
+
+    executor = SlowTrials(3, during=during)
+    with open_run(workspace) as run:
+        Loop(run, Widths(9), Greedy(), executor, limits=Limits(1)).go()
+        assert [width_of(request.source) for request in executor.requests] == [10, 9, 9, 9]
+        assert [one["slept"] for one in run.ledger.events("trial repeated")] == [True, False]
+        assert run.ledger.numbers_of("trial slow") == []
