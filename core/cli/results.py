@@ -43,7 +43,7 @@ def results(settings: Settings, tag: str | None, last: int | None, full: bool, t
     from autoresearch.core.cli.remarks import lines_of
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.terminal.table import write_table
-    from autoresearch.core.report.wording import best_text
+    from autoresearch.core.report.wording import best_text, withdrawn_text
     from autoresearch.core.store.exports import decided_record, results_tsv
     from autoresearch.core.store.headline import headline_of
     from autoresearch.core.store.remarks import marks_of
@@ -65,7 +65,12 @@ def results(settings: Settings, tag: str | None, last: int | None, full: bool, t
         elif tsv:
             click.echo(results_tsv(decided), nl=False)
         else:
-            write_table(decided, full=full)
+            shown = list(decided)
+            write_table(shown, full=full)
+            least = shown[0].number if last is not None and shown else 0
+            gaps = {number: reason for number, reason in reader.withdrawn().items() if number > least}
+            if (gone := withdrawn_text(gaps)) is not None:
+                settings.say(gone if len(gaps) == 1 else f"{gone} (`ar results --why {next(iter(gaps))}` says why)")
             for number, mine in marks.items():
                 settings.say("\n".join(f"experiment {line}" for line in lines_of(number, mine)))
             if (headline := headline_of(reader)) is not None:
@@ -84,7 +89,14 @@ def show_why(settings: Settings, reader: LedgerReader, number: int) -> None:
     from autoresearch.core.store.remarks import NO_MARKS, marks_of
 
     if not reader.has_experiment(number):
-        raise UsageError(f"there is no {experiment_of(number)}.", fix="`ar results` lists them")
+        reason = reader.withdrawn().get(number)
+        if reason is None:
+            raise UsageError(f"there is no {experiment_of(number)}.", fix="`ar results` lists them")
+        if settings.json:
+            click.echo(json.dumps({"experiment": number, "status": "withdrawn", "reason": reason}))
+        else:
+            click.echo(f"{experiment_of(number)}: withdrawn before a trial: {one_line(reason)}")
+        return
     row = reader.experiment(number)
     if row.state != "decided":
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,18 @@ def experiment_of(number: int, total: int | None = None) -> str:
     """Name an experiment by its number, and by how many are to be made: "experiment 3 of 20"."""
     # The baseline is experiment 0 and none of the asked-for ones; a resumed run may pass its old goal.
     return f"experiment {number}" + (f" of {total}" if total is not None and 0 < number <= total else "")
+
+
+def withdrawn_text(withdrawn: Mapping[int, str]) -> str | None:
+    """Say which numbers have no experiment, by `LedgerReader.withdrawn`; None where all have one."""
+    if not withdrawn:
+        return None
+    numbers = [str(number) for number in withdrawn]
+    if len(numbers) == 1:
+        reason = one_line(withdrawn[int(numbers[0])])
+        return f"there is no experiment {numbers[0]}: its proposal was withdrawn before a trial, because {reason}"
+    named = f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+    return f"there are no experiments {named}: their proposals were withdrawn before a trial"
 
 
 def file_name(experiment: int, val_bpb: float | None) -> str:

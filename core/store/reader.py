@@ -305,6 +305,19 @@ class LedgerReader:
         """Tell whether there is an experiment of that number. One that was withdrawn leaves a gap among the others."""
         return bool(self._rows("SELECT 1 FROM experiments WHERE number = ?", (number,)))
 
+    def withdrawn(self) -> dict[int, str]:
+        """Map every number that a withdrawn proposal has left without an experiment to the reason, in order.
+
+        The last number of a run is not among them: the next proposal gets it again.
+        """
+        sql = (
+            "SELECT id, kind, experiment, payload FROM events WHERE kind = 'withdrawn'"
+            " AND experiment NOT IN (SELECT number FROM experiments)"
+            " AND experiment < (SELECT max(number) FROM experiments) ORDER BY experiment, id"
+        )
+        found = ((self._understood(_experiment_of, row), self._understood(_payload, row)) for row in self._rows(sql))
+        return {number: told.get("reason") or "it did not fit" for number, told in found}
+
     def tried_as(self, fingerprint: str) -> int | None:
         """Return the experiment that tried this source before, up to formatting and comments."""
         rows = self._rows("SELECT number FROM experiments WHERE fingerprint = ? LIMIT 1", (fingerprint,))

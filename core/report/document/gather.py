@@ -20,6 +20,7 @@ from autoresearch.core.report.document.statistics import (
     scores,
 )
 from autoresearch.core.report.web.highlight import highlighted_diff
+from autoresearch.core.report.wording import withdrawn_text
 from autoresearch.core.run.short_trials import screen_report
 from autoresearch.core.store.headline import Headline, headline_of, steps_of
 from autoresearch.core.store.liveness import shown_state
@@ -92,6 +93,8 @@ class ReportData:
     categories: tuple[CategoryCount, ...]
     certainty: Mapping[int, Certainty]
     """Intervals of each kept change, by number, where the judge left the numbers for them."""
+    withdrawn: str | None
+    """A line about the numbers that withdrawn proposals have left without an experiment; None without any."""
     demoted: Mapping[int, str]
     """Numbers of kept changes that did not hold when measured again, with the reason."""
     predictions: tuple[PredictionScore, ...]
@@ -158,6 +161,7 @@ def _gather(reader: LedgerReader) -> ReportData:
         screens=None if (screened := screen_report(reader)) is None else screened.describe(),
         categories=by_category(decided),
         certainty={row.number: found for row in keeps if (found := certainty_of(row.judged)) is not None},
+        withdrawn=withdrawn_text(reader.withdrawn()),
         demoted={row.number: row.reason or "" for row in demoted if row.status != "keep"},
         predictions=tuple(scores(predictions_of(decided))),
         verified=verifications[-1] if verifications else None,
