@@ -24,6 +24,8 @@ else:
     import tomli as tomllib
 
 
+ANOTHER_RUN = "start another run with --tag"
+"""Advice to a person who wants other settings than the run has."""
 WEIGHTS_LIMIT_MB = 8192
 """Largest weights file in MiB, where no card's memory says otherwise."""
 
@@ -131,6 +133,25 @@ def train_file(workspace: Path, backend: str) -> Path:
     return workspace / "backends" / backend / "train.py"
 
 
+OPTION_OF = {"train_seconds": "budget", "vocabularies": "vocab"}
+"""Options of settings that go by another name."""
+OPTIONAL = ("backend", "preset", "corpus", "vocabularies", "train_seconds", "seed", "judge", *JudgeOptions.settings())
+"""Settings that an option of the command line names."""
+
+
+def changed_setting(tag: str, name: str, before: object, now: object, otherwise: str) -> UsageError:
+    """Return the error on a run that has another value of a setting; `otherwise` says what to do for another run."""
+    option, fix = "", "leave that option out to continue the run"
+    if name == "ar_version":
+        fix = "install the older version to continue the run"
+    elif name not in OPTIONAL:
+        fix = "continue the run with the data and the version of ar that it was started with"
+    elif name in OPTION_OF or "_" in name:
+        option = f" (--{OPTION_OF.get(name, name).replace('_', '-')})"
+    message = f"the run {tag!r} was started with {name} = {before!r}{option}, and this is {now!r}."
+    return UsageError(message, fix=f"{fix}, or {otherwise}")
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """The settings that all trials of a run have in common, fixed at its start so that their results compare."""
@@ -165,11 +186,9 @@ class RunConfig:
         for name, mine in self.plain().items():
             if name in ("device", "machine", "device_kind"):
                 continue
-            if stored.get(name, UNRECORDED.get(name)) != mine:
-                raise UsageError(
-                    f"the run {tag!r} was started with {name} = {stored.get(name)!r}, and this is {mine!r}.",
-                    fix="leave that option out to continue the run, or start another run with --tag",
-                )
+            before = stored.get(name, UNRECORDED.get(name))
+            if before != mine:
+                raise changed_setting(tag, name, before, mine, ANOTHER_RUN)
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as JSON would give them back; the judge's settings stand among them by their own names."""

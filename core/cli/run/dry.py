@@ -13,7 +13,7 @@ import click
 
 from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.run.options import RunOverrides
-from autoresearch.core.cli.run.resolve import ANOTHER_RUN, Choice, absolute, check_overrides, pick_run
+from autoresearch.core.cli.run.resolve import Choice, absolute, check_overrides, pick_run
 from autoresearch.core.errors import LedgerError, ProposalError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def dry_run(
     """Show what the same command without --dry-run would do."""
     from autoresearch.core.cli.run.options import make_researcher
     from autoresearch.core.cli.runs import open_reader
+    from autoresearch.core.config import ANOTHER_RUN
 
     choice = pick_run(settings, tag)
     if choice.stored is None:

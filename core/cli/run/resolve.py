@@ -34,9 +34,6 @@ FindDevice = Callable[[str, str], "Device"]
 """Finds the device for a backend's name and the run's last machine, where trials run on a fleet."""
 
 
-ANOTHER_RUN = "start another run with --tag"
-
-
 @dataclass(frozen=True)
 class Choice:
     """The run to start or to continue, with its backend, device and preset."""
@@ -64,7 +61,7 @@ def choose_run(
 
     With `committed` a new run starts from HEAD's train file. Repairs ledgers that a crash has damaged.
     """
-    from autoresearch.core.config import RUN_FOLDERS, runs_dir
+    from autoresearch.core.config import ANOTHER_RUN, RUN_FOLDERS, runs_dir
     from autoresearch.core.run.run import committed_source, starting_source
     from autoresearch.core.store.git import Repository, check_tag
     from autoresearch.core.store.restore import mend
@@ -83,6 +80,8 @@ def choose_run(
         # Checked here too, before minutes are spent on preparing another text.
         check_overrides(settings, overrides, choice.stored, otherwise=ANOTHER_RUN)
         settings.say(f"continuing the run {tag} (another --tag starts a new one)")
+        if allow_dirty and choice.stored.incumbent is not None:
+            settings.say("--allow-dirty changes nothing: the run has its baseline, whatever the train file holds now")
     else:
         where = device_words(choice.device)
         settings.say(f"starting the run {tag}: {backend.name} ({backend.why}), preset {preset.name}, {where}")
@@ -180,16 +179,15 @@ def check_overrides(settings: Settings, overrides: RunOverrides, run: RunRow, ot
 
     `settings` are those that the person gave, and `otherwise` says what to do for another run.
     """
-    names = {"budget": "train_seconds", "vocab": "vocabularies"}
+    from autoresearch.core.config import OPTION_OF, changed_setting
+
+    names = {option: name for name, option in OPTION_OF.items()}
     given = {names.get(name, name): value for name, value in vars(overrides).items() if value is not None}
     given |= {name: value for name in ("backend", "preset") if (value := getattr(settings, name)) != "auto"}
     for name, value in given.items():
         wanted = absolute(value) if name == "corpus" else list(value) if isinstance(value, tuple) else value
         if name in run.config and run.config[name] != wanted:
-            raise UsageError(
-                f"the run {run.tag!r} was started with {name} = {run.config[name]!r}, and this is {wanted!r}.",
-                fix=f"leave that option out to continue the run, or {otherwise}",
-            )
+            raise changed_setting(run.tag, name, run.config[name], wanted, otherwise)
 
 
 def _check_screen(seconds: float, budget: float, judge: str, *, asked: str) -> None:

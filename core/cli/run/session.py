@@ -55,7 +55,7 @@ NOTED: Mapping[type[Event], str] = {
     SlowerFile: "experiment {experiment}: slower file: {reason}",
     SeedIgnored: "experiment {experiment}: {reason}",
     Demoted: "experiment {experiment} {reason}",
-    Withdrawn: "experiment {experiment} is withdrawn: {reason}",
+    Withdrawn: "the proposal for experiment {experiment} is withdrawn before a trial: {reason}",
     Profiling: "profiling experiment {experiment}, the best file: where a step's time goes, for the researcher",
     Remeasuring: "measuring experiment {experiment}, the best file, once more while the researcher thinks",
     AwaitingProposals: "waiting up to {seconds:.0f} s for proposals in the making ({count}), which are paid for; "
@@ -143,7 +143,13 @@ def _announce(settings: Settings, run: Run, limits: Limits) -> None:
     from autoresearch.core.report.wording import counted, duration
     from autoresearch.core.trial.sandbox.levels import warning_for_root
 
-    to_make = (limits.experiments or 0) - max(0, len(run.attempts) - 1)
+    decided = max(0, len(run.attempts) - 1)
+    to_make = (limits.experiments or 0) - decided
+    if run.attempts and limits.experiments is not None and to_make <= 0:
+        settings.say(
+            f"nothing to run: -n {limits.experiments} counts earlier sessions, and the run has "
+            f"{counted(decided, 'experiment')}; -n {decided + 1} or more goes on with it"
+        )
     if to_make > 0:
         training = duration(to_make * run.config.train_seconds)
         settings.say(
@@ -250,7 +256,7 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
     from autoresearch.core.cli.verify import expected_seconds
     from autoresearch.core.report.document.figures import draw_progress
     from autoresearch.core.report.terminal.table import write_table
-    from autoresearch.core.report.wording import best_text, spell
+    from autoresearch.core.report.wording import best_text, spell, withdrawn_text
     from autoresearch.core.store.exports import summarise
     from autoresearch.core.store.headline import headline_of, steps_of
 
@@ -265,6 +271,8 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
         click.echo(json.dumps({"summary": summary}))
         return
     write_table(rows)
+    if (gone := withdrawn_text(run.ledger.withdrawn())) is not None:
+        settings.say(gone)
     settings.say(f"{run.tag}: {reason}" if reason else run.tag)
     if summary["best_experiment"] == 0:
         settings.say("no change was kept: the baseline is the best file so far")
