@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge.futility import Target
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.proposal import Status
@@ -144,6 +145,15 @@ class Judge(Protocol):
         `plenty` says that the next proposal is likely to take longer than a trial.
         """
         ...
+
+
+def not_here(side: Side) -> PrerequisiteError:
+    """Return the error on a kept file whose trials all fail on a machine that is new to the run."""
+    reason = side.trials[-1].reason or f"the trial ended as {side.trials[-1].status}"
+    return PrerequisiteError(
+        f"experiment {side.experiment} does not run on this machine: {reason}.",
+        fix="go on where the run was started, or start another run with --tag",
+    )
 
 
 def failure(evidence: Evidence) -> Decision | None:

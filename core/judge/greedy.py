@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from autoresearch.core.judge.decision import Decision, Evidence, RunTrial, Side, failure
+from autoresearch.core.judge.decision import Decision, Evidence, RunTrial, Side, failure, not_here
 from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
+
+MAX_FAILED = 3
+"""Trials of the best file that may fail on a machine that is new to the run."""
 
 
 class Greedy:
@@ -20,21 +23,22 @@ class Greedy:
         return False
 
     def consider(self, evidence: Evidence) -> RunTrial | Decision:
-        """Ask for one trial, then decide."""
+        """Ask for one trial, then decide. Raises `PrerequisiteError` where the best file fails on a new machine."""
         candidate, incumbent = evidence.candidate, evidence.incumbent
         if not candidate.trials:
             return RunTrial("baseline" if incumbent is None else "candidate", evidence.seed)
         failed = failure(evidence)
         if failed is not None:
             return failed
-        if incumbent is not None and not incumbent.trials:
-            return RunTrial("incumbent", evidence.seed)  # on a machine that is new to the run
         measured = candidate.trials[0].val_bpb
         if incumbent is None:
             return Decision("keep", measured, None, "the baseline")
-        best = incumbent.trials[0].val_bpb
+        best = next((one.val_bpb for one in incumbent.trials if one.good), None)
         if measured is None or best is None:
-            return Decision("invalid", measured, None, "there is no number to compare")
+            # The best file has no number on a machine that is new to the run. A failure there is no candidate's fault.
+            if len(incumbent.trials) >= MAX_FAILED:
+                raise not_here(incumbent)
+            return RunTrial("incumbent", evidence.seed)
         delta = measured - best
         if delta < 0:
             return Decision("keep", measured, delta, f"{measured:.6f} is lower than {best:.6f} by {-delta:.6f}")

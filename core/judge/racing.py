@@ -13,9 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge import race
-from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, Wait, failure
+from autoresearch.core.judge.decision import (
+    Decision,
+    Demotion,
+    Evidence,
+    Measured,
+    RunTrial,
+    Side,
+    Wait,
+    failure,
+    not_here,
+)
 from autoresearch.core.judge.futility import Target
 from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
 from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
@@ -147,11 +156,7 @@ class Racing:
             if side.estimate is not None:
                 continue  # an estimate rests on trials of this machine
             if len(side.trials) >= self.calibrate + MAX_SPOILT and not _steady(side.trials):
-                reason = side.trials[-1].reason or f"the trial ended as {side.trials[-1].status}"
-                raise PrerequisiteError(
-                    f"experiment {side.experiment} does not run on this machine: {reason}.",
-                    fix="go on where the run was started, or start another run with --tag",
-                )
+                raise not_here(side)
             if len(_steady(side.trials)) < self.calibrate and len(side.trials) < self.calibrate + MAX_SPOILT:
                 return RunTrial("baseline" if role == "baseline" else "incumbent", _seed(evidence))
         return None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.judge.decision import Decision, Evidence, Measured, RunTrial, Side
 from autoresearch.core.judge.greedy import Greedy
 
@@ -50,3 +51,13 @@ def test_a_number_beside_a_status_that_is_not_ok_is_not_believed():
 
 def test_an_ok_trial_without_a_number_is_invalid():
     assert consider(side(1, ok(None)), side(0, ok(1.5))).status == "invalid"
+
+
+def test_the_best_file_that_fails_on_a_new_machine_is_not_held_against_a_candidate():
+    failed = ("crash", None, "in words")
+    candidate = side(2, ok(1.5))
+    assert consider(candidate, side(1)) == RunTrial("incumbent", 3)
+    assert consider(candidate, side(1, failed)) == RunTrial("incumbent", 3)
+    assert consider(candidate, side(1, failed, ok(1.6))).status == "keep"
+    with pytest.raises(PrerequisiteError, match=r"experiment 1 does not run on this machine: in words\."):
+        consider(candidate, side(1, failed, failed, failed))
