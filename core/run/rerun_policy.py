@@ -1,6 +1,6 @@
 """Which trials are run again, unjudged: the machine slept, slowed down, ran out of disk, or lost its device.
 
-A trial whose scoring took too long is run again once, too.
+A trial whose scoring took too long, or that the system killed, is run again once, too.
 
 Such a trial says nothing about its source.
 """
@@ -22,6 +22,7 @@ from autoresearch.core.judge.futility import UNDISTURBED
 from autoresearch.core.store.rows import COMPUTES_ITSELF, TrialRow, processors
 from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import probe_device
+from autoresearch.core.trial.processes import KILLED
 from autoresearch.core.trial.request import TrialResult
 
 SLEEP_SECONDS = 5.0
@@ -132,6 +133,10 @@ def spoiled(
         # Each batch has the time that it should take by the speed of the training. A machine that became busy after the
         # training takes longer; a file whose `logits` does takes as long again.
         return f"{result.reason}: the machine may have been busy"
+    if result.status == "crash" and KILLED in (result.reason or ""):
+        # A file that takes more than its own share ends in other words. The system kills for what all programs take
+        # together, other trials on this machine included.
+        return f"{result.reason}: other work may have taken it"
     return slow(result, same=same, incumbent=incumbent, usual=usual)
 
 

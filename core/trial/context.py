@@ -14,7 +14,15 @@ from autoresearch.core.adopt.script import ScriptFault
 from autoresearch.core.judge.futility import Stop
 from autoresearch.core.trial.child.channel import DeviceMismatchError, Failed, LogitsShapeError, WeightsMismatchError
 from autoresearch.core.trial.device import known_peak
-from autoresearch.core.trial.processes import Child, Launch, ProcessSupervisor, TrialEnded, how_it_ended, worker_argv
+from autoresearch.core.trial.processes import (
+    KILLED,
+    Child,
+    Launch,
+    ProcessSupervisor,
+    TrialEnded,
+    how_it_ended,
+    worker_argv,
+)
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import AuditResult, ProfileResult, TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox.levels import Sandbox
@@ -209,7 +217,7 @@ def closed_failure(failed: Failed, role: str, expected: tuple[int, int, int], li
 def closed_end(child: Child) -> TrialEnded:
     """Return the end of a trial whose score or audit child ended without saying why; its exit status is not shown."""
     killed = child.returncode() == 128 + signal.SIGKILL
-    how = "was killed (SIGKILL), most likely by the system for lack of memory" if killed else "ended by itself"
+    how = KILLED if killed else "ended by itself"
     return TrialEnded("crash", f"the {child.role} process {how}")
 
 

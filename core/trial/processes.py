@@ -312,10 +312,14 @@ class Child:
         self._open.close()
 
 
+KILLED = "was killed (SIGKILL), most likely by the system for lack of memory"
+"""What is said of a process that the system killed."""
+
+
 def how_it_ended(status: int) -> str:
     """Say in words how a process ended, from its exit status."""
     if status == 128 + signal.SIGKILL:
-        return "was killed (SIGKILL), most likely by the system for lack of memory"
+        return KILLED
     if status > 128:
         try:
             return f"was ended by {signal.Signals(status - 128).name}"

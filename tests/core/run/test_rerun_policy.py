@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import sys
 from dataclasses import replace
@@ -35,6 +36,7 @@ from autoresearch.core.run.rerun_policy import (
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.trainfile.fingerprint import fingerprint
+from autoresearch.core.trial.context import gone
 from autoresearch.core.trial.request import TrialResult
 
 
@@ -421,3 +423,29 @@ def test_a_machine_that_slept_takes_no_excuse(workspace, monkeypatch):
         assert [width_of(request.source) for request in executor.requests] == [10, 9, 9, 9]
         assert [one["slept"] for one in run.ledger.events("trial repeated")] == [True, False]
         assert run.ledger.numbers_of("trial slow") == []
+
+
+class Killed(Scripted):
+    """The system kills the first trials of width 9, as many as `times`."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def submit(self, request, observer=None):
+        handle = super().submit(request, observer)
+        count = sum(width_of(one.source) == 9 for one in self.requests)
+        if width_of(request.source) == 9 and count <= self.times:
+            child = SimpleNamespace(role="train", returncode=lambda: 128 + signal.SIGKILL)
+            handle.result = lambda timeout=None: crash(gone(child).reason)
+        return handle
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "keep"), (2, "crash")])
+def test_a_trial_that_the_system_killed_for_lack_of_memory_is_run_once_more(workspace, times, status):
+    executor = Killed(times)
+    with open_run(workspace) as run:
+        Loop(run, Widths(9), Greedy(), executor, limits=Limits(1)).go()
+        assert [width_of(request.source) for request in executor.requests] == [10, 9, 9]
+        assert run.ledger.experiment(1).status == status
+        assert "other work may have taken it" in run.ledger.events("trial repeated")[0]["reason"]
