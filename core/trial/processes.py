@@ -313,7 +313,7 @@ class Child:
 
 
 KILLED = "was killed (SIGKILL), most likely by the system for lack of memory"
-"""What is said of a process that the system killed."""
+"""Words for a process that the system killed."""
 
 
 def how_it_ended(status: int) -> str:
