@@ -288,8 +288,12 @@ class Stacks:
 
         Parts that another stack has decided meanwhile are left out.
         """
-        known = {one.number for one in self.run.ledger.undecided()}
-        held = [self._parts[number] for number in members_of(row) if number in known and number in self._parts]
+        known = {one.number: one for one in self.run.ledger.undecided()}
+        mine = [known[number] for number in members_of(row) if number in known]
+        for part in mine:
+            if part.number not in self._parts:
+                self._recall(part)
+        held = [self._parts[part.number] for part in mine if part.number in self._parts]
         facts = decision.facts
         measured = (facts["measured"], facts["error"]) if "measured" in facts and "error" in facts else None
         sigma = facts.get("paired") or max((one.sigma for one in held), default=0.0)
@@ -299,6 +303,17 @@ class Stacks:
             plan = take_apart(parts, measured, sigma)
             self.run.ledger.note(APART, row.number, {"groups": plan.groups, "dropped": plan.dropped})
         return replace(decision, facts={**facts, SHARES: facts_of(shares)}) if shares else decision
+
+    def _recall(self, part: ExperimentRow) -> None:
+        """Read from the ledger what a part promises: a resumed loop settles a stack before it looks at the parts."""
+        evidence = self.run.evidence(part, self.against(part))
+        best = evidence.incumbent
+        if best is None or not standing_trials(best) or not any(one.good for one in evidence.candidate.trials):
+            return
+        found, paired = self.judge.difference(evidence)
+        self._parts[part.number] = HeldPart(
+            Part(part.number, found.value, found.error), paired.sigma, len(self._ended)
+        )
 
     def settled(self) -> Iterator[tuple[ExperimentRow, Decision]]:
         """Yield the undecided parts that a stack's verdict has decided, each with its decision."""

@@ -13,6 +13,7 @@ from side_by_side import Edits, Field, numbers, two_constants
 
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
+from autoresearch.core.judge.stack import shares_in
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.merge import add_edit
 from autoresearch.core.run.replay import decide_again
@@ -166,3 +167,27 @@ def test_a_constant_that_a_stronger_change_has_moved_keeps_its_value():
     both = weaker.replace("DEPTH = 10", "DEPTH = 9.50")
     assert add_edit(both, base, stronger, {"WIDTH"}) == stronger.replace("DEPTH = 10", "DEPTH = 9.50")
     assert add_edit(base.replace("WIDTH = 10", "WIDTH = 12"), base, stronger, {"WIDTH"}) is None
+
+
+def test_a_loop_that_dies_before_a_stacks_verdict_gives_its_parts_their_shares(workspace):
+    class DiedError(Exception):
+        pass
+
+    with open_run(workspace, config=RACING) as run:
+        original = run.ledger.decide
+
+        def decide(number, *args):
+            if members_of(run.ledger.experiment(number)):
+                raise DiedError
+            original(number, *args)
+
+        run.ledger.decide = decide
+        with pytest.raises(DiedError):
+            judge = Racing(JudgeOptions(preset="h100"))
+            Loop(run, Edits(*THREE, *WORSE), judge, Noisy(3), limits=Limits(9)).go()
+    go(workspace, Noisy(3), *WORSE[20:], n=9)
+    rows, *_ = story(workspace)
+    stack = next(row for row in rows if row.researcher == STACKER)
+    assert stack.status == "keep"
+    assert {share.experiment for share in shares_in(stack.judged)} == set(members_of(stack))
+    assert all(f"kept as part of experiment {stack.number}" in rows[n].reason for n in members_of(stack))
