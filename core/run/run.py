@@ -328,7 +328,8 @@ class Run:
         # Read before the decision, which may replace it: the weights of the file that is no longer the best are not
         # needed any more.
         before = self.ledger.run().incumbent
-        ended = finished_trials(self.ledger, row, self.config.machine)
+        # A stack's verdict may decide a part that was measured before the run moved to this machine.
+        ended = finished_trials(self.ledger, row, self.config.machine) or finished_trials(self.ledger, row)
         first = stand_in(self.ledger, row) if SCREEN in decision.facts else ended[0]
         self.ledger.decide(row.number, decision, first)
         decided = self.ledger.experiment(row.number)

@@ -311,9 +311,7 @@ class Stacks:
         if best is None or not standing_trials(best) or not any(one.good for one in evidence.candidate.trials):
             return
         found, paired = self.judge.difference(evidence)
-        self._parts[part.number] = HeldPart(
-            Part(part.number, found.value, found.error), paired.sigma, len(self._ended)
-        )
+        self._parts[part.number] = HeldPart(Part(part.number, found.value, found.error), paired.sigma, len(self._ended))
 
     def settled(self) -> Iterator[tuple[ExperimentRow, Decision]]:
         """Yield the undecided parts that a stack's verdict has decided, each with its decision."""

@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import pytest
 from loop_fixtures import CONFIG, open_run
-from side_by_side import Edits, Field, numbers, two_constants
+from side_by_side import Edits, Field, edit, numbers, two_constants
 
+from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.judge.stack import shares_in
+from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.merge import add_edit
 from autoresearch.core.run.replay import decide_again
@@ -191,3 +193,15 @@ def test_a_loop_that_dies_before_a_stacks_verdict_gives_its_parts_their_shares(w
     assert stack.status == "keep"
     assert {share.experiment for share in shares_in(stack.judged)} == set(members_of(stack))
     assert all(f"kept as part of experiment {stack.number}" in rows[n].reason for n in members_of(stack))
+
+
+def test_a_part_that_was_measured_on_another_machine_can_be_decided(workspace):
+    go(workspace, Noisy(1), n=0)
+    there = {"machine": "A", "val_bpb": 2.5, "status": "ok", "seed": 9, "backend": "null", "preset": "h100"}
+    with open_run(workspace, config=replace(RACING, machine="A")) as run:
+        row = run.propose(Proposal(edit(run.ledger.source(0), {"WIDTH": 5}), "w", "shape"), "program")
+        trial, _ = run.start_trial(row, RunTrial("candidate", 9))
+        run.ledger.score(row.number, trial.k, TrialResult.model_validate(there))
+    with open_run(workspace, config=replace(RACING, machine="B")) as run:
+        decided = run.decide(run.ledger.experiment(row.number), Decision("discard", None, None, "a part"))
+    assert (decided.status, decided.val_bpb) == ("discard", 2.5)
