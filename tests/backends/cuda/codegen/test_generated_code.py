@@ -166,3 +166,35 @@ def test_the_installed_loader_takes_the_train_files_arguments() -> None:
         values = [ast.literal_eval(argument) for argument in call.args]
         named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
         inspect.signature(get_kernel).bind(*values, **named)
+
+
+WITHOUT_A_CARD = {"FLASH_ATTENTION_ARCH": "sm_90", "CUTE_DSL_ARCH": "sm_90a", "FLASH_ATTENTION_NUM_SMS": "132"}
+"""Environment in which the package flash-attn-4 compiles for an H100 that is not there."""
+COMPILED_FLASH_4 = """
+import importlib.util, sys
+import torch
+from torch._library.custom_ops import OPDEFS
+from torch._subclasses.fake_tensor import FakeTensorMode
+spec = importlib.util.spec_from_file_location("train", sys.argv[1])
+train = importlib.util.module_from_spec(spec)
+sys.modules["train"] = train
+spec.loader.exec_module(train)
+train.load_flash_4()
+forward, backward = (OPDEFS[f"ar::flash_4{way}"]._init_fn for way in ("", "_backward"))
+with FakeTensorMode():
+    # Slices of one tensor, as the step has them.
+    q, k = torch.empty(2, 512, 2, 5, 128, dtype=torch.bfloat16, device="cuda").unbind(2)
+    v = torch.empty(2, 512, 5, 128, dtype=torch.bfloat16, device="cuda")
+    for window in (256, 512):
+        y, log_sums = forward(q, k, v, window, 0.1)
+        grads = backward(torch.empty_like(y), q, k, v, y, log_sums, window, 0.1)
+        print([tuple(part.shape) for part in (y, log_sums, *grads)], all(part.is_contiguous() for part in grads))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("flash_attn") is None, reason="needs the package flash-attn-4")
+def test_the_installed_flash_attention_4_compiles_for_an_h100_with_the_train_files_arguments() -> None:
+    command = [sys.executable, "-c", COMPILED_FLASH_4, str(TRAIN_FILE)]
+    done = subprocess.run(command, env={**os.environ, **WITHOUT_A_CARD}, capture_output=True, text=True, check=False)
+    rows, sums = (2, 512, 5, 128), (2, 5, 512)
+    assert done.stdout == f"{[rows, sums, rows, rows, rows]} True\n" * 2, done.stderr[-2000:]
