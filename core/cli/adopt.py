@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from autoresearch.core.trial.request import TrialResult
 
 EXIT_FAILED = 1
+TYPED = click.core.ParameterSource.COMMANDLINE
+"""Origin of an option that a person has just asked for; ar.toml may hold it for other calls."""
 FLATTERY = 0.25
 """Share of the measured score by which a claim may lie below it: the estimate that an honest script prints is of a few
 thousand tokens of training text, and documents differ."""
@@ -59,6 +61,14 @@ def adopt(
     """
     from autoresearch.core.adopt.script import read_script
 
+    if into is not None:
+        context = click.get_current_context()
+        idle = [name for name in ("budget", "seed", "corpus") if context.get_parameter_source(name) is TYPED]
+        if idle:
+            raise UsageError(
+                f"--into measures nothing, and reads no --{idle[0]}.",
+                fix="leave one of them out, and measure afterwards",
+            )
     source = read_given(file, "a script")
     script = read_script(source)
     if into is not None:

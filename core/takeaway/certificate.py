@@ -222,7 +222,9 @@ def faults_of(certificate: Certificate, reader: LedgerReader) -> list[str]:
     except bundle.BundleError:
         raise
     except (ArError, ValueError, TypeError, KeyError, ArithmeticError, sqlite3.Error, AttributeError) as error:
-        said = one_line(str(error), 200)
+        # Without the file's name and the advice: both are of a ledger that is gone with this call.
+        words = error.message if isinstance(error, ArError) else str(error)
+        said = one_line(words.replace(f"{reader.path} ", "it "), 200)
         raise bundle.broken(certificate.path, f"its rows cannot be understood ({said})") from error
 
 

@@ -54,6 +54,13 @@ def test_a_script_is_measured_and_its_claim_is_shown_beside(capsys):
     assert shown["isolation"] != "process" and f"sandbox {shown['isolation']}" in captured.err
 
 
+@pytest.mark.parametrize("option", [("--budget", "3"), ("--seed", "0"), ("--corpus", "nope")])
+def test_what_is_asked_of_a_measurement_is_refused_where_nothing_is_measured(folder, capsys, option):
+    assert adopt(SCRIPTS / "honest_mlx.py", "--into", "new.py", *option) == 2
+    assert f"--into measures nothing, and reads no {option[0]}." in capsys.readouterr().err
+    assert not (folder / "new.py").exists()
+
+
 @pytest.mark.parametrize(
     ("status", "measured", "claimed", "words"),
     [

@@ -416,6 +416,7 @@ def test_a_hostile_bundle_is_one_line(made, tmp_path, capsys):
         (with_body(json.dumps({**json.loads(body), "manifest": 3})), "manifest: it is none"),
     ):  # fmt: skip
         assert words in (said := refusal(capsys, 1, "reproduce", path)), (words, said)
+        assert "ledger.sqlite" not in said and "ar loop" not in said, said
 
 
 def test_a_ledger_that_was_edited_gets_no_certificate(own, capsys):
