@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 REASON_LIMIT = 500
 """Characters of an exception's message in a reason; the whole of it is in run.log."""
+WHOLE_REASON_LIMIT = 1000
+"""Characters of a reason, at most: it goes into the ledger, onto terminals and to researchers, and may hold names that
+the train file chose, such as those of the tensors in its weights."""
 MOST_LINES = 10**6
 """Line numbers from here on are made up: no train file may be so long."""
 NAME_LIMIT = 100
@@ -77,12 +80,12 @@ class Measurements:
     def result(
         self, request: TrialRequest, status: TrialStatus, reason: str | None, wall_seconds: float, log: Path
     ) -> TrialResult:
-        """Return the trial's result, with the numbers that follow from the others."""
+        """Return the trial's result, with the numbers that follow from the others, and the reason on one line."""
         speed = self.tokens / self.train_seconds if self.tokens and self.train_seconds else None
         peak = known_peak(self.device) if self.device else None
         return TrialResult(
             status=status,
-            reason=reason,
+            reason=None if reason is None else printable(reason)[:WHOLE_REASON_LIMIT],
             val_bpb=self.val_bpb if status == "ok" else None,
             train_seconds=self.train_seconds,
             startup_seconds=self.startup_seconds,

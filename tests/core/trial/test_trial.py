@@ -15,6 +15,7 @@ from null_trials import BUDGET, line_of, request
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
 from autoresearch.core.events import Event
+from autoresearch.core.trial.context import WHOLE_REASON_LIMIT
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.sandbox.levels import best_level
 from autoresearch.core.trial.supervisor import run_trial
@@ -197,6 +198,12 @@ def test_a_model_that_build_cannot_make_again_is_a_crash(prepared: Prepared, tmp
         ("save(model, path); path.write_bytes(path.read_bytes()[:-8])", "no whole safetensors file"),
         ("path.write_bytes(bytes([9] + 7 * [0]) + b'not: json' + bytes(90))", "no whole safetensors file"),
         ("path.write_bytes(bytes(2 * 2**20))", "File too large"),
+        (
+            "name = '\\x1b]0;x\\x07\\n' + 'x' * 9000; import json; "
+            "h = json.dumps({name: {'dtype': 'F32', 'shape': [1], 'data_offsets': [4, 8]}}).encode(); "
+            "path.write_bytes(len(h).to_bytes(8, 'little') + h + bytes(8))",
+            "no whole safetensors file",
+        ),
     ],
 )
 def test_weights_that_are_not_what_they_should_be_are_refused(
@@ -208,6 +215,8 @@ def test_weights_that_are_not_what_they_should_be_are_refused(
     result = run(prepared, tmp_path / "trial", addition, weights_limit_mb=1 if "2**20" in save else 64)
     assert result.status in ("invalid", "crash")
     assert words in str(result.reason)
+    assert str(result.reason).isprintable(), "a terminal's codes, in a tensor's name"
+    assert len(str(result.reason)) <= WHOLE_REASON_LIMIT
 
 
 def test_a_weights_file_that_is_never_written_is_a_crash(prepared: Prepared, tmp_path: Path) -> None:
