@@ -100,13 +100,13 @@ def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str
         said += context.processes.end(child)
     # Under another name until it is whole: a crash in between must not leave half a cache to later trials.
     temporary = folder.with_suffix(".new")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_folder(temporary)  # its content is a child's: its folders may be nested deeper than Python recurses
     temporary.mkdir()
     if any(isinstance(message, Compiled) for message in said):
         _keep(launch.work, temporary, places)
     for old in folder.parent.iterdir():  # caches of earlier incumbents
         if old.is_dir() and old != temporary:
-            shutil.rmtree(old, ignore_errors=True)
+            remove_folder(old)
     temporary.rename(folder)
     remove_folder(launch.work)
 
@@ -119,7 +119,7 @@ def _keep(work: Path, folder: Path, places: Sequence[str]) -> None:
             if (work / place).resolve() == work.resolve() / place:
                 copy_files(work / place, folder / place)
         except (OSError, TooMuch):
-            shutil.rmtree(folder / place, ignore_errors=True)
+            remove_folder(folder / place)
 
 
 class TooMuch(Exception):  # noqa: N818

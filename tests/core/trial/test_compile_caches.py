@@ -10,6 +10,7 @@ from null_trials import NULL_SOURCE, request
 from autoresearch.backends.null import runtime
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.events import Event, Spawned
+from autoresearch.core.files import remove_folder
 from autoresearch.core.trial import compile_cache
 from autoresearch.core.trial.compile_cache import copy_files, worth_carrying
 from autoresearch.core.trial.request import Carried, TrialResult
@@ -127,3 +128,28 @@ def test_caches_are_carried_where_starting_takes_long(tmp_path: Path) -> None:
     assert not worth_carrying(tmp_path / "none", [{"startup_seconds": 4.0}, {}, {"startup_seconds": None}])
     assert worth_carrying(tmp_path / "none", [{"startup_seconds": 4.0}, {"startup_seconds": 40.0}])
     assert worth_carrying(tmp_path, []), "the keep that profited from a cache was quick to start"
+
+
+DEEP = """
+inner_build = build
+def build(spec):
+    import os
+    here = os.getcwd()
+    os.makedirs(os.environ["TMPDIR"] + "/cache", exist_ok=True)
+    os.chdir(os.environ["TMPDIR"] + "/cache")
+    for _ in range(0 if os.path.isdir("d") else 1100):
+        os.mkdir("d")
+        os.chdir("d")
+    os.chdir(here)
+    return inner_build(spec)
+"""
+
+
+def test_a_cache_nested_deeper_than_python_recurses_gives_way_to_the_next(prepared: Prepared, tmp_path: Path) -> None:
+    try:
+        for number, source in enumerate((f"{NULL_SOURCE}\n{DEEP}", SOURCE)):
+            result, _ = trial(prepared, tmp_path / str(number), Carried(source, tmp_path / "caches"), "")
+            assert result.status == "ok"
+            assert len([path for path in (tmp_path / "caches").iterdir() if path.is_dir()]) == 1
+    finally:
+        remove_folder(tmp_path / "caches")  # pytest could not
