@@ -62,6 +62,13 @@ FREE_SOCKETS, SOCKET_BYTES = 64, 2 * 212_992
 filter of system calls lets nobody enlarge, and as much for what the kernel adds."""
 FREE_PIPES, PIPE_BYTES = 1024, 8192
 """Pipes likewise: a user's have 64 MiB together, those beyond that two pages each."""
+FREE_ANONYMOUS: Mapping[str, tuple[int, int]] = {
+    "anon_inode:[eventpoll]": (64, OPEN_FILES * 200),
+    "anon_inode:[landlock-ruleset]": (8, 2**23),
+}
+"""Objects of the kernel that are open files and hold memory which nothing shows: how many a child may have for nothing,
+and what each further one counts. An epoll takes 200 bytes (epitem and its entry) for each file that it watches, a
+ruleset 64 for each of 65,536 ports and as much for each file."""
 MAPPING_SECONDS = 1.0
 """Seconds between two looks at the mappings of a child: each takes a millisecond for a framework's process."""
 LOOKING_SHARE = 20
@@ -219,9 +226,9 @@ class Child:
         """Return the memory of all its processes in MiB; remember the peak, and every process seen.
 
         It is what is resident or swapped out, page tables, files without a name that are open or mapped, and what many
-        sockets and pipes may hold. Above `limit_mb` a page that several processes share counts once: dozens of compiler
-        processes share most of theirs. Counting so takes milliseconds for each process, so it is done only where it
-        decides something.
+        sockets, pipes and epolls may hold. Above `limit_mb` a page that several processes share counts once: dozens of
+        compiler processes share most of theirs. Counting so takes milliseconds for each process, so it is done only
+        where it decides something.
         """
         total, threads, aside, shared = 0, 0, 0, 0
         held = Held()
@@ -367,7 +374,8 @@ class ProcessSupervisor:
         self._next_disk = 0.0
         self.memory_limit_mb = memory_limit_mb or int(MEMORY_SHARE * psutil.virtual_memory().total / 2**20)
         self._cancel = cancel
-        self._selector = selectors.DefaultSelector()
+        # Not an epoll: all processes of a user share a number of files that epolls may watch, and a child may take it.
+        self._selector = selectors.PollSelector()
         self._children: list[Child] = []
         self._messages: list[tuple[Child, Message]] = []
         self._next_memory = self._next_said = 0.0
@@ -606,6 +614,8 @@ class Held:
         """Open files, and memory mappings; beyond their limits they are counted and not looked at."""
         self._sockets: set[int] = set()
         self._pipes: set[int] = set()
+        self.kernel_objects = dict.fromkeys(FREE_ANONYMOUS, 0)
+        """Number of open objects of each kind in `FREE_ANONYMOUS`."""
 
     def add_open(self, pid: int) -> None:
         """Look at the open files of a process."""
@@ -623,6 +633,10 @@ class Held:
                     self._sockets.add(facts.st_ino)
                 elif stat.S_ISFIFO(facts.st_mode):
                     self._pipes.add(facts.st_ino)
+                elif not stat.S_IFMT(facts.st_mode):  # all of them are one inode, so each descriptor counts
+                    name = os.readlink(f"/proc/{pid}/fd/{number}")  # noqa: PTH115  (a path would take longer)
+                    if name in self.kernel_objects:
+                        self.kernel_objects[name] += 1
 
     def add_mapped(self, pid: int) -> None:
         """Look at the mappings of a process. What of a mapping is in use cannot be told, so all of it counts."""
@@ -648,6 +662,7 @@ class Held:
             self.mapped[key] = max(self.mapped.get(key, 0), size)
 
     def kernel_bytes(self) -> int:
-        """Return the memory that sockets and pipes may hold, beyond as many as a framework opens."""
-        sockets = max(0, len(self._sockets) - FREE_SOCKETS) * SOCKET_BYTES
-        return sockets + max(0, len(self._pipes) - FREE_PIPES) * PIPE_BYTES
+        """Return the memory that sockets, pipes, epolls and rulesets may hold, beyond as many as a framework opens."""
+        open_files = [(len(self._sockets), FREE_SOCKETS, SOCKET_BYTES), (len(self._pipes), FREE_PIPES, PIPE_BYTES)]
+        open_files += [(self.kernel_objects[name], *limit) for name, limit in FREE_ANONYMOUS.items()]
+        return sum(max(0, count - free) * size for count, free, size in open_files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import select
 import socket
 import sys
 import threading
@@ -13,7 +14,17 @@ from pathlib import Path
 import pytest
 from disk_waits import with_disk_waits
 
-from autoresearch.core.trial.processes import FILES_LIMIT, FREE_SOCKETS, SOCKET_BYTES, Held, disk_use, status_of
+from autoresearch.core.trial.processes import (
+    FILES_LIMIT,
+    FREE_ANONYMOUS,
+    FREE_SOCKETS,
+    SOCKET_BYTES,
+    Held,
+    ProcessSupervisor,
+    disk_use,
+    status_of,
+)
+from autoresearch.core.trial.record import Record
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it is read from /proc")
 
@@ -100,6 +111,30 @@ def test_a_mapped_file_whose_name_looks_like_two_lines_is_counted(tmp_path: Path
         with mmap.mmap(file.fileno(), 2**20):
             path.unlink()
             assert sum(held().mapped.values()) - before == 2**20
+
+
+@linux
+def test_many_epolls_are_counted() -> None:
+    before, (free, size) = held().kernel_bytes(), FREE_ANONYMOUS["anon_inode:[eventpoll]"]
+    epolls = [select.epoll() for _ in range(free + 2)]
+    try:
+        assert held().kernel_bytes() - before >= 2 * size
+    finally:
+        for epoll in epolls:
+            epoll.close()
+
+
+@linux
+def test_the_parent_watches_its_children_without_an_epoll(tmp_path: Path) -> None:
+    def epolls() -> int:
+        return held().kernel_objects["anon_inode:[eventpoll]"]
+
+    before = epolls()
+    with (
+        Record(tmp_path, "") as record,
+        ProcessSupervisor(record, memory_limit_mb=None, disk_limit_mb=1, cancel=None),
+    ):
+        assert epolls() == before, "a child may use up what all epolls of a user may watch"
 
 
 @linux
