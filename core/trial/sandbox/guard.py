@@ -127,11 +127,11 @@ def restrict(options: dict[str, int], others: set[int]) -> None:
         # The kernel takes a filter from an ordinary process only after this, so that no set-user-id program can be run
         # behind one.
         checked(prctl(PR_SET_NO_NEW_PRIVS, 1))
+        # A filter of its own, because its numbers are known only now. Of several filters the strictest answer counts,
+        # and none can be taken off again. It comes first: the other one denies further filters.
+        install(no_signals_to(others))
         install(os.pread(options["--filter"], 1 << 20, 0))
         os.close(options["--filter"])
-        # A filter of its own, because its numbers are known only now. Of several filters the strictest answer counts,
-        # and none can be taken off again.
-        install(no_signals_to(others))
 
 
 def offer_to_the_kernel(score: int) -> None:

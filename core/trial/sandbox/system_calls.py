@@ -66,7 +66,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "fanotify_mark": (301, 263), "inotify_init": (253, None), "inotify_init1": (294, 26),
     "inotify_add_watch": (254, 27), "inotify_rm_watch": (255, 28),
     "mincore": (27, 232), "cachestat": (451, 451), "fadvise64": (221, 223), "readahead": (187, 213),
-    "preadv2": (327, 286), "pwritev2": (328, 287), "madvise": (28, 233),
+    "preadv2": (327, 286), "pwritev2": (328, 287), "madvise": (28, 233), "vmsplice": (278, 75), "seccomp": (317, 277),
     "socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201), "connect": (42, 203),
     "accept": (43, 202), "accept4": (288, 242), "setsockopt": (54, 208),
     "ioctl": (16, 29), "fcntl": (72, 25), "prctl": (157, 167),
@@ -97,8 +97,10 @@ SOCKET_OWNER = (0x8901, 0x8902)
 """FIOSETOWN and SIOCSPGRP: a signal to any process when data arrive."""
 SIGNALS_OF_FILES = (8, 10, 15, 1024, 1026)
 """fcntl's F_SETOWN, F_SETSIG, F_SETOWN_EX (a signal to any process), F_SETLEASE and F_NOTIFY (news of shared files)."""
-PR_SET_DUMPABLE, PR_SCHED_CORE = 4, 62
-"""prctl: hiding a process's open files from its own user, by which what they take is counted; sharing a core."""
+PRCTL_DENIED = (4, 22, 62, 0x53564D41)
+"""PR_SET_DUMPABLE, which hides a process's open files from its own user, by which what they take is counted;
+PR_SET_SECCOMP, further filters; PR_SCHED_CORE, sharing a core; PR_SET_VMA, other names for shared memory, which is
+counted by its name."""
 SOCKET_BUFFERS = (7, 8, 32, 33)
 """SO_SNDBUF, SO_RCVBUF and both by force: what lies in a socket is memory that no process is charged for."""
 AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPE_MASK = 1, 1, 5, 0xF
@@ -172,7 +174,10 @@ def rules(*, gpu: bool) -> list[Rule]:
         # The C library sets a new thread's from outside, and gives the thread up when that fails.
         Rule("sched_setscheduler sched_setparam sched_setattr", PRETEND, (own,)),
         Rule("sched_setaffinity", PRETEND),  # the cores of a trial are chosen for it: others belong to its neighbours
-        Rule("prctl", errno.EPERM, (Test(0, (PR_SET_DUMPABLE, PR_SCHED_CORE), denied=True),)),
+        Rule("prctl", errno.EPERM, (Test(0, PRCTL_DENIED, denied=True),)),
+        # Memory that no process is charged for: a huge page stays while a pipe holds a byte of it, and each thread may
+        # have megabytes of filters.
+        Rule("vmsplice seccomp", errno.EPERM),
         # The network.
         Rule("socket", errno.EPERM, listening if gpu else ()),
         Rule("socketpair", errno.EPERM, pairs),
