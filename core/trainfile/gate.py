@@ -80,6 +80,10 @@ ONLY = {
         "maybe_mark_dynamic mark_static mark_static_address nonstrict_trace optimize explain"
     ),
     ("torch", "fx"): _words("wrap symbolic_trace replace_pattern"),
+    # Operators of its own; `Library` and `register_kernel` also take the place of the framework's.
+    ("torch", "library"): _words(
+        "custom_op triton_op wrap_triton register_fake register_autograd register_vmap infer_schema get_ctx"
+    ),
     ("numpy", "lib"): _words("stride_tricks"),
     ("numpy", "core"): frozenset[str](),
     ("numpy", "_core"): frozenset[str](),
