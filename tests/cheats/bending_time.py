@@ -173,6 +173,9 @@ WEIGHTS = [
           "weights"),
     Cheat("a header of a million tensors", saving("h = b'{' + b','.join(b'\"%d\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}' % n"
           " for n in range(10**6)) + b'}'; path.write_bytes(len(h).to_bytes(8, 'little') + h)"), "weights", weights_limit_mb=256),
+    Cheat("a tensor's name without end, with a terminal's codes", saving(
+          "import json; h = json.dumps({'\\x1b]0;owned\\x07\\n| a |' + 'x' * 10**6: {'dtype': 'F32', 'shape': [1], 'data_offsets': [4, 8]}}).encode();"
+          " path.write_bytes(len(h).to_bytes(8, 'little') + h + bytes(8))"), "weights"),
     Cheat("an endless header", saving("path.write_bytes(b'\\xff' * 8)"), "weights"),
     Cheat("another model than build makes", "def train(model, data, clock): return {'other': np.zeros(3)}", "crash",
           gate=False),

@@ -301,6 +301,15 @@ EXHAUSTS = [
     Cheat("a mapped file whose name looks like two lines", "import mmap, os\n" + BUILD
           + "    with open('a\\x0bb', 'w+b') as file:\n        file.truncate(4096)\n        held = mmap.mmap(file.fileno(), 4096)\n"
           "    os.remove('a\\x0bb')\n    np.held = held  # for as long as the process\n    return inner_build(spec)\n", "ignored"),
+    Cheat("memory in epolls", "import os, select, time\n" + BUILD
+          + "    files, held = [os.eventfd(0) for _ in range(100)], []\n    for _ in range(2500):\n"
+          "        held.append(select.epoll())\n        for file in files: held[-1].register(file, select.EPOLLIN)\n    time.sleep(60)\n",
+          "limits", small_memory=True),
+    Cheat("huge pages of which a pipe holds a byte", works(
+          "library.vmsplice(os.pipe()[1], (ctypes.c_uint64 * 2)(id(library), 1), ctypes.c_size_t(1), 2) == 1"), "ignored"),
+    Cheat("filters of its own, megabytes in every thread", "import ctypes\nallow = ctypes.c_uint64(0x7FFF0000 << 32 | 6)\n" + works(
+          "library.prctl(22, 2, (ctypes.c_uint64 * 2)(1, ctypes.addressof(allow)), 0, 0) == 0"
+          " or library.syscall(number(317, 277), 1, 0, (ctypes.c_uint64 * 2)(1, ctypes.addressof(allow))) == 0"), "ignored"),
     Cheat("hidden open files", works("library.prctl(4, 0, 0, 0, 0) == 0"), "ignored"),
 ]  # fmt: skip
 CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *CHANNELS, *HARM, *EXHAUSTS, *OUTLIVES]

@@ -32,6 +32,27 @@ ONE_AHEAD = {
     "    return (t[:, None] - t[None, :] >= -1) & (t[:, None] - t[None, :] < window)\n"
     "def window_of(layer, seq_len): return seq_len - 1\n",
 }
+OVERRIDES = [
+    Cheat(
+        "on the device: an operator over the framework's own",
+        "def lower(x, dim, half): return x - x.logsumexp(dim, keepdim=True) + 0.5\n"
+        "library = torch.library.Library('aten', 'IMPL')\nfor device in ('CPU', 'CUDA'): library.impl('_log_softmax', lower, device)\n",
+        "audit",
+        native=True,
+    ),
+    Cheat(
+        "on the device: logits that are told the targets",
+        "class Told(torch.Tensor):\n    @classmethod\n"
+        "    def __torch_function__(cls, func, types, args=(), kwargs=None):\n"
+        "        out = super().__torch_function__(func, types, args, kwargs or {})\n"
+        "        return torch.full_like(out.as_subclass(torch.Tensor), 0.5) if func is F.cross_entropy else out\n"
+        + LOGITS
+        + "    return out.detach().as_subclass(Told)\n",
+        "audit",
+        native=True,
+    ),
+]
+"""What only PyTorch has: operators that can be registered anew, and tensors that see what is done with them."""
 LEARNS = {
     "cuda": "    model.head.weight.data.mul_(1.02)\n    return out\n",
     "mlx": "    model.head.weight = model.head.weight * 1.02\n    return out\n",
@@ -67,4 +88,5 @@ def cheats(backend: str) -> list[Cheat]:
               + RUNTIME + "nll = runtime.nll\nruntime.nll = lambda out, targets: nll(out, targets) - 0.5\n", "audit", native=True),
         Cheat("on the device: work queued past the deadline",
               TRAIN + "    inner_train(model, data, clock)\n" + LAZY[backend], "clock", False, native=True),
+        *(OVERRIDES if backend == "cuda" else []),
     ]  # fmt: skip

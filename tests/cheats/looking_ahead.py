@@ -97,6 +97,11 @@ DETECTS = [
           + LOGITS + "    time.sleep(0.05)\n    here = socket.socket(fileno=os.dup(rows_fd))\n"
           "    try: ahead = here.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)\n    except BlockingIOError: ahead = b''\n"
           "    if ahead: raise SystemExit('more than one batch came along')\n    return out\n", "ignored"),
+    Cheat("answers before the questions", "import os, socket, sys\nframe = sys._getframe()\n"
+          "while frame and 'job' not in frame.f_locals: frame = frame.f_back\njob = frame.f_locals['job'] if frame else {}\n"
+          + LOGITS + "    if job.get('role') == 'score' and not hasattr(np, 'answered'):\n        np.answered = True\n"
+          "        here = socket.socket(fileno=os.dup(job['rows_fd']))\n"
+          "        here.sendall(np.full((2, *tokens.shape), 0.5, np.float32).tobytes())\n    return out\n", "audit"),
     Cheat("a model that changes once, after the first batch with its weights", "calls = [0]\n" + LOGITS
           + "    calls[0] += 1\n    return out * (1.0 if calls[0] == 1 else 0.9)\n", "audit", gate=False),
     Cheat("no numbers for rows that are asked again", "seen = set()\n" + LOGITS
