@@ -141,9 +141,13 @@ def test_without_json_the_table_is_on_stdout_and_the_rest_on_stderr(command):
 def test_killing_the_loop_in_a_trial_loses_nothing_and_the_same_command_goes_on(command):
     process = command.loop("-n", "1", "--tag", "t", "--budget", "0.6")
     wait_for(command, started(1))
-    time.sleep(0.7)
-    tree = psutil.Process(process.pid).children(recursive=True)
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    # On a busy machine it takes seconds until the trial's processes are there.
+    while not (tree := psutil.Process(process.pid).children(recursive=True)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert tree
+    time.sleep(0.7)
+    tree = psutil.Process(process.pid).children(recursive=True) or tree
     process.kill()  # the loop alone: what it started must notice by itself
     process.communicate()
     _, alive = psutil.wait_procs(tree, timeout=15)
