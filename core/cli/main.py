@@ -117,7 +117,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="ar %(version)s (autoresearch-dual)")
 @click.pass_context
 def cli(ctx: click.Context, given: SharedOptions) -> None:
-    """Improve a small language model overnight, with a score that cannot be faked."""
+    """Improve a small language model overnight, by a score that the edited file does not compute."""
     ctx.obj = Settings(workspace=find_workspace(Path.cwd())).override(given)
 
 
