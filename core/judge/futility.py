@@ -35,6 +35,9 @@ BINS = 20
 """Parts of the budget in which a curve is kept."""
 EARLIEST = 3
 """Parts of the budget before the first forecast: warm-ups differ, and say little."""
+FORECAST_SECONDS = 5.0
+"""Seconds of training before the first forecast: what a file does once at its start, such as reading a text for its
+memory, is a large part of less, and its loss at equal progress that of a file which began late."""
 WINDOW = 3
 """Parts over which a gap is averaged: one part holds few batches."""
 EPSILON = 0.04
@@ -412,7 +415,8 @@ class CurveWatch:
         found = None
         if done > self._looked:
             self._looked = done
-            found = forecast(rule, self.curve, done - 1)
+            if progress * self._budget >= FORECAST_SECONDS:
+                found = forecast(rule, self.curve, done - 1)
         if found is None or not _too_small(found, rule, done - 1):
             return None
         return None if _disturbed(rule, busy) else found

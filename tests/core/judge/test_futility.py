@@ -195,6 +195,16 @@ def test_a_watch_ends_a_trial_at_the_same_part_as_the_replay_of_its_curve():
     assert at < BINS - 1
 
 
+@pytest.mark.parametrize("budget, earliest", [(10.0, 0.5), (20.0, 0.25), (4.0, 1.0)])
+def test_no_trial_is_judged_by_its_loss_in_the_first_seconds(budget, earliest):
+    watch, ended = CurveWatch(rule(), budget), []
+    for n, loss in enumerate(curve(1.0)):
+        watch.note((n + 0.5) / BINS, loss)
+        if watch.look((n + 1.001) / BINS, 1000 * n) is not None:
+            ended.append((n + 1) / BINS)
+    assert min(ended, default=1.0) == pytest.approx(earliest)
+
+
 def test_a_trial_that_other_work_kept_from_the_processor_is_not_ended_for_its_loss():
     mine, made = curve(0.4), rule(processors=1.0)
 

@@ -16,7 +16,7 @@ from autoresearch.core.judge.futility import BINS, StopRule, learn
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
 
-BUDGET = Budget(train_seconds=3.0, startup_seconds=20.0, grace_floor_seconds=2.0)
+BUDGET = Budget(train_seconds=7.0, startup_seconds=20.0, grace_floor_seconds=2.0)
 LOW = tuple(0.02 - 0.0005 * n for n in range(BINS))
 HOPELESS = StopRule(LOW, 1.0, 0.4, 0.99, learn((), LOW, 0.4, 0.001))
 """The best file's loss is far below anything that the null backend reaches."""
