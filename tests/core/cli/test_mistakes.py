@@ -90,7 +90,7 @@ MISTAKES = (
     ("result 99", 2, "there is no experiment 99"),
     ("completion tcsh", 2, "'bash', 'zsh', 'fish'"),
     ("loop --budget 1e11", 2, "1e11 is too large: at most 1e+07"),
-    ("loop --budget 3 --tag first", 2, "started with train_seconds = 2.0, and this is 3.0"),
+    ("loop --budget 3 --tag first", 2, "started with train_seconds = 2.0 (--budget), and this is 3.0"),
     ("loop --corpus . --tag first", 2, "started with corpus = 'stdlib'"),
     ("loop --judge racing --tag first --dry-run", 2, "started with judge = 'greedy'"),
     ("loop --preset cpu --tag first --dry-run", 2, "started with preset = 'demo'"),
