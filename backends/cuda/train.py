@@ -479,9 +479,15 @@ def fastest_attention(device: torch.device, dtype: torch.dtype, compiled: bool) 
             except Exception as error:  # not installed, no build for this PyTorch: all leave the next best
                 why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         why_not.append(f"no {name}: {why}")
-    name = "FlexAttention in short windows" if compiled else "SDPA"
-    attend = partial(attend_flex, masks=flex_masks(SEQ_LEN, device)) if compiled else attend_sdpa
+    attend, name = attention_without_flash(device, compiled)
     return attend, f"{name} ({'; '.join(why_not)})"
+
+
+def attention_without_flash(device: torch.device, compiled: bool) -> tuple[Attend, str]:
+    """Choose what every GPU has: FlexAttention where it is compiled, else SDPA. Return it and its name."""
+    if compiled:
+        return partial(attend_flex, masks=flex_masks(SEQ_LEN, device)), "FlexAttention in short windows"
+    return attend_sdpa, "SDPA"
 
 
 class Linear(nn.Linear):
@@ -1246,7 +1252,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         if mlps.startswith("plain") and not attention.startswith("Flash"):
             raise
         # The kernels ran by themselves; this PyTorch's compiler may not know what to do with them.
-        model.attend = partial(attend_flex, masks=flex_masks(SEQ_LEN, device)) if compiled else attend_sdpa
+        model.attend, _ = attention_without_flash(device, compiled)
         unfuse_mlps(model)
         print(f"cuda: plain MLP, no flash kernel after all ({type(error).__name__}: {str(error)[:200]})")  # noqa: T201
         rows = warm_up(model, loss_of, update, data)

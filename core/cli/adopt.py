@@ -16,15 +16,13 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import Whole, budget_option, corpus_option, read_given
+from autoresearch.core.cli.params import Whole, budget_option, corpus_option, is_typed, read_given
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
     from autoresearch.core.trial.request import TrialResult
 
 EXIT_FAILED = 1
-TYPED = click.core.ParameterSource.COMMANDLINE
-"""Origin of an option that a person has just asked for; ar.toml may hold it for other calls."""
 FLATTERY = 0.25
 """Share of the measured score by which a claim may lie below it: the estimate that an honest script prints is of a few
 thousand tokens of training text, and documents differ."""
@@ -63,7 +61,7 @@ def adopt(
 
     if into is not None:
         context = click.get_current_context()
-        idle = [name for name in ("budget", "seed", "corpus") if context.get_parameter_source(name) is TYPED]
+        idle = [name for name in ("budget", "seed", "corpus") if is_typed(context, name)]
         if idle:
             raise UsageError(
                 f"--into measures nothing, and reads no --{idle[0]}.",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,21 +17,14 @@ if TYPE_CHECKING:
     from autoresearch.core.config import Preset
 
 
+def backend_option(name: str, default: str, text: str) -> Callable[..., Any]:
+    """Return the option for one of the two backends that are compared."""
+    return click.option(name, type=BackendName(auto=False), default=default, metavar="BACKEND", help=text)
+
+
 @click.command()
-@click.option(
-    "--first",
-    type=BackendName(auto=False),
-    default="cuda",
-    metavar="BACKEND",
-    help="Backend whose constants both train files use.",
-)
-@click.option(
-    "--second",
-    type=BackendName(auto=False),
-    default="mlx",
-    metavar="BACKEND",
-    help="Backend to compare with the first.",
-)
+@backend_option("--first", "cuda", "Backend whose constants both train files use.")
+@backend_option("--second", "mlx", "Backend to compare with the first.")
 @click.option(
     "--seconds",
     type=Number(min=0, min_open=True, largest=LONGEST),

@@ -22,6 +22,7 @@ from autoresearch.core.cli.configfile import (
     written,
 )
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import is_typed
 from autoresearch.core.errors import UsageError
 
 UNSET = getattr(click.core, "UNSET", None)
@@ -91,8 +92,7 @@ def shared_settings(root: click.Context, settings: Settings) -> Iterator[Setting
     """Yield the shared options in force, flags of this very call included."""
     settings = replace(settings, data_dir=settings.data_folder)
     for name, option in shared_options(root.command).items():
-        flag = root.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        where = "flag" if flag else origin_of(root, option) or "default"
+        where = "flag" if is_typed(root, name) else origin_of(root, option) or "default"
         yield Setting(None, written(name), getattr(settings, name), where)
 
 

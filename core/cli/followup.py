@@ -28,8 +28,7 @@ def kept_run(settings: Settings, tag: str | None, purpose: str = "") -> Iterator
     from autoresearch.core.errors import PrerequisiteError
     from autoresearch.core.store.ledger import Ledger
 
-    if tag is not None:
-        check_name(settings.workspace, tag)
+    check_name(settings.workspace, tag)
     with open_reader(settings, tag) as reader:
         folder = reader.folder
     with Ledger(folder) as ledger:

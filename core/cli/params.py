@@ -64,6 +64,11 @@ MOST_TRIALS = 1000
 """Most trials of one backend that a measurement may ask for: beyond, a slip of the finger is likelier than a wish."""
 
 
+def is_typed(ctx: click.Context, name: str) -> bool:
+    """Tell whether this option was given on the command line of this call, not by a variable or by ar.toml."""
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 class Whole(click.IntRange):
     """A whole number within bounds."""
 

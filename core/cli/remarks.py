@@ -20,8 +20,7 @@ def remark(settings: Settings, tag: str | None, number: int, kind: Kind, text: s
     from autoresearch.core.cli.runs import check_name, open_reader
     from autoresearch.core.store.remarks import NO_MARKS, leave_remark, marks_of
 
-    if tag is not None:
-        check_name(settings.workspace, tag)
+    check_name(settings.workspace, tag)
     with open_reader(settings, tag) as reader:
         before = marks_of(reader).get(number, NO_MARKS)
         return reader.run().tag, before, leave_remark(reader, number, kind, text)

@@ -49,15 +49,15 @@ def misnamed(folder: Path, run: RunRow) -> str:
     return f"{folder} {'is a copy of' if copied else 'is another name for'} the run {run.tag[:60]!r}"
 
 
-def check_name(workspace: Path, tag: str) -> None:
-    """Check that the folder of that tag holds no run of another name, before a command writes to it.
+def check_name(workspace: Path, tag: str | None) -> None:
+    """Check that the folder of a named tag holds no run of another name, before a command writes to it.
 
     The ledger, git's branch and refs have the name that the run was started with: a copy would move those of the run
     that it was made from. Raises `UsageError`.
     """
-    run, folder = named_run(workspace, tag), runs_dir(workspace) / tag
-    if run is None or run.tag == tag:
+    if tag is None or (run := named_run(workspace, tag)) is None or run.tag == tag:
         return
+    folder = runs_dir(workspace) / tag
     original = folder.parent / run.tag
     fix = f"mv {folder} {original}"
     if (original / LEDGER_NAME).is_file():

@@ -35,7 +35,7 @@ class Excuses:
         self._again: set[Key] = set()
         self._used: Counter[tuple[int, int]] = Counter()
         self._paid = 0
-        for number, told in zip(ledger.numbers_of(REPEATED), ledger.events(REPEATED), strict=False):
+        for number, told in ledger.noted(REPEATED):
             self._count(number, told)
 
     def excused(self, trial: TrialRow) -> bool:

@@ -237,6 +237,12 @@ class LedgerReader:
         rows = self._rows("SELECT id, kind, experiment FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [self._understood(_experiment_of, row) for row in rows if row["experiment"] is not None]
 
+    def noted(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
+        """Return experiment and payload of every event of that kind that is about one, oldest first."""
+        rows = self._rows("SELECT id, kind, experiment, payload FROM events WHERE kind = ? ORDER BY id", (kind,))
+        about = (row for row in rows if row["experiment"] is not None)
+        return [(self._understood(_experiment_of, row), self._understood(_payload, row)) for row in about]
+
     def demotions(self) -> list[tuple[float, int, int]]:
         """Return time, experiment and successor of every demotion, oldest first."""
         rows = self._rows("SELECT id, kind, time, experiment, payload FROM events WHERE kind = 'demoted' ORDER BY id")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import Number, Whole, add_options
+from autoresearch.core.cli.params import Number, Whole, add_options, is_typed
 from autoresearch.core.cli.run.hooks import HookOptions, check_hooks
 from autoresearch.core.cli.run.options import (
     RESEARCHERS,
@@ -137,4 +137,4 @@ def loop(
 def _flagged(*names: str) -> bool:
     """Tell whether one of these options was given on the command line, not by a variable or a file."""
     ctx = click.get_current_context()
-    return any(ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in names)
+    return any(is_typed(ctx, name) for name in names)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autoresearch.core.cli.params import LONGEST, CorpusType, Number, Price, Slots, Vocabularies, Whole, option
+from autoresearch.core.cli.params import (
+    LONGEST,
+    CorpusType,
+    Number,
+    Price,
+    Slots,
+    Vocabularies,
+    Whole,
+    is_typed,
+    option,
+)
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.judge.options import JUDGES, JudgeOptions
 
@@ -307,7 +317,7 @@ def refuse_unread(ctx: click.Context, researcher: str | None) -> None:
     unread = []
     for name in (field.name for field in fields(ResearcherOptions)):
         reads = researcher == "command" if name in FOR_AGENTS else researcher in WITH_MODELS
-        if not reads and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        if not reads and is_typed(ctx, name):
             unread.append(name)
     if not unread:
         return

@@ -105,8 +105,7 @@ def pick_run(settings: Settings, tag: str | None, find_device: FindDevice | None
     from autoresearch.core.store.git import Repository
     from autoresearch.core.trial.device import probe_device
 
-    if tag is not None:
-        check_name(settings.workspace, tag)
+    check_name(settings.workspace, tag)
     stored = named_run(settings.workspace, tag) if tag is not None else None
     Repository.open(settings.workspace)  # checked before seconds are spent on devices and data
     if stored is not None:
