@@ -15,7 +15,7 @@ import numpy as np
 
 from autoresearch.core.judge.noise import GRID, Noise, weigh
 from autoresearch.core.judge.options import JudgeOptions
-from autoresearch.core.judge.paired import PairedNoise, compare, estimate_paired
+from autoresearch.core.judge.paired import PairedNoise, compare
 from autoresearch.core.judge.posterior import Z_95, chi_square_quantile, t_quantile
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.evidence import gather_raced, gather_repeats
@@ -76,8 +76,9 @@ def noise_of_run(ledger: LedgerReader) -> RunNoise:
     """Estimate the noise from all repeats and races of a run. A run without a score has the prior at 1 bpb."""
     best, preset = ledger.incumbent(), ledger.run().config["preset"]
     level = best.val_bpb if best is not None and best.val_bpb is not None else 1.0
-    between = Racing(JudgeOptions(preset)).pool(gather_repeats(ledger), level)
-    return RunNoise(between, estimate_paired(gather_raced(ledger), between))
+    judge = Racing(JudgeOptions(preset))
+    between = judge.pool(gather_repeats(ledger), level)
+    return RunNoise(between, judge.pool_pairs(gather_raced(ledger), between))
 
 
 def interval_of(first: Scores, second: Scores, noise: RunNoise) -> PairedInterval:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,11 +32,15 @@ class Prior:
     """Sigma as a share of val_bpb."""
     source: str
     """Origin of the figure, in words."""
+    paired: float = 1.1
+    """Paired noise (see `paired`) in units of sigma. Two trials that share nothing would give 1.41."""
 
 
 PUBLIC = Prior(0.0009, "public repeats of larger models: 0.0006 to 0.002 bpb, about 0.0009 in the geometric mean")
 DEMO = Prior(0.015, "short trials on a CPU that does other work too")
-PRIORS = {"demo": DEMO, "cpu": DEMO}
+CPU = replace(DEMO, paired=0.7)
+"""After a minute of training, 46 changes at one seed differed by 0.6 sigmas, their effects included (docs/night.md)."""
+PRIORS = {"demo": DEMO, "cpu": CPU}
 """Priors of presets; every other preset has PUBLIC."""
 
 

@@ -21,11 +21,11 @@ import numpy as np
 
 from autoresearch.core.judge.noise import GRID, Noise, doubted, weigh
 
-PRIOR_RATIO = 1.1
-"""Paired noise expected before the run has pairs, in units of the noise between seeds. Two trials that share nothing
-would give 1.41; measured on short trials on a processor 0.47 to 0.7."""
 NULL = ((0.6, 0.3), (0.25, 1.5), (0.15, 6.0))
 """Assumed true differences of candidates: (weight, scale in paired noises) of normals centred at zero."""
+INTERACTION = 0.3
+"""Standard deviation of a change's true difference from seed to seed, as a share of its size. A large gain is large by
+other amounts at other seeds, which says little of the noise of changes that do nothing."""
 GROUP_WEIGHT = 0.5
 """Weight of one candidate's likelihood. Candidates are compared with the same trials of the incumbent, so that about
 half of the variance of their differences is common to them and tells the same thing again and again (a composite
@@ -52,21 +52,22 @@ class PairedNoise:
     """Number of candidates of this run that it was learnt from."""
 
 
-def estimate_paired(raced: Sequence[Raced], noise: Noise) -> PairedNoise:
+def estimate_paired(raced: Sequence[Raced], noise: Noise, ratio: float) -> PairedNoise:
     """Learn the paired noise from candidates that were measured at several seeds.
+
+    `ratio` is the paired noise expected before the run has any, in units of the noise between seeds.
 
     A candidate goes on to further seeds because its first difference is low, so differences of the first to the
     others are too large by selection. The likelihood holds for that: true differences are drawn from NULL, and the
     first difference is conditioned on being below its cut.
     """
-    return _estimate_paired(tuple(one for one in raced if len(one.differences) > 1), noise.sigma)
+    return _estimate_paired(tuple(one for one in raced if len(one.differences) > 1), ratio * noise.sigma)
 
 
 @functools.lru_cache(maxsize=512)
-def _estimate_paired(raced: tuple[Raced, ...], between: float) -> PairedNoise:
-    # The prior hangs on the noise between seeds, so that a run on text or hardware with ten times the noise needs no
-    # constants of its own.
-    expected = PRIOR_RATIO * between
+def _estimate_paired(raced: tuple[Raced, ...], expected: float) -> PairedNoise:
+    # The expectation hangs on the noise between seeds, so that a run on text or hardware with ten times the noise needs
+    # no constants of its own.
     found = np.zeros_like(GRID)
     for one in raced:
         found = found + GROUP_WEIGHT * _log_likelihood(one, expected)
@@ -84,16 +85,17 @@ def _log_likelihood(one: Raced, expected: float) -> np.ndarray:
     within = float(((d - mean) ** 2).sum())
     logs, chance = [], np.zeros_like(sigma)
     for weight, scale in NULL:
-        # All differences of a candidate share its true one: their mean varies more than their deviations from it.
-        wide = 1.0 + m * scale**2
+        # Variances in units of sigma^2: of one difference about its candidate's true one, and m times that of the mean,
+        # since all differences of a candidate share its true one.
+        own = 1.0 + (INTERACTION * scale) ** 2
+        wide = own + m * scale**2
         # The joint density of m normals with a common normal mean, in closed form: the deviations from the mean have m
-        # - 1 degrees of freedom, the mean has variance sigma^2 (1 + m scale^2) / m. Constant factors cancel in `weigh`.
-        logs.append(
-            math.log(weight / math.sqrt(wide)) - 0.5 * (within + m * mean**2 / wide) / sigma**2 - m * np.log(sigma)
-        )
+        # - 1 degrees of freedom, the mean has variance sigma^2 wide / m. Constant factors cancel in `weigh`.
+        factor = weight / math.sqrt(wide * own ** (m - 1))
+        logs.append(math.log(factor) - 0.5 * (within / own + m * mean**2 / wide) / sigma**2 - m * np.log(sigma))
         if one.cut is not None:
             # A candidate that was raced was below its cut, whatever a record says: the impossible would weigh most.
-            low = max(one.cut, one.differences[0]) / (sigma * math.sqrt(1.0 + scale**2))
+            low = max(one.cut, one.differences[0]) / (sigma * math.sqrt(own + scale**2))
             # The normal distribution function, by the error function of the standard library: numpy has none.
             chance += weight * 0.5 * np.fromiter(map(math.erfc, (low / -math.sqrt(2.0)).tolist()), float, len(low))
     # In logarithms: of a difference far off, every density is zero in a float, and a sigma would follow from the cut.

@@ -28,7 +28,7 @@ from autoresearch.core.judge.decision import (
 from autoresearch.core.judge.futility import Target
 from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
 from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
-from autoresearch.core.judge.paired import Difference, PairedNoise, compare, estimate_paired
+from autoresearch.core.judge.paired import Difference, PairedNoise, Raced, compare, estimate_paired
 from autoresearch.core.judge.race import Match, Verdict
 from autoresearch.core.trainfile.parsing import parse
 
@@ -131,13 +131,17 @@ class Racing:
         seen = (evidence.repeats, evidence.baseline.trials, evidence.raced)
         if self._last is None or self._last[0] != seen:
             noise = self.noise(evidence)
-            self._last = (seen, noise, estimate_paired(evidence.raced, noise))
+            self._last = (seen, noise, self.pool_pairs(evidence.raced, noise))
         return self._last[1:]
 
     def pool(self, repeats: Iterable[Iterable[Measured]], level: float) -> Noise:
         """Estimate the noise from these groups of repeats, and the prior; `level` is a typical val_bpb."""
         groups = [[Repeat(_bpb(one), one.tokens) for one in _steady(group)] for group in repeats]
         return estimate_noise(groups, self.prior, level)
+
+    def pool_pairs(self, raced: Sequence[Raced], noise: Noise) -> PairedNoise:
+        """Estimate the paired noise from these candidates, the noise between seeds, and the prior."""
+        return estimate_paired(raced, noise, self.prior.paired)
 
     def _baseline(self, evidence: Evidence) -> RunTrial | Decision:
         """Measure the baseline `calibrate` times, leaving slow trials out, then keep it."""

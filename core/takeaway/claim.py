@@ -10,7 +10,6 @@ from typing import Literal
 from autoresearch.core.followup.pairs import PairedInterval, RunNoise, interval_of
 from autoresearch.core.followup.remeasure import Remeasurer
 from autoresearch.core.judge.options import JudgeOptions
-from autoresearch.core.judge.paired import estimate_paired
 from autoresearch.core.judge.racing import Racing
 
 Verdict = Literal["holds", "better by another amount", "not certain", "does not hold"]
@@ -51,8 +50,9 @@ def prior_noise(preset: str, level: float) -> RunNoise:
 
     The certificate's own noise is not taken: a claim must not decide how strictly it is checked.
     """
-    between = Racing(JudgeOptions(preset)).pool([], level)
-    return RunNoise(between, estimate_paired([], between))
+    judge = Racing(JudgeOptions(preset))
+    between = judge.pool([], level)
+    return RunNoise(between, judge.pool_pairs([], between))
 
 
 def measure(
