@@ -93,7 +93,7 @@ def slow_notice(workspace: Path, source: str, folder: Path, result: TrialResult)
     `source` is its train file, `folder` its own folder. Steps are compared with those of files of the same shape.
     """
     from autoresearch.core.config import runs_dir
-    from autoresearch.core.run.rerun_policy import pace, same_shape, slow
+    from autoresearch.core.run.rerun_policy import pace, same_shape, slow, slow_start
     from autoresearch.core.trial.request import TrialResult
 
     alike: list[dict[str, Any]] = []
@@ -109,7 +109,8 @@ def slow_notice(workspace: Path, source: str, folder: Path, result: TrialResult)
         where = (before.backend, before.preset, before.machine)
         if where == (result.backend, result.preset, result.machine):
             (alike if same else others).append(before.model_dump())
-    return slow(result, usual=pace(alike, others))
+    usual = pace(alike, others)
+    return slow(result, usual=usual) or slow_start(result, usual)
 
 
 def _latest_results(runs: Path) -> list[Path]:

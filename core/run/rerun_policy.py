@@ -1,6 +1,7 @@
 """Which trials are run again, unjudged: the machine slept, slowed down, ran out of disk, or lost its device.
 
-A trial whose scoring took too long, or that the system killed, is run again once, too.
+A trial whose scoring took too long, whose start-up was kept from its processor, or that the system killed, is run again
+once, too.
 
 Such a trial says nothing about its source.
 """
@@ -24,6 +25,7 @@ from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import probe_device
 from autoresearch.core.trial.processes import KILLED
 from autoresearch.core.trial.request import TrialResult
+from autoresearch.core.trial.training import SLOW_START
 
 SLEEP_SECONDS = 5.0
 """Seconds of sleep from which on a trial is run again. Shorter gaps are clocks that were read late."""
@@ -62,6 +64,8 @@ class Pace:
     """Optimizer steps a second of trials of files with the same shape."""
     processors: tuple[float, ...] = ()
     """Processors that training kept busy."""
+    starting: tuple[float, ...] = ()
+    """Processors that start-ups kept busy."""
     here: float | None = None
     """Steps a second of the best file on the slot where the trial ran, as a share of what it makes on the others; None
     where it was not measured on both."""
@@ -70,8 +74,11 @@ class Pace:
 def pace(alike: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]] = ()) -> Pace:
     """Return the usual pace from the results of trials of files with the same shape, and of `others`."""
     alike, others = ([one for one in some if one.get("status") == "ok"] for some in (alike, others))
-    busy = [found for one in (*alike, *others) if (found := processors(one))]
-    return Pace(_usual([found for one in alike if (found := steps_per_second(one))]), _usual(busy))
+    steps = [found for one in alike if (found := steps_per_second(one))]
+    busy, starting = (
+        [found for one in (*alike, *others) if (found := count(one))] for count in (processors, _starting_processors)
+    )
+    return Pace(_usual(steps), _usual(busy), _usual(starting))
 
 
 def slot_pace(best: Iterable[Mapping[str, Any]], place: str | None) -> float | None:
@@ -137,6 +144,8 @@ def spoiled(
         # A file that takes more than its own share ends in other words. The system kills for what all programs take
         # together, other trials on this machine included.
         return f"{result.reason}: other work may have taken it"
+    if (words := slow_start(result, usual)) is not None:
+        return words
     return slow(result, same=same, incumbent=incumbent, usual=usual)
 
 
@@ -167,6 +176,28 @@ def slow(
             "the machine was busy"
         )
     return None
+
+
+def slow_start(result: TrialResult, usual: Pace = Pace()) -> str | None:
+    """Return in words how the machine kept a start-up that took too long from its processor; None where it did not.
+
+    A start-up computes on one processor at least, unless other trials of the run show that it waits for other things.
+    """
+    if result.status != "timeout" or not (result.reason or "").startswith(SLOW_START):
+        return None
+    busy = _starting_processors(result.model_dump(include={"startup_seconds", "startup_cpu_seconds"}))
+    expected = statistics.median(usual.starting) if usual.starting else 1.0
+    if busy is None or busy >= SLOW_AGAIN * expected:
+        return None
+    return (
+        f"{result.reason}: it got {busy:.2f} processors, where {expected:.2f} are usual: the machine may have been busy"
+    )
+
+
+def _starting_processors(result: Mapping[str, Any]) -> float | None:
+    """Return the number of processors that a start-up kept busy on average; None where it is not known."""
+    used, seconds = result.get("startup_cpu_seconds"), result.get("startup_seconds")
+    return used / seconds if used is not None and seconds else None
 
 
 def slower_file(

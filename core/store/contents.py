@@ -65,6 +65,7 @@ _FIGURES: dict[str, Check] = {
     **dict.fromkeys(("tokens", "steps", "params"), maybe(amount)),
     **dict.fromkeys(("peak_memory_mb", "tokens_per_second", "mfu"), maybe(amount)),
     **dict.fromkeys(("startup_seconds", "train_seconds", "eval_seconds", "wall_seconds", "cpu_seconds"), maybe(amount)),
+    "startup_cpu_seconds": maybe(amount),
     **dict.fromkeys(("reason", "machine", "place"), maybe(text)),
 }
 METRICS = _FIGURES

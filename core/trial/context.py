@@ -59,6 +59,7 @@ class Measurements:
     val_bpb: float | None = None
     train_seconds: float | None = None
     startup_seconds: float | None = None
+    startup_cpu_seconds: float | None = None
     eval_seconds: float | None = None
     tokens: int | None = None
     batches: int | None = None
@@ -89,6 +90,7 @@ class Measurements:
             val_bpb=self.val_bpb if status == "ok" else None,
             train_seconds=self.train_seconds,
             startup_seconds=self.startup_seconds,
+            startup_cpu_seconds=self.startup_cpu_seconds,
             eval_seconds=self.eval_seconds,
             wall_seconds=wall_seconds,
             tokens=self.tokens,

@@ -265,6 +265,9 @@ class TrialResult(BaseModel):
     train_seconds: float | None = None
     """Time from the first real batch to the end of `train`, by the parent's clock."""
     startup_seconds: float | None = None
+    """Time until the first real batch; for a start-up that took too long, until it was ended."""
+    startup_cpu_seconds: float | None = None
+    """Processor time of the train child and all below it in that time."""
     eval_seconds: float | None = None
     """Time for scoring, the audit included."""
     wall_seconds: float | None = None

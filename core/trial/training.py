@@ -53,6 +53,8 @@ from autoresearch.core.trial.weights import (
     take_weights,
 )
 
+SLOW_START = "start-up took longer than its allowance"
+"""First words of the reason for a trial whose first batch did not come in time."""
 FEEDER_SECONDS = 2.0
 """Seconds that the feeder may take to say how much it handed out, once the train child is gone."""
 
@@ -189,6 +191,9 @@ def _wait_for_weights(
             warned = True
             near_end()
         if now > limit:  # asked after hearing, so that weights which came in time are taken
+            if clock.first_batch is None:
+                context.facts.startup_seconds = now - clock.spawned
+                context.facts.startup_cpu_seconds = child.cpu_seconds()
             raise TrialEnded("timeout", _too_slow(context, clock, now))
         if child.returncode() is not None:
             # A process may end right after its last message; what is still in the pipe counts.
@@ -335,10 +340,7 @@ def _check_time(context: TrialContext, clock: Clock, weights_bytes: int) -> None
 def _too_slow(context: TrialContext, clock: Clock, now: float) -> str:
     budget = context.request.budget
     if clock.first_batch is None:
-        return (
-            f"start-up took longer than its allowance of {budget.startup_seconds:g} s "
-            "(import, build and compile, until the first real batch)"
-        )
+        return f"{SLOW_START} of {budget.startup_seconds:g} s (import, build and compile, until the first real batch)"
     end = "return from train" if context.request.upstream is None else "stop training when its batches were over"
     doing = "write its weights" if clock.trained is not None else end
     return (
@@ -378,6 +380,7 @@ def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -
             _hear_feeder(context, clock, message)
     if clock.first_batch is not None:
         facts.startup_seconds = clock.first_batch - clock.spawned
+        facts.startup_cpu_seconds = clock.cpu_first
         if clock.trained is not None:
             facts.train_seconds = clock.trained - clock.first_batch
         elif facts.stop is not None:  # its speed is of use: a stopped trial on a busy machine is run again

@@ -38,6 +38,7 @@ from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.context import gone
 from autoresearch.core.trial.request import TrialResult
+from autoresearch.core.trial.training import SLOW_START
 
 
 @pytest.fixture
@@ -423,6 +424,52 @@ def test_a_machine_that_slept_takes_no_excuse(workspace, monkeypatch):
         assert [width_of(request.source) for request in executor.requests] == [10, 9, 9, 9]
         assert [one["slept"] for one in run.ledger.events("trial repeated")] == [True, False]
         assert run.ledger.numbers_of("trial slow") == []
+
+
+def late_start(busy, seconds=300.0):
+    more = {"reason": f"{SLOW_START} of 300 s", "startup_seconds": seconds, "startup_cpu_seconds": busy * seconds}
+    return result(None, "timeout").model_copy(update=more)
+
+
+def test_a_start_that_was_kept_from_its_processor_is_run_once_more_and_one_that_needs_the_time_is_not():
+    common = {"slept": 0.0, "same": [], "incumbent": []}
+    said = spoiled(late_start(0.3), **common, repeated=False)
+    assert (
+        said == f"{SLOW_START} of 300 s: it got 0.30 processors, where 1.00 are usual: the machine may have been busy"
+    )
+    assert spoiled(late_start(0.3), **common, repeated=True) is None
+    assert spoiled(late_start(0.97), **common, repeated=False) is None
+    # Where the run's other starts wait for a disk or a device, so may this one.
+    waits = {"status": "ok", "startup_seconds": 20.0, "startup_cpu_seconds": 6.0}
+    assert spoiled(late_start(0.3), **common, repeated=False, usual=pace([], [waits])) is None
+    unknown = late_start(0.3).model_copy(update={"startup_cpu_seconds": None})
+    in_training = late_start(0.3).model_copy(update={"reason": "the train child did not return from train"})
+    assert spoiled(unknown, **common, repeated=False) is spoiled(in_training, **common, repeated=False) is None
+
+
+class LateStarts(Scripted):
+    """The first `times` trials of width 9 do not start in time, on a busy machine."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def submit(self, request, observer=None):
+        handle = super().submit(request, observer)
+        count = sum(width_of(one.source) == 9 for one in self.requests)
+        if width_of(request.source) == 9 and count <= self.times:
+            handle.result = lambda timeout=None: late_start(0.3)
+        return handle
+
+
+@pytest.mark.parametrize(("times", "status"), [(1, "keep"), (5, "timeout")])
+def test_a_late_start_on_a_busy_machine_costs_one_more_trial_and_no_second(workspace, times, status):
+    executor, events = LateStarts(times), []
+    with open_run(workspace) as run:
+        Loop(run, Widths(9), Greedy(), executor, limits=Limits(1), observer=events.append).go()
+        assert [width_of(request.source) for request in executor.requests] == [10, 9, 9]
+        assert run.ledger.experiment(1).status == status
+    assert "the machine may have been busy" in next(event.reason for event in events if isinstance(event, Repeated))
 
 
 class Killed(Scripted):

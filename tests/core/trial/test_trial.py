@@ -157,6 +157,8 @@ def test_a_slow_start_is_a_timeout_that_says_so(prepared: Prepared, tmp_path: Pa
     assert result.status == "timeout"
     assert str(result.reason).startswith("start-up took longer than its allowance of 1 s")
     assert result.train_seconds is None
+    assert result.startup_seconds is not None and result.startup_seconds >= 1.0
+    assert result.startup_cpu_seconds is not None and result.startup_cpu_seconds < result.startup_seconds
 
 
 def test_one_that_allocates_without_end_is_stopped(prepared: Prepared, tmp_path: Path) -> None:
