@@ -287,24 +287,30 @@ class DeviceWatch:
         self.backend, self.machine = backend, machine
         self._probe, self._pauses = probe, pauses
 
-    def suspect(self, result: TrialResult, *, repeated: bool, stopped: Callable[[], bool]) -> str | None:
-        """Return the reason to run a failed trial again, unjudged; None when the failure is the train file's own.
+    def lost(self, result: TrialResult, *, stopped: Callable[[], bool]) -> str | None:
+        """Return how a failed trial lost its device, which is back by now; None when it is there.
 
         Looks for the device after every crash and timeout. Raises `PrerequisiteError` when it stays away.
         """
         if result.status not in ("crash", "timeout"):
             return None
         trouble = self._missing()
-        if trouble is not None:
-            for pause in self._pauses:
-                if not _wait(pause, stopped):
-                    break
-                if self._missing() is None:
-                    return f"the device was gone ({trouble}) and is back"
-            raise PrerequisiteError(
-                f"the device is gone: {trouble}. The trial that was running is not counted.",
-                fix="bring it back (a reboot, or the driver's own tools), then give the same command again",
-            )
+        if trouble is None:
+            return None
+        for pause in self._pauses:
+            if not _wait(pause, stopped):
+                break
+            if self._missing() is None:
+                return f"the device was gone ({trouble}) and is back"
+        raise PrerequisiteError(
+            f"the device is gone: {trouble}. The trial that was running is not counted.",
+            fix="bring it back (a reboot, or the driver's own tools), then give the same command again",
+        )
+
+    def suspect(self, result: TrialResult, *, repeated: bool) -> str | None:
+        """Return the reason to run a failed trial again, unjudged, for what it says; None where it says nothing so."""
+        if result.status not in ("crash", "timeout"):
+            return None
         said = " ".join((result.reason or "").lower().split())
         # A device that is the processor itself has no driver whose fault it could be.
         device = result.device_kind not in COMPUTES_ITSELF

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from autoresearch.core.errors import ArError
+from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.events import Event, Observer, Repeated, SeedIgnored, SlowerFile, Trained, TrialEvent
 from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
 from autoresearch.core.run.excuses import Excuses, Key, key_of
+from autoresearch.core.run.losses import Losses
 from autoresearch.core.run.rerun_policy import (
     SLEEP_SECONDS,
     DeviceWatch,
@@ -40,7 +41,7 @@ SHORT_FACTS = frozenset(
 )
 """Figures of a short trial that the ledger keeps."""
 MAX_LOSSES = 5
-"""Times that one trial may lose its machine. After that the fleet is ill, or the train file brings machines down."""
+"""Times that one trial may lose its machine in one invocation. After that the fleet is ill."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class RunningTrials:
         self._tell, self._notify = tell, notify
         self._watch, self._stopped = watch, stopped
         self._trials: dict[int, RunningTrial] = {}
-        self._losses: Counter[Key] = Counter()
+        self._lost: Counter[Key] = Counter()
+        self._losses = Losses(run.ledger)
         self._excuses = Excuses(run.ledger)
 
     @property
@@ -186,18 +188,57 @@ class RunningTrials:
                 running.handle.cancel()
 
     def _note_lost(self, running: RunningTrial, lost: TrialLost) -> None:
-        """Leave a trial unfinished that lost its machine. Raises `ArError` after `MAX_LOSSES` times."""
+        """Leave a trial unfinished that lost its machine, or give it up (see `losses`).
+
+        Raises `ArError` after `MAX_LOSSES` times.
+        """
         trial, number = running.trial, running.trial.experiment
-        self._losses[key_of(trial)] += 1
-        if self._losses[key_of(trial)] >= MAX_LOSSES:
+        self._losses.note(trial, lost.message)
+        if self._give_up(running):
+            return
+        self._lost[key_of(trial)] += 1
+        if self._lost[key_of(trial)] >= MAX_LOSSES:
             message = (
                 f"a trial of experiment {trial.subject} lost its machine {MAX_LOSSES} times; the last time, "
                 f"{lost.message}."
             )
             raise ArError(message, fix="look at the fleet, then give the same command again; nothing is lost") from lost
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
-        self.run.ledger.note("trial lost", number, {"k": trial.k, "reason": lost.message})
         self._tell(Repeated(f"{lost.message}{_whose(trial)}", experiment=number))
+
+    def _lost_device(self, running: RunningTrial, result: TrialResult) -> str | None:
+        """Return how a failed trial lost its device, if it did, and note that. Raises as `DeviceWatch.lost` does."""
+        if self._watch is None:
+            return None
+        try:
+            words = self._watch.lost(result, stopped=self._stopped)
+        except PrerequisiteError as gone:
+            self._losses.note(running.trial, gone.message)
+            self._give_up(running)
+            raise
+        if words is not None:
+            self._losses.note(running.trial, words)
+        return words
+
+    def _give_up(self, running: RunningTrial) -> bool:
+        """Record a trial that has lost its device too often as one that crashed. Return whether it has."""
+        trial, config = running.trial, self.run.config
+        reason = None if running.repeat else self._losses.given_up(trial)
+        if reason is None:
+            return False
+        result = TrialResult(
+            status="crash",
+            reason=reason,
+            seed=trial.seed,
+            backend=config.backend,
+            preset=config.preset,
+            machine=config.machine or None,
+        )
+        if running.short is not None:
+            self._record_short(running, running.short, result)
+        else:
+            self.run.ledger.score(trial.experiment, trial.k, result)
+        return True
 
     def _record(self, running: RunningTrial, result: TrialResult) -> None:
         trial, number = running.trial, running.trial.experiment
@@ -213,7 +254,11 @@ class RunningTrials:
             return
         excused, used_up = self._excuses.excused(trial), self._excuses.used_up(trial)
         usual = replace(self._pace(trial.subject), here=self._slot_pace(result))
-        spoilt = self._watch.suspect(result, repeated=used_up, stopped=self._stopped) if self._watch else None
+        spoilt = self._lost_device(running, result)
+        if spoilt is not None and self._give_up(running):
+            return
+        if spoilt is None and self._watch is not None:
+            spoilt = self._watch.suspect(result, repeated=used_up)
         same, incumbent = (
             speeds(self.run.ended_trials(number)) for number in (trial.subject, self.run.incumbent_number())
         )

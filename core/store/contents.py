@@ -148,6 +148,10 @@ EVENTS: dict[str, tuple[dict[str, Check], tuple[str, ...]]] = {
         {**dict.fromkeys(("k", "subject", "seed"), whole), "reason": text, "idle": flag, "slept": flag},
         ("k",),
     ),
+    "trial lost": (
+        {**dict.fromkeys(("k", "subject", "seed"), whole), "reason": text, "at": amount},
+        ("k",),
+    ),
     "withdrawn": (
         {**dict.fromkeys(("hypothesis", "category", "reason"), maybe(text)), "decided": maybe(whole)},
         (),

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from loop_fixtures import Scripted, ScriptedHandle, Widths, make_workspace, open_run
+from loop_fixtures import Scripted, ScriptedHandle, Widths, make_workspace, open_run, width_of
 
-from autoresearch.core.errors import ArError
+from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.fleet.executor import TrialLost
 from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.run import losses
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.run.losses import GIVEN_UP_AFTER
+from autoresearch.core.run.rerun_policy import DeviceWatch
 from autoresearch.core.run.scheduler import MAX_LOSSES
+from autoresearch.core.store.rows import TrialRow
 from autoresearch.core.trial.request import TrialResult
 
 
@@ -50,6 +55,65 @@ def test_a_trial_that_lost_its_machine_is_run_again_and_counts_once(tmp_path: Pa
         ]
         assert len(run.ledger.events("trial lost")) == 6
         assert len(run.ledger.decisions()) == 3
+
+
+class KillsDevices(Losing):
+    """Width 5 loses every device that it runs on."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def submit(self, request, observer=None) -> ScriptedHandle:
+        self.losses = 100 if width_of(request.source) == 5 else 0
+        return super().submit(request, observer)
+
+
+def test_a_file_that_loses_every_device_is_given_up_and_the_run_goes_on(tmp_path: Path) -> None:
+    executor = KillsDevices()
+    with open_run(make_workspace(tmp_path)) as run:
+        assert Loop(run, Widths(5, 4), Greedy(), executor, limits=Limits(2)).go().exit_code == 0
+        assert [width_of(request.source) for request in executor.requests] == [10, 5, 5, 5, 4]
+        row = run.ledger.experiment(1)
+        assert (row.status, run.ledger.experiment(2).status) == ("crash", "keep")
+        assert "its trial lost its device 3 times, so it may be what brings devices down; the last" in str(row.reason)
+
+
+def test_losses_count_over_all_calls_of_the_command(tmp_path: Path) -> None:
+    watch = DeviceWatch("null", "A", Missing(), pauses=())
+    make_workspace(tmp_path)
+    for _ in range(GIVEN_UP_AFTER):
+        with open_run(tmp_path) as run, pytest.raises(PrerequisiteError, match="the device is gone"):
+            Loop(run, Widths(9), Greedy(), Scripted({9: "crash"}), limits=Limits(1), device_watch=watch).go()
+    with open_run(tmp_path) as run:
+        Loop(run, Widths(9), Greedy(), Scripted({9: "crash"}), limits=Limits(1)).go()
+        assert "lost its device 3 times" in str(run.ledger.experiment(1).reason)
+
+
+class Missing:
+    """A device that is gone whenever somebody looks."""
+
+    def __call__(self, backend: str):
+        raise PrerequisiteError("no device.")
+
+
+def test_a_machine_that_dies_with_several_trials_is_held_against_none_of_them(tmp_path: Path, monkeypatch) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(losses, "time", SimpleNamespace(time=lambda: clock.now))
+    with open_run(make_workspace(tmp_path)) as run:
+        Loop(run, Widths(5), Greedy(), Scripted(), limits=Limits(1)).go()
+        first, other = (TrialRow(number, 1, "candidate", number, 0, 1, 0.0, None, None, None, {}) for number in (7, 8))
+        known = losses.Losses(run.ledger)
+        for _ in range(4):
+            clock.now += 1000.0
+            known.note(first, "killed")
+            known.note(other, "killed")
+        assert known.given_up(first) is known.given_up(other) is None
+        for _ in range(GIVEN_UP_AFTER):
+            clock.now += 1000.0
+            assert known.given_up(first) is None
+            known.note(first, "killed")
+        assert "lost its device 7 times" in str(losses.Losses(run.ledger).given_up(first))
+        assert known.given_up(other) is None
 
 
 def test_a_trial_that_loses_every_machine_ends_the_loop_and_stays_open(tmp_path: Path) -> None:

@@ -171,7 +171,8 @@ def crash(reason, status="crash"):
 
 
 def suspect(probe, result, repeated=False, stopped=lambda: False):
-    return DeviceWatch("null", "A", probe, pauses=(0.01, 0.01)).suspect(result, repeated=repeated, stopped=stopped)
+    watch = DeviceWatch("null", "A", probe, pauses=(0.01, 0.01))
+    return watch.lost(result, stopped=stopped) or watch.suspect(result, repeated=repeated)
 
 
 def test_a_device_that_comes_back_has_the_trial_run_again_and_one_that_stays_away_ends_the_loop():
@@ -182,7 +183,7 @@ def test_a_device_that_comes_back_has_the_trial_run_again_and_one_that_stays_awa
     assert gone.value.exit_code == 3
     other = DeviceWatch("null", "B", Probe(True), pauses=())
     with pytest.raises(PrerequisiteError, match="found A in place of B"):
-        other.suspect(crash("anything", "timeout"), repeated=False, stopped=lambda: False)
+        other.lost(crash("anything", "timeout"), stopped=lambda: False)
 
 
 def test_a_failure_that_sounds_like_the_device_is_run_once_more_and_then_believed():
@@ -199,7 +200,7 @@ def test_a_failure_that_sounds_like_the_device_is_run_once_more_and_then_believe
 def test_a_person_who_stops_does_not_wait_for_a_device():
     watch = DeviceWatch("null", "A", probe := Probe(False), pauses=(60.0,))
     with pytest.raises(PrerequisiteError):
-        watch.suspect(crash("x"), repeated=False, stopped=lambda: True)
+        watch.lost(crash("x"), stopped=lambda: True)
     assert probe.looks == 1
 
 
