@@ -396,7 +396,7 @@ EVENTS: Kinds = kinds_of([
     Compiling, Spawned, DeviceFound, Startup, FirstBatch, Log, FeedProgress, MemoryUsed, BadRequest, DataFault,
     FeedEnded, Trained, Frozen, Scoring, Scored, Audited, Finished,
     Proposing, Thinking, Profiling, Remeasuring, AwaitingProposals, Paused, Resumed, ProposalRefused, ExperimentBegun,
-    Withdrawn, Repeated, SeedIgnored, Decided, Demoted,
+    Withdrawn, Repeated, SlowerFile, SeedIgnored, Decided, Demoted,
 ])  # fmt: skip
 
 

@@ -41,6 +41,7 @@ SAID = [
     events.Resumed(),
     events.Withdrawn("it does not fit", experiment=4),
     events.Repeated("the machine slept", experiment=4),
+    events.SlowerFile("the file is slower", experiment=4),
     events.SeedIgnored("equal weights", experiment=4),
     events.Decided("keep", 1.25, -0.5, None, experiment=4),
     events.Demoted("did not hold up", experiment=2),
@@ -49,6 +50,15 @@ SAID = [
 
 def test_the_list_above_has_every_event() -> None:
     assert {type(event) for event in SAID} == set(EVENTS.values())
+
+
+def test_every_event_that_has_a_name_is_known() -> None:
+    found, waiting = set(), [Event]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        found |= {kind} if "name" in vars(kind) else set()
+    assert found == set(EVENTS.values())
 
 
 @pytest.mark.parametrize("event", SAID, ids=lambda event: event.name)
