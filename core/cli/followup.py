@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from autoresearch.core.fleet.executor import Executor
     from autoresearch.core.followup.remeasure import Call, Countdown, Remeasurer
     from autoresearch.core.store.ledger import Ledger
+    from autoresearch.core.store.reader import LedgerReader
     from autoresearch.core.store.rows import ExperimentRow, RunRow
 
 
@@ -24,19 +25,34 @@ def kept_run(settings: Settings, tag: str | None, purpose: str = "") -> Iterator
 
     `purpose` says in a verb what the change is for. Raises `PrerequisiteError` where no change was kept.
     """
-    from autoresearch.core.cli.runs import check_name, open_reader
-    from autoresearch.core.errors import PrerequisiteError
     from autoresearch.core.store.ledger import Ledger
+
+    with read_kept_run(settings, tag, purpose) as (reader, _, _):
+        folder = reader.folder
+    with Ledger(folder) as ledger:
+        yield ledger, *_kept(ledger, purpose)
+
+
+@contextlib.contextmanager
+def read_kept_run(
+    settings: Settings, tag: str | None, purpose: str = ""
+) -> Iterator[tuple[LedgerReader, RunRow, ExperimentRow]]:
+    """Give the same as `kept_run`, to read alone: a loop may write the run meanwhile."""
+    from autoresearch.core.cli.runs import check_name, open_reader
 
     check_name(settings.workspace, tag)
     with open_reader(settings, tag) as reader:
-        folder = reader.folder
-    with Ledger(folder) as ledger:
-        run, best = ledger.run(), ledger.incumbent()
-        if best is None or best.number == 0:
-            to = f" to {purpose}" if purpose else ""
-            raise PrerequisiteError(f"the run {run.tag!r} has no kept change{to}.", fix="let `ar loop` find one first")
-        yield ledger, run, best
+        yield reader, *_kept(reader, purpose)
+
+
+def _kept(ledger: LedgerReader, purpose: str) -> tuple[RunRow, ExperimentRow]:
+    from autoresearch.core.errors import PrerequisiteError
+
+    run, best = ledger.run(), ledger.incumbent()
+    if best is None or best.number == 0:
+        to = f" to {purpose}" if purpose else ""
+        raise PrerequisiteError(f"the run {run.tag!r} has no kept change{to}.", fix="let `ar loop` find one first")
+    return run, best
 
 
 @dataclass(frozen=True)
@@ -124,7 +140,7 @@ def call_of(ledger: Ledger, command: str, number: int, place: Place) -> Call:
     return Call.of(ledger, command, number, lambda: place.machine or probe_device(backend).description())
 
 
-def countdown_of(ledger: Ledger, experiments: Sequence[int], trials: int) -> Countdown:
+def countdown_of(ledger: LedgerReader, experiments: Sequence[int], trials: int) -> Countdown:
     """Expect so many trials of the run's budget, each as long as those of these experiments usually were."""
     from autoresearch.core.followup.remeasure import Countdown, overhead_seconds
 

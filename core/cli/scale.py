@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autoresearch.core.followup.remeasure import Countdown
     from autoresearch.core.followup.scale import Condition, Width
     from autoresearch.core.store.ledger import Ledger
+    from autoresearch.core.store.reader import LedgerReader
 
 PICTURE = "scale.png"
 """Name of the picture in the run's folder."""
@@ -94,30 +95,49 @@ def scale(
     not fit the memory loses only its own condition. Writes a picture into the run's folder. After an interruption the
     same command resumes.
     """
-    from autoresearch.core.cli.followup import countdown_of, kept_run
+    from autoresearch.core.cli.followup import kept_run, read_kept_run
     from autoresearch.core.cli.output import check_writable
-    from autoresearch.core.followup import scale as followup
 
     if constant is not None and not widths:
         raise UsageError("--constant names a width, and --widths none measures none.", fix="leave one of them out")
-    with kept_run(settings, tag, "follow") as (ledger, run, best):
-        both = (0, best.number)
-        baseline, final = (ledger.source(n) for n in both)
-        width = followup.width_of(baseline, final, constant) if widths else None
-        conditions = followup.conditions_of(baseline, final, float(run.config["train_seconds"]), budgets, width, widths)
-        countdown = countdown_of(ledger, both, 0)
-        for condition in conditions:
-            countdown.add(condition.train_seconds, 2 * seeds)
-        settings.say(f"{run.tag}: experiment {best.number} against the baseline, {seeds} seeds of both each time")
-        for line in plan_lines(conditions, countdown, seeds, width, asked=bool(widths)):
-            settings.say(line)
-        if plan:
-            if settings.json:
-                click.echo(json.dumps(_plan_record(run.tag, conditions, countdown, seeds, width)))
-            return
+    if plan:
+        with read_kept_run(settings, tag, "follow") as (reader, run, best):
+            conditions, width, countdown = _planned(settings, reader, best.number, seeds, budgets, widths, constant)
+        if settings.json:
+            click.echo(json.dumps(_plan_record(run.tag, conditions, countdown, seeds, width)))
+        return
+    with kept_run(settings, tag, "follow") as (ledger, _, best):
+        conditions, width, countdown = _planned(settings, ledger, best.number, seeds, budgets, widths, constant)
         check_writable(ledger.folder / PICTURE, "move away what is in its place")
         record = _measure(settings, ledger, best.number, conditions, seeds, width, countdown, fleet)
     _show(settings, record, ledger.folder / PICTURE)
+
+
+def _planned(
+    settings: Settings,
+    ledger: LedgerReader,
+    best: int,
+    seeds: int,
+    budgets: tuple[float, ...],
+    factors: tuple[float, ...],
+    constant: str | None,
+) -> tuple[list[Condition], Width | None, Countdown]:
+    """List the conditions and say which trials they take, and how long."""
+    from autoresearch.core.cli.followup import countdown_of
+    from autoresearch.core.followup import scale as followup
+
+    run, both = ledger.run(), (0, best)
+    baseline, final = (ledger.source(n) for n in both)
+    width = followup.width_of(baseline, final, constant) if factors else None
+    conditions = followup.conditions_of(baseline, final, float(run.config["train_seconds"]), budgets, width, factors)
+    followup.check_vocabularies(conditions, width, run.config["vocabularies"])
+    countdown = countdown_of(ledger, both, 0)
+    for condition in conditions:
+        countdown.add(condition.train_seconds, 2 * seeds)
+    settings.say(f"{run.tag}: experiment {best} against the baseline, {seeds} seeds of both each time")
+    for line in plan_lines(conditions, countdown, seeds, width, asked=bool(factors)):
+        settings.say(line)
+    return conditions, width, countdown
 
 
 def _measure(

@@ -23,6 +23,8 @@ WIDTHS = ("DIM", "MODEL_DIM", "D_MODEL", "N_EMBD", "EMBED_DIM", "HIDDEN", "HIDDE
 """Names of a model's width, looked for in this order."""
 DEPTHS = ("DEPTH", "N_LAYER", "N_LAYERS", "LAYERS", "NUM_LAYERS")
 """Names of a model's depth, looked for where there is no width."""
+VOCABULARY = "VOCAB_SIZE"
+"""The constant that only prepared sizes fit."""
 HEAD_NAMES = ("HEAD_DIM",)
 """Names of a size that a width is a multiple of."""
 
@@ -95,6 +97,19 @@ def conditions_of(
             second = write_constants(final, {width.constant: values[1]})
             found.append(Condition("width", factor, train_seconds, first, second, values))
     return [found[0], *sorted(found[1:], key=lambda one: one.train_seconds)]
+
+
+def check_vocabularies(conditions: Sequence[Condition], width: Width | None, vocabularies: Iterable[int]) -> None:
+    """Refuse to scale the vocabulary to sizes that the run's text was not prepared with. Raises `UsageError`."""
+    if width is None or width.constant != VOCABULARY:
+        return
+    sizes = {value for one in conditions for value in one.values or ()}
+    missing, prepared = sorted(sizes - set(vocabularies)), ", ".join(map(str, sorted(vocabularies)))
+    if missing:
+        raise UsageError(
+            f"{VOCABULARY} = {', '.join(map(str, missing))}: the run's text is prepared with {prepared} alone.",
+            fix="--widths with factors that give one of these, or another --constant",
+        )
 
 
 def scale(

@@ -114,6 +114,15 @@ def test_scale_says_its_plan_measures_draws_and_is_interrupted_without_a_loss(wo
     assert not list((workspace / "runs/t/scale").glob("*/*/*.safetensors"))
 
 
+def test_scale_says_its_plan_while_a_loop_writes_the_run(workspace, capsys):
+    call = ["--workspace", str(workspace), "scale", "--seeds", "2", "--budgets", "none", "--widths", "none"]
+    with Ledger(workspace / "runs/t"):
+        assert ar([*call, "--plan", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["trials"] == 4
+        assert ar(call) == 1
+        assert "the run 't' is being written by" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["verify", "ablate", "scale"])
 def test_options_of_a_cluster_need_a_cluster(workspace, command, capsys):
     assert ar(["--workspace", str(workspace), command, "--address", "x:1"]) == 2
