@@ -9,12 +9,14 @@ import click
 from autoresearch.core.cli.context import (
     Settings,
     ensure_prepared,
+    is_preset_typed,
     pass_settings,
     require_isolation,
     resolve_backend,
     resolve_preset,
 )
 from autoresearch.core.cli.params import LONGEST, MOST_TRIALS, Number, Whole, corpus_option
+from autoresearch.core.errors import UsageError
 
 
 @click.command()
@@ -48,6 +50,9 @@ def bench(settings: Settings, seconds: float, trials: int, common: bool, corpus:
     from autoresearch.core.cli.train import new_folder, watched
     from autoresearch.core.config import choose_preset, load_presets
 
+    if common and is_preset_typed(settings):
+        message = "--common measures the small model of `ar compare`, and --preset names another."
+        raise UsageError(message, fix="leave one of them out")
     backend = resolve_backend(settings)
     source = work.train_source(backend.train_file)
     if common:

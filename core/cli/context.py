@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from autoresearch.core.cli.configfile import defaults_of, shared_options, use_defaults
-from autoresearch.core.cli.params import BackendName, ExistingFolder, Level, add_options, option
+from autoresearch.core.cli.params import BackendName, ExistingFolder, Level, add_options, is_typed, option
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.home import expand_home
 
@@ -178,6 +178,12 @@ def _with_defaults_of_workspace(root: click.Context, settings: Settings) -> Sett
             value = one.process_value(root, given)
             settings = replace(settings, **{name: value or unset[name]})
     return settings
+
+
+def is_preset_typed(settings: Settings) -> bool:
+    """Tell whether a preset was named on the command line of this call, before or after the command's name."""
+    ctx = click.get_current_context()
+    return settings.preset != "auto" and any(is_typed(one, "preset") for one in (ctx, ctx.find_root()))
 
 
 def load_runtime(name: str) -> Runtime:

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings, pass_settings, require_isolation
+from autoresearch.core.cli.context import (
+    REQUIRED_ISOLATION,
+    Settings,
+    is_preset_typed,
+    pass_settings,
+    require_isolation,
+)
 from autoresearch.core.cli.params import CorpusType, Whole
-from autoresearch.core.errors import ArError, DataError, PrerequisiteError
+from autoresearch.core.errors import ArError, DataError, PrerequisiteError, UsageError
 from autoresearch.core.home import expand_home
 
 if TYPE_CHECKING:
@@ -73,9 +79,12 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
 
     Exit code 0: everything fits and the claim holds, or --seeds 0 and everything fits; 1 otherwise.
     """
+    from autoresearch.core.report.wording import one_line
     from autoresearch.core.takeaway import certificate as certificates
     from autoresearch.core.trial.sandbox.levels import best_level
 
+    if not seeds and (given := "--corpus" if corpus else "--preset" if is_preset_typed(settings) else ""):
+        raise UsageError(f"{given} is for trials, and --seeds 0 runs none.", fix="leave one of them out")
     found = certificates.load(expand_home(bundle))
     with certificates.ledger_of(found) as reader:
         faults = certificates.faults_of(found, reader)
@@ -83,6 +92,12 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
         faults += said
         run = None if faults else reader.run()
         audits = {} if faults else certificates.audits_of(reader)
+    if run is not None and is_preset_typed(settings) and settings.backend in ("auto", run.config["backend"]):
+        raise UsageError(
+            f"--preset {settings.preset}: the trials have the settings of the certificate, whose preset is "
+            f"{one_line(str(run.config['preset']), 40)}.",
+            fix="leave it out; it is for another --backend, to which the change is carried over",
+        )
     text = None if run is None or corpus is not None else _same_text(settings, run.config)
     draws = _Draws(len(audits), len(found.body["rows"]["trials"]))
     if run is not None and text is not None:

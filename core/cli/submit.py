@@ -97,8 +97,8 @@ def prepare(
 
     repository = Repository.open(settings.workspace)
     run = named_run(settings.workspace, tag)
+    check_overrides(settings, overrides, run, otherwise="start another run with --new")
     if run is not None:
-        check_overrides(settings, overrides, run, otherwise="start another run with --new")
         settings = replace(settings, backend=run.config["backend"], preset=run.config["preset"])
     # A run's trials may be another machine's, so its backend need not work here.
     backend = resolve_backend(settings, elsewhere=run is not None)

@@ -58,10 +58,10 @@ def dry_run(
     from autoresearch.core.config import ANOTHER_RUN
 
     choice = pick_run(settings, tag)
+    check_overrides(settings, overrides, choice.stored, otherwise=ANOTHER_RUN)
     if choice.stored is None:
         history, folder = first_history(choice, overrides, allow_dirty, peers), None
     else:
-        check_overrides(settings, overrides, choice.stored, otherwise=ANOTHER_RUN)
         with open_reader(settings, choice.tag) as reader:
             history, folder = stored_history(settings, reader, peers), reader.folder
     proposer = make_researcher(researcher, options, run_folder=folder, workspace=settings.workspace)

@@ -330,6 +330,17 @@ def refuse_unread(ctx: click.Context, researcher: str | None) -> None:
     raise UsageError(f"{flag} is for {reader}, and {who}.", fix=fix)
 
 
+def refuse_unjudged(judge: str) -> None:
+    """Refuse options on the command line of this call that the judge does not read. Raises `UsageError`."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is None or judge == DEFAULT_JUDGE:
+        return
+    unread = [f"--{name.replace('_', '-')}" for name in JudgeOptions.settings() if is_typed(ctx, name)]
+    if unread:
+        message = f"{unread[0]} is an option of the {DEFAULT_JUDGE} judge, and the judge is {judge}."
+        raise UsageError(message, fix="leave one of the two out")
+
+
 def check_researcher(
     name: str, options: ResearcherOptions, otherwise: str = "--researcher tuner, which needs none"
 ) -> None:

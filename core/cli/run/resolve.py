@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings
-from autoresearch.core.cli.run.options import DEFAULT_JUDGE, FleetOptions, RunOverrides
+from autoresearch.core.cli.run.options import DEFAULT_JUDGE, FleetOptions, RunOverrides, refuse_unjudged
 from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.home import expand_home
 
@@ -76,9 +76,9 @@ def choose_run(
             settings.say(f"skipping the run {folder.name}: {error}")  # nobody asked for this one
     choice = pick_run(settings, tag, find_device)
     tag, backend, preset = choice.tag, choice.backend, choice.preset
+    # Checked here, before minutes are spent on preparing a text.
+    check_overrides(settings, overrides, choice.stored, otherwise=ANOTHER_RUN)
     if choice.stored is not None:
-        # Checked here too, before minutes are spent on preparing another text.
-        check_overrides(settings, overrides, choice.stored, otherwise=ANOTHER_RUN)
         settings.say(f"continuing the run {tag} (another --tag starts a new one)")
         if allow_dirty and choice.stored.incumbent is not None:
             settings.say("--allow-dirty changes nothing: the run has its baseline, whatever the train file holds now")
@@ -173,11 +173,18 @@ def configure(
     return config, prepared
 
 
-def check_overrides(settings: Settings, overrides: RunOverrides, run: RunRow, otherwise: str) -> None:
-    """Check that the options fit a run, whose settings were chosen when it was started. Raises `UsageError`.
+def check_overrides(settings: Settings, overrides: RunOverrides, run: RunRow | None, otherwise: str) -> None:
+    """Check that the options fit each other and the run, whose settings were chosen when it was started.
 
-    `settings` are those that the person gave, and `otherwise` says what to do for another run.
+    `settings` are those that the person gave, `run` is None for a new one, and `otherwise` says what to do for another
+    run. Raises `UsageError`.
     """
+    if run is not None:
+        _check_stored(settings, overrides, run, otherwise)
+    refuse_unjudged(overrides.judge or (run.config.get("judge") if run is not None else None) or DEFAULT_JUDGE)
+
+
+def _check_stored(settings: Settings, overrides: RunOverrides, run: RunRow, otherwise: str) -> None:
     from autoresearch.core.config import OPTION_OF, changed_setting
 
     names = {option: name for name, option in OPTION_OF.items()}

@@ -50,6 +50,10 @@ MISTAKES = (
     ("reproduce ~nobody-of-that-name/x", 2, "a home folder that does not exist"),
     ("init ~nobody-of-that-name/x", 2, "a home folder that does not exist"),
     ("bench --common", 1, "no constant DEPTH, which the common work sets"),
+    ("bench --common --preset cpu", 2, "--common measures the small model of `ar compare`, and --preset names another"),
+    ("bench --common --preset auto", 1, "no constant DEPTH, which the common work sets"),
+    ("reproduce x --seeds 0 --preset cpu", 2, "--preset is for trials, and --seeds 0 runs none"),
+    ("reproduce x --seeds 0 --corpus stdlib", 2, "--corpus is for trials, and --seeds 0 runs none"),
     ("status --tag nope", 2, "its runs: first"),
     ("results --tag ../first", 2, "cannot name a run"),
     ("results --why 99", 2, "there is no experiment 99"),
@@ -93,6 +97,12 @@ MISTAKES = (
     ("loop --budget 3 --tag first", 2, "started with train_seconds = 2.0 (--budget), and this is 3.0"),
     ("loop --corpus . --tag first", 2, "started with corpus = 'stdlib'"),
     ("loop --judge racing --tag first --dry-run", 2, "started with judge = 'greedy'"),
+    ("loop --judge greedy --tag x --calibrate 3", 2, "--calibrate is an option of the racing judge, and the judge is"),
+    ("loop --judge greedy --tag x --stop-early off", 2, "--stop-early is an option of the racing judge"),
+    ("loop --judge greedy --tag x --stacks on --dry-run", 2, "--stacks is an option of the racing judge"),
+    ("loop --judge greedy --tag x --screen-seconds 0", 2, "--screen-seconds is an option of the racing judge"),
+    ("submit --tag first --why x --calibrate 2", 2, "--calibrate is an option of the racing judge"),
+    ("loop --tag first --stop-early on", 2, "--stop-early is an option of the racing judge, and the judge is greedy"),
     ("loop --preset cpu --tag first --dry-run", 2, "started with preset = 'demo'"),
     ("loop --temperature 1 --tag x", 2, "--temperature is for language models, and the researcher tuner asks none"),
     ("loop --agent-timeout 5 --tag x", 2, "--agent-timeout is for an outside coding agent"),
@@ -117,6 +127,11 @@ MISTAKES = (
     ("ablate --tag first --max-usd 3", 2, "--max-usd is for language models, and no --researcher is named"),
     ("ablate --tag first --researcher llm", 2, "or leave --researcher out"),
     ("scale --tag first --constant NOPE --plan", 2, "name one that is: VOCAB_SIZE, WIDTH"),
+    (
+        "scale --tag first --constant VOCAB_SIZE --plan",
+        2,
+        "VOCAB_SIZE = 128, 512: the run's text is prepared with 256 al",
+    ),
     ("train --backend mlx", 3, "No such file or directory. Fix: name one with --file"),
     ("config show nothing", 2, "there is no command 'nothing'"),
 )
@@ -134,7 +149,7 @@ def workspace(tmp_path_factory):
 def test_a_mistake_ends_with_one_clear_line(workspace, monkeypatch, capsys, typed, code, words):
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("AR_BACKEND", "null")
-    before = sorted(path.name for path in (workspace / "runs").iterdir())
+    before = sorted(path.name for path in (workspace / "runs").iterdir() if path.name != "submit.lock")
     assert ar(typed.split()) == code
     said = capsys.readouterr()
     complaints = [line for line in said.err.splitlines() if line.startswith("ar: ")]
@@ -142,4 +157,5 @@ def test_a_mistake_ends_with_one_clear_line(workspace, monkeypatch, capsys, type
     assert words in complaints[0]
     assert "Traceback" not in said.err
     assert "unexpected" not in complaints[0]
-    assert sorted(path.name for path in (workspace / "runs").iterdir()) == before, "nothing was begun"
+    left = sorted(path.name for path in (workspace / "runs").iterdir() if path.name != "submit.lock")
+    assert left == before, "nothing was begun"

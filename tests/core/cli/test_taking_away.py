@@ -240,6 +240,7 @@ def test_an_untouched_certificate_fits_and_is_measured_at_fresh_seeds(made, prep
     command = ["--data-dir", str(prepared.folder.parent), "reproduce", str(made / "runs/t/t.arcert"), "--json", "-q"]
     assert ar([*command, "--seeds", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["faults"] == []
+    assert "the settings of the certificate, whose preset is demo" in refusal(capsys, 2, *command[2:], "--preset", "x")
     code = ar([*command, "--seeds", "1"])
     record = json.loads(capsys.readouterr().out)
     assert record["checked"] and len(record["seeds"]) == 1 and record["limits"] == []
