@@ -1,9 +1,10 @@
 """A hash chain over the decisions: a row that is edited afterwards no longer fits its link.
 
 Each decision adds a link: the SHA-256 of the link before, and of the experiment's row with the trials that it was
-decided on. The chain shows that a ledger was edited, by hand or by a fault. It cannot show by whom, and a person who
-can write the file can also make the whole chain again. Sources are covered through their SHA-256, which is part of the
-row.
+decided on. A trial of the best file that an idle device runs for the next experiment adds one at once: that experiment
+may be withdrawn, and is then never decided. The chain shows that a ledger was edited, by hand or by a fault. It cannot
+show by whom, and a person who can write the file can also make the whole chain again. Sources are covered through their
+SHA-256, which is part of the row.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Query = Callable[..., sqlite3.Cursor]
 
 SINCE_SCHEMA = 3
 """The first version of the ledger's tables that has a chain."""
-DECIDED, DEMOTED, RESTARTED = "decided", "demoted", "restarted"
+DECIDED, DEMOTED, RESTARTED, REPEATED = "decided", "demoted", "restarted", "repeated"
 INSERT = "INSERT INTO chain (time, experiment, kind, digest, link) VALUES (?, ?, ?, ?, ?)"
 
 
@@ -42,13 +43,22 @@ def extend(query: Query, experiment: int, kind: str) -> None:
     query(INSERT, (*_next(query, experiment, kind, _last_link(query)),))
 
 
+def extend_repeat(query: Query, experiment: int, at: float) -> None:
+    """Add the link of an experiment's trials that had ended at that time, before it is decided or even there."""
+    digest = _trials_digest(query, experiment, at)
+    query(INSERT, (at, experiment, REPEATED, digest, _link(_last_link(query), experiment, REPEATED, digest)))
+
+
 def chain_existing(query: Query) -> None:
     """Add links to a ledger that was written before there were any, taking its present rows as they are."""
-    before = _last_link(query)
     for row in query("SELECT number FROM experiments WHERE state = 'decided' ORDER BY decided, number").fetchall():
-        entry = _next(query, row["number"], DECIDED, before)
-        query(INSERT, entry)
-        before = entry[-1]
+        extend(query, row["number"], DECIDED)
+    alone = (
+        "SELECT experiment, max(ended) AS at FROM trials WHERE ended IS NOT NULL"
+        " AND experiment NOT IN (SELECT number FROM experiments) GROUP BY 1 ORDER BY 1"
+    )
+    for row in query(alone).fetchall():
+        extend_repeat(query, row["experiment"], row["at"])
 
 
 def walk(query: Query) -> ChainReport:
@@ -99,6 +109,8 @@ def fits(linked: Query, rows: Query, experiment: int) -> bool:
     """Tell whether an experiment's row and trials are what its last link says; the two may be read from two ledgers."""
     entry = linked("SELECT * FROM chain WHERE experiment = ? ORDER BY id DESC LIMIT 1", (experiment,)).fetchone()
     row = rows("SELECT * FROM experiments WHERE number = ?", (experiment,)).fetchone()
+    if entry is not None and entry["kind"] == REPEATED and (row is None or row["state"] != "decided"):
+        return _trials_digest(rows, experiment, entry["time"]) == str(entry["digest"])
     if entry is None or row is None:
         return False
     if entry["kind"] == RESTARTED or row["state"] != "decided":
@@ -115,6 +127,12 @@ def _row_faults(query: Query, entry: Mapping[str, Any], name: str, texts: bool) 
     if entry["kind"] == RESTARTED:
         if decided:
             yield f"{name}: it is decided, and the chain says that it started again"
+        return
+    if entry["kind"] == REPEATED:
+        if decided:
+            yield f"{name}: it is decided, and the chain does not know of it"
+        elif _trials_digest(query, entry["experiment"], entry["time"]) != entry["digest"]:
+            yield f"{name}: its trials are not what was written when the best file was measured again"
         return
     if not decided:
         yield f"{name}: the chain says that it was decided, and its row is gone or says otherwise"
@@ -157,10 +175,17 @@ def _digest(query: Query, row: Mapping[str, Any]) -> str:
 
     Empty columns are left out, because later versions add columns to old ledgers.
     """
-    trials = query(
-        "SELECT * FROM trials WHERE experiment = ? AND ended <= ? ORDER BY k", (row["number"], row["decided"])
-    ).fetchall()
-    return _sha256([_filled(row), *map(_filled, trials)])
+    return _sha256([_filled(row), *_ended(query, row["number"], row["decided"])])
+
+
+def _trials_digest(query: Query, experiment: int, at: float) -> str:
+    """Hash the trials of an experiment that had ended at that time."""
+    return _sha256(_ended(query, experiment, at))
+
+
+def _ended(query: Query, experiment: int, at: float) -> list[dict[str, Any]]:
+    ended = "SELECT * FROM trials WHERE experiment = ? AND ended <= ? ORDER BY k"
+    return [_filled(trial) for trial in query(ended, (experiment, at)).fetchall()]
 
 
 def _filled(row: Mapping[str, Any]) -> dict[str, Any]:

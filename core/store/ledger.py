@@ -236,7 +236,7 @@ class Ledger(LedgerReader):
     def start_repeat(self, experiment: int, trial: RunTrial, *, subject: int) -> TrialRow:
         """Start a trial of the incumbent before the experiment that it belongs to: the next one, not proposed yet.
 
-        That experiment's decision seals it, as it seals every trial of its own.
+        Its end is a link of the chain: that experiment may be withdrawn, and is then never decided.
         """
         with self._transaction() as write:
             if write("SELECT 1 FROM experiments WHERE number >= ?", (experiment,)).fetchone() is not None:
@@ -298,6 +298,7 @@ class Ledger(LedgerReader):
             )
             if repeat:
                 write("UPDATE experiments SET trials = trials + 1 WHERE number = ?", (experiment,))
+                chain.extend_repeat(write, experiment, self.now())
                 return
             _one(write("UPDATE experiments SET state = 'scored', trials = trials + 1 WHERE number = ?", (experiment,)))
 

@@ -302,7 +302,9 @@ def _take(left: sqlite3.Connection, made: sqlite3.Connection, table: str, *, rep
 
 
 def _numbers(connection: sqlite3.Connection) -> list[int]:
-    return [row["number"] for row in connection.execute("SELECT number FROM experiments")]
+    """Return every number that has an experiment, or trials for one that was never decided."""
+    numbers = "SELECT number FROM experiments UNION SELECT experiment FROM trials"
+    return [row["number"] for row in connection.execute(numbers)]
 
 
 def _linked(connection: sqlite3.Connection) -> list[int]:

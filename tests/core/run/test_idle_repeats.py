@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from loop_fixtures import CONFIG, open_run
-from side_by_side import Edits, Field, FieldHandle, numbers, two_constants
+from side_by_side import Edits, Field, FieldHandle, edit, numbers, two_constants
 
 from autoresearch.core.events import Remeasuring
 from autoresearch.core.judge.decision import Measured, Side
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
+from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.replay import decide_again
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import mend
+from autoresearch.core.trial.request import TrialResult
 
 RACING = replace(CONFIG, judge="racing")
 CLEAR = {"WIDTH": 1}
@@ -153,6 +157,32 @@ def test_a_loop_that_dies_at_a_repeat_goes_on_without_loss(workspace, where, mon
         assert reader.experiment(2).trials == len(trials)
         assert reader.chain_faults() == []
         assert decide_again(reader, reader.experiment(2)).differences == ()
+
+
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_a_repeat_for_an_experiment_that_never_comes_is_sealed(workspace, withdrawn):
+    with open_run(workspace, config=RACING) as run:
+        Loop(run, Edits(CLEAR), racing(), Field(1), limits=Limits(1)).go()
+        trial, _ = run.start_repeat()
+        measured = TrialResult(status="ok", val_bpb=1.5, seed=trial.seed, backend="null", preset="demo")
+        run.ledger.score(trial.experiment, trial.k, measured, repeat=True)
+        if withdrawn:
+            source = edit(run.ledger.source(1), {"DEPTH": 12})
+            rows = [run.propose(Proposal(source, "an edit", "shape", researcher="edits"), "") for _ in range(2)]
+            run.withdraw(rows[0], "it does not fit")
+    folder = workspace / "runs/t"
+    with LedgerReader(folder) as reader:
+        assert reader.has_experiment(2) is False and reader.chain_faults() == []
+        before = reader.every_trial()
+    (folder / "ledger.sqlite").write_bytes(b"damaged" * 1000)
+    assert mend(folder, lambda _: None)
+    with LedgerReader(folder) as reader:
+        assert (reader.every_trial(), reader.chain_faults()) == (before, [])
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE trials SET val_bpb = val_bpb - 0.1 WHERE experiment = 2")
+    with LedgerReader(folder) as reader:
+        (fault,) = reader.chain_faults()
+    assert fault == "experiment 2: its trials are not what was written when the best file was measured again"
 
 
 class SlowOnce(Field):
