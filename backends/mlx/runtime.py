@@ -212,9 +212,12 @@ def nll(logits: Array, targets: Array) -> np.ndarray:
 
     if mx.default_device().type == mx.DeviceType.cpu:
         return _host_nll(to_numpy(logits.astype(mx.float32)), to_numpy(targets))
-    chosen = mx.take_along_axis(logits, targets[..., None].astype(mx.int32), axis=-1).squeeze(-1)
-    total = mx.logsumexp(logits.astype(mx.float32), axis=-1)
-    return np.array(total - chosen.astype(mx.float32))
+    scores = logits.astype(mx.float32)
+    peak = scores.max(axis=-1, keepdims=True)
+    chosen = mx.take_along_axis(scores, targets[..., None].astype(mx.int32), axis=-1)
+    # The peak is added to the chosen logit and not to the sum: beside logits of 1e30 the sum would vanish.
+    total = mx.log(mx.exp(scores - peak).sum(axis=-1, keepdims=True))
+    return np.array((total + (peak - chosen)).squeeze(-1))
 
 
 def _host_nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -224,9 +227,9 @@ def _host_nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     for start in range(0, len(scores), NLL_ROWS):
         part = scores[start : start + NLL_ROWS]
         peak = part.max(axis=1, keepdims=True)
-        total = np.log(np.exp(part - peak).sum(axis=1, keepdims=True)) + peak
+        total = np.log(np.exp(part - peak).sum(axis=1, keepdims=True))
         chosen = np.take_along_axis(part, wanted[start : start + NLL_ROWS], axis=1)
-        out[start : start + NLL_ROWS] = (total - chosen)[:, 0]
+        out[start : start + NLL_ROWS] = (total + (peak - chosen))[:, 0]  # not total + peak: see `nll`
     return out.reshape(targets.shape)
 
 

@@ -249,8 +249,10 @@ def nll_from_logits(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     scores = logits.astype(np.float64)
     peak = scores.max(axis=1, keepdims=True)
     # float64 and the peak subtracted: this side of the comparison must add no rounding of its own.
-    total = np.log(np.exp(scores - peak).sum(axis=1)) + peak[:, 0]
-    return total - scores[np.arange(len(targets)), targets]
+    total = np.log(np.exp(scores - peak).sum(axis=1))
+    # The peak is added to the score and not to the sum: beside logits of 1e30 the sum would vanish, and every token
+    # would seem certain.
+    return total + (peak[:, 0] - scores[np.arange(len(targets)), targets])
 
 
 def compare(probes: Probes, logits: np.ndarray, limit: Tolerance) -> tuple[AuditResult | None, str | None]:

@@ -222,6 +222,13 @@ class ContractSuite:
         assert nll.dtype == np.float32
         assert np.allclose(nll, reference_nll(shaped, targets), atol=1e-4)
 
+    @pytest.mark.parametrize("size", [1e9, 1e17, 3e38])
+    def test_no_token_is_certain_because_all_logits_are_huge(self, backend: Backend, size: float) -> None:
+        model = backend.build(module := backend.module())
+        logits = module.logits(model, backend.runtime.to_device(random_tokens(3))) * 0 + size
+        nll = backend.runtime.nll(logits, backend.runtime.to_device(random_tokens(3)))
+        assert np.allclose(nll, np.log(V), atol=1e-4)
+
     def test_build_is_the_same_for_one_seed_and_another_for_another(self, backend: Backend, tmp_path: Path) -> None:
         from safetensors.numpy import load_file
 

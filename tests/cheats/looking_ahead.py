@@ -147,6 +147,7 @@ NUMBERS = [
     Cheat("a logit of each row that is not a number", LOGITS + "    out[:, 0, 0] = np.nan\n    return out\n", "score", False),
     Cheat("a logit of each batch that is not a number", LOGITS + "    out[0, 0, 0] = np.nan\n    return out\n", "audit", False),
     Cheat("infinite logits", LOGITS + BOOST + "    out[rows, columns, tokens[:, 1:]] = np.inf\n    return out\n", "score", False),
+    Cheat("logits beside which the sum of their powers vanishes", LOGITS + "    return np.full_like(out, 1e30)\n", "ignored", False),
     Cheat("logits for fewer tokens", LOGITS + "    return out[..., :-1]\n", "score", False),
     Cheat("logits for fewer positions", LOGITS + "    return out[:, :-1]\n", "score", False),
     Cheat("one row too many", LOGITS + "    return np.concatenate([out, out[:1]])\n", "score", False),

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -130,6 +131,15 @@ def test_nll_is_minus_the_log_of_the_softmax_in_float32(dtype: mx.Dtype) -> None
 def test_nll_survives_logits_that_would_overflow_an_exponential() -> None:
     logits = mx.array([[[1000.0, 0.0]]])
     np.testing.assert_allclose(runtime.nll(logits, mx.array([[1]])), [[1000.0]])
+
+
+def test_on_a_gpu_nll_is_the_same_and_no_token_certain(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    logits, targets = mx.array(draw.normal(0, 8, (3, 5, 17)).astype(np.float32)), mx.array(draw.integers(0, 17, (3, 5)))
+    on_cpu = runtime.nll(logits, targets)
+    monkeypatch.setattr(mx, "default_device", lambda: SimpleNamespace(type=mx.DeviceType.gpu))
+    np.testing.assert_allclose(runtime.nll(logits, targets), on_cpu, atol=1e-5)
+    np.testing.assert_allclose(runtime.nll(logits * 0 + 1e30, targets), np.log(17), atol=1e-5)
 
 
 def test_weights_survive_the_disk(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ def test_459_positions_find_a_cheat_on_one_percent() -> None:
     assert 1 - 0.99**459 > 0.99 > 1 - 0.99**458
 
 
+@pytest.mark.parametrize("size", [1e9, 1e17, 3e38])
+def test_no_token_is_certain_because_all_logits_are_huge(size: float) -> None:
+    logits = np.full((3, V), size, np.float32)
+    np.testing.assert_allclose(audit.nll_from_logits(logits, np.array([0, 1, 2])), np.log(V))
+
+
 def test_the_prefix_is_true_and_the_rest_is_foreign(mask: np.ndarray, rng: np.random.Generator) -> None:
     rows = np.arange(N * (T + 1), dtype=np.uint16).reshape(N, T + 1)  # every token tells where it is from
     probes = audit.draw_probes(rows, mask, np.zeros((N, T), np.float32), 200, rng)
