@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from autoresearch.core.trainfile.parsing import parse, parse_expression
@@ -31,7 +32,7 @@ NAMES = _words("open eval exec compile globals locals vars input breakpoint exit
 READERS = _words("getattr setattr delattr")
 """Builtins that reach attributes by name: they are called, with a name that can be read, and not handed on."""
 DUNDERS = _words(
-    "__init__ __name__ __doc__ __class__ __call__ __len__ __getitem__ __setitem__ __contains__ __iter__ "
+    "__init__ __name__ __class__ __call__ __len__ __getitem__ __setitem__ __contains__ __iter__ "
     "__next__ __enter__ __exit__ __new__ __repr__ __str__ __post_init__ __version__ __add__ __radd__ __mul__ "
     "__rmul__ __matmul__ __sub__ __eq__ __hash__ __setattr__ __all__ __slots__"
 )
@@ -48,10 +49,14 @@ INTERPRETER = _words(
     "f_builtins f_code gi_frame cr_frame ag_frame tb_frame gi_code cr_code ag_code gi_yieldfrom co_consts mro"
 )
 """Attributes that lead out of the model, whatever object they are asked of: modules import each other."""
+OF_SELF = frozenset(("signal",))
+"""Names among these that a class may give to attributes of its own. A function can be called with any `self`, such as
+a traceback."""
 EVALUATORS = _words(
     "attrgetter methodcaller Formatter get_field vformat format_map get_type_hints ForwardRef evaluate_forward_ref "
     "get_annotations _evaluate singledispatch singledispatchmethod CompilationUnit CodeGen set_codegen "
-    "on_generate_code load_object import_submodule"
+    "on_generate_code load_object import_submodule recompile get_source_lines_and_file getsource getsourcelines "
+    "getsourcefile findsource getdoc user_stack"
 )
 """Attributes that evaluate text, or reach an attribute by a name that is only known when the file runs."""
 WRITERS = _words(
@@ -59,7 +64,8 @@ WRITERS = _words(
     "tensorboard_trace_handler dump_snapshot _dump_snapshot start_capture export_to_dot share_memory_ "
     "_share_filename_cpu_ _share_fd_cpu_ _write_file _new_shared _new_using_filename_cpu get_local_kernel "
     "from_file fromfile to_folder save_cache_artifacts load_cache_artifacts CUDAPluggableAllocator "
-    "formatwarning showwarning warn_explicit WarningMessage"
+    "formatwarning showwarning warn_explicit WarningMessage memmap open_memmap loadtxt savetxt genfromtxt fromregex "
+    "savez savez_compressed DataSource load_library load_inline load_url"
 )
 """Methods that write or read files or shared memory, whatever object they are asked of."""
 FILES = _words(
@@ -68,23 +74,42 @@ FILES = _words(
     "distutils save_safetensors save_gguf import_function export_function exporter load_url serialization model_zoo "
     "UntypedStorage UntypedTensorStorage npyio format onnx _export export chdir clock_settime collect_env _C _utils "
     "_utils_internal _sources _weights_only_unpickler _storage _vendor _appdirs test _pytesttester extension "
-    "_distributed_utils launch"
+    "_distributed_utils launch _guards _logging _library _ops _subclasses _decomp _prims _refs _jit_internal _awaits "
+    "_classes _custom_op _custom_ops _dispatch _lazy _meta_registrations _numpy _python_dispatcher _tensor_docs "
+    "_torch_docs _strobelight _vmap_internals _compile"
 )
 """Attributes of an imported module that read or write files, compile foreign code or use the network."""
 ONLY = {
     ("torch", "utils"): _words("checkpoint _pytree flop_counter swap_tensors set_module"),
+    # Its keys, such as `GetAttrKey`, read any attribute by a name that is computed.
+    ("torch", "utils", "_pytree"): _words(
+        "PyTree TreeSpec register_pytree_node tree_all tree_any tree_flatten tree_flatten_with_path tree_iter "
+        "tree_leaves tree_leaves_with_path tree_map tree_map_ tree_map_only tree_map_only_ tree_map_with_path "
+        "tree_structure tree_unflatten"
+    ),
+    # The rest of it reads the source of what it is given, and runs in threads.
+    ("torch", "jit"): _words(
+        "script script_if_tracing trace trace_module ignore unused export annotate isinstance freeze Final Attribute "
+        "ScriptModule ScriptFunction is_scripting is_tracing optimize_for_inference strict_fusion set_fusion_strategy"
+    ),
     ("torch", "_inductor"): _words("config"),
     ("torch", "_inductor", "config", "cpp"): _words("threads simdlen min_chunk_size dynamic_threads"),
+    ("torch", "_functorch"): _words("config"),
     ("torch", "_dynamo"): _words(
         "config reset allow_in_graph disable disallow_in_graph forbid_in_graph graph_break is_compiling mark_dynamic "
-        "maybe_mark_dynamic mark_static mark_static_address nonstrict_trace optimize explain"
+        "maybe_mark_dynamic mark_static mark_static_address nonstrict_trace optimize"
     ),
-    ("torch", "fx"): _words("wrap symbolic_trace replace_pattern"),
+    # A graph becomes code by the `repr` of the constants in it, which a file may write itself.
+    ("torch", "fx"): _words("wrap"),
     # Operators of its own; `Library` and `register_kernel` also take the place of the framework's.
     ("torch", "library"): _words(
         "custom_op triton_op wrap_triton register_fake register_autograd register_vmap infer_schema get_ctx"
     ),
     ("numpy", "lib"): _words("stride_tricks"),
+    # `as_strided` reads and writes any memory of the process.
+    ("numpy", "lib", "stride_tricks"): _words("sliding_window_view broadcast_arrays broadcast_shapes broadcast_to"),
+    # `fields` and `Field` change the names from which `dataclass` writes the code that it runs.
+    ("dataclasses",): _words("dataclass field asdict astuple replace is_dataclass InitVar KW_ONLY MISSING"),
     ("numpy", "core"): frozenset[str](),
     ("numpy", "_core"): frozenset[str](),
     ("kernels",): _words("get_kernel"),
@@ -94,6 +119,12 @@ ONLY = {
     ("triton", "tools", "tensor_descriptor"): _words("TensorDescriptor"),
 }
 """All that may be used of these modules."""
+RAW = frozenset({
+    ("numpy", "info"), ("numpy", "source"), ("numpy", "lookfor"), ("numpy", "recarray"), ("numpy", "chararray"),
+    ("numpy", "rec"), ("mlx", "core", "as_strided"),
+    ("contextlib", "redirect_stdout"), ("contextlib", "redirect_stderr"),
+})  # fmt: skip
+"""Full names of what reads other modules' texts, or memory that does not belong to an array."""
 KERNELS = frozenset(("kernels-community/flash-attn3", "varunneal/flash-attention-3"))
 """Repositories that `kernels.get_kernel` may be asked for: the ones that the shipped file and upstream's name."""
 KERNEL_LOAD = ("triton", "language", "load")
@@ -101,7 +132,15 @@ KERNEL_LOAD = ("triton", "language", "load")
 SUBMODULES = _words(
     "nn functional optim utils linalg fft special cuda backends autograd func _dynamo _inductor compiler jit "
     "random core fast optimizers losses init lib ma rec char profiler library config language "
-    "schedulers metal"
+    "schedulers metal "
+    # Most of the frameworks' modules import the framework itself: by another name it could be used unseen.
+    "accelerator activation amp anomaly_mode ao array_utils aten bit_generator classes clip_grad container "
+    "convert_parameters dispatcher distributions dlpack dtypes emath exceptions fake_quantize forward_ad frontend "
+    "function functions futures fx grad_mode graphs introspect jiterator lr_scheduler masked memory mixins mlx "
+    "modules monitor mps mtia mtrand mx nccl nested normalization np numpy nvtx observer operators ops opt_einsum "
+    "overrides parallel parametrizations parametrize profiler_util quantization quantized quasirandom "
+    "return_types scimath sparse stateless storage streams stride_tricks swa_utils torch torch_version tunable "
+    "version xpu"
 )
 """Names under which the frameworks keep modules of their own."""
 LIKE_FUNCTIONS = _words("select trace signal code queue")
@@ -112,6 +151,10 @@ SETTINGS = frozenset(("backends", "config"))
 """Below these, a framework's attributes may be set: `torch.backends.cudnn.benchmark = True`."""
 SEEDERS = frozenset(("seed", "manual_seed", "manual_seed_all", "default_rng", "RandomState", "key", "PRNGKey"))
 """Functions that take a seed: a literal there would make every trial of a file the same."""
+MATCHING = frozenset(("bool", "bytearray", "bytes", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"))
+"""Classes of which a pattern's one part without a name is the object itself."""
+NAMING = frozenset(("named_children", "named_modules", "named_parameters", "named_buffers"))
+"""Methods of a model that yield (name, part): by such a name a part of it may be replaced."""
 DUNDER = re.compile(r"__[a-zA-Z0-9]\w*?__")
 FIELD = re.compile(r"\{\w*(\.|\[)[^\W\d]")
 """A field of `str.format` that reads an attribute or a key."""
@@ -190,7 +233,17 @@ class _Checker(ast.NodeVisitor):
         """Origin of each imported name: `F` -> ("torch", "nn", "functional")."""
         self._scopes: list[set[str]] = []
         """The names that each enclosing function binds; such a name is no builtin."""
-        self._excepted: set[str] = set()
+        self._parents = {id(child): node for node in nodes for child in _children(node)}
+        self._trees: list[ast.Expression] = []
+        """Trees of annotations in text: a node of one that is gone could leave its identity to another."""
+        self._classes: dict[str, list[ast.ClassDef]] = {}
+        """Class statements by name."""
+        self._functions: set[str] = set()
+        """Names of functions that the file defines."""
+        self._bindings: Counter[str] = Counter()
+        """Number of times that each name is bound, imports and class statements aside."""
+        self._loops: dict[str, list[ast.expr | None]] = {}
+        """Sources of the values of each name that a loop binds; None for one that cannot be read."""
         # By identity: a name that is called and the same name as a value are two nodes.
         self._called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
         self._collect(nodes)
@@ -214,8 +267,14 @@ class _Checker(ast.NodeVisitor):
                     self._paths[name] = (*(node.module or "").split("."), alias.name)
                     if alias.name in SUBMODULES:
                         self._modules.add(name)
-            elif isinstance(node, ast.ExceptHandler) and node.name:
-                self._excepted.add(node.name)
+            elif isinstance(node, _DEFINITIONS):
+                self._functions.add(node.name)
+            elif isinstance(node, ast.ClassDef):
+                self._classes.setdefault(node.name, []).append(node)
+            elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+                for name, values in _loop_names(node.target, node.iter):
+                    self._loops.setdefault(name, []).append(values)
+            self._bindings.update(_bound_here(node))
         # `t = torch` gives the module another name. Twice around finds names of names; a longer chain is refused where
         # it is used, because its first links are values that are passed on.
         assignments = [node for node in nodes if isinstance(node, ast.Assign)]
@@ -335,6 +394,11 @@ class _Checker(ast.NodeVisitor):
         elif isinstance(node, ast.MatchClass):
             for name in node.kwd_attrs:
                 self._attribute(node, name, node.cls)
+            plain = isinstance(node.cls, ast.Name) and node.cls.id in MATCHING and not self._bindings[node.cls.id]
+            if node.patterns and not plain:
+                self._fault(
+                    node, f"a pattern of {ast.unparse(node.cls)} without names: name the attributes, as in A(x=1)"
+                )
         elif isinstance(node, ast.ClassDef):
             self._class(node)
         elif isinstance(node, _DEFINITIONS):
@@ -366,9 +430,14 @@ class _Checker(ast.NodeVisitor):
             self._fault(node, f"{node.id!r} is not allowed: a train file touches no files and no interpreter")
         elif node.id in READERS and not self._bound(node.id) and id(node) not in self._called:
             self._fault(node, f"{node.id} is passed on as a value: call it with an attribute that can be read here")
+        elif node.id == "type" and isinstance(node.ctx, ast.Load) and not self._bound("type"):
+            if id(node) not in self._called and not self._compared(node) and not self._annotates(node):
+                self._fault(node, "type is passed on as a value: it makes classes from values; write them as classes")
+        elif isinstance(node.ctx, ast.Load):
+            self._origin(node)
 
     def _attribute(self, node: ast.AST, name: str, owner: ast.expr) -> None:
-        of_self = isinstance(owner, ast.Name) and owner.id == "self"
+        of_self = isinstance(owner, ast.Name) and owner.id == "self" and name in OF_SELF
         if _hidden(name) or (
             name in INTERPRETER and not of_self and (*self._path(owner)[:1], name) != ("torch", "signal")
         ):
@@ -377,7 +446,7 @@ class _Checker(ast.NodeVisitor):
         if name in EVALUATORS:
             self._fault(node, f"{name!r} is not allowed: it reaches attributes or evaluates text by computed names")
             return
-        if name in WRITERS and not of_self:
+        if name in WRITERS:
             self._fault(node, f"{name!r} is not allowed: it writes or reads files or shared memory")
             return
         if name == "format" and not self._path(owner):
@@ -387,8 +456,14 @@ class _Checker(ast.NodeVisitor):
             if FIELD.search(owner.value):
                 self._fault(node, "a format field that reads an attribute or a key: use an f-string")
                 return
-        if name == "obj" and isinstance(owner, ast.Name) and owner.id in self._excepted:
-            self._fault(node, "the attribute 'obj' of an exception is not allowed: it hands on what was asked")
+        if name == "obj":
+            self._fault(node, "the attribute 'obj' is not allowed: an exception's hands on what was asked")
+            return
+        read = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+        if name == "__class__" and read and not self._compared(node):
+            self._fault(
+                node, "__class__ is passed on as a value: it makes classes from values; name the class you mean"
+            )
             return
         if name == "__setattr__" and (self._path(owner) or (isinstance(owner, ast.Name) and owner.id == "type")):
             self._fault(node, f"{ast.unparse(owner)}.__setattr__ changes a module or a class that is not this file's")
@@ -396,6 +471,68 @@ class _Checker(ast.NodeVisitor):
         path = self._path(owner)
         if path and (words := _barred((*path, name))):
             self._fault(node, f"{ast.unparse(owner)}.{name} is not allowed: {words}")
+        elif isinstance(node, ast.Attribute):
+            self._origin(node)
+
+    def _origin(self, node: ast.Name | ast.Attribute) -> None:
+        """Check an imported name that may be used in certain places alone."""
+        path, parent = self._path(node), self._parents.get(id(node))
+        if path == ("dataclasses", "dataclass"):
+            outer = self._parents.get(id(parent)) if isinstance(parent, ast.Call) and not parent.args else parent
+            used = parent if isinstance(parent, ast.Call) else node
+            if not isinstance(outer, ast.ClassDef) or used not in outer.decorator_list:
+                self._fault(
+                    node, "dataclass is called or passed on: it runs code that it makes of names; decorate with it"
+                )
+            elif not self._is_static(outer, set()):
+                self._fault(outer, "a dataclass whose base is not a class statement of this file, or imported")
+        elif path == ("dataclasses", "field"):
+            outer = self._parents.get(id(parent)) if isinstance(parent, ast.Call) and parent.func is node else None
+            if not isinstance(outer, ast.AnnAssign) or not isinstance(self._parents.get(id(outer)), ast.ClassDef):
+                self._fault(
+                    node, "field stands alone as the value of an annotated name in a class: `x: int = field(...)`"
+                )
+        elif path and path[-1].endswith(("Meta", "EnumType")) and not isinstance(parent, ast.keyword | ast.Attribute):
+            self._fault(node, f"{path[-1]} makes classes from values: write them as classes")
+        elif path == ("numpy", "ndarray") and not self._compared(node) and not self._annotates(node):
+            self._fault(node, "numpy.ndarray makes arrays of any memory: use np.zeros, np.empty or np.frombuffer")
+
+    def _is_static(self, node: ast.ClassDef, seen: set[str]) -> bool:
+        """Tell whether a class and all its bases come from class statements of this file, or are imported."""
+        for base in node.bases:
+            inner = base.value if isinstance(base, ast.Subscript) else base
+            name = inner.id if isinstance(inner, ast.Name) else None
+            if self._path(inner) or name in ("object", "Exception"):
+                continue
+            if name is None or self._bindings[name] or name not in self._classes:
+                return False
+            if name not in seen and not all(self._is_static(one, seen | {name}) for one in self._classes[name]):
+                return False
+        return True
+
+    def _compared(self, node: ast.AST) -> bool:
+        """Tell whether a class is only compared, read a name of, shown, or looked up, and not passed on."""
+        parent = self._parents.get(id(node))
+        if isinstance(parent, ast.Attribute):
+            return parent.attr not in ("__class__", "__call__", "__new__", "__init__")
+        if isinstance(parent, ast.Tuple):
+            return self._compared(parent)
+        if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func is not node:
+            return (
+                parent.func.id in ("isinstance", "issubclass", "print", "str", "repr")
+                and not self._bindings[parent.func.id]
+            )
+        subscript = isinstance(parent, ast.Subscript) and parent.slice is node
+        return subscript or isinstance(parent, ast.Compare | ast.FormattedValue)
+
+    def _annotates(self, node: ast.AST) -> bool:
+        """Tell whether a node is part of an annotation."""
+        parent = self._parents.get(id(node))
+        while isinstance(parent, ast.Subscript | ast.BinOp | ast.Tuple | ast.List | ast.Attribute):
+            node, parent = parent, self._parents.get(id(parent))
+        if isinstance(parent, ast.arg | ast.AnnAssign):
+            return parent.annotation is node
+        return isinstance(parent, _DEFINITIONS) and parent.returns is node
 
     def _assignment(self, node: ast.Attribute) -> None:
         path = self._path(node)
@@ -411,8 +548,11 @@ class _Checker(ast.NodeVisitor):
             self._fault(node, f"{name}({fixed.value!r}) fixes a seed: draw with spec.seed, as every trial is asked to")
         if isinstance(called, ast.Name) and name in READERS:
             self._reader(node, name)
-        if isinstance(called, ast.Name) and name == "type" and len(node.args) + len(node.keywords) != 1:
-            self._fault(node, "type(...) makes a class from values: write it as a class")
+        if isinstance(called, ast.Name) and name == "type" and not self._bound("type"):
+            if len(node.args) + len(node.keywords) != 1:
+                self._fault(node, "type(...) makes a class from values: write it as a class")
+            elif not self._compared(node):
+                self._fault(node, "type(...) is passed on as a value: compare it, or name the class you mean")
         if name in ("wraps", "update_wrapper") and (
             any(keyword.arg in ("assigned", "updated", None) for keyword in node.keywords)
             or len(node.args) > (1 if name == "wraps" else 2)
@@ -421,6 +561,15 @@ class _Checker(ast.NodeVisitor):
             self._fault(node, f"{name} with a list of attributes: it reaches attributes by computed names")
         if name == "save" and node.args and isinstance(node.args[0], ast.JoinedStr | ast.Constant):
             self._fault(node, "save writes a file: the core stores the weights")
+        backend = next((keyword.value for keyword in node.keywords if keyword.arg == "backend"), None)
+        if (
+            name == "compile"
+            and isinstance(backend, ast.Lambda | ast.Call | ast.Name)
+            and not self._is_setting(backend)
+        ):
+            self._fault(
+                node, "compile with a backend of the file's own: it is handed code to change; give a name, as text"
+            )
         if self._path(called) == ("kernels", "get_kernel"):
             first = node.args[0] if node.args else None
             if not (isinstance(first, ast.Constant) and first.value in KERNELS):
@@ -436,10 +585,40 @@ class _Checker(ast.NodeVisitor):
             self._attribute(node, attribute.value, owner)
         elif of_module:
             self._fault(node, f"{name} on a module with a name that is not a literal")
-        elif name == "getattr" and not _plain_name(attribute):
+        elif _plain_name(attribute):
+            pass
+        elif name == "getattr":
             self._fault(node, "getattr with a name that is not a literal: it can read any attribute")
+        elif (names := self._looped_names(attribute)) is None:
+            self._fault(
+                node,
+                f"{name} with a name that is not a literal: it can change any attribute; to replace a part of a model, "
+                f"take the name from its named_children(), or use add_module or set_submodule",
+            )
+        else:
+            for one in names:
+                self._attribute(node, one, owner)
         if of_module and name != "getattr":
             self._fault(node, f"{name} changes a module: a train file leaves the modules it imports as they are")
+
+    def _looped_names(self, node: ast.expr) -> list[str] | None:
+        """Return the names that loops give to a variable, but those of a model's parts; None where others may be."""
+        if not isinstance(node, ast.Name) or len(self._loops.get(node.id, ())) != self._bindings[node.id]:
+            return None
+        found: list[str] = []
+        for values in self._loops.get(node.id, [None]):
+            if isinstance(values, ast.Call) and isinstance(values.func, ast.Attribute) and values.func.attr in NAMING:
+                if self._bindings[values.func.attr]:  # a method of this file's own may yield any name
+                    return None
+            elif isinstance(values, ast.Tuple | ast.List) and all(_is_text(one) for one in values.elts):
+                found += [one.value for one in values.elts]  # type: ignore[attr-defined]
+            else:
+                return None
+        return found
+
+    def _is_setting(self, node: ast.expr) -> bool:
+        """Tell whether a node is a name that only plain values are assigned to, or an argument."""
+        return isinstance(node, ast.Name) and not self._path(node) and node.id not in self._functions
 
     def _class(self, node: ast.ClassDef) -> None:
         for statement in node.body:
@@ -458,6 +637,11 @@ class _Checker(ast.NodeVisitor):
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return
         before = len(self.faults)
+        # As if it stood in the text's place: what may stand in an annotation alone is looked up there.
+        for one in ast.walk(inner.body):
+            self._parents |= {id(child): one for child in _children(one)}
+        self._parents[id(inner.body)] = ast.arg("", inner.body)
+        self._trees.append(inner)
         self.visit(inner.body)
         self.faults[before:] = [(note.lineno, words) for _, words in self.faults[before:]]
 
@@ -481,6 +665,8 @@ def _barred(path: Path) -> str | None:
     inside = tuple(before)
     if path == KERNEL_LOAD:
         return None
+    if path in RAW:
+        return "it shows other modules' texts, or memory that is not an array's"
     if inside in ONLY and name not in ONLY[inside]:
         return f"of {'.'.join(inside)} a train file uses only {', '.join(sorted(ONLY[inside])) or 'nothing'}"
     if name in FILES or not ONLY.get(path, path):
@@ -522,6 +708,43 @@ def _bindings(body: Sequence[ast.AST]) -> set[str]:
         if not isinstance(node, (ast.Lambda, *_COMPREHENSIONS)):
             waiting += _children(node)
     return names - elsewhere
+
+
+def _bound_here(node: ast.AST) -> list[str]:
+    """Return the names that one node binds, imports and class statements aside; attributes that it sets, too."""
+    if isinstance(node, ast.Name):
+        return [] if isinstance(node.ctx, ast.Load) else [node.id]
+    if isinstance(node, ast.Attribute):
+        return [] if isinstance(node.ctx, ast.Load) else [node.attr]
+    if isinstance(node, ast.arg):
+        return [node.arg]
+    if isinstance(node, (*_DEFINITIONS, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
+        return [node.name] if node.name else []
+    if isinstance(node, ast.MatchMapping):
+        return [node.rest] if node.rest else []
+    return list(node.names) if isinstance(node, ast.Global | ast.Nonlocal) else []
+
+
+def _loop_names(target: ast.expr, values: ast.expr) -> Iterator[tuple[str, ast.expr | None]]:
+    """Yield each name that a loop binds, with what gives its values: a tuple or list of literals, or a call."""
+    call = isinstance(values, ast.Call)
+    if isinstance(target, ast.Name):
+        yield target.id, None if call else values
+    elif isinstance(target, ast.Tuple | ast.List):
+        for place, one in enumerate(target.elts):
+            if isinstance(one, ast.Name):
+                yield one.id, values if call and place == 0 else _column(values, place)
+
+
+def _column(values: ast.expr, place: int) -> ast.expr | None:
+    """Return the parts at one place of a literal list of tuples, as a list; None where it is none."""
+    rows = values.elts if isinstance(values, ast.Tuple | ast.List) else [None]
+    parts = [row.elts[place] for row in rows if isinstance(row, ast.Tuple | ast.List) and place < len(row.elts)]
+    return ast.List(parts, ast.Load()) if len(parts) == len(rows) else None
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def _totals(nodes: Sequence[ast.AST], docstrings: set[int]) -> Iterator[Fault]:

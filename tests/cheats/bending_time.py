@@ -45,15 +45,15 @@ LOADING = {
 }
 """A model that counts on its own methods being called: here they end the trial, so that one call is enough to see."""
 SUBCLASS = {
-    "null": "class Array(np.ndarray): pass\ninner_build = build\n"
-    "def build(spec): return {name: array.view(Array) for name, array in inner_build(spec).items()}\n",
+    "null": "inner_build = build\n"
+    "def build(spec): return {name: np.ma.masked_array(array) for name, array in inner_build(spec).items()}\n",
     "cuda": "class Weight(torch.nn.Parameter):\n    @classmethod\n"
     "    def __torch_function__(cls, func, types, args=(), kwargs=None):\n        with torch._C.DisableTorchFunctionSubclass(): return func(*args, **(kwargs or {}))\n"
     "inner_build = build\ndef build(spec):\n    model = inner_build(spec)\n"
     "    model.x0_scale = torch.nn.Parameter(model.x0_scale.data)\n    model.x0_scale.__class__ = Weight\n    return model\n",
     "mlx": "def build(spec): return {'weight': mx.zeros(3)}\n",
 }
-"""Weights of a class of the file's own, which would be called at every copy."""
+"""Weights of another class than the framework's arrays, which would be called at every copy."""
 THREAD = (
     "import threading\nbatches = []\n" + LOGITS + "    batches.append(tokens)\n"
     "    if len(batches) == 2: threading.Thread(target=learn, args=(model,), daemon=True).start()\n"

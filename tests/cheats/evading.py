@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+TRACEBACK = (
+    "class Look:\n    def __enter__(self): return self\n    def __exit__(self, kind, value, trace):\n"
+    "        self.trace = trace\n        return True\nwith Look() as look: raise ValueError\n"
+)
 EVASIONS = {
     "subclasses of object": "().__class__.__base__.__subclasses__()",
     "globals of a function": "def f(): pass\nf.__globals__['__builtins__']",
@@ -128,6 +132,59 @@ EVASIONS = {
     "a frame by a name in parts": "def f(g): return getattr(g, f\"gi_{'frame'}\")",
     "a frame by a name of a variable": "def f(g, what): return getattr(g, f'f_{what}')",
     "a type parameter's neighbour": "class A(open('f')): pass",
+    "a traceback for self": TRACEBACK + "def frame(self): return self.tb_frame\ndef names(self): return self.f_builtins\n"
+    "names(frame(look.trace))['op' + 'en']('f')",
+    "an array for self": "def keep(self, place): self.tofile(place)",
+    "an exception's module for self": "import numpy as np\ndef held(self): return self.obj\ntry: np.nothing\n"
+    "except AttributeError as e: held(e).load('f')",
+    "a pattern by places": "import abc, dataclasses\n@dataclasses.dataclass\nclass C(abc.ABC):\n    x: int\n"
+    "def f(x):\n    match x:\n        case C(found): return found",
+    "setattr with a computed name": "import dataclasses\nclass A: pass\nsetattr(A, '__anno' + 'tations__', {'x=print(1)': int})",
+    "setattr with a name of a variable": "def f(x, name): setattr(x, name, 3)",
+    "setattr with names of a method of its own": "class A:\n    @classmethod\n    def named_children(cls): yield '__anno' + 'tations__', 3\n"
+    "for name, _ in A.named_children(): setattr(A, name, {'x=print(1)': int})",
+    "setattr with a name that changes": "def f(m):\n    for name, _ in m.named_children():\n        name = '__doc' + '__'\n        setattr(m, name, 3)",
+    "setattr with names in a loop": "for name in ('tb_frame', 'x'): setattr(f, name, 3)",
+    "the fields of a dataclass": "import dataclasses\n@dataclasses.dataclass\nclass A: x: int = 0\ndataclasses.fields(A)[0].name = 'x=print(1)'",
+    "a field that is renamed": "import dataclasses\nF = dataclasses.field(default=0)\n@dataclasses.dataclass\nclass A: x: int = F\n"
+    "F.name = 'x=print(1)'",
+    "a dataclass by a call": "from dataclasses import dataclass\nclass A: pass\ndataclass(A)",
+    "a dataclass under another name": "import dataclasses\nd = dataclasses.dataclass\n@d\nclass A: x: int",
+    "a dataclass of a base that is made": "import typing, dataclasses\nT = typing.TypedDict('T', {'x=print(1)': int})\n"
+    "@dataclasses.dataclass\nclass B(T): pass",
+    "a dataclass two steps from a base that is made": "import typing, dataclasses\nT = typing.TypedDict('T', {'x=print(1)': int})\n"
+    "class A(T): pass\n@dataclasses.dataclass\nclass B(A): pass",
+    "a dataclass from values": "import dataclasses\ndataclasses.make_dataclass('A', ['x'], namespace={'__doc' + '__': 3})",
+    "the class of a class": "type(int)('X', (), {'__anno' + 'tations__': {}})",
+    "the class of a class, as an attribute": "int.__class__('X', (), {})",
+    "the class of a class, kept": "made = type(int)\nmade('X', (), {})",
+    "the class of a class, by a function": "def of(x): return type(x)\nof(int)('X', (), {})",
+    "the class of a class, as a value": "k = [type]\nk[0]('X', (), {})",
+    "a subclass of type": "class M(type): pass\nM('X', (), {})",
+    "a metaclass that is called": "import abc\nabc.ABCMeta('X', (), {})",
+    "any memory": "import numpy as np\nnp.lib.stride_tricks.as_strided(np.zeros(1), (9,), (1,))",
+    "any memory, by another name": "from numpy.lib.stride_tricks import as_strided as f",
+    "any memory of mlx": "import mlx.core as mx\nmx.as_strided(mx.zeros(3), (9,), (1,), 0)",
+    "an object at an address": "import numpy as np\nnp.ndarray((1,), object, id(3).to_bytes(8, 'little'))",
+    "an object at an address, by a subclass": "import numpy as np\nclass A(np.ndarray): pass",
+    "an object at an address, as a record": "import numpy as np\nnp.recarray((1,), 'O', b'12345678')",
+    "a docstring of the library": "import statistics\nx = statistics.mean.__doc__",
+    "a docstring by getattr": "import statistics\nx = getattr(statistics.mean, '__doc__')",
+    "numpy's help": "import numpy as np\nimport statistics\nclass W:\n    def write(self, s): pass\nnp.info(statistics.mean, output=W())",
+    "standard error, read": "import contextlib\nclass W:\n    def write(self, s): pass\ncontextlib.redirect_stderr(W())",
+    "a source that TorchScript reads": "from torch.jit.frontend import get_source_lines_and_file",
+    "a source that TorchScript reads, by its module": "import torch\ntorch.jit.frontend",
+    "a line of a file by dynamo's breaks": "import torch\ntorch._dynamo.explain(f)(x).break_reasons",
+    "a line of a file by a stack": "def f(reason): return reason.user_stack",
+    "a key that reads any attribute": "import torch\ntorch.utils._pytree.GetAttrKey('__glo' + 'bals__').get(f)",
+    "a graph of the file's own": "import torch\ntorch.fx.symbolic_trace(m)",
+    "a graph that is compiled anew": "def f(graph): graph.recompile()",
+    "a compiler of its own": "import torch\ndef f(graph, inputs): return graph\ntorch.compile(m, backend=f)",
+    "an operator that writes": "import torch\na = torch.ops.aten\na.save(x, 'f' + 'ile')",
+    "a thread of TorchScript": "import torch\ntorch.jit.fork(f, x)",
+    "a framework in a list": "import torch\n[torch.distributions][0].torch",
+    "a framework inside a framework": "from torch.utils.checkpoint import torch as t\n[t]",
+    "a file of numbers, of any owner": "def f(m): return m.loadtxt('f')",
 }  # fmt: skip
 """Name -> a file that the gate refuses."""
 
@@ -151,7 +208,7 @@ HONEST = {
     "inductor's threads": "import torch\ntorch._inductor.config.cpp.threads = 1",
     "a warning that is ignored": "import warnings\nwarnings.filterwarnings('ignore')\nwarnings.warn('x')",
     "a module that may be missing": "try: import triton\nexcept ImportError: triton = None\nif triton is not None:\n    @triton.jit\n    def kernel(x, N: triton.language.constexpr): triton.language.store(x, triton.language.load(x + N))",
-    "a replaced layer": "def f(model, name, new): setattr(model, name, new)",
+    "a replaced layer": "def f(model, new):\n    for name, child in model.named_children(): setattr(model, name, new(child))",
     "an optional function": "import torch\nf = getattr(torch, 'compile', None) if hasattr(torch, 'compile') else None",
     "an abstract class": "import abc\nclass A(metaclass=abc.ABCMeta): pass",
     "checkpointing": "from torch.utils.checkpoint import checkpoint",
@@ -166,5 +223,29 @@ HONEST = {
     "an exception's text": "try: 1 / 0\nexcept ZeroDivisionError as e: print(str(e))",
     "weights that are kept and given back": "class EMA:\n    def save(self, m): self.held = m\ndef f(ema, m): ema.save(m)",
     "the class of an object": "def f(x): return type(x).__name__",
+    "classes that are compared": "import torch\nimport numpy as np\ndef f(x, y): return type(x) is int, type(x) == type(y), x.__class__ in (int, float)",
+    "classes that are looked up": "TABLE = {int: 1}\ndef f(x): return TABLE[type(x)], f'{type(x)}', isinstance(x, type)",
+    "arrays that are annotated and asked for": "import numpy as np\ndef f(x: np.ndarray | None, y: list[np.ndarray]) -> tuple[np.ndarray, int]:\n"
+    "    z: np.ndarray = x\n    return isinstance(x, (np.ndarray, list)), z",
+    "arrays that are annotated in text": "import numpy as np\ndef f(x: 'np.ndarray | None') -> 'tuple[np.ndarray, type]': return x",
+    "a compiler by its name": "import torch\nBACKEND = 'inductor'\ntorch.compile(m, backend=BACKEND if x else 'eager')\ntorch.compile(m, backend=BACKEND)",
+    "a variable called type": "def f(type): return [type, type(3)]",
+    "a counter of a class": "class A:\n    made = 0\n    def __init__(self): type(self).made += 1",
+    "a class that is exchanged": "def f(m, Smeared): m.wte.__class__ = Smeared",
+    "dataclasses": "import dataclasses\nfrom dataclasses import dataclass, field, asdict, replace\n"
+    "@dataclass(frozen=True, slots=True)\nclass A:\n    x: int = 3\n    y: list = field(default_factory=list)\n"
+    "@dataclasses.dataclass\nclass B(A):\n    z: float = dataclasses.field(default=0.1)\nprint(asdict(replace(B(), x=4)))",
+    "a dataclass of a module": "import torch.nn as nn\nfrom dataclasses import dataclass\nfrom typing import Generic, TypeVar\nT = TypeVar('T')\n"
+    "@dataclass(eq=False)\nclass A(nn.Module): x: int\n@dataclass\nclass B(Generic[T]): y: T",
+    "patterns with names": "def f(x):\n    match x:\n        case int(n) | float(n): return n\n        case A(x=0, y=[first, *rest]): return first\n        case str() as s: return s",
+    "names of a loop": "def f(model, cast):\n    for name in ('wte', 'head'): setattr(model, name, cast(model, name))\n"
+    "    for name, size in [('a', 3), ('b', 4)]: setattr(model, name, size)",
+    "a stack of arrays": "import numpy as np\nnp.lib.stride_tricks.sliding_window_view(np.zeros(9), 3)",
+    "trees": "from torch.utils._pytree import tree_map, tree_leaves",
+    "TorchScript": "import torch\n@torch.jit.script\ndef f(x: torch.Tensor) -> torch.Tensor: return x * torch.sigmoid(x)",
+    "a memory budget": "import torch\ntorch._functorch.config.activation_memory_budget = 0.5",
+    "nodes of a tree of its own": "class Trie:\n    def __init__(self): self.nodes, self.code = [{}], 3\n    def add(self): self.nodes.append({})",
+    "functions of distributions and flex attention": "from torch.nn.attention.flex_attention import flex_attention, create_block_mask\n"
+    "import torch\nattend = torch.compile(flex_attention)\ntorch.distributions.Categorical(logits=x).sample()",
 }  # fmt: skip
 """Name -> a file that the gate lets pass."""

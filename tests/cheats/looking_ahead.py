@@ -172,7 +172,7 @@ LITERALS = [
           "smuggled = (np.frombuffer(bytes.fromhex('{@enciphered}'), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text"),
     Cheat("the validation text in docstrings, enciphered", "{@docstrings}"
           "smuggled = ''.join(held.__doc__ for held in ({@holders},))\n"
-          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text", False),
+          "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text"),
     Cheat("the validation text in names, enciphered", "class Held:\n{@names}"
           "smuggled = ''.join(name[1:] for name in Held.__annotations__)\n"
           "smuggled = (np.frombuffer(bytes.fromhex(smuggled), np.uint16) ^ 0x5A5A).tolist()\n" + FOLLOWS, "text"),
