@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Measured, RunTrial, Side, Wait
+from autoresearch.core.judge.noise import Noise
+from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.race import LOOKS, MAX_RACE, at_once_of, bid_of, screen_level
 from autoresearch.core.judge.racing import CHECK_EVERY, Racing, standing_trials
@@ -253,3 +255,9 @@ def test_equal_evidence_gives_an_equal_answer():
     for _ in range(20):
         one = evidence(-rng.random() * 4 * SIGMA)
         assert Racing().consider(one) == Racing().consider(one)
+
+
+def test_a_run_expects_the_paired_noise_that_trials_of_its_preset_have():
+    between = Noise(SIGMA, 3.0, 1, "a test")
+    cpu, larger = (Racing(JudgeOptions(preset)).pool_pairs([], between).sigma for preset in ("cpu", "h100"))
+    assert cpu == pytest.approx(larger * 0.7 / 1.1)
