@@ -242,8 +242,8 @@ class _Checker(ast.NodeVisitor):
         """Names of functions that the file defines."""
         self._bindings: Counter[str] = Counter()
         """Number of times that each name is bound, imports and class statements aside."""
-        self._loops: dict[str, list[ast.expr | None]] = {}
-        """Sources of the values of each name that a loop binds; None for one that cannot be read."""
+        self._shared: set[str] = set()
+        """Names that are bound from inside another scope, as `nonlocal` and `:=` in a comprehension do."""
         # By identity: a name that is called and the same name as a value are two nodes.
         self._called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
         self._collect(nodes)
@@ -271,9 +271,10 @@ class _Checker(ast.NodeVisitor):
                 self._functions.add(node.name)
             elif isinstance(node, ast.ClassDef):
                 self._classes.setdefault(node.name, []).append(node)
-            elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
-                for name, values in _loop_names(node.target, node.iter):
-                    self._loops.setdefault(name, []).append(values)
+            elif isinstance(node, ast.Global | ast.Nonlocal):
+                self._shared |= set(node.names)
+            elif isinstance(node, ast.NamedExpr):
+                self._shared.add(node.target.id)
             self._bindings.update(_bound_here(node))
         # `t = torch` gives the module another name. Twice around finds names of names; a longer chain is refused where
         # it is used, because its first links are values that are passed on.
@@ -438,7 +439,8 @@ class _Checker(ast.NodeVisitor):
 
     def _attribute(self, node: ast.AST, name: str, owner: ast.expr) -> None:
         of_self = isinstance(owner, ast.Name) and owner.id == "self" and name in OF_SELF
-        if _hidden(name) or (
+        of_super = isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super"
+        if (_hidden(name) and not (of_super and name in METHODS)) or (
             name in INTERPRETER and not of_self and (*self._path(owner)[:1], name) != ("torch", "signal")
         ):
             self._fault(node, f"the attribute {name!r} is not allowed: it leads into the interpreter")
@@ -603,10 +605,26 @@ class _Checker(ast.NodeVisitor):
 
     def _looped_names(self, node: ast.expr) -> list[str] | None:
         """Return the names that loops give to a variable, but those of a model's parts; None where others may be."""
-        if not isinstance(node, ast.Name) or len(self._loops.get(node.id, ())) != self._bindings[node.id]:
+        if not isinstance(node, ast.Name) or node.id in self._shared:
+            return None
+        loops: list[ast.expr | None] = []
+        bound, scope = 0, self._parents.get(id(node))
+        while scope is not None and not bound:  # the innermost scope that binds it is the one that Python reads
+            if isinstance(scope, (*_FUNCTIONS, *_COMPREHENSIONS, ast.Module)):
+                inside = _own_nodes(scope)
+                bound = sum(_bound_here(one).count(node.id) for one in inside if not isinstance(one, ast.Attribute))
+                loops = [
+                    values
+                    for one in inside
+                    if isinstance(one, ast.For | ast.AsyncFor | ast.comprehension)
+                    for name, values in _loop_names(one.target, one.iter)
+                    if name == node.id
+                ]
+            scope = self._parents.get(id(scope))
+        if not loops or len(loops) != bound:
             return None
         found: list[str] = []
-        for values in self._loops.get(node.id, [None]):
+        for values in loops:
             if isinstance(values, ast.Call) and isinstance(values.func, ast.Attribute) and values.func.attr in NAMING:
                 if self._bindings[values.func.attr]:  # a method of this file's own may yield any name
                     return None
@@ -708,6 +726,17 @@ def _bindings(body: Sequence[ast.AST]) -> set[str]:
         if not isinstance(node, (ast.Lambda, *_COMPREHENSIONS)):
             waiting += _children(node)
     return names - elsewhere
+
+
+def _own_nodes(scope: ast.AST) -> list[ast.AST]:
+    """Return the nodes of a function, a comprehension or the file that lie in no scope inside it."""
+    found, waiting = [], _children(scope)
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if not isinstance(node, (*_FUNCTIONS, *_COMPREHENSIONS, ast.ClassDef)):
+            waiting += _children(node)
+    return found
 
 
 def _bound_here(node: ast.AST) -> list[str]:

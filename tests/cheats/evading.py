@@ -144,6 +144,11 @@ EVASIONS = {
     "setattr with names of a method of its own": "class A:\n    @classmethod\n    def named_children(cls): yield '__anno' + 'tations__', 3\n"
     "for name, _ in A.named_children(): setattr(A, name, {'x=print(1)': int})",
     "setattr with a name that changes": "def f(m):\n    for name, _ in m.named_children():\n        name = '__doc' + '__'\n        setattr(m, name, 3)",
+    "setattr with a name that a comprehension changes": "def f(m):\n    for name, _ in m.named_children():\n"
+    "        [name := '__doc' + '__' for _ in [0]]\n        setattr(m, name, 3)",
+    "setattr with a name from outside": "def f(m, name):\n    def g():\n        for part, _ in m.named_children(): setattr(m, name, 3)",
+    "setattr with a name that another function changes": "def f(m):\n    for name, _ in m.named_children():\n        def g():\n"
+    "            nonlocal name\n            name = '__doc' + '__'\n        g()\n        setattr(m, name, 3)",
     "setattr with names in a loop": "for name in ('tb_frame', 'x'): setattr(f, name, 3)",
     "the fields of a dataclass": "import dataclasses\n@dataclasses.dataclass\nclass A: x: int = 0\ndataclasses.fields(A)[0].name = 'x=print(1)'",
     "a field that is renamed": "import dataclasses\nF = dataclasses.field(default=0)\n@dataclasses.dataclass\nclass A: x: int = F\n"
@@ -238,6 +243,10 @@ HONEST = {
     "a dataclass of a module": "import torch.nn as nn\nfrom dataclasses import dataclass\nfrom typing import Generic, TypeVar\nT = TypeVar('T')\n"
     "@dataclass(eq=False)\nclass A(nn.Module): x: int\n@dataclass\nclass B(Generic[T]): y: T",
     "patterns with names": "def f(x):\n    match x:\n        case int(n) | float(n): return n\n        case A(x=0, y=[first, *rest]): return first\n        case str() as s: return s",
+    "a replaced layer beside other names": "def f(name): return name\ndef g(model, new):\n"
+    "    for name, child in model.named_children(): setattr(model, name, new(child))",
+    "a tensor's own class": "import torch\nclass A(torch.Tensor):\n    @classmethod\n    def __torch_function__(cls, func, types, args=(), kwargs=None):\n"
+    "        return super().__torch_function__(func, types, args, kwargs or {})",
     "names of a loop": "def f(model, cast):\n    for name in ('wte', 'head'): setattr(model, name, cast(model, name))\n"
     "    for name, size in [('a', 3), ('b', 4)]: setattr(model, name, size)",
     "a stack of arrays": "import numpy as np\nnp.lib.stride_tricks.sliding_window_view(np.zeros(9), 3)",
