@@ -71,10 +71,11 @@ def train(job: dict[str, Any], runtime: Any, device: Device, channel: Channel, s
     if profiler is not None:
         profiler.close()
     curve.flush()
+    # Asked before the weights are written, which may take memory of its own, and before the training counts as over:
+    # the train file's code that is called here could train.
+    params, peak_memory_mb, flops = runtime.parameter_count(model), runtime.peak_memory_mb(), _flops(module, model)
     channel.send(Trained())
     stage.name = "saving the weights"
-    # Asked before the weights are written, which may take memory of its own.
-    params, peak_memory_mb, flops = runtime.parameter_count(model), runtime.peak_memory_mb(), _flops(module, model)
     path = Path(job["weights"])
     sha256 = _save(job, runtime, model, path, FLOAT_BYTES * params)
     claimed_bpb = getattr(module, "claimed_bpb", None) if "upstream" in job else None

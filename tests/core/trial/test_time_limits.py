@@ -36,6 +36,25 @@ def test_every_allowance_is_a_small_part_of_the_training_time() -> None:
     assert Budget(20.0).answer_seconds(2048, 8000.0) < 0.1 * 20.0
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        "def flops_per_token(model): time.sleep(0.6)",
+        "class Model(dict):\n    def values(self):\n        time.sleep(0.6)\n        return dict.values(self)\n"
+        "plain = build\ndef build(spec): return Model(plain(spec))",
+        "import sys\nruntime = sys.modules['autoresearch.backends.null.runtime']\nsave = runtime.save_weights\n"
+        "def slow(model, path):\n    time.sleep(0.6)\n    save(model, path)\nruntime.save_weights = slow",
+    ],
+    ids=["the count of FLOP", "the count of weights", "saving"],
+)
+def test_work_after_train_has_returned_counts_as_training(prepared: Prepared, tmp_path: Path, later: str) -> None:
+    returns = "import time\ndef train(model, data, clock):\n    next(iter(data.batches(4, 128)))\n    return model\n"
+    result = run(prepared, tmp_path, returns + later, budget=Budget(5.0, 20.0, grace_floor_seconds=0.1))
+    assert (result.status, result.reason) == ("ok", None)
+    assert result.train_seconds is not None
+    assert result.train_seconds >= 0.6
+
+
 def test_logits_is_asked_once_before_the_weights_and_the_file_begins_anew_after_that(
     prepared: Prepared, tmp_path: Path
 ) -> None:
