@@ -154,7 +154,10 @@ class Stage:
 def describe(error: BaseException, stage: Stage, path: str) -> Failed:
     """Turn an exception into a message. `path` is the train file's, for the line that is to blame."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    message = str(error).strip()
+    try:
+        message = str.strip(str(error))
+    except Exception:  # the file's own class may raise when it is asked what it says
+        message = ""
     return Failed(
         stage=stage.name,
         type=type(error).__name__,
