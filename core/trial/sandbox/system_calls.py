@@ -11,6 +11,9 @@ list (above `LAST`) do not exist for a child: programs expect that of an older k
 CUDA needs `ioctl`, `mmap`, `memfd_create`, `eventfd` and `poll`, which are allowed. Its driver also binds an abstract
 socket and does not start without it, so `gpu=True` allows binding one of that kind; connecting stays denied.
 
+A second filter comes on top once a child has its weights (`sealed_rules`; see `sealing`). It denies every call that
+looks up or makes a name, for the kernel remembers those.
+
 The program is classic BPF, assembled here because the filter must work where no library is installed, and because the
 libseccomp of a common system knows neither the youngest calls nor how to leave calls above a number to ENOSYS. Tests
 compare it with what libseccomp makes of the same rules, interpret it for both machines, and ask the kernel.
@@ -70,6 +73,19 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201), "connect": (42, 203),
     "accept": (43, 202), "accept4": (288, 242), "setsockopt": (54, 208),
     "ioctl": (16, 29), "fcntl": (72, 25), "prctl": (157, 167),
+    "open": (2, None), "openat": (257, 56), "openat2": (437, 437), "creat": (85, None), "stat": (4, None),
+    "lstat": (6, None), "newfstatat": (262, 79), "statx": (332, 291), "access": (21, None), "faccessat": (269, 48),
+    "faccessat2": (439, 439), "readlink": (89, None), "readlinkat": (267, 78), "statfs": (137, 43), "chdir": (80, 49),
+    "getxattr": (191, 8), "lgetxattr": (192, 9), "fgetxattr": (193, 10), "listxattr": (194, 11),
+    "llistxattr": (195, 12), "flistxattr": (196, 13), "getdents": (78, None), "getdents64": (217, 61),
+    "mkdir": (83, None), "mkdirat": (258, 34), "mknod": (133, None), "mknodat": (259, 33), "rmdir": (84, None),
+    "unlink": (87, None), "unlinkat": (263, 35), "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276),
+    "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36), "truncate": (76, 45),
+    "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None),
+    "pipe": (22, None), "pipe2": (293, 59), "eventfd": (284, None), "eventfd2": (290, 19), "memfd_create": (319, 279),
+    "timerfd_create": (283, 85), "epoll_create": (213, None), "epoll_create1": (291, 20), "signalfd": (282, None),
+    "signalfd4": (289, 74), "pidfd_open": (434, 434), "io_setup": (206, 0), "landlock_create_ruleset": (444, 444),
+    "mmap": (9, 222), "getsockopt": (55, 209),
 }  # fmt: skip
 """Name -> its number on x86-64 and on arm64, None where it does not exist (kernel: asm/unistd_64.h, asm-generic)."""
 LAST = 462
@@ -103,12 +119,19 @@ PR_SET_SECCOMP, further filters; PR_SCHED_CORE, sharing a core; PR_SET_VMA, othe
 counted by its name."""
 SOCKET_BUFFERS = (7, 8, 32, 33)
 """SO_SNDBUF, SO_RCVBUF and both by force: what lies in a socket is memory that no process is charged for."""
+SOCKET_COOKIE = 57
+"""SO_COOKIE: a number from a counter of the whole machine, taken when it is asked for."""
+CLONE_THREAD = 0x10000
+MAP_PRIVATE, MAP_TYPE = 0x2, 0xF
+HARMLESS_CONTROLS = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS (is it a terminal?), FIONREAD, FIONBIO, FIONCLEX and FIOCLEX."""
 AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPE_MASK = 1, 1, 5, 0xF
 
 LOAD, AND, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 """BPF: load a word of `struct seccomp_data`, and it, compare it with a constant, return."""
 NUMBER_AT, MACHINE_AT, ARGUMENTS_AT = 0, 4, 16
-ALLOW, ERRNO, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
+ALLOW, ERRNO, TRACE, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x7FF00000, 0x80000000
+"""A filter's answers. With `TRACE` the call is made if a tracer lets it, and fails with ENOSYS where there is none."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +155,8 @@ class Rule:
     tests: tuple[Test, ...] = ()
     otherwise: int | None = None
     """The answer where no test denies the call; None lets it through."""
+    action: int = ERRNO
+    """`TRACE` for calls that a child can make under its parent's hands alone."""
 
 
 def rules(*, gpu: bool) -> list[Rule]:
@@ -176,8 +201,9 @@ def rules(*, gpu: bool) -> list[Rule]:
         Rule("sched_setaffinity", PRETEND),  # the cores of a trial are chosen for it: others belong to its neighbours
         Rule("prctl", errno.EPERM, (Test(0, PRCTL_DENIED, denied=True),)),
         # Memory that no process is charged for: a huge page stays while a pipe holds a byte of it, and each thread may
-        # have megabytes of filters.
-        Rule("vmsplice seccomp", errno.EPERM),
+        # have megabytes of filters. The one that seals a child comes from its parent.
+        Rule("vmsplice", errno.EPERM),
+        Rule("seccomp", 0, action=TRACE),
         # The network.
         Rule("socket", errno.EPERM, listening if gpu else ()),
         Rule("socketpair", errno.EPERM, pairs),
@@ -199,12 +225,58 @@ def rules(*, gpu: bool) -> list[Rule]:
     return found if gpu else [*found, Rule("bind listen accept accept4", errno.EPERM)]
 
 
+def sealed_rules() -> list[Rule]:
+    """Return what is denied besides once a child has loaded its weights: it computes from then on, and opens nothing.
+
+    A name that is looked up in vain stays in the kernel's memory, and the time of the next look tells. A number from a
+    counter of the whole machine tells how many were taken. Calls that look at names and are denied from the start are
+    not named again.
+    """
+    names = (
+        "open openat openat2 creat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat statfs "
+        "chdir execve execveat"
+    )
+    changes = (
+        "mkdir mkdirat mknod mknodat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat "
+        "truncate"
+    )
+    counted = (
+        "pipe pipe2 eventfd eventfd2 memfd_create timerfd_create epoll_create epoll_create1 signalfd signalfd4 "
+        "pidfd_open io_setup landlock_create_ruleset socketpair"
+    )
+    return [
+        Rule(names, errno.ENOENT),
+        Rule(changes, errno.ENOENT),
+        # A list of a folder of /proc looks up each name in it. Attributes of an open file are read into memory.
+        Rule("getdents getdents64", errno.ENOENT),
+        Rule("getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr", errno.EOPNOTSUPP),
+        # Some file systems look up names by ioctl (XFS_IOC_PATH_TO_HANDLE).
+        Rule("ioctl", errno.ENOTTY, (Test(1, HARMLESS_CONTROLS, denied=False),)),
+        Rule("fork vfork", errno.EPERM),
+        Rule("clone", errno.EPERM, (Test(0, (CLONE_THREAD,), denied=False, mask=CLONE_THREAD),)),
+        Rule(counted, errno.EPERM),
+        Rule("getsockopt", errno.EPERM, (Test(2, (SOCKET_COOKIE,), denied=True),)),
+        # Shared memory without a file is a file of the kernel's own, with a number.
+        Rule("mmap", errno.EPERM, (Test(3, (MAP_PRIVATE,), denied=False, mask=MAP_TYPE),)),
+    ]
+
+
 @functools.cache
 def program(machine: str, *, gpu: bool) -> bytes:
     """Return the filter for a machine ("x86_64" or "aarch64") as an array of `struct sock_filter`.
 
     A call of another machine's or of the x32 ABI ends the process.
     """
+    return _assembled(machine, rules(gpu=gpu))
+
+
+@functools.cache
+def sealed_program(machine: str) -> bytes:
+    """Return the second filter for a machine, which is put on top of the first (see `sealed_rules`)."""
+    return _assembled(machine, sealed_rules())
+
+
+def _assembled(machine: str, denied: Sequence[Rule]) -> bytes:
     architecture, column = MACHINES[machine]
     lines = [
         _line(LOAD, MACHINE_AT),
@@ -221,7 +293,7 @@ def program(machine: str, *, gpu: bool) -> bytes:
         ]
     # ENOSYS, not EPERM: libraries then fall back to the older call, as on an older kernel.
     lines += [_line(JUMP_AT_LEAST, LAST + 1, 0, 1), _line(RETURN, ERRNO | errno.ENOSYS)]
-    for rule in rules(gpu=gpu):
+    for rule in denied:
         for name in rule.calls.split():
             number = CALLS[name][column]
             if number is not None:
@@ -232,7 +304,7 @@ def program(machine: str, *, gpu: bool) -> bytes:
 
 def _block(rule: Rule) -> list[bytes]:
     """Return the lines that follow once the number matches: every path through them returns."""
-    deny = _line(RETURN, ERRNO | rule.answer)
+    deny = _line(RETURN, rule.action | rule.answer)
     if not rule.tests:
         return [deny]
     lines: list[bytes] = []
