@@ -138,6 +138,7 @@ def check_openblas(runtime: Runtime) -> CheckResult:
 def check_isolation() -> CheckResult:
     """Check how well a train file is isolated from the rest of the machine, and how to get the best level."""
     from autoresearch.core.trial.sandbox.levels import PROTECTION, STRENGTH, levels
+    from autoresearch.core.trial.sandbox.sealing import GPU, TRACES, why_unsealed
     from autoresearch.core.trial.sandbox.system_calls import why_unavailable
 
     found = levels()
@@ -151,7 +152,10 @@ def check_isolation() -> CheckResult:
     why_unfiltered = why_unavailable() if sys.platform == "linux" else None
     if why_unfiltered is not None:
         detail += f"; weaker than that here, because system calls are not filtered: {why_unfiltered}"
-    weak = why_unfiltered is not None or STRENGTH[best] == 0
+    why_open = why_unsealed(best) if sys.platform == "linux" and why_unfiltered is None else None
+    if why_open is not None:
+        detail += f"; {TRACES}: {why_open}"
+    weak = why_unfiltered is not None or why_open not in (None, GPU) or STRENGTH[best] == 0
     return CheckResult(
         "isolation", "warn" if weak else "pass", detail, _bubblewrap_fix() if "bubblewrap" in missing else None
     )

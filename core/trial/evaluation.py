@@ -6,8 +6,9 @@ foreign text, and the parent compares the two (see `core.trial.audit`). Neither 
 measured by, and neither can talk to the other.
 
 Before the weights, each answers one batch of random tokens, for compiling. From the moment at which it is given the
-weights, every batch is on the clock: a child that takes too long is replaced by a new one, and after `TRIES` the trial
-is over. At the end some rows are asked again, in other batches: a model that has changed meanwhile is found out.
+weights, all it does is on the clock: a child that takes too long is replaced by a new one, and after `TRIES` the trial
+is over. Once the weights are loaded the child is sealed (see `core.trial.sandbox.sealing`), and only then does it get
+held-out text. At the end some rows are asked again, in other batches: a model that has changed meanwhile is found out.
 
 Both may be started while training still goes on, so that their frameworks are imported by the time the weights are
 there. They then wait: they are told nothing, and run none of the train file's code. This is done only at an isolation
@@ -17,7 +18,6 @@ level at which the train child cannot reach them.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import selectors
 import socket
@@ -33,12 +33,14 @@ from autoresearch.core.files import remove_folder
 from autoresearch.core.trial import audit, draws
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
+from autoresearch.core.trial.child.score import LOADED
 from autoresearch.core.trial.context import TrialContext, closed_end, closed_failure
 from autoresearch.core.trial.device import cores
 from autoresearch.core.trial.memory_file import MemoryFile
 from autoresearch.core.trial.page_cache import evict
 from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
+from autoresearch.core.trial.sandbox.sealing import SealFault, seal, why_unsealed
 from autoresearch.core.trial.surprise import bigrams_of
 from autoresearch.core.trial.weights import FrozenWeights, WeightsFault
 
@@ -58,13 +60,18 @@ GO = b"\1"
 """The message that the weights lie in the work folder."""
 TRIES = 3
 """Processes that may be given the same batches. A machine that stalls for seconds stalls one of them; a file that
-needs the time needs it always. The last one keeps its first model, for files that compile their own graphs."""
+needs the time needs it always. The last one keeps its first model, for files that compile their own graphs; it is the
+second one where the first has failed for that reason."""
 REPEATS = 2
 """Batches of rows that are asked again at the end; half of one are rows of the first batch."""
 
 
 class TooSlow(TrialEnded):
     """A batch took longer than it may."""
+
+
+class UnansweredError(TrialEnded):
+    """A sealed child has failed before its first answer. An honest one fails so when it compiles or imports then."""
 
 
 class ScoreFault(ValueError):  # noqa: N818
@@ -189,8 +196,10 @@ class Scorer:
     Call `warm_up`, `hand_over`, `answer` as often as there are batches left, and `close` in this order.
     """
 
-    def __init__(self, context: TrialContext, role: str) -> None:
+    def __init__(self, context: TrialContext, role: str, *, sealed: bool) -> None:
+        """Start it. `sealed` says that it is to look up no name once it has the weights, where that can be done."""
         self._context = context
+        self._to_seal = sealed and context.sandbox.filtered
         self._socket, far = socket.socketpair()
         job = {"score_rows": context.request.score_rows, "rows_fd": far.fileno()}
         try:
@@ -206,8 +215,7 @@ class Scorer:
         self._allowed_first = 0.0
         self._given: MemoryFile | None = None
         """The weights in memory, until the child has them."""
-        self._unsaid = GO
-        """The message before the first batch, until it is sent."""
+        self._loaded = self._sealed = self._answered = False
 
     def warm_up(self, payload: bytes, count: int, width: int, keep: bool) -> None:
         """Give the child the train file and a batch of random tokens; wait until it has answered and built its model.
@@ -247,24 +255,26 @@ class Scorer:
         """Send all batches and return the answers, float32 (count * score_rows * width,), batch after batch.
 
         Each has the time of `Budget.answer_seconds`, the first also what loading the weights may take. `progress` is
-        called with the number of batches done. Raises `TooSlow`, or `TrialEnded` for another end.
+        called with the number of batches done. Raises `TooSlow`, `UnansweredError`, or `TrialEnded` for another end.
         """
+        try:
+            return self._answers(payloads, count, width, progress)
+        except TooSlow:
+            raise
+        except TrialEnded as end:
+            if self._sealed and not self._answered and end.status == "crash":
+                raise UnansweredError(end.status, end.reason) from end
+            raise
+
+    def _answers(
+        self, payloads: Iterable[bytes], count: int, width: int, progress: Callable[[int], None] | None
+    ) -> np.ndarray:
         rows = self._context.request.score_rows
         usual = self._allowance(rows)
-        opening, self._unsaid = self._unsaid, b""
-        loading = self._allowed_first if opening else 0.0
-        if opening and self._given is not None:  # the message carries the file in memory
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone, which shows in how it ended
-                socket.send_fds(self._socket, [opening], [self._given.fd])
-            self._given.close()
-            opening = b""
-        batches = iter(payloads)
-        first = opening + next(batches)
-        exchange = Exchange(
-            self._context.processes, self._socket, itertools.chain([first], batches), count, rows * width
-        )
-        seconds, told = usual + loading, 0
-        limit = time.monotonic() + seconds
+        seconds, spent = (usual, 0.0) if self._loaded else (usual + self._allowed_first, self._load(usual))
+        exchange = Exchange(self._context.processes, self._socket, payloads, count, rows * width)
+        told = 0
+        limit = time.monotonic() + seconds - spent
         try:
             while not exchange.complete:
                 before = exchange.received
@@ -275,19 +285,57 @@ class Scorer:
                 # time that others have saved.
                 done = exchange.received * count // exchange.expected
                 if done > told:
+                    self._answered = True
                     seconds, told = usual, done
                     limit = time.monotonic() + seconds
                     if progress is not None:
                         progress(done)
                 elif time.monotonic() > limit:
-                    raise TooSlow(
-                        "timeout", f"{self._child.role} took longer than {seconds:.3g} s: one batch has no more"
-                    )
+                    raise self._too_slow(seconds)
                 if not exchange.complete:
                     self._check_alive()
         finally:
             exchange.close()
         return exchange.answer
+
+    def _load(self, usual: float) -> float:
+        """Let the child load the weights, seal it, and return the seconds that the loading took.
+
+        Loading has its own allowance and the `usual` seconds of the first batch, which has what is left of both.
+        Sealing is this process's own work, and on nobody's clock.
+        """
+        started = time.monotonic()
+        seconds = usual + self._allowed_first
+        limit = started + seconds
+        first = [GO]
+        if self._given is not None:  # the message carries the file in memory
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone, which shows in how it ended
+                socket.send_fds(self._socket, [GO], [self._given.fd])
+            self._given.close()
+            first = []
+        exchange = Exchange(self._context.processes, self._socket, first, 1, len(LOADED) // 4)
+        try:
+            while not exchange.complete:
+                self._step(limit)
+                if time.monotonic() > limit and not exchange.complete:
+                    self._step(time.monotonic())
+                    if not exchange.complete:
+                        raise self._too_slow(seconds)
+                if not exchange.complete:
+                    self._check_alive()
+        finally:
+            exchange.close()
+        self._loaded, spent = True, time.monotonic() - started
+        if self._to_seal and why_unsealed(self._context.sandbox.level) is None:
+            try:
+                seal(self._child.pid, self._context.sandbox.level)
+            except SealFault as fault:
+                raise TrialEnded("crash", f"the {self._child.role} process cannot be sealed: {fault}") from fault
+            self._sealed = True
+        return spent
+
+    def _too_slow(self, seconds: float) -> TooSlow:
+        return TooSlow("timeout", f"{self._child.role} took longer than {seconds:.3g} s: one batch has no more")
 
     def _allowance(self, rows: int) -> float:
         """Return the seconds that one batch of so many rows may take, by the speed of the training."""
@@ -353,7 +401,7 @@ class Evaluation:
             return
         for role in ("score", "audit") if self._context.request.audit else ("score",):
             if role not in self._ready:
-                self._ready[role] = Scorer(self._context, role)
+                self._ready[role] = Scorer(self._context, role, sealed=True)
 
     def close(self) -> None:
         """End the processes that were started and not used."""
@@ -470,14 +518,20 @@ class Evaluation:
         `warm` is the batch of random tokens before the weights. Raises `TrialEnded`, after `TRIES` for a slow child.
         """
         # A fresh process for every try: one that was slow has seen rows, and must not be asked the same rows again.
-        for kept in self._kept:
-            scorer = self._ready.pop(role, None) or Scorer(self._context, role)
+        tries = list(self._kept)
+        while tries:
+            kept = tries.pop(0)
+            scorer = self._ready.pop(role, None) or Scorer(self._context, role, sealed=True)
             try:
                 scorer.warm_up(warm, count, width, kept)
                 scorer.hand_over(frozen)
                 answers = scorer.answer(payloads(), count, width, progress)
             except TooSlow as slow:
                 reason = slow.reason
+            except UnansweredError:
+                if kept:
+                    raise
+                tries = [True]  # time would not help it: it lacks what its first model has
             else:
                 self._kept = (kept,) * TRIES  # what served once serves the audit, too
                 return answers

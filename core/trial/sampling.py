@@ -144,7 +144,7 @@ def _draw(
     vocab, width = context.vocab_size, context.request.eval_seq_len
     # One generator a row: what a prompt is continued with does not depend on the other prompts.
     rngs = [np.random.default_rng([drawing.seed, index]) for index in range(len(rows))]
-    scorer = Scorer(context, "audit")
+    scorer = Scorer(context, "audit", sealed=False)  # no held-out text is shown to it
     try:
         random = np.random.default_rng(drawing.seed).integers(0, vocab, (len(rows), width)).astype(np.uint16)
         scorer.warm_up(random.tobytes() + bytes(4 * len(rows)), drawing.tokens, vocab, keep)

@@ -141,7 +141,8 @@ def run_session(
 def _announce(settings: Settings, run: Run, limits: Limits) -> None:
     """Explain before the first trial anything that may surprise a person: repeated baselines, a changed machine."""
     from autoresearch.core.report.wording import counted, duration
-    from autoresearch.core.trial.sandbox.levels import warning_for_root
+    from autoresearch.core.trial.sandbox.levels import best_level, warning_for_root
+    from autoresearch.core.trial.sandbox.sealing import warning_for_names
 
     decided = max(0, len(run.attempts) - 1)
     to_make = (limits.experiments or 0) - decided
@@ -164,6 +165,8 @@ def _announce(settings: Settings, run: Run, limits: Limits) -> None:
             "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
         )
     if (warning := warning_for_root()) is not None:
+        settings.say(warning)
+    if (warning := warning_for_names(best_level())) is not None:
         settings.say(warning)
     moved = machine_moved(run.ledger.last_trial(), run.config.machine)
     if moved is not None:

@@ -2,6 +2,8 @@
 
 In order, the parent sends: two uint64, the number of batches after the first and whether to keep the first model; a
 batch of random tokens; one byte, once the weights lie in the work folder; the batches. Each batch is answered at once.
+The child says when it has loaded the weights. The batches come after that, when the parent has sealed this process:
+from then on it can look up no name (see `core.trial.sandbox.sealing`).
 
 score: uint16 (B, T + 1) in, float32 (B, T) out: the negative log-likelihood of every token.
 audit: uint16 (B, T) and int32 (B,) positions in, float32 (B, V) out: the logits at those positions.
@@ -37,6 +39,8 @@ from autoresearch.core.trial.child.channel import (
 from autoresearch.core.trial.child.train_module import build_model
 from autoresearch.core.trial.memory_file import link_to
 
+LOADED = bytes(4)
+"""The message that the weights are loaded, as long as one number of an answer."""
 NICENESS = 5
 """Priority of the early imports: a third of the usual share of a busy core. At the lowest priority an import starves on
 a busy machine, and the trial would wait for it."""
@@ -121,6 +125,7 @@ def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
             except ValueError as error:
                 raise WeightsMismatchError(str(error)) from error
             stage.name = "logits"
+            rows.sendall(LOADED)
             for _ in range(batches):
                 rows.sendall(answer(job, runtime, module, model, rows))
 

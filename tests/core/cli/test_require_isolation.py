@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from autoresearch.core.cli import checks
 from autoresearch.core.cli.main import cli
-from autoresearch.core.trial.sandbox import levels, system_calls
+from autoresearch.core.trial.sandbox import levels, sealing, system_calls
 from autoresearch.core.trial.sandbox.levels import LevelStatus
 
 
@@ -50,6 +50,7 @@ def test_doctor_says_which_level_there_is_and_how_to_get_the_best(
 ) -> None:
     monkeypatch.setattr(levels, "levels", lambda: [*found, status("process")])
     monkeypatch.setattr(system_calls, "why_unavailable", lambda: None)
+    monkeypatch.setattr(sealing, "why_unsealed", lambda _: None)
     monkeypatch.setattr(checks.shutil, "which", lambda _: None)
     monkeypatch.setattr(checks.sys, "platform", "linux")
     answer = checks.check_isolation()
@@ -65,6 +66,16 @@ def test_doctor_warns_where_system_calls_cannot_be_filtered(monkeypatch: pytest.
     assert (answer.status, "this kernel has no seccomp filters" in answer.detail) == ("warn", True)
 
 
+@pytest.mark.parametrize(("why", "finding"), [("this kernel has no ptrace", "warn"), (sealing.GPU, "pass")])
+def test_doctor_says_where_a_child_cannot_be_sealed(why: str, finding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levels, "levels", lambda: [status("bubblewrap"), status("process")])
+    monkeypatch.setattr(system_calls, "why_unavailable", lambda: None)
+    monkeypatch.setattr(sealing, "why_unsealed", lambda _: why)
+    monkeypatch.setattr(checks.sys, "platform", "linux")
+    answer = checks.check_isolation()
+    assert (answer.status, why in answer.detail) == (finding, True)
+
+
 def test_doctor_warns_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
     assert (checks.check_user().status, "you are root" in checks.check_user().detail) == ("warn", True)
@@ -75,5 +86,6 @@ def test_doctor_warns_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_doctor_tells_a_machine_with_bwrap_and_no_namespaces_what_to_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [status("bubblewrap", "bwrap may not make namespaces here"), status("landlock"), status("process")]
     monkeypatch.setattr(levels, "levels", lambda: found)
+    monkeypatch.setattr(sealing, "why_unsealed", lambda _: None)
     monkeypatch.setattr(checks.shutil, "which", lambda _: "/usr/bin/bwrap")
     assert "user namespaces" in str(checks.check_isolation().fix)

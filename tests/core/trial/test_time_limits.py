@@ -98,7 +98,8 @@ def test_what_a_score_process_leaves_on_the_disk_is_gone_before_the_audit(prepar
         if isinstance(event, Scored):
             left.append(work.exists())
 
-    filling = LOGITS + "    open('filled', 'w').close()\n    return out\n"
+    # Opened before the process is sealed: from then on it could not.
+    filling = "file = open('filled', 'w')\n" + LOGITS + "    file.write('x')\n    file.flush()\n    return out\n"
     result = run_trial(request(prepared, tmp_path / "trial", filling, gate=False), observer=watch)
     assert result.status == "ok", result.reason
     assert left[0]
