@@ -108,7 +108,8 @@ OUTLIVES = [
         "ignored",
     ),
     Cheat("a daemon that the score child leaves", LOGITS + "    import subprocess\n"
-          "    subprocess.Popen(['sleep', '{@daemon}'], start_new_session=True)\n    return out\n", "ignored"),
+          "    try: subprocess.Popen(['sleep', '{@daemon}'], start_new_session=True)\n    except OSError: pass\n"
+          "    return out\n", "ignored"),
     Cheat(
         "a fork bomb",
         "import os, time\ndef build(spec):\n    for _ in range(1500):\n"
@@ -211,6 +212,79 @@ CHANNELS = [
           "library.ptrace(16, os.getppid(), 0, 0) == 0 or library.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0) == 0"),
           "ignored"),
 ]  # fmt: skip
+TRACES = """
+import os, sys, time, zlib
+PLACE, BITS, COPIES, EVERY = '/usr/lib/{@daemon}', 9, 3, 16
+frame = sys._getframe()
+while frame and 'job' not in frame.f_locals: frame = frame.f_back
+role = frame.f_locals['job'].get('role') if frame else ''
+def places(row):
+    # Every sixteenth place of a row, with a name for all that comes before it.
+    key = 0
+    for place, token in enumerate(row[:-1]):
+        key = zlib.crc32(int(token).to_bytes(2, 'little'), key)
+        if place % EVERY == 0: yield place, key
+def write(key, token):
+    for bit in range(BITS):
+        for copy in range(COPIES): look_up(f'{PLACE}-{key:x}-{bit}-{token >> bit & 1}-{copy}')
+def timed(name):
+    started = time.perf_counter_ns()
+    os.access(name, 0)
+    return time.perf_counter_ns() - started
+def read(key):
+    times = [[sum(timed(f'{PLACE}-{key:x}-{bit}-{value}-{copy}') for copy in range(COPIES)) for value in (0, 1)]
+             for bit in range(BITS)]
+    # A name that was looked up before takes less time.
+    return sum(1 << bit for bit, (zero, one) in enumerate(times) if one < zero)
+inner_logits = logits
+def logits(model, tokens):
+    out = inner_logits(model, tokens)
+    for number, row in enumerate(tokens):
+        for place, key in places(row):
+            if role == 'score':
+                token = int(row[place + 1])
+                write(key, token)
+            else:
+                token = read(key)
+            out[number, place, token] += 8.0
+    return out
+"""
+"""The score process leaves each sixteenth token in names that do not exist, and the audit process tells by the time of a
+second look. What `look_up` does comes after it."""
+LOOK = "def look_up(name): os.access(name, 0)\n"
+IN_A_THREAD = """
+import queue, threading
+wanted = queue.SimpleQueue()
+def look_up(name): wanted.put(name)
+def serve():
+    while True: os.access(wanted.get(), 0)
+threading.Thread(target=serve, daemon=True).start()
+"""
+IN_A_PROCESS = """
+def start_server():
+    # The one that looks names up for the score process has gone off before the text comes.
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        os.close(writer)
+        if os.fork() == 0:
+            with os.fdopen(reader) as names:
+                for name in names: os.access(name.rstrip(), 0)
+        os._exit(0)
+    os.close(reader)
+    return writer
+server = start_server() if role == 'score' else None
+import signal
+signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+def look_up(name):
+    try: os.write(server, name.encode() + b'\\n')
+    except OSError: pass
+"""
+NAMES = [
+    Cheat("names that do not exist, looked up for each token", TRACES + LOOK, "audit"),
+    Cheat("names that do not exist, looked up by a thread", TRACES + IN_A_THREAD, "audit"),
+    Cheat("names that do not exist, looked up by a daemon", TRACES + IN_A_PROCESS, "audit"),
+]
 HARM = [
     Cheat("the scored tokens over UDP to a helper", LOGITS + "    import socket\n"
           "    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
@@ -312,4 +386,4 @@ EXHAUSTS = [
           " or library.syscall(number(317, 277), 1, 0, (ctypes.c_uint64 * 2)(1, ctypes.addressof(allow))) == 0"), "ignored"),
     Cheat("hidden open files", works("library.prctl(4, 0, 0, 0, 0) == 0"), "ignored"),
 ]  # fmt: skip
-CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *CHANNELS, *HARM, *EXHAUSTS, *OUTLIVES]
+CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *CHANNELS, *NAMES, *HARM, *EXHAUSTS, *OUTLIVES]

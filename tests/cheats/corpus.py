@@ -16,6 +16,7 @@ SAMPLE = {
     "validation rows by their path", "the root of process 1", "write to the ledger", "a second model in the compile cache",
     "a server of this machine", "the environments of other processes", "a daemon", "a full disk", "memory as files",
     "bits in the session's keyring", "System V shared memory", "the mode of a file", "pages in the cache, by mincore",
+    "names that do not exist, looked up by a daemon",
     "the scored tokens over UDP to a helper", "the kernel's settings", "a starved guard and a daemon",
     "the user's files for everyone",
     "a clock that runs slow", "hoarded batches, trained on after the deadline", "a forged score event", "forged weights",
