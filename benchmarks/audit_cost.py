@@ -1,4 +1,4 @@
-"""What audit and sandbox cost: the audit's answers beside the scoring's, and a process's start at every level.
+"""What audit and sandbox cost: the audit's answers beside the scoring's, a process's start and sealing at every level.
 
 The demo and cpu presets on both frameworks, a short training, the real train files, as many positions as the audit
 takes by itself. In a run only trials that could become a keep pay for it (`core.judge.bar`).
@@ -6,6 +6,7 @@ takes by itself. In a run only trials that could become a keep pay for it (`core
 
 from __future__ import annotations
 
+import socket
 import statistics
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from autoresearch.core.trial.evaluation import Scorer
 from autoresearch.core.trial.processes import Child, Launch
 from autoresearch.core.trial.request import TrialTerms
 from autoresearch.core.trial.sandbox.levels import Sandbox, levels, open_sandbox
+from autoresearch.core.trial.sandbox.sealing import seal, why_unsealed
 from autoresearch.core.trial.supervisor import run_trial
 from benchmarks._backends import loadable
 from benchmarks._figures import figure
@@ -32,15 +34,24 @@ PRESETS = ("demo", "cpu")
 TRAIN_SECONDS = 6.0
 REPEATS = 3
 STARTS = 20
+THREADS = 16
+WAITING = """
+import os, sys, threading
+event = threading.Event()
+for _ in range(int(sys.argv[2]) - 1): threading.Thread(target=event.wait, daemon=True).start()
+os.write(int(sys.argv[1]), b"1")
+os.read(int(sys.argv[1]), 1)
+"""
+"""A process that says when it has its threads, and waits."""
 
 
 def run() -> list[dict[str, Any]]:
-    """Rows of every framework that runs here, then the starts."""
+    """Rows of every framework that runs here, then the starts and the sealing."""
     rows = []
     for backend, _ in loadable(("cuda", "mlx")):
         for preset in PRESETS:
             rows += measure(backend, preset)
-    return rows + starts()
+    return rows + starts() + sealings()
 
 
 def measure(backend: str, name: str) -> list[dict[str, Any]]:
@@ -108,6 +119,37 @@ def starts() -> list[dict[str, Any]]:
             name = f"a process at level {sandbox.level}" + ("" if filtered else ", calls not filtered")
             rows.append(figure(name, statistics.median(seconds), "ms", f"{STARTS} starts"))
     return rows
+
+
+def sealings() -> list[dict[str, Any]]:
+    """How long it takes to seal a process with a framework's number of threads, at every level where it can be done."""
+    rows = []
+    for level in [status.level for status in levels() if status.available and status.level != "seatbelt"]:
+        if sys.platform == "linux" and why_unsealed(level) is None:
+            milliseconds = sorted(_sealing(open_sandbox(level)) for _ in range(STARTS))
+            note = f"{STARTS} processes of {THREADS} threads"
+            rows.append(figure(f"sealing a process at level {level}", statistics.median(milliseconds), "ms", note))
+    return rows
+
+
+def _sealing(sandbox: Sandbox) -> float:
+    """Milliseconds that it takes to seal one process."""
+    near, far = socket.socketpair()
+    with tempfile.TemporaryDirectory() as place, near:
+        work = Path(place)
+        (work / "home").mkdir()
+        (work / "tmp").mkdir()
+        argv = [sys.executable, "-I", "-S", "-c", WAITING, str(far.fileno()), str(THREADS)]
+        child = Child(Launch("score", argv, work, sandbox=sandbox, descriptors=(far.fileno(),)))
+        far.close()
+        try:
+            if near.recv(1) != b"1":
+                raise RuntimeError(f"the process at level {sandbox.level} did not start")
+            started = time.perf_counter()
+            seal(child.pid, sandbox.level)
+            return 1000 * (time.perf_counter() - started)
+        finally:
+            child.close()
 
 
 def _start(sandbox: Sandbox) -> float:
