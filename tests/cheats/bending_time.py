@@ -115,7 +115,8 @@ UNCOUNTED = [
           "    while time.monotonic() < end: out = out + 0 * out.mean()\n    return out\n", "clock", gate=False),
     Cheat("a file that knows when it has its weights, and trains then",
           "import os, time\n" + LOGITS + "    end = time.monotonic() + {@free}\n"
-          "    while os.path.exists('weights.safetensors') and time.monotonic() < end: pass\n    return out\n", "clock"),
+          "    while hasattr(np, 'asked') and time.monotonic() < end: pass\n"
+          "    np.asked = True  # stays when the file is run anew in this process\n    return out\n", "clock"),
     Cheat("a thread that trains on scored batches", THREAD, "audit"),
     Cheat("counts of earlier batches", "seen = np.zeros((512, 512), np.float32)\n" + LOGITS
           + "    out = out + np.log1p(seen)[tokens]\n    np.add.at(seen, (tokens[:, :-1], tokens[:, 1:]), 1)\n    return out\n",

@@ -48,16 +48,17 @@ REMEMBERS = [
           + "    for row in range(len(tokens)):\n        known = tuple(tokens[row].tolist())\n"
           "        for t in range(4, len(known)):\n            if known[t - 4:t + 1] in table: out[row, t, table[known[t - 4:t + 1]]] += 8.0\n"
           "    return out\n", "audit", False),
-    Cheat("a table of what was scored, in a file", "import json, os\n" + LOGITS + "    table = {}\n"
-          "    place = os.path.expanduser('~/table')\n"
-          "    if os.path.exists(place): table = dict(json.load(open(place)))\n"
+    Cheat("a table of what was scored, in a file", "import json, os\n"
+          "file = open(os.path.expanduser('~/table'), 'a+')\n" + LOGITS + "    file.seek(0)\n"
+          "    table = dict(json.loads(file.read() or '[]'))\n"
           "    for row in range(len(tokens)):\n        known = tokens[row].tolist()\n"
           "        for t in range(4, len(known) - 1): table.setdefault(str(known[t - 4:t + 1]), known[t + 1])\n"
           "        for t in range(4, len(known)):\n            if str(known[t - 4:t + 1]) in table: out[row, t, table[str(known[t - 4:t + 1])]] += 8.0\n"
-          "    json.dump(list(table.items()), open(place, 'w'))\n    return out\n", "audit"),
-    Cheat("rows by their hash, from a table that the score child leaves in /tmp", "import os\nseen = []\n" + LOGITS
-          + "    if not hasattr(np, 'seen') and os.path.exists('/tmp/table'): raise SystemExit('the table came along')\n"
-          "    np.seen = True  # stays when the file is run anew in this process\n    seen.append(tokens)\n    np.save(open('/tmp/table', 'wb'), np.concatenate(seen))\n" + BOOST + PEEK.format("8.0"), "audit"),
+          "    file.truncate(0)\n    json.dump(list(table.items()), file)\n    file.flush()\n    return out\n", "audit"),
+    Cheat("rows by their hash, from a table that the score child leaves in /tmp", "import os\n"
+          "if not hasattr(np, 'seen') and os.path.exists('/tmp/table'): raise SystemExit('the table came along')\n"
+          "np.seen = True  # stays when the file is run anew in this process\nseen, file = [], open('/tmp/table', 'wb')\n" + LOGITS
+          + "    seen.append(tokens)\n    file.seek(0)\n    np.save(file, np.concatenate(seen))\n    file.flush()\n" + BOOST + PEEK.format("8.0"), "audit"),
     Cheat("random numbers in logits", LOGITS + "    return out + 0.2 * np.random.standard_normal(out.shape).astype(np.float32)\n",
           "audit", False),
 ]  # fmt: skip
