@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -16,9 +17,16 @@ from autoresearch.core.cli import archiver, configfile, examples
 from autoresearch.core.cli.commands import COMMANDS, load_command
 from autoresearch.core.cli.context import Settings, SharedOptions, find_workspace
 from autoresearch.core.cli.params import add_options
-from autoresearch.core.errors import ArError, PrerequisiteError
+from autoresearch.core.errors import ArError, PrerequisiteError, system_words
+from autoresearch.core.report.wording import one_line
 
-EXIT_INTERRUPTED = 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+SYSTEM_FIXES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then give the same command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or name another place"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR), "name another file or folder"),
+}
+"""Fixes for what the system refuses at a file, by the number of its error."""
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE, as a shell reports it."""
 NoArguments = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -94,6 +102,9 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
+            told = system_failure(error)
+            if told is not None and ctx.obj.verbosity <= 0:
+                raise told from error
             if isinstance(ctx.obj, Settings) and ctx.obj.verbosity > 0:
                 click.echo(traceback.format_exc(), err=True, nl=False)
                 raise Failure(f"unexpected {type(error).__name__}.", 1) from error
@@ -144,6 +155,19 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort:
         click.echo("ar: stopped", err=True)
         return EXIT_INTERRUPTED
+
+
+def system_failure(error: Exception) -> Failure | None:
+    """Return the line for what the system refused at a file, where nobody nearer to it has said more; None for others.
+
+    A name that is too long was typed: wrong usage.
+    """
+    fix = SYSTEM_FIXES.get(error.errno or 0) if isinstance(error, OSError) and error.filename is not None else None
+    if fix is None or not isinstance(error, OSError):
+        return None
+    name = one_line(os.fsdecode(error.filename) if not isinstance(error.filename, int) else str(error.filename), 200)
+    code = EXIT_USAGE if error.errno == errno.ENAMETOOLONG else EXIT_FAILED
+    return Failure(f"{name}: {system_words(error)}. Fix: {fix}", code)
 
 
 def origin(error: click.UsageError) -> str:

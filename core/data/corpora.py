@@ -57,7 +57,7 @@ class Corpus:
         """Compute the SHA-256 over names and contents of all files. It reads every file."""
         digest = hashlib.sha256()
         for path in (*self.files, *self.held_out):
-            digest.update(f"{path.relative_to(self.root).as_posix()}\0{sha256_of(path)}\n".encode())
+            digest.update(_bytes(f"{path.relative_to(self.root).as_posix()}\0{sha256_of(path)}\n"))
         return digest.hexdigest()
 
 
@@ -92,6 +92,8 @@ def _library_files(root: Path) -> Iterator[Path]:
 def _local(name: str) -> Corpus:
     check_corpus(name)
     root = expand_home(name).resolve()
+    if not str(root).isascii() and "\ufffd" in _bytes(str(root)).decode(errors="replace"):
+        raise DataError(f"{root} has a name that is not UTF-8, which no record can hold.", fix="rename it")
     if root.is_file():
         if root.suffix not in SUFFIXES:
             raise DataError(
@@ -118,5 +120,10 @@ def _file_stamp(path: Path) -> str:
 def _digest(lines: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(line.encode() + b"\n")
+        digest.update(_bytes(line) + b"\n")
     return digest.hexdigest()
+
+
+def _bytes(line: str) -> bytes:
+    # A file's name may be any bytes, which Python shows as half surrogate pairs.
+    return line.encode(errors="surrogateescape")

@@ -81,7 +81,14 @@ def loop(
     Resumes an unfinished run, or starts a new one. Without -n and --hours it runs until you stop it: the first Ctrl-C
     finishes the current trial, the second kills it. The same command resumes from there.
     """
-    from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, peer_runs, two_kinds
+    from autoresearch.core.cli.run.resolve import (
+        Devices,
+        check_fleet,
+        choose_run,
+        machine_name,
+        peer_runs,
+        two_kinds,
+    )
     from autoresearch.core.cli.run.session import Messages, run_session
     from autoresearch.core.config import runs_dir
     from autoresearch.core.fleet.membership import Member
@@ -96,6 +103,7 @@ def loop(
         else options
     )
     fleet_options = two_kinds(fleet_options, overrides)
+    check_fleet(fleet_options)
     try:
         check_researcher(researcher, options)
         check_hooks(hook_options)

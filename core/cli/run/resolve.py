@@ -179,8 +179,12 @@ def check_overrides(settings: Settings, overrides: RunOverrides, run: RunRow | N
     `settings` are those that the person gave, `run` is None for a new one, and `otherwise` says what to do for another
     run. Raises `UsageError`.
     """
+    from autoresearch.core.data.corpora import check_corpus
+
     if run is not None:
         _check_stored(settings, overrides, run, otherwise)
+    if overrides.corpus is not None:
+        check_corpus(overrides.corpus)
     refuse_unjudged(overrides.judge or (run.config.get("judge") if run is not None else None) or DEFAULT_JUDGE)
 
 
@@ -237,17 +241,9 @@ class Devices:
         self._options, self._say = options, say
         self._cluster: RayCluster | None = None
         self._found: Survey = {}
+        check_fleet(options)
         if options.fleet == "local":
-            _refuse_without_cluster({name: getattr(options, name) for name in ("address", "device", "priority")})
             return
-        if options.priority is not None and not 0 < options.priority < math.inf:
-            raise UsageError(
-                f"--priority {options.priority:g} is not a positive number.", fix="--priority 2, for example"
-            )
-        if options.slots is not None:
-            raise UsageError(
-                "--slots is an option for this machine.", fix="leave it out: all devices of a Ray cluster are used"
-            )
         from autoresearch.core.fleet.ray import RayCluster
 
         self._cluster = RayCluster(options.address)
@@ -323,6 +319,19 @@ class Devices:
             shared = f", shared with {', '.join(executor.others)} (`ar fleet` shows who uses what)"
         self._say(f"{executor.slots} trial{plural} at a time on the fleet: {machine}{shared}")
         return executor
+
+
+def check_fleet(options: FleetOptions) -> None:
+    """Check that the options do not exclude each other. Connects to nothing. Raises `UsageError`."""
+    if options.fleet == "local":
+        _refuse_without_cluster({name: getattr(options, name) for name in ("address", "device", "priority")})
+        return
+    if options.priority is not None and not 0 < options.priority < math.inf:
+        raise UsageError(f"--priority {options.priority:g} is not a positive number.", fix="--priority 2, for example")
+    if options.slots is not None:
+        raise UsageError(
+            "--slots is an option for this machine.", fix="leave it out: all devices of a Ray cluster are used"
+        )
 
 
 def _refuse_without_cluster(given: Mapping[str, object]) -> None:

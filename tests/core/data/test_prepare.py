@@ -13,6 +13,7 @@ import pytest
 from made_corpora import SEQ, VOCAB, options, prose, quiet, write_corpus
 
 from autoresearch.core.data.build import yardsticks
+from autoresearch.core.data.corpora import open_corpus
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.prepare import prepare, prepared_folder
 from autoresearch.core.data.prepared_files import MANIFEST
@@ -326,3 +327,15 @@ def test_a_link_inside_is_replaced_by_a_file_and_a_linked_folder_stays_on_its_di
     assert "is a link" in told and not shard.is_symlink() and shard.read_bytes() == kept.read_bytes()
     assert folder.is_symlink() and folder.resolve() == other and again.folder == folder
     assert [path.name for path in other.parent.iterdir()] == ["text"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is UTF-8")
+def test_a_texts_file_may_have_any_name_and_its_folder_one_that_a_record_can_hold(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    Path(os.fsdecode(os.fsencode(folder) + b"/a\xe9.txt")).write_text("some text\n")
+    corpus = open_corpus(str(folder), tmp_path, None, lambda _: None)
+    assert len(corpus.content_sha256()) == len(corpus.stamp) == 64
+    other = folder.rename(os.fsdecode(os.fsencode(tmp_path) + b"/texts\xff"))
+    with pytest.raises(DataError, match="not UTF-8, which no record can hold"):
+        open_corpus(str(other), tmp_path, None, lambda _: None)
