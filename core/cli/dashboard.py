@@ -56,6 +56,8 @@ def dashboard(
     from autoresearch.core.report.web.drawing import SampleDrawer
     from autoresearch.core.report.web.server import Dashboard
 
+    if not host.strip():  # it would be every address of the machine
+        raise UsageError("--host '' names no address.", fix="0.0.0.0 for all of this machine, or leave it out")
     with open_reader(settings, tag) as reader:
         folder = reader.folder
     secret = secrets.token_urlsafe(24)

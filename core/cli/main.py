@@ -94,7 +94,7 @@ class LazyGroup(click.Group):
                 raise PrerequisiteError("Windows itself has no sandbox for trials.", fix=fix)
             return super().invoke(ctx)
         except ArError as error:
-            raise Failure(str(error), error.exit_code) from error
+            raise Failure(one_line(str(error)), error.exit_code) from error
         except BrokenPipeError:
             # The reader of our output has left (`ar results | head`): stop quietly, as other tools do.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives until the process ends

@@ -10,6 +10,7 @@ from autoresearch.core.cli.context import Settings
 from autoresearch.core.config import RUN_FOLDERS, runs_dir
 from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.store.git import Repository, branch_name, check_tag
+from autoresearch.core.store.journal import JOURNAL_NAME
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.rows import RunRow
 
@@ -69,6 +70,12 @@ def lost_run(workspace: Path, tag: str, fix: str) -> UsageError:
     """Return the error for a tag that no run has; it names the runs that are meant, or the latest ones."""
     import difflib
 
+    folder = runs_dir(workspace) / tag
+    if (folder / JOURNAL_NAME).is_file():
+        return UsageError(
+            f"the run {tag!r} has no ledger: {folder / LEDGER_NAME} is gone.",
+            fix=f"`ar loop --tag {tag}` restores it from its journal",
+        )
     tags = [run.tag for run in run_rows(workspace, lambda _: None)]
     near = difflib.get_close_matches(tag, tags, n=2, cutoff=0.6)
     if near:

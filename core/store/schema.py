@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Collection
 from pathlib import Path
@@ -151,6 +152,10 @@ def connect(path: Path, *, write: bool, shared: bool = False) -> sqlite3.Connect
         raise LedgerError(f"there is no ledger at {path}.", fix="name a run that exists (`ar status` lists them)")
     try:
         mode = "rwc" if write else "ro"
+        # In a folder that is not this user's to write, sqlite cannot make the files that it keeps beside a ledger.
+        # Where they are missing nobody writes the ledger, so that it can be read as it is.
+        if not write and not os.access(path.parent, os.W_OK) and not _has_log(path):
+            mode += "&immutable=1"
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
             uri=True,
@@ -178,6 +183,12 @@ def connect(path: Path, *, write: bool, shared: bool = False) -> sqlite3.Connect
     return connection
 
 
+def _has_log(path: Path) -> bool:
+    """Tell whether transactions lie beside a ledger: it is being written, or its last writer has died."""
+    log = path.with_name(f"{path.name}-wal")
+    return log.is_file() and log.stat().st_size > 0
+
+
 def unreadable(path: Path, error: Exception) -> LedgerError:
     """Return the error for a ledger that sqlite cannot read or write."""
     return LedgerError(
@@ -195,6 +206,8 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and objects == 0 and write:
         return  # a new file, or one whose creation never finished
+    if path.stat().st_size == 0:
+        raise unreadable(path, ValueError("it is empty"))
     if application != APPLICATION_ID or version == 0:
         raise LedgerError(f"{path} is not a ledger of ar.", fix="move it away, or choose another --tag")
     if version > SCHEMA_VERSION:

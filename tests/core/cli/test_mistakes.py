@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
@@ -87,6 +89,7 @@ MISTAKES = (
     ("pin x", 2, "'x' is no whole number"),
     ("adopt nofile.py", 2, "nofile.py cannot be read as a script"),
     ("adopt /dev/null", 2, "a device, not a file"),
+    ("dashboard --host=", 2, "--host '' names no address"),
     ("dashboard --port 99999999", 2, "not in the range 0<=x<=65535"),
     ("init /etc/passwd", 2, "is a file"),
     ("init --agent emacs x", 2, "'claude', 'codex'"),
@@ -163,3 +166,19 @@ def test_a_mistake_ends_with_one_clear_line(workspace, monkeypatch, capsys, type
     assert "unexpected" not in complaints[0]
     left = sorted(path.name for path in (workspace / "runs").iterdir() if path.name != "submit.lock")
     assert left == before, "nothing was begun"
+
+
+def test_a_line_end_in_what_was_typed_leaves_one_line(workspace, monkeypatch, capsys):
+    monkeypatch.chdir(workspace)
+    assert ar(["reproduce", "a\nb"]) == 1
+    assert capsys.readouterr().err.startswith("ar: a b is no certificate of ar: there is no such file. Fix:")
+
+
+def test_a_run_whose_ledger_is_gone_is_not_called_unknown(workspace, monkeypatch, tmp_path, capsys):
+    folder = make_workspace(tmp_path / "w")
+    (folder / "runs/lost").mkdir(parents=True)
+    shutil.copy(workspace / "runs/first/journal.jsonl", folder / "runs/lost")
+    monkeypatch.chdir(folder)
+    assert ar(["results", "--tag", "lost"]) == 2
+    said = capsys.readouterr().err
+    assert "has no ledger" in said and "Fix: `ar loop --tag lost` restores it from its journal" in said

@@ -6,6 +6,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from disk_waits import with_disk_waits
@@ -123,6 +125,31 @@ def test_a_damaged_ledger_is_one_clear_line(folder, damage):
         list(reader.experiments())
     assert "Fix:" in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert damage != "empty" or "it is empty. Fix: check the disk" in str(raised.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="root's rights are laid down in a child process")
+def test_a_ledger_in_a_folder_of_somebody_else_is_read():
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "run"
+        with Ledger(folder) as ledger:
+            ledger.create("run", {"seed": 7, "backend": "null"}, "base")
+            fill(ledger, 1.5)
+        Path(made).chmod(0o755)
+        folder.chmod(0o555)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                if os.geteuid() == 0:
+                    os.setgid(65534)
+                    os.setuid(65534)
+                with LedgerReader(folder) as reader:
+                    code = 0 if reader.incumbent().val_bpb == 1.5 else 1
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        folder.chmod(0o755)
 
 
 def test_a_ledger_of_a_newer_version_is_refused(folder):
