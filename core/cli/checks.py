@@ -275,9 +275,17 @@ def check_workspace(settings: Settings) -> CheckResult:
     files = sorted(folder.glob("backends/*/train.py"))
     if not files:
         return CheckResult("workspace", "warn", f"{folder} has no backends/*/train.py", fix)
+    from autoresearch.core.errors import SourceError
     from autoresearch.core.store.git import run_git
 
-    if not run_git(folder, "rev-parse", "HEAD", allow_failure=True):
+    try:
+        run_git(folder, "rev-parse", "HEAD")
+    except SourceError as error:
+        if "dubious ownership" in error.message:
+            trust = f"git config --global --add safe.directory {folder}, if you trust it"
+            return CheckResult(
+                "workspace", "warn", f"{folder} belongs to somebody else, and git does not use it", trust
+            )
         return CheckResult("workspace", "warn", f"{folder} is no git repository with a commit", "git init, git commit")
     return CheckResult(
         "workspace", "pass", f"{folder}: train files for {', '.join(file.parent.name for file in files)}"

@@ -153,7 +153,9 @@ def write_texts(directory: Path, texts: Mapping[str, str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{error.filename} cannot be written: {error.strerror}.", fix="name another folder") from error
+        # Where writing itself fails, as on a full disk, the error names no file.
+        file = error.filename or directory
+        raise UsageError(f"{file} cannot be written: {error.strerror}.", fix="name another folder") from error
 
 
 def first_commit(directory: Path) -> str:

@@ -106,7 +106,9 @@ def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float
             _print(current_line(snapshot))
         time.sleep(look_seconds)
         snapshot = follower.look()
-    _print(f"{snapshot.run.tag}: {snapshot.state}; {current_line(snapshot)}; {best_line(snapshot)}")
+    # A run that died has no reason for its end: its state says it all.
+    told = dict.fromkeys((snapshot.state, current_line(snapshot), best_line(snapshot)))
+    _print(f"{snapshot.run.tag}: {'; '.join(told)}")
 
 
 def stream_decisions(reader: LedgerReader, follower: RunFollower, look_seconds: float = LOOK_SECONDS) -> None:

@@ -8,6 +8,9 @@ import pytest
 
 from autoresearch.backends import names as backend_names
 from autoresearch.core.cli import main
+from autoresearch.core.cli.checks import check_workspace
+from autoresearch.core.cli.context import Settings
+from autoresearch.core.errors import SourceError
 from autoresearch.core.trial import device
 
 HIDE_TORCH = """
@@ -67,6 +70,17 @@ def test_a_workspace_made_by_init_is_well(empty_machine, capsys):
     capsys.readouterr()
     _, _, checks = findings(capsys, "--backend", "null", "--workspace", "work")
     assert checks["workspace"]["status"] == "pass"
+
+
+def test_a_workspace_of_somebody_else_is_said_to_be_one(empty_machine, monkeypatch):
+    assert main.run(["-q", "init", "work"]) == 0
+
+    def refuses(*_):
+        raise SourceError("`git rev-parse HEAD` failed: fatal: detected dubious ownership in repository at 'work'")
+
+    monkeypatch.setattr("autoresearch.core.store.git.run_git", refuses)
+    found = check_workspace(Settings(workspace=empty_machine / "work"))
+    assert found.status == "warn" and found.detail.endswith("belongs to somebody else, and git does not use it")
 
 
 def test_keys_are_shown_by_name_and_never_by_value(empty_machine, capsys, monkeypatch):

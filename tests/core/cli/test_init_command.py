@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,15 @@ from autoresearch.core.cli.commands import COMMANDS
 
 def git(folder, *arguments):
     return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_full_disk_is_said_of_the_folder_where_the_system_names_no_file(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert main.run(["init", str(tmp_path / "w")]) == 2
+    assert f"ar: {tmp_path / 'w'} cannot be written: No space left on device. Fix: " in capsys.readouterr().err
 
 
 def test_a_new_workspace_is_a_clean_repository_with_everything_a_loop_needs(tmp_path, capsys):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
@@ -31,6 +33,15 @@ def test_a_run_that_is_over_is_shown_and_left(workspace, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("first: finished · null/demo on scripted · ")
     assert lines[-1] == "first: finished; 2 experiments are decided; best 0.9000 bpb (experiment 1, -0.1000)"
+
+
+def test_a_run_whose_loop_died_is_said_to_have_died_once(workspace, capsys):
+    with open_run(workspace, "first") as run:
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1)).go()
+    with closing(sqlite3.connect(workspace / "runs/first/ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET state = 'running', ended = NULL, pid = 999999999, heartbeat = 1.0")
+    assert ar(["--workspace", str(workspace), "watch"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "first: died; best 0.9000 bpb (experiment 1, -0.1000)"
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
