@@ -272,6 +272,30 @@ def test_every_process_that_the_child_can_reach_has_the_filter(level: IsolationL
     assert added == {"bubblewrap": [0, 0, 1, 1]}.get(level, [0, 1])
 
 
+TAKE_OVER = """
+# access("/") without end, counting on the stack how often it succeeds:
+loop = bytes.fromhex('b815000000 488d3d12000000 31f6 0f05 85c0 75ec 48ff842400fcffff ebe2 2f00')
+stack, place = (int(word, 16) for word in open('/proc/1/syscall').read().split()[-2:])
+memory = os.open('/proc/1/mem', os.O_RDWR)
+os.pwrite(memory, bytes(8), stack - 1024)
+os.pwrite(memory, loop, place)
+def count(): return struct.unpack('=Q', os.pread(memory, 8, stack - 1024))[0]
+if os.fork() == 0:
+    if os.fork() == 0: os._exit(0)  # an orphan that ends wakes it
+    os._exit(0)
+while not count(): time.sleep(0.001)
+"""
+
+
+@pytest.mark.skipif("bubblewrap" not in LEVELS, reason="there is no bwrap here")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the code that it writes is for x86-64")
+def test_bwraps_first_process_looks_up_no_name_even_where_the_child_has_taken_it_over(tmp_path: Path) -> None:
+    with child(f"{TAKE_OVER}\nanswer()\n", "bubblewrap", tmp_path) as (process, near):
+        seal(process.pid, "bubblewrap")
+        near.send(b"1")
+        assert json.loads(near.recv(100)) == 0
+
+
 def filters_of(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("Seccomp_filters:")))
