@@ -137,8 +137,9 @@ def check_openblas(runtime: Runtime) -> CheckResult:
 
 def check_isolation() -> CheckResult:
     """Check how well a train file is isolated from the rest of the machine, and how to get the best level."""
+    from autoresearch.core.trial.sandbox.host_paths import nvidia_cards
     from autoresearch.core.trial.sandbox.levels import PROTECTION, STRENGTH, levels
-    from autoresearch.core.trial.sandbox.sealing import GPU, TRACES, why_unsealed
+    from autoresearch.core.trial.sandbox.sealing import TRACES, why_unsealed
     from autoresearch.core.trial.sandbox.system_calls import why_unavailable
 
     found = levels()
@@ -155,7 +156,9 @@ def check_isolation() -> CheckResult:
     why_open = why_unsealed(best) if sys.platform == "linux" and why_unfiltered is None else None
     if why_open is not None:
         detail += f"; {TRACES}: {why_open}"
-    weak = why_unfiltered is not None or why_open not in (None, GPU) or STRENGTH[best] == 0
+    elif nvidia_cards():
+        detail += f"; on a GPU {TRACES}"
+    weak = why_unfiltered is not None or why_open is not None or STRENGTH[best] == 0
     return CheckResult(
         "isolation", "warn" if weak else "pass", detail, _bubblewrap_fix() if "bubblewrap" in missing else None
     )

@@ -40,7 +40,7 @@ from autoresearch.core.trial.memory_file import MemoryFile
 from autoresearch.core.trial.page_cache import evict
 from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
-from autoresearch.core.trial.sandbox.sealing import SealFault, seal, why_unsealed
+from autoresearch.core.trial.sandbox.sealing import SEALED_DEVICES, SealFault, seal, why_unsealed
 from autoresearch.core.trial.surprise import bigrams_of
 from autoresearch.core.trial.weights import FrozenWeights, WeightsFault
 
@@ -199,7 +199,8 @@ class Scorer:
     def __init__(self, context: TrialContext, role: str, *, sealed: bool) -> None:
         """Start it. `sealed` says that it is to look up no name once it has the weights, where that can be done."""
         self._context = context
-        self._to_seal = sealed and context.sandbox.filtered
+        device = context.facts.device  # what the train child said before it read the train file
+        self._to_seal = sealed and context.sandbox.filtered and (device is None or device.kind in SEALED_DEVICES)
         self._socket, far = socket.socketpair()
         job = {"score_rows": context.request.score_rows, "rows_fd": far.fileno()}
         try:

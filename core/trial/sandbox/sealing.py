@@ -33,7 +33,6 @@ from pathlib import Path
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import guard, system_calls
-from autoresearch.core.trial.sandbox.host_paths import gpu_nodes
 from autoresearch.core.trial.sandbox.levels import Sandbox, open_sandbox
 from autoresearch.core.trial.sandbox.tracing import Thread, TracingFault, UnusableThread, this_machine
 
@@ -48,7 +47,8 @@ last can be reached by the child, which may write to its memory."""
 STATE, THREADS = 0, 17
 """Places in /proc/N/stat, counted from behind the name: the state and the number of threads (proc(5))."""
 ENDED = (b"Z", b"X")
-GPU = "a GPU's driver opens its devices when it needs them"
+SEALED_DEVICES = ("cpu", "numpy")
+"""Kinds of device on which a child is sealed: a GPU's driver opens files when it needs them."""
 TRACES = "a file that is scored can leave traces for a later process in the names that it looks up"
 PROBE = """
 import os, sys
@@ -232,8 +232,6 @@ def why_unsealed(level: IsolationLevel) -> str | None:
     """Say why no child at that level can be sealed here; None where one can. Asked once per process, by sealing one."""
     if (why := system_calls.why_unavailable()) is not None:
         return why
-    if gpu_nodes():
-        return GPU
     try:
         this_machine()
         _probe(open_sandbox(level))
@@ -243,14 +241,12 @@ def why_unsealed(level: IsolationLevel) -> str | None:
 
 
 def warning_for_names(level: IsolationLevel) -> str | None:
-    """Say before a run what it means that no child can be sealed; None where one can, on a GPU, or off Linux.
+    """Say before a run what it means that no child can be sealed here; None where one can, and where there is no Linux.
 
-    The last two are always so, and are said in the documentation and by `ar doctor`.
+    That no child on a GPU is sealed, and none on macOS, is said in the documentation.
     """
     why = why_unsealed(level) if sys.platform == "linux" else None
-    if why in (None, GPU):
-        return None
-    return f"{TRACES}: {why}"
+    return None if why is None else f"{TRACES}: {why}"
 
 
 def _probe(sandbox: Sandbox) -> None:

@@ -252,6 +252,8 @@ def sealed_rules() -> list[Rule]:
         Rule("getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr", errno.EOPNOTSUPP),
         # Some file systems look up names by ioctl (XFS_IOC_PATH_TO_HANDLE).
         Rule("ioctl", errno.ENOTTY, (Test(1, HARMLESS_CONTROLS, denied=False),)),
+        # Denied from the start where no NVIDIA card is. A bound socket has a name, too.
+        Rule("socket bind listen accept accept4", errno.EPERM),
         Rule("fork vfork", errno.EPERM),
         Rule("clone", errno.EPERM, (Test(0, (CLONE_THREAD,), denied=False, mask=CLONE_THREAD),)),
         Rule(counted, errno.EPERM),

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from autoresearch.core.cli import checks
 from autoresearch.core.cli.main import cli
-from autoresearch.core.trial.sandbox import levels, sealing, system_calls
+from autoresearch.core.trial.sandbox import host_paths, levels, sealing, system_calls
 from autoresearch.core.trial.sandbox.levels import LevelStatus
 
 
@@ -66,14 +66,24 @@ def test_doctor_warns_where_system_calls_cannot_be_filtered(monkeypatch: pytest.
     assert (answer.status, "this kernel has no seccomp filters" in answer.detail) == ("warn", True)
 
 
-@pytest.mark.parametrize(("why", "finding"), [("this kernel has no ptrace", "warn"), (sealing.GPU, "pass")])
-def test_doctor_says_where_a_child_cannot_be_sealed(why: str, finding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("why", "cards", "finding", "words"),
+    [
+        ("this kernel has no ptrace", [], "warn", "looks up: this kernel has no ptrace"),
+        (None, ["/dev/nvidia0"], "pass", "on a GPU a file that is scored can leave traces"),
+        (None, [], "pass", "no other processes"),
+    ],
+)
+def test_doctor_says_where_a_child_cannot_be_sealed(
+    why: str | None, cards: list[str], finding: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(levels, "levels", lambda: [status("bubblewrap"), status("process")])
     monkeypatch.setattr(system_calls, "why_unavailable", lambda: None)
     monkeypatch.setattr(sealing, "why_unsealed", lambda _: why)
+    monkeypatch.setattr(host_paths, "nvidia_cards", lambda: cards)
     monkeypatch.setattr(checks.sys, "platform", "linux")
     answer = checks.check_isolation()
-    assert (answer.status, why in answer.detail) == (finding, True)
+    assert (answer.status, words in answer.detail) == (finding, True)
 
 
 def test_doctor_warns_root(monkeypatch: pytest.MonkeyPatch) -> None:

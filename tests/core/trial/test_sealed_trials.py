@@ -83,6 +83,12 @@ def test_a_process_that_cannot_be_sealed_ends_the_trial(
     assert (result.status, result.reason, result.val_bpb) == ("crash", words, None)
 
 
+def test_a_process_on_a_gpu_is_not_sealed(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SEALED_DEVICES", ("cpu",))
+    result = run(prepared, tmp_path / "trial", ALWAYS)
+    assert result.status == "ok", result.reason
+
+
 def test_where_nothing_can_be_sealed_a_trial_runs_without(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
