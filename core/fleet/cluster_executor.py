@@ -23,7 +23,7 @@ from autoresearch.core.fleet.cluster import (
     SurveyedNode,
     survey,
 )
-from autoresearch.core.fleet.executor import TrialLost
+from autoresearch.core.fleet.executor import TrialLost, TrialMisplaced
 from autoresearch.core.fleet.fair_scheduler import Answer, SlotKey
 from autoresearch.core.fleet.local import LocalHandle
 from autoresearch.core.fleet.membership import Member, Membership
@@ -271,7 +271,8 @@ class FleetExecutor:
         # The node may have been replaced between its inspection and the trial. A score from another kind of device must
         # not be recorded.
         if result.machine is not None and result.machine != self._requirements.machine:
-            raise TrialLost(f"it ran on {result.machine}, and this run's trials are on {self._requirements.machine}")
+            ours = self._requirements.machine
+            raise TrialMisplaced(f"it ran on {result.machine}, and this run's trials are on {ours}")
         request.folder.mkdir(parents=True, exist_ok=True)
         for name, body in message["files"].items():
             (request.folder / name).write_bytes(body)

@@ -14,6 +14,10 @@ class TrialLost(TrialError):  # noqa: N818 - named as what happened, like TrialC
     """The machine was lost during a trial. This says nothing about the train file, so the trial is run again."""
 
 
+class TrialMisplaced(TrialLost):
+    """The trial ended on a device that is not the run's. The train file had no part in that."""
+
+
 class Handle(Protocol):
     """A trial that was submitted."""
 

@@ -30,16 +30,18 @@ class Losses:
     def __init__(self, ledger: Ledger) -> None:
         """Read the notes of earlier invocations."""
         self._ledger = ledger
-        # Ledgers of earlier versions say neither when a trial was lost nor which file it ran.
+        # Only losses that a file may have caused have a time. Those of earlier versions do not say which file ran.
         self._known: list[dict[str, Any]] = [
             {"experiment": number, **told} for number, told in ledger.noted(LOST) if "at" in told
         ]
 
-    def note(self, trial: TrialRow, reason: str) -> None:
-        """Record that a trial lost its device or its machine."""
-        told = {"k": trial.k, "subject": trial.subject, "seed": trial.seed, "reason": reason, "at": time.time()}
+    def note(self, trial: TrialRow, reason: str, *, by_file: bool = True) -> None:
+        """Record that a trial lost its device or its machine; `by_file` is false where no file can have caused it."""
+        told: dict[str, Any] = {"k": trial.k, "subject": trial.subject, "seed": trial.seed, "reason": reason}
+        if by_file:
+            told["at"] = time.time()
+            self._known.append({"experiment": trial.experiment, **told})
         self._ledger.note(LOST, trial.experiment, told)
-        self._known.append({"experiment": trial.experiment, **told})
 
     def given_up(self, trial: TrialRow) -> str | None:
         """Return in words why a trial is not run again; None where it is.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.events import Event, Observer, Repeated, SeedIgnored, SlowerFile, Trained, TrialEvent
-from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
+from autoresearch.core.fleet.executor import Executor, Handle, TrialLost, TrialMisplaced
 from autoresearch.core.judge.decision import RunTrial
 from autoresearch.core.run.evidence import ignores_seed
 from autoresearch.core.run.excuses import Excuses, Key, key_of
@@ -193,7 +193,7 @@ class RunningTrials:
         Raises `ArError` after `MAX_LOSSES` times.
         """
         trial, number = running.trial, running.trial.experiment
-        self._losses.note(trial, lost.message)
+        self._losses.note(trial, lost.message, by_file=not isinstance(lost, TrialMisplaced))
         if self._give_up(running):
             return
         self._lost[key_of(trial)] += 1

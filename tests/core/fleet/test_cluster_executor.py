@@ -29,7 +29,7 @@ from autoresearch.core.fleet.cluster import (
     survey,
 )
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
-from autoresearch.core.fleet.executor import TrialLost
+from autoresearch.core.fleet.executor import TrialLost, TrialMisplaced
 from autoresearch.core.fleet.fair_scheduler import FairScheduler
 from autoresearch.core.fleet.membership import Member
 from autoresearch.core.fleet.node import NodeInfo, TrialJob
@@ -151,7 +151,7 @@ def test_a_result_comes_home_with_its_files(corpus: CorpusRef, prepared: Prepare
     assert (tmp_path / "t/run.log").read_text() == "said\n"
     assert [ship for _, ship in cluster.jobs] == [True]
     cluster.result = {**OK, "machine": "another CPU"}
-    with pytest.raises(TrialLost, match="it ran on another CPU"):
+    with pytest.raises(TrialMisplaced, match="it ran on another CPU"):
         executor.submit(asked).result(10)
     executor.close()
 

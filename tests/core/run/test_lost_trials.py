@@ -10,7 +10,7 @@ import pytest
 from loop_fixtures import Scripted, ScriptedHandle, Widths, make_workspace, open_run, width_of
 
 from autoresearch.core.errors import ArError, PrerequisiteError
-from autoresearch.core.fleet.executor import TrialLost
+from autoresearch.core.fleet.executor import TrialLost, TrialMisplaced
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run import losses
 from autoresearch.core.run.loop import Limits, Loop
@@ -27,6 +27,7 @@ class Losing(Scripted):
     def __init__(self, losses: int) -> None:
         super().__init__()
         self.losses = losses
+        self.error = TrialLost("its node was lost: killed")
         self.lost: Counter[str] = Counter()
 
     def submit(self, request, observer=None) -> ScriptedHandle:
@@ -41,7 +42,7 @@ class LosingHandle(ScriptedHandle):
         executor, name = self.executor, self.request.folder.name
         if executor.lost[name] < executor.losses:
             executor.lost[name] += 1
-            raise TrialLost("its node was lost: killed")
+            raise executor.error
         return super().result(timeout)
 
 
@@ -76,6 +77,16 @@ def test_a_file_that_loses_every_device_is_given_up_and_the_run_goes_on(tmp_path
         row = run.ledger.experiment(1)
         assert (row.status, run.ledger.experiment(2).status) == ("crash", "keep")
         assert "its trial lost its device 3 times, so it may be what brings devices down; the last" in str(row.reason)
+
+
+def test_a_node_with_another_device_is_held_against_no_file(tmp_path: Path) -> None:
+    executor = KillsDevices()
+    executor.error = TrialMisplaced("it ran on B")
+    with open_run(make_workspace(tmp_path)) as run:
+        with pytest.raises(ArError, match=f"lost its machine {MAX_LOSSES} times; the last time, it ran on B"):
+            Loop(run, Widths(5), Greedy(), executor, limits=Limits(1)).go()
+        assert run.ledger.experiment(1).status is None
+        assert len(run.ledger.events("trial lost")) == MAX_LOSSES
 
 
 def test_losses_count_over_all_calls_of_the_command(tmp_path: Path) -> None:
