@@ -244,6 +244,8 @@ class _Checker(ast.NodeVisitor):
         """Number of times that each name is bound, imports and class statements aside."""
         self._shared: set[str] = set()
         """Names that are bound from inside another scope, as `nonlocal` and `:=` in a comprehension do."""
+        self._bound_in: dict[int, tuple[Counter[str], dict[str, list[ast.expr | None]]]] = {}
+        """Results of `_scope`, by the identity of the scope's node."""
         # By identity: a name that is called and the same name as a value are two nodes.
         self._called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
         self._collect(nodes)
@@ -500,15 +502,19 @@ class _Checker(ast.NodeVisitor):
             self._fault(node, "numpy.ndarray makes arrays of any memory: use np.zeros, np.empty or np.frombuffer")
 
     def _is_static(self, node: ast.ClassDef, seen: set[str]) -> bool:
-        """Tell whether a class and all its bases come from class statements of this file, or are imported."""
+        """Tell whether all bases of a class come from class statements of this file, or are imported.
+
+        `seen` takes the names of bases that were looked at.
+        """
         for base in node.bases:
             inner = base.value if isinstance(base, ast.Subscript) else base
             name = inner.id if isinstance(inner, ast.Name) else None
-            if self._path(inner) or name in ("object", "Exception"):
+            if self._path(inner) or name in ("object", "Exception") or name in seen:
                 continue
             if name is None or self._bindings[name] or name not in self._classes:
                 return False
-            if name not in seen and not all(self._is_static(one, seen | {name}) for one in self._classes[name]):
+            seen.add(name)
+            if not all(self._is_static(one, seen) for one in self._classes[name]):
                 return False
         return True
 
@@ -611,15 +617,10 @@ class _Checker(ast.NodeVisitor):
         bound, scope = 0, self._parents.get(id(node))
         while scope is not None and not bound:  # the innermost scope that binds it is the one that Python reads
             if isinstance(scope, (*_FUNCTIONS, *_COMPREHENSIONS, ast.Module)):
-                inside = _own_nodes(scope)
-                bound = sum(_bound_here(one).count(node.id) for one in inside if not isinstance(one, ast.Attribute))
-                loops = [
-                    values
-                    for one in inside
-                    if isinstance(one, ast.For | ast.AsyncFor | ast.comprehension)
-                    for name, values in _loop_names(one.target, one.iter)
-                    if name == node.id
-                ]
+                if id(scope) not in self._bound_in:
+                    self._bound_in[id(scope)] = _scope(scope)
+                counts, sources = self._bound_in[id(scope)]
+                bound, loops = counts[node.id], sources.get(node.id, [])
             scope = self._parents.get(id(scope))
         if not loops or len(loops) != bound:
             return None
@@ -728,15 +729,23 @@ def _bindings(body: Sequence[ast.AST]) -> set[str]:
     return names - elsewhere
 
 
-def _own_nodes(scope: ast.AST) -> list[ast.AST]:
-    """Return the nodes of a function, a comprehension or the file that lie in no scope inside it."""
-    found, waiting = [], _children(scope)
+def _scope(scope: ast.AST) -> tuple[Counter[str], dict[str, list[ast.expr | None]]]:
+    """Return how often each name is bound in a function, a comprehension or the file, without the scopes inside it.
+
+    Beside that, what loops give to each name, as `_loop_names` tells it.
+    """
+    counts: Counter[str] = Counter()
+    loops: dict[str, list[ast.expr | None]] = {}
+    waiting = _children(scope)
     while waiting:
         node = waiting.pop()
-        found.append(node)
+        counts.update([] if isinstance(node, ast.Attribute) else _bound_here(node))
+        if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
+            for name, values in _loop_names(node.target, node.iter):
+                loops.setdefault(name, []).append(values)
         if not isinstance(node, (*_FUNCTIONS, *_COMPREHENSIONS, ast.ClassDef)):
             waiting += _children(node)
-    return found
+    return counts, loops
 
 
 def _bound_here(node: ast.AST) -> list[str]:
