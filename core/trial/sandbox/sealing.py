@@ -232,6 +232,8 @@ def why_unsealed(level: IsolationLevel) -> str | None:
     """Say why no child at that level can be sealed here; None where one can. Asked once per process, by sealing one."""
     if (why := system_calls.why_unavailable()) is not None:
         return why
+    if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        return "this kernel keeps no list of a process's children"
     try:
         this_machine()
         _probe(open_sandbox(level))
