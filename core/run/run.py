@@ -139,7 +139,9 @@ class Run:
         for row in self.ledger.undecided():
             self._ensure_ref(row)
         known = {row.number for row in self.ledger.experiments()}
-        for number in self.repository.refs(self.tag).keys() - known:
+        # Others that the ledger does not know are experiments that it has lost: they stay, until their number comes
+        # again.
+        for number in (self.repository.refs(self.tag).keys() - known).intersection(self.ledger.numbers_of("withdrawn")):
             self.repository.drop_ref(experiment_ref(self.tag, number))
 
     def incumbent_number(self) -> int:
@@ -374,11 +376,15 @@ class Run:
         if there != best.commit:
             # A person may have committed on the run's branch. Moving it would lose that commit, so the run stops and
             # says how to go on.
-            if there is not None and not self.ledger.has_commit(there):
+            if there is not None and not self._is_experiment(there):
                 fix = f"git branch -f {branch_name(self.tag)} {best.commit} (this drops what was put there)"
                 raise SourceError(f"the branch {branch_name(self.tag)} was moved by somebody else.", fix=fix)
             self.repository.move_ref(name, str(best.commit), expected=there, reason=f"keep {best.number}")
         export_best(self.ledger)
+
+    def _is_experiment(self, commit: str) -> bool:
+        """Tell whether a commit is an experiment of this run; one that a damaged ledger has lost still has its ref."""
+        return self.ledger.has_commit(commit) or commit in self.repository.refs(self.tag).values()
 
 
 def read_program(workspace: Path) -> str:

@@ -16,6 +16,7 @@ from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.restore import mend
 
 
 @pytest.fixture
@@ -106,6 +107,25 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(workspace):
     with pytest.raises(SourceError, match="was moved by somebody else"):
         open_run(workspace)
     assert git(workspace, "rev-parse", "autoresearch/t") == git(workspace, "rev-parse", "main")
+
+
+def test_experiments_that_a_damaged_ledger_has_lost_keep_their_refs_and_the_run_goes_on(workspace):
+    go(workspace, 9, 8)
+    folder = workspace / "runs/t"
+    with LedgerReader(folder) as reader:
+        commits = [row.commit for row in reader.experiments()]
+    journal = folder / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = next(at for at, line in enumerate(lines) if commits[2].encode() in line)
+    journal.write_bytes(b"".join(lines[:first]))
+    (folder / "ledger.sqlite").write_bytes(b"")
+    assert mend(folder, lambda _: None)
+    with open_run(workspace) as run:
+        assert [row.number for row in run.ledger.experiments()] == [0, 1]
+    repository = Repository.open(workspace)
+    assert repository.refs("t") == dict(enumerate(commits))
+    assert repository.ref("refs/heads/autoresearch/t") == commits[1]
+    assert go(workspace, 9, 7).exit_code == 0
 
 
 def test_branch_refs_and_files_that_a_crash_left_behind_are_repaired(workspace):
