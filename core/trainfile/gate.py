@@ -469,14 +469,26 @@ class _Checker(ast.NodeVisitor):
                 node, "__class__ is passed on as a value: it makes classes from values; name the class you mean"
             )
             return
-        if name == "__setattr__" and (self._path(owner) or (isinstance(owner, ast.Name) and owner.id == "type")):
-            self._fault(node, f"{ast.unparse(owner)}.__setattr__ changes a module or a class that is not this file's")
+        if name == "__setattr__" and not of_super:
+            self._setter(node, owner)
             return
         path = self._path(owner)
         if path and (words := _barred((*path, name))):
             self._fault(node, f"{ast.unparse(owner)}.{name} is not allowed: {words}")
         elif isinstance(node, ast.Attribute):
             self._origin(node)
+
+    def _setter(self, node: ast.AST, owner: ast.expr) -> None:
+        """Check an object's own setter: `object.__setattr__(self, "x", value)` is what a frozen dataclass needs."""
+        call = self._parents.get(id(node))
+        if self._path(owner) or (isinstance(owner, ast.Name) and owner.id == "type"):
+            self._fault(node, f"{ast.unparse(owner)}.__setattr__ changes a module or a class that is not this file's")
+        elif (
+            not isinstance(call, ast.Call) or call.func is not node or len(call.args) != 3 or not _is_text(call.args[1])
+        ):
+            self._fault(node, "__setattr__ with a name that is not a literal: it can change any attribute")
+        else:
+            self._attribute(call, call.args[1].value, call.args[0])  # type: ignore[attr-defined]
 
     def _origin(self, node: ast.Name | ast.Attribute) -> None:
         """Check an imported name that may be used in certain places alone."""

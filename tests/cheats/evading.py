@@ -140,6 +140,9 @@ EVASIONS = {
     "a pattern by places": "import abc, dataclasses\n@dataclasses.dataclass\nclass C(abc.ABC):\n    x: int\n"
     "def f(x):\n    match x:\n        case C(found): return found",
     "setattr with a computed name": "import dataclasses\nclass A: pass\nsetattr(A, '__anno' + 'tations__', {'x=print(1)': int})",
+    "an object's own setter": "def f(x): pass\nobject.__setattr__(f, '__anno' + 'tations__', {'x': 'print(1)'})",
+    "a setter of a function": "def f(x): pass\nf.__setattr__('__anno' + 'tations__', {'x': 'print(1)'})",
+    "a setter as a value": "g = object.__setattr__",
     "setattr with a name of a variable": "def f(x, name): setattr(x, name, 3)",
     "setattr with names of a method of its own": "class A:\n    @classmethod\n    def named_children(cls): yield '__anno' + 'tations__', 3\n"
     "for name, _ in A.named_children(): setattr(A, name, {'x=print(1)': int})",
@@ -247,6 +250,8 @@ HONEST = {
     "    for name, child in model.named_children(): setattr(model, name, new(child))",
     "a tensor's own class": "import torch\nclass A(torch.Tensor):\n    @classmethod\n    def __torch_function__(cls, func, types, args=(), kwargs=None):\n"
     "        return super().__torch_function__(func, types, args, kwargs or {})",
+    "setters of its own classes": "class A:\n    def __setattr__(self, name, value): super().__setattr__(name, value)\n"
+    "    def __post_init__(self): object.__setattr__(self, 'x', 3)",
     "names of a loop": "def f(model, cast):\n    for name in ('wte', 'head'): setattr(model, name, cast(model, name))\n"
     "    for name, size in [('a', 3), ('b', 4)]: setattr(model, name, size)",
     "a stack of arrays": "import numpy as np\nnp.lib.stride_tricks.sliding_window_view(np.zeros(9), 3)",
