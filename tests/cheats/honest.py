@@ -409,6 +409,98 @@ class Gru(Tiny):
 def build(spec): return Gru(spec).to(spec.device)
 def logits(model, tokens): return model(tokens).to(torch.bfloat16)
 """,
+    "a state-space model": """
+class Ssm(Tiny):
+    def __init__(self, spec, states: int = 16):
+        super().__init__(spec)
+        self.a, self.b, self.c = (nn.Parameter(0.1 * torch.randn(48, states)) for _ in range(3))
+    def forward(self, x):
+        h = self.emb(x)
+        decay = torch.sigmoid(self.a + 2)[None, None].expand(*h.shape[:2], -1, -1)
+        state, step = h[..., None] * self.b, 1
+        while step < h.shape[1]:
+            late_d, late_s = F.pad(decay, (0, 0, 0, 0, step, 0), value=1.0)[:, :-step], F.pad(state, (0, 0, 0, 0, step, 0))[:, :-step]
+            state, decay, step = state + decay * late_s, decay * late_d, 2 * step
+        return self.out(h + (state * self.c).sum(-1))
+def build(spec): return Ssm(spec).to(spec.device)
+""",
+    "lookahead around another optimizer": """
+class Lookahead(torch.optim.Optimizer):
+    def __init__(self, inner: torch.optim.Optimizer, k: int = 3, alpha: float = 0.5):
+        self.inner, self.k, self.alpha, self.n = inner, k, alpha, 0
+        super().__init__([p for g in inner.param_groups for p in g["params"]], {})
+        self.slow = [p.detach().clone() for g in self.param_groups for p in g["params"]]
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = self.inner.step(closure); self.n += 1
+        if self.n % self.k == 0:
+            for p, s in zip((p for g in self.param_groups for p in g["params"]), self.slow, strict=True):
+                s.lerp_(p, self.alpha); p.copy_(s)
+        return loss
+def train(model, data, clock):
+    opt = Lookahead(torch.optim.AdamW(model.parameters(), lr=0.01))
+    for x, y, info in data.batches(8, 128):
+        loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten()); opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
+    return model
+""",
+    "int8, simulated": """
+class Round(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w):
+        scale = w.abs().amax(-1, keepdim=True).clamp_min(1e-8) / 127
+        return (w / scale).round().clamp(-127, 127) * scale
+    @staticmethod
+    def backward(ctx, grad): return grad
+class Q(nn.Linear):
+    def forward(self, x): return F.linear(x, Round.apply(self.weight), self.bias)
+def quantised(model):
+    for name, child in model.named_children():
+        if type(child) is nn.Linear:
+            new = Q(child.in_features, child.out_features, bias=child.bias is not None)
+            new.load_state_dict(child.state_dict()); setattr(model, name, new)
+        else: quantised(child)
+    return model
+def build(spec): return quantised(Tiny(spec)).to(spec.device)
+""",
+    "a schedule by match, closures and generators": """
+from contextlib import contextmanager, nullcontext
+def schedule(kind):
+    def cosine(p): return 0.5 * (1 + math.cos(math.pi * p))
+    match kind:
+        case "cosine" | "cos": return cosine
+        case ("step", float(at)): return lambda p: 1.0 if p < at else 0.1
+        case {"hold": hold, **rest} if not rest: return lambda p: hold
+        case [first, *others]: return lambda p: min(s(p) for s in map(schedule, [first, *others]))
+        case int(n): return lambda p: 1 / (1 + n * p)
+        case _: raise ValueError(f"{kind!r:>20} is no schedule")
+import math
+@contextmanager
+def timed(clock, name):
+    before = clock.remaining
+    try: yield before
+    finally: print(f"{name:<10}{before - clock.remaining:8.3f} s")
+def pairs(data):
+    last = None
+    for x, y, info in data.batches(8, 128):
+        if last is not None: yield last, (x, y)
+        last = x, y
+def train(model, data, clock):
+    opt = torch.optim.AdamW(model.parameters(), lr=0.01); lr = schedule(["cosine", ("step", 0.5), {"hold": 0.9}, 3])
+    with timed(clock, "training"), nullcontext():
+        for (x, y), (x2, y2) in pairs(data):
+            for g in opt.param_groups: g["lr"] = 0.01 * lr(clock.progress)
+            loss = F.cross_entropy(model(torch.cat([x, x2])).flatten(0, 1), torch.cat([y, y2]).flatten())
+            opt.zero_grad(); loss.backward(); opt.step()
+    return model
+""",
+    "a tensor class for units": """
+class Tagged(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None): return super().__torch_function__(func, types, args, kwargs or {})
+class Units(Tiny):
+    def forward(self, x): return super().forward(x).as_subclass(Tagged).as_subclass(torch.Tensor)
+def build(spec): return Units(spec).to(spec.device)
+""",
 }
 """Name -> code for PyTorch alone, behind TORCH_MODEL."""
 
