@@ -3,6 +3,8 @@
 The kernel remembers every name that was looked up, also in folders that all children share, and the time of the next
 look tells whether it does. A score process that has seen the text could leave a token's number there for the audit
 process. So from the moment at which it is given the text, it may look up no name (see `system_calls.sealed_rules`).
+The same holds for pages of shared files that are not in memory yet. It can still read the files that it has open or
+mapped, so those are read into memory as a whole before (see `page_cache`).
 
 A framework must look up names until its model is compiled and its weights are loaded, so the filter cannot be there
 from the start. And a train file that fights back may not be asked to install it. The parent does: it stops every thread
@@ -31,6 +33,7 @@ import time
 from pathlib import Path
 
 from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.trial.page_cache import CacheFault, FileId, fill
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import guard, system_calls
 from autoresearch.core.trial.sandbox.levels import Sandbox, open_sandbox
@@ -38,6 +41,8 @@ from autoresearch.core.trial.sandbox.tracing import Thread, TracingFault, Unusab
 
 SEAL_SECONDS = 10.0
 """Seconds that sealing may take: it takes milliseconds, but a stalled machine must not end a trial."""
+FILL_SECONDS = 120.0
+"""Seconds that reading its files may take before: on a slow disk, the framework's libraries are a gigabyte."""
 PAUSE_SECONDS = 0.0002
 """Seconds between two looks at threads and processes that have not come to rest."""
 PROBE_SECONDS = 20.0
@@ -70,13 +75,23 @@ class SealFault(RuntimeError):  # noqa: N818
 def seal(guard_pid: int, level: IsolationLevel, seconds: float = SEAL_SECONDS) -> None:
     """Put the second filter on the child behind a guard, and end every process beside it. Raises `SealFault`.
 
-    When it cannot be done within `seconds`, the child is killed or must be.
+    Before that, the files that it has mapped or open are read into the page cache. When it cannot be done within
+    `seconds`, the child is killed or must be.
     """
     found: list[BaseException | None] = []
+    filled: set[FileId] = set()
+    try:
+        for pid in _targets(guard_pid, level)[1]:
+            fill(pid, time.monotonic() + FILL_SECONDS, filled)
+    except CacheFault as fault:
+        raise SealFault(str(fault)) from fault
+    except (FileNotFoundError, ProcessLookupError) as gone:
+        raise SealFault("it has ended") from gone
+    limit = time.monotonic() + seconds
 
     def work() -> None:
         try:
-            _Sealing(guard_pid, level, time.monotonic() + seconds).run()
+            _Sealing(guard_pid, level, limit, filled).run()
         except BaseException as error:
             found.append(error)
         else:
@@ -89,7 +104,7 @@ def seal(guard_pid: int, level: IsolationLevel, seconds: float = SEAL_SECONDS) -
     thread.join(seconds + 1.0)
     if not found:
         raise SealFault("it does not let itself be stopped")
-    if isinstance(found[0], SealFault | TracingFault):
+    if isinstance(found[0], SealFault | TracingFault | CacheFault):
         raise SealFault(str(found[0])) from found[0]
     if isinstance(found[0], OSError):
         raise SealFault(f"the system refuses ({found[0]})") from found[0]
@@ -100,22 +115,13 @@ def seal(guard_pid: int, level: IsolationLevel, seconds: float = SEAL_SECONDS) -
 class _Sealing:
     """One sealing under way."""
 
-    def __init__(self, guard_pid: int, level: IsolationLevel, limit: float) -> None:
-        self.limit = limit
-        self.spine = [guard_pid]
-        """The guard, the processes of the level's own program, and the child: each the first one that the process
-        before it has started."""
-        for _ in range(HELPERS.get(level, 0) + 1):
-            below = _children(self.spine[-1])
-            if not below:
-                raise SealFault("it has ended")
-            self.spine.append(below[0])
-        self.targets = self.spine[-2:] if level in HELPERS else self.spine[-1:]
-        """Processes to be sealed, the child last: it, and the one of the helpers that it can reach."""
+    def __init__(self, guard_pid: int, level: IsolationLevel, limit: float, filled: set[FileId]) -> None:
+        self.limit, self.filled = limit, filled
+        self.spine, self.targets = _targets(guard_pid, level)
         self.threads: dict[int, dict[int, Thread]] = {pid: {} for pid in self.targets}
 
     def run(self) -> None:
-        """Stop, end, install, and let go."""
+        """Stop, end, fill the page cache, install, and let go."""
         while True:
             # Both each time: a thread may wait for a process that must be ended. And in this order: what no thread is
             # left to start does not come back.
@@ -125,6 +131,9 @@ class _Sealing:
             if time.monotonic() > self.limit:
                 raise SealFault("its threads and processes do not come to rest")
             time.sleep(PAUSE_SECONDS)
+        # Once more, at rest: what it has opened or mapped since is all that it can read from now on.
+        for pid in self.targets:
+            fill(pid, self.limit, self.filled)
         program = system_calls.sealed_program(platform.machine())
         for pid in self.targets:
             self._install(pid, program)
@@ -195,6 +204,21 @@ class _Sealing:
             else:
                 return
         raise why or SealFault("no thread of it is left")
+
+
+def _targets(guard_pid: int, level: IsolationLevel) -> tuple[list[int], list[int]]:
+    """Return the processes from the guard to the child, and those of them to be sealed, the child last.
+
+    The first are the guard, the processes of the level's own program, and the child: each the first one that the
+    process before it has started. Sealed are the child and the one of the helpers that it can reach.
+    """
+    spine = [guard_pid]
+    for _ in range(HELPERS.get(level, 0) + 1):
+        below = _children(spine[-1])
+        if not below:
+            raise SealFault("it has ended")
+        spine.append(below[0])
+    return spine, spine[-2:] if level in HELPERS else spine[-1:]
 
 
 def _children(pid: int) -> list[int]:

@@ -1,42 +1,20 @@
-"""Files leave the page cache when they are told to."""
+"""Files leave the page cache when they are told to, and are read into it before a process sees held-out text."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from pathlib import Path
 
 import pytest
+from page_cache_state import cached, gone
 from prerequisites import lacking
 
-from autoresearch.core.trial.page_cache import evict
+from autoresearch.core.trial import page_cache
+from autoresearch.core.trial.page_cache import CacheFault, FileId, evict, fill
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system cannot say what is in its cache")
-
-
-def cached(path: Path) -> bool:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return os.preadv(fd, [bytearray(1)], os.fstat(fd).st_size - 1, os.RWF_NOWAIT) == 1
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        lacking(f"this file system cannot say what is in the cache: {error}")
-    finally:
-        os.close(fd)
-
-
-def gone(path: Path) -> bool:
-    """Tell whether a file is out of the cache, evicted again where the kernel itself held a page for a moment.
-
-    To ask may read the file back in, so each answer counts once.
-    """
-    for _ in range(20):
-        if not cached(path):
-            return True
-        time.sleep(0.1)
-        evict([path])
-    return False
 
 
 def written(path: Path) -> Path:
@@ -63,3 +41,37 @@ def test_what_is_no_plain_file_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert evict([tmp_path / "missing", tmp_path / "link", tmp_path / "folder"]) == 0
     assert evict([tmp_path / "pipe"]) == 0
+
+
+def cold(path: Path) -> Path:
+    """A file of which the cache holds nothing."""
+    written(path)
+    evict([path])
+    if not gone(path):
+        lacking("this file system lives in memory")
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not show a process's files")
+def test_what_a_process_has_open_or_mapped_is_read_as_a_whole(tmp_path: Path) -> None:
+    opened, mapped, other = (cold(tmp_path / name) for name in ("open file", "mapped", "other"))
+    done: set[FileId] = set()
+    with opened.open("rb"), mapped.open("rb") as file, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ):
+        file.close()
+        fill(os.getpid(), time.monotonic() + 60, done)
+    assert cached(opened)
+    assert cached(mapped)
+    assert gone(other)
+    identities = {(path.stat().st_dev, path.stat().st_ino) for path in (opened, mapped)}
+    assert identities <= done
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not show a process's files")
+def test_files_that_memory_or_time_do_not_allow_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with cold(tmp_path / "file").open("rb"):
+        with pytest.raises(CacheFault, match="in time"):
+            fill(os.getpid(), time.monotonic() - 1, set())
+        evict([tmp_path / "file"])
+        monkeypatch.setattr(page_cache, "_available", lambda: 0)
+        with pytest.raises(CacheFault, match="room for 0 MB"):
+            fill(os.getpid(), time.monotonic() + 60, set())

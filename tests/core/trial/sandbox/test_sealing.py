@@ -13,7 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from page_cache_state import cached, gone
+from prerequisites import lacking
 
+from autoresearch.core.trial.page_cache import evict
 from autoresearch.core.trial.processes import Child, Launch
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import sealing, system_calls
@@ -152,6 +155,24 @@ def test_nothing_of_a_sealed_child_looks_up_a_name(attack: str, level: Isolation
         assert len(running) <= 1
 
 
+@ALL
+def test_what_a_sealed_child_can_still_read_is_in_memory(level: IsolationLevel, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.write_bytes(bytes(4 << 20))
+    evict([shared])
+    if not gone(shared):
+        lacking("this file system lives in memory")
+    code = """
+with open('shared', 'rb') as file: held = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)
+parent.send(b'r')
+parent.recv(1)
+"""
+    with child(code, level, tmp_path) as (process, _):
+        assert gone(shared)
+        seal(process.pid, level)
+        assert cached(shared)
+
+
 HOPS = {
     "threads": """
 def hop():
@@ -249,7 +270,7 @@ parent.recv(1)
 
 def test_a_child_that_was_stopped_is_sealed_as_it_lies(tmp_path: Path) -> None:
     with child("parent.send(b'r')\nos.kill(os.getpid(), signal.SIGSTOP)\nanswer()\n", ONE, tmp_path) as (process, near):
-        target = psutil.Process(sealing._Sealing(process.pid, ONE, 0.0).spine[-1])
+        target = psutil.Process(sealing._Sealing(process.pid, ONE, 0.0, set()).spine[-1])
         while target.status() != psutil.STATUS_STOPPED:
             time.sleep(0.01)
         seal(process.pid, ONE)
@@ -264,7 +285,7 @@ def test_a_child_that_was_stopped_is_sealed_as_it_lies(tmp_path: Path) -> None:
 @ALL
 def test_every_process_that_the_child_can_reach_has_the_filter(level: IsolationLevel, tmp_path: Path) -> None:
     with child("answer()\n", level, tmp_path) as (process, _):
-        spine = sealing._Sealing(process.pid, level, 0.0).spine
+        spine = sealing._Sealing(process.pid, level, 0.0, set()).spine
         before = [filters_of(pid) for pid in spine]
         seal(process.pid, level)
         added = [filters_of(pid) - count for pid, count in zip(spine, before, strict=True)]
