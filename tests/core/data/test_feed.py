@@ -134,8 +134,8 @@ def test_what_lives_before_the_first_batch_is_no_longer_looked_at_by_the_garbage
     small_prepared: Prepared,
 ) -> None:
     gc.unfreeze()
-    with feed(small_prepared.folder) as running:
-        data, _, _ = client(running)
+    with feed(small_prepared.folder, 60.0) as running:
+        data, _, _ = client(running, 60.0)
         batches = data.batches(4, 64)
         assert gc.get_freeze_count() == 0
         next(batches)

@@ -62,7 +62,7 @@ def wait_for(command, condition, tag="t"):
                     if condition(reader):
                         return
             except LedgerError as error:
-                if "not a ledger" not in str(error):  # its tables are being made
+                if not any(words in str(error) for words in ("not a ledger", "it is empty")):  # it is being made
                     raise
         time.sleep(0.02)
     raise AssertionError("the loop did not get there in time")
