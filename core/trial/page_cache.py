@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import psutil
+
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
 CACHESTAT = 451
@@ -89,7 +91,7 @@ def fill(pid: int, limit: float, done: set[FileId]) -> None:
                     wanted[identity] = fd, _missing(fd, about.st_size)
         if not found:
             raise CacheFault("the system does not show the files that it has mapped")
-        total, room = sum(missing for _, missing in wanted.values()), _available()
+        total, room = sum(missing for _, missing in wanted.values()), psutil.virtual_memory().available
         if total > room:
             raise CacheFault(f"{total >> 20} MB of its files are not in memory, which has room for {room >> 20} MB")
         for fd, missing in wanted.values():
@@ -137,12 +139,3 @@ def _missing(fd: int, size: int) -> int:
     if library.syscall(ctypes.c_long(CACHESTAT), fd, everything, counts, 0) != 0:
         return size
     return max(0, size - struct.unpack_from("=Q", counts)[0] * os.sysconf("SC_PAGE_SIZE"))
-
-
-def _available() -> int:
-    """Return the bytes of memory that the system can give away without swapping."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) << 10
-    return 0

@@ -448,24 +448,24 @@ def test_a_start_that_was_kept_from_its_processor_is_run_once_more_and_one_that_
     assert spoiled(unknown, **common, repeated=False) is spoiled(in_training, **common, repeated=False) is None
 
 
-class LateStarts(Scripted):
-    """The first `times` trials of width 9 do not start in time, on a busy machine."""
+class FirstTrials(Scripted):
+    """The first `times` trials of width 9 end with another `result`."""
 
-    def __init__(self, times):
+    def __init__(self, times, result):
         super().__init__()
-        self.times = times
+        self.times, self.result = times, result
 
     def submit(self, request, observer=None):
         handle = super().submit(request, observer)
         count = sum(width_of(one.source) == 9 for one in self.requests)
         if width_of(request.source) == 9 and count <= self.times:
-            handle.result = lambda timeout=None: late_start(0.3)
+            handle.result = lambda timeout=None: self.result
         return handle
 
 
 @pytest.mark.parametrize(("times", "status"), [(1, "keep"), (5, "timeout")])
 def test_a_late_start_on_a_busy_machine_costs_one_more_trial_and_no_second(workspace, times, status):
-    executor, events = LateStarts(times), []
+    executor, events = FirstTrials(times, late_start(0.3)), []
     with open_run(workspace) as run:
         Loop(run, Widths(9), Greedy(), executor, limits=Limits(1), observer=events.append).go()
         assert [width_of(request.source) for request in executor.requests] == [10, 9, 9]
@@ -473,25 +473,10 @@ def test_a_late_start_on_a_busy_machine_costs_one_more_trial_and_no_second(works
     assert "the machine may have been busy" in next(event.reason for event in events if isinstance(event, Repeated))
 
 
-class Killed(Scripted):
-    """The system kills the first trials of width 9, as many as `times`."""
-
-    def __init__(self, times):
-        super().__init__()
-        self.times = times
-
-    def submit(self, request, observer=None):
-        handle = super().submit(request, observer)
-        count = sum(width_of(one.source) == 9 for one in self.requests)
-        if width_of(request.source) == 9 and count <= self.times:
-            child = SimpleNamespace(role="train", returncode=lambda: 128 + signal.SIGKILL)
-            handle.result = lambda timeout=None: crash(gone(child).reason)
-        return handle
-
-
 @pytest.mark.parametrize(("times", "status"), [(1, "keep"), (2, "crash")])
 def test_a_trial_that_the_system_killed_for_lack_of_memory_is_run_once_more(workspace, times, status):
-    executor = Killed(times)
+    killed = SimpleNamespace(role="train", returncode=lambda: 128 + signal.SIGKILL)
+    executor = FirstTrials(times, crash(gone(killed).reason))
     with open_run(workspace) as run:
         Loop(run, Widths(9), Greedy(), executor, limits=Limits(1)).go()
         assert [width_of(request.source) for request in executor.requests] == [10, 9, 9]
