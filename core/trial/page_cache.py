@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import stat
 import struct
@@ -77,27 +78,50 @@ def fill(pid: int, limit: float, done: set[FileId]) -> None:
     they are not read by then, or when the system shows none of them. Single files that this process may not read are
     left out, and so are those that have lost their name: the next process cannot read them either.
     """
-    with contextlib.ExitStack() as opened:
-        wanted: dict[FileId, tuple[int, int]] = {}
-        found = 0
-        for place in _places(pid):
-            with contextlib.suppress(OSError):
-                if not stat.S_ISREG(os.stat(place).st_mode):  # noqa: PTH116  (opening a device could do something)
-                    continue
-                fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                opened.callback(os.close, fd)
-                about, found = os.fstat(fd), found + 1
-                if (identity := (about.st_dev, about.st_ino)) not in done:
-                    wanted[identity] = fd, _missing(fd, about.st_size)
-        if not found:
-            raise CacheFault("the system does not show the files that it has mapped")
-        total, room = sum(missing for _, missing in wanted.values()), psutil.virtual_memory().available
-        if total > room:
-            raise CacheFault(f"{total >> 20} MB of its files are not in memory, which has room for {room >> 20} MB")
-        for fd, missing in wanted.values():
-            if missing:
-                _read(fd, limit)
-        done.update(wanted)
+    wanted: dict[FileId, tuple[str, int]] = {}
+    found = 0
+    for place in _places(pid):
+        # One file is open at a time: the process may have as many open as this one is allowed to have.
+        with _opened(place) as fd:
+            if fd is None:
+                continue
+            about, found = os.fstat(fd), found + 1
+            if (identity := (about.st_dev, about.st_ino)) not in done and identity not in wanted:
+                wanted[identity] = place, _missing(fd, about.st_size)
+    if not found:
+        raise CacheFault("the system does not show the files that it has mapped")
+    total, room = sum(missing for _, missing in wanted.values()), psutil.virtual_memory().available
+    if total > room:
+        raise CacheFault(f"{total >> 20} MB of its files are not in memory, which has room for {room >> 20} MB")
+    for place, missing in wanted.values():
+        if missing:
+            with _opened(place) as fd:
+                if fd is not None:
+                    _read(fd, limit)
+    done.update(wanted)
+
+
+@contextlib.contextmanager
+def _opened(place: str) -> Iterator[int | None]:
+    """Open a plain file for reading; None for what is no plain file, is gone or may not be read."""
+    try:
+        # Opening a device could do something, so look first.
+        plain = stat.S_ISREG(os.stat(place).st_mode)  # noqa: PTH116
+        fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) if plain else None
+    except OSError as error:
+        _complain_of_shortage(error)
+        fd = None
+    try:
+        yield fd
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _complain_of_shortage(error: OSError) -> None:
+    """Raise `CacheFault` when it is this process that lacks something: a file must not be left out for that."""
+    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+        raise CacheFault(f"they cannot be opened: {os.strerror(error.errno)}") from error
 
 
 def _read(fd: int, limit: float) -> None:
@@ -115,10 +139,14 @@ def _places(pid: int) -> Iterator[str]:
     # Threads share their memory, but a thread may have open files of its own, and the first one may have ended.
     for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  (names alone)
         place = f"/proc/{pid}/task/{task}"
-        with contextlib.suppress(OSError):
-            yield from (f"{place}/fd/{number}" for number in os.listdir(f"{place}/fd"))  # noqa: PTH208
+        try:
+            numbers = os.listdir(f"{place}/fd")  # noqa: PTH208
             if not mapped:
                 mapped = dict.fromkeys(_mapped(Path(place, "maps").read_bytes()), f"{place}/root")
+        except OSError as error:  # a thread that ends meanwhile
+            _complain_of_shortage(error)
+            continue
+        yield from (f"{place}/fd/{number}" for number in numbers)
     yield from (root + os.fsdecode(path) for path, root in mapped.items())
 
 

@@ -14,7 +14,9 @@ nothing of the child is left that could run without the filter.
 How it is known that nothing is left: threads that are stopped start no others, so the process is at rest once the
 kernel counts as many threads as are held. Its other children, and the orphans that its guard or bwrap's first process
 adopts, stand in the kernel's lists. A process can leave the first list for the second and never the other way. Whatever
-is empty stays empty when the lists are read in this order.
+is empty stays empty when the lists are read in this order. A process that has ended stays in its list until it is
+collected, and what it leaves behind is added at the list's end before it counts as ended. So a list is empty when all
+in it have ended, and reading it again shows nothing new.
 """
 
 from __future__ import annotations
@@ -182,15 +184,21 @@ class _Sealing:
         alone = True
         # The order matters: what its parent leaves behind goes to a process that is read later.
         for parent in reversed(self.spine):
-            own = self.spine[self.spine.index(parent) + 1 :][:1]
-            others = [pid for pid in _children(parent) if pid not in own]
-            ended = [_has_ended(pid) for pid in others]
+            others = self._others(parent)
+            ended = all([_has_ended(pid) for pid in others])
             for pid in others:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            # One that its parent has collected meanwhile may have hidden another one in the list.
-            alone = alone and all(ended) and all(Path(f"/proc/{pid}").exists() for pid in others)
+            # One that ran when the list was read, and had ended when it was looked at, may have left another one. That
+            # one stands in the list by now. And one that its parent has collected meanwhile may have hidden another.
+            same = self._others(parent) == others and all(Path(f"/proc/{pid}").exists() for pid in others)
+            alone = alone and ended and same
         return alone
+
+    def _others(self, parent: int) -> list[int]:
+        """Return the children of a process of the spine, without the one that belongs to the spine."""
+        own = self.spine[self.spine.index(parent) + 1 :][:1]
+        return [pid for pid in _children(parent) if pid not in own]
 
     def _install(self, pid: int, program: bytes) -> None:
         """Install the filter through the first thread that lets itself be used."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import resource
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +67,21 @@ def test_what_a_process_has_open_or_mapped_is_read_as_a_whole(tmp_path: Path) ->
     assert gone(other)
     identities = {(path.stat().st_dev, path.stat().st_ino) for path in (opened, mapped)}
     assert identities <= done
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not show a process's files")
+def test_a_process_may_have_as_many_files_open_as_it_is_allowed_to(tmp_path: Path) -> None:
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = [cold(tmp_path / str(number)) for number in range(40)]
+    with contextlib.ExitStack() as opened:
+        numbers = [opened.enter_context(file.open("rb")).fileno() for file in files]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(numbers) + 3, most))
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (allowed, most))
+        fill(os.getpid(), time.monotonic() + 60, set())
+        assert all(cached(file) for file in files)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(numbers), most))
+        with pytest.raises((CacheFault, OSError), match="Too many open files"):
+            fill(os.getpid(), time.monotonic() + 60, set())
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not show a process's files")

@@ -189,6 +189,15 @@ def hop():
 for _ in range(2):
     if os.fork() == 0: hop()
 """,
+    "brothers": """
+def hop():
+    clone = 56 if platform.machine() == 'x86_64' else 220
+    while True:
+        look_up()
+        if library.syscall(clone, 0x8000 | signal.SIGCHLD, 0, 0, 0, 0): os._exit(0)  # CLONE_PARENT
+for _ in range(3):
+    if os.fork() == 0: hop()
+""",
     "programs": """
 if len(sys.argv) == 2: parent.send(b'r')
 os.execv(sys.executable, [sys.executable, '-I', '-S', 'code.py', sys.argv[1], 'again'])
@@ -196,8 +205,9 @@ os.execv(sys.executable, [sys.executable, '-I', '-S', 'code.py', sys.argv[1], 'a
 }
 
 
+@pytest.mark.parametrize("attempt", range(3))
 @pytest.mark.parametrize("hop", HOPS)
-def test_what_never_comes_to_rest_is_sealed_or_ends_the_trial(hop: str, tmp_path: Path) -> None:
+def test_what_never_comes_to_rest_is_sealed_or_ends_the_trial(hop: str, attempt: int, tmp_path: Path) -> None:
     with child(f"{HOPS[hop]}\nanswer()\n", ONE, tmp_path) as (process, near):
         started = time.monotonic()
         try:
