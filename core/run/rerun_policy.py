@@ -60,36 +60,36 @@ def speeds(trials: Iterable[TrialRow]) -> list[float]:
 class Pace:
     """The usual pace of trials that a trial is held against, without those that were slow themselves."""
 
-    steps: tuple[float, ...] = ()
-    """Optimizer steps a second of trials of files with the same shape."""
+    batches: tuple[float, ...] = ()
+    """Batches a second of trials of files with the same shape."""
     processors: tuple[float, ...] = ()
     """Processors that training kept busy."""
     starting: tuple[float, ...] = ()
     """Processors that start-ups kept busy."""
     here: float | None = None
-    """Steps a second of the best file on the slot where the trial ran, as a share of what it makes on the others; None
-    where it was not measured on both."""
+    """Batches a second of the best file on the slot where the trial ran, as a share of those on the others; None where
+    it was not measured on both."""
 
 
 def pace(alike: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]] = ()) -> Pace:
     """Return the usual pace from the results of trials of files with the same shape, and of `others`."""
     alike, others = ([one for one in some if one.get("status") == "ok"] for some in (alike, others))
-    steps = [found for one in alike if (found := steps_per_second(one))]
+    rates = [found for one in alike if (found := batches_per_second(one))]
     busy, starting = (
         [found for one in (*alike, *others) if (found := count(one))] for count in (processors, _starting_processors)
     )
-    return Pace(_usual(steps), _usual(busy), _usual(starting))
+    return Pace(_usual(rates), _usual(busy), _usual(starting))
 
 
 def slot_pace(best: Iterable[Mapping[str, Any]], place: str | None) -> float | None:
     """Return the speed of a slot by the best file's trials there, as a share of the usual one on the other slots.
 
-    `best` are the results of the best file's trials. None where it has no steps on this slot, or on no other one.
+    `best` are the results of the best file's trials. None where it has no batches on this slot, or on no other one.
     """
     known = [
-        (one.get("place"), steps) for one in best if one.get("status") == "ok" and (steps := steps_per_second(one))
+        (one.get("place"), rate) for one in best if one.get("status") == "ok" and (rate := batches_per_second(one))
     ]
-    here, others = ([steps for at, steps in known if at and (at == place) is mine] for mine in (True, False))
+    here, others = ([rate for at, rate in known if at and (at == place) is mine] for mine in (True, False))
     return statistics.median(here) / statistics.median(others) if place and here and others else None
 
 
@@ -97,10 +97,14 @@ def _usual(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(one for one in values if one >= SLOW_AGAIN * max(values))
 
 
-def steps_per_second(result: Mapping[str, Any]) -> float | None:
-    """Return the optimizer steps a second, by the train file's own count of steps; None where it is not known."""
-    steps, seconds = result.get("steps"), result.get("train_seconds")
-    return steps / seconds if steps and seconds else None
+def batches_per_second(result: Mapping[str, Any]) -> float | None:
+    """Return the batches a second; None where they are not known.
+
+    The feeder has counted them: a file that says how many steps it made could call its own bad trial slow, and have it
+    run again. Results of earlier versions only have the file's count of steps.
+    """
+    batches, seconds = result.get("batches") or result.get("steps"), result.get("train_seconds")
+    return batches / seconds if batches and seconds else None
 
 
 def same_shape(one: str, other: str) -> bool:
@@ -163,13 +167,13 @@ def slow(
     lag = _lag(result, same, incumbent, usual)
     if lag is not None and not _undisturbed(result, usual):
         if usual.here is not None and usual.here < UNDISTURBED:
-            return f"{lag}: {result.place} is slow, the best file makes {usual.here:.0%} of its usual steps there"
+            return f"{lag}: {result.place} is slow, the best file gets {usual.here:.0%} of its usual batches there"
         return f"{lag}: the machine was hot or busy"
-    busy, steps = processors(_facts(result)), steps_per_second(_facts(result))
-    fewer_steps = steps and usual.steps and steps < UNDISTURBED * statistics.median(usual.steps)
+    busy, rate = processors(_facts(result)), batches_per_second(_facts(result))
+    fewer = rate and usual.batches and rate < UNDISTURBED * statistics.median(usual.batches)
     # Both together are the machine's doing. A few processors less alone may be the file's: a smaller model has less to
     # share out.
-    least = UNDISTURBED if fewer_steps and _computes_itself(result) else SLOW_AGAIN
+    least = UNDISTURBED if fewer and _computes_itself(result) else SLOW_AGAIN
     if busy and usual.processors and busy < least * statistics.median(usual.processors):
         return (
             f"its training got {busy:.2f} processors, where {statistics.median(usual.processors):.2f} are usual: "
@@ -219,13 +223,12 @@ def slower_file(
 
 def _lag(result: TrialResult, same: Sequence[float], incumbent: Sequence[float], usual: Pace) -> str | None:
     """Return in words how a trial was slower than those of other sources; None where it was not."""
-    speed, steps = result.tokens_per_second, steps_per_second(_facts(result))
+    speed, rate = result.tokens_per_second, batches_per_second(_facts(result))
     if speed and incumbent and not same and speed < SLOW_FIRST * statistics.median(incumbent):
         return _speed(speed, incumbent)
-    if steps and usual.steps and steps < SLOW_AGAIN * statistics.median(usual.steps):
-        return (
-            f"{steps:.3g} steps a second, where {statistics.median(usual.steps):.3g} are usual for files of this shape"
-        )
+    if rate and usual.batches and rate < SLOW_AGAIN * statistics.median(usual.batches):
+        median = statistics.median(usual.batches)
+        return f"{rate:.3g} batches a second, where {median:.3g} are usual for files of this shape"
     return None
 
 
@@ -247,7 +250,7 @@ def _speed(speed: float, others: Sequence[float]) -> str:
 
 
 def _facts(result: TrialResult) -> dict[str, Any]:
-    return result.model_dump(include={"steps", "train_seconds", "cpu_seconds"})
+    return result.model_dump(include={"batches", "steps", "train_seconds", "cpu_seconds"})
 
 
 def disk_is_full(folder: Path) -> bool:

@@ -62,7 +62,7 @@ def table(kinds: Mapping[str, Check], *needed: str) -> Check:
 
 _FIGURES: dict[str, Check] = {
     **dict.fromkeys(("val_bpb", "predicted_bpb", "predicted_low", "predicted_high"), maybe(real)),
-    **dict.fromkeys(("tokens", "steps", "params"), maybe(amount)),
+    **dict.fromkeys(("tokens", "batches", "steps", "params"), maybe(amount)),
     **dict.fromkeys(("peak_memory_mb", "tokens_per_second", "mfu"), maybe(amount)),
     **dict.fromkeys(("startup_seconds", "train_seconds", "eval_seconds", "wall_seconds", "cpu_seconds"), maybe(amount)),
     "startup_cpu_seconds": maybe(amount),

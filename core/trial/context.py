@@ -94,6 +94,7 @@ class Measurements:
             eval_seconds=self.eval_seconds,
             wall_seconds=wall_seconds,
             tokens=self.tokens,
+            batches=self.batches,
             steps=self.steps if self.steps is not None else self.batches,
             tokens_per_second=speed,
             params=self.params,

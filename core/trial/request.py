@@ -273,7 +273,10 @@ class TrialResult(BaseModel):
     wall_seconds: float | None = None
     tokens: int | None = None
     """Tokens trained on, as the feeder counts them."""
+    batches: int | None = None
+    """Batches that the feeder has sent for training; None in results of earlier versions."""
     steps: int | None = None
+    """Optimizer steps as the train file counts them, or the batches where it says nothing. A claim."""
     tokens_per_second: float | None = None
     params: int | None = None
     peak_memory_mb: float | None = None

@@ -185,7 +185,7 @@ class _Sealing:
         # The order matters: what its parent leaves behind goes to a process that is read later.
         for parent in reversed(self.spine):
             others = self._others(parent)
-            ended = all([_has_ended(pid) for pid in others])
+            ended = all(_has_ended(pid) for pid in others)
             for pid in others:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -143,7 +143,7 @@ def test_a_trial_far_slower_than_the_workspaces_latest_ones_is_said_to_be_slow(t
     here, bad = leave("trials/20260101-000000-null", steps=11, cpu_seconds=30.0)
     assert slow_notice(tmp_path, source, here, bad) is None  # nothing to compare with
     leave("night/trials/0-1")
-    assert "0.55 steps a second, where 11.2 are usual" in slow_notice(tmp_path, source, here, bad)
+    assert "0.55 batches a second, where 11.2 are usual" in slow_notice(tmp_path, source, here, bad)
     assert slow_notice(tmp_path, source, here, bad.model_copy(update={"machine": "another"})) is None
     assert slow_notice(tmp_path, source, here, bad.model_copy(update={"status": "crash"})) is None
     assert slow_notice(tmp_path, source.replace("WIDTH = 8", "WIDTH = 64"), here, bad) is None

@@ -65,9 +65,9 @@ def test_a_trial_far_below_the_runs_usual_speed_is_run_once_more_and_then_believ
     assert "slept for 60 s" in spoiled(result(100.0), same=[], **{**common, "slept": 60.0})
 
 
-def test_fewer_steps_with_fewer_processors_are_the_machines_doing_and_either_alone_is_not():
-    def seen(steps, cpu_seconds, device_kind="cpu"):
-        more = {"steps": steps, "cpu_seconds": cpu_seconds, "train_seconds": 100.0, "device_kind": device_kind}
+def test_fewer_batches_with_fewer_processors_are_the_machines_doing_and_either_alone_is_not():
+    def seen(batches, cpu_seconds, device_kind="cpu"):
+        more = {"batches": batches, "cpu_seconds": cpu_seconds, "train_seconds": 100.0, "device_kind": device_kind}
         return result(None).model_copy(update=more)
 
     usual = pace([seen(100, 98.0).model_dump(), seen(95, 96.0).model_dump()])
@@ -250,76 +250,76 @@ def test_on_another_machine_baseline_and_best_are_measured_again_and_nothing_is_
     assert [width_of(request.source) for request in executor.requests][: len(expected)] == expected
 
 
-def facts(steps=200, seconds=10.0, cpu=19.0, status="ok"):
-    return {"status": status, "steps": steps, "train_seconds": seconds, "cpu_seconds": cpu}
+def facts(batches=200, seconds=10.0, cpu=19.0, status="ok"):
+    return {"status": status, "batches": batches, "train_seconds": seconds, "cpu_seconds": cpu}
 
 
 def timed(**more):
     return TrialResult(seed=0, backend="null", preset="demo", tokens_per_second=1e5, **facts(**more))
 
 
-def test_a_trial_with_far_fewer_steps_or_processors_than_usual_is_slow_whatever_its_tokens():
-    usual = pace([facts(), facts(steps=210)])
+def test_a_trial_with_far_fewer_batches_or_processors_than_usual_is_slow_whatever_its_tokens():
+    usual = pace([facts(), facts(batches=210)])
     common = {"slept": 0.0, "same": trials(1e5), "incumbent": trials(1e5), "repeated": False}
     assert spoiled(timed(), usual=usual, **common) is None
-    assert "steps a second" in spoiled(timed(steps=11), usual=usual, **common)
+    assert "batches a second" in spoiled(timed(batches=11), usual=usual, **common)
     assert "processors" in spoiled(timed(cpu=8.0), usual=usual, **common)
-    assert spoiled(timed(steps=11), usual=usual, **{**common, "repeated": True}) is None
-    # A file of another shape takes other steps by right, but the machine gives it as many processors.
+    assert spoiled(timed(batches=11), usual=usual, **{**common, "repeated": True}) is None
+    # A file of another shape takes other batches by right, but the machine gives it as many processors.
     other = pace([], [facts()])
-    assert slow(timed(steps=11), usual=other) is None
-    assert "processors" in slow(timed(steps=11, cpu=8.0), usual=other)
+    assert slow(timed(batches=11), usual=other) is None
+    assert "processors" in slow(timed(batches=11, cpu=8.0), usual=other)
     # A trial that was ended early is run again too: its loss may have been behind for want of a processor.
-    assert slow(timed(status="stopped", steps=11, seconds=5.0), usual=usual) is not None
-    assert slow(timed(status="crash", steps=11), usual=usual) is None
+    assert slow(timed(status="stopped", batches=11, seconds=5.0), usual=usual) is not None
+    assert slow(timed(status="crash", batches=11), usual=usual) is None
 
 
 def test_a_file_that_is_slow_with_its_full_share_of_the_processor_is_slower_and_costs_no_second_trial():
-    usual = pace([facts(), facts(steps=210)])
+    usual = pace([facts(), facts(batches=210)])
     common = {"slept": 0.0, "same": [], "incumbent": trials(1e5), "repeated": False}
-    by_design = timed(steps=11).model_copy(update={"device_kind": "cpu"})
+    by_design = timed(batches=11).model_copy(update={"device_kind": "cpu"})
     assert spoiled(by_design, usual=usual, **common) is None
-    assert "steps a second, where 20.5 are usual" in slower_file(by_design, usual=usual)
+    assert "batches a second, where 20.5 are usual" in slower_file(by_design, usual=usual)
     assert "the file is slower" in slower_file(by_design, usual=usual)
-    few = by_design.model_copy(update={"tokens_per_second": 2e4, "steps": 200})
+    few = by_design.model_copy(update={"tokens_per_second": 2e4, "batches": 200})
     assert spoiled(few, usual=usual, **common) is None
     assert "tokens/s" in slower_file(few, incumbent=trials(1e5), usual=usual)
     # Robbed of a fifth of the processor, it may be slow for that; on a GPU processor time does not tell.
     robbed = by_design.model_copy(update={"cpu_seconds": 15.0})
     elsewhere = by_design.model_copy(update={"device_kind": "cuda"})
-    for one in (robbed, elsewhere, timed(steps=11)):
+    for one in (robbed, elsewhere, timed(batches=11)):
         assert slower_file(one, usual=usual) is None
         assert "hot or busy" in spoiled(one, usual=usual, **common)
     # Against other trials of its own source, no file is slower by design.
-    slow_now = by_design.model_copy(update={"tokens_per_second": 2e4, "steps": 200})
+    slow_now = by_design.model_copy(update={"tokens_per_second": 2e4, "batches": 200})
     assert "hot or busy" in spoiled(slow_now, usual=usual, **{**common, "same": trials(1e5)})
     assert slower_file(slow_now, same=trials(1e5), incumbent=trials(1e5), usual=usual) is None
     assert slower_file(timed(), usual=usual) is None
 
 
-def test_a_slow_slot_is_told_from_a_slow_file_by_the_best_files_steps_there():
-    best = [{**facts(), "place": "box1 gpu 0"}, {**facts(steps=100), "place": "box2 gpu 0"}, facts(steps=7)]
+def test_a_slow_slot_is_told_from_a_slow_file_by_the_best_files_batches_there():
+    best = [{**facts(), "place": "box1 gpu 0"}, {**facts(batches=100), "place": "box2 gpu 0"}, facts(batches=7)]
     assert (slot_pace(best, "box1 gpu 0"), slot_pace(best, "box2 gpu 0")) == (2.0, 0.5)
     assert slot_pace(best, "box3 gpu 0") is None and slot_pace(best, None) is None
     assert slot_pace(best[:1], "box1 gpu 0") is None, "nothing to compare with"
-    failed = {**facts(steps=1, status="crash"), "place": "box2 gpu 0"}
+    failed = {**facts(batches=1, status="crash"), "place": "box2 gpu 0"}
     assert slot_pace([*best[:2], failed], "box2 gpu 0") == 0.5
-    usual = pace([facts(), facts(steps=210)])
-    lagging = timed(steps=60).model_copy(update={"device_kind": "cuda", "place": "box2 gpu 0"})
+    usual = pace([facts(), facts(batches=210)])
+    lagging = timed(batches=60).model_copy(update={"device_kind": "cuda", "place": "box2 gpu 0"})
     node, file = (replace(usual, here=here) for here in (0.5, 1.0))
-    assert "box2 gpu 0 is slow, the best file makes 50% of its usual steps there" in slow(lagging, usual=node)
+    assert "box2 gpu 0 is slow, the best file gets 50% of its usual batches there" in slow(lagging, usual=node)
     assert slower_file(lagging, usual=node) is None
     assert slow(lagging, usual=file) is None
     assert "the best file is not on box2 gpu 0: the file is slower" in slower_file(lagging, usual=file)
     assert "hot or busy" in slow(lagging, usual=usual), "where the best file was never measured, nobody can tell"
-    # A file that says nothing of its steps cannot hide behind a fast slot.
-    crawling = lagging.model_copy(update={"steps": None, "tokens_per_second": 1e4})
+    # A trial whose batches are not known cannot hide behind a fast slot.
+    crawling = lagging.model_copy(update={"batches": None, "tokens_per_second": 1e4})
     assert slow(crawling, incumbent=trials(1e5), usual=node) is not None
 
 
 def test_what_was_slow_itself_or_failed_is_no_measure():
-    usual = pace([facts(), facts(steps=50, cpu=5.0), facts(steps=9000, status="crash")], [facts(cpu=2.0)])
-    assert usual.steps == (20.0,)
+    usual = pace([facts(), facts(batches=50, cpu=5.0), facts(batches=9000, status="crash")], [facts(cpu=2.0)])
+    assert usual.batches == (20.0,)
     assert usual.processors == (1.9,)
     assert pace([{"status": "ok"}]) == pace([])
 
@@ -482,3 +482,12 @@ def test_a_trial_that_the_system_killed_for_lack_of_memory_is_run_once_more(work
         assert [width_of(request.source) for request in executor.requests] == [10, 9, 9]
         assert run.ledger.experiment(1).status == status
         assert "other work may have taken it" in run.ledger.events("trial repeated")[0]["reason"]
+
+
+def test_what_a_file_says_of_its_steps_does_not_make_its_trial_slow():
+    usual, said = pace([facts(), facts(batches=210)]), {"steps": 3}
+    assert pace([facts() | said]).batches == pace([facts()]).batches
+    assert slow(timed().model_copy(update=said), usual=usual) is None
+    # Results of earlier versions only have that count.
+    older = {name: value for name, value in facts().items() if name != "batches"} | {"steps": 200}
+    assert pace([older]).batches == (20.0,)
