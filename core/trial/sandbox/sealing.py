@@ -45,8 +45,10 @@ SEAL_SECONDS = 10.0
 """Seconds that sealing may take: it takes milliseconds, but a stalled machine must not end a trial."""
 FILL_SECONDS = 120.0
 """Seconds that reading its files may take before: on a slow disk, the framework's libraries are a gigabyte."""
-PAUSE_SECONDS = 0.0002
-"""Seconds between two looks at threads and processes that have not come to rest."""
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGER = 0.0002, 0.02, 1.1
+"""Seconds between two looks at threads and processes that have not come to rest, at first and at most, and how much
+longer each pause is than the one before. On a busy processor they need a turn to stop, or to end, and a parent that
+looks all the time takes it from them."""
 PROBE_SECONDS = 20.0
 HELPERS: dict[IsolationLevel, int] = {"bubblewrap": 2}
 """Processes of the level's own program between the guard and the child: bwrap outside its namespaces, and inside. The
@@ -124,6 +126,7 @@ class _Sealing:
 
     def run(self) -> None:
         """Stop, end, fill the page cache, install, and let go."""
+        pause = PAUSE_SECONDS
         while True:
             # Both each time: a thread may wait for a process that must be ended. And in this order: what no thread is
             # left to start does not come back.
@@ -132,7 +135,8 @@ class _Sealing:
                 break
             if time.monotonic() > self.limit:
                 raise SealFault("its threads and processes do not come to rest")
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(pause)
+            pause = min(LONGER * pause, LONGEST_PAUSE_SECONDS)
         # Once more, at rest: what it has opened or mapped since is all that it can read from now on.
         for pid in self.targets:
             fill(pid, self.limit, self.filled)
