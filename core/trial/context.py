@@ -160,7 +160,6 @@ class TrialContext:
             "eval_seq_len": request.eval_seq_len,
             "seed": request.seed,
             "tier": request.preset,
-            "device_kind": self.facts.device.kind if self.facts.device else request.device_kind,
         }
         if self.upstream is not None:
             tokenizer = self.prepared.tokenizer_path(self.vocab_size)

@@ -10,9 +10,9 @@ weights, all it does is on the clock: a child that takes too long is replaced by
 is over. Once the weights are loaded the child is sealed (see `core.trial.sandbox.sealing`), and only then does it get
 held-out text. At the end some rows are asked again, in other batches: a model that has changed meanwhile is found out.
 
-Both may be started while training still goes on, so that their frameworks are imported by the time the weights are
-there. They then wait: they are told nothing, and run none of the train file's code. This is done only at an isolation
-level at which the train child cannot reach them.
+Both may be started before the weights are there, so that their frameworks are imported by then: with many cores near
+the end of the training, with few while the train child imports its own. They then wait: they are told nothing, and run
+none of the train file's code. This is done only at an isolation level at which the train child cannot reach them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from autoresearch.core.files import remove_folder
 from autoresearch.core.trial import audit, draws
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
 from autoresearch.core.trial.child.channel import Failed, Ready
-from autoresearch.core.trial.child.score import LOADED
+from autoresearch.core.trial.child.score import KIND_BYTES, LOADED
 from autoresearch.core.trial.context import TrialContext, closed_end, closed_failure
 from autoresearch.core.trial.device import cores
 from autoresearch.core.trial.memory_file import MemoryFile
@@ -50,12 +50,12 @@ LEAD_SHARE = 0.5
 """Largest lead as a share of the training time."""
 ENOUGH_CORES = 4
 """Processor cores from which on the two processes start beside the training. On two threads of one core their imports
-took a third of a trial of 20 s, low priority or not."""
+took a third of a trial of 20 s, low priority or not. There, one starts before the training and the other after it."""
 NEGATIVE_TOLERANCE = 1e-3
 """Nats by which a loss may be below zero: rounding in float32 can do that to a token that is certain."""
-BEGIN = struct.Struct("<QQ")
-"""The first message to a waiting child: how many batches will come after the weights, and whether it keeps its first
-model. Its train file lies in its work folder by then."""
+BEGIN = struct.Struct(f"<QQ{KIND_BYTES}s")
+"""The first message to a waiting child: how many batches will come after the weights, whether it keeps its first model,
+and the kind of device that the train child had. Its train file lies in its work folder by then."""
 GO = b"\1"
 """The message that the weights lie in the work folder."""
 TRIES = 3
@@ -199,8 +199,7 @@ class Scorer:
     def __init__(self, context: TrialContext, role: str, *, sealed: bool) -> None:
         """Start it. `sealed` says that it is to look up no name once it has the weights, where that can be done."""
         self._context = context
-        device = context.facts.device  # what the train child said before it read the train file
-        self._to_seal = sealed and context.sandbox.filtered and (device is None or device.kind in SEALED_DEVICES)
+        self._sealable = sealed and context.sandbox.filtered
         self._socket, far = socket.socketpair()
         job = {"score_rows": context.request.score_rows, "rows_fd": far.fileno()}
         try:
@@ -226,7 +225,7 @@ class Scorer:
         """
         # Only now, when the train child is gone: at a weak isolation level it could have changed what lies here.
         self._context.record.renew_source(self._work)
-        first = BEGIN.pack(count, keep) + payload
+        first = BEGIN.pack(count, keep, self._device_kind().encode()) + payload
         allowance = self._context.request.budget.startup_seconds
         limit = time.monotonic() + allowance
         exchange = Exchange(self._context.processes, self._socket, [first], 1, self._context.request.score_rows * width)
@@ -327,13 +326,22 @@ class Scorer:
         finally:
             exchange.close()
         self._loaded, spent = True, time.monotonic() - started
-        if self._to_seal and why_unsealed(self._context.sandbox.level) is None:
+        if (
+            self._sealable
+            and self._device_kind() in ("", *SEALED_DEVICES)
+            and why_unsealed(self._context.sandbox.level) is None
+        ):
             try:
                 seal(self._child.pid, self._context.sandbox.level)
             except SealFault as fault:
                 raise TrialEnded("crash", f"the {self._child.role} process cannot be sealed: {fault}") from fault
             self._sealed = True
         return spent
+
+    def _device_kind(self) -> str:
+        """Return what the train child said before it read the train file, or what the run asks for; "" for neither."""
+        device = self._context.facts.device
+        return device.kind if device else self._context.request.device_kind or ""
 
     def _too_slow(self, seconds: float) -> TooSlow:
         return TooSlow("timeout", f"{self._child.role} took longer than {seconds:.3g} s: one batch has no more")
@@ -394,15 +402,21 @@ class Evaluation:
         return min(LEAD_SECONDS, LEAD_SHARE * self._context.request.budget.train_seconds)
 
     def get_ready(self) -> None:
-        """Start the processes that may be needed, at isolation levels where the train child cannot reach them.
+        """Start the processes that may be needed, where cores are so many that they do not take the training's time."""
+        if cores() >= ENOUGH_CORES:
+            self._start("score")
+            if self._context.request.audit:
+                self._start("audit")
 
-        Where cores are few they start when the training is over: they would take the training's time.
-        """
-        if self._context.sandbox.level not in ISOLATING_LEVELS or cores() < ENOUGH_CORES:
-            return
-        for role in ("score", "audit") if self._context.request.audit else ("score",):
-            if role not in self._ready:
-                self._ready[role] = Scorer(self._context, role, sealed=True)
+    def begin(self) -> None:
+        """Start the score process where cores are few: while the train child imports, a second one is idle."""
+        if 1 < cores() < ENOUGH_CORES:
+            self._start("score")
+
+    def _start(self, role: str) -> None:
+        """Start a process before its turn, at isolation levels where the train child cannot reach it."""
+        if self._context.sandbox.level in ISOLATING_LEVELS and role not in self._ready:
+            self._ready[role] = Scorer(self._context, role, sealed=True)
 
     def close(self) -> None:
         """End the processes that were started and not used."""
@@ -416,6 +430,8 @@ class Evaluation:
         """
         request, facts = self._context.request, self._context.facts
         started = time.monotonic()
+        if request.audit and request.audit_below is None and cores() > 1:
+            self._start("audit")  # it imports while the other one builds its model
         try:
             scored = self._context.prepared.scored_rows(request.split, self._context.vocab_size, request.eval_seq_len)
             nll = self.likelihoods(scored, frozen)

@@ -92,6 +92,8 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         evaluation = Evaluation(context)
         try:
             get_ready = evaluation.get_ready if request.score else _nothing
+            if request.score:
+                evaluation.begin()
             frozen = training.train(context, get_ready, evaluation.lead_seconds, cache)
             with contextlib.closing(frozen):
                 try:

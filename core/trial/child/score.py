@@ -1,15 +1,16 @@
 """The score and audit roles: rows of tokens in, numbers out, batch after batch of one fixed shape.
 
-In order, the parent sends: two uint64, the number of batches after the first and whether to keep the first model; a
-batch of random tokens; one byte, once the weights lie in the work folder; the batches. Each batch is answered at once.
-The child says when it has loaded the weights. The batches come after that, when the parent has sealed this process:
-from then on it can look up no name (see `core.trial.sandbox.sealing`).
+In order, the parent sends: two uint64, the number of batches after the first and whether to keep the first model; the
+kind of device that is expected, padded with zeros; a batch of random tokens; one byte, once the weights lie in the work
+folder; the batches. Each batch is answered at once. The child says when it has loaded the weights. The batches come
+after that, when the parent has sealed this process: from then on it can look up no name (see
+`core.trial.sandbox.sealing`).
 
 score: uint16 (B, T + 1) in, float32 (B, T) out: the negative log-likelihood of every token.
 audit: uint16 (B, T) and int32 (B,) positions in, float32 (B, V) out: the logits at those positions.
 
-Before the first message the child only imports, at a lower priority and while training goes on: the time that this
-takes is mostly what training leaves idle.
+Before the first message the child only imports, at a lower priority and while training starts or goes on: the time
+that this takes is mostly what training leaves idle.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from autoresearch.core.trial.memory_file import link_to
 
 LOADED = bytes(4)
 """The message that the weights are loaded, as long as one number of an answer."""
+KIND_BYTES = 16
+"""Length of the message that names the kind of device; empty where any will do."""
 NICENESS = 5
 """Priority of the early imports: a third of the usual share of a busy core. At the lowest priority an import starves on
 a busy machine, and the trial would wait for it."""
@@ -96,11 +99,12 @@ def score(job: dict[str, Any], channel: Channel, stage: Stage) -> None:
         imports = preimport(job["backend"], job["source"])
         # The parent answers when the weights are frozen. Until then none of the train file's code has run here.
         batches, keep = _receive(rows, np.uint64, (2,)).tolist()
+        expected = _receive(rows, np.uint8, (KIND_BYTES,)).tobytes().rstrip(bytes(1)).decode()
         imports.join()
         runtime = importlib.import_module(f"autoresearch.backends.{job['backend']}.runtime")
         device, loader = runtime.detect(), runtime.loader()  # before the train file can change what they call
-        if job.get("device_kind") not in (None, device.kind):
-            raise DeviceMismatchError(f"{device.kind} instead of {job['device_kind']}")
+        if expected not in ("", device.kind):
+            raise DeviceMismatchError(f"{device.kind} instead of {expected}")
         collect, load, weights = loader.collect, loader.load, Path(job["weights"])
         answer = _audit_batch if job["role"] == "audit" else _score_batch
         module, model = build_model(job, runtime, device, stage)

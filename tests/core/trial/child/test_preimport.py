@@ -1,4 +1,4 @@
-"""Score and audit processes start while training goes on, and run nothing of the train file until it is over."""
+"""Score and audit processes start before training is over, and run nothing of the train file until then."""
 
 from __future__ import annotations
 
@@ -56,31 +56,36 @@ def trial(
     return result, names, frozen[0], loaded
 
 
+@pytest.mark.parametrize("cores", [2, 8])
 @pytest.mark.parametrize("level", [level for level in ISOLATING_LEVELS if level in AVAILABLE])
-def test_where_processes_are_kept_apart_they_start_before_training_ends(
-    prepared: Prepared, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+def test_where_processes_are_kept_apart_they_start_before_their_turn(
+    prepared: Prepared, tmp_path: Path, level: str, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "cores", lambda: 8)
+    monkeypatch.setattr(evaluation, "cores", lambda: cores)
     told = (
         "import os, time\nif not os.path.exists('loaded'): print(time.time(), file=open('loaded', 'w'), flush=True)\n"
     )
     result, names, frozen, loaded = trial(prepared, tmp_path / "trial", told, isolation=level)
     assert (result.status, result.reason) == ("ok", None)
-    assert names.index("spawned score") < names.index("trained")
-    assert names.index("spawned audit") < names.index("trained")
+    # Where cores are few, neither starts while the training needs them.
+    parts = ("first_batch", "trained") if cores == 8 else ("spawned feed", "frozen")
+    before, after = (names.index(part) for part in parts)
+    score, audit = names.index("spawned score"), names.index("spawned audit")
+    assert before < score < after and before < audit < after if cores == 8 else score < before and audit > after
+    assert audit < names.index("scored")
     train, score, audit = loaded
     assert train < frozen < score < audit, (
         "the file is run by one process at a time, and not before its weights are frozen"
     )
 
 
-def test_where_cores_are_few_they_leave_the_training_its_time(
+def test_one_core_does_one_thing_after_the_other(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "cores", lambda: 2)
+    monkeypatch.setattr(evaluation, "cores", lambda: 1)
     result, names, _, _ = trial(prepared, tmp_path / "trial")
     assert (result.status, result.reason) == ("ok", None)
-    assert names.index("trained") < names.index("spawned score") < names.index("scored")
+    assert names.index("trained") < names.index("spawned score") < names.index("scored") < names.index("spawned audit")
 
 
 def test_where_they_are_not_they_start_one_after_the_other(prepared: Prepared, tmp_path: Path) -> None:
