@@ -190,6 +190,12 @@ CHANNELS = [
           f"os.chown({SHARED}, -1, 4152)"), "ignored"),
     Cheat("the time of a file", left_for_the_next(f"os.stat({SHARED}).st_atime_ns % 10**9 == 4152",
           f"os.utime({SHARED}, ns=(10**18 + 4152, os.stat({SHARED}).st_mtime_ns))"), "ignored"),
+    Cheat("the lifetime hint of a file", left_for_the_next(
+          f"__import__('fcntl').fcntl(os.open({SHARED}, 0), 1035, bytes(8))[0] == 3",
+          f"__import__('fcntl').fcntl(os.open({SHARED}, 0), 1036, b'\\3' + bytes(7))"), "ignored"),
+    Cheat("pages of a shared file on another node of memory", works(
+          f"library.syscall(number(237, 235), ctypes.c_void_p((np.memmap({SHARED}, np.uint8, 'r').ctypes.data) & -4096),"
+          " ctypes.c_size_t(4096), 0, 0, 0, 2) == 0 or library.syscall(number(279, 239), 0, 0, 0, 0, 0, 2) == 0"), "ignored"),
     Cheat("the attributes of a file, by ioctl", works(
           f"__import__('fcntl').ioctl(os.open({SHARED}, 0), 0x40086602, bytearray(8)) == 0"), "ignored"),
     Cheat("pages in the cache, by mincore", works(

@@ -85,7 +85,7 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "pipe": (22, None), "pipe2": (293, 59), "eventfd": (284, None), "eventfd2": (290, 19), "memfd_create": (319, 279),
     "timerfd_create": (283, 85), "epoll_create": (213, None), "epoll_create1": (291, 20), "signalfd": (282, None),
     "signalfd4": (289, 74), "pidfd_open": (434, 434), "io_setup": (206, 0), "landlock_create_ruleset": (444, 444),
-    "mmap": (9, 222), "getsockopt": (55, 209),
+    "mmap": (9, 222), "getsockopt": (55, 209), "recvmsg": (47, 212), "recvmmsg": (299, 243), "mbind": (237, 235),
 }  # fmt: skip
 """Name -> its number on x86-64 and on arm64, None where it does not exist (kernel: asm/unistd_64.h, asm-generic)."""
 LAST = 462
@@ -102,17 +102,25 @@ PRETEND = 0
 """The answer "done" without doing it: for calls that compilers make on files of their own and cannot do without."""
 NAMESPACE_FLAGS = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
-PAGE_OUT = (20, 21)
-"""MADV_COLD and MADV_PAGEOUT, which push pages out of the cache."""
-FILE_ATTRIBUTES = (0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602, 0x41009432, 0x40806685, 0x800C6613)
-"""FS_IOC_SETFLAGS (64 and 32 bits), FSSETXATTR, SETVERSION (both), SETFSLABEL, ENABLE_VERITY, SET_ENCRYPTION_POLICY:
-attributes of a file that can be changed through a descriptor for reading."""
+PAGE_ADVICE = (20, 21, 25)
+"""MADV_COLD and MADV_PAGEOUT, which push pages out of the cache, and MADV_COLLAPSE, which makes huge pages of a file's:
+they stay, and a later process can tell them from others."""
+MOVED_PAGES = 0b110
+"""MPOL_MF_MOVE and MOVE_ALL of mbind: pages of a shared file that stay on another node of memory."""
+FILE_CONTROLS = (0xC020660B, 0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40047602, 0x40086604, 0x41009432,
+                 0x40806685, 0x800C6613, 0x6612)  # fmt: skip
+"""FS_IOC_FIEMAP: where a new file lies on the disk tells how much was written before it, by whomever. And attributes of
+a file that can be changed through a descriptor for reading: FS_IOC_SETFLAGS (64 and 32 bits), FSSETXATTR, SETVERSION
+(both, and ext4's own), SETFSLABEL, ENABLE_VERITY, SET_ENCRYPTION_POLICY, ext4's PRECACHE_EXTENTS."""
 TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: typing for the person at the terminal."""
 SOCKET_OWNER = (0x8901, 0x8902)
 """FIOSETOWN and SIOCSPGRP: a signal to any process when data arrive."""
 SIGNALS_OF_FILES = (8, 10, 15, 1024, 1026)
 """fcntl's F_SETOWN, F_SETSIG, F_SETOWN_EX (a signal to any process), F_SETLEASE and F_NOTIFY (news of shared files)."""
+LIFETIME_HINTS = (1036, 1038)
+"""fcntl's F_SET_RW_HINT and F_SET_FILE_RW_HINT: two bits that the kernel keeps with a file, also one that is open for
+reading alone, and tells everybody who opens it."""
 PRCTL_DENIED = (4, 22, 62, 0x53564D41)
 """PR_SET_DUMPABLE, which hides a process's open files from its own user, by which what they take is counted;
 PR_SET_SECCOMP, further filters; PR_SCHED_CORE, sharing a core; PR_SET_VMA, other names for shared memory, which is
@@ -187,13 +195,16 @@ def rules(*, gpu: bool) -> list[Rule]:
         Rule("mincore cachestat", errno.ENOSYS),
         Rule("fadvise64 readahead", PRETEND),
         Rule("preadv2 pwritev2", errno.EOPNOTSUPP, (Test(5, (0,), denied=False),)),
-        Rule("madvise", PRETEND, (Test(2, PAGE_OUT, denied=True),)),
-        Rule("ioctl", errno.EPERM, (Test(1, (*FILE_ATTRIBUTES, *TERMINAL_INPUT, *SOCKET_OWNER), denied=True),)),
-        Rule("fcntl", errno.EPERM, (Test(1, SIGNALS_OF_FILES, denied=True),)),
+        Rule("madvise", PRETEND, (Test(2, PAGE_ADVICE, denied=True),)),
+        Rule("ioctl", errno.EPERM, (Test(1, (*FILE_CONTROLS, *TERMINAL_INPUT, *SOCKET_OWNER), denied=True),)),
+        Rule("fcntl", errno.EPERM, (Test(1, (*SIGNALS_OF_FILES, *LIFETIME_HINTS), denied=True),)),
         # Other processes.
         Rule("ptrace process_vm_readv process_vm_writev kcmp process_madvise process_mrelease", errno.EPERM),
         Rule("pidfd_getfd pidfd_send_signal tkill rt_sigqueueinfo rt_tgsigqueueinfo", errno.EPERM),
-        Rule("prlimit64 migrate_pages move_pages", errno.EPERM, (own,)),
+        Rule("prlimit64", errno.EPERM, (own,)),
+        # A process may move pages of shared files, too, where they stay when it is gone; and ask where pages are.
+        Rule("migrate_pages move_pages", errno.EPERM),
+        Rule("mbind", errno.EPERM, (Test(5, (0,), denied=False, mask=MOVED_PAGES),)),
         Rule("setpriority", errno.EPERM, (own, Test(1, (0,), denied=False))),
         Rule("ioprio_set", errno.EPERM, (Test(0, (1,), denied=False), Test(1, (0,), denied=False))),
         # The C library sets a new thread's from outside, and gives the thread up when that fails.
@@ -258,6 +269,8 @@ def sealed_rules() -> list[Rule]:
         Rule("clone", errno.EPERM, (Test(0, (CLONE_THREAD,), denied=False, mask=CLONE_THREAD),)),
         Rule(counted, errno.EPERM),
         Rule("getsockopt", errno.EPERM, (Test(2, (SOCKET_COOKIE,), denied=True),)),
+        # A file that it has sent to itself is open nowhere, and was not read into memory as a whole.
+        Rule("recvmsg recvmmsg", errno.EPERM),
         # Shared memory without a file is a file of the kernel's own, with a number.
         Rule("mmap", errno.EPERM, (Test(3, (MAP_PRIVATE,), denied=False, mask=MAP_TYPE),)),
     ]
