@@ -215,7 +215,7 @@ class Scorer:
         self._allowed_first = 0.0
         self._given: MemoryFile | None = None
         """The weights in memory, until the child has them."""
-        self._loaded = self._sealed = self._answered = False
+        self._to_seal = self._loaded = self._sealed = self._answered = False
 
     def warm_up(self, payload: bytes, count: int, width: int, keep: bool) -> None:
         """Give the child the train file and a batch of random tokens; wait until it has answered and built its model.
@@ -237,6 +237,9 @@ class Scorer:
                 self._check_alive()
         finally:
             exchange.close()
+        # The first answer of a process of `ar` takes a moment, in which a child with its weights would have no clock.
+        kinds, level = ("", *SEALED_DEVICES), self._context.sandbox.level
+        self._to_seal = self._sealable and self._device_kind() in kinds and why_unsealed(level) is None
 
     def hand_over(self, frozen: FrozenWeights) -> None:
         """Give the child the frozen weights, all at once: what it reads of them is on the clock, copying is not.
@@ -299,10 +302,11 @@ class Scorer:
         return exchange.answer
 
     def _load(self, usual: float) -> float:
-        """Let the child load the weights, seal it, and return the seconds that the loading took.
+        """Let the child load the weights, seal it, and return the seconds in which it ran.
 
-        Loading has its own allowance and the `usual` seconds of the first batch, which has what is left of both.
-        Sealing is this process's own work, and on nobody's clock.
+        Loading has its own allowance and the `usual` seconds of the first batch, which has what is left of both. Of the
+        sealing, the time until the child stands still is on its clock, too: it could go on learning for as long as it
+        puts that off. The rest is this process's own work.
         """
         started = time.monotonic()
         seconds = usual + self._allowed_first
@@ -326,13 +330,9 @@ class Scorer:
         finally:
             exchange.close()
         self._loaded, spent = True, time.monotonic() - started
-        if (
-            self._sealable
-            and self._device_kind() in ("", *SEALED_DEVICES)
-            and why_unsealed(self._context.sandbox.level) is None
-        ):
+        if self._to_seal:
             try:
-                seal(self._child.pid, self._context.sandbox.level)
+                spent += seal(self._child.pid, self._context.sandbox.level)
             except SealFault as fault:
                 raise TrialEnded("crash", f"the {self._child.role} process cannot be sealed: {fault}") from fault
             self._sealed = True

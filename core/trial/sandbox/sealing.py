@@ -4,7 +4,9 @@ The kernel remembers every name that was looked up, also in folders that all chi
 look tells whether it does. A score process that has seen the text could leave a token's number there for the audit
 process. So from the moment at which it is given the text, it may look up no name (see `system_calls.sealed_rules`).
 The same holds for pages of shared files that are not in memory yet. It can still read the files that it has open or
-mapped, so those are read into memory as a whole before (see `page_cache`).
+mapped, so those are read into memory as a whole before (see `page_cache`), while it is stopped: on a slow disk that
+takes minutes, in which a train file could learn without a clock. A file that is on its way through a socket is in no
+list, and the filter lets nobody take it out.
 
 A framework must look up names until its model is compiled and its weights are loaded, so the filter cannot be there
 from the start. And a train file that fights back may not be asked to install it. The parent does: it stops every thread
@@ -42,9 +44,9 @@ from autoresearch.core.trial.sandbox.levels import Sandbox, open_sandbox
 from autoresearch.core.trial.sandbox.tracing import Thread, TracingFault, UnusableThread, this_machine
 
 SEAL_SECONDS = 10.0
-"""Seconds that sealing may take: it takes milliseconds, but a stalled machine must not end a trial."""
+"""Seconds in which a child must come to rest: it takes milliseconds, but a stalled machine must not end a trial."""
 FILL_SECONDS = 120.0
-"""Seconds that reading its files may take before: on a slow disk, the framework's libraries are a gigabyte."""
+"""Seconds that reading its files may take then: on a slow disk, the framework's libraries are a gigabyte."""
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGER = 0.0002, 0.02, 1.1
 """Seconds between two looks at threads and processes that have not come to rest, at first and at most, and how much
 longer each pause is than the one before. On a busy processor they need a turn to stop, or to end, and a parent that
@@ -76,36 +78,36 @@ class SealFault(RuntimeError):  # noqa: N818
     """A child that could not be sealed, with the reason in words. It may be traced still, and must be ended."""
 
 
-def seal(guard_pid: int, level: IsolationLevel, seconds: float = SEAL_SECONDS) -> None:
+def seal(guard_pid: int, level: IsolationLevel, seconds: float = SEAL_SECONDS) -> float:
     """Put the second filter on the child behind a guard, and end every process beside it. Raises `SealFault`.
 
-    Before that, the files that it has mapped or open are read into the page cache. When it cannot be done within
-    `seconds`, the child is killed or must be.
+    Returns the seconds in which the child could still run, until all of it was stopped: those are on its clock. What
+    comes after (reading its files into the page cache among others) is not. When the child does not come to rest within
+    `seconds`, it is killed or must be.
     """
     found: list[BaseException | None] = []
-    filled: set[FileId] = set()
+    started = time.monotonic()
     try:
-        for pid in _targets(guard_pid, level)[1]:
-            fill(pid, time.monotonic() + FILL_SECONDS, filled)
-    except CacheFault as fault:
-        raise SealFault(str(fault)) from fault
+        sealing = _Sealing(guard_pid, level, started + seconds)
     except (FileNotFoundError, ProcessLookupError) as gone:
         raise SealFault("it has ended") from gone
-    limit = time.monotonic() + seconds
 
     def work() -> None:
         try:
-            _Sealing(guard_pid, level, limit, filled).run()
+            sealing.run()
         except BaseException as error:
             found.append(error)
         else:
             found.append(None)
+        finally:
+            sealing.at_rest.set()
 
     # In a thread of its own. A request to the kernel may wait without end, for one where the process executes another
     # program at that moment, until that process is killed. When the thread ends, the kernel kills what it still holds.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(seconds + 1.0)
+    if sealing.at_rest.wait(seconds + 1.0):
+        thread.join(FILL_SECONDS + seconds)
     if not found:
         raise SealFault("it does not let itself be stopped")
     if isinstance(found[0], SealFault | TracingFault | CacheFault):
@@ -114,18 +116,23 @@ def seal(guard_pid: int, level: IsolationLevel, seconds: float = SEAL_SECONDS) -
         raise SealFault(f"the system refuses ({found[0]})") from found[0]
     if found[0] is not None:
         raise found[0]
+    return sealing.rested - started
 
 
 class _Sealing:
     """One sealing under way."""
 
-    def __init__(self, guard_pid: int, level: IsolationLevel, limit: float, filled: set[FileId]) -> None:
-        self.limit, self.filled = limit, filled
+    def __init__(self, guard_pid: int, level: IsolationLevel, limit: float) -> None:
+        self.limit = limit
+        self.rested = limit
+        """Moment at which nothing of the child ran any more, in monotonic seconds."""
+        self.at_rest = threading.Event()
+        """Set at that moment, or when there will be none."""
         self.spine, self.targets = _targets(guard_pid, level)
         self.threads: dict[int, dict[int, Thread]] = {pid: {} for pid in self.targets}
 
     def run(self) -> None:
-        """Stop, end, fill the page cache, install, and let go."""
+        """Stop and end what runs, fill the page cache, install, and let go."""
         pause = PAUSE_SECONDS
         while True:
             # Both each time: a thread may wait for a process that must be ended. And in this order: what no thread is
@@ -137,9 +144,12 @@ class _Sealing:
                 raise SealFault("its threads and processes do not come to rest")
             time.sleep(pause)
             pause = min(LONGER * pause, LONGEST_PAUSE_SECONDS)
-        # Once more, at rest: what it has opened or mapped since is all that it can read from now on.
+        self.rested = time.monotonic()
+        self.at_rest.set()
+        # At rest, what it has opened or mapped is all that it can read from now on.
+        filled: set[FileId] = set()
         for pid in self.targets:
-            fill(pid, self.limit, self.filled)
+            fill(pid, self.rested + FILL_SECONDS, filled)
         program = system_calls.sealed_program(platform.machine())
         for pid in self.targets:
             self._install(pid, program)

@@ -83,6 +83,27 @@ def test_a_process_that_cannot_be_sealed_ends_the_trial(
     assert (result.status, result.reason, result.val_bpb) == ("crash", words, None)
 
 
+def test_the_time_until_a_process_stands_still_is_on_its_clock(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "why_unsealed", lambda _: None)
+    monkeypatch.setattr(evaluation, "seal", lambda *_: 5.0)
+    result = run(prepared, tmp_path / "trial", "")
+    assert (result.status, result.val_bpb) == ("timeout", None)
+    assert str(result.reason).startswith("score took longer than")
+
+
+def test_whether_it_can_be_sealed_is_found_out_before_it_has_its_weights(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    real = Scorer.hand_over
+    monkeypatch.setattr(evaluation, "why_unsealed", lambda _: said.append("asked") or "this kernel has no ptrace")
+    monkeypatch.setattr(Scorer, "hand_over", lambda self, frozen: (said.append("weights"), real(self, frozen))[1])
+    assert run(prepared, tmp_path / "trial", "").status == "ok"
+    assert said == ["asked", "weights"] * 2
+
+
 def test_a_process_on_a_gpu_is_not_sealed(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "SEALED_DEVICES", ("cpu",))
     result = run(prepared, tmp_path / "trial", ALWAYS)

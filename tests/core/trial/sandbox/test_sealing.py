@@ -16,7 +16,7 @@ import pytest
 from page_cache_state import cached, gone
 from prerequisites import lacking
 
-from autoresearch.core.trial.page_cache import evict
+from autoresearch.core.trial.page_cache import FileId, evict
 from autoresearch.core.trial.processes import Child, Launch
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import sealing, system_calls
@@ -173,6 +173,37 @@ parent.recv(1)
         assert cached(shared)
 
 
+def test_nothing_of_a_child_runs_while_its_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[str] = []
+
+    def fill(pid: int, limit: float, done: set[FileId]) -> None:
+        states.extend(
+            path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")
+        )
+        time.sleep(0.3)
+
+    monkeypatch.setattr(sealing, "fill", fill)
+    with child("for _ in range(3): beside(lambda: None)\nanswer()\n", ONE, tmp_path) as (process, _):
+        ran = seal(process.pid, ONE)
+    assert states.count("t") == len(states) >= 4
+    assert 0.0 < ran < 0.3
+
+
+def test_no_file_that_was_sent_to_itself_is_taken_out(tmp_path: Path) -> None:
+    code = """
+left, right = socket.socketpair()
+socket.send_fds(left, [b'f'], [os.open('code.py', os.O_RDONLY)])
+parent.send(b'r')
+parent.recv(1)
+parent.send(json.dumps([tried(socket.recv_fds, right, 1, 1), tried(right.recvmsg, 1), len(right.recv(1))]).encode())
+parent.recv(1)
+"""
+    with child(code, ONE, tmp_path) as (process, near):
+        seal(process.pid, ONE)
+        near.send(b"1")
+        assert json.loads(near.recv(100)) == ["EPERM", "EPERM", 1]
+
+
 HOPS = {
     "threads": """
 def hop():
@@ -280,7 +311,7 @@ parent.recv(1)
 
 def test_a_child_that_was_stopped_is_sealed_as_it_lies(tmp_path: Path) -> None:
     with child("parent.send(b'r')\nos.kill(os.getpid(), signal.SIGSTOP)\nanswer()\n", ONE, tmp_path) as (process, near):
-        target = psutil.Process(sealing._Sealing(process.pid, ONE, 0.0, set()).spine[-1])
+        target = psutil.Process(sealing._Sealing(process.pid, ONE, 0.0).spine[-1])
         while target.status() != psutil.STATUS_STOPPED:
             time.sleep(0.01)
         seal(process.pid, ONE)
@@ -295,7 +326,7 @@ def test_a_child_that_was_stopped_is_sealed_as_it_lies(tmp_path: Path) -> None:
 @ALL
 def test_every_process_that_the_child_can_reach_has_the_filter(level: IsolationLevel, tmp_path: Path) -> None:
     with child("answer()\n", level, tmp_path) as (process, _):
-        spine = sealing._Sealing(process.pid, level, 0.0, set()).spine
+        spine = sealing._Sealing(process.pid, level, 0.0).spine
         before = [filters_of(pid) for pid in spine]
         seal(process.pid, level)
         added = [filters_of(pid) - count for pid, count in zip(spine, before, strict=True)]
