@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import selectors
 import socket
 import struct
@@ -32,7 +33,7 @@ from autoresearch.core.events import Audited, Scored, Scoring
 from autoresearch.core.files import remove_folder
 from autoresearch.core.trial import audit, draws
 from autoresearch.core.trial.audit import note_baseline, read_tolerances, tolerance_key
-from autoresearch.core.trial.child.channel import Failed, Ready
+from autoresearch.core.trial.child.channel import Failed, LogitsShapeError, Ready
 from autoresearch.core.trial.child.score import KIND_BYTES, LOADED
 from autoresearch.core.trial.context import TrialContext, closed_end, closed_failure
 from autoresearch.core.trial.device import cores
@@ -216,6 +217,8 @@ class Scorer:
         self._given: MemoryFile | None = None
         """The weights in memory, until the child has them."""
         self._to_seal = self._loaded = self._sealed = self._answered = False
+        self._closed = False
+        """True once it may have seen held-out text, or soon will: nothing that it says is shown."""
 
     def warm_up(self, payload: bytes, count: int, width: int, keep: bool) -> None:
         """Give the child the train file and a batch of random tokens; wait until it has answered and built its model.
@@ -232,6 +235,8 @@ class Scorer:
         try:
             while not (exchange.complete and self._ready):
                 self._step(limit)
+                if self._ready and not exchange.complete:
+                    self._take_the_rest(exchange)
                 if time.monotonic() > limit:
                     raise TrialEnded("timeout", f"the {self._child.role} child was not ready within {allowance:g} s")
                 self._check_alive()
@@ -241,11 +246,26 @@ class Scorer:
         kinds, level = ("", *SEALED_DEVICES), self._context.sandbox.level
         self._to_seal = self._sealable and self._device_kind() in kinds and why_unsealed(level) is None
 
+    def _take_the_rest(self, exchange: Exchange) -> None:
+        """Receive what is left of an answer that was sent before the child said that it waits for the weights.
+
+        Raises `TrialEnded` when that is too little: nothing more would come.
+        """
+        before = -1
+        while before < exchange.received and not exchange.complete:
+            before = exchange.received
+            self._step(time.monotonic())
+        if not exchange.complete:
+            numbers, wanted = exchange.received // 4, exchange.expected // 4
+            words = f"the {self._child.role} process answered {numbers} numbers to its first batch; expected {wanted}"
+            raise TrialEnded("invalid", words)
+
     def hand_over(self, frozen: FrozenWeights) -> None:
         """Give the child the frozen weights, all at once: what it reads of them is on the clock, copying is not.
 
         Raises `WeightsFault` when they are not those that were frozen.
         """
+        self._closed = True
         self._given = frozen.give(self._work, self._child.role)
         if self._given is not None:
             self._child.given = frozenset([self._given.identity()])
@@ -383,6 +403,8 @@ class Scorer:
             elif source is self._child and isinstance(message, Failed):
                 request = self._context.request
                 shape = (request.score_rows, request.eval_seq_len, self._context.vocab_size)
+                if message.type == LogitsShapeError.__name__ and not self._closed:
+                    raise TrialEnded("invalid", wrong_shape(message.message, shape))
                 raise closed_failure(message, self._child.role, shape, request.source.count("\n") + 1)
 
 
@@ -562,6 +584,19 @@ class Evaluation:
             self._context.record.event(Scoring(done, rows))
 
         return tell
+
+
+def wrong_shape(message: str, expected: tuple[int, int, int]) -> str:
+    """Say which shape `logits` has and which was expected, from what a child says that has seen no held-out text.
+
+    Of its words only numbers are taken: they are the train file's to choose.
+    """
+    what, wanted = "logits has the wrong shape", str(expected)
+    if message.startswith("one position of"):
+        what, wanted = f"{what} at one position", str(expected[2:])
+    found = re.search(r"has (?:no shape|the shape (\([\d, ]{0,100}\)))", message)
+    came = "" if found is None else f": {found.group(1) or 'it is no array'}"
+    return f"{what}{came}; expected {wanted}"
 
 
 def check_repeats(first: np.ndarray, second: np.ndarray, mask: np.ndarray, limit: audit.Tolerance) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +133,11 @@ class Channel:
 
 
 class LogitsShapeError(ValueError):
-    """Raised when `logits` returns an array of another shape than (B, T, V)."""
+    """Raised when `logits` returns an array of another shape than (B, T, V), or nothing that has a shape."""
+
+    def __init__(self, what: str, shape: Iterable[int] | None, expected: tuple[int, ...]) -> None:
+        found = "no shape" if shape is None else f"the shape {tuple(map(int, shape))}"
+        super().__init__(f"{what} has {found}; expected {expected}")
 
 
 class DeviceMismatchError(RuntimeError):

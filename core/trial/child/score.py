@@ -157,7 +157,11 @@ def _audit_batch(job: dict[str, Any], runtime: Any, module: Any, model: Any, row
     positions = _receive(rows, np.int32, (B,))
     out = _logits(job, runtime, module, model, tokens)
     # One position a row is moved, not the whole array: (B, T, V) in float32 can be gigabytes.
-    picked = [runtime.to_numpy(out[row, int(position)]) for row, position in enumerate(positions)]
+    picked = [np.asarray(runtime.to_numpy(out[row, int(position)])) for row, position in enumerate(positions)]
+    expected = (job["vocab_size"],)
+    # An array of a class of its own may have other rows than its shape says. Too short an answer would be waited for.
+    if wrong := next((one.shape for one in picked if one.shape != expected), None):
+        raise LogitsShapeError("one position of logits", wrong, expected)
     return np.stack(picked).astype(np.float32).tobytes()
 
 
@@ -165,8 +169,9 @@ def _logits(job: dict[str, Any], runtime: Any, module: Any, model: Any, tokens: 
     """Return the train file's logits (B, T, V). Raises `LogitsShapeError` when the shape is wrong."""
     out = module.logits(model, runtime.to_device(np.ascontiguousarray(tokens)))
     expected = (*tokens.shape, job["vocab_size"])
-    if tuple(out.shape) != expected:
-        raise LogitsShapeError(f"logits has the shape {tuple(out.shape)}; expected {expected}")
+    shape = getattr(out, "shape", None)
+    if shape is None or tuple(shape) != expected:
+        raise LogitsShapeError("logits", shape, expected)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,12 +179,42 @@ def test_a_loss_that_is_not_a_number_is_invalid(prepared: Prepared, tmp_path: Pa
     assert "not a finite number" in str(result.reason)
 
 
-def test_logits_of_the_wrong_shape_are_invalid(prepared: Prepared, tmp_path: Path) -> None:
-    result = run(prepared, tmp_path / "trial", "def logits(model, tokens): return model['table'][tokens][..., :-1]")
-    assert (result.status, result.reason) == (
-        "invalid",
+WRONG = {
+    "too few tokens": ("return out[..., :-1]", "logits has the wrong shape: (16, 256, 511); expected (16, 256, 512)"),
+    "a list": ("return out.tolist()", "logits has the wrong shape: it is no array; expected (16, 256, 512)"),
+    "once it has its weights": (
+        "return out if not model['bias'].any() else out[0]",
         "logits has the wrong shape; expected (16, 256, 512)",
+    ),
+    "at each position": (
+        "return type('Array', (), {'shape': out.shape, 'astype': lambda self, kind: out, "
+        "'__getitem__': lambda self, key: out[key][:-1]})()",
+        "logits has the wrong shape at one position: (511,); expected (512,)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_logits_of_the_wrong_shape_are_invalid(kind: str, prepared: Prepared, tmp_path: Path) -> None:
+    code, reason = WRONG[kind]
+    addition = "inner_logits = logits\ndef logits(model, tokens):\n    out = inner_logits(model, tokens)\n    "
+    started = time.monotonic()
+    result = run(prepared, tmp_path / "trial", addition + code)
+    assert (result.status, result.reason) == ("invalid", reason)
+    assert time.monotonic() - started < BUDGET.startup_seconds / 2
+
+
+def test_an_answer_of_the_wrong_size_is_invalid_at_once(prepared: Prepared, tmp_path: Path) -> None:
+    short = (
+        "import socket\nplain, inner_build = socket.socket.sendall, build\ndef build(spec):\n"
+        "    socket.socket.sendall = lambda self, data: plain(self, data[:-4] if len(data) > 99 else data)\n"
+        "    return inner_build(spec)\n"
     )
+    started = time.monotonic()
+    result = run(prepared, tmp_path / "trial", short)
+    words = "the score process answered 4095 numbers to its first batch; expected 4096"
+    assert (result.status, result.reason) == ("invalid", words)
+    assert time.monotonic() - started < BUDGET.startup_seconds / 2
 
 
 def test_a_model_that_build_cannot_make_again_is_a_crash(prepared: Prepared, tmp_path: Path) -> None:
