@@ -70,6 +70,16 @@ class Watcher(Protocol):
         ...
 
 
+def too_late(header: FrameHeader) -> RuntimeError:
+    """Return the error for a first batch that has not arrived, or not as a whole, when the budget is over."""
+    rows = f"{header.rows} rows of {header.columns - 1} tokens"
+    size = "one of documents" if header.kind == DOCUMENTS else rows
+    return RuntimeError(
+        f"the budget was over before the first batch was here ({size}): ask for fewer rows or shorter ones at a time, "
+        "or give a longer budget"
+    )
+
+
 class FeedClient:
     """The train file's `data`: asks for batches, one ahead, and puts them on the device."""
 
@@ -106,7 +116,7 @@ class FeedClient:
         """Yield training text as `(inputs, targets, info)`, each array (batch, seq), until the deadline.
 
         Ends a little early when the next batch is not expected to be done in time. Raises `ValueError` for a shape
-        that cannot be had, `RuntimeError` when the feed breaks off.
+        that cannot be had, `RuntimeError` when the feed breaks off, or when not even the first batch comes in time.
         """
         request = Request(ROWS, packing, batch, seq)
         request.pack()
@@ -159,7 +169,10 @@ class FeedClient:
         self._time(request)
         if not self._over and self._remaining() < self._expected(request):
             self._over = True
+        first = self._deadline is None
         frame = None if self._over else self._fetch(request)
+        if first and frame is not None and self._remaining() <= 0:
+            raise too_late(frame[0])
         if frame is None or self._remaining() <= 0:
             self._end()
             return None
@@ -198,6 +211,8 @@ class FeedClient:
         lengths = 4 * header.rows if header.kind == DOCUMENTS else 0
         tokens = header.columns if header.kind == DOCUMENTS else header.rows * header.columns
         body = self._read(lengths + 2 * tokens)
+        if body is None and self._deadline is None and header.deadline <= monotonic():
+            raise too_late(header)
         if body is None:
             self._closed(None)
             return None

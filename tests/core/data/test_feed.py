@@ -304,6 +304,20 @@ def test_the_feed_ends_when_the_supervisor_is_gone(small_prepared: Prepared) -> 
         running.socket.close()
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_first_batch_that_comes_too_late_is_said(whole: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        data = FeedClient(ours, runtime=HostRuntime(), vocab_size=VOCAB, seed=0)
+        header = FrameHeader(ROWS, rows=3, columns=65, tokens=192, deadline=time.monotonic() - 0.1)
+        theirs.sendall(header.pack() + bytes(2 * 3 * 65 if whole else 10))
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(
+            RuntimeError, match=r"before the first batch was here \(3 rows of 64 tokens\): ask for fewer"
+        ):
+            next(data.batches(3, 64))
+
+
 def test_a_feed_that_breaks_off_is_no_quiet_end(small_prepared: Prepared) -> None:
     with feed(small_prepared.folder, budget=60.0) as running:
         batches = client(running, budget=60.0)[0].batches(2, 8)
