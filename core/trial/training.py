@@ -68,6 +68,8 @@ class Clock:
     trained: float | None = None
     batches_after: int | None = None
     """The feeder's count of batches when it was first heard after `trained`."""
+    distrusted: bool = False
+    """True once the child has taken batches after it had said that it has trained: its word counts no more."""
     weights: float | None = None
     watch: CurveWatch = field(kw_only=True)
     """The curve of the training loss, and the rule by which the trial is ended early."""
@@ -224,6 +226,7 @@ def _hear_feeder(context: TrialContext, clock: Clock, message: Message) -> None:
     match message:
         case FirstBatch():
             clock.first_batch = message.monotonic
+            _distrust(clock)
             context.record.event(FirstBatch())
         case FeedProgress() | FeedEnded():
             context.facts.tokens, context.facts.batches = message.tokens, message.batches
@@ -231,7 +234,7 @@ def _hear_feeder(context: TrialContext, clock: Clock, message: Message) -> None:
                 # A file that takes more batches has not trained, whatever was said: it would seem fast, and could no
                 # longer be ended early.
                 if clock.batches_after is not None and (message.batches or 0) > clock.batches_after:
-                    clock.trained = clock.batches_after = None
+                    _distrust(clock)
                 else:
                     clock.batches_after = message.batches
             context.record.event(message)
@@ -240,6 +243,13 @@ def _hear_feeder(context: TrialContext, clock: Clock, message: Message) -> None:
             raise DataError(message.message)
         case BadRequest():
             context.record.event(message)
+
+
+def _distrust(clock: Clock) -> None:
+    """Forget that the child has said that it has trained, if it has: it was handed a batch after that."""
+    if clock.trained is not None:
+        clock.trained = clock.batches_after = None
+        clock.distrusted = True
 
 
 def _hear_child(context: TrialContext, clock: Clock, message: Message) -> WeightsWritten | None:
@@ -265,7 +275,9 @@ def _hear_child(context: TrialContext, clock: Clock, message: Message) -> Weight
                 clock.watch.note(_progress(context, clock), message.loss)
             context.record.event(message)
         case Trained():
-            clock.trained = clock.trained or time.monotonic()
+            # Said again and again, it would keep a file from being ended early.
+            if not clock.distrusted:
+                clock.trained = clock.trained or time.monotonic()
             context.record.event(message)
         case Profiled() if context.request.profile:
             facts.profile = read(message)
@@ -386,6 +398,8 @@ def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -
         facts.startup_cpu_seconds = clock.cpu_first
         if clock.trained is not None:
             facts.train_seconds = clock.trained - clock.first_batch
+        elif clock.weights is not None:
+            facts.train_seconds = clock.weights - clock.first_batch
         elif facts.stop is not None:  # its speed is of use: a stopped trial on a busy machine is run again
             facts.train_seconds = stopped - clock.first_batch
     elif clock.trained is not None:  # `train` asked for no batch

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from null_trials import request
 
 from autoresearch.core.data.manifest import Prepared
+from autoresearch.core.events import FeedProgress, FirstBatch, Trained
 from autoresearch.core.fleet.node import TrialJob, stream_trial
 from autoresearch.core.fleet.shipping import describe_corpus
-from autoresearch.core.judge.futility import BINS, StopRule, learn
+from autoresearch.core.judge.futility import BINS, CurveWatch, StopRule, learn
+from autoresearch.core.trial.context import Measurements
 from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
+from autoresearch.core.trial.training import Clock, _hear_child, _hear_feeder
 
 BUDGET = Budget(train_seconds=7.0, startup_seconds=20.0, grace_floor_seconds=2.0)
 LOW = tuple(0.02 - 0.0005 * n for n in range(BINS))
@@ -64,6 +70,23 @@ def test_a_file_that_claims_a_low_loss_escapes_the_rule_and_is_scored_as_always(
     assert result.status == "ok", result.reason
     assert result.val_bpb is not None and result.val_bpb > 1.0
     assert max(loss for loss in result.curve if loss is not None) == -3.0
+
+
+def test_a_file_that_says_again_and_again_that_it_has_trained_is_not_believed() -> None:
+    context: Any = SimpleNamespace(facts=Measurements(), record=SimpleNamespace(event=lambda _: None))
+    clock = Clock(spawned=0.0, watch=CurveWatch(None, 1.0))
+    _hear_child(context, clock, Trained())
+    _hear_feeder(context, clock, FirstBatch(monotonic=time.monotonic()))
+    _hear_child(context, clock, Trained())
+    assert clock.trained is None
+    clock = Clock(spawned=0.0, watch=CurveWatch(None, 1.0))
+    _hear_feeder(context, clock, FirstBatch(monotonic=time.monotonic()))
+    _hear_child(context, clock, Trained())
+    assert clock.trained is not None
+    for batches in (3, 4):
+        _hear_feeder(context, clock, FeedProgress(1000, batches, 0))
+        _hear_child(context, clock, Trained())
+    assert clock.trained is None
 
 
 def test_a_loss_that_turns_into_no_number_ends_the_trial(prepared: Prepared, tmp_path: Path) -> None:
