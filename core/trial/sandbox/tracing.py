@@ -26,11 +26,13 @@ from dataclasses import dataclass
 
 PEEK, POKE, CONT, DETACH, TO_NEXT_CALL = 2, 5, 7, 17, 24
 GET_REGISTERS, SET_REGISTERS, SEIZE, INTERRUPT = 0x4204, 0x4205, 0x4206, 0x4207
-GET_SIGNAL_MASK, SET_SIGNAL_MASK, GET_CALL = 0x420A, 0x420B, 0x420E
+SET_OPTIONS, GET_SIGNAL_MASK, SET_SIGNAL_MASK, GET_CALL = 0x4200, 0x420A, 0x420B, 0x420E
 GENERAL_REGISTERS = 1
 """NT_PRSTATUS."""
-OPTIONS = 0x1 | 0x80 | 0x100000
-"""PTRACE_O_TRACESYSGOOD, TRACESECCOMP (calls that a filter leaves to the tracer stop here) and EXITKILL."""
+OPTIONS, LEFT_CALLS = 0x1 | 0x100000, 0x80
+"""PTRACE_O_TRACESYSGOOD and EXITKILL for every thread. TRACESECCOMP, by which calls that a filter leaves to the tracer
+stop, for the one thread that makes calls of ours: another one's own call of that kind must fail as it does without a
+tracer. Stopped at it, the thread would make it when it is let go."""
 ENTRY, EXIT, LEFT_TO_US = 1, 2, 3
 """Kinds of a stop at a call: before it, after it, and where a filter says that the tracer decides."""
 CALL_BYTES = 88
@@ -123,6 +125,7 @@ class Thread:
         """
         registers, mask = self._registers(), self._signal_mask()
         place, replaced = self._instruction(registers)
+        _ptrace(SET_OPTIONS, self.tid, 0, OPTIONS | LEFT_CALLS)
         # With every signal blocked, none is delivered in the midst of a call of ours.
         self._set_signal_mask(EVERY_SIGNAL)
         yield Caller(self, registers, place)
@@ -134,6 +137,7 @@ class Thread:
             self._poke(place, replaced)
         self._set_registers(registers)
         self._set_signal_mask(mask)
+        _ptrace(SET_OPTIONS, self.tid, 0, OPTIONS)
         self._signal = 0  # it has been at another stop since
 
     def _instruction(self, registers: list[int]) -> tuple[int, bytes | None]:
