@@ -2,7 +2,8 @@
 
 import sys
 
-from autoresearch.core.cli.main import run
+from autoresearch.core.cli.entry import main
 
 if __name__ == "__main__":
-    sys.exit(run(["prepare", *sys.argv[1:]]))
+    sys.argv.insert(1, "prepare")
+    main()

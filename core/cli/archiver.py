@@ -24,7 +24,7 @@ _OPTION = re.compile(r"--(plugin|target|output|thin|record-libdeps|format|rsp-qu
 # `-q` is our --quiet and the archiver's quick append; `-qv` likewise. An archive's name behind it decides.
 _AMBIGUOUS = re.compile(r"-qv*")
 _ARCHIVE = re.compile(r".+\.(a|lib|rlib)")
-_OUR_MARK = b"autoresearch.core.cli.main"  # every entry point script of ours imports it
+_OUR_MARK = b"autoresearch.core.cli."  # every entry point script of ours imports it
 
 
 def is_archiver_call(argv: Sequence[str], commands: Collection[str]) -> bool:

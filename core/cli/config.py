@@ -22,6 +22,7 @@ from autoresearch.core.cli.configfile import (
     written,
 )
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.group import Group
 from autoresearch.core.cli.params import is_typed
 from autoresearch.core.errors import UsageError
 
@@ -45,7 +46,7 @@ class Setting:
         return self.option if self.command is None else f"{self.command}.{self.option}"
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Show settings. Flags win over AR_* variables, variables over the files, files over defaults.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.group import Group
 from autoresearch.core.errors import ArError, PrerequisiteError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def with_address(function: Callable[..., Any]) -> Callable[..., Any]:
     return option(function)
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @with_address
 @pass_settings
 def fleet(settings: Settings, address: str | None) -> None:

@@ -16,11 +16,13 @@ from autoresearch import __version__
 from autoresearch.core.cli import archiver, configfile, examples
 from autoresearch.core.cli.commands import COMMANDS, load_command
 from autoresearch.core.cli.context import Settings, SharedOptions, find_workspace
+from autoresearch.core.cli.entry import EXIT_INTERRUPTED
+from autoresearch.core.cli.group import Group
 from autoresearch.core.cli.params import add_options
 from autoresearch.core.errors import ArError, PrerequisiteError, system_words
 from autoresearch.core.report.wording import one_line
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE = 1, 2
 SYSTEM_FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then give the same command again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check its permissions, or name another place"),
@@ -45,7 +47,7 @@ class Failure(click.ClickException):
         click.echo(f"ar: {self.message}", err=True)
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -64,8 +66,16 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that the first argument names; suggest similar names when there is none."""
+        """Find the command that the first argument names; suggest similar names when there is none.
+
+        `ar help` shows what `ar --help` shows, and `ar help loop` what `ar loop --help` does.
+        """
         name = args[0]
+        if name == "help" and not ctx.resilient_parsing:
+            if args[1:] and args[1] not in ("help", *ctx.help_option_names):
+                return self.resolve_command(ctx, [*args[1:], "--help"])
+            click.echo(ctx.get_help())
+            ctx.exit()
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             import difflib
 
@@ -146,7 +156,7 @@ def run(arguments: Sequence[str]) -> int:
         message = " ".join(error.format_message().split())
         if message:
             message = f"{message[0].lower()}{message[1:]}"
-            message += "" if message.endswith((".", "?")) else "."
+            message += "" if message.endswith((".", "?", "?)")) else "."
             click.echo(f"ar: {message}{origin(error)}{home(error)} Try '{where} --help'.", err=True)
         return error.exit_code
     except click.ClickException as error:
@@ -194,7 +204,7 @@ def home(error: click.UsageError) -> str:
 
 
 def main() -> None:
-    """Entry point of `ar` and `autoresearch`."""
+    """Run the command line that this process was started with, or hand it over to the archiver; `entry` calls it."""
     if archiver.is_archiver_call(sys.argv, COMMANDS):
         archiver.hand_over(sys.argv)
     sys.exit(run(sys.argv[1:]))

@@ -136,6 +136,80 @@ def test_an_interrupt_ends_with_130_and_a_line(with_command, capsys):
     assert capsys.readouterr().err.strip() == "ar: stopped"
 
 
+@pytest.mark.parametrize("awaited", ["click", "numpy"], ids=["before the command line", "in the command"])
+def test_an_interrupt_while_something_is_imported_is_no_traceback(tmp_path, awaited):
+    script = (
+        "import os, signal, sys\n"
+        "class Person:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {awaited!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Person())\n"
+        "sys.argv = ['ar', 'bench', '--backend', 'null', '--preset', 'demo']\n"
+        "from autoresearch.core.cli.entry import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (130, "ar: stopped")
+
+
+def test_a_program_that_was_started_with_interrupts_ignored_goes_on_ignoring_them():
+    script = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "sys.argv = ['ar', '--version']\n"
+        "from autoresearch.core.cli.entry import main\n"
+        "try:\n    main()\nfinally:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_installed_program_minds_interrupts_from_its_start():
+    settings = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert 'ar = "autoresearch.core.cli.entry:main"\nautoresearch = "autoresearch.core.cli.entry:main"' in settings
+
+
+@pytest.mark.parametrize("topic", [(), ("loop",), ("fleet", "pause")])
+def test_help_as_a_command_is_the_option(capsys, topic):
+    assert main.run([*topic, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert main.run(["help", *topic]) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_help_on_a_mistyped_command_names_the_nearest_one(capsys):
+    assert main.run(["help", "lop"]) == 2
+    assert "there is no command 'lop'. Did you mean 'loop'" in capsys.readouterr().err
+
+
+def commands_of(group, path=()):
+    """Give every command below a group, itself included, with the words that call it."""
+    yield path, group
+    if isinstance(group, click.Group):
+        for name in group.list_commands(click.Context(group)):
+            yield from commands_of(group.get_command(click.Context(group), name), (*path, name))
+
+
+def test_every_command_refuses_an_option_given_twice_that_takes_one_value(capsys):
+    for path, command in commands_of(main.cli):
+        for one in command.params:
+            if isinstance(one, click.Option) and not (one.is_flag or one.count or one.multiple):
+                assert main.run([*path, one.opts[0], "1", one.opts[-1], "2"]) == 2, (path, one.opts)
+                assert "is given more than once: give it once" in capsys.readouterr().err
+
+
+def test_options_that_may_be_repeated_still_may(with_command):
+    called = []
+
+    @with_command
+    @click.option("--model", multiple=True)
+    def probe(settings, model):
+        called.append((settings.verbosity, settings.json, model))
+
+    assert main.run(["probe", "--model", "a", "-v", "-v", "--json", "--model", "b", "--json"]) == 0
+    assert called == [(2, True, ("a", "b"))]
+
+
 def seen_settings(with_command, arguments, **environment):
     seen = []
 
