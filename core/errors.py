@@ -93,4 +93,6 @@ class UnusableProposalError(ProposalError):
 
 def system_words(error: Exception) -> str:
     """Return what the system says of an error, without its number and its file; of any other error its own words."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02X}"
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")  # the message around it ends the sentence

@@ -16,7 +16,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import Whole, budget_option, corpus_option, is_typed, read_given
+from autoresearch.core.cli.params import GivenPath, Whole, budget_option, corpus_option, is_typed, read_given
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ thousand tokens of training text, and documents differ."""
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=GivenPath(dir_okay=False))
 @click.option(
     "--into",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False),
     metavar="FILE",
     help="Write a train file for ar with what can be carried over, and measure nothing.",
 )

@@ -8,16 +8,17 @@ from pathlib import Path
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import GivenPath
 from autoresearch.core.errors import ArError
 from autoresearch.core.home import expand_home
 
 
 @click.command()
-@click.argument("bundle", required=False, metavar="[FILE]", type=click.Path(path_type=Path))
+@click.argument("bundle", required=False, metavar="[FILE]", type=GivenPath())
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
 @click.option(
     "--sign",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     metavar="KEY",
     help="SSH key to sign the certificate with (by ssh-keygen).",
 )

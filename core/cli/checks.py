@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
 
 GIB = 2**30
+ROOM_FOR_RUNS = 64 * 2**20
+"""Free bytes without which a run could not keep the weights of its first trials."""
 KEYS = (
     "ANTHROPIC_API_KEY",
     "AZURE_API_KEY",
@@ -271,7 +273,7 @@ def check_keys() -> CheckResult:
 
 
 def check_workspace(settings: Settings) -> CheckResult:
-    """Check that the workspace is a git repository with a program and train files."""
+    """Check that the workspace is a git repository with a program and train files, and has room for runs."""
     folder, fix = settings.workspace, "ar init DIR, then work in there"
     if not (folder / "program.md").is_file():
         return CheckResult("workspace", "warn", f"{folder} has no program.md", fix)
@@ -290,6 +292,12 @@ def check_workspace(settings: Settings) -> CheckResult:
                 "workspace", "warn", f"{folder} belongs to somebody else, and git does not use it", trust
             )
         return CheckResult("workspace", "warn", f"{folder} is no git repository with a commit", "git init, git commit")
+    if not os.access(folder, os.W_OK):
+        return CheckResult(
+            "workspace", "fail", f"{folder} cannot be written to", "check its permissions, or ar init DIR"
+        )
+    if (free := shutil.disk_usage(folder).free) < ROOM_FOR_RUNS:
+        return CheckResult("workspace", "fail", f"{folder} has {free / 2**20:.0f} MiB free for runs", "free some space")
     return CheckResult(
         "workspace", "pass", f"{folder}: train files for {', '.join(file.parent.name for file in files)}"
     )

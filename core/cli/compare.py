@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, load_runtime, pass_settings, require_isolation
-from autoresearch.core.cli.params import LONGEST, MOST_TRIALS, BackendName, Number, Whole, corpus_option
+from autoresearch.core.cli.params import LONGEST, MOST_TRIALS, BackendName, GivenPath, Number, Whole, corpus_option
 
 if TYPE_CHECKING:
     from autoresearch.core.bench.work import Work
@@ -41,7 +41,7 @@ def backend_option(name: str, default: str, text: str) -> Callable[..., Any]:
 )
 @click.option(
     "--picture",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     metavar="PNG",
     help="PNG file for the picture.  [default: compare.png in the trials' folder]",
 )

@@ -170,17 +170,22 @@ def written(name: str) -> str:
 def _checked(path: Path, text: str, command: str | None, option: click.Option, value: Any) -> Any:
     """Return the value as click takes it, paths relative to the file's folder. Raises `UsageError` for a wrong kind."""
     several = option.multiple or isinstance(option.type, Vocabularies)
-    fits = isinstance(value, bool) if option.is_flag else not isinstance(value, bool | dict)
-    if not fits or (isinstance(value, list) and not several):
+    each = value if isinstance(value, list) and several else [value]
+    if not all(isinstance(one, bool) if option.is_flag else not isinstance(one, bool | dict | list) for one in each):
         wanted = "true or false" if option.is_flag else "one value or a list" if several else "one value"
         where = Origin(path, line_of(text, command, str(option.name)))
         raise UsageError(f"{where}: {written(str(option.name))} takes {wanted}.", fix="write it so, or leave it out")
-    if isinstance(value, str) and isinstance(option.type, click.Path | CorpusType):
+    if option.is_flag:
+        return value
+    # As on the command line, where everything is text: a type need not know how TOML writes a number or a date.
+    each = [str(one) for one in each]
+    value = each if isinstance(value, list) else each[0]
+    if value and isinstance(value, str) and isinstance(option.type, click.Path | CorpusType):
         beside = path.parent / expand_home(value)
         return str(beside) if isinstance(option.type, click.Path) or beside.exists() else value
     # Here and not only by the command whose option it is: a person who looks at a run is told before the night.
-    if option.nargs == 1 and not option.is_flag:
-        for one in value if isinstance(value, list) and option.multiple else [value]:
+    if option.nargs == 1:
+        for one in each if option.multiple else [value]:
             try:
                 option.type.convert(one, option, None)
             except click.BadParameter as error:

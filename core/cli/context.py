@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from autoresearch.core.cli.configfile import defaults_of, shared_options, use_defaults
-from autoresearch.core.cli.params import BackendName, ExistingFolder, Level, add_options, is_typed, option
+from autoresearch.core.cli.params import (
+    BackendName,
+    ExistingFolder,
+    GivenPath,
+    Level,
+    PresetName,
+    add_options,
+    is_typed,
+    option,
+)
 from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.home import expand_home
 
@@ -52,7 +61,9 @@ class SharedOptions:
         metavar="auto|cuda|mlx|null",
         help="Framework to train with; torch is another name of cuda.  [default: auto]",
     )
-    preset: str | None = option(metavar="NAME|auto", help="Preset: model sizes and training budget.  [default: auto]")
+    preset: str | None = option(
+        type=PresetName(), metavar="NAME|auto", help="Preset: model sizes and training budget.  [default: auto]"
+    )
     workspace: Path | None = option(
         type=ExistingFolder(),
         is_eager=True,
@@ -60,7 +71,7 @@ class SharedOptions:
         help="Folder with program.md and backends/.  [default: the one that you are in]",
     )
     data_dir: Path | None = option(
-        type=click.Path(file_okay=False, path_type=Path),
+        type=GivenPath(file_okay=False),
         help="Folder of prepared corpora.  [default: your data folder]",
     )
     json: bool | None = option(

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from autoresearch.core.cli.context import Settings, load_runtime, pass_settings, require_isolation
-from autoresearch.core.cli.params import Whole
+from autoresearch.core.cli.params import GivenPath, Whole
 from autoresearch.core.cli.weights import train_option
 from autoresearch.core.errors import UsageError
 
 
 @click.command("export")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=GivenPath())
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
 @click.option("--experiment", type=Whole(min=0), metavar="N", help="Number of the experiment.  [default: the best]")
 @click.option("--push", metavar="REPO", help="Upload the folder to this model repository of the Hugging Face hub.")

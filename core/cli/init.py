@@ -14,6 +14,7 @@ import click
 
 from autoresearch.backends import names as backend_names
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import GivenPath
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.home import expand_home
 
@@ -66,7 +67,7 @@ AGENTS: Mapping[str, Callable[[str], Mapping[str, str]]] = {
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=GivenPath())
 @click.option(
     "--agent",
     type=click.Choice(list(AGENTS)),

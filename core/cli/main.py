@@ -153,11 +153,13 @@ def run(arguments: Sequence[str]) -> int:
     except click.UsageError as error:
         named = next((f"ar {word}" for word in arguments if word in COMMANDS), "ar")
         where = error.ctx.command_path if error.ctx else named
-        message = " ".join(error.format_message().split())
+        place = home(error, arguments)
+        # An option that another command has was meant so, whatever it resembles here.
+        message = " ".join((error.message if place else error.format_message()).split())
         if message:
             message = f"{message[0].lower()}{message[1:]}"
             message += "" if message.endswith((".", "?", "?)")) else "."
-            click.echo(f"ar: {message}{origin(error)}{home(error)} Try '{where} --help'.", err=True)
+            click.echo(f"ar: {message}{origin(error)}{place} Try '{where} --help'.", err=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()
@@ -188,9 +190,9 @@ def origin(error: click.UsageError) -> str:
     return f" It comes from {found}." if found else ""
 
 
-def home(error: click.UsageError) -> str:
-    """Say which command has an option that was given in the wrong place."""
-    if not isinstance(error, click.NoSuchOption) or error.possibilities:
+def home(error: click.UsageError, arguments: Sequence[str]) -> str:
+    """Say which command has an option that was given in the wrong place: the command that was called, if it has it."""
+    if not isinstance(error, click.NoSuchOption):
         return ""
     names = [
         name
@@ -199,6 +201,8 @@ def home(error: click.UsageError) -> str:
     ]
     if not names:
         return ""
+    if called := next((name for name in names if name in arguments), None):
+        return f" It is an option of '{called}' and belongs behind it: ar {called} {error.option_name} ..."
     others = f" (and of {', '.join(names[1:])})" if names[1:] else ""
     return f" It is an option of '{names[0]}'{others}: ar {names[0]} {error.option_name} ..."
 

@@ -165,18 +165,43 @@ class BackendName(click.ParamType):
         return [*(["auto"] if self._auto else []), *backend_names(), "torch"]
 
 
-class ExistingFolder(click.Path):
+class PresetName(click.ParamType):
+    """A preset by name, or "auto". Which ones there are depends on the backend."""
+
+    name = "preset"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse an empty name, which would mean "auto" in silence."""
+        if not value.strip():
+            self.fail(f"{value!r} names no preset.", param, ctx)
+        return value
+
+
+class GivenPath(click.Path):
+    """The path of a file or folder, which need not exist unless `exists` says so."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty path, which would mean the folder that one is in, in silence."""
+        if not str(value):
+            self.fail(f"{value!r} names no {self.name}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class ExistingFolder(GivenPath):
     """A folder that exists; `~` stands for the home folder also where no shell has replaced it."""
 
     name = "directory"
 
     def __init__(self) -> None:
-        super().__init__(exists=True, file_okay=False, path_type=Path)
+        super().__init__(exists=True, file_okay=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse what is no folder."""
         try:
-            value = Path(value).expanduser()
+            value = Path(value).expanduser() if value else value
         except RuntimeError:  # the home of a user whom nobody knows
             self.fail(f"there is no folder {str(value)!r}.", param, ctx)
         return super().convert(value, param, ctx)
@@ -224,7 +249,7 @@ class Vocabularies(click.ParamType):
             return value
         parts = [str(part) for part in value] if isinstance(value, list) else str(value).split(",")
         if not all(positive(part.strip()) for part in parts):
-            self.fail(f"{value!r} is no list of sizes, such as 1024,2048", param, ctx)
+            self.fail(f"{value!r} is no list of sizes, such as 1024,2048.", param, ctx)
         return tuple(int(part) for part in parts)
 
 
@@ -297,7 +322,7 @@ class Price(click.ParamType):
         try:
             usd_in, usd_out, *more = (float(part) for part in parts)
         except ValueError:
-            self.fail(f"{value!r} is no price, such as openai/my-model=0.5/2 (dollars per million tokens)", param, ctx)
+            self.fail(f"{value!r} is no price, such as openai/my-model=0.5/2 (dollars per million tokens).", param, ctx)
         if not model or len(more) > 1 or not all(0 <= usd < 1e6 for usd in (usd_in, usd_out, *more)):
-            self.fail(f"{value!r} is no price, such as openai/my-model=0.5/2 (dollars per million tokens)", param, ctx)
+            self.fail(f"{value!r} is no price, such as openai/my-model=0.5/2 (dollars per million tokens).", param, ctx)
         return model, usd_in, usd_out, more[0] if more else None

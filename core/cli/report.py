@@ -9,14 +9,15 @@ from pathlib import Path
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.errors import ArError, UsageError
+from autoresearch.core.cli.params import GivenPath
+from autoresearch.core.errors import ArError, UsageError, system_words
 
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Run to report on.  [default: the one started last]")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     metavar="PATH",
     help="Folder for report.html and progress.png, or a file name that ends in .html.  [default: the run's own folder]",
 )
@@ -62,7 +63,8 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
         write_text(target, page.html_page(found, drawn, transferred, scaling.read_bytes() if scaled else None, narrow))
     except OSError as error:
         raise ArError(
-            f"the report cannot be written to {folder}: {error}.", fix="name a folder that can, with --output"
+            f"the report cannot be written to {folder}: {system_words(error)}.",
+            fix="name another folder with --output",
         ) from error
     if settings.json:
         click.echo(json.dumps({"report": str(target), "picture": str(picture) if found.decided else None}))

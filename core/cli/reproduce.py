@@ -18,7 +18,7 @@ from autoresearch.core.cli.context import (
     pass_settings,
     require_isolation,
 )
-from autoresearch.core.cli.params import CorpusType, Whole
+from autoresearch.core.cli.params import CorpusType, GivenPath, Whole
 from autoresearch.core.errors import ArError, DataError, PrerequisiteError, UsageError
 from autoresearch.core.home import expand_home
 
@@ -50,7 +50,7 @@ class Task:
 
 
 @click.command()
-@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("bundle", metavar="BUNDLE", type=GivenPath())
 @click.option(
     "--seeds",
     type=Whole(0, 100),
@@ -60,7 +60,7 @@ class Task:
 )
 @click.option(
     "--signer",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     metavar="FILE",
     help="Public key that must have signed the certificate.",
 )

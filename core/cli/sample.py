@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import Number, Whole, read_given
+from autoresearch.core.cli.params import GivenPath, Number, Whole, read_given
 from autoresearch.core.cli.weights import train_option
 from autoresearch.core.errors import UsageError
 
@@ -27,9 +27,7 @@ MOST_TOKENS = 4096
 @click.option("--tag", metavar="TAG", help="Name of the run.  [default: the run started last]")
 @click.option("--experiment", type=Whole(min=0), metavar="N", help="Number of the experiment.  [default: the best]")
 @click.option("--baseline", is_flag=True, help="Show the baseline's text beside the model's.")
-@click.option(
-    "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="File with one prompt per line, at most 16."
-)
+@click.option("--prompts", type=GivenPath(), metavar="FILE", help="File with one prompt per line, at most 16.")
 @click.option(
     "--tokens", type=Whole(1, MOST_TOKENS), default=100, metavar="N", help="Maximum number of tokens per text."
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import Number, add_options, read_given
+from autoresearch.core.cli.params import GivenPath, Number, add_options, read_given
 from autoresearch.core.cli.run.options import RunOverrides
 from autoresearch.core.errors import ArError
 from autoresearch.core.proposal import CATEGORIES
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", required=False, metavar="[FILE]", type=click.Path(path_type=Path))
+@click.argument("file", required=False, metavar="[FILE]", type=GivenPath())
 @click.option("--why", required=True, metavar="TEXT", help="One sentence: what changes, and why it should help.")
 @click.option(
     "--category",

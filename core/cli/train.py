@@ -23,7 +23,7 @@ from autoresearch.core.cli.context import (
     resolve_backend,
     resolve_preset,
 )
-from autoresearch.core.cli.params import Whole, budget_option, corpus_option, read_given
+from autoresearch.core.cli.params import GivenPath, Whole, budget_option, corpus_option, read_given
 from autoresearch.core.errors import PrerequisiteError, UsageError, system_words
 from autoresearch.core.textfile import read_text
 
@@ -41,7 +41,7 @@ COMPARED = 40
 @click.option(
     "--file",
     "file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False),
     help="Train file to run.  [default: the workspace's backends/<backend>/train.py]",
 )
 @budget_option

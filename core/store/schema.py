@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Collection
 from pathlib import Path
 
-from autoresearch.core.errors import LedgerError
+from autoresearch.core.errors import LedgerError, system_words
 from autoresearch.core.store import chain
 from autoresearch.core.store.guarded import GuardedConnection, fault_in_shape, may_read
 
@@ -190,9 +190,15 @@ def _has_log(path: Path) -> bool:
 
 
 def unreadable(path: Path, error: Exception) -> LedgerError:
-    """Return the error for a ledger that sqlite cannot read or write."""
+    """Return the error for a ledger that sqlite, or the system, cannot read or write."""
+    said = str(error)
+    if isinstance(error, OSError) or "disk is full" in said or "readonly database" in said:
+        return LedgerError(
+            f"{getattr(error, 'filename', None) or path} cannot be read or written: {system_words(error)}.",
+            fix="check the disk's free space and permissions, then give the same command again",
+        )
     return LedgerError(
-        f"{path} cannot be used as a ledger: {error}.",
+        f"{path} cannot be used as a ledger: {said}.",
         fix=(
             "check the disk's free space and permissions; if the file is damaged, `ar loop --tag` with its name "
             "restores it from its journal. The experiments' sources are in git: `git for-each-ref refs/autoresearch`"

@@ -13,6 +13,7 @@ import click
 from autoresearch.core.cli.params import (
     LONGEST,
     CorpusType,
+    GivenPath,
     Number,
     Price,
     Slots,
@@ -140,7 +141,7 @@ class ResearcherOptions:
         "models that cache nothing without them, for an hour if trials are long.",
     )
     literature: Path | None = option(
-        type=click.Path(exists=True, path_type=Path),
+        type=GivenPath(exists=True),
         metavar="FOLDER|URL-LIST",
         help="Texts for the language models to draw on: a folder of text files, or a file with one web address per "
         "line.",

@@ -116,6 +116,12 @@ def test_a_path_in_the_file_is_taken_from_the_file_whatever_folder_one_stands_in
         ("[loop]\nhours = [1]", 2, "hours takes one value"),
         ("[loop]\nallow-dirty = 1", 2, "true or false"),
         ("[doctor]\nx = 1", 2, "no options"),
+        ("backend = 5", 1, "backend: '5' is not one of"),
+        ('preset = ""', 1, "preset: '' names no preset"),
+        ('data-dir = ""', 1, "data-dir: '' names no directory"),
+        ('[loop]\ncorpus = ""', 2, "corpus: '' names no corpus"),
+        ("[loop]\nexperiments = 1.5", 2, "experiments: '1.5' is no whole number"),
+        ("[loop]\nmodel = [[1]]", 2, "model takes one value or a list"),
     ],
 )
 def test_a_key_that_is_none_is_an_error_that_names_the_line_and_the_right_one(work, capsys, text, line, said):
@@ -125,6 +131,15 @@ def test_a_key_that_is_none_is_an_error_that_names_the_line_and_the_right_one(wo
     assert f"{work / 'ar.toml'}:{line}: " in err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_a_number_where_a_text_is_asked_for_is_that_text(work, capsys):
+    (work / "ar.toml").write_text("data-dir = 5\n[loop]\ncorpus = 5\ntag = 2026\non-keep = 7\nvocab = [512, 1024]\n")
+    shown = settings_shown(capsys, "config", "show")
+    assert shown[None, "data-dir"][0] == str(work / "5")
+    of_loop = {option: value for (command, option), (value, _) in shown.items() if command == "loop"}
+    assert (of_loop["corpus"], of_loop["tag"], of_loop["on-keep"]) == ("5", "2026", "7")
+    assert of_loop["vocab"] == [512, 1024]
 
 
 @pytest.mark.parametrize("text", ["[loop\n", "a = " + "[" * 5000, "a = " + "9" * 5000], ids=["half", "deep", "long"])

@@ -83,6 +83,17 @@ def test_a_workspace_of_somebody_else_is_said_to_be_one(empty_machine, monkeypat
     assert found.status == "warn" and found.detail.endswith("belongs to somebody else, and git does not use it")
 
 
+def test_a_workspace_that_could_not_keep_a_run_is_said_to_be_one(empty_machine, monkeypatch):
+    assert main.run(["-q", "init", "work"]) == 0
+    settings = Settings(workspace=empty_machine / "work")
+    monkeypatch.setattr("autoresearch.core.cli.checks.ROOM_FOR_RUNS", 2**80)
+    found = check_workspace(settings)
+    assert (found.status, found.fix) == ("fail", "free some space") and "MiB free for runs" in found.detail
+    monkeypatch.setattr("os.access", lambda *_: False)  # a disk mounted to be read alone
+    found = check_workspace(settings)
+    assert found.status == "fail" and found.detail.endswith("work cannot be written to")
+
+
 def test_keys_are_shown_by_name_and_never_by_value(empty_machine, capsys, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     assert main.run(["--backend", "null", "doctor"]) == 0

@@ -79,8 +79,13 @@ def test_a_call_that_is_cut_short_is_one_line_that_names_the_right_help(capsys, 
 
 
 def test_an_option_in_the_wrong_place_is_answered_with_the_right_one(capsys):
-    assert main.run(["--hours", "3", "loop"]) == 2
-    assert "an option of 'loop': ar loop --hours" in capsys.readouterr().err
+    assert main.run(["train", "--hours", "3"]) == 2
+    assert "It is an option of 'loop': ar loop --hours ..." in capsys.readouterr().err
+
+
+def test_an_option_before_its_command_is_answered_with_the_place_behind_it(capsys):
+    assert main.run(["--tag", "x", "status"]) == 2
+    assert "It is an option of 'status' and belongs behind it: ar status --tag ..." in capsys.readouterr().err
 
 
 def test_an_unknown_backend_is_a_usage_error_naming_those_there_are(capsys):

@@ -111,7 +111,7 @@ OBJECTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to itself": (lambda path: path.symlink_to(path), "manifest.json is a link"),
     "a terabyte": (_vast, "at most 67,108,864 are read"),
     "lists without end": (lambda path: path.write_text("[" * 100_000), "Invalid JSON"),
-    "UTF-16": (lambda path: path.write_text("{}", encoding="utf-16"), "codec can't decode"),
+    "UTF-16": (lambda path: path.write_text("{}", encoding="utf-16"), "it is not UTF-8 text: byte 0 is 0xFF"),
     "nothing": (lambda path: path.touch(), "Invalid JSON"),
 }
 

@@ -193,11 +193,20 @@ def test_writers_are_durable_and_do_not_block_readers(folder, monkeypatch):
             assert reader.run().state == "running"
 
 
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("database or disk is full"), OSError(30, "Read-only file system", "/w/runs/t")]
+)
+def test_a_disk_that_takes_nothing_is_not_called_a_damaged_ledger(tmp_path, error):
+    said = str(schema.unreadable(tmp_path / "ledger.sqlite", error))
+    assert "cannot be read or written" in said and "then give the same command again" in said
+    assert "damaged" not in said and "Errno" not in said
+
+
 def test_a_ledger_that_cannot_be_opened_leaves_neither_file_nor_lock_behind(tmp_path, monkeypatch):
     opened, connect = [], schema.connect
     monkeypatch.setattr(schema, "connect", lambda *given, **more: opened.append(connect(*given, **more)) or opened[-1])
     (tmp_path / "journal.jsonl").mkdir()
-    with pytest.raises(LedgerError, match="cannot be used as a ledger"):
+    with pytest.raises(LedgerError, match=r"journal\.jsonl cannot be read or written: Is a directory\. Fix: check the"):
         Ledger(tmp_path)
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         opened[0].execute("SELECT 1")
