@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from simulated_runs import ROOT, baseline, history_of
 
@@ -88,14 +89,18 @@ def test_an_agent_that_does_this_gives_no_proposal(agent, what):
 def test_an_agent_that_hangs_is_ended_with_everything_it_started(agent, tmp_path):
     lines = f"p = subprocess.Popen(['sleep', '60'])\nPath({str(tmp_path / 'pid')!r}).write_text(str(p.pid))\n"
     lines += "time.sleep(60)\n"
-    started = time.monotonic()
-    with pytest.raises(ProposalError, match=r"did not end within 1\.5 seconds"):
-        agent(lines, timeout=1.5).propose(history())
-    assert time.monotonic() - started < 10
-    pid = int((tmp_path / "pid").read_text())
-    time.sleep(0.2)
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    assert not state.strip() or state.startswith("Z")
+    for timeout in (1.5, 20.5):  # on a busy machine it takes longer until it has started something
+        started = time.monotonic()
+        with pytest.raises(ProposalError, match=rf"did not end within {timeout} seconds"):
+            agent(lines, timeout=timeout).propose(history())
+        assert time.monotonic() - started < timeout + 30
+        if (tmp_path / "pid").exists():
+            break
+    with suppress(psutil.NoSuchProcess):
+        child, deadline = psutil.Process(int((tmp_path / "pid").read_text())), time.monotonic() + 30
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, "what the agent has started goes on"
+            time.sleep(0.02)
 
 
 def test_an_agent_that_edits_program_md_changes_a_copy(agent, tmp_path):
@@ -165,11 +170,11 @@ def test_what_an_agent_says_is_kept_for_each_proposal(tmp_path):
 
 
 def test_a_command_that_fails_is_told_apart_from_an_idea_that_fails(agent):
-    for lines, kind in (
-        ("sys.exit(1)\n", BrokenResearcherError),
-        ("time.sleep(60)\n", BrokenResearcherError),
-        ("pass\n", UnusableProposalError),
-        ("Path('train.py').write_text('x(')\n", UnusableProposalError),
+    for lines, kind, timeout in (
+        ("sys.exit(1)\n", BrokenResearcherError, 60.0),
+        ("time.sleep(60)\n", BrokenResearcherError, 1.0),
+        ("pass\n", UnusableProposalError, 60.0),
+        ("Path('train.py').write_text('x(')\n", UnusableProposalError, 60.0),
     ):
         with pytest.raises(kind):
-            agent(lines, timeout=1.0).propose(history())
+            agent(lines, timeout=timeout).propose(history())

@@ -30,7 +30,7 @@ def keys(monkeypatch):
 def asked(model="openai/by-hand", pause=0.0, act=None, **options):
     with ModelServer(lambda *_: act or {"text": "hello", "usage": USAGE}) as server:
         base = server.url.removesuffix("/v1") if model.startswith("anthropic") else server.url
-        provider = Provider(api_base=base, timeout_seconds=5.0, **options)
+        provider = Provider(api_base=base, timeout_seconds=30.0, **options)
         provider.pause_seconds = pause
         return server.requests, provider.complete(model, MESSAGES, 100)
 

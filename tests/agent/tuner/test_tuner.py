@@ -170,7 +170,7 @@ def test_a_proposal_after_forty_attempts_takes_less_than_a_second(long_run):
         start = time.process_time()
         Tuner().propose(history_of(long_run))
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 1.0
+    assert min(seconds) < 1.0, seconds
 
 
 def test_importing_the_package_and_the_tuner_imports_no_optuna():

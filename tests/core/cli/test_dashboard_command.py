@@ -35,7 +35,7 @@ def test_it_prints_its_address_serves_and_ends_with_ctrl_c(tmp_path):
         assert fragment == "/first"
         root, _, query = root.partition("?")
         assert query.startswith("token=")
-        with urllib.request.urlopen(f"{root}api/runs/first/state", timeout=10) as answer:
+        with urllib.request.urlopen(f"{root}api/runs/first/state", timeout=60) as answer:
             assert json.load(answer)["tag"] == "first"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0

@@ -180,7 +180,7 @@ def test_a_slow_step_is_not_started_shortly_before_the_deadline(small_prepared: 
         for _ in data.batches(1, 8):
             time.sleep(0.3)
         finished = time.monotonic()
-        assert finished <= running.events()[0]["monotonic"] + 1.0 + 0.05
+        assert finished <= running.events()[0]["monotonic"] + 1.0 + 0.15  # one step more would end 0.2 seconds late
 
 
 def test_inputs_and_targets_are_prepared_text(small_prepared: Prepared) -> None:
@@ -233,7 +233,7 @@ def test_a_child_that_asks_for_everything_at_once_gets_nothing_after_the_deadlin
         frames = 0
         while (header := running.frame()) is not None and header.kind != END:
             frames += 1
-            assert time.monotonic() < header.deadline + 0.2
+            assert time.monotonic() < header.deadline + 1.0  # all that was asked for takes two seconds
             time.sleep(0.001)
         assert running.read(1) == b""
         assert running.events()[-1]["reason"] == "deadline"
@@ -298,7 +298,7 @@ def test_the_feed_ends_when_the_supervisor_is_gone(small_prepared: Prepared) -> 
     running = RunningFeed(small_prepared.folder, budget=60.0)
     try:
         os.close(running._events)
-        assert running.process.wait(10) == 0
+        assert running.process.wait(30) == 0
     finally:
         running.process.kill()
         running.socket.close()

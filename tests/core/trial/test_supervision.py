@@ -44,7 +44,7 @@ def sleepers(seconds: str) -> list[psutil.Process]:
     ]
 
 
-def wait_until(what: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(what: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not happen"
@@ -66,14 +66,14 @@ def test_daemons_that_left_the_session_do_not_outlive_the_trial(
 def test_no_process_is_left_when_the_supervisor_is_killed(
     prepared: Prepared, tmp_path: Path, level: IsolationLevel
 ) -> None:
-    asked = request(prepared, tmp_path / "trial", ENDLESS, isolation=level, budget=Budget(60.0))
+    asked = request(prepared, tmp_path / "trial", ENDLESS, isolation=level, budget=Budget(600.0))
     code = (
         "import json, sys\nfrom pathlib import Path\n"
         "from autoresearch.core.trial.request import Budget, TrialRequest\n"
         "from autoresearch.core.trial.supervisor import run_trial\n"
         "fields = json.load(sys.stdin)\n"
         "for name in ('prepared', 'folder'): fields[name] = Path(fields[name])\n"
-        "run_trial(TrialRequest(**{**fields, 'budget': Budget(60.0)}))\n"
+        "run_trial(TrialRequest(**{**fields, 'budget': Budget(600.0)}))\n"
     )
     fields = {name: str(value) if isinstance(value, Path) else value for name, value in vars(asked).items()}
     fields.pop("budget")
@@ -82,7 +82,7 @@ def test_no_process_is_left_when_the_supervisor_is_killed(
     supervisor.stdin.write(json.dumps(fields).encode())
     supervisor.stdin.close()
     events = tmp_path / "trial" / "events.jsonl"
-    wait_until(lambda: events.exists() and "first_batch" in events.read_text(), 30.0)
+    wait_until(lambda: events.exists() and "first_batch" in events.read_text(), 120.0)
     family = psutil.Process(supervisor.pid).children(recursive=True)
     assert len(family) >= 4  # two guards, the feeder, the train child
     os.kill(supervisor.pid, signal.SIGKILL)
@@ -100,7 +100,7 @@ def test_a_cancelled_trial_leaves_nothing(prepared: Prepared, tmp_path: Path, le
             family.extend(offspring(known))
             cancel.set()
 
-    asked = request(prepared, tmp_path, ENDLESS, isolation=level, budget=Budget(60.0))
+    asked = request(prepared, tmp_path, ENDLESS, isolation=level, budget=Budget(600.0))
     with pytest.raises(TrialCancelled):
         run_trial(asked, observer=observe, cancel=cancel)
     assert len(family) >= 4
@@ -116,7 +116,7 @@ def test_an_exception_in_the_supervisor_leaves_nothing(prepared: Prepared, tmp_p
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_trial(request(prepared, tmp_path, ENDLESS, budget=Budget(60.0)), observer=observe)
+        run_trial(request(prepared, tmp_path, ENDLESS, budget=Budget(600.0)), observer=observe)
     assert family
     assert not any(process.is_running() for process in family)
 

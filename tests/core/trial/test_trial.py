@@ -140,7 +140,7 @@ def test_one_that_never_returns_is_killed_at_the_hard_limit(prepared: Prepared, 
     assert "did not return from train" in str(result.reason)
     assert result.wall_seconds is not None
     assert result.startup_seconds is not None
-    assert result.wall_seconds < result.startup_seconds + budget.hard_seconds + 6.0
+    assert result.wall_seconds < result.startup_seconds + budget.hard_seconds + 30.0
 
 
 def test_one_that_returns_late_is_overtime(prepared: Prepared, tmp_path: Path) -> None:

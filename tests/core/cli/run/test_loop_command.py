@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 from warm_ar import Ar, run_ar
 
 from autoresearch.core.errors import LedgerError
+from autoresearch.core.judge.race import MAX_RACE
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.headline import headline_of
 from autoresearch.core.store.reader import LedgerReader
@@ -111,13 +113,15 @@ def test_the_judge_that_knows_noise_calibrates_and_explains_every_decision(comma
     assert code == 0, err
     baseline, *others = [json.loads(line) for line in out.splitlines()][:-1]
     with LedgerReader(command.folder / "runs/t") as reader:
-        repeated = reader.numbers_of("trial repeated").count(0)
+        repeated = Counter(reader.numbers_of("trial repeated"))
+        raced = {record["experiment"]: len(reader.trials(subject=record["experiment"])) for record in others}
     left_out = re.search(r"\((\d+) far below the usual speed", baseline["reason"])
     # Two, and on a busy machine one more for each that stayed slow.
-    assert 2 <= baseline["trials"] <= 2 + repeated + int(left_out[1] if left_out else 0)
+    assert 2 <= baseline["trials"] <= 2 + repeated[0] + int(left_out[1] if left_out else 0)
     assert "noise (1 sigma)" in baseline["reason"]
     assert "noise (1 sigma)" in err
-    assert all(1 <= record["trials"] <= 4 for record in others)
+    # An experiment also counts the best file's trials, which a busy machine makes the judge ask for: these are its own.
+    assert raced and all(1 <= count <= MAX_RACE + repeated[number] for number, count in raced.items()), (raced, err)
     process = command.start("results", "--why", "1")
     said, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     why, again = said.splitlines()
@@ -150,7 +154,7 @@ def test_killing_the_loop_in_a_trial_loses_nothing_and_the_same_command_goes_on(
     tree = psutil.Process(process.pid).children(recursive=True) or tree
     process.kill()  # the loop alone: what it started must notice by itself
     process.communicate()
-    _, alive = psutil.wait_procs(tree, timeout=15)
+    _, alive = psutil.wait_procs(tree, timeout=TIMEOUT_SECONDS)
     assert alive == []
     before = experiments(command)
     assert (before[0].state, before[1].state != "decided") == ("decided", True)
@@ -178,11 +182,14 @@ def test_ctrl_c_finishes_the_trial_and_a_second_one_kills_it(command):
     wait_for(command, started(1))
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    heard = ""
+    while "stopping after the current trial" not in heard:  # two signals that come at once are one
+        heard += (line := process.stderr.readline())
+        assert line, heard
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=TIMEOUT_SECONDS)
+    process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 130
-    assert "continuing the run t" in err
+    assert "continuing the run t" in heard
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert experiments(command)[1].state in ("running", "trained")
 

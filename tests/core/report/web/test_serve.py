@@ -30,7 +30,7 @@ def go(workspace, count, tag="first"):
 
 
 def ask(port, path, method="GET", **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     body = answer.read()
@@ -134,7 +134,7 @@ def test_it_only_reads(workspace):
 
 
 def act(port, cookie="secret", path=f"{RUN}/actions", kind="application/json", body=None, **more):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"Content-Type": kind, "Cookie": f"ar_token_{port}={cookie}", **more.pop("headers", {})}
     connection.request("POST", path, json.dumps(more) if body is None else body, headers)
     answer = connection.getresponse()
@@ -223,7 +223,7 @@ def test_beyond_loopback_a_token_is_needed(workspace):
 
 def test_nonsense_on_the_wire_gets_an_answer_and_leaves_the_server_up(workspace):
     with served(workspace) as port:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as wire:
             wire.sendall(b"\x00\xff nonsense\r\n\r\n")
             assert wire.recv(100).startswith(b"HTTP/1.1 400")
         assert ask(port, f"{RUN}/state")[0] == 200
