@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.cli.params import Whole
-from autoresearch.core.errors import UsageError
+from autoresearch.core.errors import UsageError, system_words
 
 if TYPE_CHECKING:
     from autoresearch.core.store.rows import ExperimentRow
@@ -76,8 +77,11 @@ def dashboard(
             tag=folder.name,
         )
     except (OSError, OverflowError) as error:
+        # asyncio's own words repeat the address; a name that nobody knows has a negative number of its own kind.
+        number = getattr(error, "errno", None) or 0
         raise UsageError(
-            f"cannot listen on {host}:{port}: {error}.", fix="choose another --port (0 takes any free one) or --host"
+            f"cannot listen on {host}:{port}: {os.strerror(number) if number > 0 else system_words(error)}.",
+            fix="choose another --port (0 takes any free one) or --host",
         ) from error
     name = f"[{host}]" if ":" in host else host
     address = (

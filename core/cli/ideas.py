@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
@@ -24,6 +24,20 @@ added = "2026-11"       # the month, for `ar ideas --since`; may be left out
 """
 
 
+class Month(click.DateTime):
+    """A month, or a day of it."""
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m", "%Y-%m-%d"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no month and no day."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither a month such as 2026-05 nor a day such as 2026-05-31.", param, ctx)
+
+
 @click.command()
 @click.option(
     "--platform",
@@ -41,7 +55,7 @@ added = "2026-11"       # the month, for `ar ideas --since`; may be left out
 )
 @click.option(
     "--since",
-    type=click.DateTime(["%Y-%m", "%Y-%m-%d"]),
+    type=Month(),
     metavar="YYYY-MM",
     help="Show only ideas added to the bank since then.",
 )

@@ -106,7 +106,7 @@ def chain_text(report: ChainReport) -> str:
     """Say what the check of the hash chain found."""
     if report.fault is not None:
         return f"NOT as it was written: {report.fault}"
-    return f"as it was written: {report.links} links, every decided row fits"
+    return f"as it was written: {counted(report.links, 'link')}, every decided row fits"
 
 
 def status_record(reader: LedgerReader) -> dict[str, Any]:

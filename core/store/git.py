@@ -131,8 +131,11 @@ class Repository:
                 raise
             inside, prefix = "false", ""
         if inside != "true":
-            fix = "in that folder: git init && git add . && git commit -m start; or make a workspace: ar init DIR"
-            raise SourceError(f"{workspace} is not in the work tree of a git repository.", fix=fix)
+            raise SourceError(
+                f"{workspace} is not in the work tree of a git repository.",
+                fix="make a workspace with `ar init DIR` and go there; if this is one: git init && git add . && "
+                "git commit -m start",
+            )
         repository = cls(workspace, prefix)
         repository.head()
         return repository

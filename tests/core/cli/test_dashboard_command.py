@@ -61,4 +61,5 @@ def test_a_port_that_is_taken_is_one_line(tmp_path, capsys):
     with open_run(workspace, "first"), socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert ar(["--workspace", str(workspace), "dashboard", "--port", str(port)]) == 2
-    assert "choose another --port" in capsys.readouterr().err
+    said = f"cannot listen on 127.0.0.1:{port}: Address already in use. Fix: choose another --port"
+    assert said in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_since_shows_what_the_bank_took_up_since_a_month(ideas):
     late = listed(ideas("--json", "--since", "2026-11"))
     assert {one["added"] for one in late} == {"2026-11"} and len(late) >= 40
     assert listed(ideas("--json", "--since", "2999-01")) == []
-    assert "'soon' does not match" in ideas("--since", "soon").stderr
+    assert "'soon' is neither a month such as 2026-05 nor a day" in ideas("--since", "soon").stderr
 
 
 def test_contradicting_findings_stand_side_by_side(ideas):

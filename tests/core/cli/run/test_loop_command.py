@@ -21,7 +21,7 @@ from autoresearch.core.store.git import Repository
 from autoresearch.core.store.headline import headline_of
 from autoresearch.core.store.reader import LedgerReader
 
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 240
 
 
 @pytest.fixture
