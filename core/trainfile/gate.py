@@ -149,6 +149,14 @@ FOREIGN = frozenset(sys.stdlib_module_names) - MODULES - LIKE_FUNCTIONS
 """Modules of the standard library that may not be reached, through other modules either."""
 SETTINGS = frozenset(("backends", "config"))
 """Below these, a framework's attributes may be set: `torch.backends.cudnn.benchmark = True`."""
+CONFIG_METHODS = _words("load_config save_config save_config_portable codegen_config patch install_config_module")
+"""Functions of PyTorch's settings: `load_config` runs code that bytes name, and `patch` sets what it is given."""
+RISKY_SETTING = re.compile(
+    r"^_|cxx|(^|_)dir($|_)|path$|root$|home$|custom_((pre_|post_)?pass|partitioner|runtime|op_libs|backend)|_hook$|upload"
+    r"|remote|dump|save_|external_|override$|log_file|_output$|^(aot_inductor|skipfiles)"
+)
+"""Settings of PyTorch's compilers that name a program to run, a place for files, or a function that changes code."""
+INDUCTOR_CONFIG = ("torch", "_inductor", "config")
 SEEDERS = frozenset(("seed", "manual_seed", "manual_seed_all", "default_rng", "RandomState", "key", "PRNGKey"))
 """Functions that take a seed: a literal there would make every trial of a file the same."""
 MATCHING = frozenset(("bool", "bytearray", "bytes", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"))
@@ -590,10 +598,27 @@ class _Checker(ast.NodeVisitor):
             self._fault(
                 node, "compile with a backend of the file's own: it is handed code to change; give a name, as text"
             )
+        if name == "compile" and any(keyword.arg is None for keyword in node.keywords):
+            self._fault(node, "compile with options that cannot be read here: write them as `name=value`")
+        for keyword in node.keywords:
+            if keyword.arg == "options":
+                self._options(node, keyword.value, compiles=name == "compile")
         if self._path(called) == ("kernels", "get_kernel"):
             first = node.args[0] if node.args else None
             if not (isinstance(first, ast.Constant) and first.value in KERNELS):
                 self._fault(node, f"get_kernel runs foreign code: only {' or '.join(sorted(KERNELS))}, as a literal")
+
+    def _options(self, node: ast.Call, value: ast.expr, *, compiles: bool) -> None:
+        """Check the settings that a call hands to PyTorch's compiler, or to whatever passes them on."""
+        keys = value.keys if isinstance(value, ast.Dict) else [None]
+        for key in keys:
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                path = (*INDUCTOR_CONFIG, *key.value.split("."))
+                lengths = range(len(INDUCTOR_CONFIG) + 1, len(path) + 1)
+                if words := next((found for length in lengths if (found := _barred(path[:length]))), None):
+                    self._fault(node, f"the option {key.value!r} is not allowed: {words}")
+            elif compiles and not (isinstance(value, ast.Constant) and value.value is None):
+                self._fault(node, "compile with options that cannot be read here: write them as `{'name': value}`")
 
     def _reader(self, node: ast.Call, name: str) -> None:
         if len(node.args) < 2 or any(isinstance(argument, ast.Starred) for argument in node.args):
@@ -700,6 +725,8 @@ def _barred(path: Path) -> str | None:
         return "it shows other modules' texts, or memory that is not an array's"
     if inside in ONLY and name not in ONLY[inside]:
         return f"of {'.'.join(inside)} a train file uses only {', '.join(sorted(ONLY[inside])) or 'nothing'}"
+    if "config" in inside[1:] and (name in CONFIG_METHODS or RISKY_SETTING.search(name)):
+        return "it sets what the compiler runs, reads or writes"
     if name in FILES or not ONLY.get(path, path):
         return "it reads, writes or loads from outside"
     if name.lstrip("_") in FOREIGN:
