@@ -59,7 +59,7 @@ def read(said: Profiled) -> ProfileResult | None:
             operations=operations,
             note=_plain(said.note, NOTE_LIMIT),
         )
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RecursionError):  # the last: a name may be lists in lists
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
@@ -74,6 +75,7 @@ def test_the_page_says_where_the_time_goes() -> None:
         {"batches": -1},
         {"operations": [["one", 1.0, 10**400]]},
         {"sections": {"forward": 1e308}},
+        {"operations": [[functools.reduce(lambda inner, _: [inner], range(5000), "deep"), 1.0, 1]]},
     ],
 )
 def test_what_is_no_profile_is_none(change: dict[str, object]) -> None:
