@@ -206,6 +206,8 @@ CHANNELS = [
           "ignored"),
     Cheat("pages in the cache, by a read that does not wait", works(
           f"os.preadv(os.open({SHARED}, 0), [bytearray(64)], 0, os.RWF_NOWAIT) > 0"), "ignored"),
+    Cheat("pages in the cache, by a read in the background that does not wait", works(
+          "library.syscall(number(206, 0), 1, ctypes.byref(ctypes.c_ulong(0))) == 0"), "ignored"),
     Cheat("pages out of the cache", works("library.syscall(number(27, 232), 0, 0, 0) == 0"
           f" or (os.posix_fadvise(os.open({SHARED}, 0), 0, 0, os.POSIX_FADV_DONTNEED) is None"
           f" and os.preadv(os.open({SHARED}, 0), [bytearray(64)], 0, os.RWF_NOWAIT) < 0)"), "ignored"),
