@@ -219,6 +219,11 @@ def cancel_on_signal() -> Iterator[threading.Event]:
             raise click.exceptions.Exit(128 + caught[0])
 
 
+def holds_something(log: Path) -> bool:
+    """Tell whether a trial's processes have written anything that is worth a look."""
+    return log.is_file() and log.stat().st_size > 0
+
+
 def summary(result: TrialResult) -> str:
     """Write the result for a person: the score first, then a line for each figure that exists."""
     head = f"val_bpb {result.val_bpb:.6f}" if result.status == "ok" else f"{result.status}: {result.reason}"
@@ -237,6 +242,6 @@ def summary(result: TrialResult) -> str:
         "device": result.device,
         "isolation": result.isolation,
         "profile": result.profile is not None and result.log and str(Path(result.log).with_name("profile.md")),
-        "log": result.log,
+        "log": result.log and holds_something(Path(result.log)) and result.log,
     }
     return "\n".join([head, *(f"  {name:<12} {value}" for name, value in facts.items() if value)])

@@ -119,7 +119,7 @@ def run_session(
                 executor,
                 limits=limits,
                 stop=stop,
-                observer=_observer(view),
+                observer=_observer(view, run.config.judge),
                 on_decided=_on_decided(hooks, settings),
                 # A fleet looks after its devices itself.
                 screening=screening,
@@ -154,8 +154,8 @@ def _announce(settings: Settings, run: Run, limits: Limits) -> None:
     if to_make > 0:
         training = duration(to_make * run.config.train_seconds)
         settings.say(
-            f"{counted(to_make, 'experiment')} to make: {training} of training on one device, without start, scoring "
-            "and repeats; how long the rest takes is said as they end"
+            f"{counted(to_make, 'experiment')} to make: {training} of training on one device, start-up, scoring and "
+            "repeats not counted; the time left is shown as they end"
         )
     times = run.config.judge_options.calibrate
     calibrating = run.config.judge == "racing" and times > 1 and run.ledger.run().incumbent is None
@@ -197,11 +197,11 @@ def _view(
     )
 
 
-def _observer(view: View) -> Observer:
+def _observer(view: View, judge: str) -> Observer:
     def observe(event: Event) -> None:
         if (line := NOTED.get(type(event))) is not None:
             view.note(line.format_map(vars(event)))
-        elif isinstance(event, Decided) and event.experiment == 0 and event.reason:
+        elif isinstance(event, Decided) and event.experiment == 0 and judge == "racing" and event.reason:
             view.note(event.reason)  # the noise that calibration has found
         view(event)
 

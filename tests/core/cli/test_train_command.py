@@ -96,6 +96,14 @@ def test_a_named_file_is_tried_with_the_preset_it_was_written_for(workspace, cap
     assert json.loads(capsys.readouterr().out)["preset"] == "cpu"
 
 
+def test_a_file_that_is_refused_before_anything_runs_is_one_line_without_an_empty_log(workspace, capsys, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("VOCAB_SIZE = 512\n")
+    capsys.readouterr()
+    assert main.run(["--backend", "null", "train", "--file", str(mine)]) == 1
+    assert capsys.readouterr().out == "invalid: the train file does not define build, train, logits at its top level\n"
+
+
 def test_a_file_keeps_its_own_bytes_whatever_the_preset(workspace, capsys):
     path = workspace / "backends" / "null" / "train.py"
     before = path.read_bytes()

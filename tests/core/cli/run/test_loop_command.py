@@ -137,6 +137,7 @@ def test_without_json_the_table_is_on_stdout_and_the_rest_on_stderr(command):
     assert code == 0, err
     assert [line.split("\t")[0] for line in out.splitlines()] == ["n", "0"]
     assert "no change was kept: the baseline is the best file so far" in err
+    assert not re.search(r"\d the baseline$", err, re.MULTILINE), "a judge that measures no noise has none to tell"
     assert "progress.png" in err
     (tag,) = [path.name for path in (command.folder / "runs").iterdir() if (path / "ledger.sqlite").exists()]
     assert tag.endswith("-null")
