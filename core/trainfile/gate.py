@@ -65,7 +65,9 @@ WRITERS = _words(
     "_share_filename_cpu_ _share_fd_cpu_ _write_file _new_shared _new_using_filename_cpu get_local_kernel "
     "from_file fromfile to_folder save_cache_artifacts load_cache_artifacts CUDAPluggableAllocator "
     "formatwarning showwarning warn_explicit WarningMessage memmap open_memmap loadtxt savetxt genfromtxt fromregex "
-    "savez savez_compressed DataSource load_library load_inline load_url"
+    "savez savez_compressed DataSource load_library load_inline load_url debug_dump load_nvprof parse_nvprof_trace "
+    "export_memory_timeline_raw export_memory_timeline_html ExecutionTraceObserver load_compiled_function GdsFile "
+    "load_metallib metal_capture PyTorchFileReader PyTorchFileWriter _new_with_file _set_from_file _load_from_bytes"
 )
 """Methods that write or read files or shared memory, whatever object they are asked of."""
 FILES = _words(
@@ -76,7 +78,9 @@ FILES = _words(
     "_utils_internal _sources _weights_only_unpickler _storage _vendor _appdirs test _pytesttester extension "
     "_distributed_utils launch _guards _logging _library _ops _subclasses _decomp _prims _refs _jit_internal _awaits "
     "_classes _custom_op _custom_ops _dispatch _lazy _meta_registrations _numpy _python_dispatcher _tensor_docs "
-    "_torch_docs _strobelight _vmap_internals _compile"
+    "_torch_docs _strobelight _vmap_internals _compile _import_dotted_name import_ir_module "
+    "import_ir_module_from_buffer parse_ir DeserializationStorageContext SerializationStorageContext "
+    "ScriptModuleSerializer LiteScriptModule ThroughputBenchmark gds prepare_multiprocessing_environment"
 )
 """Attributes of an imported module that read or write files, compile foreign code or use the network."""
 ONLY = {
@@ -92,6 +96,9 @@ ONLY = {
         "script script_if_tracing trace trace_module ignore unused export annotate isinstance freeze Final Attribute "
         "ScriptModule ScriptFunction is_scripting is_tracing optimize_for_inference strict_fusion set_fusion_strategy"
     ),
+    ("torch", "_higher_order_ops"): _words("associative_scan cond flex_attention scan while_loop"),
+    # The rest of it writes what it has found out into a file.
+    ("torch", "cuda", "tunable"): _words("enable is_enabled tuning_enable tuning_is_enabled"),
     ("torch", "_inductor"): _words("config"),
     ("torch", "_inductor", "config", "cpp"): _words("threads simdlen min_chunk_size dynamic_threads"),
     ("torch", "_functorch"): _words("config"),
@@ -143,6 +150,17 @@ SUBMODULES = _words(
     "version xpu"
 )
 """Names under which the frameworks keep modules of their own."""
+PRIVATE_OF_TORCH = re.compile(
+    r"_(dynamo|inductor|functorch|higher_order_ops|VF|adaptive|addmm|aminmax|amp|assert|batch|cast|cdist|check|chunk"
+    r"|conj|convert|convolution|copy|cslt|cummax|cummin|dim|dyn|efficientzerotensor|embedding|empty|euclidean|fft"
+    r"|fill|flash|foreach|fused|grid|grouped|histogramdd|index|int|linalg|log|logcumsumexp|masked|mixed|mkldnn|native"
+    r"|neg|nested|pack|pad|philox|prelu|reshape|resize|rowwise|safe|saturate|scaled|segment|shape|softmax|sparse|stack"
+    r"|standard|sym|thnn|to|transform|trilinear|unique|unsafe|values|weight|wrapped)(_|$)"
+)
+"""Private names of PyTorch's first module that may be used: its operators, by the first word of their names, and parts
+that have rules of their own. Among the others are functions that import any module."""
+PUBLIC_ONLY = frozenset(("accelerator", "autograd", "compiler", "cuda", "mps", "mtia", "profiler", "storage", "xpu"))
+"""Modules of PyTorch of which no private name is used: some write files."""
 LIKE_FUNCTIONS = _words("select trace signal code queue")
 """Names of the standard library's modules that a framework has given to functions and packages of its own."""
 FOREIGN = frozenset(sys.stdlib_module_names) - MODULES - LIKE_FUNCTIONS
@@ -727,6 +745,10 @@ def _barred(path: Path) -> str | None:
         return f"of {'.'.join(inside)} a train file uses only {', '.join(sorted(ONLY[inside])) or 'nothing'}"
     if "config" in inside[1:] and (name in CONFIG_METHODS or RISKY_SETTING.search(name)):
         return "it sets what the compiler runs, reads or writes"
+    if path[0] == "torch" and name.startswith("_") and not name.startswith("__"):
+        private = len(path) == 2 and not PRIVATE_OF_TORCH.match(name)
+        if private or (len(path) > 2 and path[1] in PUBLIC_ONLY):
+            return "it is a private part of PyTorch"
     if name in FILES or not ONLY.get(path, path):
         return "it reads, writes or loads from outside"
     if name.lstrip("_") in FOREIGN:
