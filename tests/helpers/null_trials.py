@@ -10,7 +10,7 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial.request import Budget, TrialRequest
 
 NULL_SOURCE = (Path(backends.__path__[0]) / "null" / "train.py").read_text(encoding="utf-8")
-BUDGET = Budget(train_seconds=0.3, startup_seconds=20.0, grace_floor_seconds=2.0)
+BUDGET = Budget(train_seconds=0.3, startup_seconds=120.0, grace_floor_seconds=2.0)
 
 
 def request(prepared: Prepared, folder: Path, addition: str = "", **changes: Any) -> TrialRequest:

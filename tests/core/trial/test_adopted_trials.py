@@ -13,9 +13,9 @@ from autoresearch.core.trial.supervisor import run_trial
 
 pytestmark = pytest.mark.skipif(best_level() == "process", reason="adopted scripts need a sandbox: install bubblewrap")
 
-ROOMY = Budget(train_seconds=0.5, startup_seconds=20.0, grace_floor_seconds=4.0)
-TIGHT = Budget(train_seconds=0.5, startup_seconds=20.0, grace_floor_seconds=0.4)
-BETWEEN = Budget(train_seconds=0.5, startup_seconds=20.0, grace_floor_seconds=1.5)
+ROOMY = Budget(train_seconds=0.5, startup_seconds=120.0, grace_floor_seconds=4.0)
+TIGHT = Budget(train_seconds=0.5, startup_seconds=120.0, grace_floor_seconds=0.4)
+BETWEEN = Budget(train_seconds=0.5, startup_seconds=120.0, grace_floor_seconds=1.5)
 """Too late from 1.5 s on, killed after 6 s: room on both sides for a busy machine and a script that is 3 s late."""
 FIRST = "x, y, epoch = next(train_loader)\nused"
 

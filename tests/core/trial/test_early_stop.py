@@ -22,7 +22,7 @@ from autoresearch.core.trial.request import Budget, TrialResult
 from autoresearch.core.trial.supervisor import run_trial
 from autoresearch.core.trial.training import Clock, _hear_child, _hear_feeder
 
-BUDGET = Budget(train_seconds=7.0, startup_seconds=20.0, grace_floor_seconds=2.0)
+BUDGET = Budget(train_seconds=7.0, startup_seconds=120.0, grace_floor_seconds=2.0)
 LOW = tuple(0.02 - 0.0005 * n for n in range(BINS))
 HOPELESS = StopRule(LOW, 1.0, 0.4, 0.99, learn((), LOW, 0.4, 0.001))
 """The best file's loss is far below anything that the null backend reaches."""
@@ -65,7 +65,7 @@ def test_a_file_that_claims_a_low_loss_escapes_the_rule_and_is_scored_as_always(
     lies += "    def __getattr__(self, name): return getattr(self.clock, name)\n"
     lies += "    def log(self, step, loss, **more): self.clock.log(step=step, loss=-3.0, **more)\n"
     lies += "def train(model, data, clock): return plain_train(model, data, Lying(clock))\n"
-    short = Budget(train_seconds=1.0, startup_seconds=20.0, grace_floor_seconds=2.0)
+    short = Budget(train_seconds=1.0, startup_seconds=120.0, grace_floor_seconds=2.0)
     result = run_trial(request(prepared, tmp_path / "a", lies, budget=short, stop=HOPELESS))
     assert result.status == "ok", result.reason
     assert result.val_bpb is not None and result.val_bpb > 1.0
@@ -96,5 +96,5 @@ def test_a_loss_that_turns_into_no_number_ends_the_trial(prepared: Prepared, tmp
     assert str(result.reason).startswith("diverged")
     assert result.predicted_bpb is None
     # Without a rule, as the baseline is run, the same file trains to its end.
-    short = Budget(train_seconds=0.5, startup_seconds=20.0, grace_floor_seconds=2.0)
+    short = Budget(train_seconds=0.5, startup_seconds=120.0, grace_floor_seconds=2.0)
     assert run_trial(request(prepared, tmp_path / "b", bad, budget=short)).status == "ok"

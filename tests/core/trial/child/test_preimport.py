@@ -21,7 +21,7 @@ from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS, levels
 from autoresearch.core.trial.supervisor import run_trial
 from autoresearch.core.trial.weights import WeightsFault, copy_weights
 
-BUDGET = Budget(train_seconds=1.5, startup_seconds=30.0)
+BUDGET = Budget(train_seconds=1.5, startup_seconds=120.0)
 AVAILABLE = [status.level for status in levels() if status.available]
 
 
