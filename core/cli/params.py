@@ -165,16 +165,23 @@ class BackendName(click.ParamType):
         return [*(["auto"] if self._auto else []), *backend_names(), "torch"]
 
 
-class PresetName(click.ParamType):
-    """A preset by name, or "auto". Which ones there are depends on the backend."""
+class FilledText(click.ParamType):
+    """Text that is not empty, which would mean a default or nothing in silence."""
 
-    name = "preset"
+    refusal: str
+    """Words that refuse an empty text, to follow it."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse an empty name, which would mean "auto" in silence."""
+        """Refuse an empty text."""
         if not value.strip():
-            self.fail(f"{value!r} names no preset.", param, ctx)
+            self.fail(f"{value!r} {self.refusal}.", param, ctx)
         return value
+
+
+class PresetName(FilledText):
+    """A preset by name, or "auto". Which ones there are depends on the backend."""
+
+    name, refusal = "preset", "names no preset"
 
 
 class GivenPath(click.Path):
@@ -294,16 +301,10 @@ class Slots(click.ParamType):
         return int(value)
 
 
-class ShellCommand(click.ParamType):
+class ShellCommand(FilledText):
     """A command that a shell runs."""
 
-    name = "command"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse an empty command, which would do nothing in silence."""
-        if not value.strip():
-            self.fail(f"{value!r} is no command; leave the option out to run none.", param, ctx)
-        return value
+    name, refusal = "command", "is no command; leave the option out to run none"
 
 
 class Price(click.ParamType):

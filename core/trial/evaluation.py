@@ -200,7 +200,6 @@ class Scorer:
     def __init__(self, context: TrialContext, role: str, *, sealed: bool) -> None:
         """Start it. `sealed` says that it is to look up no name once it has the weights, where that can be done."""
         self._context = context
-        self._sealable = sealed and context.sandbox.filtered
         self._socket, far = socket.socketpair()
         job = {"score_rows": context.request.score_rows, "rows_fd": far.fileno()}
         try:
@@ -216,7 +215,8 @@ class Scorer:
         self._allowed_first = 0.0
         self._given: MemoryFile | None = None
         """The weights in memory, until the child has them."""
-        self._to_seal = self._loaded = self._sealed = self._answered = False
+        self._to_seal = sealed and context.sandbox.filtered
+        self._loaded = self._sealed = self._answered = False
         self._closed = False
         """True once it may have seen held-out text, or soon will: nothing that it says is shown."""
 
@@ -244,7 +244,7 @@ class Scorer:
             exchange.close()
         # The first answer of a process of `ar` takes a moment, in which a child with its weights would have no clock.
         kinds, level = ("", *SEALED_DEVICES), self._context.sandbox.level
-        self._to_seal = self._sealable and self._device_kind() in kinds and why_unsealed(level) is None
+        self._to_seal = self._to_seal and self._device_kind() in kinds and why_unsealed(level) is None
 
     def _take_the_rest(self, exchange: Exchange) -> None:
         """Receive what is left of an answer that was sent before the child said that it waits for the weights.
@@ -436,9 +436,10 @@ class Evaluation:
             self._start("score")
 
     def _start(self, role: str) -> None:
-        """Start a process before its turn, at isolation levels where the train child cannot reach it."""
-        if self._context.sandbox.level in ISOLATING_LEVELS and role not in self._ready:
-            self._ready[role] = Scorer(self._context, role, sealed=True)
+        """Start a process before its turn, if there will be one and the train child cannot reach it."""
+        context = self._context
+        if context.request.score and context.sandbox.level in ISOLATING_LEVELS and role not in self._ready:
+            self._ready[role] = Scorer(context, role, sealed=True)
 
     def close(self) -> None:
         """End the processes that were started and not used."""

@@ -91,10 +91,8 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
         cache = incumbents_cache(context, runtime.compile_caches())
         evaluation = Evaluation(context)
         try:
-            get_ready = evaluation.get_ready if request.score else _nothing
-            if request.score:
-                evaluation.begin()
-            frozen = training.train(context, get_ready, evaluation.lead_seconds, cache)
+            evaluation.begin()
+            frozen = training.train(context, evaluation.get_ready, evaluation.lead_seconds, cache)
             with contextlib.closing(frozen):
                 try:
                     if request.score:
@@ -107,7 +105,3 @@ def _run(request: TrialRequest, record: Record, facts: Measurements, cancel: thr
                     frozen.keep(record.folder / WEIGHTS)
         finally:
             evaluation.close()
-
-
-def _nothing() -> None:
-    """Stand for the preparation of a score that nobody wants."""
