@@ -99,6 +99,8 @@ class Spawned(TrialEvent):
     role: str
     """"feed", "compile", "train", "score" or "audit"; "steps" in a comparison of backends."""
     pids: tuple[int, ...] = ()
+    isolation: str | None = None
+    """The isolation level that the process runs at."""
 
 
 @dataclass(frozen=True)

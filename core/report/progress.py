@@ -41,6 +41,8 @@ class Progress:
     tokens: int | None = None
     scored: float | None = None
     """Share of the rows that are scored, 0 to 1."""
+    isolation: str | None = None
+    """Isolation level of the training."""
     memory_mb: float | None = None
     """Host memory that the training takes now, in MB."""
     last: str = ""
@@ -56,7 +58,7 @@ class Progress:
                 self.experiment, self.description, self.phase = event.experiment, "", "proposing"
             case Spawned(role="train"):
                 self.phase, self.step, self.loss, self.tokens, self.scored = "starting", None, None, None, None
-                self.memory_mb = None
+                self.memory_mb, self.isolation = None, event.isolation
             case FirstBatch():
                 self.phase = "training"
             case Log():

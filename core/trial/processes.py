@@ -397,7 +397,7 @@ class ProcessSupervisor:
         self._children.append(child)
         self._selector.register(child.events_fd, selectors.EVENT_READ, lambda: self._hear(child))
         self._selector.register(child.log_fd, selectors.EVENT_READ, lambda: self._copy_log(child))
-        self.record.event(Spawned(child.role, (child.pid,)))
+        self.record.event(Spawned(child.role, (child.pid,), launch.sandbox.level))
         return child
 
     def end(self, child: Child) -> list[Message]:

@@ -118,7 +118,8 @@ class PlainView(QuietView):
             self._write(number, f"{experiment_of(event.experiment, self._goal)}: {what}")
         elif isinstance(event, DeviceFound):
             found = event.device
-            self._write(number, f"{whose}on {found.name} with {found.framework}, {found.precision}")
+            level = f", isolation {progress.isolation}" if progress.isolation else ""
+            self._write(number, f"{whose}on {found.name} with {found.framework}, {found.precision}{level}")
         elif changed and progress.phase == "training":
             # A short trial, which has no number, takes a part of the budget that the view was given.
             short = getattr(event, "k", None) == 0

@@ -27,7 +27,7 @@ from autoresearch.core.report.wording import about_left, bar, compact, one_line
 
 TRIAL = [
     ExperimentBegun("a longer warmdown", experiment=3),
-    Spawned("train", (1,)),
+    Spawned("train", (1,), "landlock"),
     DeviceFound(Device("cpu", "Test CPU", None, "fp32", "numpy 2")),
     Startup(),
     FirstBatch(),
@@ -79,6 +79,7 @@ def test_a_pipe_gets_plain_lines_with_the_time_of_day():
     assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
     text = stream.getvalue()
     assert "experiment 3: a longer warmdown" in text
+    assert "on Test CPU with numpy 2, fp32, isolation landlock" in text
     assert "training for 20 s" in text
     assert "experiment 3: keep 2.5000 (-0.2500)" in text
     assert "\x1b" not in text
