@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -150,6 +151,7 @@ def _serve(path: str, ready: int) -> None:
     while True:
         for readable in select.select([0, listener, wake], [], [])[0]:
             if readable == 0:
+                shutil.rmtree(Path(path).parent, ignore_errors=True)
                 return
             if readable is listener:
                 connection, _ = listener.accept()
