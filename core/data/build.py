@@ -45,7 +45,10 @@ ENCODE_BYTES = 32 << 20
 
 
 def build_text(corpus: Corpus, options: PrepareOptions, folder: Path, progress: Progress) -> Manifest:
-    """Split the corpus and write its text. Returns a manifest without vocabularies."""
+    """Split the corpus and write its text. Returns a manifest without vocabularies.
+
+    Raises `DataError` for text that cannot be split, or that somebody changes meanwhile.
+    """
     progress(f"splitting {corpus.name}: {len(corpus.files) + len(corpus.held_out)} files")
     held = hold_out(corpus, options.val_bytes, options.test_bytes)
     for name, asked, got in (("val", options.val_bytes, held.val), ("test", options.test_bytes, held.test)):
@@ -62,10 +65,12 @@ def build_text(corpus: Corpus, options: PrepareOptions, folder: Path, progress: 
     splits["train"], removed = _write_train(corpus, held, folder)
     sizes = ", ".join(f"{name} {splits[name].bytes / 1e6:.2f} MB" for name in ("train", "val", "test"))
     progress(f"{sizes}; removed from train (also in val or test): {_removed_words(removed)}")
+    content_sha256 = corpus.content_sha256()
+    corpus.check_unchanged()
     source = Source(
         corpus=corpus.name,
         stamp=corpus.stamp,
-        content_sha256=corpus.content_sha256(),
+        content_sha256=content_sha256,
         revision=corpus.revision,
         files=len(corpus.files) + len(corpus.held_out),
     )

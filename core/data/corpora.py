@@ -53,6 +53,17 @@ class Corpus:
         """Read the documents that are for val and test only."""
         return read_documents(self.held_out, self.document_limit)
 
+    def check_unchanged(self) -> None:
+        """Raise `DataError` where a file on the disk has changed since the corpus was opened.
+
+        It is read several times, and hashed at the end: the hash of the new text would stand beside the old text.
+        """
+        if self.revision is None and _files_stamp(self.files) != self.stamp:
+            raise DataError(
+                f"the text of {self.name} has changed while it was read.",
+                fix="run `ar prepare` again when nothing writes there any more",
+            )
+
     def content_sha256(self) -> str:
         """Compute the SHA-256 over names and contents of all files. It reads every file."""
         digest = hashlib.sha256()
@@ -108,7 +119,11 @@ def _local(name: str) -> Corpus:
 def _on_disk(name: str, root: Path, files: list[Path]) -> Corpus:
     if not files:
         raise DataError(f"{root} holds no text to read.", fix=f"put {', '.join(SUFFIXES)} files there")
-    return Corpus(name, root, tuple(files), (), _digest(_file_stamp(path) for path in files))
+    return Corpus(name, root, tuple(files), (), _files_stamp(files))
+
+
+def _files_stamp(files: Iterable[Path]) -> str:
+    return _digest(_file_stamp(path) for path in files)
 
 
 def _file_stamp(path: Path) -> str:

@@ -66,7 +66,7 @@ def _jsonl(path: Path) -> Iterator[bytes]:
             continue
         try:
             value: Any = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # a thousand brackets are JSON, and no document
             raise DataError(f"{path}, line {number} is not JSON: {error}.", fix="one JSON object a line") from error
         text = value.get(FIELD) if isinstance(value, dict) else None
         if not isinstance(text, str):

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoresearch.core.data.storage import FULL, as_data_error
+from autoresearch.core.data.turns import turn
 from autoresearch.core.errors import DataError
 from autoresearch.core.files import sha256_of, write_file
 
@@ -79,11 +80,14 @@ def fetch(corpus: HubCorpus, folder: Path, shards: int | None, progress: Progres
     root = folder / corpus.name
     root.mkdir(parents=True, exist_ok=True)
     record = _read_record(root)
-    missing = [name for name in names if not _is_there(root / name, record["files"].get(name))]
-    if missing:
-        record["commit"] = record["commit"] or _resolve(corpus, missing[0])
-        progress(f"fetching {len(missing)} files of {corpus.repository} at {record['commit'][:10]}")
-        _fetch_all(corpus, root, missing, record, progress)
+    if _missing(root, names, record):
+        # Two prepared folders may come from one corpus, with other sizes of the splits.
+        with turn(folder / f".{corpus.name}.lock", root, progress):
+            record = _read_record(root)
+            if missing := _missing(root, names, record):
+                record["commit"] = record["commit"] or _resolve(corpus, missing[0])
+                progress(f"fetching {len(missing)} files of {corpus.repository} at {record['commit'][:10]}")
+                _fetch_all(corpus, root, missing, record, progress)
     train = tuple(root / name for name in names if name in corpus.train)
     held_out = tuple(root / name for name in corpus.held_out)
     return Fetched(root, record["commit"], train, held_out, {name: record["files"][name]["sha256"] for name in names})
@@ -172,6 +176,10 @@ def _is_final(error: Exception) -> bool:
 def _failed(where: str, error: Exception) -> DataError:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return DataError(f"{where} could not be fetched: {text}", fix=FIX)
+
+
+def _missing(root: Path, names: Sequence[str], record: dict[str, Any]) -> list[str]:
+    return [name for name in names if not _is_there(root / name, record["files"].get(name))]
 
 
 def _is_there(path: Path, known: dict[str, Any] | None) -> bool:

@@ -13,8 +13,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from autoresearch.core.data.build import build_rows, build_text, build_vocabulary
 from autoresearch.core.data.corpora import STDLIB, Corpus, check_corpus, open_corpus
 from autoresearch.core.data.hub import HUB_CORPORA
@@ -29,6 +27,7 @@ from autoresearch.core.data.manifest import (
 )
 from autoresearch.core.data.storage import as_data_error
 from autoresearch.core.data.tokenizer import MAX_VOCABULARY
+from autoresearch.core.data.turns import turn
 from autoresearch.core.errors import DataError, UsageError
 from autoresearch.core.files import sync_folder, write_file
 from autoresearch.core.home import expand_home
@@ -55,17 +54,8 @@ def prepare(options: PrepareOptions, data_dir: Path, progress: Progress) -> Prep
     folder = prepared_folder(options, data_dir)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(data_dir / f".{folder.name}.lock")
-        Path(lock.lock_file).touch()  # in a folder without files, such as /proc, acquiring would wait for ever
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            progress(f"another prepare is at work on {folder}: waiting for it")
-            lock.acquire()
-        try:
+        with turn(data_dir / f".{folder.name}.lock", folder, progress):
             return _prepare(options, folder, data_dir, progress)
-        finally:
-            lock.release()
     except OSError as error:
         raise as_data_error(error, data_dir) from error
 
@@ -94,9 +84,7 @@ def _valid_manifest(folder: Path, corpus: Corpus, progress: Progress) -> Manifes
             if manifest.source.content_sha256 != corpus.content_sha256():
                 raise DataError(f"the text of {corpus.name} has changed.")
             manifest = manifest.model_copy(
-                update={
-                    "source": manifest.source.model_copy(update={"stamp": corpus.stamp, "files": len(corpus.files)})
-                }
+                update={"source": manifest.source.model_copy(update={"stamp": corpus.stamp})}
             )
             _write_manifest(manifest, folder)
         Prepared(folder, manifest).quick_check_text()

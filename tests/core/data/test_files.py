@@ -67,6 +67,7 @@ def test_a_file_that_is_not_utf8_is_named_with_the_byte(tmp_path: Path) -> None:
         (b'["text"]\n', "line 1 has no string 'text'"),
         (b'{"text": 3}\n', "line 1 has no string 'text'"),
         (b'{"text": "ab\\ud800"}\n', "line 1 holds half of a surrogate pair at character 2"),
+        (b'{"text": "a"}\n' + b"[" * 100_000 + b"\n", "line 2 is not JSON"),
         (b'{"text": "\xff"}\n', "is not UTF-8 text: byte 10"),
     ],
 )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import shutil
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from made_corpora import SEQ, VOCAB, prose, quiet
 
 from autoresearch.core.data import hub
@@ -172,6 +176,23 @@ def test_a_fetch_that_broke_off_goes_on_where_it_stopped(
     ranges = [span for command, where, span in server.asked if command == "GET" and where.endswith("shard_0.parquet")]
     assert len(ranges) >= 2
     assert any(span and span != "bytes=0-" for span in ranges[1:])
+
+
+def test_a_second_fetch_waits_for_the_first_and_fetches_nothing_again(server: Hub, tmp_path: Path) -> None:
+    told: list[str] = []
+    with ThreadPoolExecutor(1) as pool, FileLock(tmp_path / ".small.lock") as first:
+        second = pool.submit(fetch, SMALL, tmp_path, None, told.append)
+        while not told and not second.done():
+            time.sleep(0.01)
+        assert server.asked == []
+        # The other process has them all before it lets go.
+        fetch(SMALL, tmp_path / "elsewhere", None, quiet)
+        shutil.copytree(tmp_path / "elsewhere" / "small", tmp_path / "small", dirs_exist_ok=True)
+        server.asked.clear()
+        first.release()
+        assert len(second.result().train) == 2
+    assert "another prepare is at work" in told[0]
+    assert server.asked == []
 
 
 def test_a_file_that_is_not_what_the_hub_says_is_refused(server: Hub, tmp_path: Path) -> None:

@@ -116,6 +116,20 @@ def test_a_touched_input_with_the_same_content_is_not_prepared_again(tmp_path: P
     assert told.lines == []
 
 
+def test_an_input_that_changes_while_it_is_read_is_refused_and_read_anew(tmp_path: Path) -> None:
+    corpus, data = write_corpus(tmp_path / "corpus"), tmp_path / "data"
+
+    def download_goes_on(message: str) -> None:
+        if message.startswith("splitting"):
+            (corpus / "007.txt").write_text(prose(700, 12))
+
+    with pytest.raises(DataError, match="has changed while it was read"):
+        prepare(options(corpus), data, download_goes_on)
+    prepared = prepare(options(corpus), data, quiet)
+    everything = {document for split in ("train", "val", "test") for document in texts(prepared, split)}
+    assert prose(700, 12).encode() in everything
+
+
 def test_other_split_sizes_have_a_folder_of_their_own(tmp_path: Path) -> None:
     one = options("stdlib")
     assert prepared_folder(one, tmp_path) == prepared_folder(options("stdlib", (9,), (7,)), tmp_path)
