@@ -53,7 +53,7 @@ def apply_reply(reply: str, source: str, *, tried: Collection[str] = (), whole: 
 
     `tried` holds fingerprints of programs that are refused; `whole` allows a whole file where there are no blocks.
     """
-    text = without_thoughts(reply.replace("\r\n", "\n").replace("\r", "\n"))
+    text = without_thoughts(reply)
     if has_blocks(text):
         new, rungs = apply_blocks(read_blocks(text), source)
         edited = Edited(new, "blocks", rungs)

@@ -22,10 +22,12 @@ _NAMED = re.compile(
 )
 _ELISION = re.compile(
     r"^[ \t]*(?:#|\.\.\.|…|\[|\()[ \t.…\[(]*(?:the )?(?:rest|remaining|remainder|existing|same|other|unchanged)\b"
-    r".*\b(?:file|code|unchanged|same|before|here|above|is|remains?|functions?)\b|^[ \t]*#[ \t]*(?:\.\.\.|…)",
+    r".*\b(?:unchanged|omitted|untouched|(?:file|code|functions?|same|identical|original|before|above|here|remains?"
+    r"|as is|as it (?:is|was))\W*$)|^[ \t]*#[ \t]*(?:\.\.\.|…)",
     re.I,
 )
-"""A line that stands for lines that the writer left out."""
+"""A line that stands for lines that the writer left out. Most of its words must end the line, because comments begin
+like it, too: `# the rest of the budget is for the cooldown`."""
 _THOUGHT = re.compile(r"<(/?)(think|thinking|reasoning)>", re.I)
 _EDIT_START = re.compile(r"^[ \t]*<{5,9}|^[ \t]*```", re.M)
 _FIELD = r"^[ \t>*#_-]*{name}[ \t*_]*:[ \t*_]*(.+)$"
@@ -68,8 +70,10 @@ def without_thoughts(text: str) -> str:
 def _thoughtless(text: str) -> str:
     """Return the text without what stands between a mark of thoughts and the next mark that ends them.
 
-    One pass over the marks: a pattern over the text would search it to its end for every mark that is not ended.
+    Its lines end with a line feed, and no byte order mark stands before the first. One pass over the marks: a pattern
+    over the text would search it to its end for every mark that is not ended.
     """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     kept, at = [], 0
     marks = list(_THOUGHT.finditer(text))
     # Backwards, so that for each opening mark the next one that ends it is known.
@@ -136,7 +140,7 @@ def split_proposals(text: str) -> list[str]:
     """
     parts: list[list[str]] = [[]]
     inside = False
-    for line in _thoughtless(text.replace("\r\n", "\n")).split("\n"):
+    for line in _thoughtless(text).split("\n"):
         if _match(_SEARCH, line):
             inside = True
         elif _match(_REPLACE, line):

@@ -17,6 +17,10 @@ from autoresearch.agent.syntax.constants import Number, constants_of
 from autoresearch.core.proposal import History
 from autoresearch.core.trainfile.constants import ConstantValue, is_number
 
+SMALLEST, LARGEST = math.ulp(0.0), 1e290
+"""Smallest positive number, and the largest magnitude that moves: a span beyond it is still no infinity. An int may be
+larger than any float."""
+
 
 @dataclass(frozen=True)
 class Dimension:
@@ -68,7 +72,7 @@ class Dimension:
 
     def _warp(self, value: Number) -> float:
         if self.scale == "log":
-            return math.log(max(value, 1e-30))
+            return math.log(max(value, SMALLEST))
         if self.scale == "power_of_two":
             return math.log2(max(value, 1.0))
         if self.scale == "complement":
@@ -125,6 +129,8 @@ def _dimension(name: str, now: Number, origin: Number, vocabularies: Sequence[in
         if len(choices) < 2:
             return None
         return Dimension(name, prior.category, "choice", 0, 1, choices=choices, weight=prior.weight)
+    if max(abs(now), abs(origin)) > LARGEST:
+        return None
     scale = prior.scale or _natural_scale(now, prior)
     if origin == 0 and prior.low == 0.0 and isinstance(now, float):
         scale = "linear"  # the box is drawn around the start, and around zero no other scale has one

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.agent.llm.edits import apply_reply
-from autoresearch.agent.llm.replies import EditError
+from autoresearch.agent.llm.replies import EditError, read_header
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
 if sys.version_info >= (3, 11):
@@ -80,3 +80,45 @@ def test_a_file_above_the_size_limit_is_refused():
 def test_a_whole_file_is_refused_where_only_blocks_are_wanted():
     with pytest.raises(EditError):
         apply_reply("```python\n" + BASE.replace("0.02", "0.03") + "```\n", BASE, whole=False)
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "# other parameters use AdamW, as is usual",
+        "# remaining steps: the rate is constant",
+        "# existing rows stay frozen; new ones are learned",
+        "# the rest of the batch is dropped",
+        "# same as above but for values",
+        "# other heads remain in fp32",
+        "# the same code path serves both",
+    ],
+)
+def test_a_comment_that_only_begins_like_an_omission_is_applied(comment):
+    reply = f"<<<<<<< SEARCH\nMUON_LR = 0.02\n=======\n{comment}\nMUON_LR = 0.03\n>>>>>>> REPLACE\n"
+    assert apply_reply(reply, BASE).source == BASE.replace("MUON_LR = 0.02", f"{comment}\nMUON_LR = 0.03")
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "# (rest of the file remains the same)",
+        "# existing code here",
+        "# The rest of the model stays exactly as it is.",
+        "# rest of code omitted for brevity",
+        "... existing code ...",
+        "# same as before",
+    ],
+)
+def test_a_line_in_place_of_others_is_refused(comment):
+    reply = f"<<<<<<< SEARCH\nMUON_LR = 0.02\n=======\nMUON_LR = 0.03\n{comment}\n>>>>>>> REPLACE\n"
+    with pytest.raises(EditError, match="left out"):
+        apply_reply(reply, BASE)
+
+
+def test_windows_line_ends_and_a_byte_order_mark_leave_the_header_as_it_is():
+    header = "HYPOTHESIS: more\nFINDING: night#12\nDROP:\nRISK: low\n"
+    assert read_header("\ufeff" + header.replace("\n", "\r\n")) == read_header(header)
+    assert (read_header(header).finding, read_header(header).drop) == ("night#12", "")
+    block = "\ufeff<<<<<<< SEARCH\r\nMUON_LR = 0.02\r\n=======\r\nMUON_LR = 0.03\r\n>>>>>>> REPLACE\r\n"
+    assert apply_reply(block, BASE).source == BASE.replace("MUON_LR = 0.02", "MUON_LR = 0.03")

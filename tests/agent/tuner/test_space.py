@@ -34,6 +34,15 @@ def test_presets_epsilons_flags_strings_and_unknown_zeros_stay():
     assert space(odd) == {}
 
 
+def test_the_smallest_numbers_move_and_the_largest_stay():
+    dimensions = space(block("TINY = 1e-38\nFLOOR = 1e-45\nMASK = -1e38\nHUGE = 1.7e308\nPRIME = 1000000**64"))
+    assert list(dimensions) == ["TINY", "FLOOR", "MASK"]
+    for name, value in (("TINY", 1e-38), ("FLOOR", 1e-45), ("MASK", -1e38)):
+        dimension = dimensions[name]
+        assert dimension.value(dimension.coordinate(value)) == pytest.approx(value, rel=5e-3)
+        assert len({dimension.value(u) for u in np.linspace(0, 1, 9)}) > 3
+
+
 def test_the_vocabulary_moves_only_among_the_prepared_ones():
     dimension = space(SOURCE, (1024, 2048, 4096))["VOCAB_SIZE"]
     assert {dimension.value(u) for u in np.linspace(0, 1, 50)} == {1024, 2048, 4096}
