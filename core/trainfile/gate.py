@@ -11,6 +11,8 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from autoresearch.core.trainfile.parsing import parse, parse_expression
 from autoresearch.core.trainfile.source_check import SourceFault
@@ -22,7 +24,7 @@ def _words(text: str) -> frozenset[str]:
 
 MODULES = _words(
     "__future__ abc array bisect cmath collections contextlib copy dataclasses decimal enum fractions "
-    "functools heapq itertools math numbers numpy operator random re statistics string time typing "
+    "functools gc heapq itertools math numbers numpy operator random re statistics string time typing "
     "typing_extensions warnings torch triton kernels flash_attn einops mlx"
 )
 """Top-level packages that may be imported. Each backend's framework and its kernels are among them."""
@@ -56,14 +58,15 @@ EVALUATORS = _words(
     "attrgetter methodcaller Formatter get_field vformat format_map get_type_hints ForwardRef evaluate_forward_ref "
     "get_annotations _evaluate singledispatch singledispatchmethod CompilationUnit CodeGen set_codegen "
     "on_generate_code load_object import_submodule recompile get_source_lines_and_file getsource getsourcelines "
-    "getsourcefile findsource getdoc user_stack"
+    "getsourcefile findsource getdoc user_stack _convert_ global_enum _getcategory _setoption _processoptions"
 )
-"""Attributes that evaluate text, or reach an attribute by a name that is only known when the file runs."""
+"""Attributes that evaluate text, or reach a module or an attribute by a name that is only known when the file runs."""
 WRITERS = _words(
     "tofile dump save_weights load_weights export_chrome_trace export_stacks export_memory_timeline "
     "tensorboard_trace_handler dump_snapshot _dump_snapshot start_capture export_to_dot share_memory_ "
     "_share_filename_cpu_ _share_fd_cpu_ _write_file _new_shared _new_using_filename_cpu get_local_kernel "
     "from_file fromfile to_folder save_cache_artifacts load_cache_artifacts CUDAPluggableAllocator "
+    "XPUPluggableAllocator "
     "formatwarning showwarning warn_explicit WarningMessage memmap open_memmap loadtxt savetxt genfromtxt fromregex "
     "savez savez_compressed DataSource load_library load_inline load_url debug_dump load_nvprof parse_nvprof_trace "
     "export_memory_timeline_raw export_memory_timeline_html ExecutionTraceObserver load_compiled_function GdsFile "
@@ -80,7 +83,8 @@ FILES = _words(
     "_classes _custom_op _custom_ops _dispatch _lazy _meta_registrations _numpy _python_dispatcher _tensor_docs "
     "_torch_docs _strobelight _vmap_internals _compile _import_dotted_name import_ir_module "
     "import_ir_module_from_buffer parse_ir DeserializationStorageContext SerializationStorageContext "
-    "ScriptModuleSerializer LiteScriptModule ThroughputBenchmark gds prepare_multiprocessing_environment"
+    "ScriptModuleSerializer LiteScriptModule ThroughputBenchmark gds prepare_multiprocessing_environment mrecords "
+    "tests conftest testutils _examples _pyinstaller xeon numa _fa3 _fa4 _native _deprecation_utils"
 )
 """Attributes of an imported module that read or write files, compile foreign code or use the network."""
 ONLY = {
@@ -117,6 +121,10 @@ ONLY = {
     ("numpy", "lib", "stride_tricks"): _words("sliding_window_view broadcast_arrays broadcast_shapes broadcast_to"),
     # `fields` and `Field` change the names from which `dataclass` writes the code that it runs.
     ("dataclasses",): _words("dataclass field asdict astuple replace is_dataclass InitVar KW_ONLY MISSING"),
+    # `replace` gives an object attributes of any name (Python 3.13).
+    ("copy",): _words("copy deepcopy Error error"),
+    # The rest of it hands out the objects of the whole process.
+    ("gc",): _words("collect enable disable isenabled freeze unfreeze get_threshold set_threshold"),
     ("numpy", "core"): frozenset[str](),
     ("numpy", "_core"): frozenset[str](),
     ("kernels",): _words("get_kernel"),
@@ -128,10 +136,13 @@ ONLY = {
 """All that may be used of these modules."""
 RAW = frozenset({
     ("numpy", "info"), ("numpy", "source"), ("numpy", "lookfor"), ("numpy", "recarray"), ("numpy", "chararray"),
-    ("numpy", "rec"), ("mlx", "core", "as_strided"),
+    ("numpy", "rec"), ("mlx", "core", "as_strided"), ("triton", "language", "str_to_ty"),
     ("contextlib", "redirect_stdout"), ("contextlib", "redirect_stderr"),
 })  # fmt: skip
-"""Full names of what reads other modules' texts, or memory that does not belong to an array."""
+"""Full names of what reads other modules' texts, evaluates one, or reads memory that does not belong to an array."""
+FRAMEWORKS = _words("torch numpy np mlx mx ndarray")
+"""Names under which the frameworks' modules keep the frameworks themselves, and numpy's class of arrays. Whatever a
+value is that has one of them, it hands on what could not be checked there."""
 KERNELS = frozenset(("kernels-community/flash-attn3", "varunneal/flash-attention-3"))
 """Repositories that `kernels.get_kernel` may be asked for: the ones that the shipped file and upstream's name."""
 KERNEL_LOAD = ("triton", "language", "load")
@@ -147,7 +158,7 @@ SUBMODULES = _words(
     "modules monitor mps mtia mtrand mx nccl nested normalization np numpy nvtx observer operators ops opt_einsum "
     "overrides parallel parametrizations parametrize profiler_util quantization quantized quasirandom "
     "return_types scimath sparse stateless storage streams stride_tricks swa_utils torch torch_version tunable "
-    "version xpu"
+    "version xpu contextlib dataclasses enum"
 )
 """Names under which the frameworks keep modules of their own."""
 PRIVATE_OF_TORCH = re.compile(
@@ -179,6 +190,10 @@ SEEDERS = frozenset(("seed", "manual_seed", "manual_seed_all", "default_rng", "R
 """Functions that take a seed: a literal there would make every trial of a file the same."""
 MATCHING = frozenset(("bool", "bytearray", "bytes", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"))
 """Classes of which a pattern's one part without a name is the object itself."""
+ENUMS = frozenset(("Enum", "IntEnum", "StrEnum", "ReprEnum", "Flag", "IntFlag"))
+"""Classes of `enum`: with more than a value they make a class of values, which may hold hidden names."""
+MAIN = "__main__"
+"""A text with two underscores that leads nowhere: `if __name__ == "__main__"` ends many files, and never holds here."""
 NAMING = frozenset(("named_children", "named_modules", "named_parameters", "named_buffers"))
 """Methods of a model that yield (name, part): by such a name a part of it may be replaced."""
 DUNDER = re.compile(r"__[a-zA-Z0-9]\w*?__")
@@ -189,6 +204,9 @@ STRING_LIMIT = 2000
 """Characters of one string or bytes literal, at most."""
 DOCSTRING_LIMIT = 8000
 """Characters of one docstring, at most."""
+ROUNDS = 8
+"""Times that all assignments are looked through for further names of a module, at most. Once is enough, and once more
+to see that nothing is left, unless functions that run one after the other stand in another order."""
 TEXT_LIMIT = 16_000
 """Characters of all string literals together, docstrings left out, at most."""
 ITEMS_LIMIT = 512
@@ -215,9 +233,32 @@ def check_gate(source: str) -> None:
 
 Fault = tuple[int, str]
 Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """The names of one function, comprehension or class statement."""
+
+    names: set[str]
+    """Names that it binds: no builtins and no modules, here and in the functions inside it."""
+    outer: set[str]
+    """Names that mean here what they mean at the file's top level, or a module: whatever a scope around this binds."""
+
+
+_ScopeNode: TypeAlias = (
+    ast.FunctionDef
+    | ast.AsyncFunctionDef
+    | ast.Lambda
+    | ast.ListComp
+    | ast.SetComp
+    | ast.DictComp
+    | ast.GeneratorExp
+    | ast.ClassDef
+)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 # Tuples made once: a union is made anew, and compared slowly, for each of the file's thousands of nodes.
+_SCOPES = (*_FUNCTIONS, *_COMPREHENSIONS, ast.ClassDef)
 _NAMED = (ast.Name, ast.Attribute)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -255,10 +296,13 @@ class _Checker(ast.NodeVisitor):
         self.docstrings = _docstrings(nodes)
         self._modules: set[str] = set()
         """Names that stand for a module for sure."""
-        self._paths: dict[str, Path] = {}
-        """Origin of each imported name: `F` -> ("torch", "nn", "functional")."""
-        self._scopes: list[set[str]] = []
-        """The names that each enclosing function binds; such a name is no builtin."""
+        self._paths: dict[str, list[Path]] = {}
+        """Origins of each imported name: `F` -> ("torch", "nn", "functional"). Several where it is imported twice, of
+        which any may be the one that counts."""
+        self._scopes: list[_Scope] = []
+        """The enclosing scopes, the innermost last."""
+        self._scope_of: dict[int, _Scope] = {}
+        """Results of `_names_of`, by the identity of the scope's node."""
         self._parents = {id(child): node for node in nodes for child in _children(node)}
         self._trees: list[ast.Expression] = []
         """Trees of annotations in text: a node of one that is gone could leave its identity to another."""
@@ -282,19 +326,22 @@ class _Checker(ast.NodeVisitor):
     # ---- names that stand for modules
 
     def _collect(self, nodes: Sequence[ast.AST]) -> None:
+        imported: list[tuple[ast.AST, str]] = []
         for node in nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     parts = tuple(alias.name.split("."))
                     name = alias.asname or parts[0]
-                    self._paths[name] = parts if alias.asname else parts[:1]
+                    self._stands_for(name, parts if alias.asname else parts[:1])
                     self._modules.add(name)
+                    imported.append((node, name))
             elif isinstance(node, ast.ImportFrom):
                 for alias in node.names:
                     name = alias.asname or alias.name
-                    self._paths[name] = (*(node.module or "").split("."), alias.name)
+                    self._stands_for(name, (*(node.module or "").split("."), alias.name))
                     if alias.name in SUBMODULES:
                         self._modules.add(name)
+                    imported.append((node, name))
             elif isinstance(node, _DEFINITIONS):
                 self._functions.add(node.name)
             elif isinstance(node, ast.ClassDef):
@@ -304,40 +351,87 @@ class _Checker(ast.NodeVisitor):
             elif isinstance(node, ast.NamedExpr):
                 self._shared.add(node.target.id)
             self._bindings.update(_bound_here(node))
-        # `t = torch` gives the module another name. Twice around finds names of names; a longer chain is refused where
-        # it is used, because its first links are values that are passed on.
-        assignments = [node for node in nodes if isinstance(node, ast.Assign)]
-        for _ in range(2):
-            for node in assignments:
-                if path := self._path(node.value):
-                    module = self._is_module(node.value)
-                    if module or path[-1][:1].isupper():
-                        for target in node.targets:
-                            if isinstance(target, ast.Name):
-                                self._paths.setdefault(target.id, path)
-                                self._modules |= {target.id} if module else set()
+        for node, name in imported:
+            self._means_module(node, name)
+        # `t = torch` gives the module another name, and `u = t` a third one. They need not stand in the order in which
+        # they run, so this goes on until it finds no more.
+        assignments = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.value, _NAMED)]
+        for _ in range(ROUNDS):
+            before = len(assignments)
+            assignments = [node for node in assignments if not self._renames(node)]
+            if len(assignments) == before:
+                return
+        self._fault(nodes[0], "modules get other names in a chain too long to follow: use them by their own names")
 
-    def _path(self, node: ast.expr) -> Path:
-        """Return the full name of `F.gelu`, ("torch", "nn", "functional", "gelu"); () where it is not of a module."""
+    def _renames(self, node: ast.Assign) -> bool:
+        """Note the names that an assignment gives to a module or an imported class; tell whether it is one."""
+        self._scopes = [self._names_of(scope) for scope in self._around(node)]
+        module = self._is_module(node.value)
+        paths = [path for path in self._paths_of(node.value) if module or path[-1][:1].isupper()]
+        self._scopes = []
+        for target in node.targets if paths else ():
+            if isinstance(target, ast.Name):
+                for path in paths:
+                    self._stands_for(target.id, path)
+                self._modules |= {target.id} if module else set()
+                self._means_module(node, target.id)
+        return bool(paths)
+
+    def _stands_for(self, name: str, path: Path) -> None:
+        """Note what a name may stand for."""
+        known = self._paths.setdefault(name, [])
+        if path not in known:
+            known.append(path)
+
+    def _means_module(self, node: ast.AST, name: str) -> None:
+        """Note that a name is bound to a module, or what is imported of one, where a node stands."""
+        around = self._around(node)
+        # `nonlocal` binds it further out; where it does so is not looked up.
+        for scope in around if name in self._shared else around[-1:]:
+            self._names_of(scope).outer.add(name)
+
+    def _around(self, node: ast.AST) -> list[_ScopeNode]:
+        """Return the scopes around a node, the innermost last: functions, comprehensions and class statements."""
+        found: list[_ScopeNode] = []
+        parent = self._parents.get(id(node))
+        while parent is not None:
+            if isinstance(parent, _SCOPES):
+                found.insert(0, parent)
+            parent = self._parents.get(id(parent))
+        return found
+
+    def _paths_of(self, node: ast.expr) -> list[Path]:
+        """Return the full names of `F.gelu`, [("torch", "nn", "functional", "gelu")]; none where it is of no module."""
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
             node = node.value
         if isinstance(node, ast.Name) and node.id in self._paths and not self._bound(node.id):
-            return (*self._paths[node.id], *reversed(parts))
-        return ()
+            return [(*path, *reversed(parts)) for path in self._paths[node.id]]
+        return []
 
     def _is_module(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Name):
             return node.id in self._modules and not self._bound(node.id)
-        path = self._path(node) if isinstance(node, ast.Attribute) and node.attr in SUBMODULES else ()
+        paths = self._paths_of(node) if isinstance(node, ast.Attribute) and node.attr in SUBMODULES else []
         # `np.random.random` is a function in a module of its name, and `triton.jit` is none at all.
-        return bool(path) and path[-2:-1] != path[-1:] and path != ("triton", "jit")
+        return any(path[-2:-1] != path[-1:] and path != ("triton", "jit") for path in paths)
 
     # ---- scopes
 
     def _bound(self, name: str) -> bool:
-        return any(name in scope for scope in self._scopes)
+        for scope in reversed(self._scopes):
+            if name in scope.outer:
+                return False
+            if name in scope.names:
+                return True
+        return False
+
+    def _names_of(self, node: _ScopeNode) -> _Scope:
+        """Return the names of a function, a comprehension or a class statement."""
+        if id(node) not in self._scope_of:
+            self._scope_of[id(node)] = _names_in(node)
+        return self._scope_of[id(node)]
 
     def visit(self, node: ast.AST) -> None:
         """Check one node and all below it."""
@@ -345,33 +439,35 @@ class _Checker(ast.NodeVisitor):
         if isinstance(node, _FUNCTIONS):
             # Defaults, decorators and annotations are evaluated outside of the function.
             arguments = node.args
+            every = _arguments(arguments)
             outside: list[ast.AST | None] = [*arguments.defaults, *arguments.kw_defaults]
             if not isinstance(node, ast.Lambda):
                 outside += [*node.decorator_list, node.returns]
-            every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-            outside += [argument.annotation for argument in every if argument is not None]
+            outside += [argument.annotation for argument in every]
             outside += getattr(node, "type_params", [])
             for argument in every:
-                self._annotation(argument.annotation if argument is not None else None)
+                self._annotation(argument.annotation)
             for part in outside:
                 self._below(node, part)
-            body = [node.body] if isinstance(node, ast.Lambda) else node.body
-            self._within(node, {a.arg for a in every if a is not None} | _bindings(body), body)
+            self._within(node, [node.body] if isinstance(node, ast.Lambda) else node.body)
         elif isinstance(node, _COMPREHENSIONS):
-            # Its first sequence is evaluated outside, too; here the names of its targets are enough.
+            # Its first sequence is evaluated outside, too.
             first = node.generators[0].iter
             self._below(node, first)
-            names = {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
             parts: list[ast.AST] = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
             for generator in node.generators:
                 parts += [generator.target, *generator.ifs]
                 parts += [] if generator.iter is first else [generator.iter]
-            self._within(node, names, parts)
+            self._within(node, parts)
+        elif isinstance(node, ast.ClassDef):
+            for part in (*node.decorator_list, *node.bases, *node.keywords, *getattr(node, "type_params", [])):
+                self._below(node, part)
+            self._within(node, node.body)
         else:
             self.generic_visit(node)
 
-    def _within(self, node: ast.AST, names: set[str], parts: Sequence[ast.AST]) -> None:
-        self._scopes.append(names)
+    def _within(self, node: _ScopeNode, parts: Sequence[ast.AST]) -> None:
+        self._scopes.append(self._names_of(node))
         for part in parts:
             self._below(node, part)
         self._scopes.pop()
@@ -391,12 +487,13 @@ class _Checker(ast.NodeVisitor):
         """Refuse a module that is handed on: by another name its attributes can be changed unseen."""
         if isinstance(node, ast.Attribute) or (isinstance(node, ast.Call) and node.func is child):
             return  # a module cannot be called: np.random.random is a function
-        if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
-            return
+        named = isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets)
+        if named and not self._in_class(node):
+            return  # another name, which is known; as an attribute of a class it would not be
         if isinstance(node, ast.Compare) and all(isinstance(one, ast.Is | ast.IsNot) for one in node.ops):
             return  # `triton is not None`: a module that may be missing
-        named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {*READERS, "hasattr"}
-        if not named:
+        asked = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {*READERS, "hasattr"}
+        if not asked:
             self._fault(child, f"the module {ast.unparse(child)!r} is passed on as a value: name what you use of it")
 
     # ---- one node
@@ -437,14 +534,21 @@ class _Checker(ast.NodeVisitor):
         elif isinstance(node, _ANNOTATED):
             self._annotation(node.annotation)
 
+    def _in_class(self, node: ast.AST) -> bool:
+        """Tell whether what a node binds becomes an attribute of a class."""
+        return any(isinstance(scope, ast.ClassDef) for scope in self._around(node)[-1:])
+
     def _imports(self, node: ast.Import | ast.ImportFrom) -> None:
         if isinstance(node, ast.ImportFrom) and node.level:
             self._fault(node, "a relative import: a train file stands alone")
             return
+        if self._in_class(node):
+            self._fault(node, "an import in a class makes a module an attribute: import at the top of the file")
+            return
         modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
         for module in modules:
             path = tuple(module.split("."))
-            outside = path[0] not in MODULES or set(path) & INTERPRETER
+            outside = path[0] not in MODULES or set(path[module == "gc" :]) & INTERPRETER
             if module != CONTRACT and (outside or any(_barred(path[:end]) for end in range(2, len(path) + 1))):
                 self._fault(node, f"the import of {module!r} is not allowed")
         for alias in node.names if isinstance(node, ast.ImportFrom) else []:
@@ -466,11 +570,10 @@ class _Checker(ast.NodeVisitor):
             self._origin(node)
 
     def _attribute(self, node: ast.AST, name: str, owner: ast.expr) -> None:
-        of_self = isinstance(owner, ast.Name) and owner.id == "self" and name in OF_SELF
+        of_self = isinstance(owner, ast.Name) and owner.id == "self"
         of_super = isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super"
-        if (_hidden(name) and not (of_super and name in METHODS)) or (
-            name in INTERPRETER and not of_self and (*self._path(owner)[:1], name) != ("torch", "signal")
-        ):
+        usual = (of_self and name in OF_SELF) or (name == "signal" and self._is_torch(owner))
+        if (_hidden(name) and not (of_super and name in METHODS)) or (name in INTERPRETER and not usual):
             self._fault(node, f"the attribute {name!r} is not allowed: it leads into the interpreter")
             return
         if name in EVALUATORS:
@@ -479,13 +582,17 @@ class _Checker(ast.NodeVisitor):
         if name in WRITERS:
             self._fault(node, f"{name!r} is not allowed: it writes or reads files or shared memory")
             return
-        if name == "format" and not self._path(owner):
+        if name == "format" and not self._paths_of(owner):
             if not isinstance(owner, ast.Constant) or not isinstance(owner.value, str):
                 self._fault(node, "format of a text that is not a literal: it can read any attribute")
                 return
             if FIELD.search(owner.value):
                 self._fault(node, "a format field that reads an attribute or a key: use an f-string")
                 return
+        written = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
+        if name in FRAMEWORKS and not (of_self or written or self._paths_of(owner)):
+            self._fault(node, f"the attribute {name!r} is not allowed: it may be the framework, by another name")
+            return
         if name == "obj":
             self._fault(node, "the attribute 'obj' is not allowed: an exception's hands on what was asked")
             return
@@ -498,16 +605,18 @@ class _Checker(ast.NodeVisitor):
         if name == "__setattr__" and not of_super:
             self._setter(node, owner)
             return
-        path = self._path(owner)
-        if path and (words := _barred((*path, name))):
+        if words := next((words for path in self._paths_of(owner) if (words := _barred((*path, name)))), None):
             self._fault(node, f"{ast.unparse(owner)}.{name} is not allowed: {words}")
         elif isinstance(node, ast.Attribute):
             self._origin(node)
 
+    def _is_torch(self, node: ast.expr) -> bool:
+        return any(path[0] == "torch" for path in self._paths_of(node))
+
     def _setter(self, node: ast.AST, owner: ast.expr) -> None:
         """Check an object's own setter: `object.__setattr__(self, "x", value)` is what a frozen dataclass needs."""
         call = self._parents.get(id(node))
-        if self._path(owner) or (isinstance(owner, ast.Name) and owner.id == "type"):
+        if self._paths_of(owner) or (isinstance(owner, ast.Name) and owner.id == "type"):
             self._fault(node, f"{ast.unparse(owner)}.__setattr__ changes a module or a class that is not this file's")
         elif (
             not isinstance(call, ast.Call) or call.func is not node or len(call.args) != 3 or not _is_text(call.args[1])
@@ -518,7 +627,11 @@ class _Checker(ast.NodeVisitor):
 
     def _origin(self, node: ast.Name | ast.Attribute) -> None:
         """Check an imported name that may be used in certain places alone."""
-        path, parent = self._path(node), self._parents.get(id(node))
+        for path in self._paths_of(node):
+            self._origin_of(node, path)
+
+    def _origin_of(self, node: ast.Name | ast.Attribute, path: Path) -> None:
+        parent = self._parents.get(id(node))
         if path == ("dataclasses", "dataclass"):
             outer = self._parents.get(id(parent)) if isinstance(parent, ast.Call) and not parent.args else parent
             used = parent if isinstance(parent, ast.Call) else node
@@ -534,7 +647,7 @@ class _Checker(ast.NodeVisitor):
                 self._fault(
                     node, "field stands alone as the value of an annotated name in a class: `x: int = field(...)`"
                 )
-        elif path and path[-1].endswith(("Meta", "EnumType")) and not isinstance(parent, ast.keyword | ast.Attribute):
+        elif path[-1].endswith(("Meta", "EnumType")) and not isinstance(parent, ast.keyword | ast.Attribute):
             self._fault(node, f"{path[-1]} makes classes from values: write them as classes")
         elif path == ("numpy", "ndarray") and not self._compared(node) and not self._annotates(node):
             self._fault(node, "numpy.ndarray makes arrays of any memory: use np.zeros, np.empty or np.frombuffer")
@@ -547,7 +660,7 @@ class _Checker(ast.NodeVisitor):
         for base in node.bases:
             inner = base.value if isinstance(base, ast.Subscript) else base
             name = inner.id if isinstance(inner, ast.Name) else None
-            if self._path(inner) or name in ("object", "Exception") or name in seen:
+            if self._paths_of(inner) or name in ("object", "Exception") or name in seen:
                 continue
             if name is None or self._bindings[name] or name not in self._classes:
                 return False
@@ -555,6 +668,19 @@ class _Checker(ast.NodeVisitor):
             if not all(self._is_static(one, seen) for one in self._classes[name]):
                 return False
         return True
+
+    def _is_enum(self, node: ast.expr) -> bool:
+        """Tell whether a name stands for a class of `enum`, or for one of this file's that comes from it."""
+        waiting, seen = [node], set[str]()
+        while waiting:
+            one = waiting.pop()
+            if paths := self._paths_of(one):
+                if any(path[0] == "enum" and path[-1] in ENUMS for path in paths):
+                    return True
+            elif isinstance(one, ast.Name) and one.id not in seen:
+                seen.add(one.id)
+                waiting += [base for found in self._classes.get(one.id, []) for base in found.bases]
+        return False
 
     def _compared(self, node: ast.AST) -> bool:
         """Tell whether a class is only compared, read a name of, shown, or looked up, and not passed on."""
@@ -581,8 +707,7 @@ class _Checker(ast.NodeVisitor):
         return isinstance(parent, _DEFINITIONS) and parent.returns is node
 
     def _assignment(self, node: ast.Attribute) -> None:
-        path = self._path(node)
-        if path and not SETTINGS & set(path[1:-1]):
+        if any(not SETTINGS & set(path[1:-1]) for path in self._paths_of(node)):
             self._fault(node, f"{ast.unparse(node)} is changed: a train file leaves the modules it imports as they are")
 
     def _call(self, node: ast.Call) -> None:
@@ -599,6 +724,10 @@ class _Checker(ast.NodeVisitor):
                 self._fault(node, "type(...) makes a class from values: write it as a class")
             elif not self._compared(node):
                 self._fault(node, "type(...) is passed on as a value: compare it, or name the class you mean")
+        if self._is_enum(called) and (
+            node.keywords or len(node.args) > 1 or any(isinstance(argument, ast.Starred) for argument in node.args)
+        ):
+            self._fault(node, f"{name}(...) makes a class from values: write it as a class")
         if name in ("wraps", "update_wrapper") and (
             any(keyword.arg in ("assigned", "updated", None) for keyword in node.keywords)
             or len(node.args) > (1 if name == "wraps" else 2)
@@ -621,7 +750,7 @@ class _Checker(ast.NodeVisitor):
         for keyword in node.keywords:
             if keyword.arg == "options":
                 self._options(node, keyword.value, compiles=name == "compile")
-        if self._path(called) == ("kernels", "get_kernel"):
+        if ("kernels", "get_kernel") in self._paths_of(called):
             first = node.args[0] if node.args else None
             if not (isinstance(first, ast.Constant) and first.value in KERNELS):
                 self._fault(node, f"get_kernel runs foreign code: only {' or '.join(sorted(KERNELS))}, as a literal")
@@ -643,7 +772,7 @@ class _Checker(ast.NodeVisitor):
             self._fault(node, f"{name} whose arguments cannot be read here")
             return
         owner, attribute = node.args[:2]
-        of_module = bool(self._path(owner))
+        of_module = bool(self._paths_of(owner))
         if isinstance(attribute, ast.Constant) and isinstance(attribute.value, str):
             self._attribute(node, attribute.value, owner)
         elif of_module:
@@ -692,12 +821,9 @@ class _Checker(ast.NodeVisitor):
 
     def _is_setting(self, node: ast.expr) -> bool:
         """Tell whether a node is a name that only plain values are assigned to, or an argument."""
-        return isinstance(node, ast.Name) and not self._path(node) and node.id not in self._functions
+        return isinstance(node, ast.Name) and not self._paths_of(node) and node.id not in self._functions
 
     def _class(self, node: ast.ClassDef) -> None:
-        for statement in node.body:
-            if isinstance(statement, ast.Assign) and self._is_module(statement.value):
-                self._fault(statement, f"the module {ast.unparse(statement.value)!r} is passed on as a value")
         for keyword in node.keywords:
             if keyword.arg == "metaclass" and not ast.unparse(keyword.value).endswith("ABCMeta"):
                 self._fault(node, "a metaclass is not allowed: it runs code where a class is made or used")
@@ -727,7 +853,8 @@ class _Checker(ast.NodeVisitor):
             if len(value) > limit:
                 self._fault(node, f"a literal of {len(value)} characters; at most {limit}: text comes from the feed")
             text = value if isinstance(value, str) else value.decode("latin-1")
-            if not docstring and (found := next((name for name in DUNDER.findall(text) if _hidden(name)), None)):
+            named = () if docstring or text == MAIN else DUNDER.findall(text)
+            if found := next((name for name in named if _hidden(name)), None):
                 self._fault(node, f"a text with {found!r} in it is not allowed: it names a part of the interpreter")
         elif isinstance(value, int) and value.bit_length() > 256:
             self._fault(node, f"an integer literal of {value.bit_length()} bits: weights and tables are learned")
@@ -769,10 +896,30 @@ def _plain_name(node: ast.expr) -> bool:
     return len(begins) < 2 or not any(name.startswith(begins) for name in INTERPRETER | EVALUATORS | WRITERS)
 
 
-def _bindings(body: Sequence[ast.AST]) -> set[str]:
-    """Return the names that a function's body binds: Python looks these up in the function alone."""
+def _names_in(node: _ScopeNode) -> _Scope:
+    """Return the names of a scope: what Python looks up there alone, and what it looks up at the file's top level.
+
+    Names that are imported, or bound to a module, are added later.
+    """
+    if isinstance(node, _COMPREHENSIONS):
+        # The names of its targets are enough.
+        return _Scope({n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}, set())
+    if isinstance(node, ast.ClassDef):
+        return _Scope(set(), _bindings(node.body)[2])  # it binds attributes, which the functions in it do not see
+    names, elsewhere, outer = _bindings([node.body] if isinstance(node, ast.Lambda) else node.body)
+    return _Scope({argument.arg for argument in _arguments(node.args)} | (names - elsewhere), outer)
+
+
+def _arguments(arguments: ast.arguments) -> list[ast.arg]:
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    return [argument for argument in every if argument is not None]
+
+
+def _bindings(body: Sequence[ast.AST]) -> tuple[set[str], set[str], set[str]]:
+    """Return the names that a body binds, those that it says belong elsewhere, and which of these are global."""
     names: set[str] = set()
     elsewhere: set[str] = set()
+    outer: set[str] = set()
     waiting = list(body)
     while waiting:
         node = waiting.pop()
@@ -785,9 +932,10 @@ def _bindings(body: Sequence[ast.AST]) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.Global | ast.Nonlocal):
             elsewhere |= set(node.names)
+            outer |= set(node.names) if isinstance(node, ast.Global) else set()
         if not isinstance(node, (ast.Lambda, *_COMPREHENSIONS)):
             waiting += _children(node)
-    return names - elsewhere
+    return names, elsewhere, outer
 
 
 def _scope(scope: ast.AST) -> tuple[Counter[str], dict[str, list[ast.expr | None]]]:
