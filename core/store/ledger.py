@@ -347,13 +347,23 @@ class Ledger(LedgerReader):
             _event(write, kind, experiment, payload)
 
     def _open_journal(self) -> None:
-        """Bring the journal in line with the ledger, which `restore.mend` found sound. Raises `OSError`."""
+        """Bring the journal in line with the ledger.
+
+        Raises `OSError`, and `LedgerError` where the journal has steps that the ledger has lost: a new journal would
+        lose them for good, and `restore.mend` brings them back.
+        """
         path, known = self.folder / JOURNAL_NAME, self._step() if self.created else 0
         line = last_line(path)
         if line is not None and line.number == known + 1:
             # The line was written and never committed: nothing acted on the step, and it will be taken again.
             os.truncate(path, line.start)
             line = last_line(path)
+        elif line is not None and line.number > known:
+            name = self.folder.name
+            raise LedgerError(
+                f"the ledger of {name} has lost its last {line.number - known} steps; its journal has them.",
+                fix=f"`ar loop --tag {name}` restores it",
+            )
         if (line.number if line is not None else 0) != known:
             write_snapshot(path, known, self._everything())
         self._journal = Journal(path)

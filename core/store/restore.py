@@ -222,7 +222,8 @@ def _merge(made: sqlite3.Connection, damaged: Path, step: int, gaps: set[int]) -
 
 def _settle(made: sqlite3.Connection) -> None:
     """Take what is left as it is: an incumbent that was kept, and a new chain over every decided row."""
-    kept = made.execute("SELECT max(number) AS n FROM experiments WHERE status = 'keep'").fetchone()["n"]
+    last = "SELECT max(decided), number FROM experiments WHERE status = 'keep'"
+    kept = made.execute(last).fetchone()["number"]
     fits = "SELECT 1 FROM experiments WHERE status = 'keep' AND number = (SELECT incumbent FROM runs)"
     if made.execute(fits).fetchone() is None:
         made.execute("UPDATE runs SET incumbent = ?", (kept,))

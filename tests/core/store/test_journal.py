@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 from loop_fixtures import Scripted, Widths, finished_run, open_run
@@ -13,10 +14,11 @@ from loop_fixtures import Scripted, Widths, finished_run, open_run
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.store import schema
 from autoresearch.core.store.journal import JOURNAL_NAME, TAIL_BYTES, Journal, last_line, read_lines
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
-from autoresearch.core.store.restore import damage, mend
+from autoresearch.core.store.restore import _settle, damage, mend
 
 
 @pytest.fixture
@@ -112,6 +114,8 @@ def test_an_older_copy_of_the_ledger_is_brought_up_to_date(folder, tmp_path):
     after = content(folder)
     shutil.copy(tmp_path / "old.sqlite", folder / LEDGER_NAME)
     assert "lost its last 3 steps" in damage(folder)
+    with pytest.raises(LedgerError, match="has lost its last 3 steps; its journal has them"):
+        Ledger(folder)  # as `ar note` opens it, which mends nothing
     assert mend(folder, lambda _: None)
     assert content(folder) == after
 
@@ -167,3 +171,17 @@ def test_a_ledger_that_died_while_it_was_made_is_put_aside_and_made_anew(tmp_pat
         ledger.create("run", {}, "0" * 40)
     with LedgerReader(folder) as reader:
         assert reader.run().tag == "run"
+
+
+def test_what_is_left_of_a_run_goes_on_from_the_file_that_was_kept_last(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "x.sqlite", isolation_level=None)) as made:
+        made.row_factory = sqlite3.Row
+        schema.create_tables(made)
+        made.execute("INSERT INTO runs (tag, config, base_commit, incumbent) VALUES ('t', '{}', 'b', 9)")
+        for number, decided in ((0, 1.0), (1, 3.0), (2, 2.0)):
+            row = (number, decided)
+            made.execute(
+                "INSERT INTO experiments (number, decided, state, status) VALUES (?, ?, 'decided', 'keep')", row
+            )
+        _settle(made)
+        assert made.execute("SELECT incumbent FROM runs").fetchone()[0] == 1
