@@ -18,10 +18,9 @@ from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.race import SAME_MARGIN, SAME_PROBABILITY
 from autoresearch.core.proposal import Cost, History, Researcher, paid_for
 from autoresearch.core.run.history import attempt_of, history_of
-from autoresearch.core.run.merge import take_back
+from autoresearch.core.run.merge import moved_constants, take_back
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
-from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trainfile.trees import parsed
 
 SEED_OFFSET = 1_500_000_000
@@ -59,13 +58,14 @@ Repair = Callable[[str, KeptChange], str | None]
 
 
 def kept_changes(ledger: LedgerReader) -> list[KeptChange]:
-    """List every keep after the baseline, oldest first."""
+    """List the changes that the best file consists of, the oldest first. A stack is one change."""
 
     def change(row: ExperimentRow) -> KeptChange:
         before = ledger.experiment(row.parent)
         return KeptChange(row.number, row.hypothesis, ledger.text(before.source_sha256), ledger.text(row.source_sha256))
 
-    return [change(row) for row in ledger.keeps() if row.number > 0]
+    best = ledger.incumbent()
+    return [] if best is None else [change(row) for row in ledger.lineage(best.number)]
 
 
 class Ablation:
@@ -159,12 +159,8 @@ def without(final: str, change: KeptChange, repair: Repair | None = None) -> Wit
 def later_of(change: KeptChange, constants: Sequence[str], changes: Sequence[KeptChange]) -> tuple[int, ...]:
     """Return the later changes that set one of these constants: they go when this change is taken back."""
 
-    def sets(one: KeptChange) -> bool:
-        before, after = read_constants(one.before), read_constants(one.after)
-        return any(before.get(name) != after.get(name) for name in constants)
-
     later = changes[changes.index(change) + 1 :] if constants else ()
-    return tuple(one.experiment for one in later if sets(one))
+    return tuple(one.experiment for one in later if moved_constants(one.after, one.before).intersection(constants))
 
 
 def smallest(final: str, removable: Sequence[KeptChange], repair: Repair | None = None) -> tuple[str, list[KeptChange]]:

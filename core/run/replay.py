@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from autoresearch.core.errors import ArError
@@ -14,7 +15,7 @@ from autoresearch.core.judge.stack import SHARES, STACK
 from autoresearch.core.run.evidence import gather_evidence
 from autoresearch.core.run.short_trials import SCREEN
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, TrialRow
+from autoresearch.core.store.rows import ExperimentRow, TrialRow, ran_on
 
 TOLERANCE = 1e-9
 """Relative difference up to which two figures are the same: sums may be taken in another order."""
@@ -111,9 +112,9 @@ class Past(LedgerReader):
         return self._numbers[max(steps)[1]] if steps else None
 
     def keep_before(self, number: int) -> ExperimentRow | None:
-        """Return the last experiment before that one which was kept then."""
-        kept = [one for one in self._decided if one.number < number and self.status_then(one) == "keep"]
-        return max(kept, key=lambda one: one.number, default=None)
+        """Return the experiment that was decided last before that one, of those kept then."""
+        before = list(takewhile(lambda one: one.number != number, self._decided))
+        return next((one for one in reversed(before) if self.status_then(one) == "keep"), None)
 
     def trials(self, *, experiment: int | None = None, subject: int | None = None) -> list[TrialRow]:
         """Return the trials that had ended."""
@@ -132,10 +133,15 @@ class Past(LedgerReader):
                 groups.setdefault(trial.subject, []).append(trial)
         return [group for group in groups.values() if len(group) > 2]
 
-    def raced_facts(self, latest: int = 2000) -> list[Mapping[str, Any]]:
+    def raced_facts(self, machine: str = "", latest: int = 2000) -> list[Mapping[str, Any]]:
         """Return the judge's facts of every experiment with several trials that was decided by then."""
         least = max(0, self._next - latest)
-        return [one.judged for one in self._decided if one.number > least and one.trials > 1]
+        last = {one.experiment: one for one in self._trials if one.subject == one.experiment and self._ended(one)}
+        return [
+            one.judged
+            for one in self._decided
+            if one.number > least and one.trials > 1 and (one.number not in last or ran_on(last[one.number], machine))
+        ]
 
     def undecided(self) -> list[ExperimentRow]:
         """Return nothing: trials under way for others change no decision, only the next trial."""

@@ -131,6 +131,18 @@ class LedgerReader:
         number = self.run().incumbent
         return None if number is None else self.experiment(number)
 
+    def lineage(self, number: int) -> list[ExperimentRow]:
+        """Return the changes that an experiment's source consists of, the oldest first; none for the baseline.
+
+        Each is an edit of the one before. Not every kept change is among them: one that was kept while another trial
+        ran may have lost its place to that one, which was made without it.
+        """
+        found: dict[int, ExperimentRow] = {}
+        while number and number not in found:
+            found[number] = self.experiment(number)
+            number = found[number].parent
+        return list(reversed(found.values()))
+
     def trials(self, *, experiment: int | None = None, subject: int | None = None) -> list[TrialRow]:
         """Return the trials that an `experiment` asked for, or every trial of the source of experiment `subject`."""
         column, value = ("subject", subject) if experiment is None else ("experiment", experiment)
@@ -176,8 +188,14 @@ class LedgerReader:
         return self._understood(trial_row, rows[0]) if rows else None
 
     def keep_before(self, number: int) -> ExperimentRow | None:
-        """Return the last kept experiment before that one, the baseline included."""
-        sql = "SELECT * FROM experiments WHERE status = 'keep' AND number < ? ORDER BY number DESC LIMIT 1"
+        """Return the experiment that was kept last before that decided one, the baseline included.
+
+        Trials run side by side, so decisions come in another order than numbers.
+        """
+        sql = (
+            "SELECT * FROM experiments WHERE status = 'keep' AND decided < (SELECT decided FROM experiments"
+            " WHERE number = ?) ORDER BY decided DESC, number DESC LIMIT 1"
+        )
         rows = self._rows(sql, (number,))
         return self._understood(experiment_row, rows[0]) if rows else None
 
@@ -201,13 +219,25 @@ class LedgerReader:
             groups.setdefault(trial.subject, []).append(trial)
         return list(groups.values())
 
-    def raced_facts(self, latest: int = 2000) -> list[Mapping[str, Any]]:
-        """Return the judge's facts of every decided experiment with several trials, among the `latest`, in order."""
-        sql = "SELECT * FROM experiments WHERE number > ? AND trials > 1 AND state = 'decided' ORDER BY decided, number"
-        return [
-            self._understood(experiment_row, row).judged
-            for row in self._rows(sql, (max(0, self.next_number() - latest),))
-        ]
+    def raced_facts(self, machine: str = "", latest: int = 2000) -> list[Mapping[str, Any]]:
+        """Return the judge's facts of every decided experiment with several trials, among the `latest`, in order.
+
+        `machine` leaves out those whose own trials ran on another one.
+        """
+        ran_on = (
+            "SELECT json_extract(result, '$.machine') FROM trials WHERE experiment = number AND subject = number"
+            " AND status IS NOT NULL ORDER BY k DESC LIMIT 1"
+        )
+        sql = (
+            f"SELECT *, ({ran_on}) AS machine FROM experiments"
+            " WHERE number > ? AND trials > 1 AND state = 'decided' ORDER BY decided, number"
+        )
+        found = []
+        for row in self._rows(sql, (max(0, self.next_number() - latest),)):
+            there = row.pop("machine")
+            if not machine or not there or there == machine:
+                found.append(self._understood(experiment_row, row).judged)
+        return found
 
     def last_facts(self) -> Mapping[str, Any]:
         """Return the facts of the judge's last decision."""

@@ -17,6 +17,7 @@ from autoresearch.core.report.document.gather import ReportData
 from autoresearch.core.report.document.page import code_span
 from autoresearch.core.report.wording import counted, mean_text, one_line
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.weights import KeptWeights
 from autoresearch.core.trainfile.source_check import check_source
 from autoresearch.core.trial.weights import WeightsFault, copy_weights
@@ -63,7 +64,7 @@ def export(folder: Path, reader: LedgerReader, report: ReportData, kept: KeptWei
         shutil.copyfile(prepared.tokenizer_path(vocab), part / TOKENIZER)
         write_text(part / FACTS, json.dumps(facts, indent=2) + "\n")
         write_text(part / PROGRAM, program(facts, framework))
-        write_text(part / CARD, card(report, kept, facts, framework))
+        write_text(part / CARD, card(report, kept, facts, framework, reader.lineage(kept.experiment)))
         _write_contract(part)
         part.replace(folder)
     except WeightsFault as fault:
@@ -165,10 +166,19 @@ def figures(report: ReportData, kept: KeptWeights) -> list[str]:
     return said
 
 
-def card(report: ReportData, kept: KeptWeights, facts: Mapping[str, Any], framework: Framework) -> str:
-    """Write the model card. Words of researchers stand in code spans: no link, mention or HTML."""
+def card(
+    report: ReportData,
+    kept: KeptWeights,
+    facts: Mapping[str, Any],
+    framework: Framework,
+    lineage: Sequence[ExperimentRow],
+) -> str:
+    """Write the model card. Words of researchers stand in code spans: no link, mention or HTML.
+
+    `lineage` are the changes that the file consists of.
+    """
     config, head = report.run.config, report.headline
-    changes = [f"- {code_span(row.hypothesis[:300])}" for row in report.keeps if row.number <= kept.experiment]
+    changes = [f"- {code_span(row.hypothesis[:300])}" for row in lineage]
     packages = " ".join([*framework.packages, "numpy", "safetensors", "sentencepiece"])
     mean = head.best if head is not None and head.experiment == kept.experiment else None  # of this very file
     seeds = ", ".join(str(seed) for seed, _ in mean.points[:20]) if mean is not None else ""

@@ -100,3 +100,9 @@ def test_a_change_earns_its_place_only_where_the_interval_says_so(without_it, ve
     (change,) = record["changes"]
     assert change["verdict"] == verdict and (change["low"] > 0.0) is (verdict == "earns")
     assert record["source"] == (BEFORE if verdict == "idle" else None)
+
+
+def test_a_later_change_without_a_constants_block_has_moved_no_constant():
+    moved, bare = edited(BLOCK, ("LR = 0.04", "LR = 0.03")), "code = 1\n"
+    changes = [KeptChange(1, "a", BLOCK, moved), KeptChange(2, "b", moved, bare), KeptChange(3, "c", bare, moved)]
+    assert later_of(changes[0], ("LR",), changes) == ()

@@ -13,6 +13,7 @@ import pytest
 from disk_waits import with_disk_waits
 
 from autoresearch.core.errors import LedgerError
+from autoresearch.core.followup.ablate import kept_changes
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.proposal import Cost, Proposal
 from autoresearch.core.store import schema
@@ -227,3 +228,29 @@ def test_the_last_trial_is_the_one_that_ended_last_whichever_began_first(folder)
             result = TrialResult(status="ok", val_bpb=1.0, seed=7, backend="null", preset="demo")
             ledger.score(number, begun[number].k, result)
         assert ledger.last_trial().experiment == 1
+
+
+def decided_out_of_order(ledger):
+    """Experiments 1 and 2 are edits of the baseline under way at once: 2 is kept first, then 1 in its place."""
+    for number in range(3):
+        more = {"commit": f"c{number}", "fingerprint": f"f{number}", "program": "p", "created": float(number)}
+        ledger.propose(number, Proposal(f"x = {number}", f"try {number}", "shape"), parent=0, **more)
+    for number, value in ((0, 1.5), (2, 1.25), (1, 1.0)):
+        trial = ledger.start_trial(number, RunTrial("candidate", 7), subject=number)
+        ledger.score(number, trial.k, TrialResult(status="ok", val_bpb=value, seed=7, backend="null", preset="demo"))
+        ledger.decide(number, Decision("keep", value, None, "because"), ledger.trials(experiment=number)[0])
+
+
+def test_the_best_file_before_another_is_the_one_that_was_kept_last_before_it(folder):
+    with Ledger(folder) as ledger:
+        decided_out_of_order(ledger)
+        assert ledger.incumbent().number == 1
+        assert [row and row.number for row in map(ledger.keep_before, (1, 2, 0))] == [2, 0, None]
+
+
+def test_a_file_descends_from_its_parents_and_not_from_whatever_was_kept_meanwhile(folder):
+    with Ledger(folder) as ledger:
+        decided_out_of_order(ledger)
+        assert [row.number for row in ledger.lineage(1)] == [1]
+        assert [change.experiment for change in kept_changes(ledger)] == [1]
+        assert ledger.lineage(0) == []
