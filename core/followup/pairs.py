@@ -17,9 +17,10 @@ from autoresearch.core.judge.noise import GRID, Noise, weigh
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import PairedNoise, compare
 from autoresearch.core.judge.posterior import Z_95, chi_square_quantile, t_quantile
-from autoresearch.core.judge.racing import Racing
+from autoresearch.core.judge.racing import Racing, level_of
 from autoresearch.core.run.evidence import gather_raced, gather_repeats
 from autoresearch.core.store.reader import LedgerReader
+from autoresearch.core.store.rows import machine_of
 
 CONFLICT = (-1.96, 1.28)
 """Normal quantiles of chi-square between which the expected paired noise is believed. Files that are less alike than
@@ -73,12 +74,19 @@ class PairedInterval:
 
 
 def noise_of_run(ledger: LedgerReader) -> RunNoise:
-    """Estimate the noise from all repeats and races of a run. A run without a score has the prior at 1 bpb."""
-    best, preset = ledger.incumbent(), ledger.run().config["preset"]
-    level = best.val_bpb if best is not None and best.val_bpb is not None else 1.0
-    judge = Racing(JudgeOptions(preset))
-    between = judge.pool(gather_repeats(ledger), level)
-    return RunNoise(between, judge.pool_pairs(gather_raced(ledger), between))
+    """Estimate the noise from the repeats and races of a run on the machine where its best file was measured last.
+
+    Scores of two machines do not compare, so those of an earlier one would pass for noise. A run without a score has
+    the prior at 1 bpb.
+    """
+    best, judge = ledger.incumbent(), Racing(JudgeOptions(ledger.run().config["preset"]))
+    machine = "" if best is None else machine_of(ledger.trials(subject=best.number))
+    repeats = gather_repeats(ledger, machine)
+    level = level_of(repeats[0])  # of the baseline, as the judge has it
+    if level is None:
+        level = 1.0 if best is None or best.val_bpb is None else best.val_bpb
+    between = judge.pool(repeats, level)
+    return RunNoise(between, judge.pool_pairs(gather_raced(ledger, machine), between))
 
 
 def interval_of(first: Scores, second: Scores, noise: RunNoise) -> PairedInterval:

@@ -135,7 +135,7 @@ class Racing:
         return self._last[1:]
 
     def pool(self, repeats: Iterable[Iterable[Measured]], level: float) -> Noise:
-        """Estimate the noise from these groups of repeats, and the prior; `level` is a typical val_bpb."""
+        """Estimate the noise from these groups of repeats, and the prior; `level` is the baseline's val_bpb."""
         groups = [[Repeat(_bpb(one), one.tokens) for one in _steady(group)] for group in repeats]
         return estimate_noise(groups, self.prior, level)
 
@@ -386,9 +386,17 @@ def _bpb(one: Measured) -> float:
     return float("nan") if one.val_bpb is None else one.val_bpb
 
 
+def level_of(trials: Iterable[Measured]) -> float | None:
+    """Return the mean val_bpb of one source's trials that ran at its usual speed; None where none was scored."""
+    values = [_bpb(one) for one in _steady(trials)]
+    return sum(values) / len(values) if values else None
+
+
 def _mean(side: Side) -> float:
-    values = [_bpb(one) for one in _steady(side.trials)]
-    return sum(values) / len(values)
+    level = level_of(side.trials)
+    if level is None:
+        raise ValueError(f"experiment {side.experiment} has no score on this machine")
+    return level
 
 
 def _steady(trials: Iterable[Measured], share: float = STEADY) -> list[Measured]:

@@ -44,7 +44,7 @@ def gather_evidence(
         roles=tuple(trial.role for trial in asked if ran_on(trial, machine)),
         predecessor=None if before is None else side_of(ledger, before, machine),
         repeats=gather_repeats(ledger, machine),
-        raced=gather_raced(ledger),
+        raced=gather_raced(ledger, machine),
         pending=() if incumbent is None else _pending(ledger, incumbent.number, row.number),
         facts=ledger.last_facts(),
     )
@@ -59,11 +59,14 @@ def gather_repeats(ledger: LedgerReader, machine: str = "") -> tuple[tuple[Measu
     )
 
 
-def gather_raced(ledger: LedgerReader) -> tuple[Raced, ...]:
-    """Return the paired differences of decided candidates with trials at several seeds, as the judge noted them."""
+def gather_raced(ledger: LedgerReader, machine: str = "") -> tuple[Raced, ...]:
+    """Return the paired differences of decided candidates with trials at several seeds, as the judge noted them.
+
+    `machine` leaves out those that were measured on another one.
+    """
     return tuple(
         Raced(tuple(float(one) for one in facts["differences"]), facts.get("cut"))
-        for facts in ledger.raced_facts()
+        for facts in ledger.raced_facts(machine)
         if facts.get("differences")
     )
 

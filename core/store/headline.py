@@ -16,7 +16,7 @@ from autoresearch.core.judge.decision import Measured, Side
 from autoresearch.core.judge.posterior import Z_95, believe, t_quantile
 from autoresearch.core.judge.racing import standing_trials
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow, TrialRow, processors, ran_on
+from autoresearch.core.store.rows import ExperimentRow, TrialRow, machine_of, processors, ran_on
 
 ABSURD = 1e9
 """Bits per byte, and degrees of freedom, that no run can have: a ledger may hold anything."""
@@ -91,14 +91,14 @@ def headline_of(reader: LedgerReader) -> Headline | None:
     if best is None:
         return None
     trials = reader.trials(subject=best.number)
-    machine = _machine(trials)
+    machine = machine_of(trials)
     facts = reader.noise_facts()
     mean = mean_of(best, trials, facts, machine)
     if mean is None:
         return None
     first = best if best.number == 0 else reader.experiment(0)
     baseline = mean if best.number == 0 else mean_of(first, reader.trials(subject=0), facts, machine)
-    error = None if baseline is None or best.number == 0 else _gain_error(mean, baseline, facts)
+    error = None if baseline is None or best.number == 0 else gain_error(mean, baseline, facts)
     if baseline is None or error is None:
         return Headline(best.number, mean, baseline, best.estimate)
     half = t_quantile(Z_95, error[1]) * error[0]
@@ -122,11 +122,11 @@ def steps_of(reader: LedgerReader, keeps: Iterable[ExperimentRow]) -> dict[int, 
 def mean_of(
     row: ExperimentRow, trials: Sequence[TrialRow], facts: Mapping[str, Any], machine: str | None = None
 ) -> Mean | None:
-    """Average an experiment's trials on `machine`, by default that of the last one; None without a score.
+    """Average an experiment's trials on `machine`, by default that of the last one; None without a score there.
 
     `facts` are the judge's last that state the noise: the interval rests on its noise between seeds.
     """
-    wanted = _machine(trials) if machine is None else machine
+    wanted = machine_of(trials) if machine is None else machine
     some = [t for t in trials if t.status is not None and t.started >= row.created and ran_on(t, wanted)]
     side = Side(row.number, "", tuple(_measured(trial) for trial in some))
     counted = standing_trials(side)
@@ -135,6 +135,8 @@ def mean_of(
         counted = tuple(one for one in side.trials if one.good)
     points = tuple((one.seed, one.val_bpb) for one in counted if one.val_bpb is not None)
     if not points:
+        if any(trial.val_bpb is not None for trial in trials):
+            return None  # measured on another machine alone, whose scores do not compare
         # A ledger of another make, or a run that was written down by hand: the row's own score is all there is.
         return None if row.val_bpb is None else Mean(row.val_bpb, 1, row.number > 0, (), None)
     sigma, dof = _noise(facts, "sigma", "dof")
@@ -142,8 +144,11 @@ def mean_of(
     return Mean(statistics.fmean(value for _, value in points), len(points), selected, points, half)
 
 
-def _gain_error(best: Mean, baseline: Mean, facts: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return the standard error of the difference of two plain means, whose trials may share seeds, and its freedom."""
+def gain_error(best: Mean, baseline: Mean, facts: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the standard error of the difference of two plain means, whose trials may share seeds, and its freedom.
+
+    `facts` state the noise, as the judge's do. None where they state none.
+    """
     sigma, dof = _noise(facts, "sigma", "dof")
     paired, paired_dof = _noise(facts, "paired", "paired_dof")
     if sigma is None or not best.points or not baseline.points:
@@ -171,12 +176,6 @@ def _noise(facts: Mapping[str, Any], sigma: str, dof: str) -> tuple[float | None
     if not 0.0 < value < ABSURD or not known > 0.0:
         return None, 1.0
     return float(value), min(max(float(known), 1.0), ABSURD)
-
-
-def _machine(trials: Sequence[TrialRow]) -> str:
-    """Return the machine of the last trial that ended; "" where it is not recorded."""
-    ended = [trial for trial in trials if trial.status is not None]
-    return str(ended[-1].result.get("machine") or "") if ended else ""
 
 
 def _measured(trial: TrialRow) -> Measured:

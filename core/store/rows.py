@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from types import MappingProxyType
@@ -272,6 +272,14 @@ def ran_on(trial: TrialRow, machine: str) -> bool:
     """Tell whether a trial compares with others of `machine`. A trial without a recorded machine does."""
     there = trial.result.get("machine")
     return not machine or not there or there == machine
+
+
+def machine_of(trials: Iterable[TrialRow]) -> str:
+    """Return the machine of the scored trial that ended last; "" where there is none or it is not recorded."""
+    scored = [trial for trial in trials if trial.val_bpb is not None and trial.ended is not None]
+    # Trials come by experiment, and an earlier experiment may have gone on for longer than a later one.
+    last = max(scored, key=lambda trial: trial.ended or 0.0, default=None)
+    return "" if last is None else str(last.result.get("machine") or "")
 
 
 COMPUTES_ITSELF = ("cpu", "numpy")

@@ -38,6 +38,8 @@ from autoresearch.core.trial.request import AuditResult
 FORMAT = 1
 TABLES = ("runs", "experiments", "trials", "chain")
 """Tables whose rows a certificate holds."""
+ROWS = "rows"
+"""Name of the hash of all rows, beside those of the sources; certificates of earlier versions lack it."""
 LEFT_OUT = {"runs": ("pid", "host", "heartbeat", "journal"), "trials": ("folder",)}
 """Columns that say nothing about the claim. A trial's folder is written anew from its numbers."""
 JSON_COLUMNS = ("config", "parameters", "metrics", "judged", "origin", "result")
@@ -78,21 +80,28 @@ def make(reader: LedgerReader, versions: Mapping[str, str]) -> dict[str, bytes]:
 
 def _make(reader: LedgerReader, versions: Mapping[str, str]) -> dict[str, bytes]:
     run, best, headline = reader.run(), reader.incumbent(), headline_of(reader)
+    if headline is not None and headline.baseline is None:
+        raise PrerequisiteError(
+            f"the baseline of the run {run.tag!r} has no score on the machine of its best file.",
+            fix="`ar verify` measures both, or certify a run that has stayed on one machine",
+        )
     if best is None or best.number == 0 or headline is None or headline.gain is None:
         raise PrerequisiteError(
             f"the run {run.tag!r} has no kept change to certify.", fix="let `ar loop` find one first"
         )
     source, baseline = (reader.source(n) for n in (best.number, 0))
-    body = {
+    rows = {table: _rows(reader, table) for table in TABLES}
+    body: dict[str, Any] = {
         "format": FORMAT,
         "made": time.time(),
         "claim": headline.plain(),
         "sha256": {bundle.SOURCE: _sha256(source), bundle.BASELINE: _sha256(baseline)},
         "versions": dict(versions),
         "manifest": Prepared.open(Path(run.config["prepared"])).manifest.model_dump(mode="json"),
-        "rows": {table: _rows(reader, table) for table in TABLES},
+        "rows": rows,
     }
     try:
+        body["sha256"][ROWS] = _rows_sha256(rows)
         text = json.dumps(body, sort_keys=True, indent=1, allow_nan=False).encode()
     except ValueError as error:
         raise ArError(
@@ -241,6 +250,9 @@ def _faults(certificate: Certificate, reader: LedgerReader) -> Iterator[str]:
     texts = [parts[name].decode("utf-8", errors="surrogatepass") for name in (bundle.BASELINE, bundle.SOURCE)]
     if change_of(*texts) != parts[bundle.CHANGE].decode("utf-8", errors="surrogatepass"):
         yield f"{bundle.CHANGE}: it is not the difference of the two sources"
+    # The chain knows decisions. Trials of experiments without one are in the claim too, where they ran the best file.
+    if (written := body["sha256"].get(ROWS)) is not None and written != _rows_sha256(body["rows"]):
+        yield "rows: they are not those that the certificate was made with"
     yield from (f"chain: {fault}" for fault in reader.chain_faults())
     for name, audit in audits_of(reader).items():
         try:
@@ -316,6 +328,10 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, int | float) and isinstance(other, int | float):
         return math.isclose(one, other, rel_tol=CLOSE, abs_tol=CLOSE)
     return bool(one == other)
+
+
+def _rows_sha256(rows: Mapping[str, Any]) -> str:
+    return _sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")))
 
 
 def _sha256(text: str) -> str:

@@ -6,10 +6,17 @@ import random
 
 import pytest
 
-from autoresearch.core.followup.pairs import RunNoise, interval_of, learn_paired, pairs_needed
+from autoresearch.core.followup.pairs import RunNoise, interval_of, learn_paired, noise_of_run, pairs_needed
+from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.noise import Noise
+from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import PairedNoise
 from autoresearch.core.judge.posterior import Z_95, t_quantile
+from autoresearch.core.judge.racing import Racing
+from autoresearch.core.proposal import Proposal
+from autoresearch.core.run.evidence import gather_evidence, gather_raced
+from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.trial.request import TrialResult
 
 NOISE = RunNoise(Noise(1.0, 5.0, 2, "a test"), PairedNoise(1.0, 3.0, 0))
 
@@ -49,3 +56,35 @@ def test_more_seeds_are_needed_for_a_smaller_gain_and_never_more_than_the_limit(
 def test_the_quantile_is_students():
     assert t_quantile(Z_95, 4.0) == pytest.approx(2.776, rel=0.01)
     assert t_quantile(Z_95, 1000.0) == pytest.approx(1.962, rel=0.001)
+
+
+def test_the_noise_of_a_run_that_has_moved_is_that_of_the_machine_it_is_on(tmp_path):
+    with Ledger(tmp_path / "t") as ledger:
+        ledger.create("t", {"backend": "null", "preset": "h100", "seed": 7}, "base")
+        machine = "old"
+
+        def trial(number, subject, seed, value):
+            row = ledger.start_trial(number, RunTrial("candidate", seed), subject=subject)
+            common = {"seed": seed, "backend": "null", "preset": "h100", "machine": machine}
+            ledger.score(number, row.k, TrialResult(status="ok", val_bpb=value, **common))
+
+        for number in range(4):
+            more = {"commit": "c", "fingerprint": str(number), "program": "", "created": 0.0}
+            ledger.propose(number, Proposal(f"x = {number}", "", "shape"), parent=0, **more)
+        for number, facts in ((0, {}), (1, {"differences": [-0.5, -0.1]}), (2, {"differences": [-0.5, -0.501]})):
+            if number == 2:
+                machine = "new"
+                trial(2, 0, 2000, 2.0)
+                trial(2, 0, 2001, 2.001)
+                trial(2, 1, 2002, 1.9)
+            trial(number, number, 7, 1.0)
+            trial(number, number, 8, 1.001)
+            status = "discard" if number == 2 else "keep"
+            ledger.decide(number, Decision(status, 1.0, None, "", facts), ledger.trials(experiment=number)[0])
+        noise = noise_of_run(ledger)
+        assert noise.between.sigma < 0.005  # the baseline had 1.0 on the old machine, and has 2.0 here
+        assert [one.differences for one in gather_raced(ledger, "new")] == [(-0.5, -0.501)]
+        assert len(gather_raced(ledger)) == 2 and noise.paired.pairs == 1
+        # As its judge has it: the level that the prior goes by is the baseline's.
+        now = Racing(JudgeOptions("h100")).noise(gather_evidence(ledger, ledger.experiment(3), 7, "new"))
+        assert noise.between.sigma == pytest.approx(now.sigma)

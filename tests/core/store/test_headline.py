@@ -10,7 +10,10 @@ import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.cli.main import run as ar
+from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.racing import Racing
+from autoresearch.core.proposal import Proposal
 from autoresearch.core.report.document.gather import gather
 from autoresearch.core.report.document.page import html_page, markdown
 from autoresearch.core.report.follow import RunFollower
@@ -20,6 +23,10 @@ from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.exports import summarise
 from autoresearch.core.store.headline import headline_of
+from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.rows import TrialRow, machine_of
+from autoresearch.core.takeaway.certificate import make
+from autoresearch.core.trial.request import TrialResult
 
 
 @pytest.fixture
@@ -89,3 +96,38 @@ def test_the_picture_and_the_table_of_keeps_have_the_same_means(workspace):
         report = gather(reader)
     assert report.means[0] == report.headline.baseline.value
     assert report.means[report.headline.experiment] == report.headline.best.value
+
+
+def test_a_best_file_is_not_compared_with_a_baseline_of_another_machine(tmp_path):
+    """Greedy measures the best file alone on a machine that is new to the run."""
+    with Ledger(tmp_path / "t") as ledger:
+        ledger.create("t", {"backend": "null", "preset": "demo", "seed": 7}, "base")
+
+        def trial(number, subject, value, machine):
+            row = ledger.start_trial(number, RunTrial("candidate", 7), subject=subject)
+            common = {"seed": 7, "backend": "null", "preset": "demo", "machine": machine}
+            ledger.score(number, row.k, TrialResult(status="ok", val_bpb=value, **common))
+
+        for number, value in ((0, 2.0), (1, 1.5)):
+            more = {"commit": "c", "fingerprint": str(number), "program": "", "created": 0.0}
+            ledger.propose(number, Proposal(f"x = {number}", "", "shape"), parent=0, **more)
+            trial(number, number, value, "old")
+            ledger.decide(number, Decision("keep", value, None, ""), ledger.trials(experiment=number)[0])
+        assert headline_of(ledger).gain == pytest.approx(-0.5)
+        more = {"commit": "c", "fingerprint": "2", "program": "", "created": 0.0}
+        ledger.propose(2, Proposal("x = 2", "", "shape"), parent=1, **more)
+        trial(2, 1, 3.0, "new")
+        headline = headline_of(ledger)
+        assert (headline.best.value, headline.baseline, headline.gain) == (3.0, None, None)
+        with pytest.raises(PrerequisiteError, match="has no score on the machine of its best file"):
+            make(ledger, {})
+
+
+def test_the_machine_of_a_file_is_where_it_was_measured_last_whichever_experiment_asked(tmp_path):
+    def trial(experiment, ended, machine, value=1.0):
+        found = {"machine": machine}
+        return TrialRow(experiment, 1, "incumbent", 0, 7, 1, 0.0, ended, "ok" if value else "crash", value, found)
+
+    # Experiment 5 has gone on, on the new machine, after 8 had ended on the old one; a crash measures nothing.
+    assert machine_of([trial(5, 9.0, "new"), trial(8, 3.0, "old"), trial(9, 10.0, "third", None)]) == "new"
+    assert machine_of([]) == ""
