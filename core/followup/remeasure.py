@@ -21,11 +21,11 @@ from autoresearch.core.errors import ArError
 from autoresearch.core.events import Observer
 from autoresearch.core.fleet.executor import Executor, Handle, TrialLost
 from autoresearch.core.report.wording import spell
-from autoresearch.core.run.rerun_policy import asleep_seconds, pace, slot_pace, speeds, spoiled
+from autoresearch.core.run.rerun_policy import SLEEP_SECONDS, asleep_seconds, pace, slot_pace, speeds, spoiled
 from autoresearch.core.run.scheduler import MAX_LOSSES
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ran_on
+from autoresearch.core.store.rows import machine_of, ran_on
 from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialTerms
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
 
@@ -162,7 +162,7 @@ class Remeasurer:
     call: Call = field(default_factory=lambda: Call("", 1))
     countdown: Countdown = field(default_factory=Countdown)
     excused: set[str] = field(default_factory=set)
-    """Sources that had a trial which was run once more."""
+    """Sources that had a trial which was run once more because it was slow or failed."""
     machine: str = ""
     """Name under which trials are noted, for another call to compare; empty for what they say themselves."""
     executor: Executor | None = None
@@ -292,15 +292,19 @@ class Remeasurer:
         return {**about, "train_seconds": self._seconds, "split": self.split}
 
     def _here(self, one: Wanted) -> Outcome:
-        """Run a trial on this machine, and once more when it says more about the machine than about the file."""
-        begun, request, asleep = self.countdown.begin(one.name, self._seconds), self._request(one), asleep_seconds()
-        result = run_trial(request, observer=self.observer, cancel=self.cancel)
-        if self._is_spoiled(one.name, one.source, result, asleep_seconds() - asleep):
+        """Run a trial on this machine, and again when it says more about the machine than about the file."""
+        begun, request = self.countdown.begin(one.name, self._seconds), self._request(one)
+        while True:
+            asleep = asleep_seconds()
             result = run_trial(request, observer=self.observer, cancel=self.cancel)
-        return self._finish(one, result, begun)
+            if not self._is_spoiled(one.name, one.source, result, asleep_seconds() - asleep):
+                return self._finish(one, result, begun)
 
     def _is_spoiled(self, name: str, source: str, result: TrialResult, slept: float) -> bool:
-        """Tell whether a trial says more about the machine than about the file, and say why it is run once more."""
+        """Tell whether a trial says more about the machine than about the file, and say why it is run once more.
+
+        `slept` is in seconds. A machine that slept is no file's doing: its trial never counts, and costs no excuse.
+        """
         same, first = self.usual.get(source, []), next(iter(self.usual.values()), [])
         results = {text: [one.model_dump() for one in known] for text, known in self.paces.items()}
         alike = results.pop(source, [])
@@ -309,12 +313,16 @@ class Remeasurer:
         usual = pace(alike, itertools.chain.from_iterable(results.values()))
         usual = replace(usual, here=statistics.median(shares) if shares else None)
         why = spoiled(result, slept=slept, same=same, incumbent=first, repeated=False, usual=usual)
-        if result.status == "timeout":  # every file here has ended in time before, or nearly equals one that has
+        asleep = slept > SLEEP_SECONDS
+        if (
+            result.status == "timeout" and not asleep
+        ):  # every file here has ended in time before, or nearly equals one that has
             why = "it took too long: the machine was busy"
         # Once for each file: one that makes its bad trials slow would have another draw for every one of them.
-        if why is None or source in self.excused:
+        if why is None or (source in self.excused and not asleep):
             return False
-        self.excused.add(source)
+        if not asleep:
+            self.excused.add(source)
         self.say(f"{name} is run once more: {why}")
         return True
 
@@ -344,9 +352,8 @@ def usual_speeds(ledger: LedgerReader, experiments: Iterable[int]) -> dict[str, 
     usual: dict[str, list[float]] = {}
     for number in experiments:
         trials = [trial for trial in ledger.trials(subject=number) if trial.status == "ok"]
-        machine = str(trials[-1].result.get("machine") or "") if trials else ""
-        source = ledger.source(number)
-        usual[source] = speeds(trial for trial in trials if ran_on(trial, machine))
+        machine = machine_of(trials)
+        usual[ledger.source(number)] = speeds(trial for trial in trials if ran_on(trial, machine))
     return usual
 
 

@@ -202,3 +202,22 @@ def test_a_file_that_reads_less_text_is_slow_by_design_where_it_had_its_processo
     device = Device(1, trial)
     on(device, tmp_path).outcomes([*wanted(1, "final"), *wanted(1, "without memory")])
     assert len(device.started) == trials
+
+
+@pytest.mark.parametrize("devices", [None, 1])
+def test_a_trial_during_which_the_machine_slept_never_counts_and_costs_no_excuse(tmp_path, monkeypatch, devices):
+    # The second trial is slow, and the machine sleeps during the third, the fourth and the sixth.
+    clock, ran, told = [0.0], [], []
+
+    def trial(request, *_args, **_more):
+        ran.append(request.folder.name)
+        clock[0] += 60.0 if len(ran) in (3, 4, 6) else 0.0
+        return ended(request, 1, tokens_per_second=20.0 if len(ran) == 2 else 100.0, val_bpb=float(len(ran)))
+
+    monkeypatch.setattr(remeasure, "asleep_seconds", lambda: clock[0])
+    monkeypatch.setattr(remeasure, "run_trial", trial)
+    device = None if devices is None else Device(devices, trial)
+    remeasurer = on(device, tmp_path, usual={"a": [100.0]}, say=told.append)
+    assert [remeasurer.measure(one.name, one.source, one.seed) for one in wanted(3)] == [1.0, 5.0, 7.0]
+    assert ran == ["a-0", "a-1", "a-1", "a-1", "a-1", "a-2", "a-2"]
+    assert sum("slept for 60 s" in line for line in told) == 3
