@@ -322,11 +322,14 @@ class Stacks:
                 if row is not None and stack.status == "keep":
                     del undecided[row.number]
                     yield row, self._part_of(row, stack, share)
-        for note in self.run.ledger.events(APART):
-            for number in note["dropped"]:
-                if (row := undecided.pop(number, None)) is not None:
-                    yield row, self._dropped(row)
-
+        for number, note in self.run.ledger.noted(APART):
+            dropped = undecided.keys() & set(note["dropped"])
+            if not dropped or (stack := self.run.ledger.experiment(number)).state != "decided":
+                continue  # where a crash came after the note, the stack's verdict is still to be recorded
+            for share in shares_in(stack.judged):
+                if share.experiment in dropped:
+                    part = undecided.pop(share.experiment)
+                    yield part, self._dropped(part, stack, share)
         for number, best in self._covered.items():
             if (row := undecided.pop(number, None)) is not None:
                 self._alone.pop(number, None)
@@ -350,9 +353,7 @@ class Stacks:
         level = stack.judged.get("incumbent")
         return Decision("discard", None if level is None else level + share.value, share.value, reason, facts)
 
-    def _dropped(self, row: ExperimentRow) -> Decision:
-        stack = next(one for one in reversed(self._decided_stacks()) if row.number in members_of(one))
-        share = next(one for one in shares_in(stack.judged) if one.experiment == row.number)
+    def _dropped(self, row: ExperimentRow, stack: ExperimentRow, share: Share) -> Decision:
         reason = (
             f"part of experiment {stack.number}, a stack that was not kept: {share.value:+.5f} bpb of its "
             f"{stack.change or 0.0:+.5f}, standard error {share.error:.5f}, only {share.better:.0%} likely better"

@@ -81,7 +81,8 @@ RESULT: dict[str, Check] = {
     ),
 }
 """A trial's result (see `core.trial.request.TrialResult`)."""
-_SHARE = table({"experiment": whole, "share": real, "error": real, "better": real}, "experiment", "share", "error")
+_SHARE_FIGURES: dict[str, Check] = {"experiment": whole, "share": real, "error": real, "better": real}
+_SHARE = table(_SHARE_FIGURES, *_SHARE_FIGURES)
 JUDGED: dict[str, Check] = {
     **dict.fromkeys(("measured", "error", "incumbent", "better", "bar", "cut", "training", "throughput"), maybe(real)),
     **dict.fromkeys(("sigma", "paired", "wealth", "paid"), maybe(amount)),
@@ -89,7 +90,7 @@ JUDGED: dict[str, Check] = {
     "against": maybe(whole),
     "stack": maybe(whole),
     "differences": maybe(many(real)),
-    "shares": maybe(many(_SHARE)),
+    "parts": maybe(many(_SHARE)),
 }
 """The facts of a judge's decision."""
 _SHORT: dict[str, Check] = {"experiment": whole, "seed": whole, "seconds": amount}

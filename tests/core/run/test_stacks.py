@@ -19,7 +19,7 @@ from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.merge import add_edit
 from autoresearch.core.run.replay import decide_again
-from autoresearch.core.run.stacks import STACKER, members_of
+from autoresearch.core.run.stacks import STACKER, Stacks, members_of
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import mend
@@ -205,3 +205,37 @@ def test_a_part_that_was_measured_on_another_machine_can_be_decided(workspace):
     with open_run(workspace, config=replace(RACING, machine="B")) as run:
         decided = run.decide(run.ledger.experiment(row.number), Decision("discard", None, None, "a part"))
     assert (decided.status, decided.val_bpb) == ("discard", 2.5)
+
+
+def test_a_part_of_two_stacks_is_dropped_by_the_one_that_says_so(workspace):
+    """The other one, made later, has crashed and knows no shares."""
+    with open_run(workspace, config=RACING) as run:
+        ledger = run.ledger
+
+        def measured(number, status="ok"):
+            result = {"seed": 7, "backend": "null", "preset": "demo", "val_bpb": 3.0 if status == "ok" else None}
+            trial = ledger.start_trial(number, RunTrial("candidate", 7), subject=number)
+            ledger.score(number, trial.k, TrialResult(status=status, **result))
+
+        def decided(number, status, **facts):
+            ledger.decide(number, Decision(status, None, None, "a test", facts), ledger.trials(experiment=number)[0])
+
+        measured(0)
+        decided(0, "keep", wealth=0.75, sigma=0.01, dof=3.0)
+        for at, members in enumerate(("", "", "1 2", "1 2")):
+            parameters = {"stack": members} if members else {}
+            source = edit(ledger.source(0), {"WIDTH": 20 + at})
+            who = STACKER if members else "edits"
+            run.propose(Proposal(source, f"change {at}", "shape", researcher=who, parameters=parameters), "p")
+        for number in (1, 2, 3):
+            measured(number)
+        measured(4, "crash")
+        stacks = Stacks(run, Racing(JudgeOptions(preset="h100")), lambda: 2)
+        ledger.note("stack taken apart", 4, {"groups": [[1], [2]], "dropped": []})
+        decided(4, "crash", wealth=0.5)
+        ledger.note("stack taken apart", 3, {"groups": [[2]], "dropped": [1]})
+        assert not list(stacks.settled())  # a crash came before the verdict of 3
+        share = {"experiment": 1, "share": 0.01, "error": 0.02, "better": 0.3}
+        decided(3, "discard", wealth=0.5, parts=[share], measured=0.01)
+        ((row, decision),) = stacks.settled()
+        assert (row.number, decision.status, decision.delta, decision.facts["stack"]) == (1, "discard", 0.01, 3)

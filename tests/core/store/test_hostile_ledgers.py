@@ -353,6 +353,7 @@ FAULTS = (
     ("UPDATE trials SET subject = x'00' WHERE experiment = 2", "subject is bytes"),
     ("UPDATE experiments SET estimate = -9e999 WHERE number = 2", "experiment 2, estimate is -inf"),
     ("UPDATE experiments SET judged = '{\"measured\": [1]}' WHERE number = 2", "judged.measured is a list"),
+    ("UPDATE experiments SET judged = '{\"parts\": [1]}' WHERE number = 2", "judged.parts is a list"),
     ("UPDATE experiments SET judged = '{\"sigma\": NaN}' WHERE number = 2", "judged.sigma is nan"),
     ("UPDATE experiments SET judged = '{\"dof\": 0}' WHERE number = 2", "judged.dof is 0"),
     ('UPDATE experiments SET metrics = \'{"wall_seconds": "x"}\' WHERE number = 2', "metrics.wall_seconds is text"),
