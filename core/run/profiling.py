@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from autoresearch.core.errors import ArError
+from autoresearch.core.files import remove_folder
 from autoresearch.core.fleet.executor import Executor, Handle
 from autoresearch.core.run.history import profile_folder, same_shape, shape_of
 from autoresearch.core.run.run import Run
@@ -20,6 +21,8 @@ from autoresearch.core.trial.weights import drop_weights
 TRAIN_SECONDS = (10.0, 30.0)
 """Shortest and longest training of a profile, in seconds; within them `TRAIN_SHARE` of a trial's, which is the most."""
 TRAIN_SHARE = 0.25
+FAILED = "profile failed"
+"""Kind of the ledger's note on a profile that failed."""
 DEVICE_SHARE = 0.05
 """Largest share of the run's device time that profiles take, the first one left out."""
 
@@ -54,10 +57,13 @@ class IncumbentProfiles:
         number, terms = self._run.incumbent_number(), TrialTerms.of_config(self._run.config.plain())
         self._number, self._due = number, False
         whole = terms.budget.train_seconds
+        folder = profile_folder(self._run.folder, number)
+        if folder.exists():
+            remove_folder(folder)  # left by a loop that ended meanwhile
         short = min(whole, max(TRAIN_SECONDS[0], min(TRAIN_SECONDS[1], TRAIN_SHARE * whole)))
         terms = replace(terms, budget=replace(terms.budget, train_seconds=short, grace_floor_seconds=GRACE_SECONDS))
         source = self._run.ledger.source(number)
-        request = terms.request(source, profile_folder(self._run.folder, number), self._run.config.seed)
+        request = terms.request(source, folder, self._run.config.seed)
         baseline = self._run.ledger.source(0) if number else None
         request = replace(request, profile=True, score=False, carried=self._run.carried(), baseline=baseline)
         self._handle = self._executor.submit(request)
@@ -72,13 +78,13 @@ class IncumbentProfiles:
         try:
             result = handle.result(0)
         except ArError as error:
-            self._run.ledger.note("profile failed", self._number, {"reason": error.message})
+            self._run.ledger.note(FAILED, self._number, {"reason": error.message})
             return
         folder = profile_folder(self._run.folder, self._number)
         drop_weights(folder / "weights.safetensors")
         if result.profile is None:
             reason = result.reason or "training had too few batches"
-            self._run.ledger.note("profile failed", self._number, {"reason": reason})
+            self._run.ledger.note(FAILED, self._number, {"reason": reason})
         elif not (folder / PAGE).exists():  # it was made on another machine of a fleet
             folder.mkdir(parents=True, exist_ok=True)
             (folder / PAGE).write_text(page(result.profile), encoding="utf-8")
@@ -91,10 +97,9 @@ class IncumbentProfiles:
 
     def _differs(self, number: int) -> bool:
         """Tell whether the incumbent is unlike every file that was profiled, and whether there is time for one more."""
-        folder = profile_folder(self._run.folder, number)
-        if folder.exists():
+        done = self._made()
+        if number in done:
             return False
-        done = [int(one.name) for one in folder.parent.glob("*") if one.name.isdigit()]
         if not done:
             return True
         now, then = self._figures(number), self._figures(max(done))
@@ -103,6 +108,12 @@ class IncumbentProfiles:
         walls = [float(one.metrics.get("wall_seconds") or 0.0) for one in self._run.attempts]
         typical = sum(walls) / max(1, len(walls))
         return (len(done) + 1) * TRAIN_SHARE * typical <= DEVICE_SHARE * sum(walls) + TRAIN_SHARE * typical
+
+    def _made(self) -> set[int]:
+        """Return the experiments whose profile was made or has failed. One that an ended loop cut off is neither."""
+        pages = profile_folder(self._run.folder, 0).parent.glob(f"*/{PAGE}")
+        made = {int(page.parent.name) for page in pages if page.parent.name.isdigit()}
+        return made.union(self._run.ledger.numbers_of(FAILED))
 
     def _figures(self, number: int) -> tuple[float, ...]:
         """Return parameters, tokens and seconds a step of an experiment's first good trial; () without one."""

@@ -116,3 +116,13 @@ def test_a_loop_that_waits_for_a_proposal_says_so_and_for_how_long(tmp_path):
         Loop(run, Slow(9, 8, 7), Greedy(), Scripted(), stop=stop, observer=observe).go()
     said = [event for event in events if isinstance(event, AwaitingProposals)]
     assert [(one.count, one.seconds) for one in said] == [(1, 60.0)]
+
+
+def test_a_profile_that_the_loops_end_cut_off_is_made_by_the_next_one(tmp_path):
+    with open_run(make_workspace(tmp_path / "w")) as run:
+        cut_off = run.folder / "profiles" / "0"
+        cut_off.mkdir(parents=True)
+        (cut_off / "events.jsonl").write_text("")
+        executor = Shaped()
+        Loop(run, Curious(9), Greedy(), executor, limits=Limits(1)).go()
+    assert [width for width, _ in executor.profiled] == [10] and not (cut_off / "events.jsonl").exists()
