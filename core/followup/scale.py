@@ -91,8 +91,8 @@ def conditions_of(
     if width is not None:
         for factor in sorted(set(factors) - {1.0}):
             values = _scaled(baseline, width.constant, factor), _scaled(final, width.constant, factor)
-            if values == (width.baseline, width.final) or min(values) < 1:
-                continue  # the next multiple of the head size is the old width
+            if values[0] == width.baseline or values[1] == width.final or min(values) < 1:
+                continue  # the next multiple of the head size is the old width of a file
             first = write_constants(baseline, {width.constant: values[0]})
             second = write_constants(final, {width.constant: values[1]})
             found.append(Condition("width", factor, train_seconds, first, second, values))

@@ -52,6 +52,12 @@ def test_the_width_is_the_first_known_name_and_is_scaled_in_heads():
     assert [one.name for one in found] == ["budget-x1", "width-x0.5", "width-x2", "budget-x2"]
     assert found[1].values == (384, 256)
     assert "DIM = 384" in found[1].baseline and "LR = 0.2" in found[1].final
+    # Half of one head is one head still: the best file would be halved against a whole baseline.
+    small = FILE.replace("DIM = 640", "DIM = 128", 1)
+    assert [one.name for one in conditions_of(small, FINAL, 10.0, (), width_of(small, FINAL), (0.5, 2.0))] == [
+        "budget-x1",
+        "width-x2",
+    ]
     assert width_of(FILE, FINAL, "DEPTH") == Width("DEPTH", 4, 4)
     assert width_of("x = 1\n", FINAL) is None
     for wrong in ("LR", "NAME", "NONE"):
