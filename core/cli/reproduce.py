@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from autoresearch.core.data.manifest import Prepared
+    from autoresearch.core.store.headline import Headline
     from autoresearch.core.takeaway.certificate import Certificate
     from autoresearch.core.takeaway.claim import Comparison
     from autoresearch.core.trial.request import AuditResult
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 FIRST_SEED = 2_000_000_000
 """Least fresh seed. It is drawn, so that whoever made the certificate cannot have chosen a file by it."""
 EXIT_FAILED = 1
+SELECTED = "selected: the claim is of the trials that chose the file, so it looks better than the file is"
+"""Line on a claim whose best file was not measured again after it was kept."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
     Exit code 0: everything fits and the claim holds, or --seeds 0 and everything fits; 1 otherwise.
     """
     from autoresearch.core.report.wording import one_line
+    from autoresearch.core.store.headline import headline_of
     from autoresearch.core.takeaway import certificate as certificates
     from autoresearch.core.trial.sandbox.levels import best_level
 
@@ -92,6 +96,7 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
         faults += said
         run = None if faults else reader.run()
         audits = {} if faults else certificates.audits_of(reader)
+        claim = None if faults else headline_of(reader)
     if run is not None and is_preset_typed(settings) and settings.backend in ("auto", run.config["backend"]):
         raise UsageError(
             f"--preset {settings.preset}: the trials have the settings of the certificate, whose preset is "
@@ -108,13 +113,17 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
         "isolation": best_level(),
         "isolation_there": [] if faults else _levels(found),
         "draws": {"recorded": draws.recorded, "checked": draws.repeated},
+        "selected": None if claim is None else claim.best.selected,
     }
     if not settings.json:
         _tell_checks(settings, found, faults, key, draws)
-    if run is None or faults or not seeds:
+        if not faults and claim is not None and claim.best.selected:
+            click.echo(SELECTED)
+    if run is None or claim is None or faults or not seeds:
         _finish(settings, {**record, "checked": not faults}, "does not fit" if faults else None)
         return
-    claim = found.body["claim"]
+    if claim.gain is None:
+        raise ArError("the certificate claims no difference.")
     task = _task(settings, found, run.config, corpus, text)
     if text is None and task.text is not None:  # prepared just now
         draws = draws.checked(found, audits, task.text, run.config)
@@ -354,7 +363,7 @@ def _carried(
 # ---- training
 
 
-def _measure(settings: Settings, task: Task, seeds: int, claim: Mapping[str, Any]) -> Comparison:
+def _measure(settings: Settings, task: Task, seeds: int, claim: Headline) -> Comparison:
     from autoresearch.core.cli.train import watched
     from autoresearch.core.files import remove_folder
     from autoresearch.core.followup.remeasure import UNKNOWN_OVERHEAD, Call, Countdown, Remeasurer
@@ -372,19 +381,10 @@ def _measure(settings: Settings, task: Task, seeds: int, claim: Mapping[str, Any
         remeasurer = Remeasurer(
             task.config, Path(folder), "val", first, view, cancel, say=settings.say, call=call, countdown=countdown
         )
-        claimed, half = _claimed(claim)
-        compared = claims.measure(
-            remeasurer, task.baseline, task.best, seeds, task.config["preset"], None if task.limits else claimed, half
-        )
+        preset = task.config["preset"]
+        compared = claims.measure(remeasurer, task.baseline, task.best, seeds, preset, None if task.limits else claim)
     remove_folder(Path(folder))
     return compared
-
-
-def _claimed(claim: Mapping[str, Any]) -> tuple[float, float | None]:
-    low, high = claim.get("delta_low"), claim.get("delta_high")
-    if not isinstance(claim.get("delta"), int | float):
-        raise ArError("the certificate claims no difference.")
-    return float(claim["delta"]), None if low is None or high is None else (float(high) - float(low)) / 2.0
 
 
 def _sentence(compared: Comparison, task: Task) -> str:
@@ -406,8 +406,7 @@ def _sentence(compared: Comparison, task: Task) -> str:
         "not certain": "nothing speaks against the claim, and these trials cannot tell it from no gain (more --seeds)",
         "does not hold": "the claim does not hold here",
     }[compared.verdict]
-    own = "" if compared.claimed_half else "; the claim has no interval of its own"
     return (
         f"claimed {compared.claimed:+.5f} bpb, here {here}; {told} "
-        f"(both noises explain up to {compared.allowed:.5f} between the two{own})"
+        f"(both noises explain up to {compared.allowed:.5f} between the two)"
     )

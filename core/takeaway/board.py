@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.core.report.wording import one_line
+from autoresearch.core.store.headline import headline_of
 from autoresearch.core.takeaway import bundle, certificate, signature
 from autoresearch.core.takeaway.export import corpus_name
 
@@ -31,6 +32,8 @@ class Line:
     made: float
     experiments: int
     claim: Mapping[str, Any]
+    selected: bool
+    """True where the claim is of the trials that chose the file."""
     signer: str | None
     """Fingerprint of the key; None where it is not signed."""
     fault: str | None
@@ -57,7 +60,7 @@ def _line(path: Path) -> Line:
     found = certificate.load(path)
     with certificate.ledger_of(found) as reader:
         faults = certificate.faults_of(found, reader)
-        run, total = reader.run(), reader.totals()
+        run, total, headline = reader.run(), reader.totals(), None if faults else headline_of(reader)
     signer = None
     if found.signature is not None:
         signer = signature.signer_of(found.parts[bundle.CERTIFICATE], found.signature)
@@ -73,6 +76,7 @@ def _line(path: Path) -> Line:
         made=float(found.body["made"]),
         experiments=total.decided,
         claim=found.body["claim"],
+        selected=headline is not None and headline.best.selected,
         signer=signer,
         fault=one_line(faults[0], 200) if faults else None,
     )

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +21,13 @@ from real_run import make_run
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.followup.pairs import PairedInterval
 from autoresearch.core.judge.paired import PairedNoise
+from autoresearch.core.store.headline import Headline, Mean, headline_of
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.samples import SAMPLES, read_samples
 from autoresearch.core.takeaway import bundle, certificate
 from autoresearch.core.takeaway.board import page, read_board
 from autoresearch.core.takeaway.claim import Comparison
+from autoresearch.core.takeaway.claim import measure as measure_claim
 from autoresearch.core.trial.sampling import Drawing
 
 
@@ -277,6 +281,10 @@ def test_whatever_was_changed_is_named_and_nothing_is_trained(made, tmp_path, ca
     def gone(body):
         del body["rows"]["trials"][0]
 
+    def undecided(body):
+        """Change a trial of an experiment without a verdict, of which the chain knows nothing."""
+        body["rows"]["trials"].append({**body["rows"]["trials"][-1], "experiment": 9, "subject": 9})
+
     cases = {
         "best_train.py: it is not the source": {"SOURCE": lambda source: source.replace(b"0.25", b"0.26", 1)},
         "baseline_train.py: it is not": {"BASELINE": lambda source: source + b"\n"},
@@ -289,6 +297,7 @@ def test_whatever_was_changed_is_named_and_nothing_is_trained(made, tmp_path, ca
         "experiment 1: link 2 of the chain": {"body": link},
         "experiment 0: link 1 of the chain": {"body": settings},
         "experiment 0: its row or its trials": {"body": gone},
+        "rows: they are not those": {"body": undecided},
     }
     for words, changes in cases.items():
         path = rewritten(made, tmp_path / "x.arcert", **changes)
@@ -329,7 +338,42 @@ def test_what_fresh_trials_say_of_a_claim():
     assert told(-0.10, 0.20, -0.11) == "not certain"
     assert told(-0.01, 0.02, -0.15) == "does not hold"
     assert told(+0.10, 0.02, -0.11) == "does not hold"
+    assert told(+0.03, 0.02, -0.01, claimed_half=0.10) == "does not hold"  # worse for certain, however near
     assert [told(here, 0.02, None) for here in (-0.1, 0.0, 0.1)] == ["holds", "not certain", "does not hold"]
+
+
+def test_a_claim_does_not_decide_how_strictly_it_is_checked():
+    """Its own interval is of the certificate's noise, which its author can write as large as they like."""
+    scores = {"baseline": 1.5, "best": 1.48}
+
+    def measure(name, _source, seed):
+        return scores[name.partition("-")[0]] + seed * 1e-4 + (name == "best-2") * 1e-3
+
+    claim = Headline(
+        1,
+        Mean(1.0, 1, selected=False, points=((7, 1.0),), half=5.0),
+        Mean(1.5, 1, selected=False, points=((7, 1.5),), half=5.0),
+        None,
+        10.0,
+    )
+    remeasurer = SimpleNamespace(first_seed=0, measure=measure)
+    told = measure_claim(remeasurer, "", "", 3, "h100", claim)
+    assert (told.claimed, told.verdict) == (pytest.approx(-0.5), "better by another amount")
+    near = replace(claim, best=replace(claim.best, value=1.481, points=((7, 1.481),)))
+    assert measure_claim(remeasurer, "", "", 3, "h100", near).verdict == "holds"
+
+
+def test_a_claim_of_the_trials_that_chose_the_file_is_marked(made, tmp_path, capsys):
+    path = made / "runs/t/t.arcert"
+    assert ar(["reproduce", str(path), "--seeds", "0"]) == 0
+    told = capsys.readouterr().out
+    assert ar(["reproduce", str(path), "--seeds", "0", "--json"]) == 0
+    selected = json.loads(capsys.readouterr().out)["selected"]
+    with LedgerReader(made / "runs/t") as reader:
+        assert selected is headline_of(reader).best.selected
+    assert ("selected: the claim is of the trials that chose the file" in told) is selected
+    shutil.copy(path, tmp_path / "t.arcert")
+    assert ("selected: of the trials that chose the file" in page(read_board(tmp_path)[0])) is selected
 
 
 def test_a_signature_shows_whose_it_is(made, tmp_path, capsys):
