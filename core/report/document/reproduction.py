@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoresearch.core.events import device_of
 from autoresearch.core.judge.options import JudgeOptions
@@ -36,12 +37,10 @@ def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[Tr
     """Collect them from the run's settings and the best experiment's first trial."""
     config = run.config
     common = ["ar", "--backend", config["backend"], "--preset", config["preset"]]
-    text = ["--corpus", config["corpus"], "--budget", f"{config['train_seconds']:g}", "--seed", str(config["seed"])]
-    options = JudgeOptions.choose(config["preset"], {}, config)
-    judge = ["--judge", config["judge"]]
-    for name in JudgeOptions.settings():
-        judge += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
-    loop = [*common, "loop", *text, *judge]
+    budget = f"{config['train_seconds']:.12g}"
+    text = ["--corpus", config["corpus"], "--budget", budget, "--seed", str(config["seed"])]
+    vocabularies = ["--vocab", ",".join(map(str, config["vocabularies"]))]
+    loop = [*common, "loop", *text, *vocabularies, "--judge", config["judge"], *_judge_options(config)]
     first = next((one for one in trials if one.experiment == one.subject == (best.number if best else 0)), None)
     device = None if first is None else device_of(trial_folder(folder, first.experiment, first.k))
     levels = sorted({str(trial.result["isolation"]) for trial in trials if trial.result.get("isolation")})
@@ -59,3 +58,16 @@ def reproduction_of(run: RunRow, best: ExperimentRow | None, trials: Sequence[Tr
         corpus=config["corpus"],
         prepared_sha256=config["prepared_sha256"],
     )
+
+
+def _judge_options(config: Mapping[str, Any]) -> list[str]:
+    """Return the options of the run's judge. Only the racing judge has any, and `ar loop` refuses them for another."""
+    if config["judge"] != "racing":
+        return []
+    options = JudgeOptions.choose(config["preset"], {}, config)
+    found = []
+    for name in JudgeOptions.settings():
+        value = getattr(options, name)
+        if name != "screen_on" or value:
+            found += [f"--{name.replace('_', '-')}", str(value)]
+    return [*found, "--fleet", "ray"] if options.screen_on else found

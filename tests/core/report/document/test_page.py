@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
-from loop_fixtures import Scripted, Widths, make_workspace, open_run
+from loop_fixtures import CONFIG, Scripted, Widths, git, make_workspace, open_run
 
+from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
@@ -90,6 +93,20 @@ def test_the_page_says_what_was_kept_what_failed_and_how_to_do_it_again(reported
     for words in ("−0.2000", "2 of 4", "$2.00", "scripted crash", "autoresearch/first", reported.best.commit):
         assert words in page
     assert "ar --backend null --preset demo train --corpus stdlib --budget 2 --seed 7" in page
+
+
+@pytest.mark.parametrize("judge", ["greedy", "racing"])
+def test_the_command_that_repeats_a_run_is_one_that_ar_takes(tmp_path, monkeypatch, capsys, judge):
+    folder = make_workspace(tmp_path / "w")
+    train = folder / "backends/null/train.py"
+    train.write_text(train.read_text().replace('PRESET = "none"', 'PRESET = "demo"'))  # so that it stays as it is
+    git(folder, "commit", "-q", "-a", "-m", "the preset's")
+    monkeypatch.setenv("AR_DATA_DIR", str(tmp_path / "data"))
+    with open_run(folder, "first", replace(CONFIG, judge=judge, vocabularies=(256, 512))) as run:
+        command = shlex.split(gather(run.ledger).reproduction.run_command)
+    assert command[command.index("--vocab") + 1] == "256,512"
+    assert ar([*command[1:], "--workspace", str(folder), "--tag", "again", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["train_seconds"] == 2.0
 
 
 def test_the_page_asks_nobody_for_anything(reported):
@@ -233,6 +250,8 @@ def test_the_page_says_what_transferred_from_other_devices(transferred):
         assert words in page
     assert page.count("here: width 9 then") == 1, "what was tried, in the words of this run"
     assert "held | −0.1000 | 1 |" in text and "did not hold | +0.3000 | 2 |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "#" in line]
+    assert len(rows) == 5 and {line.count("|") for line in rows} == {7}, "a cell for each heading"
     assert "<script" not in page and page.count("<img") == 1
     outside = re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", "", text)
     assert not [words for words in ("evil.example", "<script", "@someone") if words in outside]
