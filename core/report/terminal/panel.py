@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
 from rich.text import Text
 
 from autoresearch.core.report.curves import best_so_far, braille, sparkline
 from autoresearch.core.report.follow import Running, Snapshot
-from autoresearch.core.report.terminal.table import STATUS_STYLES
+from autoresearch.core.report.terminal.table import STATUS_STYLES, flow
 from autoresearch.core.report.wording import (
     SEPARATOR,
     about_left,
@@ -66,17 +65,6 @@ def panel(snapshot: Snapshot, width: int, height: int = 1000, info: LoopInfo | N
         line.no_wrap, line.overflow = True, "ellipsis"
         line.truncate(width, overflow="ellipsis")
     return lines[:height]
-
-
-def flow(parts: Sequence[str], width: int) -> list[str]:
-    """Join facts into as many lines of `width` columns as they need."""
-    lines: list[str] = []
-    for part in parts:
-        if lines and cell_len(lines[-1]) + len(SEPARATOR) + cell_len(part) <= width:
-            lines[-1] += SEPARATOR + part
-        else:
-            lines.append(part)
-    return lines
 
 
 # ---- text, shared with the plain lines of `ar watch`

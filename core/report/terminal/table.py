@@ -10,8 +10,9 @@ from typing import TextIO
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from autoresearch.core.report.wording import one_line, shortened
+from autoresearch.core.report.wording import SEPARATOR, one_line, shortened
 from autoresearch.core.store.columns import COLUMNS, NUMERIC, TABLE, Column
 from autoresearch.core.store.rows import ExperimentRow
 
@@ -27,7 +28,7 @@ _FORMATS = {"bpb": ".4f", "change": "+.4f", "seconds": ".0f", "amount": ".2f"}
 
 
 LEAST_ROOM = 16
-"""Least characters of a shortened description, however narrow the terminal is."""
+"""Least characters of a shortened description; with less room there are no columns."""
 GAP = 2
 """Characters between two columns."""
 
@@ -64,29 +65,57 @@ class Heading:
     """Broken over several lines where the terminal is narrow."""
 
 
+def flow(parts: Sequence[str], width: int) -> list[str]:
+    """Join facts into as many lines of `width` columns as they need."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and cell_len(lines[-1]) + len(SEPARATOR) + cell_len(part) <= width:
+            lines[-1] += SEPARATOR + part
+        else:
+            lines.append(part)
+    return lines
+
+
 def draw(
     headings: Sequence[Heading], lines: Sequence[Sequence[str]], stream: TextIO, styles: Sequence[str] = ()
 ) -> None:
-    """Draw a table on a terminal, each line in its style; elsewhere write tab-separated lines."""
+    """Draw a table on a terminal, each line in its style; elsewhere write tab-separated lines.
+
+    Where a terminal is too narrow for the columns, each line becomes a paragraph of its facts.
+    """
     if not stream.isatty():
         write_plain([[heading.title for heading in headings], *lines], stream)
+        return
+    # A researcher's words may look like rich's markup, or like its names of pictures: x[:100:] holds one.
+    console = Console(file=stream, markup=False, emoji=False, highlight=False)
+    if fixed_width(headings, lines) + LEAST_ROOM > console.width:
+        for cells, style in zip(lines, styles or [""] * len(lines), strict=True):
+            facts = [
+                f"{heading.title} {cell}" for heading, cell in zip(headings, cells, strict=True) if cell.strip("-")
+            ]
+            console.print(Text("\n  ".join(flow(facts, console.width - GAP)), style=style), soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading.title, justify="right" if heading.numeric else "left", no_wrap=not heading.wraps)
     for cells, style in zip(lines, styles or [""] * len(lines), strict=True):
         table.add_row(*cells, style=style)
-    # A researcher's words may look like rich's markup.
-    Console(file=stream, markup=False, highlight=False).print(table)
+    console.print(table)
+
+
+def fixed_width(headings: Sequence[Heading], lines: Sequence[Sequence[str]]) -> int:
+    """Return the characters that the columns take which are not broken over several lines."""
+    widths = [
+        max([cell_len(heading.title), *(cell_len(cells[at]) for cells in lines)]) for at, heading in enumerate(headings)
+    ]
+    return sum(wide + GAP for wide, heading in zip(widths, headings, strict=True) if not heading.wraps)
 
 
 def _one_line_each(headings: Sequence[Heading], lines: Sequence[Sequence[str]], width: int) -> list[list[str]]:
     """Shorten what would be broken over several lines to the characters that the other columns leave."""
-    widths = [
-        max([cell_len(heading.title), *(cell_len(cells[at]) for cells in lines)]) for at, heading in enumerate(headings)
-    ]
-    fixed = sum(wide + GAP for wide, heading in zip(widths, headings, strict=True) if not heading.wraps)
-    room = max(width - fixed, LEAST_ROOM)
+    room = width - fixed_width(headings, lines)
+    if room < LEAST_ROOM:  # each line becomes a paragraph, which holds it all
+        return [list(cells) for cells in lines]
     return [
         [shortened(cell, room) if heading.wraps else cell for cell, heading in zip(cells, headings, strict=True)]
         for cells in lines

@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from autoresearch.core.cli.status import HEADINGS
 from autoresearch.core.report.document.figures import Labels, corners, draw_progress, value_range
-from autoresearch.core.report.terminal.table import write_table
+from autoresearch.core.report.terminal.table import draw, write_table
 from autoresearch.core.store.columns import COLUMNS, TABLE
 from autoresearch.core.store.rows import ExperimentRow
 
@@ -68,11 +69,44 @@ def test_a_hypothesis_cannot_break_the_table():
     assert stream.getvalue().splitlines()[1].split("\t")[-1] == "one two three [2J[bold]"
 
 
+def test_a_hypothesis_becomes_no_picture_on_a_terminal():
+    stream = Terminal()
+    write_table([experiment(0, "keep", 2.6, "rows[:100:] and :zap: [red]")], stream)
+    assert "rows[:100:] and :zap: [red]" in stream.getvalue()
+
+
 def test_a_terminal_gets_a_drawn_table():
     stream = Terminal()
     write_table(RUN, stream)
     assert "a terrible idea" in stream.getvalue()
     assert "\t" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [1, 12, 40, 60])
+def test_a_narrow_terminal_gets_every_fact_in_a_paragraph(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream = Terminal()
+    write_table(RUN, stream)
+    shown = " ".join(click.unstyle(stream.getvalue()).split())
+    for words in (
+        "n 4",
+        "status discard",
+        "val_bpb 9.0000",
+        "change +6.5000",
+        "seconds 31",
+        "description a terrible idea",
+    ):
+        assert words in shown
+
+
+def test_a_terminal_of_eighty_columns_names_each_run(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = Terminal()
+    cells = ["night", "finished", "null/demo", "40", "4", "5", "#24", "1.2969 ± 0.0380", "-0.3363", "1.3402", "40 done"]
+    draw(HEADINGS, [cells], stream)
+    shown = click.unstyle(stream.getvalue())
+    assert all(f"{heading.title} {cell}" in shown for heading, cell in zip(HEADINGS, cells, strict=True))
+    assert all(len(line) <= 80 for line in shown.splitlines())
 
 
 def test_a_terminal_gets_a_line_for_each_experiment_cut_between_words(monkeypatch):
