@@ -37,12 +37,13 @@ def watch(settings: Settings, tag: str | None) -> None:
 
     from autoresearch.core.cli.runs import open_reader
     from autoresearch.core.report.follow import RunFollower
+    from autoresearch.core.report.terminal.screen import is_drawable
 
     with open_reader(settings, tag) as reader:
         follower, console = RunFollower(reader), Console()
         if settings.json:
             stream_decisions(reader, follower)
-        elif console.is_terminal and not console.is_dumb_terminal:
+        elif is_drawable(console):
             _draw(follower, console)
         else:
             write_lines(reader, follower)

@@ -31,6 +31,7 @@ from autoresearch.core.events import (
     Withdrawn,
 )
 from autoresearch.core.report.progress import Progress
+from autoresearch.core.report.terminal.screen import is_drawable
 from autoresearch.core.report.wording import SEPARATOR, about_left, experiment_of, one_line
 
 UNTRIED = (
@@ -192,6 +193,6 @@ def live_view(budget_seconds: float, *, verbosity: int = 0) -> View:
     if verbosity < 0:
         return QuietView()
     console = Console(stderr=True)
-    if console.is_terminal and not console.is_dumb_terminal:
+    if is_drawable(console):
         return TerminalView(budget_seconds, console)
     return PlainView(budget_seconds, sys.stderr, interval=2.0 if verbosity > 0 else PLAIN_SECONDS)

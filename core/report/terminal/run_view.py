@@ -17,7 +17,7 @@ from autoresearch.core.events import Event, ProposalRefused, Proposing, Thinking
 from autoresearch.core.report.follow import RunFollower
 from autoresearch.core.report.terminal.live import PLAIN_SECONDS, PlainView, QuietView, View
 from autoresearch.core.report.terminal.panel import LoopInfo, panel
-from autoresearch.core.report.terminal.screen import Screen
+from autoresearch.core.report.terminal.screen import Screen, is_drawable
 from autoresearch.core.report.wording import one_line
 from autoresearch.core.store.reader import LedgerReader
 
@@ -92,8 +92,7 @@ def run_view(folder: Path, budget_seconds: float, info: LoopInfo, *, verbosity: 
     if verbosity < 0:
         return QuietView()
     console = Console(stderr=True)
-    drawable = console.is_terminal and not console.is_dumb_terminal
-    if drawable and not (data_on_stdout and sys.stdout.isatty()):  # data would be written into the panel
+    if is_drawable(console) and not (data_on_stdout and sys.stdout.isatty()):  # data would be written into the panel
         return RunView(folder, console, info)
     interval = 2.0 if verbosity > 0 else PLAIN_SECONDS
     return PlainView(budget_seconds, sys.stderr, interval=interval, goal=info.goal, decided=info.before)

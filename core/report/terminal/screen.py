@@ -20,6 +20,11 @@ BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 """Mark an update that a terminal should show all at once (synchronized output); older terminals ignore them."""
 
 
+def is_drawable(console: Console) -> bool:
+    """Tell whether lines can change in place there. FORCE_COLOR asks for colour, and makes no terminal of a file."""
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
+
+
 class Screen:
     """A block of lines, and lines that stay above it. The cursor waits below the block. Not thread-safe."""
 

@@ -35,6 +35,14 @@ def test_a_run_that_is_over_is_shown_and_left(workspace, capsys):
     assert lines[-1] == "first: finished; 2 experiments are decided; best 0.9000 bpb (experiment 1, -0.1000)"
 
 
+def test_colour_that_is_asked_for_draws_nothing_into_a_file(workspace, capsys, monkeypatch):
+    with open_run(workspace, "first") as run:
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1)).go()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert ar(["--workspace", str(workspace), "watch"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_a_run_whose_loop_died_is_said_to_have_died_once(workspace, capsys):
     with open_run(workspace, "first") as run:
         Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1)).go()

@@ -121,6 +121,12 @@ def test_quiet_shows_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_colour_that_is_asked_for_makes_no_terminal_of_a_file(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with live_view(20.0) as view:
+        assert isinstance(view, PlainView)
+
+
 def test_standard_output_stays_free(capsys):
     with live_view(20.0) as view:
         for event in TRIAL:

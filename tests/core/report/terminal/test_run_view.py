@@ -163,7 +163,9 @@ def test_a_pipe_gets_lines_that_say_whose_they_are():
     ]
 
 
-def test_what_is_no_terminal_gets_plain_lines(run, capsys):
+@pytest.mark.parametrize("variable", ["NO_COLOR", "FORCE_COLOR"])
+def test_what_is_no_terminal_gets_plain_lines(run, capsys, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
     with run_view(run.folder, 2.0, LoopInfo(), verbosity=0, data_on_stdout=False) as view:
         assert isinstance(view, PlainView)
         view.note("a \x1b[2J note")
