@@ -30,7 +30,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from autoresearch.core.config import RUN_FOLDERS
-from autoresearch.core.errors import ArError
+from autoresearch.core.errors import ArError, LedgerError
 from autoresearch.core.events import json_value
 from autoresearch.core.report.document.gather import yardsticks_of
 from autoresearch.core.report.follow import RunFollower
@@ -246,7 +246,8 @@ class Polling:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "polling")
-        self._runs: dict[Path, tuple[RunFollower, dict[str, float]]] = {}
+        self._runs: dict[Path, tuple[tuple[int, int], RunFollower, dict[str, float]]] = {}
+        """Runs that are followed, each with its ledger's identity (see `_identity`) and its yardsticks."""
         self._last: dict[Path, tuple[float, str]] = {}
 
     async def state(self, folder: Path) -> str:
@@ -262,16 +263,30 @@ class Polling:
         if time.monotonic() - at < LOOK_SECONDS:
             return text
         try:
+            ledger = _identity(folder / LEDGER_NAME)
+            if folder in self._runs and self._runs[folder][0] != ledger:
+                del self._runs[folder]  # deleted and begun anew, or restored: the file that is open is nobody's
             if folder not in self._runs:
                 reader = RunQueries(folder)
-                self._runs[folder] = RunFollower(reader), yardsticks_of(reader.run())
-            follower, yardsticks = self._runs[folder]
+                self._runs[folder] = ledger, RunFollower(reader), yardsticks_of(reader.run())
+            _, follower, yardsticks = self._runs[folder]
             text = encode(api.state(follower.look(), yardsticks, WishFile(folder).read()))
         except (ArError, OSError) as error:
             self._runs.pop(folder, None)  # the next look opens it again
             text = encode({"tag": folder.name, "error": str(error)})
         self._last[folder] = time.monotonic(), text
         return text
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another one of the same name. Raises `LedgerError` where there is none."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise LedgerError(
+            f"the run {path.parent.name} is gone.", fix="“All runs” lists those that there are"
+        ) from error
+    return facts.st_dev, facts.st_ino
 
 
 def encode(data: Any) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import socket
+import time
 
 import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
@@ -12,6 +14,7 @@ from served import served
 
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.report.web.auth import is_loopback
+from autoresearch.core.report.web.server import LOOK_SECONDS, Polling
 from autoresearch.core.run.loop import Limits, Loop
 
 RUN = "/api/runs/first"
@@ -63,6 +66,31 @@ def test_an_overview_holds_lineage_predictions_and_quotas(workspace):
     assert [one[0] for one in found["predictions"]] == [1, 2]
     assert (found["scores"][0]["count"], found["scores"][0]["right_sign"]) == (2, 0.5)
     assert found["quotas"] == {"seen": 3}
+
+
+def test_a_run_that_was_deleted_is_gone_and_one_of_its_name_is_another(workspace):
+    go(workspace, 1, "second")
+    with served(workspace) as port:
+        before = data(port, f"{RUN}/state")
+        shutil.rmtree(workspace / "runs/first")
+        # Looked at again where the folder is looked for first, and where a page follows what it had.
+        assert ask(port, f"{RUN}/state")[0] == 404
+        (workspace / "runs/second").rename(workspace / "runs/first")
+        time.sleep(LOOK_SECONDS)
+        now = data(port, f"{RUN}/state")
+    assert (before["tag"], before["decided"]) == ("first", 3)
+    assert (now["tag"], now["decided"]) == ("second", 2)
+
+
+def test_a_page_that_follows_a_run_is_told_that_it_is_gone(workspace):
+    polling = Polling()
+    try:
+        assert "error" not in json.loads(polling._look(workspace / "runs/first"))
+        shutil.rmtree(workspace / "runs/first")
+        time.sleep(LOOK_SECONDS)
+        assert "the run first is gone" in json.loads(polling._look(workspace / "runs/first"))["error"]
+    finally:
+        polling.close()
 
 
 def test_runs_lie_side_by_side(workspace):
