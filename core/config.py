@@ -113,10 +113,21 @@ def choose_preset(presets: Mapping[str, Preset], name: str) -> Preset:
     return presets[name]
 
 
+def check_text(folder: Path) -> Path:
+    """Return a folder whose path is text, as ledgers and manifests hold it. Raises `UsageError` for other bytes."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the path {str(folder)!r} is no UTF-8 text.", fix="rename the folder, or name another"
+        ) from error
+    return folder
+
+
 def data_dir() -> Path:
-    """Return the folder of prepared corpora: $AR_DATA_DIR, else the user's data folder."""
+    """Return the folder of prepared corpora: $AR_DATA_DIR, else the user's data folder. Raises `UsageError`."""
     override = os.environ.get("AR_DATA_DIR")
-    return expand_home(override) if override else platformdirs.user_data_path("autoresearch")
+    return check_text(expand_home(override) if override else platformdirs.user_data_path("autoresearch"))
 
 
 RUN_FOLDERS = "[!.]*"
@@ -124,8 +135,8 @@ RUN_FOLDERS = "[!.]*"
 
 
 def runs_dir(workspace: Path) -> Path:
-    """Return the folder of a workspace's runs."""
-    return workspace / "runs"
+    """Return the folder of a workspace's runs. Raises `UsageError` where its path is no text."""
+    return check_text(workspace / "runs")
 
 
 def train_file(workspace: Path, backend: str) -> Path:

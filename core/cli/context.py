@@ -6,6 +6,7 @@ Only click is imported at the top, so that `ar --help` is quick; each function i
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from autoresearch.core.cli.params import (
     is_typed,
     option,
 )
-from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.home import expand_home
 
 if TYPE_CHECKING:
@@ -40,15 +41,24 @@ AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 def find_workspace(start: Path) -> Path:
     """Find the nearest workspace from `start` upward; return `start` when there is none."""
     for folder in (start, *start.parents):
-        if (folder / "program.md").is_file() and (folder / "backends").is_dir():
+        # Not pathlib's own: it raises where a folder above may not be looked into, as after `sudo -u`.
+        if os.path.isfile(folder / "program.md") and os.path.isdir(folder / "backends"):  # noqa: PTH112, PTH113
             return folder
     return start
+
+
+def standing_in() -> Path:
+    """Return the folder that the person is in. Raises `UsageError` where it was deleted meanwhile."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the folder that you are in is gone.", fix="go to another one: cd") from error
 
 
 def _read_defaults(ctx: click.Context, _option: click.Parameter, workspace: Path | None) -> Path | None:
     """Read ar.toml before the other options are read; again when the workspace is named after the command."""
     if not ctx.resilient_parsing and (workspace is not None or ctx.parent is None):
-        use_defaults(ctx, workspace.resolve() if workspace else find_workspace(Path.cwd()))
+        use_defaults(ctx, workspace.resolve() if workspace else find_workspace(standing_in()))
     return workspace
 
 
@@ -109,9 +119,9 @@ class Settings:
     @property
     def data_folder(self) -> Path:
         """The folder of prepared corpora: `data_dir`, else the user's data folder."""
-        from autoresearch.core.config import data_dir
+        from autoresearch.core.config import check_text, data_dir
 
-        return self.data_dir or data_dir()
+        return check_text(self.data_dir) if self.data_dir else data_dir()
 
     def say(self, message: str) -> None:
         """Write a message to stderr, unless the person asked for quiet."""
@@ -164,7 +174,7 @@ def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def with_settings(*args: Any, given: SharedOptions, **kwargs: Any) -> Any:
         root = click.get_current_context().find_root()
-        before = root.obj if isinstance(root.obj, Settings) else Settings(workspace=find_workspace(Path.cwd()))
+        before = root.obj if isinstance(root.obj, Settings) else Settings(workspace=find_workspace(standing_in()))
         if given.workspace is not None:
             before = _with_defaults_of_workspace(root, before)
         root.obj = before.override(given)

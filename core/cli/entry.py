@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 from types import FrameType
 
 EXIT_INTERRUPTED = 130
@@ -16,6 +18,7 @@ def main() -> None:
     may_stop = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if may_stop:
         signal.signal(signal.SIGINT, _stop)
+    _open_streams()
     from autoresearch.core.cli.main import main as command_line
 
     try:
@@ -24,6 +27,23 @@ def main() -> None:
         command_line()
     except KeyboardInterrupt:
         _stop(signal.SIGINT, None)
+
+
+def _open_streams() -> None:
+    """Give the program the three streams that it counts on, whoever started it.
+
+    One that was closed leads nowhere: Python has none for it, and the next file would get its number. What the person's
+    encoding does not have is replaced on standard output, as Python itself does on standard error; a name of a file
+    that is no text keeps its bytes.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = open(os.devnull, mode)  # noqa: SIM115, PTH123 - lives until the process ends
+            os.set_inheritable(opened.fileno(), True)
+            setattr(sys, name, opened)
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and out.errors == "strict":
+        out.reconfigure(errors="surrogateescape" if out.encoding.lower() == "utf-8" else "replace")
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

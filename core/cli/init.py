@@ -80,7 +80,9 @@ def init(settings: Settings, directory: Path, agent: str | None) -> None:
     DIR must be new or empty: nothing is overwritten. With --agent it may also be an existing workspace without the
     agent's files, which are then added.
     """
-    directory = expand_home(directory).resolve()
+    from autoresearch.core.config import check_text
+
+    directory = check_text(expand_home(directory).resolve())
     if agent is not None and (directory / "program.md").is_file() and (directory / "backends").is_dir():
         add_agent(settings, directory, agent)
         return

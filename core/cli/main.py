@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem
@@ -15,7 +14,7 @@ from click.shell_completion import CompletionItem
 from autoresearch import __version__
 from autoresearch.core.cli import archiver, configfile, examples
 from autoresearch.core.cli.commands import COMMANDS, load_command
-from autoresearch.core.cli.context import Settings, SharedOptions, find_workspace
+from autoresearch.core.cli.context import Settings, SharedOptions, find_workspace, standing_in
 from autoresearch.core.cli.entry import EXIT_INTERRUPTED
 from autoresearch.core.cli.group import Group
 from autoresearch.core.cli.params import add_options
@@ -139,7 +138,7 @@ class LazyGroup(Group):
 @click.pass_context
 def cli(ctx: click.Context, given: SharedOptions) -> None:
     """Improve a small language model overnight, by a score that the edited file does not compute."""
-    ctx.obj = Settings(workspace=find_workspace(Path.cwd())).override(given)
+    ctx.obj = Settings(workspace=find_workspace(standing_in())).override(given)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -160,6 +159,9 @@ def run(arguments: Sequence[str]) -> int:
             message = f"{message[0].lower()}{message[1:]}"
             message += "" if message.endswith((".", "?", "?)")) else "."
             click.echo(f"ar: {message}{origin(error)}{place} Try '{where} --help'.", err=True)
+        return error.exit_code
+    except ArError as error:  # before the group is called: the options above all commands are read first
+        click.echo(f"ar: {one_line(str(error))}", err=True)
         return error.exit_code
     except click.ClickException as error:
         error.show()

@@ -7,10 +7,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.cli import commands, main
 from autoresearch.core.cli.context import Settings, find_workspace, pass_settings
 from autoresearch.core.errors import LimitReachedError, PrerequisiteError
+from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.run.loop import Limits, Loop
 
 AR = Path(sys.executable).with_name("ar")
 
@@ -300,3 +303,66 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+
+
+def test_a_folder_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for arguments in (["status"], ["init", "x"], ["--workspace", str(tmp_path), "status"]):
+        assert main.run(arguments) == 2
+        assert capsys.readouterr().err == "ar: the folder that you are in is gone. Fix: go to another one: cd\n"
+    assert main.run(["--help"]) == 0
+
+
+def test_a_folder_above_that_may_not_be_looked_into_is_no_hindrance(tmp_path, monkeypatch):
+    def refused(path, *arguments, **options):
+        if str(path).startswith(str(tmp_path)) and path != str(tmp_path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return known(path, *arguments, **options)
+
+    known = os.stat
+    with monkeypatch.context() as closed:
+        closed.setattr(os, "stat", refused)
+        found = find_workspace(tmp_path)
+    assert found == tmp_path
+
+
+def run_ar(arguments, redirections="", **environment):
+    """Run the program as it is installed; gives its exit code and what it wrote."""
+    call = f'"$0" -c "from autoresearch.core.cli.entry import main; main()" {arguments} {redirections}'
+    command = ["bash", "-c", call, sys.executable]
+    done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, **environment})
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def one_run(tmp_path):
+    folder = make_workspace(tmp_path / "w")
+    with open_run(folder, "first") as run:
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1)).go()
+        run.ledger.note("remark", 1, {"identity": "x", "experiment": 1, "kind": "note", "text": "näher → besser"})
+    return folder
+
+
+def test_an_encoding_without_a_character_shows_a_mark_in_its_place(one_run):
+    code, out, err = run_ar(f"note --workspace '{one_run}'", PYTHONIOENCODING="latin-1")
+    assert (code, out, err) == (0, "1: näher ? besser\n".encode("latin-1"), b"")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_stream_that_was_closed_is_no_hindrance(one_run, closed):
+    code, _, err = run_ar(f"results --workspace '{one_run}'", closed)
+    assert code == 0 and b"unexpected" not in err
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_in_one_line(tmp_path, capsys):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    assert main.run(["init", str(folder)]) == 2
+    assert "is no UTF-8 text" in capsys.readouterr().err and not folder.exists()
+    folder.mkdir()
+    for arguments in (["status"], ["loop"], ["--data-dir", str(folder), "--workspace", str(tmp_path), "prepare"]):
+        given = arguments if "--workspace" in arguments else ["--workspace", str(folder), *arguments]
+        assert main.run(["--backend", "null", "--preset", "demo", *given]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "is no UTF-8 text. Fix: " in said
