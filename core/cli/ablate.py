@@ -18,7 +18,7 @@ from autoresearch.core.cli.run.options import (
     make_researcher,
     refuse_unread,
 )
-from autoresearch.core.report.wording import counted, spell
+from autoresearch.core.report.wording import counted, one_line, spell
 
 if TYPE_CHECKING:
     from autoresearch.core.followup.ablate import Repair
@@ -109,7 +109,7 @@ def show(settings: Settings, record: dict[str, Any]) -> None:
         delta += ", taken out by the researcher" if row["repaired"] else ""
         if row["with_later"]:
             delta += f", together with {', '.join(map(str, row['with_later']))}, which moved its constants on"
-        what = " ".join(row["description"].split())
+        what = one_line(row["description"])
         click.echo(f"{row['experiment']}\t{words[row['verdict']]}{delta}\t{what}")
     undecided = sum(row["verdict"] == "undecided" for row in record["changes"])
     if undecided:

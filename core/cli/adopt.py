@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from autoresearch.core.cli.context import (
 )
 from autoresearch.core.cli.params import GivenPath, Whole, budget_option, corpus_option, is_typed, read_given
 from autoresearch.core.errors import UsageError
+from autoresearch.core.home import expand_home
 
 if TYPE_CHECKING:
     from autoresearch.core.trial.request import TrialResult
@@ -70,7 +72,7 @@ def adopt(
     source = read_given(file, "a script")
     script = read_script(source)
     if into is not None:
-        _write_skeleton(settings, script.backend, file, source, into)
+        _write_skeleton(settings, script.backend, file, source, expand_home(into))
         return
     result = _measure(settings, file, source, script, budget, seed, corpus)
     verdict = verdict_of(result)
@@ -148,10 +150,11 @@ def verdict_of(result: TrialResult) -> str:
 def summary(result: TrialResult, verdict: str) -> str:
     """Write the result for a person: measured, claimed and verdict first, then the trial's figures."""
     from autoresearch.core.cli.train import summary as figures
+    from autoresearch.core.report.wording import one_line
 
     measured = f"{result.val_bpb:.6f} bpb" if result.val_bpb is not None else "nothing"
     claimed = f"{result.claimed_bpb:.6f} bpb" if result.claimed_bpb is not None else "nothing"
-    head = {"measured": measured, "claimed": claimed, "verdict": verdict}
+    head = {"measured": measured, "claimed": claimed, "verdict": one_line(verdict)}
     return "\n".join([*(f"{name:<10}{value}" for name, value in head.items()), *figures(result).splitlines()[1:]])
 
 
@@ -184,4 +187,4 @@ def _write_skeleton(settings: Settings, backend_name: str, file: Path, source: s
         return
     settings.say(f"the gate would refuse it as it is: {gate}" if gate else "the gate would take it as it is")
     click.echo(f"{into} written for preset {preset.name}, with {todo} lines marked TODO")
-    click.echo(f"next: `ar --backend {backend_name} train --file {into}`")
+    click.echo(f"next: `ar --backend {backend_name} train --file {shlex.quote(str(into))}`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,19 +103,21 @@ def scale(
         raise UsageError("--constant names a width, and --widths none measures none.", fix="leave one of them out")
     if plan:
         with read_kept_run(settings, tag, "follow") as (reader, run, best):
-            conditions, width, countdown = _planned(settings, reader, best.number, seeds, budgets, widths, constant)
+            # The plan is what was asked for here, and no message beside the measurements.
+            say = settings.say if settings.json else click.echo
+            conditions, width, countdown = _planned(say, reader, best.number, seeds, budgets, widths, constant)
         if settings.json:
             click.echo(json.dumps(_plan_record(run.tag, conditions, countdown, seeds, width)))
         return
     with kept_run(settings, tag, "follow") as (ledger, _, best):
-        conditions, width, countdown = _planned(settings, ledger, best.number, seeds, budgets, widths, constant)
+        conditions, width, countdown = _planned(settings.say, ledger, best.number, seeds, budgets, widths, constant)
         check_writable(ledger.folder / PICTURE, "move away what is in its place")
         record = _measure(settings, ledger, best.number, conditions, seeds, width, countdown, fleet)
     _show(settings, record, ledger.folder / PICTURE)
 
 
 def _planned(
-    settings: Settings,
+    say: Callable[[str], None],
     ledger: LedgerReader,
     best: int,
     seeds: int,
@@ -122,7 +125,7 @@ def _planned(
     factors: tuple[float, ...],
     constant: str | None,
 ) -> tuple[list[Condition], Width | None, Countdown]:
-    """List the conditions and say which trials they take, and how long."""
+    """List the conditions, and tell `say` which trials they take, and how long."""
     from autoresearch.core.cli.followup import countdown_of
     from autoresearch.core.followup import scale as followup
 
@@ -134,9 +137,9 @@ def _planned(
     countdown = countdown_of(ledger, both, 0)
     for condition in conditions:
         countdown.add(condition.train_seconds, 2 * seeds)
-    settings.say(f"{run.tag}: experiment {best} against the baseline, {seeds} seeds of both each time")
+    say(f"{run.tag}: experiment {best} against the baseline, {seeds} seeds of both each time")
     for line in plan_lines(conditions, countdown, seeds, width, asked=bool(factors)):
-        settings.say(line)
+        say(line)
     return conditions, width, countdown
 
 
@@ -226,18 +229,21 @@ def _plan_record(
 
 def table(record: dict[str, Any]) -> list[str]:
     """Write one tab-separated line for each condition."""
+    from autoresearch.core.report.wording import one_line
+
     lines = ["condition\tbaseline\tbest\tdifference\t95 %\t"]
     for row in record["conditions"]:
+        failed = one_line(row["failed"] or "")
         name = f"{row['train_seconds']:g} s"
         if row["axis"] == "width":
             first, second = row["values"]
             name = f"{row['constant']} {first}" + (f", {second}" if first != second else "")
         if row["delta"] is None:
-            lines.append(f"{name}\t-\t-\t-\t-\t{row['failed']}")
+            lines.append(f"{name}\t-\t-\t-\t-\t{failed}")
             continue
         means = [sum(values) / len(values) for values in (row["baseline_val_bpb"], row["final_val_bpb"])]
         told = row["trend"] or f"{row['verdict']}, the run's own budget"
-        told += f"; {row['failed']}" if row["failed"] else ""
+        told += f"; {failed}" if failed else ""
         figures = f"{means[0]:.5f}\t{means[1]:.5f}\t{row['delta']:+.5f}\t{row['low']:+.5f} to {row['high']:+.5f}"
         lines.append(f"{name}\t{figures}\t{told}")
     return lines

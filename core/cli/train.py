@@ -226,7 +226,11 @@ def holds_something(log: Path) -> bool:
 
 def summary(result: TrialResult) -> str:
     """Write the result for a person: the score first, then a line for each figure that exists."""
-    head = f"val_bpb {result.val_bpb:.6f}" if result.status == "ok" else f"{result.status}: {result.reason}"
+    from autoresearch.core.report.wording import one_line
+
+    # The reason and the device's name are the train child's words.
+    failed = f"{result.status}: {one_line(str(result.reason))}"
+    head = f"val_bpb {result.val_bpb:.6f}" if result.status == "ok" else failed
     audit = result.audit
     facts = {
         "trained": result.train_seconds is not None and f"{result.train_seconds:.1f} s",
@@ -239,7 +243,7 @@ def summary(result: TrialResult) -> str:
         "peak memory": result.peak_memory_mb is not None and f"{result.peak_memory_mb:,.0f} MiB",
         "MFU": result.mfu is not None and f"{result.mfu:.1%}",
         "audit": audit is not None and f"{'passed' if audit.ok else 'failed'} at {audit.positions} positions",
-        "device": result.device,
+        "device": result.device and one_line(result.device),
         "isolation": result.isolation,
         "profile": result.profile is not None and result.log and str(Path(result.log).with_name("profile.md")),
         "log": result.log and holds_something(Path(result.log)) and result.log,

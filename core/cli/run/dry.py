@@ -195,6 +195,8 @@ def estimate(history: History, limits: Limits, record: dict[str, Any], max_usd: 
 
 def show(record: dict[str, Any]) -> None:
     """Print the run, its next step and the cost for a person."""
+    from autoresearch.core.report.wording import one_line, visible
+
     state = "a new run" if record["new"] else f"a run of {record['experiments']} experiments, to be continued"
     click.echo(f"{record['tag']}: {state}; {record['backend']}/{record['preset']} on {record['device']}")
     click.echo(f"text {absolute(record['corpus'])}; {record['train_seconds']:g} s of training per trial")
@@ -202,13 +204,13 @@ def show(record: dict[str, Any]) -> None:
         click.echo(f"\nnext: {record['model']} would be sent {record['tokens']:,} tokens:")
         for message in record["messages"]:
             click.echo(click.style(f"\n[{message['role']}]", bold=True))
-            click.echo(message["content"])
+            click.echo(visible(message["content"]))
     elif record.get("command"):
         click.echo(f"\nnext: an agent is started in a folder of its own: {record['command']}")
     else:
-        click.echo(f"\nnext, by {record['researcher']}: {record['hypothesis']}")
+        click.echo(f"\nnext, by {record['researcher']}: {one_line(record['hypothesis'])}")
         for line in (record["diff"] or "").splitlines():
-            click.echo(click.style(line, fg=STYLES.get(line[:1])))
+            click.echo(click.style(visible(line), fg=STYLES.get(line[:1])))
     click.echo(f"\n{estimate_line(record['estimate'])}\nnothing was run, sent or written")
 
 

@@ -124,11 +124,13 @@ def test_a_script_for_a_gpu_says_so_where_there_is_none(folder, capsys):
 
 
 @pytest.mark.parametrize("name", ["honest_torch", "honest_mlx"])
-def test_a_train_file_begins_with_what_can_be_carried_over(folder, capsys, name):
+def test_a_train_file_begins_with_what_can_be_carried_over(folder, capsys, monkeypatch, name):
     pytest.importorskip("mlx" if name.endswith("mlx") else "torch")
-    into = folder / "mine.py"
-    assert adopt(SCRIPTS / f"{name}.py", "--into", into) == 0
-    assert "TODO" in capsys.readouterr().out
+    monkeypatch.setenv("HOME", str(folder))
+    into = folder / "my file.py"
+    assert adopt(SCRIPTS / f"{name}.py", "--into=~/my file.py") == 0
+    told = capsys.readouterr().out
+    assert "TODO" in told and f"train --file '{into}'`" in told
     written = into.read_text(encoding="utf-8")
     assert check_source(written, [2048]) == 2048
     check_gate(written)
