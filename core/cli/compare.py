@@ -64,6 +64,7 @@ def compare(
     from autoresearch.core.cli.output import check_writable, draw_picture
     from autoresearch.core.cli.train import new_folder, watched
     from autoresearch.core.errors import UsageError
+    from autoresearch.core.events import json_value
 
     if picture is not None:
         fix = "name a file that ends in .png with --picture, or leave it out"
@@ -79,7 +80,8 @@ def compare(
     path = picture or folder / "compare.png"
     drawn = draw_picture(settings, path, lambda: draw(found, path))
     if settings.json:
-        click.echo(json.dumps({**found.as_json(), "picture": str(path) if drawn else None}))
+        # A loss that is no number has no place in JSON.
+        click.echo(json.dumps(json_value({**found.as_json(), "picture": str(path) if drawn else None})))
         return
     losses = " and ".join(f"{loss:.4f} ({side.backend})" for loss, side in zip(found.losses, found.sides, strict=True))
     click.echo(table(found.sides))

@@ -63,7 +63,8 @@ def pause(settings: Settings, tag: str, address: str | None) -> None:
     with connected(address) as cluster:
         run = find_run(cluster.scheduler().report(), tag)
         cluster.scheduler().pause(run["run"], True)
-        settings.say(f"{run['tag']} is paused{_finished(len(run['used']))}; `ar fleet resume {tag}` continues it")
+        told = f"{run['tag']} is paused{_finished(len(run['used']))}; `ar fleet resume {tag}` continues it"
+        _answer(settings, {"run": run["run"], "tag": run["tag"], "paused": True, "running": len(run["used"])}, told)
 
 
 @fleet.command("resume")
@@ -75,7 +76,8 @@ def resume(settings: Settings, tag: str, address: str | None) -> None:
     with connected(address) as cluster:
         run = find_run(cluster.scheduler().report(), tag)
         cluster.scheduler().pause(run["run"], False)
-        settings.say(f"{run['tag']} continues" if run["paused"] else f"{run['tag']} was not paused")
+        told = f"{run['tag']} continues" if run["paused"] else f"{run['tag']} was not paused"
+        _answer(settings, {"run": run["run"], "tag": run["tag"], "paused": False, "running": len(run["used"])}, told)
 
 
 @fleet.command("drain")
@@ -91,7 +93,8 @@ def drain(settings: Settings, node: str, address: str | None) -> None:
         name, room = find_node(cluster.nodes(), node)
         cluster.scheduler().drain(name, True)
         running = sum(key[0] == name for run in cluster.scheduler().report()["runs"] for key in run["used"])
-        settings.say(f"{_called(name, room)} is drained{_finished(running)}; `ar fleet undrain {node}` uses it again")
+        told = f"{_called(name, room)} is drained{_finished(running)}; `ar fleet undrain {node}` uses it again"
+        _answer(settings, {"node": name, "host": room.host, "drained": True, "running": running}, told)
 
 
 @fleet.command("undrain")
@@ -102,9 +105,19 @@ def undrain(settings: Settings, node: str, address: str | None) -> None:
     """Use a drained node again."""
     with connected(address) as cluster:
         name, room = find_node(cluster.nodes(), node)
-        was = name in cluster.scheduler().report()["drained"]
+        report = cluster.scheduler().report()
+        running = sum(key[0] == name for run in report["runs"] for key in run["used"])
         cluster.scheduler().drain(name, False)
-        settings.say(f"{_called(name, room)} is used again" if was else f"{_called(name, room)} was not drained")
+        told = f"{_called(name, room)} " + ("is used again" if name in report["drained"] else "was not drained")
+        _answer(settings, {"node": name, "host": room.host, "drained": False, "running": running}, told)
+
+
+def _answer(settings: Settings, record: Mapping[str, Any], told: str) -> None:
+    """Say what stands now, as a line or with --json as an object; "running" counts trials that are finished first."""
+    if settings.json:
+        click.echo(json.dumps(record))
+    else:
+        settings.say(told)
 
 
 def show(settings: Settings, address: str | None) -> None:

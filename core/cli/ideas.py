@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, get_args
 
 import click
@@ -25,7 +24,7 @@ added = "2026-11"       # the month, for `ar ideas --since`; may be left out
 
 
 class Month(click.DateTime):
-    """A month, or a day of it."""
+    """A month, or a day of it, as the text of its month: "2026-05"."""
 
     def __init__(self) -> None:
         super().__init__(["%Y-%m", "%Y-%m-%d"])
@@ -33,7 +32,7 @@ class Month(click.DateTime):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse what is no month and no day."""
         try:
-            return super().convert(value, param, ctx)
+            return f"{super().convert(value, param, ctx):%Y-%m}"
         except click.BadParameter:
             self.fail(f"{value!r} is neither a month such as 2026-05 nor a day such as 2026-05-31.", param, ctx)
 
@@ -67,7 +66,7 @@ def ideas(
     platform: str | None,
     category: str | None,
     verdict: str | None,
-    since: datetime | None,
+    since: str | None,
     search: str | None,
     example: bool,
 ) -> None:
@@ -86,7 +85,7 @@ def ideas(
         idea
         for idea in load_ideas(settings.workspace)
         if all(value in (None, getattr(idea, name)) for name, value in wanted.items())
-        and (since is None or (idea.added or "") >= since.strftime("%Y-%m"))
+        and (since is None or (idea.added or "") >= since)
         and (search is None or search.lower() in f"{idea.change} {idea.source}".lower())
     ]
     if settings.json:

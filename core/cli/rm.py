@@ -92,4 +92,5 @@ def _confirm(folder: Path, tag: str, refs: list[str], keep_refs: bool, yes: bool
         what = "a ledger that cannot be read"
     there = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     told = "git's refs stay" if keep_refs else f"{counted(len(refs), 'ref')} in git"
-    click.confirm(f"delete the run {tag} for good: {what}, {there / 2**20:.0f} MiB in {folder}, {told}?", abort=True)
+    asked = f"delete the run {tag} for good: {what}, {there / 2**20:.0f} MiB in {folder}, {told}?"
+    click.confirm(asked, abort=True, err=True)  # standard output may be a file, and is for data

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.bench import measure
-from autoresearch.core.cli import main
+from autoresearch.core.cli import compare, main
 
 ROW = (
     "val_bpb",
@@ -66,6 +67,18 @@ def test_compare_wants_two_backends_that_can_do_the_same_work(workspace, capsys)
     for name in ("abacus", "auto", ""):
         assert main.run(["compare", "--first", "null", "--second", name]) == 2
         assert "is not one of cuda, mlx, null, torch" in capsys.readouterr().err
+
+
+def test_a_loss_that_was_never_logged_is_null_in_json(workspace, capsys, monkeypatch):
+    found = SimpleNamespace(as_json=lambda: {"at_equal_tokens": {"loss": {"cuda": float("nan"), "mlx": 2.5}}})
+    monkeypatch.setattr(compare, "choose_work", lambda *_: (None, None))
+    monkeypatch.setattr(compare, "ensure_prepared", lambda *_, **__: None)
+    monkeypatch.setattr("autoresearch.core.bench.compare.compare", lambda *_: found)
+    monkeypatch.setattr("autoresearch.core.bench.compare.draw", lambda *_: None)
+    capsys.readouterr()
+    assert main.run(["-q", "compare", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert shown["at_equal_tokens"]["loss"] == {"cuda": None, "mlx": 2.5}
 
 
 @pytest.mark.parametrize("command", ["bench", "compare"])

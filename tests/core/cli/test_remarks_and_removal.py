@@ -185,6 +185,17 @@ def test_a_run_is_not_removed_without_a_yes(workspace, capsys):
         assert "3 experiments" in told and (workspace / "runs/t").exists() is not gone
 
 
+def test_a_run_is_asked_about_on_standard_error(workspace):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "autoresearch.core.cli.main", "--json", "rm", "t"]
+    os.write(ours, b"y\n")
+    done = subprocess.run(command, stdin=theirs, capture_output=True, cwd=workspace, check=False, timeout=60)
+    os.close(theirs)
+    os.close(ours)
+    assert b"delete the run t for good" in done.stderr
+    assert json.loads(done.stdout)["tag"] == "t"
+
+
 def test_a_run_that_must_stay_is_refused_in_one_line(workspace, capsys):
     (workspace / "runs/link").symlink_to("t")
     (workspace / "runs/trials").mkdir()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from loop_fixtures import make_workspace, open_run
 from null_trials import request
 from test_cluster_executor import CPU, WANTED, Played, node, wait_for
 
+from autoresearch.core.cli import fleet as fleet_command
 from autoresearch.core.cli.fleet import find_node, find_run, node_records, node_row, run_row, table
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.data.manifest import Prepared
@@ -237,3 +240,51 @@ def test_a_priority_is_a_positive_number_and_a_clusters(capsys: pytest.CaptureFi
     ):
         assert ar(["--workspace", str(workspace), "--backend", "null", "loop", *given]) == 2
         assert words in capsys.readouterr().err
+
+
+class Answering:
+    """A cluster of NODES whose scheduler takes every wish."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def nodes(self) -> dict[str, NodeResources]:
+        return NODES
+
+    def scheduler(self) -> Answering:
+        return self
+
+    def report(self) -> FleetUsage:
+        return FleetUsage(runs=[run_report("night", "box")], drained=[])
+
+    def pause(self, run: str, paused: bool) -> None:
+        self.told.append((run, paused))
+
+    def drain(self, node: str, drained: bool) -> None:
+        self.told.append((node, drained))
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "key", "value"),
+    [
+        (["pause", "night"], ("box:/w/runs/night", True), "paused", True),
+        (["resume", "night"], ("box:/w/runs/night", False), "paused", False),
+        (["drain", "aa"], ("aa11", True), "drained", True),
+        (["undrain", "aa"], ("aa11", False), "drained", False),
+    ],
+)
+def test_what_was_asked_of_the_fleet_is_an_object_with_json(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    told: tuple[object, ...],
+    key: str,
+    value: bool,
+) -> None:
+    cluster = Answering()
+    monkeypatch.setattr(fleet_command, "connected", lambda address: nullcontext(cluster))
+    assert ar(["fleet", *words, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert cluster.told == [told] and (record[key], record["running"]) == (value, 1)
+    assert ar(["fleet", *words]) == 0
+    assert capsys.readouterr().out == ""
