@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -160,7 +161,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         "## How to hand in a change",
         "",
-        f"    cp {best['file']} try.py   # the best file" if best["measured"] else f"    cp {best['file']} try.py",
+        f"    cp {shlex.quote(best['file'])} try.py" + ("   # the best file" if best["measured"] else ""),
         "    ... make one change in try.py ...",
         '    ar submit try.py --why "what changes and why it should help" --predict -0.004',
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -66,7 +67,7 @@ def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path
         return
     click.echo(str(target))
     settings.say(f"{run.tag}: {claim}; {'not signed' if signer is None else f'signed by the key {signer}'}")
-    settings.say(f"to check it: ar reproduce {target.name}")
+    settings.say(f"to check it: ar reproduce {shlex.quote(str(target))}")
 
 
 def versions(backend: str) -> dict[str, str]:

@@ -287,7 +287,7 @@ def check_workspace(settings: Settings) -> CheckResult:
         run_git(folder, "rev-parse", "HEAD")
     except SourceError as error:
         if "dubious ownership" in error.message:
-            trust = f"git config --global --add safe.directory {folder}, if you trust it"
+            trust = f"git config --global --add safe.directory {shlex.quote(str(folder))}, if you trust it"
             return CheckResult(
                 "workspace", "warn", f"{folder} belongs to somebody else, and git does not use it", trust
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.rows import RunRow
 
 
-def run_rows(workspace: Path, complain: Callable[[str], None]) -> list[RunRow]:
+def run_rows(
+    workspace: Path, complain: Callable[[str], None], complain_of_ledger: Callable[[str], None] | None = None
+) -> list[RunRow]:
     """List every run whose ledger can be read, the oldest first; `complain` gets the errors of the others.
 
-    A folder that holds a run of another name is left out, and named to `complain`: see `check_name`.
+    A folder that holds a run of another name is left out, and named to `complain`: see `check_name`. Where the two are
+    not to be mixed, `complain_of_ledger` gets the errors of ledgers that cannot be read.
     """
     found = []
     for ledger in sorted(runs_dir(workspace).glob(f"{RUN_FOLDERS}/{LEDGER_NAME}")):
@@ -31,7 +35,7 @@ def run_rows(workspace: Path, complain: Callable[[str], None]) -> list[RunRow]:
             else:
                 complain(f"{misnamed(ledger.parent, run)}; --tag {ledger.parent.name} reads it.")
         except LedgerError as error:
-            complain(str(error))
+            (complain_of_ledger or complain)(str(error))
     return sorted(found, key=lambda run: run.created)
 
 
@@ -60,7 +64,7 @@ def check_name(workspace: Path, tag: str | None) -> None:
         return
     folder = runs_dir(workspace) / tag
     original = folder.parent / run.tag
-    fix = f"mv {folder} {original}"
+    fix = shlex.join(["mv", str(folder), str(original)])
     if (original / LEDGER_NAME).is_file():
         fix = f"--tag {run.tag}; or `ar apply --tag {tag}`, and start a new run from its best file with another --tag"
     raise UsageError(f"{misnamed(folder, run)}, and can only be read.", fix=fix)

@@ -34,24 +34,34 @@ WISHES = {"pause": "paused from the dashboard", "stop": "ends after the trials u
 
 @click.command()
 @click.option("--tag", metavar="TAG", help="Run to show.  [default: every run of the workspace]")
-@click.option("--verify", is_flag=True, help="Check the hash chain over the decisions; exit code 1 if one was edited.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Check the hash chain over the decisions; exit code 1 if one was edited, or a run cannot be read.",
+)
 @pass_settings
 def status(settings: Settings, tag: str | None, verify: bool) -> None:
     """Show how each run is going, in a table with one line per run."""
     from autoresearch.core.cli.runs import open_reader, run_rows
 
     shown: list[_Shown] = []
+    unread: list[str] = []
+
+    def complain_of_ledger(message: str) -> None:
+        unread.append(message)
+        _complain(message)
+
     if tag is not None:
         shown.append(_look(open_reader(settings, tag), verify))
     else:
-        runs = run_rows(settings.workspace, _complain)
+        runs = run_rows(settings.workspace, _complain, complain_of_ledger)
         if not runs:
             settings.say(f"no runs in {settings.workspace}; `ar loop` starts one")
         for run in runs:
             try:  # one damaged run hides no other
                 shown.append(_look(open_reader(settings, run.tag), verify))
             except LedgerError as error:
-                _complain(str(error))
+                complain_of_ledger(str(error))
     if settings.json:
         for one in shown:
             click.echo(json.dumps(one.record))
@@ -59,7 +69,7 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
         draw(HEADINGS, [one.cells for one in shown], sys.stdout)
         for note in (note for one in shown for note in one.notes):
             click.echo(note)
-    if any(one.edited for one in shown):
+    if any(one.edited for one in shown) or (verify and unread):
         raise click.exceptions.Exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -61,9 +62,20 @@ def test_a_list_of_runs_names_each_run_once(workspace, capsys):
 def test_a_renamed_run_is_told_how_to_get_its_name_back(workspace, capsys):
     shutil.rmtree(workspace / "runs/b")
     (workspace / "runs/a").rename(workspace / "runs/c")
-    assert ar(["status"]) == 0
+    assert ar(["status", "--verify"]) == 0
     assert "runs/c is another name for the run 'a'; --tag c reads it" in capsys.readouterr().err
     assert ar(["results", "--tag", "c"]) == 0
     capsys.readouterr()
     assert ar(["pin", "1", "--tag", "c"]) == 2
     assert f"Fix: mv {workspace}/runs/c {workspace}/runs/a" in capsys.readouterr().err
+
+
+def test_the_command_that_gives_the_name_back_is_one_for_a_shell(tmp_path, monkeypatch, capsys):
+    folder = make_workspace(tmp_path / "my work")
+    with open_run(folder, "a"):
+        pass
+    (folder / "runs/a").rename(folder / "runs/c")
+    monkeypatch.chdir(folder)
+    assert ar(["pin", "1", "--tag", "c"]) == 2
+    said = capsys.readouterr().err.partition("Fix: ")[2]
+    assert shlex.split(said) == ["mv", str(folder / "runs/c"), str(folder / "runs/a")]

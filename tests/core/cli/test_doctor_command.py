@@ -73,14 +73,15 @@ def test_a_workspace_made_by_init_is_well(empty_machine, capsys):
 
 
 def test_a_workspace_of_somebody_else_is_said_to_be_one(empty_machine, monkeypatch):
-    assert main.run(["-q", "init", "work"]) == 0
+    assert main.run(["-q", "init", "my work"]) == 0
 
     def refuses(*_):
         raise SourceError("`git rev-parse HEAD` failed: fatal: detected dubious ownership in repository at 'work'")
 
     monkeypatch.setattr("autoresearch.core.store.git.run_git", refuses)
-    found = check_workspace(Settings(workspace=empty_machine / "work"))
+    found = check_workspace(Settings(workspace=empty_machine / "my work"))
     assert found.status == "warn" and found.detail.endswith("belongs to somebody else, and git does not use it")
+    assert f"safe.directory '{empty_machine}/my work', if you trust it" in str(found.fix), "a command for a shell"
 
 
 def test_a_workspace_that_could_not_keep_a_run_is_said_to_be_one(empty_machine, monkeypatch):

@@ -95,6 +95,9 @@ def test_a_damaged_ledger_does_not_hide_the_other_runs(workspace, capsys):
     assert "runs/bad/ledger.sqlite" in said.err
     assert "Traceback" not in said.err
     assert call(workspace, "status", "--tag", "bad") == 1
+    # Nobody who asks for the check takes a run that was not checked for one that is whole.
+    assert call(workspace, "status", "--verify") == 1
+    assert "every decided row fits" in capsys.readouterr().out
 
 
 def test_a_ledger_with_values_of_another_kind_is_one_line_and_hides_no_other_run(workspace, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,15 @@ def test_a_place_that_takes_no_certificate_is_left_as_it_is(workspace, tmp_path,
     for place, words in places.items():
         assert words in refusal(capsys, 2, "certify", place)
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "file").read_text() == "kept"
+
+
+def test_the_command_that_checks_a_certificate_finds_it(workspace, tmp_path, capsys):
+    for place in ([], [str(tmp_path / "my night.arcert")]):
+        assert ar(["certify", *place]) == 0
+        told = capsys.readouterr()
+        check = shlex.split(told.err.splitlines()[-1].partition("to check it: ")[2])
+        assert check[-1] == told.out.strip() and ar([*check[1:], "--seeds", "0", "-q"]) == 0
+        capsys.readouterr()
 
 
 def test_a_device_in_the_place_of_a_key_is_not_read(workspace, tmp_path, capsys):
