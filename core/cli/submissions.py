@@ -250,7 +250,7 @@ def _narrator(say: Callable[[str], None], train_seconds: float) -> Callable[[Eve
         elif isinstance(event, Decided):
             say(f"{experiment_of(number)}: {decision_text(event.status, event.val_bpb, event.delta)}")
         elif (line := NOTED.get(type(event))) is not None:
-            say(line.format_map(vars(event)))
+            say(one_line(line.format_map(vars(event))))
 
     return observe
 
@@ -400,7 +400,13 @@ def best_of(reader: LedgerReader) -> dict[str, Any] | None:
     }
 
 
-_OUTCOMES = {"keep": "is kept", "discard": "is discarded", "crash": "crashed", "invalid": "is invalid"}
+_OUTCOMES = {
+    "keep": "is kept",
+    "discard": "is discarded",
+    "stopped": "was stopped early",
+    "crash": "crashed",
+    "invalid": "is invalid",
+}
 
 
 def message_of(record: dict[str, Any]) -> str:
@@ -464,4 +470,5 @@ def noise_of(reader: LedgerReader) -> dict[str, float | None]:
 def exit_code_of(record: dict[str, Any]) -> int:
     """Return the exit code for an outcome: 1 where the file could not be measured, else 0."""
     failed = record["state"] in ("withdrawn", "refused", "unknown")
-    return int(failed or (record["state"] == "decided" and record["status"] not in ("keep", "discard")))
+    judged = ("keep", "discard", "stopped")  # a trial without prospects is ended early, and says enough
+    return int(failed or (record["state"] == "decided" and record["status"] not in judged))

@@ -55,7 +55,8 @@ def submit(
     measures the baseline, the committed train file. Submitting the unchanged file measures the baseline. Several may
     submit at once. An interrupted submission stays queued: `ar result` continues it.
 
-    Exit code 0: kept, discarded, tried before or queued; 1: it crashed, broke a rule or could not be measured.
+    Exit code 0: kept, discarded, stopped early, tried before or queued; 1: it crashed, broke a rule or could not be
+    measured.
     """
     from autoresearch.core.cli import submissions
     from autoresearch.core.cli.result import show

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import time
 
@@ -12,6 +13,7 @@ from loop_fixtures import Scripted, Widths, make_workspace, open_run
 from warm_ar import Ar, run_ar
 
 from autoresearch.core.cli.main import run as ar
+from autoresearch.core.cli.submissions import exit_code_of, message_of
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.store.git import Repository
@@ -108,6 +110,21 @@ def test_a_result_is_told_by_number_and_in_words(workspace, capsys):
     )
     for name, words in wrong:
         assert ar(["result", name]) == 2 and words in capsys.readouterr().err
+
+
+def test_a_trial_that_was_stopped_early_has_a_verdict_and_no_failure():
+    record = {"state": "decided", "status": "stopped", "experiment": 4, "val_bpb": None, "delta": None}
+    assert exit_code_of(record) == 0
+    assert message_of({**record, "reason": "no prospects"}) == "experiment 4 was stopped early: no prospects"
+
+
+def test_a_brief_names_the_best_file_so_that_a_shell_finds_it(tmp_path, capsys):
+    folder = make_workspace(tmp_path / "my work")
+    with open_run(folder) as run:
+        Loop(run, Widths(9), Greedy(), Scripted(), limits=Limits(1)).go()
+    assert ar(["--workspace", str(folder), "brief"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("    cp "))
+    assert shlex.split(line, comments=True) == ["cp", str(folder / "runs/t/best_train.py"), "try.py"]
 
 
 def test_a_brief_holds_the_rules_the_best_file_and_what_was_tried(workspace, capsys):
