@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from autoresearch.core.cli.commands import COMMANDS, load_command
-from autoresearch.core.cli.params import CorpusType, Vocabularies
+from autoresearch.core.cli.params import CorpusType, PeerRun, Vocabularies
 from autoresearch.core.errors import UsageError, system_words
 from autoresearch.core.home import expand_home
 from autoresearch.core.textfile import read_text
@@ -183,6 +183,8 @@ def _checked(path: Path, text: str, command: str | None, option: click.Option, v
     if value and isinstance(value, str) and isinstance(option.type, click.Path | CorpusType):
         beside = path.parent / expand_home(value)
         return str(beside) if isinstance(option.type, click.Path) or beside.exists() else value
+    if isinstance(option.type, PeerRun):
+        return [one if one in PeerRun.WORDS or not one else str(path.parent / expand_home(one)) for one in each]
     # Here and not only by the command whose option it is: a person who looks at a run is told before the night.
     if option.nargs == 1:
         for one in each if option.multiple else [value]:

@@ -76,8 +76,9 @@ def dashboard(
             actions=act_token,
             tag=folder.name,
         )
-    except (OSError, OverflowError) as error:
-        # asyncio's own words repeat the address; a name that nobody knows has a negative number of its own kind.
+    except (OSError, OverflowError, UnicodeError) as error:
+        # asyncio's own words repeat the address; a name that nobody knows has a negative number of its own kind. What
+        # cannot be a name at all, as 127..0.0.1, is not even looked up.
         number = getattr(error, "errno", None) or 0
         raise UsageError(
             f"cannot listen on {host}:{port}: {os.strerror(number) if number > 0 else system_words(error)}.",

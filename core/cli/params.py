@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from autoresearch.core.errors import UsageError, system_words
+from autoresearch.core.home import expand_home
 from autoresearch.core.textfile import read_text
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -270,6 +271,19 @@ class CorpusType(click.ParamType):
         if not value.strip():
             self.fail(f"{value!r} names no corpus.", param, ctx)
         return value
+
+
+class PeerRun(click.ParamType):
+    """The folder of a peer run, or a word for several: WORDS."""
+
+    name = "folder"
+    WORDS = ("auto", "none")
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Put the home folder in, and refuse an empty name, which would mean the folder that one is in, in silence."""
+        if not value.strip():
+            self.fail(f"{value!r} names no folder.", param, ctx)
+        return value if value in self.WORDS else str(expand_home(value))
 
 
 corpus_option = click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, ensure_prepared, pass_settings, resolve_backend, resolve_preset
-from autoresearch.core.cli.params import CorpusType, Vocabularies, Whole
+from autoresearch.core.cli.params import CorpusType, Vocabularies, Whole, is_typed
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
@@ -58,6 +58,8 @@ def prepare(
     A second call makes only what is missing. A local corpus is a file or a folder of .txt, .md, .jsonl and .parquet.
     `ar loop` and `ar train` prepare the preset's corpus automatically.
     """
+    if kernel:
+        check_alone(click.get_current_context())
     backend = resolve_backend(settings)
     if kernel:
         click.echo(install_kernel(settings, backend.name))
@@ -69,6 +71,17 @@ def prepare(
     )
     facts = describe(prepared)
     click.echo(json.dumps(facts) if settings.json else summary(facts))
+
+
+def check_alone(ctx: click.Context) -> None:
+    """Refuse options about a text beside --kernel, which prepares none. Raises `UsageError`."""
+    from autoresearch.core.errors import UsageError
+
+    idle = next((name for name in ("corpus", "vocab", "seq_len", "shards", "val_bytes") if is_typed(ctx, name)), None)
+    if idle is not None:
+        raise UsageError(
+            f"--kernel prepares no text, and reads no --{idle.replace('_', '-')}.", fix="leave one of them out"
+        )
 
 
 def check_shards(shards: int | None, corpus: str) -> None:

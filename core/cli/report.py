@@ -11,6 +11,7 @@ import click
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.cli.params import GivenPath
 from autoresearch.core.errors import ArError, UsageError, system_words
+from autoresearch.core.home import expand_home
 
 
 @click.command()
@@ -36,6 +37,7 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     from autoresearch.core.report.document.gather import gather
     from autoresearch.core.report.document.scaling import draw_scaling
 
+    output = None if output is None else expand_home(output)
     if markdown and output is not None:
         raise UsageError("--markdown prints, and writes no file.", fix="leave --output out, and redirect: > report.md")
     with open_reader(settings, tag) as reader:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings, require_isolation
-from autoresearch.core.cli.params import Number, Whole, add_options, is_typed
+from autoresearch.core.cli.params import Number, PeerRun, Whole, add_options, is_typed
 from autoresearch.core.cli.run.hooks import HookOptions, check_hooks
 from autoresearch.core.cli.run.options import (
     RESEARCHERS,
@@ -47,6 +47,7 @@ from autoresearch.core.errors import PrerequisiteError
 @add_options(RunOverrides, "overrides")
 @click.option(
     "--findings",
+    type=PeerRun(),
     multiple=True,
     default=("auto",),
     show_default=True,

@@ -75,6 +75,15 @@ def test_the_table_can_be_cut_to_what_somebody_has_set(work, capsys):
     assert out.split() == ["loop.hours", "8.0", f"{work / 'ar.toml'}:2"]
 
 
+def test_every_kind_of_value_can_be_shown_as_json(work, monkeypatch, capsys):
+    monkeypatch.setenv("AR_IDEAS_SINCE", "2026-05-31")
+    monkeypatch.setenv("AR_SCALE_BUDGETS", "0.5,2")
+    monkeypatch.setenv("AR_PREPARE_VOCAB", "512,1024")
+    shown = settings_shown(capsys, "config", "show")
+    assert shown["ideas", "since"] == ("2026-05", "AR_IDEAS_SINCE")
+    assert shown["scale", "budgets"][0] == [0.5, 2.0] and shown["prepare", "vocab"][0] == [512, 1024]
+
+
 def test_a_workspace_that_is_named_after_the_command_brings_its_own_file(work, tmp_path, monkeypatch, capsys):
     (work / "ar.toml").write_text('preset = "demo"\n[loop]\nhours = 8\n')
     monkeypatch.chdir(tmp_path)
@@ -102,6 +111,11 @@ def test_a_path_in_the_file_is_taken_from_the_file_whatever_folder_one_stands_in
     assert shown[None, "data-dir"][0] == str(work / "data")
     assert shown["loop", "corpus"][0] == str(work / "texts")
     assert shown["prepare", "corpus"][0] == "stdlib"
+    for written in ('"from-mac/night"', '["auto", "from-mac/night", "~/else"]'):
+        (work / "ar.toml").write_text(f"[loop]\nfindings = {written}\n")
+        found = settings_shown(capsys, "config", "show", "loop")["loop", "findings"][0]
+        assert next(one for one in found if one != "auto") == str(work / "from-mac/night")
+    assert found[0] == "auto" and found[2] == str(work.parent / "else")  # HOME
 
 
 @pytest.mark.parametrize(

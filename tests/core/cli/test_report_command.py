@@ -40,6 +40,13 @@ def test_report_goes_where_it_is_asked_to(workspace, tmp_path, capsys):
     assert Path(said["picture"]).parent == tmp_path / "out" / "deep"
 
 
+def test_a_home_folder_is_found_where_no_shell_has_put_it_in(workspace, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert call(workspace, "--output=~/out/night.html") == 0
+    assert (tmp_path / "home/out/night.html").is_file() and not (tmp_path / "~").exists()
+
+
 def test_markdown_is_printed_and_writes_nothing(workspace, capsys):
     assert call(workspace, "--markdown") == 0
     assert capsys.readouterr().out.startswith("## `first`: 1 of 2 experiments kept\n")

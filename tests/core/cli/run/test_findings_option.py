@@ -49,9 +49,11 @@ def test_nobodys_findings_are_tried_where_none_are_wanted(next_edit):
     assert "Apple M4" not in next_edit("t", "--findings", "none")[0]
 
 
-def test_a_folder_from_another_machine_is_named(next_edit, workspace, tmp_path):
+def test_a_folder_from_another_machine_is_named(next_edit, workspace, tmp_path, monkeypatch):
     shutil.move(workspace / "runs/mac", tmp_path / "copied")
     assert "Apple M4" not in next_edit("t")[0]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "Apple M4" in next_edit("t", "--findings=~/copied")[0]
     assert "Apple M4" in next_edit("t", "--findings", str(tmp_path / "copied"))[0]
     hypothesis, said = next_edit("t", "--findings", "auto", "--findings", str(tmp_path / "nothing"))
     assert "Apple M4" not in hypothesis
