@@ -156,7 +156,8 @@ def verdict_of(conditions: Sequence[Condition], rows: Sequence[Mapping[str, Any]
     if own is None:
         return "not measured: the trials at the run's own budget failed"
     if own.verdict != "better":
-        return f"no improvement to follow: at the run's own budget it is {own.verdict}"
+        what = "no improvement is certain" if own.verdict == "not certain" else "the best file is worse"
+        return f"{what} at the run's own budget, so there is none to follow to others"
     parts = []
     longest = max((c for c in conditions if c.axis == "budget"), key=lambda one: one.factor)
     for condition, row in sorted(zip(conditions, rows, strict=True), key=lambda pair: pair[0].axis):

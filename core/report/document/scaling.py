@@ -69,6 +69,8 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], *, wide: bool) -> None:
             textcoords="offset points",
             fontsize=9,
             color=INK,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+            zorder=5,
         )
     axes.set_xticks(places, [_label(row, wide=wide) for row in rows])
     axes.set_xlim(-0.5, len(rows) - 0.3)

@@ -82,7 +82,9 @@ def test_an_improvement_holds_fades_or_flips(tmp_path, monkeypatch):
     record = measured(tmp_path, monkeypatch, lambda seconds, width: -0.05 if seconds < 40 else 0.02)
     assert trends(record)["budget 4"] == "flips"
     record = measured(tmp_path, monkeypatch, lambda seconds, width: 0.0)
-    assert record["verdict"] == "no improvement to follow: at the run's own budget it is not certain"
+    assert (
+        record["verdict"] == "no improvement is certain at the run's own budget, so there is none to follow to others"
+    )
     assert set(trends(record).values()) <= {None, "not certain"}
 
 
