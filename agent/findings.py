@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoresearch.agent.transfer.carry import CarriedFinding, carry
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Origin, Proposal
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -61,7 +62,8 @@ def _due(history: History) -> bool:
     proposed.sort(key=lambda one: one.experiment)
     since = next((at for at, one in enumerate(reversed(proposed)) if one.origin is not None), None)
     decided = [one for one in history.attempts if one.origin is not None][-RECENT:]
-    barren = len(decided) == RECENT and all(one.status != "keep" for one in decided)
+    parts = kept_parts(history.attempts)
+    barren = len(decided) == RECENT and all(one.status != "keep" and one.experiment not in parts for one in decided)
     return since is None or since >= (LONG_PAUSE if barren else PAUSE)
 
 

@@ -23,9 +23,8 @@ from typing import Any
 import psutil
 
 from autoresearch.core.errors import LedgerError
-from autoresearch.core.judge.stack import STACK, shares_in
+from autoresearch.core.judge.stack import STACK, STACKER, members_of, shares_in
 from autoresearch.core.run.replay import decide_again
-from autoresearch.core.run.stacks import STACKER, members_of
 from autoresearch.core.store.git import run_git
 from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
 from autoresearch.core.store.reader import LedgerReader

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Finding
 
 PRIOR_TRIES = 2.0
@@ -35,10 +36,11 @@ def holding_rates(attempts: Iterable[Attempt]) -> dict[str, HoldingRate]:
 
     A category without a try is missing: `rate_of` returns its chance.
     """
-    tried: dict[str, list[bool]] = {}
-    for one in attempts:
+    every, tried = list(attempts), dict[str, list[bool]]()
+    parts = kept_parts(every)
+    for one in every:
         if one.origin is not None:
-            tried.setdefault(one.category, []).append(one.status == "keep")
+            tried.setdefault(one.category, []).append(one.status == "keep" or one.experiment in parts)
     everything = [held for group in tried.values() for held in group]
     pooled = _chance(sum(everything), len(everything), 0.5, PRIOR_TRIES)
     return {

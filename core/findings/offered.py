@@ -13,9 +13,10 @@ from pathlib import Path
 
 from autoresearch.core.findings.holding import by_promise
 from autoresearch.core.findings.peers import PeerKeeps, PeerRuns, RunIdentity
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin
 from autoresearch.core.store.ledger import Ledger
-from autoresearch.core.store.transfers import GONE, KNOWN, origin_of, tries_of
+from autoresearch.core.store.transfers import GONE, KNOWN, origin_of, outcome_of, tries_of
 
 
 class OfferedChanges:
@@ -92,7 +93,8 @@ def with_outcomes(
     findings = tuple(findings)
     if not findings:
         return ()
-    tries = tries_of(attempts)
+    parts = kept_parts(attempts)
+    tries = tries_of(attempts, parts)
     under_way = {one.origin: one.experiment for one in in_flight if one.origin is not None}
     known = []
     for finding in findings:
@@ -100,6 +102,7 @@ def with_outcomes(
         if finding.origin in under_way:
             finding = replace(finding, outcome="in flight", experiment=under_way[finding.origin])
         elif tried is not None:
-            finding = replace(finding, outcome=tried.status, experiment=tried.experiment, delta=tried.delta)
+            outcome = outcome_of(tried, parts) or tried.status
+            finding = replace(finding, outcome=outcome, experiment=tried.experiment, delta=tried.delta)
         known.append(finding)
     return tuple(known)

@@ -21,17 +21,25 @@ from typing import Any
 from autoresearch.core.judge.decision import Decision, RunTrial, Wait
 from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.racing import Racing, removes_code, standing_trials
-from autoresearch.core.judge.stack import SHARES, STACK, Part, Share, facts_of, share_out, shares_in, take_apart
+from autoresearch.core.judge.stack import (
+    PARTS,
+    SHARES,
+    STACK,
+    STACKER,
+    Part,
+    Share,
+    facts_of,
+    members_of,
+    share_out,
+    shares_in,
+    take_apart,
+)
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.merge import add_edit, moved_constants, settled_constants
 from autoresearch.core.run.run import Run
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
-STACKER = "stacks"
-"""Researcher of every stack, in the ledger and in messages."""
-PARTS = "stack"
-"""Parameter of a stack: the numbers of its parts, with spaces between them."""
 APART = "stack taken apart"
 """Kind of the ledger's note on a discarded stack: "groups" to try next, and "dropped" parts."""
 LEAST_PARTS = 2
@@ -408,12 +416,6 @@ class Stacks:
 
     def _tried(self, source: str) -> bool:
         return self.run.ledger.tried_as(fingerprint(source)) is not None
-
-
-def members_of(row: ExperimentRow) -> tuple[int, ...]:
-    """Return the numbers of a stack's parts; none for any other experiment."""
-    named = row.parameters.get(PARTS) if row.researcher == STACKER else None
-    return tuple(int(one) for one in named.split() if one.isdigit()) if isinstance(named, str) else ()
 
 
 def _facts_of_share(stack: ExperimentRow, share: Share) -> dict[str, Any]:

@@ -107,7 +107,14 @@ _ALL = (
         "bpb",
         lambda row: _predicted(row, "high"),
     ),
-    Column("trials", "number of trials of its source", "count", lambda row: row.trials, sql="trials", minor=True),
+    Column(
+        "trials",
+        "number of trials that it took, those of the best file that it asked for included",
+        "count",
+        lambda row: row.trials,
+        sql="trials",
+        minor=True,
+    ),
     Column("seconds", "duration of its first trial", "seconds", lambda row: row.metrics.get("wall_seconds")),
     Column(
         "memory_gb",

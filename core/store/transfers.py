@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from autoresearch.core.proposal import Attempt, Origin, Outcome
+from autoresearch.core.judge.stack import STACKER, kept_parts
+from autoresearch.core.proposal import Attempt, Origin, Outcome, Status
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 
@@ -40,11 +41,12 @@ def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
     if not known:
         return ()  # spares a ledger from before the column `origin` the query below
     gone = {origin_of(event) for event in reader.events(GONE)}
-    tries = tries_of(reader.with_origin())
+    parts = kept_parts(reader.of_researcher(STACKER))
+    tries = tries_of(reader.with_origin(), parts)
     found = []
     for origin, event in known.items():
         tried = tries.get(origin)
-        outcome: Outcome = "untried" if tried is None else tried.status or "in flight"
+        outcome: Outcome = "untried" if tried is None else outcome_of(tried, parts) or "in flight"
         found.append(
             Transfer(
                 origin=origin,
@@ -60,13 +62,22 @@ def transfers_of(reader: LedgerReader) -> tuple[Transfer, ...]:
     return tuple(sorted(found, key=_sort_key))
 
 
-def tries_of(experiments: Iterable[Tried]) -> dict[Origin, Tried]:
-    """Map each change to the experiment that tried it here. Of several, take a kept one, else the last."""
+def tries_of(experiments: Iterable[Tried], parts: frozenset[int]) -> dict[Origin, Tried]:
+    """Map each change to the experiment that tried it here. Of several, take a kept one, else the last.
+
+    `parts` are those that were kept as a part of a stack.
+    """
     tries: dict[Origin, Tried] = {}
     for one in experiments:
-        if one.origin is not None and (one.origin not in tries or tries[one.origin].status != "keep"):
+        if one.origin is not None and (one.origin not in tries or outcome_of(tries[one.origin], parts) != "keep"):
             tries[one.origin] = one
     return tries
+
+
+def outcome_of(tried: Attempt | ExperimentRow, parts: frozenset[int]) -> Status | None:
+    """Return the verdict on the change that an experiment tried: kept, too, where it is one of the kept `parts`."""
+    number = tried.experiment if isinstance(tried, Attempt) else tried.number
+    return "keep" if number in parts else tried.status
 
 
 def _sort_key(one: Transfer) -> tuple[str, str, bool, float]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from simulated_runs import SOURCE, baseline
 
 from autoresearch.core.findings.holding import by_promise, holding_rates, rate_of
-from autoresearch.core.proposal import Finding, Origin
+from autoresearch.core.findings.offered import with_outcomes
+from autoresearch.core.judge.decision import Decision, RunTrial
+from autoresearch.core.judge.stack import STACKER
+from autoresearch.core.proposal import Finding, Origin, Proposal
+from autoresearch.core.store.ledger import Ledger
+from autoresearch.core.store.transfers import counts, transfers_of
+from autoresearch.core.trial.request import TrialResult
 
 
 def origin(number, delta=-0.01, run="mac"):
@@ -68,3 +74,29 @@ def test_a_change_without_a_known_gain_is_offered_all_the_same(delta):
     offered = [finding(10, "loss", delta), finding(11, "loss", -0.01)]
     assert numbers(by_promise(offered, PAST)) == [11, 10]
     assert numbers(by_promise(offered[:1], PAST)) == [10]
+
+
+def test_a_change_that_was_kept_as_a_part_of_a_stack_has_held():
+    stack = replace(baseline(SOURCE), experiment=8, researcher=STACKER, parameters={"stack": "3 5"}, status="keep")
+    assert [holding_rates([*PAST, one])["batch_sequence"].held for one in (PAST[0], stack)] == [0, 2]
+    assert holding_rates([*PAST, replace(stack, status="discard")])["batch_sequence"].held == 0
+    offered = with_outcomes([finding(3, "batch_sequence"), finding(4, "batch_sequence")], [*PAST, stack], ())
+    assert [(one.outcome, one.experiment) for one in offered] == [("keep", 3), ("crash", 4)]
+
+
+def test_what_a_stack_has_kept_is_counted_as_held(tmp_path):
+    with Ledger(tmp_path / "t") as ledger:
+        ledger.create("t", {"backend": "null", "preset": "demo", "seed": 7}, "base")
+        for number, (status, parameters) in enumerate((("keep", {}), ("discard", {}), ("keep", {"stack": "1"}))):
+            who = STACKER if parameters else "edits"
+            made = Proposal(f"x = {number}", "", "loss", researcher=who, parameters=parameters)
+            made = replace(made, origin=origin(7) if number == 1 else None)
+            more = {"commit": "c", "fingerprint": str(number), "program": "", "created": 0.0}
+            ledger.propose(number, made, parent=0, **more)
+            trial = ledger.start_trial(number, RunTrial("candidate", 7), subject=number)
+            common = {"seed": 7, "backend": "null", "preset": "demo"}
+            ledger.score(number, trial.k, TrialResult(status="ok", val_bpb=1.0, **common))
+            ledger.decide(number, Decision(status, 1.0, None, ""), ledger.trials(experiment=number)[0])
+        ledger.note("finding", None, {**asdict(origin(7)), "hypothesis": "", "category": "loss"})
+        ((count,), (transfer,)) = counts(transfers_of(ledger)), transfers_of(ledger)
+    assert (count["tried"], count["held"], transfer.experiment) == (1, 1, 1)

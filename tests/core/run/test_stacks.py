@@ -14,12 +14,12 @@ from side_by_side import Edits, Field, edit, numbers, two_constants
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.judge.stack import shares_in
+from autoresearch.core.judge.stack import STACKER, kept_parts, members_of, shares_in
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.merge import add_edit
 from autoresearch.core.run.replay import decide_again
-from autoresearch.core.run.stacks import STACKER, Stacks, members_of
+from autoresearch.core.run.stacks import Stacks
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import mend
@@ -75,6 +75,7 @@ def test_what_a_round_found_is_kept_as_one_experiment_with_the_share_of_each_par
         part = rows[number]
         assert (part.status, part.judged["stack"]) == ("discard", first.number)
         assert f"kept as part of experiment {first.number}" in part.reason
+        assert number in kept_parts(rows)
         assert part.judged["share"] == pytest.approx(-0.2, abs=0.05) and part.trials == 1
     assert sum(one["share"] for one in first.judged["parts"]) == pytest.approx(first.change, abs=0.01)
 
