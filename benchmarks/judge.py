@@ -31,7 +31,7 @@ from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Judge
 from autoresearch.core.judge.futility import BINS, EARLIEST, LESSONS, expected_spread, fit, hopeless, see
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
-from autoresearch.core.judge.racing import Racing
+from autoresearch.core.judge.racing import CHECK_EVERY, Racing
 from benchmarks._pieces import Key, Pieces
 
 RUNS, TIME = int(os.environ.get("AR_JUDGE_RUNS", "2000")), 112.0
@@ -431,7 +431,7 @@ class SimulatedRun:
             incumbent=kept[-1].side() if kept else None,
             baseline=self.baseline.side(),
             seed=self.seed,
-            decided=self.decided,
+            check_due=bool(self.decided) and self.decided % CHECK_EVERY == 0,
             asked=len(roles),
             roles=tuple(roles),
             predecessor=kept[-2].side() if len(kept) > 1 else None,

@@ -69,12 +69,12 @@ class Evidence:
     baseline: Side
     seed: int
     """The run's seed: the first seed of every side, so that first trials are paired."""
-    decided: int
-    """Number of experiments decided before this one, without the baseline."""
     asked: int
     """Number of trials already run for this decision, in any role."""
     roles: tuple[Role, ...] = ()
     """Roles of those trials, in order."""
+    check_due: bool = False
+    """True for the experiment before which the incumbent is measured again."""
     predecessor: Side | None = None
     """The incumbent before this one, if there is one."""
     repeats: tuple[tuple[Measured, ...], ...] = ()

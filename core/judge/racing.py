@@ -166,8 +166,8 @@ class Racing:
         return None
 
     def _check(self, evidence: Evidence, incumbent: Side) -> RunTrial | Demotion | None:
-        """Measure the incumbent again every CHECK_EVERY experiments, and demote it where it does not hold."""
-        if not evidence.decided or evidence.decided % CHECK_EVERY or evidence.candidate.trials:
+        """Measure the incumbent again where that is due, and demote it where it does not hold."""
+        if not evidence.check_due or evidence.candidate.trials:
             return None
         if "incumbent" not in evidence.roles:
             return RunTrial("incumbent", _seed(evidence))

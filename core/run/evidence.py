@@ -8,6 +8,7 @@ from dataclasses import replace
 from autoresearch.core.judge.decision import Evidence, Measured, Side
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.race import SAME_MARGIN
+from autoresearch.core.judge.racing import CHECK_EVERY
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow, TrialRow, processors, ran_on
 from autoresearch.core.trial.audit import pooled
@@ -37,17 +38,26 @@ def gather_evidence(
         incumbent=best,
         baseline=side_of(ledger, baseline, machine),
         seed=seed,
-        # By the number and not by counting: the same experiment must get the same answer when it is asked about again,
-        # whatever was decided meanwhile.
-        decided=max(0, row.number - 1),
         asked=len(asked),
         roles=tuple(trial.role for trial in asked if ran_on(trial, machine)),
+        check_due=against is None and _check_due(ledger, row.number),
         predecessor=None if before is None else side_of(ledger, before, machine),
         repeats=gather_repeats(ledger, machine),
         raced=gather_raced(ledger, machine),
         pending=() if incumbent is None else _pending(ledger, incumbent.number, row.number),
         facts=ledger.last_facts(),
     )
+
+
+def _check_due(ledger: LedgerReader, number: int) -> bool:
+    """Tell whether the incumbent is measured again before this experiment: the first of CHECK_EVERY that can ask.
+
+    An edit of a stack cannot, which is compared with the stack, and a number may have been withdrawn.
+    """
+    # By numbers and not by counting decisions: the same experiment must get the same answer when it is asked about
+    # again, whatever was decided meanwhile.
+    first = (number - 1) // CHECK_EVERY * CHECK_EVERY + 1
+    return first > 1 and not ledger.remeasured(first, number)
 
 
 def gather_repeats(ledger: LedgerReader, machine: str = "") -> tuple[tuple[Measured, ...], ...]:

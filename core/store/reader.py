@@ -199,6 +199,19 @@ class LedgerReader:
         rows = self._rows(sql, (number,))
         return self._understood(experiment_row, rows[0]) if rows else None
 
+    def remeasured(self, first: int, before: int) -> bool:
+        """Tell whether one of the experiments from `first` up to `before` has asked for a trial of a decided file.
+
+        Trials that an idle device ran before the experiment was there do not count.
+        """
+        sql = (
+            "SELECT 1 FROM trials JOIN experiments AS mine ON mine.number = trials.experiment"
+            " JOIN experiments AS file ON file.number = trials.subject"
+            " WHERE trials.experiment >= ? AND trials.experiment < ? AND trials.role = 'incumbent'"
+            " AND trials.started >= mine.created AND file.decided <= trials.started LIMIT 1"
+        )
+        return bool(self._rows(sql, (first, before)))
+
     def scored(self, latest: int) -> list[ExperimentRow]:
         """Return the `latest` experiments that were kept or discarded, in the order of their decisions."""
         sql = (

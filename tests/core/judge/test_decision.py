@@ -18,7 +18,7 @@ def ok(bpb):
 
 def consider(candidate, incumbent=None):
     baseline = incumbent or candidate
-    return Greedy().consider(Evidence(candidate, incumbent, baseline, seed=3, decided=0, asked=0))
+    return Greedy().consider(Evidence(candidate, incumbent, baseline, seed=3, asked=0))
 
 
 def test_the_baseline_is_measured_once_with_the_runs_seed_and_kept():

@@ -12,7 +12,7 @@ from autoresearch.core.judge.noise import Noise
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.race import LOOKS, MAX_RACE, at_once_of, bid_of, screen_level
-from autoresearch.core.judge.racing import CHECK_EVERY, Racing, standing_trials
+from autoresearch.core.judge.racing import Racing, standing_trials
 
 SIGMA = 0.001
 
@@ -33,7 +33,7 @@ def evidence(*values, roles=None, **more):
     side = Side(1, more.pop("source", "x = 2 + 2"), trials, more.pop("category", "shape"))
     filled = {"roles": tuple(roles or ("candidate",) * len(values)), "repeats": REPEATS, "raced": RACED}
     filled["facts"] = {"wealth": 0.6}
-    return Evidence(side, BASELINE, BASELINE, **{"seed": 5, "decided": 1, "asked": len(values), **filled, **more})
+    return Evidence(side, BASELINE, BASELINE, **{"seed": 5, "asked": len(values), **filled, **more})
 
 
 def decide(*values, **more):
@@ -42,7 +42,7 @@ def decide(*values, **more):
 
 def test_the_baseline_is_measured_twice_and_the_noise_is_said():
     side = Side(0, "x")
-    start = Evidence(side, None, side, seed=5, decided=0, asked=0)
+    start = Evidence(side, None, side, seed=5, asked=0)
     assert Racing().consider(start) == RunTrial("baseline", 5)
     once = Side(0, "x", measured(1.0, role="baseline"))
     assert Racing().consider(replace(start, candidate=once, baseline=once, asked=1)) == RunTrial("baseline", 6)
@@ -120,7 +120,7 @@ def test_a_second_trial_never_needs_a_higher_probability_than_keeping_does():
 def test_a_race_ends_after_its_last_look():
     everywhere = replace(BASELINE, trials=measured(1.0 + SIGMA, *[1.0] * 5, role="baseline"))
     for count in range(1, MAX_RACE + 3):
-        here = evidence(*([-1.5 * SIGMA] + [-0.72 * SIGMA] * MAX_RACE)[:count], decided=1000)
+        here = evidence(*([-1.5 * SIGMA] + [-0.72 * SIGMA] * MAX_RACE)[:count])
         step = Racing().consider(replace(here, incumbent=everywhere, baseline=everywhere))
         if isinstance(step, Decision):
             break
@@ -236,7 +236,7 @@ def test_a_failure_is_decided_at_once_and_costs_no_wealth(status):
 
 
 def test_the_incumbent_is_measured_again_and_demoted_when_it_does_not_hold():
-    due = {"decided": CHECK_EVERY, "predecessor": BASELINE}
+    due = {"check_due": True, "predecessor": BASELINE}
     incumbent = Side(3, "x", measured(0.99), estimate=0.999)
     assert Racing().consider(replace(evidence(), incumbent=incumbent, **due)).role == "incumbent"
     seen = {**due, "roles": ("incumbent",), "asked": 1}
