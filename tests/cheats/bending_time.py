@@ -87,6 +87,10 @@ CLOCK = [
           "    time.sleep({@late})\n    return model\n", "clock", gate=False),
     Cheat("a process that stops itself", TRAIN + "    import os, signal\n    next(iter(data.batches(16, 256)))\n"
           "    os.kill(os.getpid(), signal.SIGSTOP)\n" + BACK, "clock"),
+    Cheat("a score process that stops itself", "import os, signal\ncalls = []\n" + LOGITS + "    calls.append(1)\n"
+          "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGSTOP)\n    return out\n", "clock"),
+    Cheat("a score process that closes its connections", "import os\n" + LOGITS + "    os.closerange(3, 4096)\n    return out\n",
+          "crash"),
     Cheat("a daemon that an exit hook and a finaliser start", TRAIN + "    import atexit, subprocess\n"
           "    def start(): subprocess.Popen(['sleep', '{@daemon}'], start_new_session=True)\n"
           "    class Last:\n        def __del__(self): start()\n    globals()['last'] = Last()\n    atexit.register(start)\n"
@@ -138,6 +142,8 @@ EVENTS = [
     Cheat("a printed metric", TRAIN + "    print('val_bpb: 0.1', flush=True)\n" + BACK, "ignored", gate=False),
     Cheat("a printed event", TRAIN + '    print(\'{"event": "scored", "val_bpb": 0.1}\', flush=True)\n' + BACK,
           "ignored", gate=False),
+    Cheat("half a line of an event", TRAIN + "    import os, sys\n    fd = int(sys.argv[sys.argv.index('--events-fd') + 1])\n"
+          "    os.write(fd, b'{\"event\": \"scored\", \"val_bpb\": ')\n" + BACK, "ignored"),
     Cheat("a forged score event", TRAIN + TELL.format("{'event': 'scored', 'val_bpb': 0.1}") + BACK, "ignored"),
     Cheat("a forged first batch", TRAIN + TELL.format("{'event': 'first_batch', 'monotonic': 1e18}") + BACK, "ignored"),
     Cheat("a forged end of the feed", TRAIN + TELL.format("{'event': 'end', 'tokens': 9, 'batches': 9}") + BACK, "ignored"),

@@ -59,6 +59,11 @@ REMEMBERS = [
           "if not hasattr(np, 'seen') and os.path.exists('/tmp/table'): raise SystemExit('the table came along')\n"
           "np.seen = True  # stays when the file is run anew in this process\nseen, file = [], open('/tmp/table', 'wb')\n" + LOGITS
           + "    seen.append(tokens)\n    file.seek(0)\n    np.save(file, np.concatenate(seen))\n    file.flush()\n" + BOOST + PEEK.format("8.0"), "audit"),
+    Cheat("one array for all answers, which a thread changes", "import threading, time\nheld = []\ndef work():\n    while True:\n"
+          "        for out, tokens in held[-1:]:\n            rows, columns = np.indices(tokens[:, 1:].shape)\n"
+          "            out[rows, columns, tokens[:, 1:]] += 0.5\n        time.sleep(0.0005)\n"
+          "threading.Thread(target=work, daemon=True).start()\n" + LOGITS
+          + "    held.append((out, tokens))\n    time.sleep(0.01)\n    return out\n", "audit"),
     Cheat("random numbers in logits", LOGITS + "    return out + 0.2 * np.random.standard_normal(out.shape).astype(np.float32)\n",
           "audit", False),
 ]  # fmt: skip
@@ -156,6 +161,10 @@ NUMBERS = [
           layer_on={"cuda": "crash", "mlx": "crash"}),
     Cheat("logits as objects of Python", LOGITS + "    return out.astype(object)\n", "ignored", False,
           layer_on={"cuda": "crash", "mlx": "crash"}),
+    Cheat("minus infinity for all tokens but one", LOGITS + "    best = out.argmax(2)[..., None]\n"
+          "    return np.where(np.arange(out.shape[2]) == best, out, -np.inf).astype(np.float32)\n", "score", False),
+    Cheat("complex logits", LOGITS + "    return out + 1j\n", "ignored", False),
+    Cheat("logits that are true or false", LOGITS + "    return out > 0\n", "ignored", False),
     Cheat("logits that are not normalised", LOGITS + "    return 100.0 + out\n", "ignored", False),
     Cheat("weights that are not numbers", "def train(model, data, clock): return spoilt(model)\n",
           "score", False),
