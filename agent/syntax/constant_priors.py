@@ -83,6 +83,8 @@ def prior_of(name: str) -> ConstantPrior:
 
 _SIZES = {"DIM": 2.0, "DEPTH": 1.0, "MLP_RATIO": 0.7, "SEQ_LEN": 1.0, "DEVICE_BATCH_ROWS": 1.0, "VOCAB_SIZE": 0.5}
 """Power with which the memory of a train file grows with each constant, roughly."""
+_LARGEST_SIZE = 1e30
+"""A size is taken for no larger: an int may be larger than any float."""
 
 
 _READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
@@ -117,25 +119,27 @@ def is_switch(name: str) -> bool:
 
 
 def repair(values: Mapping[str, Number]) -> dict[str, Number]:
-    """Find the nearest values that fit together; names that are not there are passed over.
+    """Find the nearest values that fit together; names that are not there are passed over, and what is no size.
 
     DIM becomes a multiple of HEAD_DIM, and BATCH_TOKENS a multiple of DEVICE_BATCH_ROWS * SEQ_LEN, with fewer rows
     where that suffices. A window is no longer than the sequence; warm-up and warm-down do not overlap.
     """
     fixed = dict(values)
-    if {"DIM", "HEAD_DIM"} <= fixed.keys():
+    # Of a size that it works out itself, a file may say zero, or less.
+    sizes = {name for name, value in values.items() if 1 <= value <= _LARGEST_SIZE}
+    if {"DIM", "HEAD_DIM"} <= sizes:
         fixed["DIM"] = max(1, round(fixed["DIM"] / fixed["HEAD_DIM"])) * fixed["HEAD_DIM"]
-    if {"BATCH_TOKENS", "SEQ_LEN"} <= fixed.keys():
+    if {"BATCH_TOKENS", "SEQ_LEN"} <= sizes:
         sequences = max(1, round(fixed["BATCH_TOKENS"] / fixed["SEQ_LEN"]))
-        rows = int(fixed.get("DEVICE_BATCH_ROWS", 1))
+        rows = int(fixed["DEVICE_BATCH_ROWS"]) if "DEVICE_BATCH_ROWS" in sizes else 1
         if rows < sequences:
             sequences = round(sequences / rows) * rows
         fixed["BATCH_TOKENS"] = sequences * fixed["SEQ_LEN"]
-        if "DEVICE_BATCH_ROWS" in fixed:
+        if "DEVICE_BATCH_ROWS" in sizes:
             fixed["DEVICE_BATCH_ROWS"] = min(rows, sequences)
-    if {"SHORT_WINDOW", "SEQ_LEN"} <= fixed.keys():
+    if {"SHORT_WINDOW", "SEQ_LEN"} <= sizes:
         fixed["SHORT_WINDOW"] = min(fixed["SHORT_WINDOW"], fixed["SEQ_LEN"])
-    if {"WARMUP", "WARMDOWN"} <= fixed.keys():
+    if {"WARMUP", "WARMDOWN"} <= fixed.keys() and abs(fixed["WARMDOWN"]) <= _LARGEST_SIZE:
         fixed["WARMUP"] = round(max(0.0, min(fixed["WARMUP"], 1.0 - fixed["WARMDOWN"])), 6)
     return fixed
 
@@ -145,4 +149,5 @@ def footprint(values: Mapping[str, Number]) -> float:
 
     Comparable between files with the same constants.
     """
-    return math.prod(float(values[name]) ** power for name, power in _SIZES.items() if values.get(name, 0) > 0)
+    known = {name: min(values[name], _LARGEST_SIZE) for name in _SIZES if values.get(name, 0) > 0}
+    return math.prod(float(value) ** _SIZES[name] for name, value in known.items())

@@ -43,6 +43,13 @@ def test_the_smallest_numbers_move_and_the_largest_stay():
         assert len({dimension.value(u) for u in np.linspace(0, 1, 9)}) > 3
 
 
+def test_sizes_of_zero_and_beyond_floats_are_left_as_they_are():
+    sizes = {"DIM": 96, "HEAD_DIM": 0, "BATCH_TOKENS": 4096, "SEQ_LEN": 256, "DEVICE_BATCH_ROWS": 0, "SHORT_WINDOW": 0}
+    assert repair(sizes) == sizes
+    assert repair({**sizes, "SEQ_LEN": 0, "HEAD_DIM": -1}) == {**sizes, "SEQ_LEN": 0, "HEAD_DIM": -1}
+    assert footprint({"DIM": 10**400, "DEPTH": 0}) > footprint({"DIM": 1024, "DEPTH": 2})
+
+
 def test_the_vocabulary_moves_only_among_the_prepared_ones():
     dimension = space(SOURCE, (1024, 2048, 4096))["VOCAB_SIZE"]
     assert {dimension.value(u) for u in np.linspace(0, 1, 50)} == {1024, 2048, 4096}
