@@ -234,7 +234,7 @@ class _Adapter(ast.NodeTransformer):
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        """Leave out a call such as `gc.collect()`."""
+        """Leave out a call such as `os.makedirs("out")`."""
         return None if loaded(node) & self._dropped else self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
