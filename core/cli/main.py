@@ -163,6 +163,12 @@ def run(arguments: Sequence[str]) -> int:
     except ArError as error:  # before the group is called: the options above all commands are read first
         click.echo(f"ar: {one_line(str(error))}", err=True)
         return error.exit_code
+    except OSError as error:  # likewise: the help of ar finds no room
+        told = system_failure(error)
+        if told is None:
+            raise
+        told.show()
+        return told.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -174,8 +180,11 @@ def run(arguments: Sequence[str]) -> int:
 def system_failure(error: Exception) -> Failure | None:
     """Return the line for what the system refused at a file, where nobody nearer to it has said more; None for others.
 
-    A name that is too long was typed: wrong usage.
+    A name that is too long was typed: wrong usage. Output that finds no room has no name.
     """
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        words = f"the output cannot be written: {system_words(error)}. Fix: {SYSTEM_FIXES[error.errno]}"
+        return Failure(words, EXIT_FAILED)
     fix = SYSTEM_FIXES.get(error.errno or 0) if isinstance(error, OSError) and error.filename is not None else None
     if fix is None or not isinstance(error, OSError):
         return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +19,7 @@ from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.run.hooks import HookOptions, RunHooks
 from autoresearch.core.cli.run.options import CALLS
 from autoresearch.core.cli.run.resolve import whole_machine
-from autoresearch.core.errors import LimitReachedError
+from autoresearch.core.errors import LimitReachedError, system_words
 from autoresearch.core.events import (
     AwaitingProposals,
     Decided,
@@ -120,7 +122,7 @@ def run_session(
                 limits=limits,
                 stop=stop,
                 observer=_observer(view, run.config.judge),
-                on_decided=_on_decided(hooks, settings),
+                on_decided=_on_decided(hooks, settings, view.note),
                 # A fleet looks after its devices itself.
                 screening=screening,
                 device_watch=None if level else DeviceWatch(run.config.backend, whole_machine(run.config.machine)),
@@ -208,12 +210,16 @@ def _observer(view: View, judge: str) -> Observer:
     return observe
 
 
-def _on_decided(hooks: RunHooks, settings: Settings) -> Callable[[ExperimentRow], None]:
+def _on_decided(hooks: RunHooks, settings: Settings, say: Callable[[str], None]) -> Callable[[ExperimentRow], None]:
     from autoresearch.core.store.exports import decided_record
 
     def decided(row: ExperimentRow) -> None:
         if settings.json:
-            click.echo(json.dumps(decided_record(row)))
+            try:
+                click.echo(json.dumps(decided_record(row)))
+            except OSError as error:  # its reader has left, or the disk is full: a night's work does not end with that
+                say(f"standard output takes no more ({system_words(error)}): the ledger has every decision")
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives until the process ends
         hooks.decided(row)
 
     return decided

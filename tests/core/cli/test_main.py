@@ -366,3 +366,11 @@ def test_a_folder_whose_name_is_no_text_is_refused_in_one_line(tmp_path, capsys)
         assert main.run(["--backend", "null", "--preset", "demo", *given]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "is no UTF-8 text. Fix: " in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", ["ideas", "--help"])
+def test_output_that_finds_no_room_is_one_line(arguments):
+    code, _, err = run_ar(arguments, "> /dev/full")
+    said = "ar: the output cannot be written: No space left on device. Fix: free some space, then give the same command"
+    assert code == 1 and err.decode().startswith(said) and err.count(b"\n") == 1
