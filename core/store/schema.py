@@ -214,6 +214,11 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
         return  # a new file, or one whose creation never finished
     if path.stat().st_size == 0:
         raise unreadable(path, ValueError("it is empty"))
+    if version == objects == application == 0:  # a loop has just made it, or died as it did
+        raise LedgerError(
+            f"{path} has no run in it yet.",
+            fix="wait for the loop that begins it; where none does, `ar loop` with its tag",
+        )
     if application != APPLICATION_ID or version == 0:
         raise LedgerError(f"{path} is not a ledger of ar.", fix="move it away, or choose another --tag")
     if version > SCHEMA_VERSION:

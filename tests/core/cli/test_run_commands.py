@@ -12,6 +12,7 @@ from loop_fixtures import Scripted, Widths, git, make_workspace, open_run
 from autoresearch.core.cli.main import run as ar
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.wishes import WishFile
 
 
@@ -98,6 +99,16 @@ def test_a_damaged_ledger_does_not_hide_the_other_runs(workspace, capsys):
     # Nobody who asks for the check takes a run that was not checked for one that is whole.
     assert call(workspace, "status", "--verify") == 1
     assert "every decided row fits" in capsys.readouterr().out
+
+
+def test_a_run_that_is_just_being_begun_is_nothing_to_move_away(workspace, capsys):
+    (workspace / "runs/second").mkdir()
+    with Ledger(workspace / "runs/second"):  # its file is there, and its tables are not
+        for command in (["status"], ["status", "--tag", "second"], ["watch", "--tag", "second"]):
+            assert call(workspace, *command) == ("--tag" in command)
+            told = capsys.readouterr().err
+            assert "second/ledger.sqlite has no run in it yet. Fix: wait for the loop" in told
+            assert "not a ledger" not in told and told.count("\n") == 1
 
 
 def test_a_ledger_with_values_of_another_kind_is_one_line_and_hides_no_other_run(workspace, capsys):

@@ -64,7 +64,7 @@ def wait_for(command, condition, tag="t"):
                     if condition(reader):
                         return
             except LedgerError as error:
-                if not any(words in str(error) for words in ("not a ledger", "it is empty")):  # it is being made
+                if not any(words in str(error) for words in ("has no run", "it is empty")):  # it is being made
                     raise
         time.sleep(0.02)
     raise AssertionError("the loop did not get there in time")
