@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
+from autoresearch.core.cli.params import is_typed
 from autoresearch.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def brief(settings: Settings, tag: str | None, markdown: bool) -> None:
     This is what a language model is told before each proposal, for a person or an agent that hands in changes with
     `ar submit`. --json prints the same as one object. Writes nothing.
     """
-    if markdown and settings.json:
+    if settings.json and is_typed(click.get_current_context(), "markdown"):
         raise UsageError("--markdown and --json are two formats.", fix="choose one")
     found = gather(settings, tag)
     click.echo(json.dumps(found) if settings.json else page(found), nl=settings.json)

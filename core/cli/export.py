@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from autoresearch.core.cli.context import Settings, load_runtime, pass_settings, require_isolation
-from autoresearch.core.cli.params import GivenPath, Whole
+from autoresearch.core.cli.params import GivenPath, Whole, is_typed
 from autoresearch.core.cli.weights import train_option
 from autoresearch.core.errors import UsageError
 
@@ -43,7 +43,7 @@ def export(
     from autoresearch.core.takeaway.export import Framework, check_new
     from autoresearch.core.takeaway.export import export as write
 
-    if public and push is None:
+    if public and push is None and is_typed(click.get_current_context(), "public"):
         raise UsageError("--public is for --push.", fix="add --push REPO, or leave --public out")
     # Both before --train spends a trial's time.
     folder = check_writable(folder, "name another folder", folder=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.cli.params import GivenPath
+from autoresearch.core.cli.params import GivenPath, is_typed
 from autoresearch.core.errors import ArError, UsageError, system_words
 from autoresearch.core.home import expand_home
 
@@ -38,7 +38,7 @@ def report(settings: Settings, tag: str | None, output: Path | None, markdown: b
     from autoresearch.core.report.document.scaling import draw_scaling
 
     output = None if output is None else expand_home(output)
-    if markdown and output is not None:
+    if markdown and is_typed(click.get_current_context(), "output"):
         raise UsageError("--markdown prints, and writes no file.", fix="leave --output out, and redirect: > report.md")
     with open_reader(settings, tag) as reader:
         found, folder = gather(reader), output or reader.folder

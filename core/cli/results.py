@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.cli.params import Whole
+from autoresearch.core.cli.params import Whole, is_typed
 from autoresearch.core.errors import UsageError
 from autoresearch.core.store.columns import TSV
 from autoresearch.core.store.rows import ExperimentRow
@@ -48,10 +48,13 @@ def results(settings: Settings, tag: str | None, last: int | None, full: bool, t
     from autoresearch.core.store.headline import headline_of
     from autoresearch.core.store.remarks import marks_of
 
-    if why is not None and (tsv or full or last is not None):
-        given = "--tsv" if tsv else "--full" if full else "--last"
-        raise UsageError(f"{given} is for the table, and --why explains one experiment.", fix="leave one of them out")
-    if tsv and settings.json:
+    # What a file or a variable has set gives way to what was typed.
+    typed = [name for name in ("tsv", "full", "last") if is_typed(click.get_current_context(), name)]
+    if why is not None and typed:
+        raise UsageError(
+            f"--{typed[0]} is for the table, and --why explains one experiment.", fix="leave one of them out"
+        )
+    if settings.json and "tsv" in typed:
         raise UsageError("--tsv and --json are two formats.", fix="choose one")
     with open_reader(settings, tag) as reader:
         if why is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.cli.params import Whole, add_options
+from autoresearch.core.cli.params import Whole, add_options, is_typed
 from autoresearch.core.cli.run.options import FleetOptions
 from autoresearch.core.errors import UsageError
 
@@ -99,7 +99,7 @@ def scale(
     from autoresearch.core.cli.followup import kept_run, read_kept_run
     from autoresearch.core.cli.output import check_writable
 
-    if constant is not None and not widths:
+    if is_typed(click.get_current_context(), "constant") and not widths:
         raise UsageError("--constant names a width, and --widths none measures none.", fix="leave one of them out")
     if plan:
         with read_kept_run(settings, tag, "follow") as (reader, run, best):

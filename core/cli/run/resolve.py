@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.cli.context import REQUIRED_ISOLATION, Settings
+from autoresearch.core.cli.params import is_typed
 from autoresearch.core.cli.run.options import DEFAULT_JUDGE, FleetOptions, RunOverrides, refuse_unjudged
 from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.home import expand_home
@@ -322,13 +323,20 @@ class Devices:
 
 
 def check_fleet(options: FleetOptions) -> None:
-    """Check that the options do not exclude each other. Connects to nothing. Raises `UsageError`."""
+    """Check that the options do not exclude each other. Connects to nothing. Raises `UsageError`.
+
+    What a file or a variable has set for the other kind of devices is left alone: nothing reads it.
+    """
+    ctx = click.get_current_context(silent=True)
+    given = {name for name in ("address", "device", "priority", "slots") if ctx is None or is_typed(ctx, name)}
     if options.fleet == "local":
-        _refuse_without_cluster({name: getattr(options, name) for name in ("address", "device", "priority")})
+        _refuse_without_cluster(
+            {name: getattr(options, name) for name in ("address", "device", "priority") if name in given}
+        )
         return
     if options.priority is not None and not 0 < options.priority < math.inf:
         raise UsageError(f"--priority {options.priority:g} is not a positive number.", fix="--priority 2, for example")
-    if options.slots is not None:
+    if options.slots is not None and "slots" in given:
         raise UsageError(
             "--slots is an option for this machine.", fix="leave it out: all devices of a Ray cluster are used"
         )

@@ -205,3 +205,23 @@ def test_a_diff_of_something_that_is_not_there_is_a_usage_error(workspace, capsy
     assert call(workspace, "diff", *names) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1
+
+
+def test_what_a_file_has_set_gives_way_to_what_is_typed(workspace, capsys):
+    (workspace / "ar.toml").write_text(
+        '[results]\nlast = 1\nfull = true\ntsv = true\n[report]\noutput = "x.html"\n[brief]\nmarkdown = true\n'
+        '[scale]\nconstant = "WIDTH"\n[loop]\naddress = "head:6379"\ndevice = "H100"\npriority = 2\n'
+    )
+    assert call(workspace, "results", "--why", "1") == 0
+    assert capsys.readouterr().out.startswith("experiment 1: keep")
+    assert call(workspace, "results", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["experiment"] == 3
+    assert call(workspace, "report", "--markdown") == 0
+    assert capsys.readouterr().out.startswith("## `first`") and not (workspace / "x.html").exists()
+    assert call(workspace, "brief", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["tag"] == "first"
+    assert call(workspace, "scale", "--plan", "--budgets", "none", "--widths", "none") == 0
+    assert call(workspace, "loop", "--tag", "first", "--fleet", "local", "--dry-run") == 0
+    capsys.readouterr()
+    assert call(workspace, "loop", "--tag", "first", "--device", "A100", "--dry-run") == 2
+    assert "--device is an option for a Ray cluster" in capsys.readouterr().err
