@@ -25,8 +25,10 @@ MARKED = re.compile(r"claude", re.IGNORECASE)
 """Names of models that cache nothing without marks. Others find a common beginning by themselves."""
 LONG_PAUSE_SECONDS = 240.0
 """Training time of a trial from which on a cache of five minutes would end between two calls."""
-WRITE_FACTOR = 2.0
-"""Largest price of writing into a cache, as a multiple of the input's."""
+WRITE_FACTORS = {"5m": 1.25, "1h": 2.0}
+"""Price of writing into a cache that holds for so long, as a multiple of the input's."""
+WRITE_FACTOR = max(WRITE_FACTORS.values())
+"""The largest of them."""
 DEFAULT_CONTEXT_TOKENS = 32_768
 """Context assumed of a model that litellm's table does not know, in tokens."""
 CHARACTERS_PER_TOKEN = 3.0
@@ -63,6 +65,9 @@ class Price:
         """Return the dollars of a call. `tokens_cached` are among `tokens_in`."""
         cached = self.usd_in if self.usd_cached is None else self.usd_cached
         return (tokens_in - tokens_cached) * self.usd_in + tokens_cached * cached + tokens_out * self.usd_out
+
+
+_FREE = Price(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -148,22 +153,25 @@ class Provider:
         tokens_in = int(getattr(usage, "prompt_tokens", 0) or 0)
         tokens_out = int(getattr(usage, "completion_tokens", 0) or 0)
         cached = min(tokens_in, _cached(usage))
-        cost = Cost(
-            tokens_in,
-            tokens_out,
-            self._usd(model, response, tokens_in, tokens_out, cached),
-            model,
-            cached,
-            None if (price := self.price(model)) is None else price.of(tokens_in, tokens_out),
-        )
+        written = min(tokens_in - cached, _written_to_cache(usage))
+        price = self.price(model)
+        usd = self._usd(model, response, tokens_in, tokens_out, cached, written)
+        usd_uncached = None if price is None else price.of(tokens_in, tokens_out)
+        if not tokens_in and price != _FREE:
+            usd = usd_uncached = None  # the server does not count: the reply was not free
+        cost = Cost(tokens_in, tokens_out, usd, model, cached, usd_uncached)
         text, cut = _content(response)
         if not text.strip():
             raise CallError("empty", "the model sent an empty reply", cost=cost)
         return Reply(text[:MAX_REPLY_CHARACTERS], cost, cut or len(text) > MAX_REPLY_CHARACTERS)
 
-    def _usd(self, model: str, response: Any, tokens_in: int, tokens_out: int, cached: int) -> float | None:
+    def _usd(
+        self, model: str, response: Any, tokens_in: int, tokens_out: int, cached: int, written: int
+    ) -> float | None:
         if model in self._prices:
-            return self._prices[model].of(tokens_in, tokens_out, cached)
+            price, lifetime = self._prices[model], self._lifetime(model)
+            more = 0.0 if lifetime is None else (WRITE_FACTORS[lifetime] - 1.0) * written * price.usd_in
+            return price.of(tokens_in, tokens_out, cached) + more
         if self.price(model) is None:
             return None
         try:
@@ -281,6 +289,13 @@ def _cached(usage: Any) -> int:
     """Return the input tokens that came from a cache, as far as the provider says."""
     details = getattr(usage, "prompt_tokens_details", None)
     found = getattr(details, "cached_tokens", None) or getattr(usage, "cache_read_input_tokens", None)
+    return max(0, int(found)) if isinstance(found, int | float) else 0
+
+
+def _written_to_cache(usage: Any) -> int:
+    """Return the input tokens that were written into a cache, as far as the provider says."""
+    details = getattr(usage, "prompt_tokens_details", None)
+    found = getattr(details, "cache_creation_tokens", None) or getattr(usage, "cache_creation_input_tokens", None)
     return max(0, int(found)) if isinstance(found, int | float) else 0
 
 

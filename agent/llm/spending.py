@@ -89,7 +89,11 @@ class Spending:
             return name
 
     def end(self, name: str, outcome: str, cost: Cost | None = None, *, doubtful: bool = False) -> None:
-        """Settle a call. `cost` is None where no reply came; `doubtful` says that it may be billed all the same."""
+        """Settle a call. `cost` is None where no reply came; `doubtful` says that it may be billed all the same.
+
+        A reply without known dollars was billed all the same, so it counts at its ceiling too.
+        """
+        doubtful = doubtful or (cost is not None and cost.usd is None)
         names = ("usd", "usd_uncached", "tokens_in", "tokens_cached", "tokens_out")
         paid = {} if cost is None else {name: getattr(cost, name) for name in names}
         with self._lock:

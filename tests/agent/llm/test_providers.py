@@ -113,3 +113,23 @@ def test_a_server_that_lists_nothing_is_believed():
     with ModelServer(lambda *_: {}) as server:
         assert Provider(api_base=server.url).unknown("openai/any") is None
     assert Provider(api_base="http://127.0.0.1:9/v1").unknown("openai/any") is None
+
+
+def test_writing_into_a_cache_is_billed_at_its_own_price():
+    usage = {**USAGE, "cache_creation_input_tokens": 150, "prompt_tokens_details": {"cached_tokens": 800}}
+    for cache, factor in (("5m", 1.25), ("1h", 2.0), ("off", 1.0)):
+        price = Price(3e-6, 15e-6, 0.3e-6)
+        _, reply = asked(act={"text": "hi", "usage": usage}, prices={"openai/by-hand": price}, cache=cache)
+        assert reply.cost.usd == pytest.approx((50 + factor * 150) * 3e-6 + 800 * 0.3e-6 + 200 * 15e-6)
+
+
+def test_a_reply_of_a_server_that_does_not_count_is_not_taken_for_free(tmp_path):
+    prices = {"openai/m": Price(2e-6, 10e-6)}
+    with ModelServer(lambda *_: {"text": "hello", "usage": None}) as server:
+        provider = Provider(api_base=server.url, prices=prices)
+        models = Models(["openai/m"], provider, Spending(tmp_path / "calls.jsonl", 1.0))
+        assert models.ask("openai/m", MESSAGES).cost.usd is None
+        free = Provider(api_base=server.url, prices={"openai/m": Price(0.0, 0.0)})
+        assert free.complete("openai/m", MESSAGES, 100).cost.usd == 0.0
+    for spending in (models.spending, Spending(tmp_path / "calls.jsonl", 1.0)):
+        assert spending.committed == pytest.approx(models.most_usd("openai/m", MESSAGES))
