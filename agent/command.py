@@ -67,7 +67,7 @@ class Command(Researcher):
         if not self._argv or shutil.which(self._argv[0]) is None:
             what = self._argv[0] if self._argv else "nothing"
             raise UsageError(f"--agent-command names no program: {what}.", fix="install it, or give its path")
-        self._timeout = timeout_seconds
+        self._timeout, self._cost = timeout_seconds, Cost(usd=None, model=self._argv[0])
         self._cancelled = threading.Event()
         self._output_folder, self._naming = output_folder, threading.Lock()
 
@@ -86,6 +86,7 @@ class Command(Researcher):
             return self._propose(history, record)
         except ProposalError as error:
             error.record = "" if record is None else str(record)
+            error.cost = error.cost or self._cost  # an agent that brought nothing may have been billed all the same
             raise
 
     def _propose(self, history: History, record: Path | None) -> Proposal:
@@ -113,7 +114,7 @@ class Command(Researcher):
             hypothesis=header.hypothesis or f"changes {', '.join(change.names[:6]) or 'numbers'}",
             category=change.category,
             predicted_delta=header.predicted_delta,
-            cost=Cost(usd=None, model=self._argv[0]),
+            cost=self._cost,
             researcher=self.name,
             parameters={"change": change.kind, **({} if record is None else {"output": record.name})},
             origin=named_finding(history, header.finding),
@@ -151,9 +152,9 @@ class Command(Researcher):
                     start_new_session=True,
                 )
             except OSError as error:
-                raise BrokenResearcherError(
-                    f"the agent cannot be started: {error}.", fix="check --agent-command"
-                ) from None
+                broken = BrokenResearcherError(f"the agent cannot be started: {error}.", fix="check --agent-command")
+                broken.cost = Cost()
+                raise broken from None
             deadline = time.monotonic() + self._timeout
             try:
                 while process.poll() is None and time.monotonic() < deadline and not self._cancelled.is_set():

@@ -22,6 +22,11 @@ Other exit codes: 0 success, 130 Ctrl-C, 141 broken pipe, 143 SIGTERM.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from autoresearch.core.proposal import Cost
+
 
 class ArError(Exception):
     """A foreseeable failure. `str(error)` is one line for a person; `exit_code` is the code of the process."""
@@ -81,6 +86,8 @@ class ProposalError(ArError):
 
     record = ""
     """Path of what the researcher's program has said, if it is one."""
+    cost: Cost | None = None
+    """Cost of what was asked of models all the same; None where nothing was."""
 
 
 class BrokenResearcherError(ProposalError):

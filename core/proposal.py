@@ -288,6 +288,8 @@ class CallPreview:
 class FailedProposalError(ProposalError):
     """No proposal was made, but calls to a model were paid for."""
 
+    cost: Cost
+
     def __init__(self, message: str, *, cost: Cost | None = None, fix: str | None = None) -> None:
         super().__init__(message, fix=fix)
         self.cost = cost or Cost()
@@ -295,7 +297,7 @@ class FailedProposalError(ProposalError):
 
 def paid_for(error: ProposalError) -> Cost:
     """Return the cost of a proposal that was not made."""
-    return error.cost if isinstance(error, FailedProposalError) else Cost()
+    return error.cost or Cost()
 
 
 class Researcher(ABC):

@@ -27,7 +27,7 @@ from autoresearch.agent.llm.spending import OverBudgetError
 from autoresearch.agent.llm.taxonomy import Change, classify
 from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.agent.tuner.researcher import Tuner
-from autoresearch.core.errors import ProposalError
+from autoresearch.core.errors import ArError, ProposalError
 from autoresearch.core.proposal import (
     TITLE,
     Attempt,
@@ -126,11 +126,22 @@ class LLM(Researcher):
         self._literature.fetch()
         self.models.provider.pause_seconds = history.budget_seconds
         talk = _Talk(history, self._take_task(history), tried_programs(history))
+        return self._propose_or_give_back(talk)
+
+    def _propose_or_give_back(self, talk: _Talk) -> Proposal:
+        """Propose; where that fails, let the task be given again, and let no error lose what was paid."""
         try:
             return self._propose(talk)
-        except BaseException:
+        except ProposalError:
             self._give_back(talk.task)
             raise
+        except ArError as error:  # such as the person's ideas.toml, edited during the run
+            self._give_back(talk.task)
+            raise FailedProposalError(error.message, cost=talk.cost, fix=error.fix) from error
+        except Exception as error:
+            self._give_back(talk.task)
+            words = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise FailedProposalError(words, cost=talk.cost) from error
 
     def batch_size(self, history: History, wanted: int) -> int:
         """Return how many proposals one reply should hold: more than one where the prompt is most of what a call costs.
@@ -157,11 +168,7 @@ class LLM(Researcher):
         self.models.provider.pause_seconds = history.budget_seconds
         talk = _Talk(history, self._take_task(history), tried_programs(history))
         talk.several = count if talk.task.operator == "improve" else 1
-        try:
-            first = self._propose(talk)
-        except BaseException:
-            self._give_back(talk.task)
-            raise
+        first = self._propose_or_give_back(talk)
         return [first, *self._other_proposals(talk, first)]
 
     def _other_proposals(self, talk: _Talk, first: Proposal) -> Iterator[Proposal]:
@@ -330,6 +337,7 @@ class LLM(Researcher):
             parameters={
                 **proposal.parameters,
                 **({} if change.sure else {GUESSED: True}),
+                **({} if talk.dropped is None else {DROPPED: talk.dropped}),
                 "kind": change.kind,
                 "operator": "stand_in",
                 **_model_of(talk),

@@ -77,7 +77,10 @@ def classify(before: str, after: str, claimed: str) -> Change:
 
     `claimed` is the category that the proposal names; it stands where it can be true.
     """
-    old, new = _units(before), _units(after)
+    try:
+        old, new = _units(before), _units(after)
+    except RecursionError:  # a program may parse whose tree is too deep to be walked
+        return Change("structural", _valid(claimed, "shape"), (), False, sure=False)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     shorter = sum(map(len, new.values())) < sum(map(len, old.values()))
     if not names:

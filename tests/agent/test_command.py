@@ -15,6 +15,7 @@ from simulated_runs import ROOT, baseline, history_of
 from autoresearch.agent.command import Command
 from autoresearch.core.cli.run.options import ResearcherOptions, make_researcher
 from autoresearch.core.errors import BrokenResearcherError, ProposalError, UnusableProposalError, UsageError
+from autoresearch.core.proposal import paid_for
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
 EDIT = "p = Path('train.py'); p.write_text(p.read_text().replace('LEARNING_RATE = 0.25', 'LEARNING_RATE = 0.5'))\n"
@@ -178,3 +179,16 @@ def test_a_command_that_fails_is_told_apart_from_an_idea_that_fails(agent):
     ):
         with pytest.raises(kind):
             agent(lines, timeout=timeout).propose(history())
+
+
+def test_an_agent_that_brings_nothing_has_an_unknown_price_unless_it_never_ran(agent, tmp_path):
+    for lines in ("sys.exit(1)\n", "pass\n"):
+        with pytest.raises(ProposalError) as caught:
+            agent(lines).propose(history())
+        assert paid_for(caught.value).usd is None
+    broken = tmp_path / "broken"
+    broken.write_text("#!/no/such/interpreter\n")
+    broken.chmod(0o755)
+    with pytest.raises(BrokenResearcherError, match="cannot be started") as caught:
+        Command(str(broken)).propose(history())
+    assert paid_for(caught.value).usd == 0.0
