@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from http.client import HTTPException
 from pathlib import Path
 
 from autoresearch.core.errors import ProposalError, UsageError
@@ -89,15 +89,16 @@ def _of_folder(folder: Path) -> tuple[Paper, ...]:
         raise UsageError(f"--literature {folder} holds no text.", fix=fix)
     if len(paths) > MOST_TEXTS:
         raise UsageError(f"--literature {folder} holds {len(paths)} texts; at most {MOST_TEXTS} are read.", fix=fix)
-    papers = []
+    papers: dict[str, Paper] = {}
     for path in paths:
         try:
             with open_plain(path) as file:
                 text = file.read(MOST_BYTES).decode("utf-8", errors="replace")
         except OSError as error:
             raise UsageError(f"--literature: {path} cannot be read: {error.strerror}.", fix="check the path") from error
-        papers.append(Paper(_name(path.relative_to(folder).as_posix()), text))
-    return tuple(papers)
+        name = _new_name(path.relative_to(folder).as_posix(), papers)
+        papers[name] = Paper(name, text)
+    return tuple(papers.values())
 
 
 def _addresses(path: Path) -> tuple[tuple[str, str], ...]:
@@ -114,16 +115,20 @@ def _addresses(path: Path) -> tuple[tuple[str, str], ...]:
         if not re.match(r"https?://\S+$", line):
             fix = "one address a line, beginning with https:// or http://"
             raise UsageError(f"--literature {path}, line {number}: {line[:80]!r} is no address.", fix=fix)
-        name = base = _name(re.sub(r"^https?://(www\.)?", "", line))
-        again = 1
-        while name in found:
-            again += 1
-            name = f"{base}-{again}"
-        found[name] = line
+        found[_new_name(re.sub(r"^https?://(www\.)?", "", line), found)] = line
     if not found or len(found) > MOST_TEXTS:
         fix = f"one address a line, 1 to {MOST_TEXTS} of them"
         raise UsageError(f"--literature {path} holds {len(found)} addresses.", fix=fix)
     return tuple(found.items())
+
+
+def _new_name(text: str, taken: Container[str]) -> str:
+    """Return a plain name that is not taken."""
+    name, again = _name(text), 1
+    while name in taken:
+        again += 1
+        name = f"{_name(text)}-{again}"
+    return name
 
 
 def _name(text: str) -> str:
@@ -139,7 +144,7 @@ def _fetched(address: str) -> str:
             kind = response.headers.get_content_type()
             body = response.read(MOST_BYTES)
             charset = response.headers.get_content_charset() or "utf-8"
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise ProposalError(f"--literature: {address} cannot be fetched: {error}.", fix=fix) from error
     if not kind.startswith("text/") and kind != "application/xhtml+xml":
         raise ProposalError(f"--literature: {address} is {kind}, no text.", fix="give the page with the abstract")

@@ -55,9 +55,9 @@ _PRODUCTS = {
 
 
 def _gate(source: str, on: bool) -> str | None:
-    kind = framework(source)
-    if kind is None or number(source, "MLP_RATIO") is None:
-        return None
+    kind, ratio = framework(source), number(source, "MLP_RATIO")
+    if kind is None or ratio is None or not (on or isinstance(ratio, int)):
+        return None  # ungated, the width is the product as it is, and that must be whole
     forward = "forward" if kind == "torch" else "__call__"
     bodies = (("__init__", ("self",), _MATRICES[on]), (forward, ("self", "x"), _PRODUCTS[on]))
     return with_method_bodies(source, "MLP", bodies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -113,3 +114,26 @@ def test_a_pipe_in_the_place_of_a_list_of_addresses_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "list")
     with pytest.raises(UsageError, match="cannot be read: it is a pipe, not a file"):
         Literature(tmp_path / "list")
+
+
+def test_two_texts_never_share_a_name(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.md").write_text("one")
+    (tmp_path / "a-b.md").write_text("two")
+    papers = Literature(tmp_path).read()
+    assert len({one.name for one in papers}) == 2
+    assert "one" in literature_text(papers, 100) and "two" in literature_text(papers, 100)
+
+
+def test_a_server_that_speaks_no_http_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(ProposalError, match=r"127\.0\.0\.1.* cannot be fetched"):
+            Literature(listed(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}/x")).fetch()

@@ -239,3 +239,10 @@ def test_turning_takes_heads_where_a_gpu_leaves_them(tmp_path, name):
     in_place = train.rotary(x, cos[:, None, None], sin[:, None, None])
     moved = train.rotary(x.permute(2, 0, 3, 1, 4), cos, sin)  # (q and k, B, heads, T, HEAD_DIM)
     torch.testing.assert_close(in_place.permute(2, 0, 3, 1, 4), moved)
+
+
+def test_a_gate_is_not_taken_out_where_the_width_is_no_whole_multiple():
+    source = train_source("cuda")
+    gated = EDITS["mlp gated"].apply(source)
+    assert EDITS["mlp ungated"].apply(gated) is not None
+    assert EDITS["mlp ungated"].apply(write_constants(gated, {"MLP_RATIO": 2.5})) is None
