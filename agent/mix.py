@@ -10,6 +10,7 @@ from autoresearch.agent.findings import own, propose_finding
 from autoresearch.agent.llm.models import total
 from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.core.errors import ProposalError
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Cost, FailedProposalError, History, Proposal, Researcher, paid_for
 
 _WINDOW = 24
@@ -78,13 +79,14 @@ def _finding(history: History) -> Proposal | None:
 def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
     """Compute each researcher's share of the proposals from the bits per byte that its last experiments gained.
 
-    No share falls below a floor. Four average experiments are added to each, so that one early keep does not decide a
-    night.
+    A part of a kept stack has its share of the stack's gain. No researcher's share falls below a floor. Four average
+    experiments are added to each, so that one early keep does not decide a night.
     """
-    gains = []
+    gains, parts = [], kept_parts(attempts)
     for name in names:
         last = _by(attempts, name)[-_WINDOW:]
-        gained = sum(max(0.0, -(one.delta or 0.0)) for one in last if one.status == "keep")
+        kept = (one for one in last if one.status == "keep" or one.experiment in parts)
+        gained = sum(max(0.0, -(one.delta or 0.0)) for one in kept)
         gains.append((gained, len(last)))
     whole = sum(gained for gained, _ in gains)
     count = sum(tries for _, tries in gains)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.files import write_text
+from autoresearch.core.judge.stack import STACKER, kept_parts
 from autoresearch.core.proposal import Attempt, History, InFlight, PairedDifference, TrialFigures
 
 DIGEST_EVERY = 10
@@ -33,6 +34,8 @@ _TRIALS = 4
 _NOTES = 3
 """Latest notes of the owner that a card shows."""
 _HEADER = re.compile(r"<!-- after experiment (\d+)[^>]*-->\n?")
+_COMPUTED = ("tuner", STACKER)
+"""Researchers whose predictions are computed from trials."""
 _OWN_BASE = ("debug", "follow_up")
 """Operators that edit another file than the best one: their parameter "base" names it."""
 
@@ -47,10 +50,15 @@ class Card:
     """The change as a unified diff; empty for the baseline."""
 
 
-def verdict(attempt: Attempt) -> str:
-    """Say what an experiment means for its idea; a bug means nothing for it, and one noisy trial little."""
+def verdict(attempt: Attempt, parts: Collection[int] = ()) -> str:
+    """Say what an experiment means for its idea; a bug means nothing for it, and one noisy trial little.
+
+    `parts` are the experiments that were kept as parts of stacks.
+    """
     if attempt.status == "keep":
         return "kept"
+    if attempt.experiment in parts:
+        return _one_line(attempt.reason)
     if attempt.status in ("crash", "invalid", "timeout"):
         return f"bug, which says nothing about the idea ({attempt.status}): {_one_line(attempt.reason)}"
     if attempt.status != "discard":
@@ -72,21 +80,24 @@ def is_near_miss(attempt: Attempt) -> bool:
     return attempt.status == "discard" and attempt.raw is not None and attempt.raw.value < 0
 
 
-def card_of(attempt: Attempt, sources: Mapping[int, str]) -> Card:
-    """Make the card of one experiment. `sources` holds the train files by experiment; empty for a card without diff."""
+def card_of(attempt: Attempt, sources: Mapping[int, str], parts: Collection[int] = ()) -> Card:
+    """Make the card of one experiment. `sources` holds the train files by experiment; empty for a card without diff.
+
+    `parts` are the experiments that were kept as parts of stacks.
+    """
     if attempt.experiment == 0:
         figures = measured(attempt.trials) if attempt.trials else _number(attempt.val_bpb)
         return Card(f"#0 baseline: {figures}{remarks_on(attempt)}", "")
-    parts = [measured(attempt.trials)] if attempt.trials else [] if attempt.val_bpb is None else [_short(attempt)]
+    told = [measured(attempt.trials)] if attempt.trials else [] if attempt.val_bpb is None else [_short(attempt)]
     if attempt.raw is not None:
-        parts.append(_compared(attempt.raw))
-        parts.append(f"raw {difference(attempt.raw)}")
+        told.append(_compared(attempt.raw))
+        told.append(f"raw {difference(attempt.raw)}")
     if attempt.delta is not None:
-        parts.append(f"cautious {attempt.delta:+.4f}")
+        told.append(f"cautious {attempt.delta:+.4f}")
     if attempt.predicted_delta is not None:
-        parts.append(f"{attempt.predicted_delta:+.4f} was expected")
-    parts.append(verdict(attempt))
-    line = without_marks(f"{_title(attempt, sources)}: {'; '.join(parts)} — {_words(attempt)}")
+        told.append(f"{attempt.predicted_delta:+.4f} was expected")
+    told.append(verdict(attempt, parts))
+    line = without_marks(f"{_title(attempt, sources)}: {'; '.join(told)} — {_words(attempt)}")
     return Card(line + remarks_on(attempt), _diff(attempt, sources))
 
 
@@ -205,9 +216,11 @@ def held(one: Attempt, sources: Mapping[int, str], best: str) -> bool:
 
 
 def open_near_misses(history: History) -> list[Attempt]:
-    """List the near misses whose change the best file does not have, in order."""
+    """List the near misses whose change the best file does not have, in order; no parts of kept stacks."""
     sources, best = {one.experiment: one.source for one in history.attempts}, history.incumbent.source
-    return [one for one in history.attempts if is_near_miss(one) and not held(one, sources, best)]
+    missed = [one for one in history.attempts if is_near_miss(one)]
+    parts = kept_parts(history.attempts)
+    return [one for one in missed if one.experiment not in parts and not held(one, sources, best)]
 
 
 def base_of(one: Attempt | InFlight, sources: Mapping[int, str]) -> str:
@@ -262,11 +275,15 @@ class PredictionAccuracy:
 
 
 def score_predictions(attempts: Sequence[Attempt]) -> PredictionAccuracy | None:
-    """Score the predictions of a run by raw differences, which nothing pulls to 0; None while there are none."""
+    """Score the predictions of a run by raw differences, which nothing pulls to 0; None while there are none.
+
+    Those that the tuner or a stack computes are left out: a model would take their errors for its own.
+    """
     pairs = [
         (one.predicted_delta, one.raw.value)
         for one in attempts
         if one.experiment and one.predicted_delta is not None and one.raw is not None
+        if one.researcher not in _COMPUTED
     ]
     if not pairs:
         return None

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from autoresearch.agent.llm.providers import CallError, Message, Provider, Reply, tokens_in
 from autoresearch.agent.llm.spending import OverBudgetError, Spending
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Cost
 
 MAX_TRIES = 4
@@ -37,16 +38,20 @@ class Models:
     def order(self, attempts: Sequence[Attempt], seed: int) -> list[str]:
         """Order the models by a random draw of what each earns per dollar, the one to ask first in front.
 
-        A keep is a win. A draw from Beta(1 + wins, 3 + losses) is divided by the model's mean dollars per call plus the
-        mean of all models, so price counts, but a cheap model gains at most a factor of two over the average.
+        A keep is a win, and so is a part of a kept stack. A draw from Beta(1 + wins, 3 + losses) is divided by the
+        model's mean dollars per call plus the mean of all models, so price counts, but a cheap model gains at most a
+        factor of two over the average.
         """
         rng = random.Random(f"{seed} {len(attempts)}")
         known = [usd for name in self.names if (usd := self.spending.usd_per_call(name)) is not None]
         mean = sum(known) / len(known) if known else 0.0
-        worth = {}
+        parts, worth = kept_parts(attempts), {}
         for name in self.names:
             own = [attempt for attempt in attempts if attempt.parameters.get("model") == name][-30:]
-            wins = sum(one.status == "keep" and one.parameters.get("operator") != "stand_in" for one in own)
+            wins = sum(
+                (one.status == "keep" or one.experiment in parts) and one.parameters.get("operator") != "stand_in"
+                for one in own
+            )
             usd = self.spending.usd_per_call(name)
             price = mean if usd is None else usd
             worth[name] = rng.betavariate(1 + wins, 3 + len(own) - wins) / (price + mean if mean else 1.0)

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from autoresearch.agent.llm.memory import CLEAR, open_near_misses
+from autoresearch.agent.llm.memory import CLEAR, held, open_near_misses
 from autoresearch.agent.llm.quotas import Demand, counted, next_demand
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, History, InFlight
 
 Operator = Literal["improve", "debug", "combine", "ablate", "simplify", "bold", "follow_up"]
@@ -100,10 +101,11 @@ def _to_follow_up(history: History) -> Attempt | None:
     A model may drop it; then it does not come again. One follow-up is tried at a time.
     """
     proposed: tuple[Attempt | InFlight, ...] = (*history.attempts, *history.in_flight)
+    parts = kept_parts(history.attempts)
     for one in reversed(counted(history.attempts)[-_REMEMBERED:]):
         if one.parameters.get("kind") != "bold" or one.parameters.get("operator") == "follow_up":
             continue
-        if one.status != "discard" or one.val_bpb is None or _clearly_worse(one):
+        if one.status != "discard" or one.val_bpb is None or _clearly_worse(one) or one.experiment in parts:
             return None
         had = [
             other
@@ -137,16 +139,28 @@ def _pair(history: History) -> tuple[Attempt, ...]:
     keeps = [one for one in history.attempts if one.status == "keep" and one.experiment]
     lost = [one for one in keeps if one.experiment not in line | again]
     own = [one for one in keeps if one.experiment in line]
-    if lost and own:
+    if lost and own and not _tried_together(history, lost[-1], own[-1]):
         return (lost[-1], own[-1])
     parents = {history.incumbent.experiment, history.incumbent.parent}
     # By raw differences at common seeds: the judge's estimates are pulled to 0, so they cannot rank near misses.
     misses = [one for one in open_near_misses(history) if one.parent in parents]
     misses.sort(key=lambda one: one.raw.value if one.raw is not None else 0.0)
     for other in misses[1:]:
-        if other.category != misses[0].category:
+        if other.category != misses[0].category and not _tried_together(history, misses[0], other):
             return (misses[0], other)
     return ()
+
+
+def _tried_together(history: History, one: Attempt, other: Attempt) -> bool:
+    """Tell whether two changes were put together before; one of them may itself be such a combination of the other."""
+    sources = {attempt.experiment: attempt.source for attempt in history.attempts}
+    proposed: tuple[Attempt | InFlight, ...] = (*history.attempts, *history.in_flight)
+    together = [
+        each.source
+        for each in proposed
+        if each.parameters.get("operator") == "combine" or "combines" in each.parameters
+    ]
+    return any(held(one, sources, source) and held(other, sources, source) for source in together)
 
 
 def _line(history: History) -> set[int]:

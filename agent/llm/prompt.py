@@ -38,6 +38,7 @@ from autoresearch.agent.llm.providers import Message, tokens_in
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.agent.tuner.effects import ConstantEffect, constant_effects
 from autoresearch.core.errors import ProposalError
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import CATEGORIES, Attempt, History, Withdrawn
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -258,7 +259,8 @@ def cards_of(
     first = 0 if detail is None else _boundary(count, detail.cards, _CARD_STEP)
     told = count if detail is None or not detail.diffs else _boundary(count, detail.diffs, _DIFF_STEP)
     shown = [(at, one) for at, one in enumerate(attempts) if at >= first or one.pinned]
-    cards = [(at, card_of(attempt, sources or {})) for at, attempt in shown]
+    parts = kept_parts(attempts)
+    cards = [(at, card_of(attempt, sources or {}, parts)) for at, attempt in shown]
     return [card if at >= told else replace(card, diff="") for at, card in cards]
 
 
@@ -300,7 +302,9 @@ def _operator_text(history: History, task: Task, sources: Mapping[int, str]) -> 
         if task.operator != "simplify" and one.parent in sources
     ]
     base = task.base
-    facts = card_of(base, {}).line if base.experiment != history.incumbent.experiment else ""
+    facts = (
+        card_of(base, {}, kept_parts(history.attempts)).line if base.experiment != history.incumbent.experiment else ""
+    )
     return fill(
         task.operator,
         diffs=[diff for diff in diffs if diff],
@@ -318,12 +322,16 @@ def _best(history: History) -> str:
     best = history.incumbent
     trials = (*best.trials, *best.repeats)
     scores = [one.val_bpb for one in trials if one.val_bpb is not None]
+    who = f"#{best.experiment}"
+    if all(one.experiment != best.experiment for one in history.attempts) and history.attempts:
+        # A stack under way is edited as if it had been kept. All figures are those of the file that it starts from.
+        who = f"#{best.experiment}, a stack that is not measured yet; of #{best.parent}, which it starts from"
     if not scores:
-        return f"#{best.experiment}, val_bpb {_bpb(best)}"
+        return f"{who}, val_bpb {_bpb(best)}"
     count = f"{len(scores)} trial{'' if len(scores) == 1 else 's'}"
     again = [one for one in best.repeats if one.val_bpb is not None]
     since = f"; measured again since, with no choice resting on it: {measured(again[-4:])}" if again else ""
-    return f"#{best.experiment}, mean {statistics.fmean(scores):.4f} of {count} ({measured(best.trials)}{since})"
+    return f"{who}, mean {statistics.fmean(scores):.4f} of {count} ({measured(best.trials)}{since})"
 
 
 def _noise(history: History) -> str:

@@ -6,11 +6,12 @@ is refused; when the model keeps breaking it, the proposal is made without the m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from autoresearch.agent.llm.taxonomy import KINDS, Change, Kind
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import CATEGORIES, Attempt, InFlight
 
 WINDOW = 10
@@ -72,14 +73,17 @@ def next_demand(attempts: Sequence[Attempt], in_flight: Sequence[InFlight] = ())
     elif kinds[-2:] == ["knob", "knob"] or (len(recent) == WINDOW - 1 and structural < STRUCTURAL + BOLD):
         least = "structural"
         reasons.append("a structural change is due: code, not numbers")
-    closed = _closed(own)
+    closed = _closed(own, kept_parts(attempts))
     if closed:
         reasons.append(f"these categories rest now: {', '.join(closed)}")
     return Demand(least, closed, "; ".join(reasons) + "." if reasons else "")
 
 
-def _closed(own: Sequence[Attempt | InFlight]) -> tuple[str, ...]:
-    """Return the closed categories: after three in a row, or while they rest after five misses."""
+def _closed(own: Sequence[Attempt | InFlight], parts: Collection[int]) -> tuple[str, ...]:
+    """Return the closed categories: after three in a row, or while they rest after five misses.
+
+    `parts` are the experiments that were kept as parts of stacks.
+    """
     # A guess at a category closes none.
     categories = ["" if GUESSED in one.parameters else one.category for one in own]
     last = set(categories[-IN_A_ROW:])
@@ -87,7 +91,7 @@ def _closed(own: Sequence[Attempt | InFlight]) -> tuple[str, ...]:
     resting = set()
     for category in set(categories) - {""}:
         at = [i for i, name in enumerate(categories) if name == category]
-        missed = all(_missed(own[i]) for i in at[-MISSES:])
+        missed = all(_missed(own[i], parts) for i in at[-MISSES:])
         if len(at) >= MISSES and missed and len(own) - 1 - at[-1] < REST:
             resting.add(category)
     # Something must stay open.
@@ -95,5 +99,5 @@ def _closed(own: Sequence[Attempt | InFlight]) -> tuple[str, ...]:
     return tuple(sorted(in_a_row | (resting if len(open_ones) >= 4 else set())))
 
 
-def _missed(one: Attempt | InFlight) -> bool:
-    return isinstance(one, Attempt) and one.status != "keep"
+def _missed(one: Attempt | InFlight, parts: Collection[int]) -> bool:
+    return isinstance(one, Attempt) and one.status != "keep" and one.experiment not in parts

@@ -19,6 +19,7 @@ from autoresearch.agent.structural import Expectation
 from autoresearch.agent.syntax.constant_priors import repair
 from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.space import Dimension, space_of
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, History
 from autoresearch.core.trainfile.constants import write_constants
 from autoresearch.core.trainfile.fingerprint import fingerprint
@@ -93,10 +94,15 @@ def _last(history: History, lever: str) -> Attempt | None:
 
 
 def _paid(history: History, move: Attempt) -> bool:
-    """Tell whether a move was kept, alone or together with other near misses."""
-    together = (one for one in history.attempts if one.status == "keep" and "combines" in one.parameters)
-    number = str(move.experiment)
-    return move.status == "keep" or any(number in str(one.parameters["combines"]).split("+") for one in together)
+    """Tell whether a move was kept, alone, as a part of a stack or together with other near misses."""
+    parts, number = kept_parts(history.attempts), str(move.experiment)
+    kept = [one for one in history.attempts if one.status == "keep" or one.experiment in parts]
+    return any(one.experiment == move.experiment or number in _combined(one) for one in kept)
+
+
+def _combined(one: Attempt) -> list[str]:
+    """Return the numbers of the near misses that an experiment put together."""
+    return str(one.parameters.get("combines", "")).split("+")
 
 
 def _scaled(now: Mapping[str, Number], box: Mapping[str, Dimension], factors: Mapping[str, float]) -> dict[str, Number]:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from autoresearch.agent.structural import MENU
+from autoresearch.agent.structural import MENU, Edit
 from autoresearch.agent.syntax.constant_priors import repair
 from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
 from autoresearch.agent.tuner.observations import difference
 from autoresearch.agent.tuner.value import Belief
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, History
 from autoresearch.core.trainfile.constants import ConstantValue, is_number, split_source, write_constants
 from autoresearch.core.trainfile.fingerprint import fingerprint
@@ -66,28 +67,40 @@ def retrials(history: History, tried: frozenset[str], level: float, noise: float
 
 
 def _near_misses(history: History, level: float, noise: float) -> list[_NearMiss]:
-    """Find the most promising discarded changes that can be made elsewhere."""
+    """Find the most promising discarded changes that can be made on the incumbent."""
     known = {one.experiment: one for one in history.attempts}
-    found = []
+    best, parts, found = history.incumbent.source, kept_parts(history.attempts), []
     for one in history.attempts:
         parent = known.get(one.parent)
-        if one.status != "discard" or parent is None or "combines" in one.parameters:
+        if one.status != "discard" or parent is None or "combines" in one.parameters or one.experiment in parts:
             continue
-        measured, apply = difference(one, parent), _change(one, parent)
-        if measured is None or apply is None:
+        measured = difference(one, parent)
+        if measured is None:
             continue
-        error = one.raw.error if one.raw is not None and one.raw.error else noise or 0.3 * SPREAD * level
-        belief = Belief(0.0, SPREAD * level).after(measured, error)
-        if belief.mean < -0.1 * belief.deviation:
+        belief = Belief(0.0, SPREAD * level).after(measured, _error(one, level, noise))
+        for again in history.attempts:
+            before = known.get(again.parent)
+            if again.parameters.get("combines") != str(one.experiment) or before is None:
+                continue
+            if (measured := difference(again, before)) is not None:
+                belief = belief.after(measured, _error(again, level, noise))
+        apply = _change(one, parent) if belief.mean < -0.1 * belief.deviation else None
+        # What the incumbent has, or has moved otherwise, must not take the place of what can still be tried.
+        if apply is not None and apply(best) is not None:
             found.append(_NearMiss(one, belief, apply))
     return sorted(found, key=lambda one: one.belief.mean)[:MOST]
+
+
+def _error(one: Attempt, level: float, noise: float) -> float:
+    """Return the standard error of an experiment's difference, in bpb; a guess where nothing tells it."""
+    return one.raw.error if one.raw is not None and one.raw.error else noise or 0.3 * SPREAD * level
 
 
 def _change(attempt: Attempt, parent: Attempt) -> Callable[[str], str | None] | None:
     """Return the attempt's change as a function of the source; None for code that stands nowhere on the menu."""
     edit = attempt.parameters.get("edit")
     if isinstance(edit, str):
-        return _EDITS[edit].apply if edit in _EDITS else None
+        return _edited(_EDITS[edit], attempt, parent) if edit in _EDITS else None
     before, after = split_source(parent.source), split_source(attempt.source)
     if before is None or after is None or (before.head, before.tail) != (after.head, after.tail):
         return None
@@ -96,6 +109,22 @@ def _change(attempt: Attempt, parent: Attempt) -> Callable[[str], str | None] | 
         return None
     changes = {name: value for name, value in new.items() if value != old[name]}
     return None if not changes else lambda source: _moved(source, old, changes)
+
+
+def _edited(edit: Edit, attempt: Attempt, parent: Attempt) -> Callable[[str], str | None] | None:
+    """Return an edit of the menu where it made the attempt; None where the attempt changes more than that."""
+    made = edit.apply(parent.source)
+    if made is None or fingerprint(made) != fingerprint(attempt.source):
+        return None
+    old, new = constants_of(parent.source), constants_of(attempt.source)
+    left = {name: value for name, value in old.items() if new.get(name) != value}
+
+    def apply(source: str) -> str | None:
+        # "Twice as long" made on a file that is longer by now would be another change than the one that was measured.
+        now = constants_of(source)
+        return edit.apply(source) if all(now.get(name) == value for name, value in left.items()) else None
+
+    return apply
 
 
 def _words(source: str) -> dict[str, ConstantValue]:

@@ -107,8 +107,10 @@ def observe(history: History, dimensions: Sequence[Dimension]) -> Observations:
     attempts = history.attempts or (history.incumbent,)
     levels, failures = _levels(attempts), []
     known = {one.experiment: one for one in attempts}
-    now = levels.get(history.incumbent.experiment) or 0.0
-    offset = (score(history.incumbent) or 0.0) - now
+    # A stack under way stands in for the incumbent, whose figures it has: then the level is that of the incumbent.
+    best = history.incumbent
+    now = levels.get(best.experiment if best.experiment in levels else best.parent) or 0.0
+    offset = (score(best) or 0.0) - now
     scored = [offset + level for one in attempts if (level := levels[one.experiment]) is not None]
     # A far miss teaches no more than a miss does, and would flatten the differences between good results.
     usual = float(np.median(scored)) if scored else 0.0

@@ -28,6 +28,7 @@ from autoresearch.agent.tuner.observations import FAILED, difference, score
 from autoresearch.agent.tuner.opened import opened_moves
 from autoresearch.agent.tuner.value import Belief, expected_gain, expected_seconds
 from autoresearch.core.errors import ProposalError
+from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -170,14 +171,14 @@ def _prior(expectation: Expectation, level: float) -> Belief:
 def _believed(history: History, scale: _Scale, expectation: Expectation, key: str, name: str) -> Belief:
     """Believe what public runs say, and what this run has shown each time the change was tried."""
     belief = prior = _prior(expectation, scale.level)
-    known = {one.experiment: one for one in history.attempts}
+    known, parts = {one.experiment: one for one in history.attempts}, kept_parts(history.attempts)
     for one in history.attempts:
         parent = known.get(one.parent)
         if one.parameters.get(key) != name or parent is None:
             continue
         measured = difference(one, parent)
         noise = one.raw.error if one.raw is not None and one.raw.error is not None else scale.paired_noise
-        if one.status == "keep" and measured is not None:
+        if (one.status == "keep" or one.experiment in parts) and measured is not None:
             # The same step once more: it goes on to pay, but less, for nothing pays for ever.
             belief = prior = Belief(0.4 * measured, -0.4 * measured) if measured < 0 else prior.weaker(0.5)
         elif one.status in FAILED:
@@ -198,7 +199,8 @@ def _trust(history: History, belongs: Callable[[Attempt], bool]) -> float:
     At most, so that a kind that pays now does not keep the others from being tried at all.
     """
     mine = [one for one in own(history.attempts[1:]) if one.researcher == Tuner.name and belongs(one)][-24:]
-    kept = sum(one.status == "keep" for one in mine)
+    parts = kept_parts(history.attempts)
+    kept = sum(one.status == "keep" or one.experiment in parts for one in mine)
     return min(1.0, (1.0 + 2.0 * kept) / (1.0 + len(mine) / 3.0))
 
 

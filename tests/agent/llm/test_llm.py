@@ -9,12 +9,13 @@ import pytest
 from model_server import TOKENS_IN, TOKENS_OUT, ModelServer, reply
 from simulated_runs import ROOT, baseline, history_of
 
-from autoresearch.agent.llm.memory import Digest
+from autoresearch.agent.llm.memory import Digest, score_predictions
 from autoresearch.agent.llm.models import Models
 from autoresearch.agent.llm.providers import Price, Provider, without_keys
 from autoresearch.agent.llm.replies import read_header
 from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.spending import Spending
+from autoresearch.core.errors import UsageError
 from autoresearch.core.proposal import Attempt, FailedProposalError, InFlight, PairedDifference, TrialFigures
 
 NULL = (ROOT / "backends" / "null" / "train.py").read_text(encoding="utf-8")
@@ -320,3 +321,30 @@ def test_a_model_that_only_drops_is_asked_for_an_edit_of_the_best_file():
     proposal, requests = followed({"text": "DROP: too slow"}, {"text": GOOD})
     assert "The file to edit this time" not in requests[1]["messages"][1]["content"] and len(requests) == 2
     assert proposal.parameters["dropped"] == 1 and proposal.parameters["repairs"] == 0
+
+
+def test_a_dropped_follow_up_stays_dropped_where_the_tuner_takes_the_turn():
+    proposal, _ = followed({"text": f"DROP: too slow\n{GOOD.replace('LEARNING_RATE', 'NO_SUCH')}"})
+    assert (proposal.parameters["operator"], proposal.parameters["dropped"]) == ("stand_in", 1)
+
+
+@pytest.mark.parametrize("error", [UsageError("ideas.toml is odd.", fix="mend it"), RuntimeError("odd")])
+def test_what_was_paid_before_an_unexpected_error_is_counted(error):
+    def ideas():
+        if server.requests:
+            raise error
+        return ()
+
+    with ModelServer(scripted({"text": "DROP: too slow"})) as server:
+        bold = NULL.replace(LINE, f"{LINE}\nBOLD = 1")
+        near = replace(_discard(1), source=bold, parameters={"kind": "bold"}, raw=PairedDifference(0.001, 0.005, 0, ()))
+        with pytest.raises(FailedProposalError, match="odd") as caught:
+            researcher(server, ideas=ideas).propose(history_of([baseline(NULL), near]))
+    assert caught.value.cost.usd == pytest.approx(ONE)
+
+
+def test_predictions_that_the_tuner_or_a_stack_computed_are_not_taken_for_the_models():
+    mine = replace(_discard(1), raw=PairedDifference(0.01, 0.002, 0, ()))
+    others = [replace(mine, experiment=2, researcher="tuner"), replace(mine, experiment=3, researcher="stacks")]
+    assert score_predictions([baseline(NULL), mine, *others]) == score_predictions([baseline(NULL), mine])
+    assert score_predictions([baseline(NULL), *others]) is None

@@ -114,3 +114,16 @@ def test_after_a_rebase_a_card_shows_the_edit_alone():
 def test_changed_constants_are_named_the_first_three():
     after = SOURCE.replace("DEPTH = 3", "DEPTH = 4").replace("0.02", "0.1").replace("0.8", "0.9").replace("0.5", "0.6")
     assert changed_constants(SOURCE, after) == "DEPTH=4, MUON_LR=0.1, ADAM_BETA1=0.9 and 1 more"
+
+
+def test_a_stack_that_is_not_measured_is_not_given_the_trials_of_the_file_that_it_starts_from():
+    history = history_of(run_of(2))
+    stack = replace(history.incumbent, experiment=9, parent=0)
+    text = text_of(replace(history, incumbent=stack))
+    assert "- Best: #9, a stack that is not measured yet; of #0, which it starts from, mean 1.1484 of 2 trials" in text
+    assert "- Best: #0, mean 1.1484 of 2 trials" in text_of(history)
+
+
+def text_of(history):
+    task = Task("improve", history.incumbent, (), Demand("knob", (), ""))
+    return build_messages(history, task, form="blocks", limit=100_000)[1]["content"]

@@ -256,3 +256,25 @@ def test_every_operator_says_what_it_is_about():
         text = task_text(history_of(attempts), Task(operator, base, material, demand), Detail(cards=0), "", ())
         task = text.partition("# Where the run stands")[2]
         assert all(words in task for words in told), operator
+
+
+def test_two_changes_that_were_put_together_before_are_not_put_together_again():
+    attempts = run_of(*[("structural", name, "discard") for name in ("mlp", "init", "loss", "shape", "schedule")])
+    differences = (-0.006, 0.004, -0.004, 0.002, -0.008)
+    attempts[1:] = [replace(one, raw=raw(d)) for one, d in zip(attempts[1:], differences, strict=True)]
+    lines = {1: "ONE = 1", 3: "THREE = 3", 5: "ONE = 1\nTHREE = 3"}
+    for number, line in lines.items():
+        attempts[number] = replace(attempts[number], source=f"{CUDA}\n{line}\n")
+
+    def pairs():
+        tasks = [choose_task(history_of(attempts, seed=seed)) for seed in range(60)]
+        return {tuple(a.experiment for a in t.material) for t in tasks if t.operator == "combine"}
+
+    assert pairs() == {(5, 1)}
+    attempts[5] = replace(attempts[5], parameters={"kind": "structural", "operator": "combine"})
+    assert pairs() == set()
+
+
+def test_a_program_whose_tree_is_too_deep_to_compare_has_a_kind_too():
+    deep = f"{CUDA}\nX = {' + '.join(['CUDA'] * 1000)}\n"
+    assert classify(CUDA, deep, "mlp").kind == "structural" and not classify(CUDA, deep, "mlp").sure

@@ -12,7 +12,9 @@ from simulated_runs import ROOT, SOURCE, baseline, history_of
 
 from autoresearch.agent.structural import MENU
 from autoresearch.agent.syntax.constants import constants_of, numbers_of
+from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.agent.tuner.effects import constant_effects
+from autoresearch.agent.tuner.near_misses import retrials
 from autoresearch.agent.tuner.observations import observe
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.agent.tuner.space import space_of
@@ -170,3 +172,60 @@ def test_a_gain_below_the_noise_is_worth_less_than_one_that_can_be_seen():
 def test_before_anything_is_measured_there_is_a_proposal_too():
     unmeasured = replace(baseline(SOURCE), val_bpb=None, estimate=None)
     assert Tuner().propose(replace(history_of([unmeasured]), attempts=())).source != SOURCE
+
+
+def near_misses_of(attempts):
+    """The near misses that are on offer: numbers of experiments."""
+    history = history_of(attempts)
+    return {one.experiments: one for one in retrials(history, tried_programs(history), 3.0, 0.02)}
+
+
+def test_near_misses_that_no_longer_fit_keep_none_from_being_tried_again():
+    attempts = [baseline(SOURCE)]
+    made = replace(Tuner().propose(history_of(attempts)), parameters={})
+    stale = [{"MUON_LR": 0.001 * number} for number in range(21, 26)]
+    for change, value in [*((one, -0.06) for one in stale), ({"ADAM_BETA1": 0.7}, -0.05)]:
+        attempts = decided(attempts, replace(made, source=write_constants(SOURCE, change)), "discard", value)
+    better = replace(made, source=write_constants(SOURCE, {"MUON_LR": 0.04}))
+    assert (6,) in near_misses_of(decided(attempts, better, "keep", -0.1))
+
+
+def test_a_near_miss_that_missed_again_is_believed_less():
+    attempts = [baseline(SOURCE)]
+    made = replace(Tuner().propose(history_of(attempts)), parameters={})
+    attempts = decided(attempts, replace(made, source=write_constants(SOURCE, {"ADAM_BETA1": 0.7})), "discard", -0.05)
+    attempts = decided(attempts, replace(made, source=write_constants(SOURCE, {"MUON_LR": 0.04})), "keep", -0.1)
+    first = near_misses_of(attempts)[(1,)]
+    again = replace(made, source=first.source, parameters={"combines": "1"})
+    for value, left in ((0.06, False), (-0.01, True)):
+        later = decided(decided(attempts, again, "discard", value), made, "keep", -0.1)
+        later[-1] = replace(later[-1], source=write_constants(SOURCE, {"MUON_LR": 0.05}))
+        found = near_misses_of(later).get((1,))
+        assert (found is not None) == left and (found is None or found.belief.mean > first.belief.mean)
+
+
+def test_an_edit_that_missed_is_not_made_again_on_top_of_itself_or_for_more_than_itself():
+    source = plain()
+    attempts, menu = [start(source)], {edit.name: edit for edit in MENU}
+    made = replace(Tuner().propose(history_of(attempts)), parameters={"edit": "sequences doubled"})
+    doubled = menu["sequences doubled"].apply(source)
+    attempts = decided(attempts, replace(made, source=doubled), "discard", -0.05)
+    faster = replace(made, source=write_constants(source, {"MUON_LR": 0.01}), parameters={})
+    assert (1,) in near_misses_of(decided(attempts, faster, "keep", -0.1))
+    longer = replace(made, source=write_constants(doubled, {"MUON_LR": 0.01}), parameters={})
+    assert (1,) not in near_misses_of(decided(attempts, longer, "keep", -0.1))
+    more = write_constants(doubled, {"MUON_LR": 0.03})
+    attempts = decided([start(source)], replace(made, source=more), "discard", -0.05)
+    assert (1,) not in near_misses_of(decided(attempts, faster, "keep", -0.1))
+
+
+def test_results_keep_their_level_while_a_stack_stands_in_for_the_best_file():
+    attempts = [baseline(SOURCE)]
+    made = replace(Tuner().propose(history_of(attempts)), source=write_constants(SOURCE, {"MUON_LR": 0.03}))
+    for status, value in (("keep", -0.1), ("discard", 0.05)):
+        attempts = decided(attempts, made, status, value)
+    history = history_of(attempts)
+    box = space_of(history)
+    stack = replace(history.incumbent, experiment=9, parent=1, source=write_constants(SOURCE, {"WARMDOWN": 0.6}))
+    alike = observe(replace(history, incumbent=stack), box)
+    assert np.allclose(alike.values, observe(history, box).values)
