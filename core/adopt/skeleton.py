@@ -177,15 +177,20 @@ def _literal(node: ast.stmt) -> str | None:
     return text if name in held else None
 
 
+def _lines(source: str) -> list[str]:
+    """Return the lines as the parser counts them: a form feed in a line ends none."""
+    return source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def _comment(source: str, node: ast.stmt) -> str:
     """Return the comment on a statement's last line, with the blanks before it; "" where there is none."""
-    line = source.splitlines()[(node.end_lineno or 1) - 1].encode()[node.end_col_offset :].decode(errors="ignore")
+    line = _lines(source)[(node.end_lineno or 1) - 1].encode()[node.end_col_offset :].decode(errors="ignore")
     return f"  {line.strip()}" if line.strip().startswith("#") else ""
 
 
 def _segment(source: str, node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """Return a definition as it is written, from its first decorator on."""
-    lines = source.splitlines()
+    lines = _lines(source)
     start = min([node.lineno, *(one.lineno for one in node.decorator_list)])
     text = lines[start - 1 : node.end_lineno]
     return "\n".join(line[node.col_offset :] for line in text)

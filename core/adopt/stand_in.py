@@ -12,6 +12,7 @@ until it uses its first batch, which is random tokens, and takes the model from 
 from __future__ import annotations
 
 import contextlib
+import io
 import linecache
 import math
 import os
@@ -72,7 +73,7 @@ class AdoptedScript:
     def __init__(self, path: str, job: Mapping[str, Any], runtime: Any) -> None:
         """Read and compile the script. `job["upstream"]` holds what the parent says of the tokenizer."""
         source = Path(path).read_text(encoding="utf-8")
-        linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+        linecache.cache[path] = (len(source), None, io.StringIO(source, newline=None).readlines(), path)
         self._path, self._job, self._runtime = path, job, runtime
         tree = parse_script(source)
         self._names = scored_names(tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import linecache
 import sys
 import types
@@ -23,10 +24,15 @@ def load_train_file(path: str) -> types.ModuleType:
     module = types.ModuleType(MODULE_NAME)
     module.__file__ = path
     sys.modules[MODULE_NAME] = module  # dataclasses look their module up
-    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+    linecache.cache[path] = (len(source), None, lines_of(source), path)
     # In no folder of the search path, so that it can import nothing that lies beside it.
     exec(compile(source, path, "exec"), module.__dict__)
     return module
+
+
+def lines_of(source: str) -> list[str]:
+    """Return the lines of a source with their ends, as Python counts them: a form feed in a line ends none."""
+    return io.StringIO(source, newline=None).readlines()
 
 
 def adopt(job: dict[str, Any], runtime: Any) -> AdoptedScript:

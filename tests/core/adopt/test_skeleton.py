@@ -45,6 +45,13 @@ def test_a_script_for_a_gpu_is_cut_into_definitions_build_and_train():
     assert "gc.collect()" in train  # which the gate allows
 
 
+def test_a_form_feed_between_definitions_shifts_no_line():
+    plain = script_named("honest_mlx")
+    broken = plain.replace("\nclass ", "\n\x0c\nclass ").replace("\ndef ", "\n# \u2028\ndef ")
+    assert broken != plain
+    assert written(broken) == written(plain)
+
+
 def test_a_batch_that_comes_before_the_model_is_asked_for_in_train():
     text = written(script_named("honest_mlx"))
     assert "data" not in function(text, "build")
