@@ -19,6 +19,8 @@ WISHES: Mapping[str, Wish] = {wish: wish for wish in get_args(Wish)}
 RESUME = "resume"
 """Action that takes a pause back."""
 SHOWN_CHARACTERS = 60
+LARGEST_NUMBER = 10**9
+"""Bound of an experiment's number: a ledger cannot be asked about what sqlite does not hold."""
 
 
 def act(folder: Path, body: bytes) -> dict[str, Any]:
@@ -36,7 +38,8 @@ def act(folder: Path, body: bytes) -> dict[str, Any]:
     action, number, text = str(asked.get("action")), asked.get("experiment"), asked.get("text", "")
     with RunQueries(folder) as reader:
         if action in REMARKS:
-            if not isinstance(number, int) or isinstance(number, bool) or number < 0 or not isinstance(text, str):
+            fits = isinstance(text, str) and not isinstance(number, bool)
+            if not fits or not isinstance(number, int) or not 0 <= number < LARGEST_NUMBER:
                 raise UsageError(f"{action} needs the number of an experiment.", fix="send its number as `experiment`")
             return leave_remark(reader, number, REMARKS[action], text).record()
         if action in WISHES or action == RESUME:

@@ -198,6 +198,7 @@ def test_nobody_acts_without_the_token_or_from_another_page(workspace):
         for more in (
             {"experiment": True},
             {"experiment": 99},
+            {"experiment": 10**30, "text": "x"},
             {"experiment": 1, "text": "x" * 1001},
             {"experiment": 1},
         ):
