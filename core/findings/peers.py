@@ -126,7 +126,7 @@ def read_kept(folder: Path, *, check: bool = False) -> PeerKeeps:
         if check and (fault := reader.verify().fault) is not None:
             raise LedgerError(f"it is not as it was written ({fault}).")
         run = reader.run()
-        identity = (check_tag(run.tag), _short(run.config["backend"]), _short(run.config["device"]))
+        identity = (check_tag(run.tag), _plain(run.config["backend"]), _plain(run.config["device"]))
         rows = [_checked(row) for row in reader.keeps() if row.number]
         origins = {row.number: Origin(run.tag, row.number, *identity[1:], row.delta) for row in rows}
         findings = []
@@ -179,11 +179,28 @@ def _checked(row: ExperimentRow) -> ExperimentRow:
     for number in (row.number, row.parent):
         if not isinstance(number, int):
             raise TypeError("the number of an experiment is none")
-    if row.delta is not None and not (isinstance(row.delta, int | float) and math.isfinite(row.delta)):
-        raise TypeError("the gain of an experiment is no number")
+    _check_gain(row.delta)
+    if row.origin is not None:
+        for text in row.origin.identity:
+            _plain(text)
+        if not isinstance(row.origin.experiment, int):
+            raise TypeError("the number of an experiment is none")
+        _check_gain(row.origin.delta)
     if not isinstance(row.parameters, Mapping):
         raise TypeError("the parameters of an experiment are none")
     return row
+
+
+def _check_gain(delta: object) -> None:
+    if delta is not None and not (isinstance(delta, int | float) and math.isfinite(delta)):
+        raise TypeError("the gain of an experiment is no number")
+
+
+def _plain(text: object) -> str:
+    """Check a name that is said to a person, and return it. Raises `TypeError` or `ValueError`."""
+    if not _short(text).isprintable():
+        raise ValueError("a name of it cannot be printed")
+    return str(text)
 
 
 def _short(text: object) -> str:

@@ -65,6 +65,17 @@ HOSTILE = {
     "config of another kind": ("UPDATE runs SET config = '[1]'",),
     "a tag that is a path": ("UPDATE runs SET tag = '../../x'",),
     "a tag that steers the terminal": ("UPDATE runs SET tag = char(27) || '[2J'",),
+    "a device that steers the terminal": ("UPDATE runs SET config = json_set(config, '$.device', char(27) || '[2J')",),
+    "half a letter in the device": (
+        """UPDATE runs SET config = replace(config, '"device": "', '"device": "\\ud800')""",
+    ),
+    "a list for the run that it is from": (
+        """UPDATE experiments SET origin = '{"run": [1], "experiment": 1, "backend": "x", "device": "y"}'""",
+    ),
+    "a gain there that is none": (
+        """UPDATE experiments SET origin =
+        '{"run": "a", "experiment": 1, "backend": "x", "device": "y", "delta": "much"}'""",
+    ),
 }
 
 
