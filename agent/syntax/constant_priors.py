@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from autoresearch.agent.syntax.constants import Number
+from autoresearch.agent.syntax.constants import Number, constants_of, unread_constants
 from autoresearch.core.trainfile.constants import ConstantValue
 
 Scale = Literal["log", "linear", "complement", "power_of_two", "whole", "choice", "held"]
@@ -111,6 +111,11 @@ def idle_constants(values: Mapping[str, ConstantValue]) -> set[str]:
         if known and not any(known):
             idle |= {name for name in names if name in values}
     return idle
+
+
+def idle_in(source: str) -> frozenset[str]:
+    """Find the constants of a train file that nothing reads: no line does, or they are switched off."""
+    return unread_constants(source) | idle_constants(constants_of(source))
 
 
 def is_switch(name: str) -> bool:

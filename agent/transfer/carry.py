@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autoresearch.agent.structural import MENU, Edit
-from autoresearch.agent.syntax.constant_priors import prior_of, repair
-from autoresearch.agent.syntax.constants import constants_of, numbers_of
+from autoresearch.agent.syntax.constant_priors import idle_constants, prior_of, repair
+from autoresearch.agent.syntax.constants import constants_of, numbers_of, unread_constants
 from autoresearch.agent.transfer.functions import with_functions
 from autoresearch.core.proposal import Finding
 from autoresearch.core.trainfile.constants import ConstantValue, is_number, write_constants
@@ -64,7 +64,9 @@ def carry(finding: Finding, source: str, vocabularies: Sequence[int] = ()) -> Ca
         for name, (was, became) in open_moves.items()
         if name in here and (value := counterpart(name, was, became, here[name], vocabularies)) is not None
     }
-    values = _fitted(code.source, wanted)
+    # What nothing would read here is no change: a trial of it would measure the noise.
+    idle = idle_constants({**here, **wanted}) | unread_constants(code.source)
+    values = _fitted(code.source, {name: value for name, value in wanted.items() if name not in idle})
     carried = write_constants(code.source, values)
     if parsed(carried) is None or fingerprint(carried) == fingerprint(source):
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoresearch.agent.syntax.constant_priors import footprint, idle_constants
+from autoresearch.agent.syntax.constant_priors import footprint, idle_in
 from autoresearch.agent.syntax.constants import constants_of, numbers_of
 from autoresearch.agent.syntax.source_keys import structure_key
 from autoresearch.agent.tuner.space import Dimension
@@ -187,8 +187,7 @@ def difference(attempt: Attempt, parent: Attempt) -> float | None:
 
 
 def _present(source: str, dimensions: Sequence[Dimension]) -> list[bool]:
-    constants = constants_of(source)
-    idle = idle_constants(constants)
+    constants, idle = constants_of(source), idle_in(source)
     return [dimension.name in constants and dimension.name not in idle for dimension in dimensions]
 
 

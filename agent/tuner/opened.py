@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from autoresearch.agent.structural import Expectation
-from autoresearch.agent.syntax.constant_priors import idle_constants, is_switch, prior_of, repair
-from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
+from autoresearch.agent.syntax.constant_priors import idle_in, is_switch, prior_of, repair
+from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.first_moves import FirstMove
 from autoresearch.agent.tuner.observations import difference
 from autoresearch.agent.tuner.space import Dimension, space_of
@@ -76,9 +76,5 @@ def _stepped(dimension: Dimension, now: Number, direction: int) -> float:
 
 def _active(source: str) -> set[str]:
     """Name the numeric constants that something reads and that switch nothing off."""
-    constants = constants_of(source)
-    return {
-        name
-        for name, value in numbers_of(source).items()
-        if (value or not is_switch(name)) and name not in idle_constants(constants)
-    }
+    idle = idle_in(source)
+    return {name for name, value in numbers_of(source).items() if (value or not is_switch(name)) and name not in idle}

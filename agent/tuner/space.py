@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from autoresearch.agent.syntax.constant_priors import ConstantPrior, Scale, idle_constants, is_switch, prior_of
-from autoresearch.agent.syntax.constants import Number, constants_of
+from autoresearch.agent.syntax.constants import Number, constants_of, unread_constants
 from autoresearch.core.proposal import History
 from autoresearch.core.trainfile.constants import ConstantValue, is_number
 
@@ -94,7 +94,8 @@ def space_of(history: History, widen: float = 1.0) -> tuple[Dimension, ...]:
             before = start.get(name)
             if before is None or (is_number(before) and not before and value and is_switch(name)):
                 start[name] = value
-    return search_space(now, start, history.vocabularies, widen)
+    unread = unread_constants(history.incumbent.source)
+    return tuple(one for one in search_space(now, start, history.vocabularies, widen) if one.name not in unread)
 
 
 def search_space(

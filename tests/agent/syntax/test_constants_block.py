@@ -1,7 +1,8 @@
 import pytest
-from simulated_runs import SOURCE
+from simulated_runs import ROOT, SOURCE
 
-from autoresearch.agent.syntax.constants import constants_of, numbers_of
+from autoresearch.agent.structural import MENU
+from autoresearch.agent.syntax.constants import constants_of, numbers_of, unread_constants
 from autoresearch.core.errors import SourceError
 from autoresearch.core.trainfile.constants import write_constants
 
@@ -53,3 +54,15 @@ def test_an_unknown_name_is_refused():
 
 def test_numbers_are_the_constants_that_are_neither_text_nor_switches():
     assert numbers_of(ODD) == {"NEGATIVE": -0.5, "ZERO": 0, "AFTER": 3, "POWER": 262144, "SUM": 12, "TWICE": 2}
+
+
+def test_constants_that_no_line_reads_are_known():
+    source = (ROOT / "backends" / "cuda" / "train.py").read_text(encoding="utf-8")
+    edits = {edit.name: edit for edit in MENU}
+    assert unread_constants(source) == frozenset()
+    assert unread_constants(edits["momentum constant"].apply(source)) == {"MOMENTUM_START", "MOMENTUM_WARMUP_STEPS"}
+    warm = edits["schedule warm-up"].apply(source)
+    assert (unread_constants(warm), unread_constants(edits["schedule cosine"].apply(warm))) == (set(), {"WARMUP"})
+    block = "# ---- constants: x\nPRESET = 'demo'\nA = 1\nB = 2\nC = 3 * B\n# ---- end of constants\n"
+    assert unread_constants(block + "print(C)\n") == {"A"}
+    assert unread_constants(block + "print(C, globals()['A'])\n") == set() == unread_constants(SOURCE)

@@ -166,3 +166,15 @@ def test_a_file_without_constants_or_that_is_no_python_breaks_nothing():
     assert carry(moved(CUDA, ADAM_BETA2=0.99), "x = 1\n") is None
     assert carry(moved(CUDA, ADAM_BETA2=0.99), "def (:\n") is None
     assert carry(finding("def (:\n", "x ="), MLX) is None
+
+
+@BOTH
+def test_what_nothing_reads_here_is_left_out(there, here):
+    tied = write_constants(here, {"TIE_HEAD": True})
+    steady = next(edit for edit in MENU if edit.name == "momentum constant").apply(here)
+    for source, name, value in ((tied, "HEAD_LR", 0.1), (steady, "MOMENTUM_START", 0.7)):
+        assert carry(moved(there, **{name: value}), here) is not None
+        assert carry(moved(there, **{name: value}), source) is None
+        carried = carry(moved(there, **{name: value, "ADAM_BETA2": 0.99}), source)
+        assert carried.left_out == (name,) and changed(source, carried.source) == {"ADAM_BETA2": 0.99}
+    assert carry(moved(there, TIE_HEAD=not values(there)["TIE_HEAD"], HEAD_LR=0.1), here) is not None

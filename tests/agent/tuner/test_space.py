@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_runs import ROOT, SOURCE
+from simulated_runs import ROOT, SOURCE, baseline, history_of
 
+from autoresearch.agent.structural import MENU
 from autoresearch.agent.syntax.constant_priors import footprint, repair
 from autoresearch.agent.syntax.constants import constants_of
-from autoresearch.agent.tuner.space import search_space
+from autoresearch.agent.tuner.space import search_space, space_of
 
 
 def space(source, vocabularies=(1024, 2048)):
@@ -118,3 +119,10 @@ def test_constants_that_nothing_reads_are_not_tuned():
     )
     assert set(space(source)) == {"HEAD_LR"}
     assert "SHORT_WINDOW" in space(source.replace('"L"', '"SL"'))
+
+
+def test_a_constant_that_the_file_no_longer_reads_is_not_searched():
+    source = (ROOT / "backends" / "cuda" / "train.py").read_text(encoding="utf-8")
+    steady = next(edit for edit in MENU if edit.name == "momentum constant").apply(source)
+    names = [{one.name for one in space_of(history_of([baseline(text)]))} for text in (source, steady)]
+    assert names[0] - names[1] == {"MOMENTUM_START", "MOMENTUM_WARMUP_STEPS"}
