@@ -38,7 +38,8 @@ class ConstantPrior:
 
 PRIORS = (
     ConstantPrior(
-        r"PRESET|(.*_)?EPS(ILON)?|LOG_EVERY|WARMUP_STEPS|LOSS_CHUNK.*|GATE_CHANNELS|.*SEED.*|.*(NS|NEWTON).*STEPS",
+        r"PRESET|(BOS|EOS|PAD)_TOKEN|(.*_)?EPS(ILON)?|LOG_EVERY|WARMUP_STEPS|LOSS_CHUNK.*|GATE_CHANNELS|.*SEED.*"
+        r"|.*(NS|NEWTON).*STEPS",
         "",
         "held",
     ),
@@ -58,6 +59,7 @@ PRIORS = (
     ConstantPrior(r".*NGRAM_ROWS|MEMORY_ROWS", "embeddings_head", "power_of_two", 8.0, weight=0.5, towards=1),
     ConstantPrior(r"(NGRAM|FOLLOWER|MEMORY)_LONGEST", "embeddings_head", "whole", 3.0, weight=0.7, towards=1),
     ConstantPrior(r"MEMORY_BEST", "embeddings_head", "whole", 5.0, weight=0.7, low=1, towards=1),
+    ConstantPrior(r"DOCUMENT_BUCKETS", "embeddings_head", "whole", 2.0, weight=0.3),
     ConstantPrior(r"LATE_KEYS", "attention", "linear", weight=0.3, high=1.0),
     ConstantPrior(r"GUESS_VOTES", "embeddings_head", "log", 4.0, weight=0.7),
     ConstantPrior(r"FINAL_.*", "schedule", "linear", low=0.0, high=0.3, towards=1),

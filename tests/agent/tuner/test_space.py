@@ -30,7 +30,8 @@ def test_each_constant_moves_on_its_own_scale():
 
 def test_presets_epsilons_flags_strings_and_unknown_zeros_stay():
     odd = block(
-        'PRESET = "x"\nADAM_EPS = 1e-10\nTIE_HEAD = False\nNAME = "a"\nSTRANGE = 0.0\nCOUNT = 0\nLOG_EVERY = 10'
+        'PRESET = "x"\nADAM_EPS = 1e-10\nTIE_HEAD = False\nNAME = "a"\nSTRANGE = 0.0\nCOUNT = 0\nLOG_EVERY = 10\n'
+        "BOS_TOKEN = 1"
     )
     assert space(odd) == {}
 
