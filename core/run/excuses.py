@@ -54,14 +54,15 @@ class Excuses:
         """Tell whether the run has paid for as many slow trials as it may after `decided` experiments."""
         return self._paid >= FREE_RERUNS + RERUNS_PER_EXPERIMENT * decided
 
-    def note(self, trial: TrialRow, reason: str, *, idle: bool, slept: bool) -> None:
+    def note(self, trial: TrialRow, reason: str, *, idle: bool, by_machine: bool) -> None:
         """Record that a trial is run again.
 
-        One on an `idle` device costs the run nothing. A machine that `slept` is no file's doing, so that no excuse is
-        used up.
+        One on an `idle` device costs the run nothing. A sleep, or a device that was found gone, is `by_machine` and no
+        file's doing, so that no excuse is used up (see `losses` for files that bring devices down).
         """
         told = {"k": trial.k, "subject": trial.subject, "seed": trial.seed, "reason": reason}
-        told |= {"idle": idle, "slept": slept}
+        # Under the name that it has in ledgers of earlier versions.
+        told |= {"idle": idle, "slept": by_machine}
         self._ledger.note(REPEATED, trial.experiment, told)
         self._count(trial.experiment, told)
 

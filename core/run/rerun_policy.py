@@ -25,7 +25,7 @@ from autoresearch.core.trainfile.constants import read_constants
 from autoresearch.core.trial.device import probe_device
 from autoresearch.core.trial.processes import KILLED
 from autoresearch.core.trial.request import TrialResult
-from autoresearch.core.trial.training import SLOW_START
+from autoresearch.core.trial.training import ANOTHER_KIND, SLOW_START
 
 SLEEP_SECONDS = 5.0
 """Seconds of sleep from which on a trial is run again. Shorter gaps are clocks that were read late."""
@@ -266,7 +266,7 @@ DEVICE_WORDS = (
     *(
         "device lost",
         "gpu is lost",
-        "the train child computes on",
+        ANOTHER_KIND,
         "command buffer execution failed",
         "no metal device",
     ),
@@ -315,8 +315,8 @@ class DeviceWatch:
         if result.status not in ("crash", "timeout"):
             return None
         said = " ".join((result.reason or "").lower().split())
-        # A device that is the processor itself has no driver whose fault it could be.
-        device = result.device_kind not in COMPUTES_ITSELF
+        # A device that is the processor itself has no driver whose fault it could be; one may stand in for a lost one.
+        device = result.device_kind not in COMPUTES_ITSELF or said.startswith(ANOTHER_KIND)
         if not repeated and device and "memory" not in said and any(words in said for words in DEVICE_WORDS):
             return f"it may have been the device's fault: {result.reason}"
         return None

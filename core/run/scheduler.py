@@ -71,6 +71,8 @@ class RunningTrial:
     """True for a trial of the incumbent on an idle device; its experiment may not be there yet."""
     short: RunTrial | None = None
     """The judge's request, for a short trial."""
+    lost: str = ""
+    """Words for the loss of the device while this trial ran; empty without one."""
 
 
 class RunningTrials:
@@ -162,22 +164,31 @@ class RunningTrials:
         running.handle.on_done(self._notify)
 
     def collect(self) -> list[int]:
-        """Record every result that has come, in the order of the trials' starts; return their experiments' numbers."""
+        """Record every result that has come, in the order of the trials' starts; return their experiments' numbers.
+
+        Raises the first error only when all are recorded: a trial that ended well has cost its time.
+        """
         collected = []
+        trouble: ArError | None = None
         for number, running in list(self._trials.items()):
             if running.handle is not None and running.handle.done():
                 handle = running.handle
                 del self._trials[number]
                 try:
-                    # The result is there already; 0 makes sure that this thread never waits for a trial.
-                    self._record(running, handle.result(0))
-                except TrialLost as lost:
-                    self._note_lost(running, lost)
+                    try:
+                        # The result is there already; 0 makes sure that this thread never waits for a trial.
+                        self._record(running, handle.result(0))
+                    except TrialLost as lost:
+                        self._note_lost(running, lost)
+                except ArError as error:
+                    trouble = trouble or error
                 collected.append(number)
             elif running.trained and not running.recorded:
                 if not running.repeat and not running.short:
                     self.run.ledger.trained(number)
                 running.recorded = True
+        if trouble is not None:
+            raise trouble
         return collected
 
     def cancel(self) -> None:
@@ -196,28 +207,39 @@ class RunningTrials:
         self._losses.note(trial, lost.message, by_file=not isinstance(lost, TrialMisplaced))
         if self._give_up(running):
             return
-        self._lost[key_of(trial)] += 1
-        if self._lost[key_of(trial)] >= MAX_LOSSES:
-            message = (
-                f"a trial of experiment {trial.subject} lost its machine {MAX_LOSSES} times; the last time, "
-                f"{lost.message}."
-            )
-            raise ArError(message, fix="look at the fleet, then give the same command again; nothing is lost") from lost
+        self._count_loss(trial, lost.message, "machine", "the fleet")
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
         self._tell(Repeated(f"{lost.message}{_whose(trial)}", experiment=number))
 
+    def _count_loss(self, trial: TrialRow, words: str, what: str, where: str) -> None:
+        """Count what a trial has lost; `where` is what to look at. Raises `ArError` after `MAX_LOSSES` times."""
+        self._lost[key_of(trial)] += 1
+        if self._lost[key_of(trial)] >= MAX_LOSSES:
+            message = (
+                f"a trial of experiment {trial.subject} lost its {what} {MAX_LOSSES} times; the last time, {words}."
+            )
+            raise ArError(message, fix=f"look at {where}, then give the same command again; nothing is lost")
+
     def _lost_device(self, running: RunningTrial, result: TrialResult) -> str | None:
         """Return how a failed trial lost its device, if it did, and note that. Raises as `DeviceWatch.lost` does."""
-        if self._watch is None:
+        if self._watch is None or result.status not in ("crash", "timeout"):
             return None
-        try:
-            words = self._watch.lost(result, stopped=self._stopped)
-        except PrerequisiteError as gone:
-            self._losses.note(running.trial, gone.message)
+        # A device that goes away takes every trial along, and may be back before the second one is looked at.
+        words: str | None = running.lost or None
+        gone: PrerequisiteError | None = None
+        if words is None:
+            try:
+                words = self._watch.lost(result, stopped=self._stopped)
+            except PrerequisiteError as error:
+                words, gone = error.message, error
+        if words is None:
+            return None
+        self._losses.note(running.trial, words)
+        for other in self._trials.values():
+            other.lost = other.lost or words
+        if gone is not None:
             self._give_up(running)
-            raise
-        if words is not None:
-            self._losses.note(running.trial, words)
+            raise gone
         return words
 
     def _give_up(self, running: RunningTrial) -> bool:
@@ -254,9 +276,11 @@ class RunningTrials:
             return
         excused, used_up = self._excuses.excused(trial), self._excuses.used_up(trial)
         usual = replace(self._pace(trial.subject), here=self._slot_pace(result))
-        spoilt = self._lost_device(running, result)
-        if spoilt is not None and self._give_up(running):
-            return
+        spoilt = lost = self._lost_device(running, result)
+        if lost is not None:
+            if self._give_up(running):
+                return
+            self._count_loss(trial, lost, "device", "the device and its driver")
         if spoilt is None and self._watch is not None:
             spoilt = self._watch.suspect(result, repeated=used_up)
         same, incumbent = (
@@ -287,7 +311,8 @@ class RunningTrials:
             self.run.ledger.score(number, trial.k, result, repeat=running.repeat)
             return
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
-        self._excuses.note(trial, spoilt, idle=running.repeat, slept=slept > SLEEP_SECONDS)
+        by_machine = lost is not None or slept > SLEEP_SECONDS
+        self._excuses.note(trial, spoilt, idle=running.repeat, by_machine=by_machine)
         self._tell(Repeated(f"{spoilt}{_whose(trial)}", experiment=number))
 
     def _record_short(self, running: RunningTrial, step: RunTrial, result: TrialResult) -> None:

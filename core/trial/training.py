@@ -55,6 +55,8 @@ from autoresearch.core.trial.weights import (
 
 SLOW_START = "start-up took longer than its allowance"
 """First words of the reason for a trial whose first batch did not come in time."""
+ANOTHER_KIND = "the train child computes on"
+"""First words of the reason for a trial whose device was of another kind than the run's."""
 FEEDER_SECONDS = 2.0
 """Seconds that the feeder may take to say how much it handed out, once the train child is gone."""
 
@@ -301,7 +303,7 @@ def check_kind(expected: str | None, found: Device) -> None:
     if expected is not None and found.kind != expected:
         raise TrialEnded(
             "crash",
-            f"the train child computes on {found.kind} ({found.name}) and not on {expected}, as the run does: "
+            f"{ANOTHER_KIND} {found.kind} ({found.name}) and not on {expected}, as the run does: "
             "the device is gone or hidden from the sandbox; `ar doctor` says more",
         )
 

@@ -12,6 +12,7 @@ from loop_fixtures import Scripted, ScriptedHandle, Widths, make_workspace, open
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.fleet.executor import TrialLost, TrialMisplaced
 from autoresearch.core.judge.greedy import Greedy
+from autoresearch.core.proposal import Proposal
 from autoresearch.core.run import losses
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.losses import GIVEN_UP_AFTER
@@ -136,3 +137,76 @@ def test_a_trial_that_loses_every_machine_ends_the_loop_and_stays_open(tmp_path:
         assert [row.number for row in run.ledger.undecided()] == [0]
     with open_run(tmp_path) as run:
         assert Loop(run, Widths(5), Greedy(), Losing(0), limits=Limits(1)).go().exit_code == 0
+
+
+class Driver(Scripted):
+    """Two devices whose trials end together. The driver restarts once and takes both along, or as often as it is told.
+
+    The trials in `well` end well all the same.
+    """
+
+    def __init__(self, restarts: int = 1, well: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.restarts, self.well = restarts, well
+
+    def capacity(self) -> int:
+        return 2
+
+    def submit(self, request, observer=None) -> ScriptedHandle:
+        handle = super().submit(request, observer)
+        width, starts = width_of(request.source), [width_of(one.source) for one in self.requests]
+        down = width != 10 and width not in self.well and starts.count(width) <= self.restarts
+        found = TrialResult(status="crash", seed=0, backend="null", preset="demo", reason="the train process ended")
+        if down:
+            handle.result = lambda timeout=None: found
+        handle.polled = int(width in self.well)  # as soon over as the one that started before it
+        return handle
+
+
+class Restarting:
+    """A device that is gone at every other look, `times` times, and back at the one after that."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.looks = times, 0
+
+    def __call__(self, backend: str):
+        self.looks += 1
+        if self.looks % 2 and self.looks < 2 * self.times:
+            raise PrerequisiteError("no device.")
+        return SimpleNamespace(description=lambda: "A")
+
+
+class TwoWidths(Widths):
+    """Proposes a new width for every device, and does not wait for verdicts."""
+
+    def propose(self, history):
+        width = self.widths[self.calls]
+        self.calls += 1
+        source = history.incumbent.source.replace(f"WIDTH = {width_of(history.incumbent.source)}", f"WIDTH = {width}")
+        return Proposal(source, f"width {width}", "shape", researcher=self.name)
+
+
+def test_a_device_that_comes_back_has_all_trials_run_again_that_were_on_it(tmp_path: Path) -> None:
+    watch = DeviceWatch("null", "A", Restarting(1), pauses=(0.01,))
+    with open_run(make_workspace(tmp_path)) as run:
+        Loop(run, TwoWidths(11, 12), Greedy(), Driver(), limits=Limits(2), device_watch=watch).go()
+        assert [run.ledger.experiment(number).status for number in (1, 2)] == ["discard", "discard"]
+        assert [run.ledger.trials(experiment=number)[0].starts for number in (1, 2)] == [2, 2]
+        # Nobody's excuse for a slow trial is used up by it, and the run has paid for none.
+        assert [one["slept"] for one in run.ledger.events("trial repeated")] == [True, True]
+
+
+def test_trials_that_lose_their_device_for_ever_end_the_loop(tmp_path: Path) -> None:
+    watch = DeviceWatch("null", "A", Restarting(99), pauses=(0.01,))
+    with open_run(make_workspace(tmp_path)) as run:
+        with pytest.raises(ArError, match=f"lost its device {MAX_LOSSES} times; the last time, the device was gone"):
+            Loop(run, TwoWidths(11, 12), Greedy(), Driver(9), limits=Limits(2), device_watch=watch).go()
+        assert [row.number for row in run.ledger.undecided()] == [1, 2]
+
+
+def test_a_trial_that_ended_well_counts_although_the_other_one_lost_the_device(tmp_path: Path) -> None:
+    watch = DeviceWatch("null", "A", Missing(), pauses=())
+    with open_run(make_workspace(tmp_path)) as run:
+        with pytest.raises(PrerequisiteError, match="the device is gone"):
+            Loop(run, TwoWidths(11, 12), Greedy(), Driver(well=(12,)), limits=Limits(2), device_watch=watch).go()
+        assert [run.ledger.trials(experiment=number)[0].status for number in (1, 2)] == [None, "ok"]

@@ -38,7 +38,7 @@ from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.trainfile.fingerprint import fingerprint
 from autoresearch.core.trial.context import gone
 from autoresearch.core.trial.request import TrialResult
-from autoresearch.core.trial.training import SLOW_START
+from autoresearch.core.trial.training import ANOTHER_KIND, SLOW_START
 
 
 @pytest.fixture
@@ -193,6 +193,9 @@ def test_a_failure_that_sounds_like_the_device_is_run_once_more_and_then_believe
     assert suspect(Probe(True), crash("OutOfMemoryError: CUDA error: out of memory")) is None
     on_the_processor = lost.model_copy(update={"device_kind": "cpu"})
     assert suspect(Probe(True), on_the_processor) is None, "there is no such device"
+    stand_in = f"{ANOTHER_KIND} cpu (a Xeon) and not on cuda, as the run does: the device is gone or hidden"
+    instead = on_the_processor.model_copy(update={"reason": stand_in})
+    assert "device's fault" in suspect(Probe(True), instead)
     assert suspect(probe := Probe(True), crash("it looked ahead", "invalid")) is None
     assert probe.looks == 0
 
