@@ -10,6 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 
 from autoresearch.core.events import Observer
+from autoresearch.core.fleet.executor import TrialMisplaced
 from autoresearch.core.fleet.slots import WHOLE_MACHINE, Claim, Slot, bind
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
@@ -27,7 +28,11 @@ class LocalHandle:
         return self._future.done()
 
     def result(self, timeout: float | None = None) -> TrialResult:
-        """Wait for the result. Raises `TimeoutError`, or `TrialError` if it never started or was cancelled."""
+        """Wait for the result.
+
+        Raises `TimeoutError`, `TrialError` if it never started or was cancelled, `TrialMisplaced` if its device is
+        gone.
+        """
         try:
             return self._future.result(timeout)
         except FutureTimeout as error:
@@ -52,6 +57,7 @@ class LocalExecutor:
     def __init__(self, slots: Sequence[Slot] = (WHOLE_MACHINE,), claim: Claim | None = None) -> None:
         """Run trials on these slots. `claim` keeps other loops off them; it is released by `close`."""
         self.slots, self._claim = tuple(slots), claim
+        self._named, self._lock = len(self.slots) > 1, threading.Lock()
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in slots:
             self._free.put(slot)
@@ -59,7 +65,7 @@ class LocalExecutor:
         self._handles: list[LocalHandle] = []
 
     def capacity(self) -> int:
-        """Count the slots: each runs one trial."""
+        """Count the slots: each runs one trial. One whose device went away is none any more (see `_retire`)."""
         return len(self.slots)
 
     def submit(self, request: TrialRequest, observer: Observer | None = None) -> LocalHandle:
@@ -78,12 +84,26 @@ class LocalExecutor:
             self._claim.release()
 
     def _run(self, request: TrialRequest, observer: Observer | None, cancel: threading.Event) -> TrialResult:
-        slot = self._free.get()  # never waits: there are as many threads as slots
+        slot = self._free.get()  # waits only where a slot has been given up
         try:
             result = run_trial(on_slot(request, slot), observer=observer, cancel=cancel)
-            return result.model_copy(update={"place": slot.label}) if len(self.slots) > 1 else result
+            if request.device_kind and result.device_kind not in (None, request.device_kind) and self._retire(slot):
+                left = f"{len(self.slots)} of this machine's devices are left"
+                raise TrialMisplaced(f"{slot.label} is gone, the trial ran on {result.device_kind}; {left}")
+            return result.model_copy(update={"place": slot.label}) if self._named else result
         finally:
-            self._free.put(slot)
+            if slot in self.slots:
+                self._free.put(slot)
+
+    def _retire(self, slot: Slot) -> bool:
+        """Give up a slot whose device went away; return whether it was given up: the last one stays.
+
+        Its trials end within seconds, so it would be free whenever one is to start, and spoil one after another.
+        """
+        with self._lock:
+            if len(self.slots) > 1:
+                self.slots = tuple(one for one in self.slots if one != slot)
+            return slot not in self.slots
 
 
 def on_slot(request: TrialRequest, slot: Slot) -> TrialRequest:

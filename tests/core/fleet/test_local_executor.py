@@ -11,8 +11,11 @@ from offspring import offspring
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
+from autoresearch.core.fleet import local
+from autoresearch.core.fleet.executor import TrialMisplaced
 from autoresearch.core.fleet.local import LocalExecutor
-from autoresearch.core.trial.request import Budget
+from autoresearch.core.fleet.slots import Slot
+from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import TrialCancelled
 
 ENDLESS = "import time\ndef build(spec): time.sleep(600)"
@@ -63,3 +66,29 @@ def test_an_error_of_the_trial_reaches_the_one_who_waits(prepared: Prepared, tmp
     with pytest.raises(DataError):
         handle.result(30)
     executor.close()
+
+
+def test_a_device_that_is_gone_gets_no_further_trial_while_others_are_left(monkeypatch, tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def run_trial(request, **_):
+        (name,) = (value for key, value in request.environment if key == "CUDA_VISIBLE_DEVICES")
+        ran.append(name)
+        kind = "cuda" if name == "b" else "cpu"
+        status = "ok" if kind == "cuda" else "crash"
+        return TrialResult(status=status, seed=0, backend="null", preset="demo", device_kind=kind)
+
+    monkeypatch.setattr(local, "run_trial", run_trial)
+    slots = [Slot(f"cuda-{name}", f"card {name}", (("CUDA_VISIBLE_DEVICES", name),)) for name in "ab"]
+    executor = LocalExecutor(slots)
+    asked = TrialRequest("", "null", "demo", tmp_path, 64, 4, tmp_path, device_kind="cuda")
+    with pytest.raises(TrialMisplaced, match="card a is gone, the trial ran on cpu; 1 of this machine's devices are"):
+        executor.submit(asked).result(10)
+    assert [executor.submit(asked).result(10).place for _ in range(2)] == ["card b", "card b"]
+    assert (ran, executor.capacity()) == (["a", "b", "b"], 1)
+    # The last one is not given up: the loop looks for its device.
+    slots[1:] = []
+    only = LocalExecutor(slots)
+    assert (only.submit(asked).result(10).status, only.capacity()) == ("crash", 1)
+    executor.close()
+    only.close()
