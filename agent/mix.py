@@ -5,14 +5,25 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
-from autoresearch.agent.findings import own, propose_finding
+from autoresearch.agent.findings import propose_finding
 from autoresearch.agent.llm.models import total
 from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.judge.stack import kept_parts
-from autoresearch.core.proposal import Attempt, Cost, FailedProposalError, History, Proposal, Researcher, paid_for
+from autoresearch.core.proposal import (
+    Attempt,
+    Cost,
+    FailedProposalError,
+    History,
+    InFlight,
+    Proposal,
+    Researcher,
+    paid_for,
+)
 
+Proposed = TypeVar("Proposed", Attempt, InFlight, Attempt | InFlight)
 _WINDOW = 24
 """Number of latest experiments of each researcher that count."""
 _LEAST = 0.15
@@ -62,8 +73,9 @@ class Mix(Researcher):
 
     def _order(self, history: History) -> list[Researcher]:
         """Return the researchers in the order in which they are asked: each once at first, later drawn by its share."""
-        unused = [one for one in self._researchers if not _by(history.attempts, one.name)]
-        if unused:
+        proposed: list[Attempt | InFlight] = [*history.attempts, *history.in_flight]
+        unused = [one for one in self._researchers if not _by(proposed, one.name)]
+        if unused and not history.thinking:  # a proposal in the making may be its first one
             first = unused[0]
         else:
             shares = split(history.attempts, [one.name for one in self._researchers])
@@ -98,10 +110,10 @@ def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
     return [_LEAST + free * rate / sum(rates) for rate in rates]
 
 
-def _by(attempts: Sequence[Attempt], name: str) -> list[Attempt]:
+def _by(attempts: Sequence[Proposed], name: str) -> list[Proposed]:
     """Return the experiments of one researcher; a proposal made in place of a model's counts as that model's turn."""
-    return [one for one in own(attempts) if one.experiment and _turn(one) == name]
+    return [one for one in attempts if one.origin is None and one.experiment and _turn(one) == name]
 
 
-def _turn(attempt: Attempt) -> str:
+def _turn(attempt: Attempt | InFlight) -> str:
     return "llm" if attempt.parameters.get("operator") == "stand_in" else attempt.researcher

@@ -7,7 +7,7 @@ from simulated_runs import SOURCE, baseline, history_of
 
 from autoresearch.agent.mix import Mix, split
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.proposal import Attempt, Cost, FailedProposalError, Proposal, Researcher
+from autoresearch.core.proposal import Attempt, Cost, FailedProposalError, InFlight, Proposal, Researcher
 
 
 class Scripted(Researcher):
@@ -68,3 +68,11 @@ def test_when_none_has_anything_the_error_names_them_all():
     mix = Mix([Scripted("llm", ProposalError("a.")), Scripted("tuner", ProposalError("b."))])
     with pytest.raises(ProposalError, match=r"llm: a\.; tuner: b\."):
         mix.propose(history_of(attempts_by()))
+
+
+def test_with_many_devices_the_first_to_be_asked_does_not_get_every_first_turn():
+    mix, run = Mix([Scripted("tuner"), Scripted("llm")]), history_of(attempts_by())
+    flying = InFlight(1, SOURCE, "h", "mlp", "tuner", None, 0)
+    assert mix.propose(replace(run, in_flight=(flying,))).researcher == "llm"
+    turns = [mix.propose(replace(run, in_flight=(flying,), thinking=number)).researcher for number in range(1, 31)]
+    assert 5 <= turns.count("llm") <= 25  # a proposal of the model's may be in the making
