@@ -9,7 +9,7 @@ import numpy as np
 
 from autoresearch.agent.llm.quotas import Demand
 from autoresearch.agent.llm.taxonomy import Change, classify
-from autoresearch.agent.structural import MENU
+from autoresearch.agent.structural import MENU, Edit
 from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import History, Proposal
@@ -62,32 +62,35 @@ def _from_tuner(history: History, demand: Demand, tried: frozenset[str]) -> Stan
 def _from_menu(history: History, demand: Demand, tried: frozenset[str]) -> StandIn | None:
     rng = np.random.default_rng([abs(history.seed), history.turn, 1])
     for most in (1,) * (demand.least != "bold") + (_TOGETHER,) * _COMBINATIONS:
-        for source, hypothesis, category in _edits(history.incumbent.source, rng, most):
-            proposal = Proposal(source=source, hypothesis=hypothesis, category=category)
+        for proposal in _edits(history.incumbent.source, rng, most):
             found = _checked(history, proposal, demand, tried)
             if found is not None:
                 return found
     return None
 
 
-def _edits(source: str, rng: np.random.Generator, most: int) -> Iterator[tuple[str, str, str]]:
-    """Yield source, hypothesis and category of edits of the menu in random order.
+def _edits(source: str, rng: np.random.Generator, most: int) -> Iterator[Proposal]:
+    """Yield edits of the menu in random order, by their names as those of the tuner are.
 
     With `most` above 1 they are combined, one of each category, until there are that many.
     """
-    now, words = source, ""
-    categories: list[str] = []
+    now = source
+    made: list[Edit] = []
     for edit in (MENU[i] for i in rng.permutation(len(MENU))):
-        edited = edit.apply(now) if edit.category not in categories else None
+        edited = edit.apply(now) if edit.category not in [one.category for one in made] else None
         if edited is None:
             continue
-        if most == 1:
-            yield edited, edit.hypothesis, edit.category
-            continue
-        now, words, categories = edited, f"{words} {edit.hypothesis}".strip(), [*categories, edit.category]
-        if len(categories) > 1:
-            yield now, words, categories[0]
-        if len(categories) == most:
+        if most > 1:
+            now, made = edited, [*made, edit]
+        edits = made or [edit]
+        if most == 1 or len(made) > 1:
+            yield Proposal(
+                source=edited,
+                hypothesis=" ".join(one.hypothesis for one in edits),
+                category=edits[0].category,
+                parameters={"edit": " + ".join(one.name for one in edits)},
+            )
+        if len(made) == most:
             return
 
 

@@ -121,7 +121,9 @@ class Tuner(Researcher):
             yield candidate(retrial.belief, partial(_from_retrial, retrial))
         numeric = propose_move(history, tried, rng)
         if numeric is not None:
-            trust = NUMERIC_TRUST * _trust(history, lambda one: not one.parameters.keys() & {"edit", "lever"})
+            trust = NUMERIC_TRUST * _trust(
+                history, lambda one: not one.parameters.keys() & {"edit", "lever", "combines"}
+            )
             yield candidate(numeric.belief, partial(_from_move, numeric), trust * numeric.fine)
         if self._structural:
             yield from self._menu(history, tried, rng, scale, candidate)
