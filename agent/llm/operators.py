@@ -24,7 +24,7 @@ DROPPED = "dropped"
 _SHARES = {"combine": 0.12, "ablate": 0.08, "simplify": 0.1}
 """Share of the free turns that each task gets; the rest goes to improve."""
 _REMEMBERED = 6
-"""Number of latest proposals among which a bold change still gets its follow-ups."""
+"""Number of latest proposals among which a bold change still gets its follow-ups, and a crash its repairs."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ def choose_task(history: History, taken: Collection[tuple[Operator, int]] = ()) 
     """
     attempts = history.attempts
     demand = next_demand(attempts, history.in_flight)
-    broken = _to_repair(history)
-    if broken is not None and ("debug", broken.experiment) in taken:
-        broken = None
+    broken = _to_repair(history, taken)
     if broken is not None:
         return Task("debug", broken, (broken,), Demand("knob", (), ""))
     if demand.least == "bold":
@@ -79,20 +77,27 @@ def _drawn(history: History, demand: Demand) -> Task:
     return Task("improve", history.incumbent, (), demand)
 
 
-def _to_repair(history: History) -> Attempt | None:
-    """Return the last experiment, if it was a code change that crashed, has repairs left, and none is in flight."""
-    last = history.attempts[-1] if history.attempts else None
-    if last is None or last.status not in ("crash", "timeout", "invalid") or "kind" not in last.parameters:
+def _to_repair(history: History, taken: Collection[tuple[Operator, int]]) -> Attempt | None:
+    """Return the newest of the latest experiments that was a code change, crashed and may be repaired.
+
+    It is not always the last one: other devices and researchers have their verdicts meanwhile.
+    """
+    proposed: tuple[Attempt | InFlight, ...] = (*history.attempts, *history.in_flight)
+    repairs = [one for one in proposed if one.parameters.get("operator") == "debug"]
+    if sum(isinstance(one, Attempt) for one in repairs) >= MAX_REPAIRS + REPAIR_SHARE * len(history.attempts):
         return None
-    if last.parameters["kind"] == "knob":
-        return None  # a number that is too large: there is no bug to look for
-    root = last.parameters.get("root", last.experiment)
-    repairs = [one for one in history.attempts if one.parameters.get("operator") == "debug"]
-    if len(repairs) >= MAX_REPAIRS + REPAIR_SHARE * len(history.attempts):
-        return None
-    if any(one.parameters.get("root") == root for one in history.in_flight):
-        return None
-    return last if sum(one.parameters.get("root") == root for one in repairs) < MAX_REPAIRS else None
+    for one in reversed(history.attempts[-_REMEMBERED:]):
+        if one.status not in ("crash", "timeout", "invalid") or one.parameters.get("kind", "knob") == "knob":
+            continue  # not a model's, or a number that is too large: there is no bug to look for
+        root = one.parameters.get("root", one.experiment)
+        mine = [other.experiment for other in repairs if other.parameters.get("root") == root]
+        if (
+            len(mine) < MAX_REPAIRS
+            and max(mine, default=0) <= one.experiment
+            and ("debug", one.experiment) not in taken
+        ):
+            return one
+    return None
 
 
 def _to_follow_up(history: History) -> Attempt | None:

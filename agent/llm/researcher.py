@@ -212,6 +212,7 @@ class LLM(Researcher):
         history, attempts = talk.history, talk.history.attempts
         names = self.models.order(attempts, history.seed)
         self._renew_digest(talk, names)
+        over: OverBudgetError | None = None
         for name in names:
             try:
                 proposal = self._within_context(name, talk)
@@ -221,11 +222,14 @@ class LLM(Researcher):
                 continue
             except OverBudgetError as error:
                 talk.bill(error.cost)
-                raise FailedProposalError(error.message, cost=talk.cost, fix=error.fix) from None
+                over = error  # a cheaper model may still fit
+                continue
             except ProposalError as error:
                 talk.problems.append(f"{name}: {error}")
                 continue
             return proposal if proposal is not None else self._without_model(talk)
+        if over is not None:
+            raise FailedProposalError(over.message, cost=talk.cost, fix=over.fix)
         raise FailedProposalError(
             f"no model answered. {'; '.join(talk.problems)}.",
             cost=talk.cost,
@@ -371,12 +375,9 @@ class LLM(Researcher):
                 text = fill("digest", digest=page, cards=cards[-kept:])
             try:
                 reply = self.models.ask(name, [{"role": "user", "content": text}])
-            except CallError as error:
+            except (CallError, OverBudgetError) as error:
                 talk.bill(error.cost)
                 continue
-            except OverBudgetError as error:
-                talk.bill(error.cost)
-                return False
             talk.costs.append(reply.cost)
             self.digest.write(reply.text[:8000], attempts)
             return True

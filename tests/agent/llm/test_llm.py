@@ -348,3 +348,13 @@ def test_predictions_that_the_tuner_or_a_stack_computed_are_not_taken_for_the_mo
     others = [replace(mine, experiment=2, researcher="tuner"), replace(mine, experiment=3, researcher="stacks")]
     assert score_predictions([baseline(NULL), mine, *others]) == score_predictions([baseline(NULL), mine])
     assert score_predictions([baseline(NULL), *others]) is None
+
+
+def test_a_cheaper_model_goes_on_where_a_call_to_another_could_pass_the_limit():
+    prices = {"openai/dear": Price(1e-3, 1e-3), "openai/cheap": PRICE}
+    with ModelServer(scripted({"text": GOOD})) as server:
+        llm = researcher(server, names=tuple(prices), prices=prices, max_usd=1.0)
+        models = {llm.propose(history_of([baseline(NULL)], seed=seed)).cost.model for seed in range(6)}
+        with pytest.raises(FailedProposalError, match="pass --max-usd 1 "):
+            researcher(server, names=("openai/dear",), prices=prices, max_usd=1.0).propose(history())
+    assert models == {"openai/cheap"}

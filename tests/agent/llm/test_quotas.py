@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from simulated_runs import ROOT, baseline, history_of
 
+from autoresearch.agent.llm.fallback import stand_in
 from autoresearch.agent.llm.models import Models
 from autoresearch.agent.llm.operators import Task, choose_task
 from autoresearch.agent.llm.prompt import Detail, task_text
@@ -15,6 +16,7 @@ from autoresearch.agent.llm.quotas import IN_A_ROW, MISSES, Demand, next_demand
 from autoresearch.agent.llm.researcher import LLM
 from autoresearch.agent.llm.spending import Spending
 from autoresearch.agent.llm.taxonomy import classify
+from autoresearch.agent.structural import MENU
 from autoresearch.core.proposal import Attempt, Cost, InFlight, PairedDifference
 
 CUDA = (ROOT / "backends" / "cuda" / "train.py").read_text(encoding="utf-8")
@@ -278,3 +280,26 @@ def test_two_changes_that_were_put_together_before_are_not_put_together_again():
 def test_a_program_whose_tree_is_too_deep_to_compare_has_a_kind_too():
     deep = f"{CUDA}\nX = {' + '.join(['CUDA'] * 1000)}\n"
     assert classify(CUDA, deep, "mlp").kind == "structural" and not classify(CUDA, deep, "mlp").sure
+
+
+def test_a_crash_is_repaired_although_others_were_decided_meanwhile():
+    attempts = run_of(("structural", "mlp", "crash"), ("structural", "init", "discard"), ("structural", "loss", "keep"))
+    task = choose_task(history_of(attempts))
+    assert (task.operator, task.base.experiment) == ("debug", 1)
+    assert choose_task(history_of(attempts), {("debug", 1)}).operator != "debug"
+    parameters = {"kind": "structural", "operator": "debug", "root": 1, "base": 1}
+    mended = replace(attempts[2], experiment=4, parameters=parameters)
+    assert choose_task(history_of([*attempts, mended])).operator != "debug"
+    again = choose_task(history_of([*attempts, replace(mended, status="crash"), replace(attempts[2], experiment=5)]))
+    assert (again.operator, again.base.experiment) == ("debug", 4)
+    later = [replace(attempts[2], experiment=number) for number in range(4, 9)]
+    assert choose_task(history_of([*attempts, *later])).operator != "debug"
+
+
+def test_what_stands_in_for_a_model_is_known_by_the_names_of_its_edits():
+    names, run = {edit.name for edit in MENU}, history_of(run_of())
+    one = stand_in(run, Demand("structural", (), ""), frozenset()).proposal
+    several = stand_in(run, Demand("bold", (), ""), frozenset()).proposal
+    assert one.parameters["edit"] in names
+    assert len(several.parameters["edit"].split(" + ")) > 1 and set(several.parameters["edit"].split(" + ")) <= names
+    assert several.source != CUDA and len(several.hypothesis) > 40
