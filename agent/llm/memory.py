@@ -304,14 +304,17 @@ class Digest:
         """Read the page as it is now, without its first line; empty when there is none."""
         return _HEADER.sub("", self._page(), count=1).strip()
 
-    def due(self, attempts: Sequence[Attempt]) -> bool:
-        """Tell whether DIGEST_EVERY experiments were decided since the page was written."""
-        decided = attempts[-1].experiment if attempts else 0
-        return decided - self._after() >= DIGEST_EVERY
+    def due(self, attempts: Sequence[Attempt], since: int = 0) -> bool:
+        """Tell whether DIGEST_EVERY of these experiments are newer than the page, and than the experiment `since`.
+
+        They are counted, because a page that is written from fewer would lose what it held.
+        """
+        last = max(self._after(), since)
+        return sum(one.experiment > last for one in attempts) >= DIGEST_EVERY
 
     def write(self, text: str, attempts: Sequence[Attempt]) -> None:
-        """Replace the page, and note the last of these attempts in its first line."""
-        number = attempts[-1].experiment
+        """Replace the page, and note the newest of these attempts in its first line."""
+        number = max(one.experiment for one in attempts)
         page = f"<!-- after experiment {number}; edit freely, it is read before every proposal -->\n{text.strip()}\n"
         if self._path is None:
             self._text = page

@@ -16,7 +16,7 @@ from autoresearch.agent.llm.edits import Edited, Format, apply_reply
 from autoresearch.agent.llm.fallback import stand_in
 from autoresearch.agent.llm.ideas import Idea
 from autoresearch.agent.llm.literature import Literature, quoted
-from autoresearch.agent.llm.memory import DIGEST_EVERY, Digest, changed_constants, shortened
+from autoresearch.agent.llm.memory import Digest, changed_constants, shortened
 from autoresearch.agent.llm.models import Models, total
 from autoresearch.agent.llm.operators import DROPPED, Operator, Task, choose_task
 from autoresearch.agent.llm.prompt import build_messages, cards_of, fill
@@ -115,8 +115,8 @@ class LLM(Researcher):
         self._dropped: set[int] = set()
         """Bold changes that a model gave up, whether or not what it proposed instead became an experiment."""
         self._digest_lock = threading.Lock()
-        self._digest_failed = -1
-        """Last experiment that was decided when no model could write the digest."""
+        self._digest_failed = 0
+        """Newest experiment that was decided when no model could write the digest."""
 
     def propose(self, history: History) -> Proposal:
         """Propose a model's edit, or one made without a model where its replies cannot be used.
@@ -355,10 +355,9 @@ class LLM(Researcher):
             return
         try:
             attempts = talk.history.attempts
-            decided = attempts[-1].experiment if attempts else 0
-            again = self._digest_failed < 0 or decided - self._digest_failed >= DIGEST_EVERY
-            if self.digest.due(attempts) and again:
-                self._digest_failed = -1 if self._write_digest(talk, names) else decided
+            if self.digest.due(attempts, self._digest_failed):
+                newest = max(one.experiment for one in attempts)
+                self._digest_failed = 0 if self._write_digest(talk, names) else newest
         finally:
             self._digest_lock.release()
 

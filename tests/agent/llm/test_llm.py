@@ -358,3 +358,13 @@ def test_a_cheaper_model_goes_on_where_a_call_to_another_could_pass_the_limit():
         with pytest.raises(FailedProposalError, match="pass --max-usd 1 "):
             researcher(server, names=("openai/dear",), prices=prices, max_usd=1.0).propose(history())
     assert models == {"openai/cheap"}
+
+
+def test_a_page_of_lessons_is_never_written_anew_from_one_experiment_or_by_the_order_of_verdicts(tmp_path):
+    page = Digest(tmp_path / "digest.md")
+    numbers = [1, 2, 4, 5, 6, 7, 8, 9, 10, 3]
+    assert page.due([_discard(number) for number in numbers])
+    page.write("Lessons.", [_discard(number) for number in numbers])
+    assert "after experiment 10;" in (tmp_path / "digest.md").read_text()
+    assert not page.due([_discard(57)])  # all that `ar ablate` shows
+    assert not page.due([_discard(number) for number in range(1, 21)], since=15)
