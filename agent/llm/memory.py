@@ -80,15 +80,21 @@ def is_near_miss(attempt: Attempt) -> bool:
     return attempt.status == "discard" and attempt.raw is not None and attempt.raw.value < 0
 
 
-def card_of(attempt: Attempt, sources: Mapping[int, str], parts: Collection[int] = ()) -> Card:
+def card_of(
+    attempt: Attempt, sources: Mapping[int, str], parts: Collection[int] = (), *, elsewhere: bool = False
+) -> Card:
     """Make the card of one experiment. `sources` holds the train files by experiment; empty for a card without diff.
 
-    `parts` are the experiments that were kept as parts of stacks.
+    `parts` are the experiments that were kept as parts of stacks. `elsewhere` says that it was measured on another
+    machine than today's.
     """
+    there = " on another machine" if elsewhere and attempt.val_bpb is not None else ""
     if attempt.experiment == 0:
-        figures = measured(attempt.trials) if attempt.trials else _number(attempt.val_bpb)
+        figures = measured(attempt.trials) if attempt.trials else _number(attempt.val_bpb) + there
         return Card(f"#0 baseline: {figures}{remarks_on(attempt)}", "")
-    told = [measured(attempt.trials)] if attempt.trials else [] if attempt.val_bpb is None else [_short(attempt)]
+    told = (
+        [measured(attempt.trials)] if attempt.trials else [] if attempt.val_bpb is None else [_short(attempt) + there]
+    )
     if attempt.raw is not None:
         told.append(_compared(attempt.raw))
         told.append(f"raw {difference(attempt.raw)}")

@@ -260,7 +260,12 @@ def cards_of(
     told = count if detail is None or not detail.diffs else _boundary(count, detail.diffs, _DIFF_STEP)
     shown = [(at, one) for at, one in enumerate(attempts) if at >= first or one.pinned]
     parts = kept_parts(attempts)
-    cards = [(at, card_of(attempt, sources or {}, parts)) for at, attempt in shown]
+    # Trials of another machine than today's are left out. A score that is still there must not look like one of today.
+    here = any(one.trials for one in attempts)
+    cards = []
+    for at, one in shown:
+        elsewhere = here and not one.trials and one.raw is None
+        cards.append((at, card_of(one, sources or {}, parts, elsewhere=elsewhere)))
     return [card if at >= told else replace(card, diff="") for at, card in cards]
 
 

@@ -127,3 +127,14 @@ def test_a_stack_that_is_not_measured_is_not_given_the_trials_of_the_file_that_i
 def text_of(history):
     task = Task("improve", history.incumbent, (), Demand("knob", (), ""))
     return build_messages(history, task, form="blocks", limit=100_000)[1]["content"]
+
+
+def test_a_score_of_another_machine_is_told_as_such():
+    here, there = (
+        replace(edit(1), trials=TRIALS),
+        replace(edit(2), trials=(), raw=None, val_bpb=1.2, metrics={"steps": 90}),
+    )
+    start = replace(baseline(SOURCE), trials=TRIALS)
+    assert "1.2000, 90 steps on another machine; cautious" in cards_of([start, here, there])[2].line
+    assert "another machine" not in "".join(one.line for one in cards_of([start, here]))
+    assert "another machine" not in cards_of([baseline(SOURCE), there])[1].line  # no trials are known at all
