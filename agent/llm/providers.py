@@ -67,9 +67,6 @@ class Price:
         return (tokens_in - tokens_cached) * self.usd_in + tokens_cached * cached + tokens_out * self.usd_out
 
 
-_FREE = Price(0.0, 0.0)
-
-
 @dataclass(frozen=True)
 class Reply:
     """A model's answer."""
@@ -157,7 +154,7 @@ class Provider:
         price = self.price(model)
         usd = self._usd(model, response, tokens_in, tokens_out, cached, written)
         usd_uncached = None if price is None else price.of(tokens_in, tokens_out)
-        if not tokens_in and price != _FREE:
+        if not tokens_in and not (price is not None and price.usd_in == price.usd_out == 0):
             usd = usd_uncached = None  # the server does not count: the reply was not free
         cost = Cost(tokens_in, tokens_out, usd, model, cached, usd_uncached)
         text, cut = _content(response)

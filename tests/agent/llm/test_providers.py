@@ -129,7 +129,7 @@ def test_a_reply_of_a_server_that_does_not_count_is_not_taken_for_free(tmp_path)
         provider = Provider(api_base=server.url, prices=prices)
         models = Models(["openai/m"], provider, Spending(tmp_path / "calls.jsonl", 1.0))
         assert models.ask("openai/m", MESSAGES).cost.usd is None
-        free = Provider(api_base=server.url, prices={"openai/m": Price(0.0, 0.0)})
+        free = Provider(api_base=server.url, prices={"openai/m": Price(0.0, 0.0, 0.0)})
         assert free.complete("openai/m", MESSAGES, 100).cost.usd == 0.0
     for spending in (models.spending, Spending(tmp_path / "calls.jsonl", 1.0)):
         assert spending.committed == pytest.approx(models.most_usd("openai/m", MESSAGES))
