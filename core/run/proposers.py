@@ -118,7 +118,11 @@ class Proposers:
 
     def _work(self, history: History, count: int) -> None:
         started = time.monotonic()
-        answers = ask_batch(self.researcher, history, count)
+        try:
+            answers = ask_batch(self.researcher, history, count)
+        except BaseException as error:
+            # A panic of a library in Rust is no Exception. A thread that ends without an answer is waited for for ever.
+            answers = [_unforeseen(history, error)]
         with self._lock:
             if answers[0].proposal is not None:  # a failure with its retries tells nothing of the pace
                 self._seconds.append(time.monotonic() - started)
@@ -140,10 +144,14 @@ def ask_batch(researcher: Researcher, history: History, count: int) -> list[Rese
     except ProposalError as error:
         return [ResearcherAnswer(history, None, error.message, paid_for(error), _kind_of(error), error.record)]
     except Exception as error:
-        return [ResearcherAnswer(history, None, f"{type(error).__name__}: {' '.join(str(error).split())}")]
+        return [_unforeseen(history, error)]
     named = [one if one.researcher else replace(one, researcher=researcher.name) for one in made]
     answers = [ResearcherAnswer(history, one) for one in named]
     return answers or [ResearcherAnswer(history, None, f"{researcher.name} made no proposal.")]
+
+
+def _unforeseen(history: History, error: BaseException) -> ResearcherAnswer:
+    return ResearcherAnswer(history, None, f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _kind_of(error: ProposalError) -> Kind:

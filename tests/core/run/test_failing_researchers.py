@@ -68,3 +68,18 @@ def test_a_proposal_in_between_starts_the_count_again(workspace):
     researcher = Failing(*same[:2], None, *same[2:], None)
     give_up(workspace, researcher)
     assert researcher.calls == 6 + 3
+
+
+class Panicking(Researcher):
+    """Thinks in a thread, and fails like a library in Rust: with what is no Exception."""
+
+    name, thinks_ahead = "panicking", True
+
+    def propose(self, history):
+        raise type("PanicException", (BaseException,), {})("called unwrap on an Err value")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_panic_in_a_researchers_thread_is_a_failed_proposal_and_not_waited_for(workspace):
+    said = give_up(workspace, Panicking())
+    assert "3 times in a row: PanicException: called unwrap on an Err value" in said
