@@ -63,7 +63,12 @@ class Found:
 
 def name_of(source: str, seconds: float) -> str:
     """Return the name of a source's cache. The budget is part of it, because a file may choose its shapes by it."""
-    return hashlib.sha256(f"{seconds} {source}".encode()).hexdigest()[:16]
+    return "-".join(hashlib.sha256(text.encode()).hexdigest()[:16] for text in (source, str(seconds)))
+
+
+def _same_source(one: Path, other: Path) -> bool:
+    """Tell whether two caches are of one source."""
+    return one.name.partition("-")[0] == other.name.partition("-")[0]
 
 
 def incumbents_cache(context: TrialContext, places: Sequence[str]) -> Found | None:
@@ -104,8 +109,10 @@ def _make(context: TrialContext, source: str, folder: Path, places: Sequence[str
     temporary.mkdir()
     if any(isinstance(message, Compiled) for message in said):
         _keep(launch.work, temporary, places)
-    for old in folder.parent.iterdir():  # caches of earlier incumbents
-        if old.is_dir() and old != temporary:
+    # Caches of earlier incumbents. Short trials and profiles have other budgets, and caches of their own: were only one
+    # kept, each would be made again whenever one of them follows a full trial.
+    for old in folder.parent.iterdir():
+        if old.is_dir() and not _same_source(old, folder):
             remove_folder(old)
     temporary.rename(folder)
     remove_folder(launch.work)

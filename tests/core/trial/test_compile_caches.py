@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from null_trials import NULL_SOURCE, request
@@ -13,7 +15,7 @@ from autoresearch.core.events import Event, Spawned
 from autoresearch.core.files import remove_folder
 from autoresearch.core.trial import compile_cache
 from autoresearch.core.trial.compile_cache import copy_files, worth_carrying
-from autoresearch.core.trial.request import Carried, TrialResult
+from autoresearch.core.trial.request import Budget, Carried, TrialResult
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS, best_level
 from autoresearch.core.trial.supervisor import run_trial
 
@@ -85,6 +87,30 @@ def test_a_later_trial_finds_what_compiling_the_incumbent_left(prepared: Prepare
 
     _, said = trial(prepared, tmp_path / "3", Carried(SOURCE + "# kept\n", tmp_path / "caches"))
     assert "compiling compile" in said, "another incumbent, another cache"
+    assert len([path for path in (tmp_path / "caches").iterdir() if path.is_dir()]) == 1
+
+
+def test_short_trials_and_full_ones_have_a_cache_each_of_the_same_incumbent(tmp_path: Path) -> None:
+    compiled: list[float] = []
+
+    def find(source: str, seconds: float) -> None:
+        """Look for a cache beside a compiler that leaves nothing."""
+        work = tmp_path / "work"
+        work.mkdir(exist_ok=True)
+        child = SimpleNamespace(returncode=lambda: 0)
+        context = SimpleNamespace(
+            request=SimpleNamespace(carried=Carried(source, tmp_path / "caches"), budget=Budget(seconds)),
+            sandbox=SimpleNamespace(level=ISOLATING_LEVELS[0]),
+            record=SimpleNamespace(event=lambda event: compiled.append(seconds), log=lambda text: None),
+            processes=SimpleNamespace(start=lambda launch: child, end=lambda child: []),
+            launch=lambda *_: SimpleNamespace(work=work),
+        )
+        compile_cache.incumbents_cache(cast(Any, context), ["tmp/cache"])
+
+    for seconds in (300.0, 30.0, 300.0, 30.0):
+        find("best", seconds)
+    assert compiled == [300.0, 30.0]
+    find("better", 300.0)
     assert len([path for path in (tmp_path / "caches").iterdir() if path.is_dir()]) == 1
 
 
