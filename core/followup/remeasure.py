@@ -247,9 +247,11 @@ class Remeasurer:
         return float(self.config["train_seconds"])
 
     def _request(self, one: Wanted) -> TrialRequest:
-        # Elsewhere than the run, all trials of a call still run on one kind of device, and are compared with each other
-        # alone.
-        terms = replace(TrialTerms.of_config(self.config), device_kind=None)
+        # Elsewhere than the run, all trials of a call still run on one kind of device, the first one's: they are
+        # compared with each other alone.
+        ended = itertools.chain.from_iterable(self.paces.values())
+        kind = next((result.device_kind for result in ended if result.status == "ok"), None)
+        terms = replace(TrialTerms.of_config(self.config), device_kind=kind)
         return replace(terms.request(one.source, self.folder / one.name, one.seed), split=self.split)
 
     def _start(
@@ -314,9 +316,8 @@ class Remeasurer:
         usual = replace(usual, here=statistics.median(shares) if shares else None)
         why = spoiled(result, slept=slept, same=same, incumbent=first, repeated=False, usual=usual)
         asleep = slept > SLEEP_SECONDS
-        if (
-            result.status == "timeout" and not asleep
-        ):  # every file here has ended in time before, or nearly equals one that has
+        # Every file here has ended in time before, or nearly equals one that has.
+        if result.status == "timeout" and not asleep:
             why = "it took too long: the machine was busy"
         # Once for each file: one that makes its bad trials slow would have another draw for every one of them.
         if why is None or (source in self.excused and not asleep):

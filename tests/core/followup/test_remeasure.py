@@ -45,6 +45,20 @@ def test_a_trial_far_slower_than_its_sources_others_is_run_once_more_and_only_th
     assert ran == ["a", "a", "a", "b", "b"]
 
 
+def test_all_trials_of_a_call_run_on_the_kind_of_device_that_the_first_one_had(tmp_path, monkeypatch):
+    asked = []
+
+    def trial(request, **_):
+        asked.append(request.device_kind)
+        return ended(request, 0, status="crash" if len(asked) == 1 else "ok", device_kind="cuda")
+
+    monkeypatch.setattr(remeasure, "run_trial", trial)
+    remeasurer = on(None, tmp_path)
+    assert remeasurer.outcome("a-0", "a", 0).val_bpb is None
+    assert [remeasurer.measure(f"b-{n}", "b", n) for n in range(2)] == [0.0, 1.0]
+    assert asked == [None, None, "cuda"]
+
+
 def test_a_call_that_was_interrupted_takes_over_the_trials_of_this_machine_alone(tmp_path, monkeypatch):
     ran, notes = [], []
 
