@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoresearch.agent.transfer.carry import CarriedFinding, carry
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Origin, Proposal
+from autoresearch.core.stack_parts import kept_parts
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
 PAUSE, LONG_PAUSE = 1, 4

@@ -11,7 +11,6 @@ from autoresearch.agent.findings import propose_finding
 from autoresearch.agent.llm.models import total
 from autoresearch.agent.syntax.source_keys import tried_programs
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import (
     Attempt,
     Cost,
@@ -22,6 +21,7 @@ from autoresearch.core.proposal import (
     Researcher,
     paid_for,
 )
+from autoresearch.core.stack_parts import kept_parts
 
 Proposed = TypeVar("Proposed", Attempt, InFlight, Attempt | InFlight)
 _WINDOW = 24

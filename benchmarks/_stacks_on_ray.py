@@ -23,8 +23,9 @@ from typing import Any
 import psutil
 
 from autoresearch.core.errors import LedgerError
-from autoresearch.core.judge.stack import STACK, STACKER, members_of, shares_in
+from autoresearch.core.judge.stack import STACK, shares_in
 from autoresearch.core.run.replay import decide_again
+from autoresearch.core.stack_parts import STACKER, members_of
 from autoresearch.core.store.git import run_git
 from autoresearch.core.store.journal import JOURNAL_NAME, read_lines
 from autoresearch.core.store.reader import LedgerReader

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.core.files import write_text
-from autoresearch.core.judge.stack import STACKER, kept_parts
 from autoresearch.core.proposal import Attempt, History, InFlight, PairedDifference, TrialFigures
+from autoresearch.core.stack_parts import STACKER, kept_parts
 
 DIGEST_EVERY = 10
 """Number of decided experiments between two digests."""

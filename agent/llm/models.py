@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from autoresearch.agent.llm.providers import CallError, Message, Provider, Reply, tokens_in
 from autoresearch.agent.llm.spending import OverBudgetError, Spending
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Cost
+from autoresearch.core.stack_parts import kept_parts
 
 MAX_TRIES = 4
 """Number of tries of one call to one model, before the next model is asked."""

@@ -9,8 +9,8 @@ from typing import Literal
 
 from autoresearch.agent.llm.memory import CLEAR, held, open_near_misses
 from autoresearch.agent.llm.quotas import Demand, counted, next_demand
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, History, InFlight
+from autoresearch.core.stack_parts import kept_parts
 
 Operator = Literal["improve", "debug", "combine", "ablate", "simplify", "bold", "follow_up"]
 MAX_REPAIRS = 3

@@ -38,8 +38,8 @@ from autoresearch.agent.llm.providers import Message, tokens_in
 from autoresearch.agent.syntax.constants import constants_of
 from autoresearch.agent.tuner.effects import ConstantEffect, constant_effects
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import CATEGORIES, Attempt, History, Withdrawn
+from autoresearch.core.stack_parts import kept_parts
 
 FOLDER = Path(__file__).parent / "prompts"
 _FINDING_DIFFS = 3

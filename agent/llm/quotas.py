@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from autoresearch.agent.llm.taxonomy import KINDS, Change, Kind
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import CATEGORIES, Attempt, InFlight
+from autoresearch.core.stack_parts import kept_parts
 
 WINDOW = 10
 """Number of proposals in a row that the quotas are about."""

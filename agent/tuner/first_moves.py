@@ -19,8 +19,8 @@ from autoresearch.agent.structural import Expectation
 from autoresearch.agent.syntax.constant_priors import repair
 from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.space import Dimension, space_of
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, History
+from autoresearch.core.stack_parts import kept_parts
 from autoresearch.core.trainfile.constants import write_constants
 from autoresearch.core.trainfile.fingerprint import fingerprint
 

@@ -15,8 +15,8 @@ from autoresearch.agent.syntax.constant_priors import repair
 from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
 from autoresearch.agent.tuner.observations import difference
 from autoresearch.agent.tuner.value import Belief
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, History
+from autoresearch.core.stack_parts import kept_parts
 from autoresearch.core.trainfile.constants import ConstantValue, is_number, split_source, write_constants
 from autoresearch.core.trainfile.fingerprint import fingerprint
 

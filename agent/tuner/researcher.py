@@ -28,8 +28,8 @@ from autoresearch.agent.tuner.observations import FAILED, difference, score
 from autoresearch.agent.tuner.opened import opened_moves
 from autoresearch.agent.tuner.value import Belief, expected_gain, expected_seconds
 from autoresearch.core.errors import ProposalError
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
+from autoresearch.core.stack_parts import kept_parts
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
 _WIDENINGS = (1.0, 2.0, 4.0)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Finding
+from autoresearch.core.stack_parts import kept_parts
 
 PRIOR_TRIES = 2.0
 """Tries that the even chance counts as, for all categories together."""

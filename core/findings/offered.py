@@ -13,8 +13,8 @@ from pathlib import Path
 
 from autoresearch.core.findings.holding import by_promise
 from autoresearch.core.findings.peers import PeerKeeps, PeerRuns, RunIdentity
-from autoresearch.core.judge.stack import kept_parts
 from autoresearch.core.proposal import Attempt, Finding, InFlight, Origin
+from autoresearch.core.stack_parts import kept_parts
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.transfers import GONE, KNOWN, origin_of, outcome_of, tries_of
 

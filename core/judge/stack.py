@@ -8,18 +8,12 @@ all, corrects the beliefs together (conditioning independent normals on a noisy 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from autoresearch.core.judge.posterior import moments, normal_cdf
 
-STACKER = "stacks"
-"""Researcher of every stack, in the ledger and in messages."""
-PARTS = "stack"
-"""Parameter of a stack: the numbers of its parts, with spaces between them."""
-LONGEST_NUMBER = 18
-"""Most digits of an experiment's number."""
 SHARES = "parts"
 """Fact of a stack's decision: the share of each part."""
 STACK = "stack"
@@ -29,37 +23,6 @@ REFUTED = 2.5
 The stack's result then says nothing of a single part."""
 HOPEFUL = 0.8
 """Least probability that a part of a discarded stack is better with which it is measured further."""
-
-
-class Proposed(Protocol):
-    """An experiment, as far as it tells whether it is a stack: a row of the ledger, or an attempt."""
-
-    @property
-    def researcher(self) -> str:
-        """Return who proposed it."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """Return the proposal's parameters."""
-        ...
-
-    @property
-    def status(self) -> str | None:
-        """Return its verdict; None without one."""
-        ...
-
-
-def members_of(experiment: Proposed) -> tuple[int, ...]:
-    """Return the numbers of a stack's parts; none for any other experiment."""
-    named = experiment.parameters.get(PARTS) if experiment.researcher == STACKER else None
-    words = named.split() if isinstance(named, str) else ()  # a ledger may hold anything
-    return tuple(int(one) for one in words if one.isdecimal() and len(one) <= LONGEST_NUMBER)
-
-
-def kept_parts(experiments: Iterable[Proposed]) -> frozenset[int]:
-    """Return the experiments whose change is kept as a part of a stack: their own verdict is a discard."""
-    return frozenset(number for one in experiments if one.status == "keep" for number in members_of(one))
 
 
 @dataclass(frozen=True)

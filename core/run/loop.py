@@ -35,7 +35,7 @@ from autoresearch.core.events import (
 from autoresearch.core.fleet.executor import Executor
 from autoresearch.core.judge.decision import Decision, Demotion, Judge, RunTrial, Wait
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.judge.stack import STACK, members_of
+from autoresearch.core.judge.stack import STACK
 from autoresearch.core.proposal import TITLE, Cost, Researcher
 from autoresearch.core.run.profiling import IncumbentProfiles
 from autoresearch.core.run.proposers import Proposers, ResearcherAnswer
@@ -47,6 +47,7 @@ from autoresearch.core.run.screens import Screens
 from autoresearch.core.run.stacks import Stacks
 from autoresearch.core.run.stopping import Ending, Limits, Stop
 from autoresearch.core.run.submissions import SESSION, Submissions
+from autoresearch.core.stack_parts import members_of
 from autoresearch.core.store.remarks import take_remarks
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.store.wishes import WishFile

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from autoresearch.core.judge.decision import Decision, RunTrial, Wait
 from autoresearch.core.judge.racing import SEEDS_PER_EXPERIMENT, Racing, removes_code
 from autoresearch.core.judge.screening import PRIOR_RANK, Agreement, Pair, agreement, cut, measured_anyway
-from autoresearch.core.judge.stack import members_of
 from autoresearch.core.run.short_trials import SCREEN, SCREENED, pair_of
+from autoresearch.core.stack_parts import members_of
 from autoresearch.core.store.rows import SHORT_TRIAL, ExperimentRow
 
 if TYPE_CHECKING:

@@ -21,22 +21,11 @@ from typing import Any
 from autoresearch.core.judge.decision import Decision, RunTrial, Wait
 from autoresearch.core.judge.posterior import better_than
 from autoresearch.core.judge.racing import Racing, removes_code, standing_trials
-from autoresearch.core.judge.stack import (
-    PARTS,
-    SHARES,
-    STACK,
-    STACKER,
-    Part,
-    Share,
-    facts_of,
-    members_of,
-    share_out,
-    shares_in,
-    take_apart,
-)
+from autoresearch.core.judge.stack import SHARES, STACK, Part, Share, facts_of, share_out, shares_in, take_apart
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.merge import add_edit, moved_constants, settled_constants
 from autoresearch.core.run.run import Run
+from autoresearch.core.stack_parts import PARTS, STACKER, members_of
 from autoresearch.core.store.rows import ExperimentRow
 from autoresearch.core.trainfile.fingerprint import fingerprint
 

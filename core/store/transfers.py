@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from autoresearch.core.judge.stack import STACKER, kept_parts
 from autoresearch.core.proposal import Attempt, Origin, Outcome, Status
+from autoresearch.core.stack_parts import STACKER, kept_parts
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
 

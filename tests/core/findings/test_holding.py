@@ -10,8 +10,8 @@ from simulated_runs import SOURCE, baseline
 from autoresearch.core.findings.holding import by_promise, holding_rates, rate_of
 from autoresearch.core.findings.offered import with_outcomes
 from autoresearch.core.judge.decision import Decision, RunTrial
-from autoresearch.core.judge.stack import STACKER
 from autoresearch.core.proposal import Finding, Origin, Proposal
+from autoresearch.core.stack_parts import STACKER
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.transfers import counts, transfers_of
 from autoresearch.core.trial.request import TrialResult

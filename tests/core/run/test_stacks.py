@@ -14,12 +14,13 @@ from side_by_side import Edits, Field, edit, numbers, two_constants
 from autoresearch.core.judge.decision import Decision, RunTrial
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
-from autoresearch.core.judge.stack import STACKER, kept_parts, members_of, shares_in
+from autoresearch.core.judge.stack import shares_in
 from autoresearch.core.proposal import Proposal
 from autoresearch.core.run.loop import Limits, Loop
 from autoresearch.core.run.merge import add_edit
 from autoresearch.core.run.replay import decide_again
 from autoresearch.core.run.stacks import Stacks
+from autoresearch.core.stack_parts import STACKER, kept_parts, members_of
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.reader import LedgerReader
 from autoresearch.core.store.restore import mend
