@@ -1,4 +1,4 @@
-"""What a stack consists of: one candidate made of several changes, which are experiments of their own.
+"""Stacks, candidates made of several changes: which experiments are their parts, and which of them are kept with one.
 
 A stack that is kept leaves its parts with a discard as their own verdict. Whoever asks which changes the best file
 holds must ask `kept_parts` as well.
