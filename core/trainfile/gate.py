@@ -292,6 +292,7 @@ class _Checker(ast.NodeVisitor):
     """Walks a whole file once and collects its faults."""
 
     def __init__(self, nodes: Sequence[ast.AST]) -> None:
+        self._called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
         self.faults: list[Fault] = []
         self.docstrings = _docstrings(nodes)
         self._modules: set[str] = set()
@@ -590,7 +591,8 @@ class _Checker(ast.NodeVisitor):
                 self._fault(node, "a format field that reads an attribute or a key: use an f-string")
                 return
         written = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
-        if name in FRAMEWORKS and not (of_self or written or self._paths_of(owner)):
+        method = name == "numpy" and id(node) in self._called  # a tensor's: no module can be called
+        if name in FRAMEWORKS and not (of_self or written or method or self._paths_of(owner)):
             self._fault(node, f"the attribute {name!r} is not allowed: it may be the framework, by another name")
             return
         if name == "obj":
