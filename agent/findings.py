@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from autoresearch.agent.transfer.carry import CarriedFinding, carry
 from autoresearch.core.proposal import Attempt, Finding, History, InFlight, Origin, Proposal
-from autoresearch.core.stack_parts import kept_parts
+from autoresearch.core.stack_parts import is_kept, kept_parts
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
 PAUSE, LONG_PAUSE = 1, 4
@@ -63,7 +63,7 @@ def _due(history: History) -> bool:
     since = next((at for at, one in enumerate(reversed(proposed)) if one.origin is not None), None)
     decided = [one for one in history.attempts if one.origin is not None][-RECENT:]
     parts = kept_parts(history.attempts)
-    barren = len(decided) == RECENT and all(one.status != "keep" and one.experiment not in parts for one in decided)
+    barren = len(decided) == RECENT and all(not is_kept(one, parts) for one in decided)
     return since is None or since >= (LONG_PAUSE if barren else PAUSE)
 
 

@@ -21,7 +21,7 @@ from autoresearch.core.proposal import (
     Researcher,
     paid_for,
 )
-from autoresearch.core.stack_parts import kept_parts
+from autoresearch.core.stack_parts import is_kept, kept_parts
 
 Proposed = TypeVar("Proposed", Attempt, InFlight, Attempt | InFlight)
 _WINDOW = 24
@@ -97,7 +97,7 @@ def split(attempts: Sequence[Attempt], names: Sequence[str]) -> list[float]:
     gains, parts = [], kept_parts(attempts)
     for name in names:
         last = _by(attempts, name)[-_WINDOW:]
-        kept = (one for one in last if one.status == "keep" or one.experiment in parts)
+        kept = (one for one in last if is_kept(one, parts))
         gained = sum(max(0.0, -(one.delta or 0.0)) for one in kept)
         gains.append((gained, len(last)))
     whole = sum(gained for gained, _ in gains)

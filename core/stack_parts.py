@@ -6,7 +6,7 @@ holds must ask `kept_parts` as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Protocol
 
 STACKER = "stacks"
@@ -46,3 +46,22 @@ def members_of(experiment: Proposed) -> tuple[int, ...]:
 def kept_parts(experiments: Iterable[Proposed]) -> frozenset[int]:
     """Return the experiments whose change is kept as a part of a stack: their own verdict is a discard."""
     return frozenset(number for one in experiments if one.status == "keep" for number in members_of(one))
+
+
+class Attempted(Protocol):
+    """An experiment with its number and its own verdict."""
+
+    @property
+    def experiment(self) -> int:
+        """Return its number."""
+        ...
+
+    @property
+    def status(self) -> str | None:
+        """Return its verdict; None without one."""
+        ...
+
+
+def is_kept(one: Attempted, parts: Container[int]) -> bool:
+    """Tell whether a change was kept, by itself or as one of the `kept_parts`."""
+    return one.status == "keep" or one.experiment in parts

@@ -10,7 +10,7 @@ from dataclasses import replace
 from autoresearch.agent.llm.providers import CallError, Message, Provider, Reply, tokens_in
 from autoresearch.agent.llm.spending import OverBudgetError, Spending
 from autoresearch.core.proposal import Attempt, Cost
-from autoresearch.core.stack_parts import kept_parts
+from autoresearch.core.stack_parts import is_kept, kept_parts
 
 MAX_TRIES = 4
 """Number of tries of one call to one model, before the next model is asked."""
@@ -48,10 +48,7 @@ class Models:
         parts, worth = kept_parts(attempts), {}
         for name in self.names:
             own = [attempt for attempt in attempts if attempt.parameters.get("model") == name][-30:]
-            wins = sum(
-                (one.status == "keep" or one.experiment in parts) and one.parameters.get("operator") != "stand_in"
-                for one in own
-            )
+            wins = sum(is_kept(one, parts) and one.parameters.get("operator") != "stand_in" for one in own)
             usd = self.spending.usd_per_call(name)
             price = mean if usd is None else usd
             worth[name] = rng.betavariate(1 + wins, 3 + len(own) - wins) / (price + mean if mean else 1.0)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from autoresearch.agent.llm.taxonomy import KINDS, Change, Kind
 from autoresearch.core.proposal import CATEGORIES, Attempt, InFlight
-from autoresearch.core.stack_parts import kept_parts
+from autoresearch.core.stack_parts import is_kept, kept_parts
 
 WINDOW = 10
 """Number of proposals in a row that the quotas are about."""
@@ -100,4 +100,4 @@ def _closed(own: Sequence[Attempt | InFlight], parts: Collection[int]) -> tuple[
 
 
 def _missed(one: Attempt | InFlight, parts: Collection[int]) -> bool:
-    return isinstance(one, Attempt) and one.status != "keep" and one.experiment not in parts
+    return isinstance(one, Attempt) and not is_kept(one, parts)

@@ -20,7 +20,7 @@ from autoresearch.agent.syntax.constant_priors import repair
 from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.space import Dimension, space_of
 from autoresearch.core.proposal import Attempt, History
-from autoresearch.core.stack_parts import kept_parts
+from autoresearch.core.stack_parts import is_kept, kept_parts
 from autoresearch.core.trainfile.constants import write_constants
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
@@ -96,7 +96,7 @@ def _last(history: History, lever: str) -> Attempt | None:
 def _paid(history: History, move: Attempt) -> bool:
     """Tell whether a move was kept, alone, as a part of a stack or together with other near misses."""
     parts, number = kept_parts(history.attempts), str(move.experiment)
-    kept = [one for one in history.attempts if one.status == "keep" or one.experiment in parts]
+    kept = [one for one in history.attempts if is_kept(one, parts)]
     return any(one.experiment == move.experiment or number in _combined(one) for one in kept)
 
 

@@ -29,7 +29,7 @@ from autoresearch.agent.tuner.opened import opened_moves
 from autoresearch.agent.tuner.value import Belief, expected_gain, expected_seconds
 from autoresearch.core.errors import ProposalError
 from autoresearch.core.proposal import Attempt, History, Proposal, Researcher
-from autoresearch.core.stack_parts import kept_parts
+from autoresearch.core.stack_parts import is_kept, kept_parts
 from autoresearch.core.trainfile.fingerprint import fingerprint
 
 _WIDENINGS = (1.0, 2.0, 4.0)
@@ -180,7 +180,7 @@ def _believed(history: History, scale: _Scale, expectation: Expectation, key: st
             continue
         measured = difference(one, parent)
         noise = one.raw.error if one.raw is not None and one.raw.error is not None else scale.paired_noise
-        if (one.status == "keep" or one.experiment in parts) and measured is not None:
+        if is_kept(one, parts) and measured is not None:
             # The same step once more: it goes on to pay, but less, for nothing pays for ever.
             belief = prior = Belief(0.4 * measured, -0.4 * measured) if measured < 0 else prior.weaker(0.5)
         elif one.status in FAILED:
@@ -202,7 +202,7 @@ def _trust(history: History, belongs: Callable[[Attempt], bool]) -> float:
     """
     mine = [one for one in own(history.attempts[1:]) if one.researcher == Tuner.name and belongs(one)][-24:]
     parts = kept_parts(history.attempts)
-    kept = sum(one.status == "keep" or one.experiment in parts for one in mine)
+    kept = sum(is_kept(one, parts) for one in mine)
     return min(1.0, (1.0 + 2.0 * kept) / (1.0 + len(mine) / 3.0))
 
 
