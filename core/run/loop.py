@@ -545,6 +545,9 @@ class Loop:
         late = self._clock.monotonic() + self._typical_seconds() - self._deadline
         if self._clock.monotonic() >= self._deadline or late > self.run.config.train_seconds:
             reason = f"{self.limits.hours:g} hours are over"
+            if not self.run.attempts:
+                undecided = f"{reason} before the baseline was decided; `ar loop --tag {self.run.tag}` goes on with it"
+                return Ending("interrupted", undecided, 4)
             if goal is None:
                 return Ending("finished", reason, 0)
             return Ending("interrupted", f"{reason}, after {max(0, decided)} of {goal} experiments", 4)

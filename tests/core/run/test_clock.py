@@ -36,6 +36,14 @@ def test_hours_are_over_when_the_clock_says_so(tmp_path):
     assert 1 <= decided <= 8
 
 
+def test_hours_that_end_before_the_baseline_is_decided_leave_work_undone(tmp_path):
+    with open_run(make_workspace(tmp_path)) as run:
+        ending = Loop(run, Widths(), Greedy(), Scripted(), limits=Limits(hours=0), clock=FastClock()).go()
+        tag = run.tag
+    assert (ending.state, ending.exit_code) == ("interrupted", 4)
+    assert ending.reason == f"0 hours are over before the baseline was decided; `ar loop --tag {tag}` goes on with it"
+
+
 def test_a_machine_whose_clock_is_set_back_repeats_no_trial_and_decides_the_same(tmp_path, monkeypatch):
     began, asked = time.time(), itertools.count()
     monkeypatch.setattr(time, "time", lambda: began - 60.0 * next(asked))
