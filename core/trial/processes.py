@@ -609,7 +609,7 @@ class Held:
         """Bytes of the plain files that are open and have no name, by device and inode: files that were removed, and
         memory that was made a file (memfd_create)."""
         self.mapped: dict[tuple[int, int], int] = {}
-        """Bytes of shared mappings of files without a name: memory that stays when its pages are given back."""
+        """Bytes of mappings of files without a name: memory that stays when its pages are given back."""
         self.descriptors = self.mappings = 0
         """Open files, and memory mappings; beyond their limits they are counted and not looked at."""
         self._sockets: set[int] = set()
@@ -652,12 +652,12 @@ class Held:
         for line in lines:
             if not line.endswith(b" (deleted)"):
                 continue
-            span, rights, _, device, inode = line.split(maxsplit=5)[:5]
-            if rights.endswith(b"s"):
-                start, _, end = span.partition(b"-")
-                major, _, minor = device.partition(b":")
-                key = os.makedev(int(major, 16), int(minor, 16)), int(inode)
-                mine[key] = mine.get(key, 0) + int(end, 16) - int(start, 16)
+            # A private mapping keeps the file, too, and so its memory or its place on the disk.
+            span, _, _, device, inode = line.split(maxsplit=5)[:5]
+            start, _, end = span.partition(b"-")
+            major, _, minor = device.partition(b":")
+            key = os.makedev(int(major, 16), int(minor, 16)), int(inode)
+            mine[key] = mine.get(key, 0) + int(end, 16) - int(start, 16)
         for key, size in mine.items():
             self.mapped[key] = max(self.mapped.get(key, 0), size)
 

@@ -392,6 +392,18 @@ EXHAUSTS = [
     Cheat("filters of its own, megabytes in every thread", "import ctypes\nallow = ctypes.c_uint64(0x7FFF0000 << 32 | 6)\n" + works(
           "library.prctl(22, 2, (ctypes.c_uint64 * 2)(1, ctypes.addressof(allow)), 0, 0) == 0"
           " or library.syscall(number(317, 277), 1, 0, (ctypes.c_uint64 * 2)(1, ctypes.addressof(allow))) == 0"), "ignored"),
+    Cheat("memory in files without a name that are mapped for itself alone", "import ctypes, os, time\n"
+          "call = ctypes.CDLL(None).mmap\ncall.restype = ctypes.c_void_p\n" + BUILD + "    for _ in range(100):\n"
+          "        file = os.memfd_create('hog')\n        os.write(file, b'x' * 2**24)\n"
+          "        call(None, ctypes.c_size_t(2**24), 1, 2, file, ctypes.c_long(0))\n        os.close(file)\n"
+          "        time.sleep(0.02)\n    time.sleep(60)\n", "limits", small_memory=True),
+    Cheat("pages of a file that is gone, which a socket holds", works(
+          f"os.sendfile(__import__('socket').socketpair()[0].fileno(), os.open({SHARED}, 0), 0, 1) == 1"), "ignored"),
+    Cheat("pages of a file that is gone, which a pipe holds", works(
+          f"library.syscall(number(275, 76), os.open({SHARED}, 0), None, os.pipe()[1], None, ctypes.c_size_t(1), 0) == 1"),
+          "ignored"),
+    Cheat("landlock's rules, megabytes in every thread", works("library.syscall(444, None, ctypes.c_size_t(0), 1) > 0"),
+          "ignored"),
     Cheat("hidden open files", works("library.prctl(4, 0, 0, 0, 0) == 0"), "ignored"),
 ]  # fmt: skip
 CHEATS = [*FILES, *WRITES, *NETWORK, *KEYS, *CHANNELS, *NAMES, *HARM, *EXHAUSTS, *OUTLIVES]

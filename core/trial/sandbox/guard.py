@@ -2,11 +2,12 @@
 
 It runs as a script with `python -I -S`, imports only the standard library, and starts in about 15 ms:
 
-    guard.py [LIMIT=VALUE ...] [--filter FD] [--shared-memory BYTES] [--oom-score N] -- ARGV...
+    guard.py [LIMIT=VALUE ...] [--filter FD | --filter-later FD] [--shared-memory BYTES] [--oom-score N] -- ARGV...
 
 `--filter` installs the seccomp program that lies in the file FD, and denies the child every signal to the guard and to
-`ar`. `--shared-memory` gives the child a /dev/shm of its own, in a mount namespace. `--oom-score` makes it the first
-that the kernel ends when memory runs out. A child that cannot be restricted is not started (status 127).
+`ar`. `--filter-later` denies the signals, and leaves the program to ARGV, which restricts itself first.
+`--shared-memory` gives the child a /dev/shm of its own, in a mount namespace. `--oom-score` makes it the first that the
+kernel ends when memory runs out. A child that cannot be restricted is not started (status 127).
 
 Standard input is the lifeline: `ar` alone holds its other end. When it closes (because `ar` wants the child gone, or
 because `ar` itself was killed), or when the child ends, the guard kills every descendant and exits with the child's
@@ -45,7 +46,7 @@ KEYCTL_JOIN_SESSION_KEYRING = 1
 NUMBERS = {"x86_64": (250, (62, 234)), "aarch64": (219, (129, 131))}
 """Machine -> the system calls keyctl, and (kill, tgkill)."""
 LINUX = sys.platform == "linux"
-OPTIONS = ("--filter", "--shared-memory", "--oom-score")
+OPTIONS = ("--filter", "--filter-later", "--shared-memory", "--oom-score")
 
 
 def main(argv: list[str]) -> int:
@@ -122,7 +123,7 @@ def restrict(options: dict[str, int], others: set[int]) -> None:
         offer_to_the_kernel(options["--oom-score"])
     if "--shared-memory" in options:
         mount_shared_memory(options["--shared-memory"])
-    if "--filter" in options:
+    if "--filter" in options or "--filter-later" in options:
         drop_capabilities()
         # The kernel takes a filter from an ordinary process only after this, so that no set-user-id program can be run
         # behind one.
@@ -130,6 +131,7 @@ def restrict(options: dict[str, int], others: set[int]) -> None:
         # A filter of its own, because its numbers are known only now. Of several filters the strictest answer counts,
         # and none can be taken off again. It comes first: the other one denies further filters.
         install(no_signals_to(others))
+    if "--filter" in options:
         install(os.pread(options["--filter"], 1 << 20, 0))
         os.close(options["--filter"])
 

@@ -2,10 +2,11 @@
 
 It runs as a script with `python -I -S`, before anything untrusted:
 
-    landlock.py [--read PATH]... [--write PATH]... -- ARGV...
+    landlock.py [--read PATH]... [--write PATH]... [--filter FD] -- ARGV...
 
 Files that are not named are out of reach, for this process and all that it starts, for good. `--read` also allows to
-execute. TCP is denied from ABI 4 on; signals and abstract sockets to the outside from ABI 6 on. The rules do not cover
+execute. `--filter` then installs the seccomp program that lies in the file FD: it denies further rules, so it comes
+last. TCP is denied from ABI 4 on; signals and abstract sockets to the outside from ABI 6 on. The rules do not cover
 UDP. A caller should allow /proc/self and not /proc, which shows other processes' environments.
 
 All numbers are from the kernel's include/uapi/linux/landlock.h.
@@ -25,6 +26,7 @@ VERSION_FLAG = 1
 """Makes `CREATE_RULESET` return the ABI's version instead."""
 RULE_PATH_BENEATH = 1
 """Kind of a rule that holds for a file, or for a folder and all below it."""
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 PR_SET_NO_NEW_PRIVS = 38
 """prctl: programs that this process executes gain no privileges. The kernel asks for it before `RESTRICT_SELF`."""
 
@@ -67,6 +69,15 @@ def restrict(read: list[str], write: list[str]) -> None:
     os.close(ruleset)
 
 
+def install(fd: int) -> None:
+    """Put the seccomp program in a file on this process, and close the file. Raises `OSError`."""
+    program = os.pread(fd, 1 << 20, 0)
+    os.close(fd)
+    held = ctypes.create_string_buffer(program)
+    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
+    _checked(_library().prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0))
+
+
 def _allow(library: ctypes.CDLL, ruleset: int, path: str, granted: int) -> None:
     try:
         # O_PATH names a file without opening it, so that a rule can be made for what may not be read, a device for one.
@@ -102,6 +113,9 @@ def main(argv: list[str]) -> int:
             [path for option, path in options if option == "--read"],
             [path for option, path in options if option == "--write"],
         )
+        for option, fd in options:
+            if option == "--filter":
+                install(int(fd))
         os.execvp(argv[split + 1], argv[split + 1 :])
     except OSError as error:
         os.write(2, f"cannot start {argv[split + 1]} behind landlock: {error}\n".encode())

@@ -131,7 +131,7 @@ class ProcessSandbox:
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
         """Return the filter alone."""
-        return _filter_option(filter_fd)
+        return ["--filter", str(filter_fd)] if filter_fd is not None else []
 
     def inside(self, work: Path, name: str) -> str:
         """Return the real path."""
@@ -231,12 +231,13 @@ class LandlockSandbox:
         write += ["/dev/shm"] if self._shares_memory(role) else []
         rules = [word for path in read for word in ("--read", path)]
         rules += [word for path in write for word in ("--write", path)]
+        rules += ["--filter", str(filter_fd)] if filter_fd is not None else []
         return [sys.executable, "-I", "-S", landlock.__file__, *rules, "--", *argv]
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
-        """Return the filter, and a /dev/shm of its own for a role that may need one."""
+        """Leave the filter to `landlock.py`, since it denies landlock; and a /dev/shm for a role that may need one."""
         memory = ["--shared-memory", str(SHARED_MEMORY_BYTES)] if self._shares_memory(role) else []
-        return [*memory, *_filter_option(filter_fd)]
+        return [*memory, *(["--filter-later", str(filter_fd)] if filter_fd is not None else [])]
 
     def _shares_memory(self, role: str) -> bool:
         return role in SHARES_MEMORY and private_shared_memory()
@@ -276,10 +277,6 @@ class SeatbeltSandbox:
     def inside(self, work: Path, name: str) -> str:
         """Return the real path."""
         return str(work / name)
-
-
-def _filter_option(filter_fd: int | None) -> list[str]:
-    return ["--filter", str(filter_fd)] if filter_fd is not None else []
 
 
 @functools.cache

@@ -74,6 +74,16 @@ def test_shared_memory_is_counted_when_its_pages_were_given_back() -> None:
 
 
 @linux
+def test_a_file_in_memory_that_is_only_mapped_is_counted() -> None:
+    before = sum(held().mapped.values())
+    fd = os.memfd_create("hidden")
+    os.write(fd, b"x" * 2**20)
+    with mmap.mmap(fd, 2**20, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ):
+        os.close(fd)
+        assert sum(held().mapped.values()) - before == 2**20
+
+
+@linux
 def test_page_tables_of_memory_that_was_only_looked_at_are_counted() -> None:
     before = status_of(os.getpid())["VmPTE"]  # 0x4000 is MAP_NORESERVE, which Python names from 3.13 on
     with mmap.mmap(-1, 2**34, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000) as memory:

@@ -18,6 +18,7 @@ from autoresearch.core.trial.sandbox import landlock
 from autoresearch.core.trial.sandbox import levels as sandbox_module
 from autoresearch.core.trial.sandbox.host_paths import gpu_nodes, tool_folders, visible_roots
 from autoresearch.core.trial.sandbox.levels import LevelStatus, best_level, levels, open_sandbox, require
+from autoresearch.core.trial.sandbox.system_calls import program_file, why_unavailable
 
 STATUS = {status.level: status for status in levels()}
 NEEDS_BUBBLEWRAP = pytest.mark.skipif(
@@ -194,6 +195,21 @@ def test_landlock_leaves_the_work_folder_and_what_python_needs(work: Path, tmp_p
         code = REACH.format(places=places, outside=str(tmp_path), port=server.getsockname()[1])
         assert say(code, work, level="landlock") == "no TCP"
     assert (work / "mine").read_text() == "x"
+
+
+@NEEDS_LANDLOCK
+@pytest.mark.skipif(why_unavailable() is not None, reason=f"no filter: {why_unavailable()}")
+def test_the_filter_comes_after_landlock_and_denies_further_rules(work: Path) -> None:
+    code = (
+        "import ctypes, errno\nlibrary = ctypes.CDLL(None, use_errno=True)\n"
+        "print(library.syscall(444, None, ctypes.c_size_t(0), 1), errno.errorcode[ctypes.get_errno()])\n"
+        "try: open('/etc/passwd')\nexcept PermissionError: print('hidden')"
+    )
+    with program_file(()) as program:
+        assert program is not None
+        argv = open_sandbox("landlock").wrap([sys.executable, "-c", code], work, filter_fd=program)
+        said = subprocess.run(argv, cwd=work, pass_fds=[program], capture_output=True, text=True, check=False)
+    assert said.stdout.split("\n")[:2] == ["-1 ENOSYS", "hidden"], said.stderr
 
 
 @NEEDS_LANDLOCK
