@@ -18,6 +18,7 @@ none of the train file's code. This is done only at an isolation level at which 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import re
 import selectors
@@ -43,7 +44,7 @@ from autoresearch.core.trial.processes import ProcessSupervisor, TrialEnded
 from autoresearch.core.trial.sandbox.levels import ISOLATING_LEVELS
 from autoresearch.core.trial.sandbox.sealing import SEALED_DEVICES, SealFault, seal, why_unsealed
 from autoresearch.core.trial.surprise import bigrams_of
-from autoresearch.core.trial.weights import FrozenWeights, WeightsFault
+from autoresearch.core.trial.weights import WEIGHTS, FrozenWeights, WeightsFault, drop_weights
 
 LEAD_SECONDS = 20.0
 """Seconds before the deadline at which the two processes are started: an import at low priority takes its time."""
@@ -333,10 +334,12 @@ class Scorer:
         limit = started + seconds
         first = [GO]
         if self._given is not None:  # the message carries the file in memory
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is gone, which shows in how it ended
-                socket.send_fds(self._socket, [GO], [self._given.fd])
+            if self._sends(self._given):
+                first = []
+            else:
+                started = time.monotonic()
+                limit = started + seconds
             self._given.close()
-            first = []
         exchange = Exchange(self._context.processes, self._socket, first, 1, len(LOADED) // 4)
         try:
             while not exchange.complete:
@@ -357,6 +360,31 @@ class Scorer:
                 raise TrialEnded("crash", f"the {self._child.role} process cannot be sealed: {fault}") from fault
             self._sealed = True
         return spent
+
+    def _sends(self, weights: MemoryFile) -> bool:
+        """Send the message with a file in memory; return False where its copy lies on the disk and the message is due.
+
+        Raises `WeightsFault` when the child has something else in the place of the copy.
+        """
+        try:
+            socket.send_fds(self._socket, [GO], [weights.fd])
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it is gone, which shows in how it ended
+        except OSError as error:
+            # A train file can see to both, and a run must not end for it: a user's processes may have so many files on
+            # their way through sockets, and a child that does not read what it is sent fills this one.
+            if error.errno not in (errno.ETOOMANYREFS, errno.EAGAIN):
+                raise
+            copy = self._work.with_name(f"{self._child.role}.weights")
+            drop_weights(copy)
+            with copy.open("xb") as file:
+                weights.write_to(file.fileno())
+            try:
+                copy.replace(self._work / WEIGHTS)
+            except OSError as fault:
+                raise WeightsFault(f"the weights cannot be given to the {self._child.role} process") from fault
+            return False
+        return True
 
     def _device_kind(self) -> str:
         """Return what the train child said before it read the train file, or what the run asks for; "" for neither."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,35 @@ def test_weights_go_to_disk_where_memory_is_short(
     result = run_trial(request(prepared, tmp_path / "trial", told + "runtime.save_weights = saved\n", audit=False))
     assert result.status == "ok"
     assert "a link: False" in (tmp_path / "trial/run.log").read_text()
+
+
+def test_weights_go_to_disk_where_too_many_files_are_on_their_way_through_sockets(
+    prepared: Prepared, tmp_path: Path, all_in_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ETOOMANYREFS, "Too many references: cannot splice")
+
+    monkeypatch.setattr(socket, "send_fds", refused)
+    result = run_trial(request(prepared, tmp_path / "trial", ""))
+    assert (result.status, result.reason) == ("ok", None)
+
+
+def test_a_file_that_answers_without_reading_does_not_end_the_run(
+    prepared: Prepared, tmp_path: Path, all_in_memory: None
+) -> None:
+    rows = 1024
+    forged = (
+        "import os, sys, time\nframe = sys._getframe()\n"
+        "while frame and not {'job', 'channel'} <= frame.f_locals.keys(): frame = frame.f_back\n"
+        "job = frame.f_locals['job'] if frame else {}\nif job.get('role') == 'score':\n    import socket\n"
+        "    from autoresearch.core.trial.child.channel import Ready\n"
+        "    here = socket.socket(fileno=os.dup(job['rows_fd']))\n"
+        f"    here.sendall(bytes(4 * {rows} * job['eval_seq_len']))\n    frame.f_locals['channel'].send(Ready())\n"
+        "    time.sleep(1)\n    os._exit(1)\n"
+    )
+    trial = request(prepared, tmp_path / "trial", forged, score_rows=rows)
+    result = run_trial(trial)
+    assert (result.status, result.reason) == ("crash", "the score process ended by itself")
 
 
 def test_a_containers_limit_bounds_the_weights_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
