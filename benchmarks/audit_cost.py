@@ -1,7 +1,7 @@
 """What audit and sandbox cost: the audit's answers beside the scoring's, a process's start and sealing at every level.
 
 The demo and cpu presets on both frameworks, a short training, the real train files, as many positions as the audit
-takes by itself. In a run only trials that could become a keep pay for it (`core.judge.bar`).
+takes by itself. In a run only trials that could lead to a kept change pay for it (`core.run.evidence.audit_threshold`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The handling of malformed replies: the share of recorded-style replies that each rung of the edit ladder takes.
 
-The replies are those of `tests/agent/replies`, each with the file that it was meant to give, or the reason for which it
-must be refused. A reply that gave any other file counts as not as intended.
+The replies are those in `tests/agent/llm/replies`, each with the file that it was meant to give, or the reason to
+refuse it. A reply that gives any other file counts as not as intended.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Twenty experiments handed in from outside, and whether ledger, git and tables agree after them.
 
-`mcp`: a scripted agent asks `ar mcp` with the official library's own client, and the server is killed twice. `shells`:
-two shells run `ar submit` at once, and a process is killed with SIGKILL in between: the one that is just running a
-trial, one that waits, and a loop while submissions queue. Real trials of the null backend, twelve steps each.
-`python -m benchmarks.outside_agents mcp|driver|waiting|loop` runs one part.
+`mcp`: a scripted agent asks `ar mcp` with the official library's own client, and the server is killed twice. In the
+other parts two shells run `ar submit` at once, and SIGKILL hits a process three times: in `driver` the command that is
+running a trial, in `waiting` one that waits for its turn, in `loop` an `ar loop` while submissions queue. Real trials
+of the null backend, twelve steps each. `python -m benchmarks.outside_agents mcp driver waiting loop` runs all parts.
 """
 
 from __future__ import annotations

@@ -56,6 +56,34 @@ def test_every_file_and_folder_that_a_page_names_exists(page):
     assert [name for name in sorted(modules) if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_benchmark_that_a_page_runs_as_a_module_does_something_then(page):
+    for name in set(re.findall(r"python -m (benchmarks\.\w+)", page.read_text(encoding="utf-8"))):
+        module = ROOT / f"{name.replace('.', '/')}.py"
+        assert 'if __name__ == "__main__":' in module.read_text(encoding="utf-8"), f"{name}: use --only"
+
+
+def test_the_map_of_the_code_names_every_file_and_folder_at_its_top():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    core, agent = (text.split(f"\n{name}/", 1)[1].split("\n\n", 1)[0] for name in ("core", "agent"))
+    for folder, part in ((ROOT / "core", core), (ROOT / "agent", agent)):
+        files = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+        folders = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+        assert [name for name in sorted(files | folders) if f"  {name}" not in part] == []
+
+
+def test_every_module_that_a_description_in_the_code_names_exists():
+    lost = []
+    for path in [path for room in ("agent", "backends", "benchmarks", "core") for path in (ROOT / room).rglob("*.py")]:
+        for name in re.findall(r"`((?:agent|backends|benchmarks|core)(?:\.\w+)+)`", path.read_text(encoding="utf-8")):
+            parts = name.split(".")
+            # The last word may be a name in the module.
+            ends = [ROOT.joinpath(*parts[:end]) for end in (len(parts), len(parts) - 1) if end > 1]
+            if not any(end.with_suffix(".py").is_file() or (end / "__init__.py").is_file() for end in ends):
+                lost.append(f"{path.relative_to(ROOT)}: {name}")
+    assert lost == []
+
+
 def commands_in(page):
     """Every call of `ar` in a page's blocks of code, or in a notebook's cells, as lists of words."""
     text = page.read_text(encoding="utf-8")

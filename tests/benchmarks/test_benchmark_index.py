@@ -55,6 +55,14 @@ def test_what_is_not_run_now_stays_in_the_results(bench, monkeypatch, tmp_path) 
     assert "old" not in text, "what there is no more is not shown"
 
 
+def test_the_results_describe_every_benchmark_as_it_is_now(bench) -> None:
+    sections = bench.read_sections()
+    described = {path.stem: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for path in MODULES}
+    assert [name for name, text in sections.items() if f"## {name}\n\n{described[name]}\n\n" not in text] == []
+    text = bench.RESULTS.read_text(encoding="utf-8")
+    assert text.startswith(bench.index(sorted(described), sections)), "`python -m benchmarks` writes the index anew"
+
+
 def test_a_busy_machine_is_named_as_one(bench, monkeypatch, tmp_path) -> None:
     monkeypatch.setitem(sys.modules, "benchmarks.quick", compiled('"""Quick."""'))
     assert "Others wanted the machine" in bench.section("quick", [], 1.0, load=9.0)
