@@ -12,9 +12,9 @@ HEAD = """# Every cheat, and what stopped it
 Written by `make cheats KEEP=rows.jsonl PAGE=docs/cheats.md`. Each cheat is added to the backend's real train file
 (tiny constants, a second of training; `cuda` and `mlx` on a CPU), and runs with the static gate off; the column *gate*
 says whether the gate would have refused it before anything ran. After each trial no process was left and no file
-outside its folder had changed. What the layers are is said in [trust.md](trust.md); *crash*: Python itself refused;
-*ignored*: what the cheat says or leaves behind was not believed, and the score is honest. The rows were run in pieces
-on two CPU cores that were busy with other work for many of them, so the seconds are orders of size.
+outside its folder had changed. [trust.md](trust.md) describes the layers; *crash* means that Python itself refused,
+*ignored* that nothing the cheat said or left behind was believed, and that the score is honest. The rows were run in
+pieces on two CPU cores, many of them beside other work, so the seconds are rough.
 """
 
 
