@@ -119,7 +119,7 @@ def check_text(folder: Path) -> Path:
         str(folder).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"the path {str(folder)!r} is no UTF-8 text.", fix="rename the folder, or name another"
+            f"the path {str(folder)!r} is not UTF-8 text.", fix="rename the folder, or name another"
         ) from error
     return folder
 

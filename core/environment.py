@@ -52,7 +52,7 @@ def check_names(option: str, names: Iterable[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{option} takes the name of a variable, and {name.partition('=')[0]!r} is none.",
+                f"{option} takes the name of a variable, and {name.partition('=')[0]!r} is not one.",
                 fix=f"export the variable, and give its name alone: {option} OPENAI_API_KEY",
             )
         if name not in os.environ:

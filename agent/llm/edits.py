@@ -70,7 +70,7 @@ def check_edit(new: str, old: str, tried: Collection[str] = ()) -> None:
     if len(new.encode("utf-8", errors="surrogatepass")) > SIZE_LIMIT_BYTES:
         raise EditError("too large", f"The edited file has more than {SIZE_LIMIT_BYTES // 1024} KB.")
     if statements(new) is None:
-        raise EditError("syntax", f"The edited file is no valid Python{_flaw(new)}.")
+        raise EditError("syntax", f"The edited file is not valid Python{_flaw(new)}.")
     missing = sorted(_offered(old) - _offered(new))
     if missing:
         raise EditError("contract", f"The edited file lacks {', '.join(missing)} at its top level; keep them.")

@@ -92,7 +92,7 @@ def _read(path: Path) -> tuple[Idea, ...]:
     try:
         entries = tomllib.loads(read_text(path)).get("idea", [])
         if not isinstance(entries, list):
-            raise ValueError("idea is no list of tables")
+            raise ValueError("idea is not a list of tables")
     except (OSError, ValueError, RecursionError) as error:  # ValueError: no TOML, no UTF-8, or a number too long
         raise UsageError(f"{path} cannot be read as ideas: {error}.", fix=fix) from error
     ideas = []

@@ -114,7 +114,7 @@ def _addresses(path: Path) -> tuple[tuple[str, str], ...]:
             continue
         if not re.match(r"https?://\S+$", line):
             fix = "one address a line, beginning with https:// or http://"
-            raise UsageError(f"--literature {path}, line {number}: {line[:80]!r} is no address.", fix=fix)
+            raise UsageError(f"--literature {path}, line {number}: {line[:80]!r} is not an address.", fix=fix)
         found[_new_name(re.sub(r"^https?://(www\.)?", "", line), found)] = line
     if not found or len(found) > MOST_TEXTS:
         fix = f"one address a line, 1 to {MOST_TEXTS} of them"

@@ -13,7 +13,7 @@ from autoresearch.core.takeaway.board import page, read_board
 def main(folder: Path) -> int:
     """Print the page of a folder's certificates; name what is none on standard error, and return 1 if there is any."""
     if not folder.is_dir():
-        click.echo(f"ar: {folder} is no folder.", err=True)
+        click.echo(f"ar: {folder} is not a folder.", err=True)
         return 2
     lines, refused = read_board(folder)
     for name, why in refused:

@@ -291,7 +291,9 @@ def check_workspace(settings: Settings) -> CheckResult:
             return CheckResult(
                 "workspace", "warn", f"{folder} belongs to somebody else, and git does not use it", trust
             )
-        return CheckResult("workspace", "warn", f"{folder} is no git repository with a commit", "git init, git commit")
+        return CheckResult(
+            "workspace", "warn", f"{folder} is not a git repository with a commit", "git init, git commit"
+        )
     if not os.access(folder, os.W_OK):
         return CheckResult(
             "workspace", "fail", f"{folder} cannot be written to", "check its permissions, or ar init DIR"

@@ -69,7 +69,7 @@ def compare(
     if picture is not None:
         fix = "name a file that ends in .png with --picture, or leave it out"
         if picture.suffix.lower() != ".png":
-            raise UsageError(f"the picture is a PNG, and {picture} is none.", fix=fix)
+            raise UsageError(f"the picture is a PNG file, and the name {picture} does not end in .png.", fix=fix)
         picture = check_writable(picture, fix)
     works, preset = choose_work(settings, first, second)
     prepared = ensure_prepared(settings, preset, corpus=corpus)

@@ -22,10 +22,10 @@ def check_writable(path: Path, fix: str, *, folder: bool = False) -> Path:
         target = path.expanduser().absolute()
         mode = _mode(target)
         if mode is not None and folder != stat.S_ISDIR(mode):
-            raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is no folder")
+            raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is not a folder")
         if mode is not None and not folder:
             if not stat.S_ISREG(mode):  # opening a pipe would wait for its reader
-                raise OSError("it is no plain file")
+                raise OSError("it is not a plain file")
             if not os.access(target, os.W_OK):
                 raise PermissionError("it may not be changed")
             return target

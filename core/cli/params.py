@@ -84,7 +84,7 @@ class Whole(click.IntRange):
         try:
             int(value)
         except (TypeError, ValueError, OverflowError):
-            self.fail(f"{value!r} is no whole number.", param, ctx)
+            self.fail(f"{value!r} is not a whole number.", param, ctx)
         if self._shown.max is None and int(value) > LARGEST:
             self.fail(f"{value} is too large: at most {LARGEST:g}.", param, ctx)
         return super().convert(value, param, ctx)
@@ -116,7 +116,7 @@ class Number(click.FloatRange):
         except (TypeError, ValueError):
             finite = False
         if not finite:
-            self.fail(f"{value!r} is no number.", param, ctx)
+            self.fail(f"{value!r} is not a number.", param, ctx)
         if self._shown.max is None and float(value) > self._largest:
             self.fail(f"{value} is too large: at most {self._largest:g}.", param, ctx)
         return super().convert(value, param, ctx)
@@ -257,7 +257,7 @@ class Vocabularies(click.ParamType):
             return value
         parts = [str(part) for part in value] if isinstance(value, list) else str(value).split(",")
         if not all(positive(part.strip()) for part in parts):
-            self.fail(f"{value!r} is no list of sizes, such as 1024,2048.", param, ctx)
+            self.fail(f"{value!r} is not a list of sizes, such as 1024,2048.", param, ctx)
         return tuple(int(part) for part in parts)
 
 
@@ -318,7 +318,7 @@ class Slots(click.ParamType):
 class ShellCommand(FilledText):
     """A command that a shell runs."""
 
-    name, refusal = "command", "is no command; leave the option out to run none"
+    name, refusal = "command", "is not a command; leave the option out to run none"
 
 
 class Price(click.ParamType):
@@ -337,7 +337,11 @@ class Price(click.ParamType):
         try:
             usd_in, usd_out, *more = (float(part) for part in parts)
         except ValueError:
-            self.fail(f"{value!r} is no price, such as openai/my-model=0.5/2 (dollars per million tokens).", param, ctx)
+            self.fail(
+                f"{value!r} is not a price, such as openai/my-model=0.5/2 (dollars per million tokens).", param, ctx
+            )
         if not model or len(more) > 1 or not all(0 <= usd < 1e6 for usd in (usd_in, usd_out, *more)):
-            self.fail(f"{value!r} is no price, such as openai/my-model=0.5/2 (dollars per million tokens).", param, ctx)
+            self.fail(
+                f"{value!r} is not a price, such as openai/my-model=0.5/2 (dollars per million tokens).", param, ctx
+            )
         return model, usd_in, usd_out, more[0] if more else None

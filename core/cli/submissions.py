@@ -40,7 +40,7 @@ def check_workspace(settings: Settings) -> None:
     folder = settings.workspace
     if find_workspace(folder) != folder or not (folder / "program.md").is_file():
         raise PrerequisiteError(
-            f"{folder} is no workspace: it has no program.md beside backends/.",
+            f"{folder} is not a workspace: it has no program.md beside backends/.",
             fix="make one with `ar init DIR` and go there, or name one with --workspace",
         )
 
@@ -51,7 +51,8 @@ def check_change(why: str, predict: float | None) -> None:
         raise UsageError("--why is empty.", fix='say in one sentence what changes and why: --why "wider MLP: ..."')
     if predict is not None and not math.isfinite(predict):
         raise UsageError(
-            f"--predict {predict} is no number of bits per byte.", fix="--predict -0.004, for example, or leave it out"
+            f"--predict {predict} is not a number of bits per byte.",
+            fix="--predict -0.004, for example, or leave it out",
         )
 
 

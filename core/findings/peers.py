@@ -178,22 +178,22 @@ def _checked(row: ExperimentRow) -> ExperimentRow:
         _short(text)
     for number in (row.number, row.parent):
         if not isinstance(number, int):
-            raise TypeError("the number of an experiment is none")
+            raise TypeError("an experiment's number is not a whole number")
     _check_gain(row.delta)
     if row.origin is not None:
         for text in row.origin.identity:
             _plain(text)
         if not isinstance(row.origin.experiment, int):
-            raise TypeError("the number of an experiment is none")
+            raise TypeError("an experiment's number is not a whole number")
         _check_gain(row.origin.delta)
     if not isinstance(row.parameters, Mapping):
-        raise TypeError("the parameters of an experiment are none")
+        raise TypeError("an experiment's parameters are not an object")
     return row
 
 
 def _check_gain(delta: object) -> None:
     if delta is not None and not (isinstance(delta, int | float) and math.isfinite(delta)):
-        raise TypeError("the gain of an experiment is no number")
+        raise TypeError("an experiment's gain is not a number")
 
 
 def _plain(text: object) -> str:
@@ -205,7 +205,7 @@ def _plain(text: object) -> str:
 
 def _short(text: object) -> str:
     if not isinstance(text, str) or len(text) > MOST_WORDS:
-        raise TypeError(f"a text of it is none, or has more than {MOST_WORDS} characters")
+        raise TypeError(f"a text of it is not text, or has more than {MOST_WORDS} characters")
     return text
 
 

@@ -91,7 +91,7 @@ def try_git(
         )
     except FileNotFoundError as error:
         if not folder.is_dir():
-            raise SourceError(f"{folder} is no folder.") from error
+            raise SourceError(f"{folder} is not a folder.") from error
         raise PrerequisiteError("git is not installed.", fix="install git and put it on PATH") from None
 
 
@@ -119,7 +119,7 @@ class Repository:
         """Open the repository of a workspace. Raises `SourceError` without a repository or without a commit in it."""
         if not workspace.is_dir():
             raise SourceError(
-                f"{workspace} is no folder.", fix="name the workspace with --workspace, or make one: ar init DIR"
+                f"{workspace} is not a folder.", fix="name the workspace with --workspace, or make one: ar init DIR"
             )
         try:
             # Two lines: the answer, and the prefix, which is empty at the top.

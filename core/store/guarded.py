@@ -102,7 +102,7 @@ def fault_in_shape(connection: sqlite3.Connection, columns: Mapping[str, Collect
     found = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
     for kind, name, table, sql in (tuple(row) for row in found):
         if table not in columns:
-            return f"it has a {_shown(kind)} {_shown(name)}, which is none of a ledger's"
+            return f"it has a {_shown(kind)} {_shown(name)}, which no ledger has"
         if kind == "table":
             sound = name == table and isinstance(sql, str) and _WHOLE_TABLE.match(sql)
         elif kind == "index":
@@ -110,17 +110,17 @@ def fault_in_shape(connection: sqlite3.Connection, columns: Mapping[str, Collect
         else:
             sound = False
         if not sound:
-            return f"its {_shown(kind)} {_shown(name)} is none of a ledger's"
+            return f"its {_shown(kind)} {_shown(name)} is not a ledger's"
     for table in sorted({str(row[1]) for row in found if row[0] == "table"}):
         for row in connection.execute(f"PRAGMA table_xinfo({table})").fetchall():
             name, hidden = row[1], row[6]
             if name not in columns[table] or hidden:
-                return f"the column {_shown(name)} of its table {table} is none of a ledger's"
+                return f"the column {_shown(name)} of its table {table} is not a ledger's"
         for index in connection.execute(f"PRAGMA index_list({table})").fetchall():
             quoted = str(index[1]).replace('"', '""')
             on = connection.execute(f'PRAGMA index_xinfo("{quoted}")').fetchall()
             if index[4] or any(row[1] == -2 for row in on):  # partial, or on an expression
-                return f"its index {_shown(index[1])} is none of a ledger's"
+                return f"its index {_shown(index[1])} is not a ledger's"
     return None
 
 

@@ -98,7 +98,7 @@ class Box:
         """Read one file's fields. Raises `OSError` or `ValueError`."""
         values = json.loads(read_text(self._path(identity), _FILE_BYTES))
         if not isinstance(values, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         return {**values, "identity": identity}
 
     def drop(self, identity: str) -> None:

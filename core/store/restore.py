@@ -175,7 +175,7 @@ def _replay(connection: GuardedConnection, lines: Sequence[tuple[int, list[Write
                     refused.append(number)
                 except (sqlite3.Error, sqlite3.Warning, TypeError, ValueError, OverflowError) as error:
                     raise LedgerError(
-                        f"line {number} of {journal} is no step of a run ({error}); nothing of it was restored.",
+                        f"line {number} of {journal} is not a step of a run ({error}); nothing of it was restored.",
                         fix="do not use this run: its journal was not written by ar",
                     ) from error
     finally:

@@ -179,7 +179,7 @@ def _object(text: str | None, name: str = "its JSON") -> dict[str, Any]:
     except RecursionError:
         raise ValueError(f"{name} has lists within lists without end") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{name} is no object")
+        raise ValueError(f"{name} is not an object")
     return found
 
 

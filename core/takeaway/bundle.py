@@ -41,7 +41,7 @@ class BundleError(DataError):
 
 def broken(path: Path, why: str) -> BundleError:
     """Return the error for a bundle that cannot be used."""
-    return BundleError(f"{path} is no certificate of ar: {why}.", fix="ask for it again; nothing of it was run")
+    return BundleError(f"{path} is not a certificate of ar: {why}.", fix="ask for it again; nothing of it was run")
 
 
 def write_bundle(path: Path, parts: Mapping[str, bytes]) -> None:
@@ -66,7 +66,7 @@ def read_bundle(path: Path) -> dict[str, bytes]:
     """Read the files of a bundle by name. Raises `BundleError` with what is wrong."""
     try:
         if not path.is_file():
-            raise broken(path, "there is no such file" if not path.exists() else "it is no plain file")
+            raise broken(path, "there is no such file" if not path.exists() else "it is not a plain file")
         if path.stat().st_size > MOST_BYTES:
             raise broken(path, f"it has more than {MOST_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:
@@ -138,4 +138,4 @@ def _is_finite(number: float) -> bool:
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"it holds {name}, which is no number")
+    raise ValueError(f"it holds {name}, which is not a number")

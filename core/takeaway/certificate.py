@@ -130,7 +130,7 @@ def load(path: Path) -> Certificate:
     try:
         body = bundle.strict_json(parts[bundle.CERTIFICATE])
         if not isinstance(body, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         if body.get("format") != FORMAT:
             raise ValueError(f"its format is {one_line(str(body.get('format')), 20)}, and this ar reads {FORMAT}")
         _check_shape(body)
@@ -148,7 +148,7 @@ def _check_shape(body: Mapping[str, Any]) -> None:
         raise ValueError(f"its rows are not those of {', '.join(TABLES)}")
     for table, found in rows.items():
         if not isinstance(found, list):
-            raise ValueError(f"its rows of {table} are no list")
+            raise ValueError(f"its rows of {table} are not a list")
         if len(found) > MOST_ROWS:
             raise ValueError(f"it has {len(found):,} rows of {table}, and at most {MOST_ROWS:,} are read")
         for row in found:
@@ -164,14 +164,14 @@ def _check_shape(body: Mapping[str, Any]) -> None:
 def _check_row(table: str, row: Any) -> None:
     types = schema.COLUMN_TYPES[table]
     if not isinstance(row, dict):
-        raise ValueError(f"a row of {table} is no object")
+        raise ValueError(f"a row of {table} is not an object")
     for name, value in row.items():
         kind = types.get(name)
         if kind is None or name in LEFT_OUT.get(table, ()):
             raise ValueError(f"a row of {table} has a column {one_line(str(name), 40)!r}")
         fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
         if not fits or isinstance(value, bool) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
-            raise ValueError(f"{name} in a row of {table} is no {kind.__name__}")
+            raise ValueError(f"{name} in a row of {table} is not of type {kind.__name__}")
         if name in JSON_COLUMNS:
             bundle.strict_json(value)
 
@@ -263,7 +263,7 @@ def _faults(certificate: Certificate, reader: LedgerReader) -> Iterator[str]:
     try:
         manifest = Prepared(Path(), Manifest.model_validate(body.get("manifest")))
     except ValidationError as error:
-        raise bundle.broken(certificate.path, "manifest: it is none") from error
+        raise bundle.broken(certificate.path, "manifest: it is not one") from error
     vocabularies, width = tuple(run.config["vocabularies"]), run.config["eval_seq_len"]
     if data_sha256(manifest, vocabularies, width) != run.config["prepared_sha256"]:
         yield "manifest: its hashes are not those of the text that the run was measured on"
@@ -321,7 +321,7 @@ def _config_faults(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"settings: {name} is {one_line(str(value), 40)}; it must be above 0 and at most {most:g}"
     for name in ("backend", "preset", "corpus", "prepared_sha256", "judge", "device"):
         if not isinstance(config.get(name), str):
-            yield f"settings: {name} is no text"
+            yield f"settings: {name} is not text"
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -50,11 +50,11 @@ def signer_of(content: bytes, signature: bytes) -> str | None:
 def fingerprint_of(key: Path) -> str:
     """Return the fingerprint of a public key's file. Raises `UsageError`."""
     fix = "--signer their_key.pub"
-    _check_key(key, "is no public key", fix)
+    _check_key(key, "is not a public key", fix)
     done = _run(["-l", "-E", "sha256", "-f", str(key)])
     found = re.search(r"SHA256:[A-Za-z0-9+/=]+", done.stdout.decode(errors="replace"))
     if done.returncode != 0 or not found:
-        raise UsageError(f"{key} is no public key.", fix=fix)
+        raise UsageError(f"{key} is not a public key.", fix=fix)
     return found.group(0)
 
 

@@ -391,7 +391,7 @@ def parse_tolerances(text: str) -> dict[str, Tolerance]:
             for key, entry in json.loads(text).items()
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"an entry is no tolerance ({error})") from error
+        raise ValueError(f"an entry is not a tolerance ({error})") from error
 
 
 _writing = threading.Lock()

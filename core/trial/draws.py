@@ -41,7 +41,7 @@ def drawn_positions(audit: AuditResult) -> np.ndarray:
     if len(flat) > 1 and int(np.diff(flat).min()) <= 0:
         raise DrawFault("it has a position twice")
     if _ENTROPY.fullmatch(audit.draw.entropy) is None:
-        raise DrawFault("its random bytes are no 16 bytes")
+        raise DrawFault("its random bytes are not 16 bytes")
     return flat
 
 

@@ -624,7 +624,7 @@ def wrong_shape(message: str, expected: tuple[int, int, int]) -> str:
     if message.startswith("one position of"):
         what, wanted = f"{what} at one position", str(expected[2:])
     found = re.search(r"has (?:no shape|the shape (\([\d, ]{0,100}\)))", message)
-    came = "" if found is None else f": {found.group(1) or 'it is no array'}"
+    came = "" if found is None else f": {found.group(1) or 'it is not an array'}"
     return f"{what}{came}; expected {wanted}"
 
 

@@ -46,7 +46,7 @@ class Drawing:
     seed: int = 0
 
     def next(self, logits: np.ndarray, rng: np.random.Generator) -> int:
-        """Draw one token from the logits of one position, float32 (V,). Raises `ValueError` where one is no number.
+        """Draw one token from the logits of one position, float32 (V,). Raises `ValueError` where one is not a number.
 
         The tokens beyond `top_p` are left out (nucleus sampling, Holtzman et al. 2020), never the most likely one.
         """

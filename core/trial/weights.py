@@ -163,7 +163,7 @@ def _read_header(header: bytes, size: int) -> Shapes:
             with safe_open(copy.name, framework="numpy") as tensors:
                 return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise WeightsFault(f"the weights are no whole safetensors file: {error}") from error
+            raise WeightsFault(f"the weights are not a whole safetensors file: {error}") from error
 
 
 # ---- large weights: in memory, where a disk would take too long

@@ -73,7 +73,7 @@ BAD = {
         "os.remove('train.py'); os.symlink('program.md', 'train.py')\n",
         "no readable train.py",
     ),
-    "writes no Python": ("Path('train.py').write_text('hello world')\n", "no valid Python"),
+    "writes no Python": ("Path('train.py').write_text('hello world')\n", "not valid Python"),
     "writes bytes": ("Path('train.py').write_bytes(bytes(range(256)))\n", "no readable train.py"),
     "fails": ("sys.exit('out of credit')\n", "ended with code 1: out of credit"),
     "drops a function": ("Path('train.py').write_text('VOCAB_SIZE = 512')\n", "lacks build, logits, train"),

@@ -43,9 +43,9 @@ def test_git_sees_settings_that_were_given_as_variables(monkeypatch):
 @pytest.mark.parametrize(
     "name, error, words",
     [
-        ("OPENAI_API_KEY=sk-123", UsageError, "'OPENAI_API_KEY' is none"),
-        ("A B", UsageError, "is none"),
-        ("", UsageError, "is none"),
+        ("OPENAI_API_KEY=sk-123", UsageError, "'OPENAI_API_KEY' is not one"),
+        ("A B", UsageError, "is not one"),
+        ("", UsageError, "is not one"),
         ("NO_SUCH_VARIABLE", PrerequisiteError, "is not set"),
     ],
 )

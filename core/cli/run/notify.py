@@ -46,7 +46,7 @@ def address_of(target: str) -> str:
         return target.strip()
     if kind in AFTER_COLON:
         raise UsageError(f"--notify {kind}: {AFTER_COLON[kind]} belongs after the colon.", fix=f"--notify {KINDS}")
-    raise UsageError(f"--notify {_shown(target)}: there is no such way to notify.", fix=f"--notify {KINDS}")
+    raise UsageError(f"--notify {_shown(target)}: that is not a way to notify.", fix=f"--notify {KINDS}")
 
 
 def _own_server(address: str) -> str:
@@ -69,7 +69,7 @@ def _service(target: str) -> Any:
     """Make apprise's object for a target. Raises as `check_targets` does."""
     address, made = address_of(target), _apprise().Apprise()
     if not made.add(address):
-        words = f"--notify {_shown(target)}: this is no address that can be notified from here."
+        words = f"--notify {_shown(target)}: this address cannot be notified from here."
         raise UsageError(words, fix=f"--notify {KINDS}")
     return made
 

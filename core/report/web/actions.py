@@ -34,7 +34,7 @@ def act(folder: Path, body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         asked = None
     if not isinstance(asked, dict):
-        raise UsageError("the action is no JSON object.", fix='send {"action": "pause"}')
+        raise UsageError("the action is not a JSON object.", fix='send {"action": "pause"}')
     action, number, text = str(asked.get("action")), asked.get("experiment"), asked.get("text", "")
     with RunQueries(folder) as reader:
         if action in REMARKS:

@@ -87,7 +87,7 @@ def test_a_page_that_is_no_text_is_named(tmp_path, site, page, said):
 
 @pytest.mark.parametrize("line", ["file:///etc/passwd", "etc/passwd", "ftp://host/x", "https://a b"])
 def test_a_line_that_is_no_web_address_is_refused_before_anything_is_read(tmp_path, line):
-    with pytest.raises(UsageError, match=r"line 3: .* is no address"):
+    with pytest.raises(UsageError, match=r"line 3: .* is not an address"):
         Literature(listed(tmp_path, line))
 
 

@@ -51,7 +51,9 @@ def test_bench_measures_one_backend(workspace, capsys):
     assert "all outside training" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("place", "words"), [(".", "is a PNG"), ("runs.png", "is a folder"), ("/proc/no/p.png", "")])
+@pytest.mark.parametrize(
+    ("place", "words"), [(".", "does not end in .png"), ("runs.png", "is a folder"), ("/proc/no/p.png", "")]
+)
 def test_a_picture_that_cannot_be_written_is_refused_before_any_training(workspace, capsys, place, words):
     (workspace / "runs.png").mkdir()
     assert main.run(["compare", "--first", "null", "--second", "null", "--picture", place]) == 2

@@ -134,7 +134,7 @@ def test_a_path_in_the_file_is_taken_from_the_file_whatever_folder_one_stands_in
         ('preset = ""', 1, "preset: '' names no preset"),
         ('data-dir = ""', 1, "data-dir: '' names no directory"),
         ('[loop]\ncorpus = ""', 2, "corpus: '' names no corpus"),
-        ("[loop]\nexperiments = 1.5", 2, "experiments: '1.5' is no whole number"),
+        ("[loop]\nexperiments = 1.5", 2, "experiments: '1.5' is not a whole number"),
         ("[loop]\nmodel = [[1]]", 2, "model takes one value or a list"),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_value_that_does_not_fit_says_where_it_was_written(work, monkeypatch, 
     (work / "ar.toml").write_text('[loop]\n\nhours = "eight"\n')
     assert main.run(["loop"]) == 2
     err = capsys.readouterr().err
-    assert "'eight' is no number" in err
+    assert "'eight' is not a number" in err
     assert ("It comes from AR_LOOP_HOURS." if variable else f"{work}/ar.toml:3: hours:") in err
 
 

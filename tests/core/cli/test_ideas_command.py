@@ -97,7 +97,7 @@ def test_ones_own_file_comes_first_and_the_example_is_one(ideas, tmp_path):
         ('"low"', '"certain"', "confidence"),
         ("source =", "sauce =", "source"),
         ("[[idea]]", "[[idea]", "cannot be read"),
-        ("[[idea]]", "[idea]", "no list"),
+        ("[[idea]]", "[idea]", "not a list"),
     ],
 )
 def test_a_malformed_file_of_ones_own_is_named_with_what_is_wrong(tmp_path, old, new, words):

@@ -359,13 +359,13 @@ def test_a_stream_that_was_closed_is_no_hindrance(one_run, closed):
 def test_a_folder_whose_name_is_no_text_is_refused_in_one_line(tmp_path, capsys):
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     assert main.run(["init", str(folder)]) == 2
-    assert "is no UTF-8 text" in capsys.readouterr().err and not folder.exists()
+    assert "is not UTF-8 text" in capsys.readouterr().err and not folder.exists()
     folder.mkdir()
     for arguments in (["status"], ["loop"], ["--data-dir", str(folder), "--workspace", str(tmp_path), "prepare"]):
         given = arguments if "--workspace" in arguments else ["--workspace", str(folder), *arguments]
         assert main.run(["--backend", "null", "--preset", "demo", *given]) == 2
         said = capsys.readouterr().err
-        assert said.count("\n") == 1 and "is no UTF-8 text. Fix: " in said
+        assert said.count("\n") == 1 and "is not UTF-8 text. Fix: " in said
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

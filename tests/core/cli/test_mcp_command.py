@@ -102,7 +102,7 @@ def test_an_agent_reads_submits_and_goes_on_from_the_verdict(server):
 def test_without_a_workspace_the_server_does_not_start(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert ar(["mcp"]) == 3
-    assert "is no workspace" in capsys.readouterr().err
+    assert "is not a workspace" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 10_000_000])

@@ -29,7 +29,7 @@ def _below_a_file(folder: Path) -> str:
 
 PLACES = {
     "a folder": (lambda folder: ".", "it is a folder"),
-    "a pipe": (_pipe, "it is no plain file"),
+    "a pipe": (_pipe, "it is not a plain file"),
     "a link to itself": (_link_to_itself, "ymbolic"),
     "below a file": (_below_a_file, "Not a directory"),
     "a name that is too long": (lambda folder: "x" * 300 + ".png", "too long"),
@@ -66,7 +66,7 @@ def test_a_place_that_will_do_is_left_as_it_is(tmp_path: Path, monkeypatch: pyte
 
 def test_a_folder_s_place_that_holds_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="it is no folder"):
+    with pytest.raises(UsageError, match="it is not a folder"):
         check_writable(tmp_path / "file", "", folder=True)
 
 

@@ -66,7 +66,7 @@ def test_a_wrong_word_is_one_line(workspace, capsys):
     for arguments, code, words in (
         (("try.py", "--why", "  "), 2, "--why is empty"),
         (("try.py",), 2, "missing option '--why'"),
-        (("try.py", *why, "--predict", "nan"), 2, "no number"),
+        (("try.py", *why, "--predict", "nan"), 2, "not a number"),
         (("try.py", *why, "--category", "luck"), 2, "luck"),
         (("try.py", *why, "--tag", "other"), 2, "there is no run 'other'"),
         (("try.py", *why, "--tag", "../t"), 2, "cannot name a run"),
@@ -83,7 +83,7 @@ def test_a_folder_that_is_no_workspace_is_a_missing_prerequisite(tmp_path, capsy
     monkeypatch.chdir(tmp_path)
     for command in (["submit", "--why", "x"], ["brief"], ["result"]):
         assert ar(command) == 3
-        assert "is no workspace" in capsys.readouterr().err
+        assert "is not a workspace" in capsys.readouterr().err
 
 
 def test_two_runs_that_go_on_are_told_apart_by_the_tag(workspace, capsys):

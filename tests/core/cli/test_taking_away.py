@@ -152,7 +152,7 @@ def test_a_place_that_takes_no_certificate_is_left_as_it_is(workspace, tmp_path,
     places = {
         "/": "it is a folder",
         tmp_path / "file" / "c": "Not a directory",
-        tmp_path / "pipe": "it is no plain file",
+        tmp_path / "pipe": "it is not a plain file",
     }
     for place, words in places.items():
         assert words in refusal(capsys, 2, "certify", place)
@@ -173,13 +173,13 @@ def test_a_device_in_the_place_of_a_key_is_not_read(workspace, tmp_path, capsys)
     assert ar(["certify", str(tmp_path / "c"), "-q"]) == 0
     capsys.readouterr()
     asked = ("reproduce", tmp_path / "c", "--seeds", "0", "--signer", "/dev/zero")
-    assert "is no public key: it is a device" in refusal(capsys, 2, *asked)
+    assert "is not a public key: it is a device" in refusal(capsys, 2, *asked)
 
 
 def test_a_folder_that_takes_no_model_is_refused_before_anything_is_trained(workspace, tmp_path, capsys):
     (tmp_path / "file").touch()
     for place, words in (
-        (tmp_path / "file", "it is no folder"),
+        (tmp_path / "file", "it is not a folder"),
         (tmp_path / "file/m", "cannot be written"),
         (".", "holds"),
     ):
@@ -406,7 +406,7 @@ def test_a_signature_shows_whose_it_is(made, tmp_path, capsys):
     assert ar([*check[:-1]]) == 1 and "signature: it is not one of this certificate" in capsys.readouterr().out
     for arguments, words in (
         ([*shared, "certify", "--sign", tmp_path / "none"], "cannot sign"),
-        (["reproduce", made / "runs/t/t.arcert", "--signer", tmp_path / "none"], "is no public key"),
+        (["reproduce", made / "runs/t/t.arcert", "--signer", tmp_path / "none"], "is not a public key"),
     ):
         assert words in refusal(capsys, 2, *arguments)
     assert ar(["reproduce", str(made / "runs/t/t.arcert"), "--seeds", "0", "--signer", str(tmp_path / "mine.pub")]) == 1
@@ -446,8 +446,8 @@ def test_a_hostile_bundle_is_one_line(made, tmp_path, capsys):
     for path, words in (
         (tmp_path / "missing", "no such file"),
         (tmp_path / "plain", "cannot be unpacked"),
-        (tmp_path / "folder", "no plain file"),
-        (tmp_path / "pipe", "no plain file"),
+        (tmp_path / "folder", "not a plain file"),
+        (tmp_path / "pipe", "not a plain file"),
         (archive(tmp_path / "up", ("../../etc/x", b"")), "a file named '../../etc/x'"),
         (archive(tmp_path / "abs", ("/etc/x", b"")), "a file named '/etc/x'"),
         (archive(tmp_path / "link", ("best_train.py", b"/etc/passwd"), mode=0o120777), "is a link"),
@@ -457,18 +457,18 @@ def test_a_hostile_bundle_is_one_line(made, tmp_path, capsys):
         (twice, "change.diff twice"),
         (bomb, "certificate.json has more than"),
         (with_body("{"), "certificate.json"),
-        (with_body("[]"), "no object"),
+        (with_body("[]"), "not an object"),
         (with_body('{"format": 1e999}'), "not finite"),
         (with_body(deep), "nested too deeply"),
         (with_body("9" * 5000), "certificate.json"),
         (with_body(body.replace('"claim": {', '"claim": {"x": NaN,')), "holds NaN"),
         (with_body(body.replace('"format": 1', '"format": 2')), "its format is 2"),
-        (with_body(json.dumps({**json.loads(body), "rows": {**rows, "trials": 10**9}})), "are no list"),
+        (with_body(json.dumps({**json.loads(body), "rows": {**rows, "trials": 10**9}})), "are not a list"),
         (with_body(json.dumps(many)), "200,001 rows"),
         (with_body(json.dumps(hosts)), "has a column 'host'"),
         (with_body(json.dumps(odd)), "cannot be understood"),
         (with_body(json.dumps({**json.loads(body), "rows": {**rows, "runs": [forever]}})), "cannot be understood"),
-        (with_body(json.dumps({**json.loads(body), "manifest": 3})), "manifest: it is none"),
+        (with_body(json.dumps({**json.loads(body), "manifest": 3})), "manifest: it is not one"),
     ):  # fmt: skip
         assert words in (said := refusal(capsys, 1, "reproduce", path)), (words, said)
         assert "ledger.sqlite" not in said and "ar loop" not in said, said

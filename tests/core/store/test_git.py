@@ -128,7 +128,7 @@ def test_no_repository_no_commit_and_no_git_are_each_told_with_a_fix(tmp_path, m
     subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "bare")], check=True)
     with pytest.raises(SourceError, match="not in the work tree"):
         Repository.open(tmp_path / "bare")
-    with pytest.raises(SourceError, match="is no folder"):
+    with pytest.raises(SourceError, match="is not a folder"):
         Repository.open(tmp_path / "missing")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PrerequisiteError, match="git is not installed"):

@@ -168,7 +168,7 @@ def test_a_journal_can_change_rows_and_nothing_else(folder, tmp_path, sql):
     add_line(folder, sql.replace("{there}", str(there)))
     ledger = folder / LEDGER_NAME
     ledger.write_bytes(b"torn" * 100)
-    with pytest.raises(LedgerError, match="is no step of a run"):
+    with pytest.raises(LedgerError, match="is not a step of a run"):
         mend(folder, pytest.fail)
     assert not there.exists()
     assert ledger.read_bytes() == b"torn" * 100, "the damaged ledger stays where it was"

@@ -181,7 +181,7 @@ def test_a_loss_that_is_not_a_number_is_invalid(prepared: Prepared, tmp_path: Pa
 
 WRONG = {
     "too few tokens": ("return out[..., :-1]", "logits has the wrong shape: (16, 256, 511); expected (16, 256, 512)"),
-    "a list": ("return out.tolist()", "logits has the wrong shape: it is no array; expected (16, 256, 512)"),
+    "a list": ("return out.tolist()", "logits has the wrong shape: it is not an array; expected (16, 256, 512)"),
     "once it has its weights": (
         "return out if not model['bias'].any() else out[0]",
         "logits has the wrong shape; expected (16, 256, 512)",
@@ -228,14 +228,14 @@ def test_a_model_that_build_cannot_make_again_is_a_crash(prepared: Prepared, tmp
     [
         ("path.symlink_to('train.py')", "not a regular file"),
         ("path.write_bytes(b'short')", "truncated"),
-        ("save(model, path); path.write_bytes(path.read_bytes()[:-8])", "no whole safetensors file"),
-        ("path.write_bytes(bytes([9] + 7 * [0]) + b'not: json' + bytes(90))", "no whole safetensors file"),
+        ("save(model, path); path.write_bytes(path.read_bytes()[:-8])", "not a whole safetensors file"),
+        ("path.write_bytes(bytes([9] + 7 * [0]) + b'not: json' + bytes(90))", "not a whole safetensors file"),
         ("path.write_bytes(bytes(2 * 2**20))", "File too large"),
         (
             "name = '\\x1b]0;x\\x07\\n' + 'x' * 9000; import json; "
             "h = json.dumps({name: {'dtype': 'F32', 'shape': [1], 'data_offsets': [4, 8]}}).encode(); "
             "path.write_bytes(len(h).to_bytes(8, 'little') + h + bytes(8))",
-            "no whole safetensors file",
+            "not a whole safetensors file",
         ),
     ],
 )

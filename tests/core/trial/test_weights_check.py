@@ -59,7 +59,7 @@ def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
 
 def test_a_file_that_was_cut_is_refused(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
-    assert re.search("no whole safetensors file.*not fully covered", fault(path))
+    assert re.search("not a whole safetensors file.*not fully covered", fault(path))
 
 
 def test_a_file_that_ends_within_its_header_is_refused(path: Path) -> None:
@@ -76,23 +76,23 @@ def test_a_header_of_megabytes_is_not_read(path: Path) -> None:
 
 
 def test_a_header_that_is_not_json_is_refused(path: Path) -> None:
-    assert re.search("no whole safetensors file.*JSON", fault(with_header(path, b"not json")))
+    assert re.search("not a whole safetensors file.*JSON", fault(with_header(path, b"not json")))
 
 
 def test_a_tensor_of_the_wrong_size_is_refused(path: Path) -> None:
     header = {"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}
-    assert re.search("no whole safetensors file.*invalid shape", fault(with_header(path, header, bytes(8))))
+    assert re.search("not a whole safetensors file.*invalid shape", fault(with_header(path, header, bytes(8))))
 
 
 def test_tensors_that_overlap_are_refused(path: Path) -> None:
     tensor = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     overlapping = with_header(path, {"a": tensor, "b": tensor}, bytes(8))
-    assert re.search("no whole safetensors file.*invalid offset", fault(overlapping))
+    assert re.search("not a whole safetensors file.*invalid offset", fault(overlapping))
 
 
 def test_bytes_that_belong_to_no_tensor_are_refused(path: Path) -> None:
     path.write_bytes(path.read_bytes() + bytes(4))
-    assert re.search("no whole safetensors file.*not fully covered", fault(path))
+    assert re.search("not a whole safetensors file.*not fully covered", fault(path))
 
 
 def test_the_shapes_of_all_tensors_are_read(path: Path) -> None:
