@@ -33,6 +33,8 @@ SEEDS_PER_CALL = 1000
 """Seeds set aside for each call of a command, so that no two calls train with the same seed."""
 NOTED = "followup trial"
 """Kind of the ledger's events about single trials."""
+EXCUSED = "followup excuse"
+"""Kind of the ledger's events about sources that had a trial which was run once more."""
 LOOK_SECONDS = 0.2
 """Longest time in seconds before a signal is noticed while trials run on an executor."""
 UNKNOWN_OVERHEAD = 10.0
@@ -61,6 +63,9 @@ class Call:
     done: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Notes of the trials that an interrupted call has finished, by the trial's name."""
     note: Callable[[Mapping[str, Any]], None] = lambda _: None
+    excused: frozenset[str] = frozenset()
+    """Hashes of the sources whose excuse an interrupted call has used up, on whatever machine."""
+    note_excuse: Callable[[Mapping[str, Any]], None] = lambda _: None
 
     @classmethod
     def of(cls, ledger: Ledger, command: str, number: int, machine: Callable[[], str]) -> Call:
@@ -68,10 +73,20 @@ class Call:
 
         `machine` finds the present one. It is called only where there is something to compare.
         """
-        notes = [one for one in ledger.events(NOTED) if (one.get("command"), one.get("call")) == (command, number)]
+        notes, excuses = (
+            [one for one in ledger.events(kind) if (one.get("command"), one.get("call")) == (command, number)]
+            for kind in (NOTED, EXCUSED)
+        )
         here = machine() if any(one.get("machine") for one in notes) else ""
         done = {str(one.get("name")): one for one in notes if not one.get("machine") or one["machine"] == here}
-        return cls(command, number, done, lambda payload: ledger.note(NOTED, None, payload))
+        return cls(
+            command,
+            number,
+            done,
+            lambda payload: ledger.note(NOTED, None, payload),
+            frozenset(str(one.get("source")) for one in excuses),
+            lambda payload: ledger.note(EXCUSED, None, payload),
+        )
 
 
 @dataclass
@@ -162,7 +177,8 @@ class Remeasurer:
     call: Call = field(default_factory=lambda: Call("", 1))
     countdown: Countdown = field(default_factory=Countdown)
     excused: set[str] = field(default_factory=set)
-    """Sources that had a trial which was run once more because it was slow or failed."""
+    """Hashes of the sources that had a trial which was run once more because it was slow or failed in this process;
+    `call` knows those of an interrupted one."""
     machine: str = ""
     """Name under which trials are noted, for another call to compare; empty for what they say themselves."""
     executor: Executor | None = None
@@ -320,10 +336,12 @@ class Remeasurer:
         if result.status == "timeout" and not asleep:
             why = "it took too long: the machine was busy"
         # Once for each file: one that makes its bad trials slow would have another draw for every one of them.
-        if why is None or (source in self.excused and not asleep):
+        file = _sha256(source)
+        if why is None or (file in self.excused | self.call.excused and not asleep):
             return False
         if not asleep:
-            self.excused.add(source)
+            self.excused.add(file)
+            self.call.note_excuse({"command": self.call.command, "call": self.call.number, "source": file})
         self.say(f"{name} is run once more: {why}")
         return True
 

@@ -120,6 +120,7 @@ EVENTS: dict[str, tuple[dict[str, Check], tuple[str, ...]]] = {
         },
         ("command", "call", "name", "val_bpb"),
     ),
+    "followup excuse": ({**dict.fromkeys(("command", "source"), text), "call": whole}, ("command", "call", "source")),
     "short trial": ({**_FIGURES, **_SHORT, "subject": whole, "against": whole}, (*_SHORT, "subject", "val_bpb")),
     "screened": (
         {**_SHORT, "against": whole, "short": maybe(real), "cut": real, "anyway": maybe(amount), "passed": flag},

@@ -92,6 +92,32 @@ def test_a_call_that_was_interrupted_takes_over_the_trials_of_this_machine_alone
     assert not other.done
 
 
+def test_a_file_that_used_up_its_excuse_has_none_after_an_interruption(tmp_path):
+    class Notes(dict):
+        def events(self, kind):
+            return self.get(kind, [])
+
+        def note(self, kind, _experiment, payload):
+            self.setdefault(kind, []).append(payload)
+
+    ledger = Notes()
+
+    def slow(request, number):
+        return ended(request, number, status="timeout", val_bpb=None, reason="too slow")
+
+    def outcome(result_of, command="verify"):
+        device = Device(1, result_of)
+        call = remeasure.Call.of(ledger, command, 1, lambda: "here")
+        return device, on(device, tmp_path, call=call).outcome("a-0", "a", 0)
+
+    device, _ = outcome(slow)
+    assert len(device.started) == 2
+    again, failed = outcome(slow)
+    assert len(again.started) == 1 and failed.val_bpb is None
+    other, _ = outcome(slow, "scale")
+    assert len(other.started) == 2
+
+
 class Device:
     """An executor whose trials end when the test says so, or by themselves."""
 
