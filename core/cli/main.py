@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -48,6 +49,15 @@ class Failure(click.ClickException):
 
 class LazyGroup(Group):
     """A group that imports a command when it is called."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options above all commands; --help and --version print here, maybe to a reader that has left."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError:
+            raise _reader_has_left() from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands, in the order of a run's life."""
@@ -105,9 +115,7 @@ class LazyGroup(Group):
         except ArError as error:
             raise Failure(one_line(str(error)), error.exit_code) from error
         except BrokenPipeError:
-            # The reader of our output has left (`ar results | head`): stop quietly, as other tools do.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives until the process ends
-            raise click.exceptions.Exit(EXIT_BROKEN_PIPE) from None
+            raise _reader_has_left() from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -119,6 +127,12 @@ class LazyGroup(Group):
                 raise Failure(f"unexpected {type(error).__name__}.", 1) from error
             detail = " ".join(str(error).split()) or "no message"
             raise Failure(f"unexpected {type(error).__name__}: {detail} (run with -v for the traceback)", 1) from error
+
+
+def _reader_has_left() -> click.exceptions.Exit:
+    """Stop quietly, as other tools do, when the reader of our output has left (`ar results | head`)."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives until the process ends
+    return click.exceptions.Exit(EXIT_BROKEN_PIPE)
 
 
 @click.group(

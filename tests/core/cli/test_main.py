@@ -283,6 +283,18 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "help", "loop --help"])
+def test_help_for_a_reader_that_has_left_ends_as_quietly(words):
+    script = "import sys; from autoresearch.core.cli import main; sys.exit(main.run(sys.argv[1:]))"
+    done = subprocess.run(
+        ["bash", "-c", f'exec 3> >(exit); wait $!; "{sys.executable}" -c "$0" {words} >&3', script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_completion_names_commands_without_importing_them():
     environment = {**os.environ, "_AR_COMPLETE": "bash_complete", "COMP_WORDS": "ar tr", "COMP_CWORD": "1"}
     done = subprocess.run([AR], env=environment, capture_output=True, text=True, check=False)
