@@ -36,6 +36,8 @@ CHARACTERS_PER_TOKEN = 3.0
 LIST_SECONDS = 5.0
 """Seconds that a server may take to list its models."""
 MAX_REPLY_CHARACTERS = 1_500_000
+MOST_TOKENS = 10**9
+"""Tokens of a prompt or a reply beyond which a server has miscounted: a hundred times the longest context there is."""
 _KINDS = {
     "RateLimitError": "rate limit",
     "Timeout": "timeout",
@@ -147,8 +149,7 @@ class Provider:
         except Exception as error:
             raise _call_error(error) from None
         usage = getattr(response, "usage", None)
-        tokens_in = int(getattr(usage, "prompt_tokens", 0) or 0)
-        tokens_out = int(getattr(usage, "completion_tokens", 0) or 0)
+        tokens_in, tokens_out = (_counted(usage, name) for name in ("prompt_tokens", "completion_tokens"))
         cached = min(tokens_in, _cached(usage))
         written = min(tokens_in - cached, _written_to_cache(usage))
         price = self.price(model)
@@ -282,6 +283,12 @@ def _blocks(content: str, cuts: Sequence[int], lifetime: str) -> list[dict[str, 
     return [*blocks, {"type": "text", "text": content[at:]}] if at < len(content) else blocks
 
 
+def _counted(usage: Any, name: str) -> int:
+    """Return a number of tokens that a server has counted; 0, as for one that does not count, where it cannot be."""
+    found = getattr(usage, name, None)
+    return int(found) if isinstance(found, int | float) and 0 <= found <= MOST_TOKENS else 0
+
+
 def _cached(usage: Any) -> int:
     """Return the input tokens that came from a cache, as far as the provider says."""
     details = getattr(usage, "prompt_tokens_details", None)
@@ -329,7 +336,9 @@ def _call_error(error: Exception) -> CallError:
             status, "server" if status >= 500 else "request" if kind == "request" else kind
         )
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
-    return CallError(kind, without_keys(" ".join(str(error).split()))[:500], _seconds(headers.get("retry-after")))
+    # litellm shows where in itself it could not read a server's answer, which helps nobody.
+    words = " ".join(str(error).partition("Traceback (most recent call last)")[0].split())
+    return CallError(kind, without_keys(words)[:500], _seconds(headers.get("retry-after")))
 
 
 def _seconds(text: str | None) -> float | None:

@@ -39,6 +39,8 @@ class Bill:
     tokens_cached: int = 0
     tokens_out: int = 0
     calls: int = 0
+    unpriced: int = 0
+    """Calls with a reply whose price nobody knows, which the other fields leave out."""
 
 
 class Spending:
@@ -118,8 +120,12 @@ class Spending:
         self._take(event)
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+            line = json.dumps({"time": round(time.time(), 3), **event}) + "\n"
+            with self._path.open("a+b") as file:
+                # A line that a crash cut off ends here, or it would take this one with it.
+                if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                    line = f"\n{line}"
+                file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -131,6 +137,8 @@ class Spending:
             usd = event.get("usd")
             if call is not None and event.get("doubtful"):
                 self._doubtful += call.ceiling
+            if usd is None and "usd" in event:
+                self.bill = replace(self.bill, unpriced=self.bill.unpriced + 1)
             if usd is not None:
                 self.bill = _added(self.bill, event)
                 if call is not None:
@@ -157,7 +165,7 @@ def _events(path: Path | None) -> list[dict[str, Any]]:
     if path is None or not path.is_file():
         return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
         except ValueError:

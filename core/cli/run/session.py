@@ -306,16 +306,18 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
 def models_words(run: Run, experiments: int) -> str | None:
     """Sum up in a line what the language models cost, with and without the providers' caches; None without a bill."""
     from autoresearch.agent.llm.spending import Spending
-    from autoresearch.core.report.wording import dollars
+    from autoresearch.core.report.wording import counted, dollars
 
     bill = Spending(run.folder / CALLS).bill
+    unknown = f"{counted(bill.unpriced, 'call')} without a known price"
     if not bill.tokens_in:
-        return None
+        return f"language models: {unknown}; --price gives it" if bill.unpriced else None
     each = max(1, experiments)
     uncached = "unknown" if bill.usd_uncached is None else dollars(bill.usd_uncached / each)
     return (
         f"language models: {dollars(bill.usd)}, {dollars(bill.usd / each)} an experiment ({uncached} without the "
         f"providers' caches, from which {bill.tokens_cached / bill.tokens_in:.0%} of the input tokens came)"
+        + (f", and {unknown}" if bill.unpriced else "")
     )
 
 

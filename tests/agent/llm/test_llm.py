@@ -173,6 +173,16 @@ def test_calls_in_flight_count_against_the_limit_and_a_resumed_run_goes_on_from_
         again.start("m", 0.2)
 
 
+def test_a_line_of_the_account_that_a_crash_cut_off_takes_no_other_with_it(tmp_path):
+    calls = tmp_path / "calls.jsonl"
+    spending = Spending(calls)
+    spending.end(spending.start("m", 0.6), "reply", cost=_cost(0.25))
+    calls.write_bytes(calls.read_bytes() + b'{"event": "started", "call": "1-\xff')
+    again = Spending(calls)
+    again.end(again.start("m", 0.6), "reply", cost=_cost(0.5))
+    assert Spending(calls).spent == 0.75
+
+
 def _cost(usd):
     from autoresearch.core.proposal import Cost
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from model_server import ModelServer
 
 from autoresearch.agent.llm.models import Models
-from autoresearch.agent.llm.providers import Price, Provider
+from autoresearch.agent.llm.providers import CallError, Price, Provider
 from autoresearch.agent.llm.spending import Spending
+from autoresearch.core.cli.run.options import CALLS
+from autoresearch.core.cli.run.session import models_words
+from autoresearch.core.proposal import Cost
 
 MESSAGES = [
     {"role": "system", "content": "rules and bank", "cuts": (14,)},
@@ -133,3 +137,31 @@ def test_a_reply_of_a_server_that_does_not_count_is_not_taken_for_free(tmp_path)
         assert free.complete("openai/m", MESSAGES, 100).cost.usd == 0.0
     for spending in (models.spending, Spending(tmp_path / "calls.jsonl", 1.0)):
         assert spending.committed == pytest.approx(models.most_usd("openai/m", MESSAGES))
+
+
+@pytest.mark.parametrize("count", [-5, 10**30])
+def test_tokens_that_no_server_can_have_counted_count_as_not_counted(count):
+    usage = {"prompt_tokens": count, "completion_tokens": count, "total_tokens": count}
+    _, reply = asked(act={"text": "hi", "usage": usage}, prices={"openai/by-hand": Price(3e-6, 15e-6)})
+    cost = reply.cost
+    assert (cost.tokens_in, cost.tokens_out, cost.tokens_cached, cost.usd) == (0, 0, 0, None)
+
+
+def test_an_answer_that_cannot_be_read_is_told_without_the_traceback_of_the_client():
+    with pytest.raises(CallError, match="Invalid response object") as caught:
+        asked(act={"raw": json.dumps({"id": "x", "object": "chat.completion", "model": "m", "choices": [None]})})
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_run_says_how_many_calls_had_no_known_price(tmp_path):
+    run = SimpleNamespace(folder=tmp_path)
+    assert models_words(run, 3) is None
+    spending = Spending(tmp_path / CALLS)
+    spending.end(spending.start("m", None), "reply", Cost(1000, 200, None, "m"))
+    assert models_words(run, 3) == "language models: 1 call without a known price; --price gives it"
+    spending.end(spending.start("m", 1.0), "reply", Cost(1000, 200, 0.6, "m", 500, 0.9))
+    spending.end(spending.start("m", 1.0), "empty", Cost(1000, 200, None, "m"))
+    spending.end(spending.start("m", 1.0), "timeout")
+    words = models_words(run, 3)
+    assert words.startswith("language models: $0.60, $0.20 an experiment")
+    assert words.endswith(", and 2 calls without a known price")
