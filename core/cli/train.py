@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 import time
@@ -29,6 +30,7 @@ from autoresearch.core.textfile import read_text
 
 if TYPE_CHECKING:
     from autoresearch.core.config import Preset
+    from autoresearch.core.data.manifest import Prepared
     from autoresearch.core.report.terminal.live import View
     from autoresearch.core.trial.request import TrialResult
 
@@ -83,8 +85,22 @@ def train(
     if (notice := slow_notice(settings.workspace, source, request.folder, result)) is not None:
         settings.say(f"this trial was slow: {notice}. Its score says little; run it again on a quiet machine")
     click.echo(result.model_dump_json() if settings.json else summary(result))
+    if result.status == "invalid" and (fix := vocabulary_fix(source, backend, preset, prepared, corpus)) is not None:
+        settings.say(fix)
     if result.status != "ok":
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def vocabulary_fix(source: str, backend: Backend, preset: Preset, prepared: Prepared, corpus: str | None) -> str | None:
+    """Return the command that prepares the vocabulary of a train file; None where it is prepared or cannot be."""
+    from autoresearch.core.data.tokenizer import MAX_VOCABULARY
+
+    size = block_constants(source).get("VOCAB_SIZE")
+    if type(size) is not int or size in prepared.vocabularies or not 2 <= size <= MAX_VOCABULARY:
+        return None
+    given = f" --corpus {shlex.quote(corpus)}" if corpus else ""
+    command = f"ar --backend {backend.name} --preset {preset.name} prepare --vocab {size}{given}"
+    return f"the preset {preset.name} has no vocabulary of {size}. Fix: `{command}`, then the same command again"
 
 
 def slow_notice(workspace: Path, source: str, folder: Path, result: TrialResult) -> str | None:

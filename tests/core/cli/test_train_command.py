@@ -157,3 +157,12 @@ def test_a_trial_far_slower_than_the_workspaces_latest_ones_is_said_to_be_slow(t
     assert slow_notice(tmp_path, source.replace("WIDTH = 8", "WIDTH = 64"), here, bad) is None
     (tmp_path / "runs" / "night" / "trials" / "0-1" / "result.json").write_text("{")
     assert slow_notice(tmp_path, source, here, bad) is None
+
+
+def test_a_file_whose_vocabulary_is_not_prepared_is_told_how_to_prepare_it(workspace, capsys):
+    other = workspace / "other.py"
+    other.write_text(SOURCE.replace("VOCAB_SIZE = 512", "VOCAB_SIZE = 777"))
+    assert train("--file", other, "--budget", "0.3") == 1
+    told = capsys.readouterr()
+    assert "VOCAB_SIZE is 777, which is not a prepared vocabulary (512)" in told.out
+    assert "Fix: `ar --backend null --preset demo prepare --vocab 777 --corpus " in told.err
