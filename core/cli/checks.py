@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from autoresearch.backends import names as backend_names
 from autoresearch.backends.contract import Runtime
-from autoresearch.core.cli.context import Settings, load_runtime, resolve_backend
+from autoresearch.core.cli.context import Backend, Settings, load_runtime, resolve_backend
 from autoresearch.core.errors import ArError
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def check_backends(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("backend", "pass", f"{chosen}: {backend.why}")
     except ArError as error:
         yield CheckResult("backend", "fail", error.message, error.fix or "choose another --backend, or see below")
+    if chosen is not None and settings.preset != "auto":
+        yield check_preset(settings, backend)
     for name in backend_names():
         yield check_device(name, required=name == chosen)
         if name == "mlx" and sys.platform == "linux":
@@ -100,6 +102,16 @@ def check_backends(settings: Settings) -> Iterator[CheckResult]:
         from autoresearch.core.cli.checks_gpu import check_gpu
 
         yield from check_gpu(chosen, _train_file(settings, chosen))
+
+
+def check_preset(settings: Settings, backend: Backend) -> CheckResult:
+    """Check that the backend has the preset that was asked for by name."""
+    from autoresearch.core.cli.context import resolve_preset
+
+    try:
+        return CheckResult("preset", "pass", f"{resolve_preset(settings, backend).name}: asked for")
+    except ArError as error:
+        return CheckResult("preset", "fail", error.message, error.fix)
 
 
 def _train_file(settings: Settings, backend: str) -> str | None:

@@ -46,6 +46,14 @@ def findings(capsys, *arguments):
     return code, shown, {check["name"]: check for check in shown["checks"]}
 
 
+def test_a_preset_that_the_backend_lacks_is_no_ready_machine(empty_machine, capsys):
+    code, _, checks = findings(capsys, "--backend", "null", "--preset", "bogus")
+    assert (code, checks["preset"]["status"]) == (3, "fail")
+    assert "there is no preset 'bogus'" in checks["preset"]["detail"] and "demo" in checks["preset"]["fix"]
+    code, _, checks = findings(capsys, "--backend", "null", "--preset", "demo")
+    assert (code, checks["preset"]["status"]) == (0, "pass")
+
+
 def test_every_prerequisite_is_named_with_a_status_and_a_fix_where_it_is_not_well(empty_machine, capsys):
     code, shown, checks = findings(capsys, "--backend", "null")
     assert code == 0
