@@ -40,7 +40,9 @@ def result(settings: Settings, name: str | None, tag: str | None, wait: bool) ->
                 return
             tag = reader.folder.name
     elif name is not None and not is_identity(name):
-        raise UsageError(f"{name!r} is neither a submission nor an experiment's number.", fix="`ar results` lists them")
+        raise UsageError(
+            f"{name[:60]!r} is neither a submission nor an experiment's number.", fix="`ar results` lists them"
+        )
     else:
         tag, identity = find(settings, name, tag)
     code = 0

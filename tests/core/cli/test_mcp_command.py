@@ -118,3 +118,21 @@ def test_a_path_that_is_none_is_an_error_of_the_tool(tmp_path):
     tools = Tools(Settings(workspace=tmp_path), None)
     with pytest.raises(ToolError, match="cannot be a path"):
         finish(tools.submit(None, "why", path="a\0b"))
+
+
+def test_a_name_that_is_very_long_is_an_error_of_the_tool(tmp_path):
+    async def quiet(_line):
+        pass
+
+    assert ar(["--quiet", "init", str(tmp_path / "w")]) == 0
+    with pytest.raises(ToolError, match=r"'aaa.*' is neither a submission") as caught:
+        finish(run_ar(["--workspace", str(tmp_path / "w"), "result", "--", "a" * 100_000], quiet))
+    assert len(str(caught.value)) < 200
+
+
+def test_a_message_that_is_very_long_is_read_to_its_end():
+    async def quiet(_line):
+        pass
+
+    with pytest.raises(ToolError, match=r"there is no command 'aaa"):
+        finish(run_ar(["a" * 100_000], quiet))
