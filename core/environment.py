@@ -1,7 +1,7 @@
 """The environment of programs that `ar` starts for a person: an allow-list.
 
-The environment holds the keys of model providers, clouds and package registries. A coding agent, a command at a keep, a
-tracker and git need none of them, unless the person says so by name. (Trials see far less:
+The environment holds the keys of model providers, clouds and package registries. A coding agent, a command of
+`--on-keep`, a tracker and git need none of them, unless the person says so by name. (Trials see far less:
 `trial/sandbox/environment.py`.)
 """
 

@@ -21,7 +21,7 @@ STRUCTURAL, BOLD = 3, 1
 IN_A_ROW = 3
 """Largest number of proposals of one category, one after another."""
 MISSES = 5
-"""Number of proposals of one category without a keep, after which the category rests."""
+"""Number of proposals of one category without an improvement, after which the category rests."""
 REST = 5
 """Number of proposals for which it rests."""
 

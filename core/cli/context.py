@@ -244,7 +244,7 @@ def _choose_backend() -> tuple[str, str]:
 
 
 def resolve_preset(settings: Settings, backend: Backend) -> Preset:
-    """Choose the preset. `auto` asks the device for its tier in a child process, which takes seconds.
+    """Choose the preset. `auto` asks in a child process which one suits the device, which takes seconds.
 
     Raises `UsageError` for an unknown name.
     """

@@ -115,7 +115,7 @@ def position_count(rows: int, tokens: int, batch: int, share: float = COST_SHARE
     """Return the number of probes: K = min(POSITIONS, tokens, max(batch, share * rows)).
 
     `rows` and `tokens` count what is scored, `batch` the rows of one batch, which costs the same when it is not full.
-    On a small split K is below POSITIONS; a keep rests on several trials, each with a draw of its own, and their
+    On a small split K is below POSITIONS; a kept change rests on several trials, each with a draw of its own, and their
     positions add up.
     """
     return min(POSITIONS, tokens, max(batch, int(share * rows)))

@@ -130,7 +130,7 @@ class TrialRequest:
     """Isolation level of the children; None takes the best one here."""
     audit: bool = True
     audit_below: float | None = None
-    """Threshold of the audit: only a val_bpb below it can become a keep, and is audited. None audits every score."""
+    """Threshold of the audit: only a val_bpb below it can be kept, and is audited. None audits every score."""
     audit_share: float | None = None
     """Rows of the audit as a share of the scored ones; None takes what `core.trial.audit` allows."""
     weights_limit_mb: int = WEIGHTS_LIMIT_MB

@@ -299,7 +299,7 @@ def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> N
     if headline is not None and headline.experiment:
         about = spell(expected_seconds(run.ledger, headline.experiment))
         settings.say(
-            f"next: `ar verify --tag {run.tag}`, about {about}, measures it on a test set that nothing was chosen by"
+            f"next: `ar verify --tag {run.tag}`, about {about}, measures it on a test set never used for selection"
         )
 
 
