@@ -29,6 +29,20 @@ SYSTEM_FIXES = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR), "name another file or folder"),
 }
 """Fixes for what the system refuses at a file, by the number of its error."""
+OTHER_WORDS = {
+    **dict.fromkeys(("why", "show", "explain"), "results --why N"),
+    **dict.fromkeys(("log", "logs", "history"), "results"),
+    **dict.fromkeys(("ls", "list", "runs"), "status"),
+    **dict.fromkeys(("run", "start", "resume", "continue", "tune"), "loop"),
+    **dict.fromkeys(("delete", "remove"), "rm"),
+    **dict.fromkeys(("serve", "web", "ui"), "dashboard"),
+    **dict.fromkeys(("plot", "findings"), "report"),
+    **dict.fromkeys(("eval", "trial"), "train"),
+    **dict.fromkeys(("generate", "chat"), "sample"),
+    **dict.fromkeys(("setup", "check"), "doctor"),
+    "test": "verify",
+}
+"""Other tools' words for commands: by their letters alone another one would be suggested, or none."""
 EXIT_BROKEN_PIPE = 141
 """128 + SIGPIPE, as a shell reports it."""
 NoArguments = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -88,7 +102,8 @@ class LazyGroup(Group):
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             import difflib
 
-            near = difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+            meant = OTHER_WORDS.get(name.lower())
+            near = [meant] if meant else difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
             hint = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
             raise click.UsageError(f"there is no command {name!r}.{hint}", ctx=ctx)
         return super().resolve_command(ctx, args)

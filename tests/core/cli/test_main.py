@@ -283,6 +283,13 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_another_tools_word_for_a_command_is_understood(capsys):
+    assert not set(main.OTHER_WORDS) & set(main.COMMANDS)
+    assert {meant.split()[0] for meant in main.OTHER_WORDS.values()} <= set(main.COMMANDS)
+    assert main.run(["why", "17"]) == 2
+    assert "there is no command 'why'. Did you mean 'results --why N'?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["--help", "--version", "help", "loop --help"])
 def test_help_for_a_reader_that_has_left_ends_as_quietly(words):
     script = "import sys; from autoresearch.core.cli import main; sys.exit(main.run(sys.argv[1:]))"
