@@ -215,6 +215,8 @@ CHANNELS = [
     Cheat("counts of the whole machine", works("any(len(open(f'/proc/{name}').read(1)) for name in "
           "('stat', 'interrupts', 'softirqs', 'diskstats', 'sys/fs/file-nr', 'sys/fs/dentry-state', 'buddyinfo', 'locks')"
           " if os.access(f'/proc/{name}', os.R_OK))"), "ignored"),
+    Cheat("counts of how often the cores have rested", works("[open(place).read() for place in"
+          " __import__('glob').glob('/sys/devices/system/cpu/cpu*/cpuidle/state*/usage')] != []"), "ignored"),
     Cheat("news of a shared file, by inotify", works("library.inotify_init() >= 0"), "ignored"),
     Cheat("the memory of another process", works(
           "library.ptrace(16, os.getppid(), 0, 0) == 0 or library.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0) == 0"),

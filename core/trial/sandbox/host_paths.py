@@ -50,8 +50,13 @@ NO_TOOLS = ("/dev/shm", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/tmp
 """Folders of other people's files and of the sandbox's own mounts: never shown as a whole, whatever a variable says."""
 SEARCH_VARIABLES = ("LD_LIBRARY_PATH", "CPATH", "C_INCLUDE_PATH")
 """Variables with lists of folders that a child inherits."""
-DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system/cpu")
+DEVICES_READ = ("/dev/zero", "/dev/random", "/dev/urandom")
 DEVICES_WRITE = ("/dev/null",)
+CPUS = Path("/sys/devices/system/cpu")
+"""Which processors there are and what they share, as libraries of threads read it."""
+CPU_COUNTS = ("cpuidle", "cpufreq", "thermal_throttle", "acpi_cppc")
+"""Folders of it, or of one processor, that count how often that rested and how fast it ran. A process can sleep until a
+count is what it likes, and a later one would read it: seven bits for each count of each processor."""
 
 
 @dataclass(frozen=True)
@@ -218,11 +223,24 @@ def _is_around(place: Path, private: Iterable[Path]) -> bool:
     return any(folder.is_relative_to(one) for folder in private for one in meant)
 
 
+def cpu_parts(*, counts: bool, cpus: Path = CPUS) -> list[str]:
+    """Return the parts of `CPUS`, by processor, that count something, or all the others; links are left out."""
+    found: list[str] = []
+    for entry in sorted(cpus.iterdir()) if cpus.is_dir() else []:
+        single = entry.name.startswith("cpu") and entry.name[3:].isdigit()
+        for part in sorted(entry.iterdir()) if single else [entry]:
+            if (part.name in CPU_COUNTS) == counts and not part.is_symlink():
+                found.append(str(part))
+    return found
+
+
 def gpu_binds(nodes: Sequence[str]) -> list[str]:
     """Return bwrap's options for the GPUs' nodes, and for /sys: all of it for a driver, else the CPUs' topology."""
     binds = ["--ro-bind-try", "/sys", "/sys"] if nodes else []
     if not nodes:
-        binds = ["--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu"]
+        binds = ["--ro-bind-try", str(CPUS), str(CPUS)]
+        for folder in cpu_parts(counts=True):
+            binds += ["--tmpfs", folder, "--remount-ro", folder]
     for node in nodes:
         binds += ["--dev-bind", node, node]
     return binds

@@ -2,12 +2,13 @@
 
 It runs as a script with `python -I -S`, before anything untrusted:
 
-    landlock.py [--read PATH]... [--write PATH]... [--filter FD] -- ARGV...
+    landlock.py [--read PATH]... [--list PATH]... [--write PATH]... [--filter FD] -- ARGV...
 
 Files that are not named are out of reach, for this process and all that it starts, for good. `--read` also allows to
-execute. `--filter` then installs the seccomp program that lies in the file FD: it denies further rules, so it comes
-last. TCP is denied from ABI 4 on; signals and abstract sockets to the outside from ABI 6 on. The rules do not cover
-UDP. A caller should allow /proc/self and not /proc, which shows other processes' environments.
+execute, `--list` allows no more than to list folders. `--filter` then installs the seccomp program that lies in the
+file FD: it denies further rules, so it comes last. TCP is denied from ABI 4 on; signals and abstract sockets to the
+outside from ABI 6 on. The rules do not cover UDP. A caller should allow /proc/self and not /proc, which shows other
+processes' environments.
 
 All numbers are from the kernel's include/uapi/linux/landlock.h.
 """
@@ -50,7 +51,7 @@ def abi() -> int:
     return max(0, _library().syscall(CREATE_RULESET, None, ctypes.c_size_t(0), VERSION_FLAG))
 
 
-def restrict(read: list[str], write: list[str]) -> None:
+def restrict(read: list[str], write: list[str], listed: list[str] | None = None) -> None:
     """Give up every file but these, and TCP. A path that does not exist is skipped. Raises `OSError`."""
     version, library = abi(), _library()
     if version < 1:
@@ -61,7 +62,7 @@ def restrict(read: list[str], write: list[str]) -> None:
     fields = [rights] + ([TCP] if version >= 4 else []) + ([SCOPES] if version >= 6 else [])
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     ruleset = _checked(library.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
-    for paths, granted in ((read, READ), (write, rights)):
+    for paths, granted in ((read, READ), (listed or [], READ_DIR), (write, rights)):
         for path in paths:
             _allow(library, ruleset, path, granted & rights)
     _checked(library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -109,10 +110,7 @@ def main(argv: list[str]) -> int:
     split = argv.index("--")
     options = list(zip(argv[0:split:2], argv[1:split:2], strict=True))
     try:
-        restrict(
-            [path for option, path in options if option == "--read"],
-            [path for option, path in options if option == "--write"],
-        )
+        restrict(*([path for option, path in options if option == name] for name in ("--read", "--write", "--list")))
         for option, fd in options:
             if option == "--filter":
                 install(int(fd))

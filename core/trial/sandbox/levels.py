@@ -28,6 +28,7 @@ from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import guard, landlock, seatbelt
 from autoresearch.core.trial.sandbox.host_paths import (
+    CPUS,
     DEVICES_READ,
     DEVICES_WRITE,
     ETC,
@@ -36,6 +37,7 @@ from autoresearch.core.trial.sandbox.host_paths import (
     PROC,
     PROC_WRITABLE_BY_ROOT,
     LevelStatus,
+    cpu_parts,
     gpu_binds,
     gpu_nodes,
     proc_covers,
@@ -224,13 +226,14 @@ class LandlockSandbox:
         for path in read_only:
             (work / path.name).symlink_to(path.resolve())
         read = [*map(str, readable), *(f"/etc/{name}" for name in ETC), *DEVICES_READ]
-        read += [*(f"/proc/{name}" for name in PROC), *map(str, read_only)]
+        read += [*(f"/proc/{name}" for name in PROC), *map(str, read_only), *cpu_parts(counts=False)]
         nodes = gpu_nodes()
         read += GPU_READ if nodes else ()
         write = [str(work), *DEVICES_WRITE, *nodes, *(GPU_WRITE if nodes else ())]
         write += ["/dev/shm"] if self._shares_memory(role) else []
         rules = [word for path in read for word in ("--read", path)]
         rules += [word for path in write for word in ("--write", path)]
+        rules += ["--list", str(CPUS)]
         rules += ["--filter", str(filter_fd)] if filter_fd is not None else []
         return [sys.executable, "-I", "-S", landlock.__file__, *rules, "--", *argv]
 

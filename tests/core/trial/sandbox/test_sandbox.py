@@ -16,7 +16,7 @@ from autoresearch.core.errors import PrerequisiteError
 from autoresearch.core.trial.request import IsolationLevel
 from autoresearch.core.trial.sandbox import landlock
 from autoresearch.core.trial.sandbox import levels as sandbox_module
-from autoresearch.core.trial.sandbox.host_paths import gpu_nodes, tool_folders, visible_roots
+from autoresearch.core.trial.sandbox.host_paths import cpu_parts, gpu_nodes, tool_folders, visible_roots
 from autoresearch.core.trial.sandbox.levels import LevelStatus, best_level, levels, open_sandbox, require
 from autoresearch.core.trial.sandbox.system_calls import program_file, why_unavailable
 
@@ -210,6 +210,41 @@ def test_the_filter_comes_after_landlock_and_denies_further_rules(work: Path) ->
         argv = open_sandbox("landlock").wrap([sys.executable, "-c", code], work, filter_fd=program)
         said = subprocess.run(argv, cwd=work, pass_fds=[program], capture_output=True, text=True, check=False)
     assert said.stdout.split("\n")[:2] == ["-1 ENOSYS", "hidden"], said.stderr
+
+
+@pytest.mark.parametrize(
+    "level",
+    [pytest.param("bubblewrap", marks=NEEDS_BUBBLEWRAP), pytest.param("landlock", marks=NEEDS_LANDLOCK)],
+)
+def test_which_processors_there_are_is_shown_and_not_how_often_they_rested(
+    work: Path, monkeypatch: pytest.MonkeyPatch, level: IsolationLevel
+) -> None:
+    monkeypatch.setattr(sandbox_module, "gpu_nodes", list)
+    code = (
+        "import glob, os\nhere = '/sys/devices/system/cpu'\n"
+        "print(os.cpu_count(), len(glob.glob(here + '/cpu[0-9]*')), open(here + '/online').read().strip())\n"
+        "found = []\nfor place, _, names in os.walk(here):\n    for name in names:\n"
+        "        try: found.append(place + '/' + name) if open(place + '/' + name).read() else None\n"
+        "        except (OSError, ValueError): pass\n"
+        "print(any('cpuidle' in name or 'cpufreq' in name for name in found), len(found) > 3)\n"
+    )
+    said = say(code, work, level=level).split("\n")
+    folders = len(list(Path("/sys/devices/system/cpu").glob("cpu[0-9]*")))
+    online = Path("/sys/devices/system/cpu/online").read_text().strip()
+    assert said == [f"{os.cpu_count()} {folders} {online}", "False True"]
+
+
+def test_folders_that_count_are_told_from_the_others(tmp_path: Path) -> None:
+    for name in ("cpu0/topology", "cpu0/cpuidle/state0", "cpu11/cpufreq", "cpufreq/policy0", "smt"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "cpu0" / "node0").symlink_to(tmp_path)
+    (tmp_path / "cpu11" / "cpufreq").rmdir()
+    (tmp_path / "cpu11" / "cpufreq").symlink_to(tmp_path / "cpufreq" / "policy0")
+    (tmp_path / "online").touch()
+    counts, others = (cpu_parts(counts=counts, cpus=tmp_path) for counts in (True, False))
+    assert counts == [str(tmp_path / name) for name in ("cpu0/cpuidle", "cpufreq")]
+    assert others == [str(tmp_path / name) for name in ("cpu0/topology", "online", "smt")]
+    assert cpu_parts(counts=True, cpus=tmp_path / "none") == []
 
 
 @NEEDS_LANDLOCK
