@@ -36,6 +36,11 @@ def test_presets_epsilons_flags_strings_and_unknown_zeros_stay():
     assert space(odd) == {}
 
 
+def test_the_shortest_n_gram_is_a_pair():
+    dimension = space(block("NGRAM_ROWS = 64\nNGRAM_LONGEST = 2"))["NGRAM_LONGEST"]
+    assert (dimension.value(0), dimension.value(1)) == (2, 6)
+
+
 def test_the_smallest_numbers_move_and_the_largest_stay():
     dimensions = space(block("TINY = 1e-38\nFLOOR = 1e-45\nMASK = -1e38\nHUGE = 1.7e308\nPRIME = 1000000**64"))
     assert list(dimensions) == ["TINY", "FLOOR", "MASK"]
