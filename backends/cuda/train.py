@@ -911,7 +911,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             z = softcap(z.float())
             if torch.compiler.is_compiling() and votes is None:
                 # Without changes in place, z lives in registers: logits are read twice, once for the sums, once for dz.
-                highest, hit = SOFTCAP or z.amax(1, keepdim=True), torch.arange(z.size(1), device=z.device) == target
+                highest = SOFTCAP if 0 < SOFTCAP <= 40 else z.amax(1, keepdim=True)
+                hit = torch.arange(z.size(1), device=z.device) == target
                 partition = (z - highest).exp().sum(1, keepdim=True)
                 total = total + (partition.log() + highest - torch.where(hit, z, 0.0).sum(1, keepdim=True)).sum()
                 dz = ((z - highest).exp() / partition - hit.float()) / x.size(0)
@@ -920,8 +921,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 dw += dz.T @ x[rows]
                 continue
             voted = z if votes is None else z.scatter_add(1, guesses[rows], votes[rows])
-            # The cap bounds the exponentials, so no search for a maximum; votes go beyond it.
-            highest = SOFTCAP if SOFTCAP and votes is None else voted.amax(1, keepdim=True)
+            # A small cap bounds the exponentials, so no search for a maximum; votes go beyond it.
+            highest = SOFTCAP if 0 < SOFTCAP <= 40 and votes is None else voted.amax(1, keepdim=True)
             dz = (voted - highest).exp_()
             partition = dz.sum(1, keepdim=True)
             total = total + (partition.log() + highest - voted.gather(1, target)).sum()
