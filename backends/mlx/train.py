@@ -968,7 +968,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         # With part of the text in memory, guesses are as good as they will be about text that memory has not seen.
         model.memory = mx.array(memorise(text[:TRUST_TOKENS])) if TRUST_TOKENS else whole
 
-    step, micro_step, so_far, progress, loss = 0, 0, [], 0.0, None
+    step, micro_step, so_far, loss, last = 0, 0, [], None, (0, 0.0)
     # Losses of batches that were handed over, each with its point of the live curve or None. A GPU keeps one batch to work
     # on while the next one is prepared; with more, activations of several batches could exist at once.
     in_flight, ahead = [], 0 if model.device == "cpu" else 1
@@ -986,13 +986,14 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         else:
             waited_for = loss = stepper.finish(so_far, inputs, targets, share, schedule_at(step, progress))
             step, micro_step, so_far = step + 1, 0, []
-            point = (step, progress) if step % LOG_EVERY == 1 % LOG_EVERY else None
+            last = (step, progress)
+            point = last if (step - 1) % LOG_EVERY == 0 else None
         hand_over(model.device, clock.remaining, loss, so_far, stepper.state)
         in_flight.append((waited_for, point))
     for waited_for, point in in_flight:
-        wait_for(clock, waited_for, point if point is not None and point[0] < step else None)
-    if loss is not None:
-        show(clock, step, loss.item(), progress)
+        wait_for(clock, waited_for, point)
+    if loss is not None and (step - 1) % LOG_EVERY:
+        show(clock, last[0], loss.item(), last[1])
     if MEMORY_TOKENS and TRUST_TOKENS:
         model.memory = whole
     return model

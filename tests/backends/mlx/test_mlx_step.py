@@ -91,6 +91,14 @@ def test_training_learns_and_uses_every_batch(train_file, counted, spec, batch_t
     assert clock.points[-1]["step"] == len(clock.points)
 
 
+@pytest.mark.parametrize(("every", "shown"), [(1, [1, 2]), (2, [1, 2]), (10, [1, 2])])
+def test_batches_of_a_step_that_is_not_finished_show_no_point_twice(train_file, counted, spec, every, shown) -> None:
+    module = train_file(BATCH_TOKENS=2 * 96, LOG_EVERY=every)
+    data, clock = counted(5)
+    module.train(module.build(spec), data, clock)
+    assert [point["step"] for point in clock.points] == shown
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(train_file, counted, spec) -> None:
     module = train_file()
     model = module.build(spec)
