@@ -139,7 +139,8 @@ def run_summary(reader: RunQueries) -> dict[str, Any]:
     means = steps_of(reader, keeps)
     steps = [(row.number, means[row.number], row.decided or run.created) for row in keeps if row.number in means]
     return {
-        "tag": run.tag,
+        # The folder's name, which addresses have: a copied or renamed folder holds a run of another name.
+        "tag": reader.folder.name,
         "state": shown_state(run),
         "backend": run.config["backend"],
         "preset": run.config["preset"],

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -63,16 +63,22 @@ def may_act(request: HTTPConnection, port: int, token: str | None) -> bool:
 def is_same_origin(request: HTTPConnection) -> bool:
     """Tell whether a request comes from this server's own page, or from a program, which names no origin."""
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    try:
+        return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    except ValueError:  # no address at all, as http://[
+        return False
 
 
 async def read_body(request: Request, most_bytes: int) -> bytes | None:
-    """Return the request's body; None for one that is longer, of which the rest is not read."""
+    """Return the request's body; None for one that is longer, of which the rest is not read, or that breaks off."""
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > most_bytes:
-            return None
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > most_bytes:
+                return None
+    except ClientDisconnect:  # nobody is left to read an answer
+        return None
     return bytes(body)
 
 

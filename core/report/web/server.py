@@ -270,7 +270,9 @@ class Polling:
                 reader = RunQueries(folder)
                 self._runs[folder] = ledger, RunFollower(reader), yardsticks_of(reader.run())
             _, follower, yardsticks = self._runs[folder]
-            text = encode(api.state(follower.look(), yardsticks, WishFile(folder).read()))
+            state = api.state(follower.look(), yardsticks, WishFile(folder).read())
+            # In a copied or renamed folder the run has another name, and the page would act on the run of that name.
+            text = encode({**state, "tag": folder.name})
         except (ArError, OSError) as error:
             self._runs.pop(folder, None)  # the next look opens it again
             text = encode({"tag": folder.name, "error": str(error)})
