@@ -121,8 +121,9 @@ class TokenAuth:
     def _own_answer(self, request: HTTPConnection) -> Response | None:
         """Answer a token in the URL with a cookie and a request without a token with 403; None for all others."""
         if _same(request.query_params.get("token", ""), self.token):
-            # The redirect takes the token out of the address bar and the browser's history.
-            entered = RedirectResponse(request.url.path, 303)
+            # The redirect takes the token out of the address bar and the browser's history. With two slashes in front,
+            # a browser would take what follows for another server's name.
+            entered = RedirectResponse("/" + request.scope["path"].lstrip("/"), 303)
             # Not `secure`: the dashboard speaks plain HTTP. Strict, so that no other page's link or form carries the
             # token along.
             entered.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")

@@ -247,6 +247,9 @@ def test_beyond_loopback_a_token_is_needed(workspace):
         status, headers, _ = ask(port, "/?token=secret")
         assert (status, headers["Location"]) == (303, "/")
         assert "HttpOnly; Path=/; SameSite=strict" in headers["Set-Cookie"]
+        for path in ("//evil.example/", "///evil.example", "/%2Fevil.example", "/%5Cevil.example"):
+            place = ask(port, f"{path}?token=secret")[1]["Location"]
+            assert place.startswith("/") and place[1] not in "/\\", "the token's redirect leads to another server"
         assert ask(port, f"{RUN}/state", Cookie=f"a=b; ar_token_{port}=secret")[0] == 200
 
 
