@@ -29,8 +29,11 @@ def test_it_is_used_where_it_agrees_and_saves_time(on_hopper, monkeypatch):
     assert train.fuse_mlps(model, GPU, compiled=True) == "fused MLP (0.50 ms faster a block)"
     called = []
     monkeypatch.setattr(train.FusedMLP, "apply", lambda x, fc, proj: called.append(fc) or x)
-    model.hidden(torch.zeros(1, 4, dtype=torch.int64))
+    model.hidden(torch.zeros(4, 32, dtype=torch.int64))
     assert [id(fc) for fc in called] == [id(block.mlp.fc.weight) for block in model.blocks]
+    called.clear()
+    model.hidden(torch.zeros(3, 32, dtype=torch.int64))
+    assert not called, "it would leave part of the last tile as the memory was"
 
 
 @pytest.mark.parametrize(
