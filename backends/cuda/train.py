@@ -1220,10 +1220,17 @@ def show(clock: Clock, step: int, loss: Tensor, progress: float) -> None:
 
 def build(spec: Spec) -> GPT:
     """A fresh model on the device, drawn with the seed."""
+    if min(HEAD_DIM, MLP_RATIO, SEQ_LEN, SHORT_WINDOW, LOSS_CHUNK_TOKENS, LOG_EVERY) <= 0 or not WINDOW_PATTERN:
+        names = "HEAD_DIM, MLP_RATIO, SEQ_LEN, SHORT_WINDOW, LOSS_CHUNK_TOKENS and LOG_EVERY"
+        raise ValueError(f"{names} must be above 0, and WINDOW_PATTERN must name a window")
     if DIM % HEAD_DIM or HEAD_DIM % 2 or GATE_CHANNELS > DIM:
         raise ValueError(
             f"DIM {DIM} must be a multiple of an even HEAD_DIM {HEAD_DIM}, and hold GATE_CHANNELS {GATE_CHANNELS}"
         )
+    if (NGRAM_ROWS or VALUE_NGRAM_ROWS) and NGRAM_LONGEST < 2:
+        raise ValueError(f"NGRAM_LONGEST {NGRAM_LONGEST} must be at least 2, a pair")
+    if PRECISION not in ("auto", "bf16", "fp32"):
+        raise ValueError(f'PRECISION {PRECISION!r} must be "auto", "bf16" or "fp32"')
     if spec.device == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for float32 products on cards that have it
     model = GPT()

@@ -108,6 +108,20 @@ def test_sizes_that_do_not_fit_are_refused_by_name(load_train, spec):
         load_train(DIM=40).build(spec)
 
 
+WRONG = [
+    *({name: 0} for name in ("HEAD_DIM", "MLP_RATIO", "SEQ_LEN", "SHORT_WINDOW", "LOSS_CHUNK_TOKENS", "LOG_EVERY")),
+    {"WINDOW_PATTERN": ""},
+    {"NGRAM_LONGEST": 1, "NGRAM_ROWS": 64},
+    {"PRECISION": "fp16"},
+]
+
+
+@pytest.mark.parametrize("constants", WRONG, ids=lambda constants: next(iter(constants)))
+def test_constants_that_no_model_can_have_are_refused_by_name(load_train, spec, constants):
+    with pytest.raises(ValueError, match=rf"{next(iter(constants))}.* must "):
+        load_train(**constants).build(spec)
+
+
 LOOKED_UP = {"DEPTH": 1, "NGRAM_ROWS": 97, "FOLLOWER_LONGEST": 2, "LATE_KEYS": 0.5, "GUESS_VOTES": 1.5}
 
 

@@ -177,6 +177,20 @@ def test_a_shape_that_does_not_fit_is_refused(train_file: Callable, spec, consta
         train_file(**constants).build(spec)
 
 
+WRONG = [
+    *({name: 0} for name in ("HEAD_DIM", "MLP_RATIO", "SEQ_LEN", "SHORT_WINDOW", "LOSS_CHUNK_TOKENS", "LOG_EVERY")),
+    {"WINDOW_PATTERN": ""},
+    {"NGRAM_LONGEST": 1, "NGRAM_ROWS": 64},
+    {"PRECISION": "fp16"},
+]
+
+
+@pytest.mark.parametrize("constants", WRONG, ids=lambda constants: next(iter(constants)))
+def test_constants_that_no_model_can_have_are_refused_by_name(train_file: Callable, spec, constants) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(constants))}.* must "):
+        train_file(**constants).build(spec)
+
+
 def test_flops_count_what_is_multiplied(train_file, spec) -> None:
     module = train_file()
     matrices = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 2 * 8 + 61 * 32
