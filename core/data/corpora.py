@@ -111,9 +111,29 @@ def _local(name: str) -> Corpus:
                 f"{root} is of no known kind.", fix=f"give a {', '.join(SUFFIXES)} file or a folder of them"
             )
         return _on_disk(str(root), root.parent, [root])
-    found = [path for path in root.rglob("*") if path.suffix in SUFFIXES and path.is_file()]
-    visible = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    return _on_disk(str(root), root, sorted(visible, key=lambda path: path.relative_to(root).as_posix()))
+    return _on_disk(str(root), root, sorted(_texts(root), key=lambda path: path.relative_to(root).as_posix()))
+
+
+def _texts(root: Path) -> Iterator[Path]:
+    """Find the visible texts below a folder. Raises `DataError` where some of them cannot be reached."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}.", fix="check the folder and its permissions"
+        ) from error
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            if path.suffix not in SUFFIXES:
+                continue
+            if path.is_file():
+                yield path
+            elif path.is_symlink() and not path.exists():
+                raise DataError(
+                    f"{path} is a link to a file that is not there.",
+                    fix="restore the file, or take the link out of the folder",
+                )
 
 
 def _on_disk(name: str, root: Path, files: list[Path]) -> Corpus:

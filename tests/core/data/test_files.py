@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,6 +52,30 @@ def test_hidden_and_unknown_files_are_left_out(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     assert [path.name for path in open_corpus(str(tmp_path), tmp_path, None, quiet).files] == ["y.txt"]
+
+
+def test_a_folder_that_cannot_be_read_and_a_broken_link_are_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "linked.bin").symlink_to(tmp_path / "gone")
+    (tmp_path / ".#a.txt").symlink_to("what an editor leaves")
+    (tmp_path / "linked.txt").symlink_to(tmp_path / "a.txt")
+    found = open_corpus(str(tmp_path), tmp_path, None, quiet).files
+    assert [path.name for path in found] == ["a.txt", "linked.txt"]
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"b\.txt is a link to a file that is not there\. Fix: restore"):
+        open_corpus(str(tmp_path), tmp_path, None, quiet)
+    (tmp_path / "b.txt").unlink()
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(DataError, match=r"closed cannot be read: Permission denied\. Fix: check the folder"):
+        open_corpus(str(tmp_path), tmp_path, None, quiet)
 
 
 def test_a_file_that_is_not_utf8_is_named_with_the_byte(tmp_path: Path) -> None:
