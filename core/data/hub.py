@@ -86,11 +86,22 @@ def fetch(corpus: HubCorpus, folder: Path, shards: int | None, progress: Progres
             record = _read_record(root)
             if missing := _missing(root, names, record):
                 record["commit"] = record["commit"] or _resolve(corpus, missing[0])
+                _remove_leftovers(root)
                 progress(f"fetching {len(missing)} files of {corpus.repository} at {record['commit'][:10]}")
                 _fetch_all(corpus, root, missing, record, progress)
     train = tuple(root / name for name in names if name in corpus.train)
     held_out = tuple(root / name for name in corpus.held_out)
     return Fetched(root, record["commit"], train, held_out, {name: record["files"][name]["sha256"] for name in names})
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Remove what killed downloads have left; to be called in turn, when nothing is being fetched.
+
+    Newer versions of huggingface_hub give each download's file a random part in its name, and so never go on with it.
+    Older ones do go on with theirs, which have one part less.
+    """
+    for path in (root / ".cache" / "huggingface" / "download").glob("*.*.*.incomplete"):
+        path.unlink(missing_ok=True)
 
 
 def _fetch_all(corpus: HubCorpus, root: Path, missing: list[str], record: dict[str, Any], progress: Progress) -> None:
@@ -195,9 +206,18 @@ def _is_there(path: Path, known: dict[str, Any] | None) -> bool:
 def _read_record(root: Path) -> dict[str, Any]:
     try:
         record = json.loads((root / RECORD).read_text(encoding="utf-8"))
-        return {"commit": record["commit"], "files": dict(record["files"])}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        commit, files = record["commit"], dict(record["files"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return {"commit": None, "files": {}}
+    if not isinstance(commit, str):
+        return {"commit": None, "files": {}}
+    return {"commit": commit, "files": {name: known for name, known in files.items() if _is_entry(known)}}
+
+
+def _is_entry(known: object) -> bool:
+    """Tell whether a part of the record has the form that `_fetch_one` gives it: what was edited is fetched anew."""
+    form = {"sha256": str, "bytes": int, "mtime_ns": int}
+    return isinstance(known, dict) and all(isinstance(known.get(key), kind) for key, kind in form.items())
 
 
 def _write_record(root: Path, record: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
+import os
 import shutil
 import threading
 import time
@@ -176,6 +178,44 @@ def test_a_fetch_that_broke_off_goes_on_where_it_stopped(
     ranges = [span for command, where, span in server.asked if command == "GET" and where.endswith("shard_0.parquet")]
     assert len(ranges) >= 2
     assert any(span and span != "bytes=0-" for span in ranges[1:])
+
+
+def test_what_a_killed_fetch_has_left_is_removed_by_the_next(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import file_download
+
+    get, left = file_download.http_get, []
+
+    def get_and_keep(url: str, file: io.BufferedWriter, **more: object) -> None:
+        get(url, file, **more)
+        left.append(Path(file.name))
+        os.link(file.name, f"{file.name}.kept")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_download, "http_get", get_and_keep)
+        shard = fetch(SMALL, tmp_path, None, quiet).train[0]
+    for path in left:
+        Path(f"{path}.kept").rename(path)  # as it was when the process was killed
+    shard.unlink()
+    fetch(SMALL, tmp_path, None, quiet)
+    assert len(left) == 3 and not list(tmp_path.rglob("*.incomplete"))
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"commit": 7},
+        {"files": {"shard_0.parquet": 3}},
+        {"files": {"shard_0.parquet": {"sha256": "0", "bytes": "1", "mtime_ns": None}}},
+        {"files": [["shard_0.parquet", ["sha256"]]]},
+    ],
+)
+def test_a_record_of_another_form_counts_as_none(server: Hub, tmp_path: Path, damaged: dict[str, object]) -> None:
+    first = fetch(SMALL, tmp_path, None, quiet)
+    record = tmp_path / "small" / "fetched.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | damaged))
+    assert fetch(SMALL, tmp_path, None, quiet) == first
 
 
 def test_a_second_fetch_waits_for_the_first_and_fetches_nothing_again(server: Hub, tmp_path: Path) -> None:
