@@ -168,8 +168,11 @@ def experiment(reader: RunQueries, number: int) -> dict[str, Any]:
     certainty = certainty_of(row.judged)
     first = reader.first_trial(row.parent) if row.parent != row.number else None
     marks = marks_of(reader).get(number, NO_MARKS)
+    previous, following = reader.neighbours(number)
     return {
         "n": row.number,
+        "previous": previous,
+        "next": following,
         "state": row.state,
         "status": row.status,
         "hypothesis": one_line(row.hypothesis, REASON_CHARACTERS),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from autoresearch.core.events import is_number
 from autoresearch.core.judge.race import FOR_LESS_CODE
 from autoresearch.core.store.columns import COLUMNS, PAGE
 from autoresearch.core.store.reader import LedgerReader
-from autoresearch.core.store.rows import ExperimentRow
+from autoresearch.core.store.rows import ExperimentRow, experiment_row
 
 HYPOTHESIS_CHARACTERS = 300
 """Characters of a hypothesis in the table of experiments."""
@@ -33,7 +34,31 @@ class RunQueries(LedgerReader):
 
     def story(self, before: int, count: int) -> list[ExperimentRow]:
         """Give at most `count` decided changes with lower numbers than `before`, the latest first."""
-        return [row for row in self.experiments() if row.state == "decided" and 0 < row.number < before][-count:][::-1]
+        sql = (
+            "SELECT * FROM experiments WHERE state = 'decided' AND number > 0 AND number < ?"
+            " ORDER BY number DESC LIMIT ?"
+        )
+        return [self._understood(experiment_row, row) for row in self._rows(sql, (before, count))]
+
+    def neighbours(self, number: int) -> tuple[int | None, int | None]:
+        """Give the numbers of the experiments before and after one; None where there is none.
+
+        A proposal that was withdrawn leaves a gap.
+        """
+        sql = (
+            "SELECT (SELECT max(number) FROM experiments WHERE number < ?) AS before,"
+            " (SELECT min(number) FROM experiments WHERE number > ?) AS after"
+        )
+        row = self._rows(sql, (number, number))[0]
+        return row["before"], row["after"]
+
+    def kept_or_demoted(self) -> list[ExperimentRow]:
+        """Give every decided experiment that is kept or was, the baseline first."""
+        sql = (
+            "SELECT * FROM experiments WHERE state = 'decided' AND (status = 'keep' OR number IN"
+            " (SELECT experiment FROM events WHERE kind = 'demoted')) ORDER BY number"
+        )
+        return [self._understood(experiment_row, row) for row in self._rows(sql)]
 
     def noise_estimates(self) -> list[tuple[int, float]]:
         """Give number and noise (standard deviation of a trial) of every decision at which the judge estimated it."""
@@ -41,7 +66,7 @@ class RunQueries(LedgerReader):
             "SELECT number, json_extract(judged, '$.sigma') AS sigma FROM experiments"
             " WHERE state = 'decided' AND judged IS NOT NULL ORDER BY number"
         )
-        return [(row["number"], float(row["sigma"])) for row in self._rows(sql) if row["sigma"] is not None]
+        return [(row["number"], float(row["sigma"])) for row in self._rows(sql) if is_number(row["sigma"])]
 
     def wall_seconds(self) -> float | None:
         """Sum the seconds that all trials took on the device; None before the first has ended."""

@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ class Dashboard:
             Route("/api/runs/{tag}/experiments", self._answer(self._experiments)),
             Route("/api/runs/{tag}/experiment/{number}", self._answer(self._experiment)),
             Route("/api/runs/{tag}/overview", self._answer(self._overview)),
+            Route("/api/runs/{tag}/lineage", self._answer(self._lineage)),
             *([] if self._drawer is None else [Route("/api/runs/{tag}/samples", self._samples, methods=["POST"])]),
             Route("/api/runs/{tag}/story", self._answer(self._story)),
             Route("/api/runs/{tag}/findings", self._answer(self._findings)),
@@ -146,8 +148,12 @@ class Dashboard:
         return found
 
     def _folders(self) -> list[Path]:
-        ledgers = sorted(self.runs.glob(f"{RUN_FOLDERS}/{LEDGER_NAME}"), key=lambda path: path.stat().st_mtime)
-        return [path.parent for path in ledgers]
+        """List the folders of the runs, the one that was written last at the end."""
+        found = []
+        for path in self.runs.glob(f"{RUN_FOLDERS}/{LEDGER_NAME}"):
+            with suppress(OSError):  # removed since it was found
+                found.append((path.stat().st_mtime, path.parent))
+        return [folder for _, folder in sorted(found)]
 
     def _experiments(self, request: Request) -> list[dict[str, Any]]:
         try:
@@ -198,6 +204,10 @@ class Dashboard:
         with RunQueries(self._folder(request)) as reader:
             return {**api.overview(reader, self._quotas), "draws_samples": self._drawer is not None}
 
+    def _lineage(self, request: Request) -> list[dict[str, Any]]:
+        with RunQueries(self._folder(request)) as reader:
+            return api.lineage(reader, reader.kept_or_demoted())
+
     async def _samples(self, request: Request) -> Response:
         assert self._drawer is not None
         folder = self._folder(request)
@@ -218,7 +228,11 @@ class Dashboard:
         return Response(await self._polling.state(self._folder(request)), media_type="application/json")
 
     async def _events(self, request: Request) -> Response:
-        return StreamingResponse(self._changes(self._folder(request)), media_type="text/event-stream")
+        folder = self._folder(request)
+        if request.method == "HEAD":
+            # Nothing of a stream would be sent, so nothing would tell that the client is content with its headers.
+            return Response(media_type="text/event-stream")
+        return StreamingResponse(self._changes(folder), media_type="text/event-stream")
 
     async def _changes(self, folder: Path) -> AsyncIterator[str]:
         """Yield the state as server-sent events whenever it has changed, until the page or the server goes."""

@@ -13,9 +13,11 @@ import { drawVisibleRows, focusRow, showTable, startTable } from "./table.js";
 
 const VIEWS = ["run", "one", "story", "findings", "insight", "runs"];
 const NAMED = ["story", "findings", "insight"]; // views with an address of their own below a run's
-const RUNS_MILLISECONDS = 5000;
+const REFRESHED = ["findings", "insight"]; // views that are fetched again after a decision
+const RUNS_MILLISECONDS = 5000, REST = 9; // a view that is fetched again rests that many times as long as it took
 
 let tag = null, state = null, rows = new Map(), loading = false, stream = null, left = null, first = null, route = { view: "run" };
+let due = false, resting = false, undecided = null; // `undecided`: the number of the experiment shown, until its verdict falls
 
 // ---- views by address: #/runs, #/TAG, #/TAG/insight, #/TAG/12, #/TAG/finding/KEY
 
@@ -46,15 +48,15 @@ async function showRoute() {
   if (route.view === "run") { drawRun(); if (before.view === "one") focusRow(left); }
 }
 
-// Fetches and shows the view's own data. The run's view gets its data from the stream.
-async function render() {
+// Fetches and shows the view's own data. The run's view gets its data from the stream. `again`: the view is open already.
+async function render(again = false) {
   const asked = route, isCurrent = () => route === asked; // a person may go on while the data come
   try {
     if (asked.view === "runs") { const all = await get("/api/runs"); if (isCurrent()) showRuns(all); }
     if (asked.view === "insight") { const data = await get(`/api/runs/${encodeURIComponent(asked.tag)}/overview`); if (isCurrent()) showInsight($("insight"), data, asked.tag); }
     if (asked.view === "story") await showStory($("story"), asked.tag, (before) => get(`/api/runs/${encodeURIComponent(asked.tag)}/story` + (before === null ? "" : `?before=${before}`)));
     if (asked.view === "findings") {
-      const [{ lineage }, offers] = await Promise.all([get(`/api/runs/${encodeURIComponent(asked.tag)}/overview`), get(`/api/runs/${encodeURIComponent(asked.tag)}/findings`)]);
+      const [lineage, offers] = await Promise.all([get(`/api/runs/${encodeURIComponent(asked.tag)}/lineage`), get(`/api/runs/${encodeURIComponent(asked.tag)}/findings`)]);
       if (isCurrent()) showFindings($("findings"), lineage, offers, asked.tag);
     }
     if (asked.view === "finding") {
@@ -65,8 +67,12 @@ async function render() {
     if (asked.view === "one") {
       const data = await get(`/api/runs/${encodeURIComponent(asked.tag)}/experiment/${asked.n}`);
       if (!isCurrent()) return;
-      showExperiment($("one"), data, asked.tag, state && !state.error ? state.decided + state.running.length : data.n + 1, experimentButtons(data, asked.tag, render));
-      showAtTop("one");
+      undecided = data.state === "decided" ? null : data.n;
+      const field = () => $("one").querySelector(".tools input"), typed = again ? field()?.value : "", focused = again && $("one").contains(document.activeElement), writing = focused && document.activeElement === field();
+      showExperiment($("one"), data, asked.tag, experimentButtons(data, asked.tag, render));
+      if (typed && field()) field().value = typed;
+      if (!again) showAtTop("one");
+      else if (focused) ((writing && field()) || $("one").querySelector("a")).focus({ preventScroll: true });
     }
   } catch (error) {
     if (!isCurrent()) return;
@@ -177,7 +183,22 @@ function showState(now) {
   if (isBehind()) loadRows();
   else if (!before && !now.decided) drawRun();
   else if (before && JSON.stringify(before.keeps) !== JSON.stringify(now.keeps)) drawRun();
-  if (before && before.decided !== now.decided && NAMED.includes(route.view) && route.view !== "story") render();
+  if (before && before.decided !== now.decided && REFRESHED.includes(route.view)) refresh();
+  if (route.view === "one" && undecided === route.n && !now.running.some((one) => one.n === undecided)) { undecided = null; render(true); }
+}
+
+// Fetches the open view again after a decision, and then rests: what a long run has learnt takes seconds to gather.
+async function refresh() {
+  due = true;
+  if (resting) return;
+  resting = true;
+  while (due && REFRESHED.includes(route.view)) {
+    due = false;
+    const began = performance.now();
+    await render(true);
+    await new Promise((done) => { setTimeout(done, REST * (performance.now() - began)); });
+  }
+  due = resting = false;
 }
 
 // Shows every trial under way: there may be several.

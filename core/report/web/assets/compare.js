@@ -60,7 +60,10 @@ function draw(svg) {
   lines.forEach(({ index, points, end }, i) => {
     svg.append(svgElement("path", { d: stairs(points, end, at), class: `series s${index % SERIES}` + (index % (2 * SERIES) < SERIES ? "" : " dashed") }));
     if (svg.clientWidth < NARROW) return; // the table names the lines
-    svg.append(svgElement("text", { x: at.X(end) - 4, y: heights[i], "text-anchor": "end", class: "on" }, runs[index].tag));
+    const name = svgElement("text", { x: at.X(end) - 4, y: heights[i], "text-anchor": "end", class: "on" }, runs[index].tag);
+    svg.append(name);
+    // A short line with a long name: the name begins at the axis and goes on beyond the line.
+    name.setAttribute("x", Math.min(Math.max(at.X(end) - 4, at.left + 4 + name.getComputedTextLength()), svg.clientWidth));
   });
 }
 

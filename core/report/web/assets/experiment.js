@@ -7,14 +7,14 @@ const SERIES = 6; // colours in style.css
 const MARKS = { "+": "add", "-": "cut", "@": "jump", " ": "" };
 const SUBJECTS = { candidate: "this experiment", incumbent: "the best of its time", baseline: "baseline" };
 
-export function showExperiment(box, data, tag, count, buttons) {
+export function showExperiment(box, data, tag, buttons) {
   const title = element("h2", `Experiment ${data.n}: `);
   title.append(element("span", data.status ?? data.state, statusClass(data.status)));
   const navigation = element("nav", null, "way");
   navigation.setAttribute("aria-label", "Experiments");
   navigation.append(link("← all experiments", tag));
-  if (data.n > 0) navigation.append(link(`‹ ${data.n - 1}`, tag, data.n - 1));
-  if (data.n + 1 < count) navigation.append(link(`${data.n + 1} ›`, tag, data.n + 1));
+  if (data.previous !== null) navigation.append(link(`‹ ${data.previous}`, tag, data.previous));
+  if (data.next !== null) navigation.append(link(`${data.next} ›`, tag, data.next));
   box.replaceChildren(navigation, title, element("p", data.hypothesis, "hypothesis"));
   if (data.reason) box.append(element("p", data.reason, "soft"));
   if (data.pinned) box.append(element("p", "Pinned"));

@@ -2,7 +2,7 @@
 
 import { svgElement } from "./dom.js";
 
-const LEFT = 58, RIGHT = 12, TOP = 26, BOTTOM = 38;
+const LEFT = 58, RIGHT = 12, TOP = 26, BOTTOM = 38, DIGIT = 7; // pixels; a digit of a label is at most DIGIT wide
 const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => target.redraw?.()));
 
 // Draws now, and again whenever the picture's size changes.
@@ -47,18 +47,20 @@ export function range(values, share = 0.06) {
 export function axes(svg, { x, y, labelX, labelY, whole = false }) {
   const width = svg.clientWidth, height = svg.clientHeight;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const X = (value) => LEFT + ((width - LEFT - RIGHT) * (value - x[0])) / (x[1] - x[0] || 1);
+  const heights = ticks(y, Math.max(2, Math.round(height / 70)));
+  const left = Math.max(LEFT, 12 + DIGIT * Math.max(0, ...heights.map(([, label]) => label.length))); // results that hardly differ have long labels
+  const X = (value) => left + ((width - left - RIGHT) * (value - x[0])) / (x[1] - x[0] || 1);
   const Y = (value) => height - BOTTOM - ((height - TOP - BOTTOM) * (value - y[0])) / (y[1] - y[0] || 1);
-  for (const [value, label] of ticks(y, Math.max(2, Math.round(height / 70)))) {
-    svg.append(svgElement("path", { d: `M${LEFT} ${Y(value)}H${width - RIGHT}`, class: "grid" }));
-    svg.append(svgElement("text", { x: LEFT - 6, y: Y(value) + 4, "text-anchor": "end" }, label));
+  for (const [value, label] of heights) {
+    svg.append(svgElement("path", { d: `M${left} ${Y(value)}H${width - RIGHT}`, class: "grid" }));
+    svg.append(svgElement("text", { x: left - 6, y: Y(value) + 4, "text-anchor": "end" }, label));
   }
   for (const [value, label] of ticks(x, Math.max(2, Math.round(width / 110)), whole)) {
     svg.append(svgElement("text", { x: X(value), y: height - BOTTOM + 17, "text-anchor": "middle" }, label));
   }
   svg.append(svgElement("text", { x: width - RIGHT, y: height - 5, "text-anchor": "end", class: "label" }, labelX));
   svg.append(svgElement("text", { x: 10, y: 16, class: "label" }, labelY));
-  return { X, Y, left: LEFT, right: width - RIGHT, top: TOP, bottom: height - BOTTOM };
+  return { X, Y, left, right: width - RIGHT, top: TOP, bottom: height - BOTTOM };
 }
 
 // Round numbers inside a range, with their labels.

@@ -101,6 +101,41 @@ def test_what_the_greedy_judge_measured_is_not_called_a_cautious_estimate(page, 
     assert "cautious" not in shown
 
 
+def test_an_open_experiment_is_shown_anew_when_its_verdict_falls(page, tmp_path):
+    workspace = make_workspace(tmp_path / "w")
+
+    def during(request):
+        if request.folder.name == "1-1":
+            page.goto(f"http://127.0.0.1:{port}/#/first/1")
+            page.get_by_role("heading", name="Experiment 1: running").wait_for()
+
+    with served(workspace) as port:
+        go(workspace, Widths(9, 12), 2, during=during)
+        page.get_by_role("heading", name="Experiment 1: keep").wait_for()
+        page.goto("about:blank")
+        page.goto(f"http://127.0.0.1:{port}/#/first/1")
+        page.get_by_role("link", name="2 ›").wait_for()
+        page.goto("about:blank")
+
+
+def test_labels_of_charts_are_not_cut_off(page, tmp_path):
+    workspace, name = make_workspace(tmp_path / "w"), "a-run-with-a-name-that-is-long-enough-to-run-over-the-axis"
+    go(workspace, Widths(9), 1, tag=name)
+    with opened(page, workspace, "#/runs"):
+        page.locator("#side-chart text.on").wait_for()
+        lefts = page.evaluate("""async () => {
+          const svg = document.getElementById("side-chart"), { axes } = await import("/assets/plot.js");
+          const left = (one) => one.getBoundingClientRect().left - svg.getBoundingClientRect().left;
+          svg.redraw();
+          const name = left(svg.querySelector("text.on"));
+          svg.replaceChildren();
+          axes(svg, { x: [0, 1], y: [0.9, 0.9 + 1e-9], labelX: "", labelY: "" });
+          return [name, Math.min(...[...svg.querySelectorAll("text[text-anchor=end]")].map(left))];
+        }""")
+    assert lefts[0] > 58, "the name covers the labels of the axis"
+    assert lefts[1] >= 0, "a label of the axis begins outside the picture"
+
+
 def test_every_trial_in_flight_is_shown(page, tmp_path):
     workspace = make_workspace(tmp_path / "w")
 

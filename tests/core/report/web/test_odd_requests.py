@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import shutil
 import socket
+import sqlite3
 import time
 
 from loop_fixtures import finished_run
 from served import served
+
+from autoresearch.core.report.web.queries import RunQueries
+from autoresearch.core.store.reader import LEDGER_NAME
 
 
 def get(port, path, headers=None):
@@ -36,6 +41,60 @@ def test_a_request_that_breaks_off_leaves_no_traceback(tmp_path, caplog):
         time.sleep(0.2)
         assert get(port, "/api/start")[0] == 200
     assert "ClientDisconnect" not in caplog.text
+
+
+def test_the_head_of_a_stream_is_answered_and_nothing_more(tmp_path):
+    finished_run(tmp_path)
+    with served(tmp_path) as port:
+        for tag, answer in (("t", b"HTTP/1.1 200"), ("none", b"HTTP/1.1 404")):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                head = f"HEAD /api/runs/{tag}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+                client.sendall(head.encode())
+                assert client.makefile("rb").read().startswith(answer)  # raises when the server does not close
+
+
+def changed(folder, sql):
+    with contextlib.closing(sqlite3.connect(folder / LEDGER_NAME)) as ledger, ledger:
+        ledger.execute(sql)
+
+
+def test_an_experiment_names_its_neighbours_across_the_gap_of_a_withdrawn_number(tmp_path):
+    folder = finished_run(tmp_path)
+    changed(folder, "DELETE FROM experiments WHERE number = 2")
+    with served(tmp_path) as port:
+        found = [get(port, f"/api/runs/t/experiment/{number}")[1] for number in (0, 1, 3)]
+    assert [(one["previous"], one["next"]) for one in found] == [(None, 1), (0, 3), (1, None)]
+
+
+def test_a_noise_that_is_no_number_is_none(tmp_path):
+    folder = finished_run(tmp_path)
+    changed(folder, """UPDATE experiments SET judged = '{"sigma": "loud"}' WHERE number = 2""")
+    with served(tmp_path) as port:
+        assert [one["sigma"] for one in get(port, "/api/runs")[1]] == [None]
+
+
+def test_a_run_that_is_removed_while_runs_are_listed_is_left_out(tmp_path):
+    folder = finished_run(tmp_path)
+    folder.with_name("gone").mkdir()
+    (folder.with_name("gone") / LEDGER_NAME).symlink_to(tmp_path / "nowhere")
+    with served(tmp_path) as port:
+        assert [one["tag"] for one in get(port, "/api/runs")[1]] == ["t"]
+
+
+def test_a_lineage_is_the_overviews_without_the_rest(tmp_path):
+    finished_run(tmp_path)
+    with served(tmp_path) as port:
+        lineage = get(port, "/api/runs/t/lineage")[1]
+        assert lineage == get(port, "/api/runs/t/overview")[1]["lineage"]
+    assert len(lineage) == 3
+
+
+def test_a_story_reads_no_more_than_it_tells(tmp_path, monkeypatch):
+    folder = finished_run(tmp_path)
+    monkeypatch.setattr(RunQueries, "experiments", None)  # every row, which takes seconds in a long run
+    with RunQueries(folder) as reader:
+        assert [row.number for row in reader.story(3, 1)] == [2]
+        assert [row.number for row in reader.story(9, 9)] == [3, 2, 1]
 
 
 def test_a_copied_run_is_named_by_its_folder(tmp_path):
