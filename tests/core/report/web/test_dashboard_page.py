@@ -121,8 +121,10 @@ def test_an_open_experiment_is_shown_anew_when_its_verdict_falls(page, tmp_path)
 def test_labels_of_charts_are_not_cut_off(page, tmp_path):
     workspace, name = make_workspace(tmp_path / "w"), "a-run-with-a-name-that-is-long-enough-to-run-over-the-axis"
     go(workspace, Widths(9), 1, tag=name)
+    go(workspace, Widths(9, 12, 8), 3, tag="longer")
+    page.set_viewport_size({"width": 700, "height": 900})
     with opened(page, workspace, "#/runs"):
-        page.locator("#side-chart text.on").wait_for()
+        page.locator("#side-chart text.on").first.wait_for()
         lefts = page.evaluate("""async () => {
           const svg = document.getElementById("side-chart"), { axes } = await import("/assets/plot.js");
           const left = (one) => one.getBoundingClientRect().left - svg.getBoundingClientRect().left;
