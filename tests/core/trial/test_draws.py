@@ -59,8 +59,8 @@ def test_what_is_no_record_of_a_draw_is_said_to_be_none(scored):
     with pytest.raises(DrawFault, match="not recorded"):
         drawn_positions(good.model_copy(update={"draw": None}))
     for values, words in (
-        ({"entropy": "00"}, "no 16 bytes"),
-        ({"entropy": "g" * 32}, "no 16 bytes"),
+        ({"entropy": "00"}, "not 16 bytes"),
+        ({"entropy": "g" * 32}, "not 16 bytes"),
         ({"entropy": "0" * 32}, "give other positions"),
         ({"positions": "%%"}, "cannot be read"),
         ({"positions": "AAA="}, "cannot be read"),
