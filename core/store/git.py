@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,26 +59,38 @@ def run_git(
 ) -> str:
     """Run one git command in a folder and return its standard output, without surrounding blanks if `strip`.
 
-    Raises `SourceError` with git's own words when it fails; `allow_failure` returns "" instead. Raises
-    `PrerequisiteError` when git is not installed.
+    Raises `SourceError` with git's own words when it fails; `allow_failure` returns "" instead. Raises like `try_git`.
     """
     done = try_git(folder, *arguments, stdin=stdin, environment=environment)
     if done.returncode != 0 and not allow_failure:
-        said = " ".join(done.stderr.decode("utf-8", errors="replace").split()) or _how_it_ended(done.returncode)
+        said = " ".join(done.stderr.decode("utf-8", errors="replace").split()) or f"exit code {done.returncode}"
         raise SourceError(f"`git {' '.join(arguments[:2])}` failed in {folder}: {said}")
     out = done.stdout.decode("utf-8", errors="surrogateescape")
     return ("" if done.returncode else out.strip()) if strip else out
 
 
-def _how_it_ended(code: int) -> str:
-    """Say in words how a git that printed nothing ended."""
-    return f"exit code {code}" if code > 0 else f"it was killed by signal {-code}; the same command may work again"
-
-
 def try_git(
     folder: Path, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run one git command in a folder, whatever its exit code. Raises `PrerequisiteError` when git is not installed."""
+    """Run one git command in a folder, whatever its exit code.
+
+    Raises `SourceError` when a signal kills it twice, and `PrerequisiteError` when git is not installed.
+    """
+    done = _run_once(folder, arguments, stdin, environment)
+    if done.returncode < 0:
+        # A service manager that stops the loop tells every process of the service, git included, and `pkill -f` finds
+        # git by the run's refs. The loop ends by itself then, and what it is writing must be whole. Never taken for
+        # git's answer: a ref is not missing because nobody could look.
+        done = _run_once(folder, arguments, stdin, environment)
+    if done.returncode < 0:
+        words = f"it was killed by signal {-done.returncode}; the same command may work again"
+        raise SourceError(f"`git {' '.join(arguments[:2])}` failed in {folder}: {words}")
+    return done
+
+
+def _run_once(
+    folder: Path, arguments: Sequence[str], stdin: str, environment: Mapping[str, str] | None
+) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
             ["git", "-c", "core.fsync=all", "-c", "core.quotePath=false", *arguments],
@@ -204,7 +216,12 @@ class Repository:
 
     def move_ref(self, name: str, commit: str, *, expected: str | None, reason: str) -> None:
         """Set a ref that is now at `expected` (None: it does not exist). Raises `SourceError` if it is elsewhere."""
-        self._git("update-ref", "--create-reflog", "-m", reason, name, commit, expected or "")
+        try:
+            self._git("update-ref", "--create-reflog", "-m", reason, name, commit, expected or "")
+        except SourceError:
+            # A first try that was killed when it had moved the ref already leaves nothing to do.
+            if self.ref(name) != commit:
+                raise
 
     def drop_ref(self, name: str) -> None:
         """Delete a ref; its commits go with git's next clean-up."""

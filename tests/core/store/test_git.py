@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 
 import pytest
@@ -146,3 +148,42 @@ def test_every_tag_that_is_allowed_is_a_branch_for_git(tag):
 def test_a_tag_that_cannot_name_a_folder_and_a_branch_is_refused(tag):
     with pytest.raises(UsageError, match="cannot name a run"):
         check_tag(tag)
+
+
+def git_that_is_killed(tmp_path, monkeypatch, when, times):
+    """Have a SIGTERM kill git before or after its work, the first times that it is started."""
+    real, marks = shutil.which("git"), tmp_path / "kills"
+    marks.mkdir()
+    for number in range(times):
+        (marks / str(number)).touch()
+    after = f'"{real}" "$@"' if when == "after" else ":"
+    script = tmp_path / "bin" / "git"
+    script.parent.mkdir()
+    script.write_text(
+        f"""#!/bin/sh
+for mark in "{marks}"/*; do
+  [ -e "$mark" ] || break
+  rm "$mark"; {after}; kill -TERM $$
+done
+exec "{real}" "$@"
+"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_git_that_a_signal_to_everything_kills_is_run_once_more(workspace, tmp_path, monkeypatch, when):
+    repository, name = Repository.open(workspace), experiment_ref("t", 0)
+    made = commit(repository)
+    git_that_is_killed(tmp_path, monkeypatch, when, times=1)
+    repository.move_ref(name, made, expected=None, reason="r")
+    assert repository.ref(name) == made
+
+
+def test_a_git_that_is_killed_again_is_no_answer_from_git(workspace, tmp_path, monkeypatch):
+    repository, name = Repository.open(workspace), experiment_ref("t", 0)
+    repository.move_ref(name, commit(repository), expected=None, reason="r")
+    git_that_is_killed(tmp_path, monkeypatch, "before", times=2)
+    with pytest.raises(SourceError, match="killed by signal 15"):
+        repository.ref(name)
