@@ -154,6 +154,16 @@ def repair(values: Mapping[str, Number]) -> dict[str, Number]:
     return fixed
 
 
+def fitted(now: Mapping[str, Number], moved: Mapping[str, Number]) -> dict[str, Number]:
+    """Set the `moved` values beside the others of a file, and repair what they need to follow.
+
+    What repair would change in the file as it is stays: it is no part of the move.
+    """
+    moved = {name: value for name, value in moved.items() if value != now[name]}
+    settled, values = repair(now), repair({**now, **moved})
+    return {name: now[name] if name not in moved and values[name] == settled[name] else values[name] for name in now}
+
+
 def footprint(values: Mapping[str, Number]) -> float:
     """Estimate a number that the file's memory is roughly proportional to.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from autoresearch.agent.structural import Expectation
-from autoresearch.agent.syntax.constant_priors import repair
+from autoresearch.agent.syntax.constant_priors import fitted
 from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.space import Dimension, space_of
 from autoresearch.core.proposal import Attempt, History
@@ -78,7 +78,7 @@ def _move(
     history: History, box: Mapping[str, Dimension], now: Mapping[str, Number], factors: Mapping[str, float]
 ) -> tuple[str, dict[str, tuple[Number, Number]]] | None:
     # A move of one size may need others to follow: repair makes them fit together, and the changes name all of them.
-    values = repair({**now, **_scaled(now, box, factors)})
+    values = fitted(now, _scaled(now, box, factors))
     changes = {name: (now[name], value) for name, value in values.items() if value != now[name]}
     if not changes:
         return None

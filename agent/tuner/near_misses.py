@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from autoresearch.agent.structural import MENU, Edit
-from autoresearch.agent.syntax.constant_priors import repair
+from autoresearch.agent.syntax.constant_priors import fitted
 from autoresearch.agent.syntax.constants import Number, constants_of, numbers_of
 from autoresearch.agent.tuner.observations import difference
 from autoresearch.agent.tuner.value import Belief
@@ -61,8 +61,10 @@ def retrials(history: History, tried: frozenset[str], level: float, noise: float
             source = edited
             belief = Belief(belief.mean + again.mean, (belief.deviation**2 + again.deviation**2) ** 0.5)
         else:
-            if fingerprint(source) not in tried:
-                experiments = tuple(sorted(one.attempt.experiment for one in group))
+            experiments = tuple(sorted(one.attempt.experiment for one in group))
+            if len(group) > 1:  # what one alone has shown again is in its own belief
+                belief = _believed_again(belief, experiments, history, level, noise)
+            if _promises(belief) and fingerprint(source) not in tried:
                 yield Retrial(experiments, source, group[0].attempt.category, belief)
 
 
@@ -78,17 +80,30 @@ def _near_misses(history: History, level: float, noise: float) -> list[_NearMiss
         if measured is None:
             continue
         belief = Belief(0.0, SPREAD * level).after(measured, _error(one, level, noise))
-        for again in history.attempts:
-            before = known.get(again.parent)
-            if again.parameters.get("combines") != str(one.experiment) or before is None:
-                continue
-            if (measured := difference(again, before)) is not None:
-                belief = belief.after(measured, _error(again, level, noise))
-        apply = _change(one, parent) if belief.mean < -0.1 * belief.deviation else None
+        belief = _believed_again(belief, (one.experiment,), history, level, noise)
+        apply = _change(one, parent) if _promises(belief) else None
         # What the incumbent has, or has moved otherwise, must not take the place of what can still be tried.
         if apply is not None and apply(best) is not None:
             found.append(_NearMiss(one, belief, apply))
     return sorted(found, key=lambda one: one.belief.mean)[:MOST]
+
+
+def _believed_again(
+    belief: Belief, experiments: tuple[int, ...], history: History, level: float, noise: float
+) -> Belief:
+    """Take into account what these near misses have shown each time that they were tried again, on any incumbent."""
+    known, name = {one.experiment: one for one in history.attempts}, "+".join(map(str, experiments))
+    for again in history.attempts:
+        before = known.get(again.parent)
+        if again.parameters.get("combines") != name or before is None:
+            continue
+        if (measured := difference(again, before)) is not None:
+            belief = belief.after(measured, _error(again, level, noise))
+    return belief
+
+
+def _promises(belief: Belief) -> bool:
+    return belief.mean < -0.1 * belief.deviation
 
 
 def _error(one: Attempt, level: float, noise: float) -> float:
@@ -137,5 +152,5 @@ def _moved(source: str, old: Mapping[str, Number], changes: Mapping[str, Number]
     now = numbers_of(source)
     if any(name not in now or now[name] != old[name] for name in changes):
         return None
-    values = repair({**now, **changes})
+    values = fitted(now, changes)
     return write_constants(source, {name: value for name, value in values.items() if value != now[name]})

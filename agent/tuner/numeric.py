@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from autoresearch.agent.syntax.constant_priors import footprint, prior_of, repair
+from autoresearch.agent.syntax.constant_priors import fitted, footprint, prior_of
 from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.observations import Observations, footprint_ceiling, observe
 from autoresearch.agent.tuner.space import Dimension, space_of
@@ -135,18 +135,14 @@ def _settings(
 ) -> list[dict[str, Number]]:
     """Turn candidates into repaired values of all constants; drop those that change nothing or grow too much."""
     found: dict[tuple[Number, ...], dict[str, Number]] = {}
-    settled, size = repair(now), footprint(now)
+    size = footprint(now)
     for candidate in candidates:
         moved = {dimensions[i].name: dimensions[i].value(coordinate) for i, coordinate in candidate.items()}
         for i in candidate:
             name = dimensions[i].name
             if dimensions[i].scale in ("power_of_two", "whole") and moved[name] > _GROWTH * now[name] > 0:
                 moved[name] = int(_GROWTH * now[name])
-        # A change that repair would make to the incumbent as well is not part of this candidate.
-        fitted = repair({**now, **moved})
-        values = {
-            name: now[name] if fitted[name] == settled[name] and name not in moved else fitted[name] for name in now
-        }
+        values = fitted(now, moved)
         if values != now and footprint(values) <= max(size, ceiling):
             found.setdefault(tuple(values.values()), values)
     return list(found.values())

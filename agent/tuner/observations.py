@@ -64,13 +64,13 @@ class Observations:
         A failure blames the constants that it moved, all alike, but for those that a success has moved as far. A point
         is suspect as far as it goes the same way.
         """
-        fine = np.ones(len(points))
+        fine, ended = np.ones(len(points)), self.points[: len(self.points) - self.pending]
         for failure in self.failures:
             step = failure.after - failure.before
             moved = np.flatnonzero(np.abs(step) > 1e-9)
             if not len(moved):
                 continue
-            went = (self.points[:, moved] - failure.before[moved]) / step[moved]
+            went = (ended[:, moved] - failure.before[moved]) / step[moved]
             blamed = moved[(went < 0.999).all(axis=0)] if len(went) else moved
             blamed = blamed if len(blamed) else moved
             share = np.clip((points[:, blamed] - failure.before[blamed]) / step[blamed], 0.0, 1.0)

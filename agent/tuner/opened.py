@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from autoresearch.agent.structural import Expectation
-from autoresearch.agent.syntax.constant_priors import idle_in, is_switch, prior_of, repair
+from autoresearch.agent.syntax.constant_priors import fitted, idle_in, is_switch, prior_of
 from autoresearch.agent.syntax.constants import Number, numbers_of
 from autoresearch.agent.tuner.first_moves import FirstMove
 from autoresearch.agent.tuner.observations import difference
@@ -54,7 +54,7 @@ def _moves(
         if any(one.parameters.get("lever") == lever and one.experiment > kept.experiment for one in runs):
             continue
         value = dimension.value(dimension.coordinate(_stepped(dimension, now[name], direction)))
-        values = repair({**now, name: value})
+        values = fitted(now, {name: value})
         changes = {each: (now[each], after) for each, after in values.items() if after != now[each]}
         source = write_constants(history.incumbent.source, {each: after for each, (_, after) in changes.items()})
         if name in changes and fingerprint(source) not in tried:

@@ -86,3 +86,12 @@ def test_a_move_in_flight_is_not_made_a_second_time():
     flying = InFlight(1, first.source, first.hypothesis, first.category, "tuner", None, 0, first.parameters)
     second = Tuner().propose(replace(history, in_flight=(flying,)))
     assert {first.parameters["lever"], second.parameters["lever"]} == {"more steps", "smaller model"}
+
+
+def test_a_move_changes_nothing_that_does_not_follow_from_it():
+    # Warm-up and warm-down overlap, which a file may mean, and it has no rate of the head to raise.
+    source = SOURCE.replace("WARMDOWN = 0.5", "WARMUP = 0.1\nWARMDOWN = 1.0")
+    history = history_of([replace(start(steps=50), source=source)])
+    moves = {one.lever: set(one.changes) for one in first_moves(history, tried_programs(history))}
+    assert "more steps" in moves and "faster head" not in moves
+    assert not any("WARMUP" in names for names in moves.values())

@@ -20,7 +20,7 @@ from autoresearch.agent.tuner.researcher import Tuner
 from autoresearch.agent.tuner.space import space_of
 from autoresearch.agent.tuner.value import Belief, expected_gain
 from autoresearch.core.config import load_presets
-from autoresearch.core.proposal import PairedDifference
+from autoresearch.core.proposal import InFlight, PairedDifference
 from autoresearch.core.trainfile.constants import write_constants, write_preset
 
 FEW = {"steps": 80, "tokens": 160_000, "params": 500_000}
@@ -138,6 +138,17 @@ def test_a_failure_leaves_the_surrogate_alone_and_only_its_own_direction_is_susp
     assert risk[0] > 0.4 and risk[1] == risk[2] == 0.0
 
 
+def test_an_experiment_under_way_clears_no_constant_that_a_crash_makes_suspect():
+    attempts = [baseline(SOURCE)]
+    made = replace(Tuner().propose(history_of(attempts)), parameters={})
+    broken = write_constants(SOURCE, {"MUON_LR": 0.16, "WARMDOWN": 0.9})
+    history = history_of(decided(attempts, replace(made, source=broken), "crash", None))
+    under_way = InFlight(2, write_constants(SOURCE, {"MUON_LR": 0.16}), "", "optimizer", "tuner", None, 0)
+    box = space_of(history)
+    alone, beside = (observe(one, box) for one in (history, replace(history, in_flight=(under_way,))))
+    assert beside.risk(beside.points[-1:]) == alone.risk(beside.points[-1:]) > 0.4
+
+
 def test_a_crash_of_changed_code_says_nothing_of_the_constants():
     attempts = [baseline(SOURCE)]
     made = replace(Tuner().propose(history_of(attempts)), source=SOURCE + "def broken(): 1 / 0\n", parameters={})
@@ -202,6 +213,20 @@ def test_a_near_miss_that_missed_again_is_believed_less():
         later[-1] = replace(later[-1], source=write_constants(SOURCE, {"MUON_LR": 0.05}))
         found = near_misses_of(later).get((1,))
         assert (found is not None) == left and (found is None or found.belief.mean > first.belief.mean)
+
+
+def test_a_pair_that_missed_is_believed_less_on_the_next_best_file():
+    attempts = [baseline(SOURCE)]
+    made = replace(Tuner().propose(history_of(attempts)), parameters={})
+    for change in ({"ADAM_BETA1": 0.7}, {"WARMDOWN": 0.6}):
+        attempts = decided(attempts, replace(made, source=write_constants(SOURCE, change)), "discard", -0.05)
+    first = near_misses_of(attempts)[1, 2]
+    pair = replace(made, source=first.source, parameters={"combines": "1+2"})
+    better = replace(made, source=write_constants(SOURCE, {"MUON_LR": 0.04}))
+    for value, left in ((0.2, False), (-0.03, True)):
+        found = near_misses_of(decided(decided(attempts, pair, "discard", value), better, "keep", -0.1))
+        assert {(1,), (2,)} <= found.keys() and ((1, 2) in found) == left
+        assert not left or found[1, 2].belief.mean > first.belief.mean
 
 
 def test_an_edit_that_missed_is_not_made_again_on_top_of_itself_or_for_more_than_itself():
