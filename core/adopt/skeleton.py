@@ -129,7 +129,14 @@ def _flat(tree: ast.Module) -> list[ast.stmt]:
             found += node.body
         else:
             found.append(node)
-    return found
+    return [one for node in found for one in _split(node)]
+
+
+def _split(node: ast.stmt) -> list[ast.stmt]:
+    """Return one import for each module where `import os, torch` asks for some that a train file may not have."""
+    if not isinstance(node, ast.Import) or all(alias.name.partition(".")[0] in MODULES for alias in node.names):
+        return [node]
+    return [ast.copy_location(ast.Import([alias]), node) for alias in node.names]
 
 
 def _dropped(tree: ast.Module) -> dict[str, str]:
@@ -250,8 +257,11 @@ class _Adapter(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         """Visit all parts. A body that is left empty does nothing."""
         super().generic_visit(node)
-        if isinstance(node, ast.If | ast.For | ast.While | ast.With | ast.Try) and not node.body:
-            node.body.append(ast.Pass())
+        # Any kind of node with a body, such as an `except` or a `case`; a lambda's is no list.
+        if isinstance(body := getattr(node, "body", None), list) and not body:
+            body.append(ast.Pass())
+        if isinstance(node, ast.Try | ast.TryStar) and not node.handlers and not node.finalbody:
+            node.finalbody.append(ast.Pass())
         return node
 
 

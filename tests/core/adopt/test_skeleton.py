@@ -58,6 +58,21 @@ def test_a_batch_that_comes_before_the_model_is_asked_for_in_train():
     assert "next(train_loader)" in function(text, "train")
 
 
+def test_an_import_of_several_modules_keeps_those_that_a_train_file_may_have():
+    text = written(changed(("import time\n", "import os, prepare, time\ntime.sleep(0)\n")))
+    kept = [ast.unparse(node) for node in ast.parse(text).body if isinstance(node, ast.Import)]
+    assert "import time" in kept and "import os" not in kept and "import prepare" not in kept
+    assert "may not import it: import os\n" in text
+    assert "time.sleep(0)" in text  # and what uses one of those
+
+
+def test_a_handler_that_is_left_empty_does_nothing():
+    save = "while True:\n    try:\n        time.sleep(0)\n    except OSError:\n        os.makedirs('x')\n"
+    assert "except OSError:\n                pass" in written(
+        changed(("import time\n", "import os\nimport time\n"), ("while True:\n", save))
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
