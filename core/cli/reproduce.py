@@ -19,8 +19,9 @@ from autoresearch.core.cli.context import (
     require_isolation,
 )
 from autoresearch.core.cli.params import CorpusType, GivenPath, Whole
-from autoresearch.core.errors import ArError, DataError, PrerequisiteError, UsageError
+from autoresearch.core.errors import ArError, DataError, PrerequisiteError, UsageError, system_words
 from autoresearch.core.home import expand_home
+from autoresearch.core.textfile import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,8 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
     backend (--backend), only the sign of the difference is compared, and the answer says so; for another backend the
     change is first carried over to its train file, if possible.
 
-    Exit code 0: everything fits and the claim holds, or --seeds 0 and everything fits; 1 otherwise.
+    Exit code 0: everything fits and the claim holds, or --seeds 0 and everything fits; 1: it does not fit, or the claim
+    does not hold; 2: there is no such file.
     """
     from autoresearch.core.report.wording import one_line
     from autoresearch.core.store.headline import headline_of
@@ -89,7 +91,7 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
 
     if not seeds and (given := "--corpus" if corpus else "--preset" if is_preset_typed(settings) else ""):
         raise UsageError(f"{given} is for trials, and --seeds 0 runs none.", fix="leave one of them out")
-    found = certificates.load(expand_home(bundle))
+    found = certificates.load(_existing(bundle))
     with certificates.ledger_of(found) as reader:
         faults = certificates.faults_of(found, reader)
         key, said = _signature(found, signer)
@@ -141,6 +143,18 @@ def reproduce(settings: Settings, bundle: Path, seeds: int, signer: Path | None,
     if not settings.json:
         click.echo(_sentence(compared, task))
     _finish(settings, record, compared.verdict)
+
+
+def _existing(bundle: Path) -> Path:
+    """Return the path of a plain file that can be read. Raises `UsageError` for any other: it was mistyped."""
+    path = expand_home(bundle)
+    try:
+        open_plain(path).close()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{bundle} cannot be read as a certificate: {system_words(error)}.", fix="check the path"
+        ) from error
+    return path
 
 
 def _finish(settings: Settings, record: dict[str, Any], verdict: str | None) -> None:

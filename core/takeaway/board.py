@@ -16,6 +16,8 @@ from autoresearch.core.takeaway.export import corpus_name
 SUFFIX = ".arcert"
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_BUNDLES = 1000
+MOST_BPB = 1e6
+"""Bits per byte from which a claimed figure is not shown."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _line(path: Path) -> Line:
     config = run.config
     texts = {name: one_line(str(config.get(name, "")), 80) for name in ("backend", "device", "preset")}
     return Line(
-        file=path.name,
+        file=one_line(path.name, 255),
         tag=one_line(run.tag, 80),
         **texts,
         corpus=one_line(corpus_name(str(config.get("corpus", ""))), 80),
@@ -112,7 +114,9 @@ def _order(line: Line) -> tuple[bool, float, str]:
 
 
 def _number(value: Any, form: str) -> str:
-    return form.format(value).replace("-", "−") if isinstance(value, int | float) else "–"
+    """Write a figure; one that no run has, and that would fill the page with digits, is left out."""
+    fits = isinstance(value, int | float) and abs(value) < MOST_BPB
+    return form.format(value).replace("-", "−") if fits else "–"
 
 
 def _day(moment: float) -> str:

@@ -206,7 +206,7 @@ def ledger_of(certificate: Certificate) -> Iterator[LedgerReader]:
                     values = (hashlib.sha256(body).hexdigest(), zlib.compress(body), 0.0)
                     made.execute("INSERT OR IGNORE INTO texts (sha256, body, first_used) VALUES (?, ?, ?)", values)
                 made.execute("COMMIT")
-        except (sqlite3.Error, OverflowError, KeyError) as error:
+        except (sqlite3.Error, OverflowError, KeyError, UnicodeEncodeError) as error:  # the last: half a surrogate pair
             raise bundle.broken(certificate.path, f"its rows make no ledger ({one_line(str(error), 200)})") from error
         with LedgerReader(folder) as reader:
             yield reader

@@ -185,8 +185,10 @@ def test_a_mistake_ends_with_one_clear_line(workspace, monkeypatch, capsys, type
 
 def test_a_line_end_in_what_was_typed_leaves_one_line(workspace, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
-    assert ar(["reproduce", "a\nb"]) == 1
-    assert capsys.readouterr().err.startswith("ar: a b is not a certificate of ar: there is no such file. Fix:")
+    assert ar(["reproduce", "a\nb"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "ar: a b cannot be read as a certificate: No such file or directory. Fix:"
+    )
 
 
 def test_a_run_whose_ledger_is_gone_is_not_called_unknown(workspace, monkeypatch, tmp_path, capsys):

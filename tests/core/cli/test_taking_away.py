@@ -438,16 +438,14 @@ def test_a_hostile_bundle_is_one_line(made, tmp_path, capsys):
     many = {**json.loads(body), "rows": {**rows, "trials": [{}] * 200_001}}
     hosts = {**json.loads(body), "rows": {**rows, "runs": [{**rows["runs"][0], "host": "x"}]}}
     odd = {**json.loads(body), "rows": {**rows, "runs": [{**rows["runs"][0], "incumbent": 99}]}}
+    half = {**json.loads(body), "rows": {**rows, "runs": [{**rows["runs"][0], "tag": "\ud800"}]}}
     config = json.loads(rows["runs"][0]["config"])
     forever = {**rows["runs"][0], "config": json.dumps({**config, "vocabularies": "x", "score_rows": 10**9})}
     (tmp_path / "plain").write_text("no archive")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for path, words in (
-        (tmp_path / "missing", "no such file"),
         (tmp_path / "plain", "cannot be unpacked"),
-        (tmp_path / "folder", "not a plain file"),
-        (tmp_path / "pipe", "not a plain file"),
         (archive(tmp_path / "up", ("../../etc/x", b"")), "a file named '../../etc/x'"),
         (archive(tmp_path / "abs", ("/etc/x", b"")), "a file named '/etc/x'"),
         (archive(tmp_path / "link", ("best_train.py", b"/etc/passwd"), mode=0o120777), "is a link"),
@@ -467,11 +465,14 @@ def test_a_hostile_bundle_is_one_line(made, tmp_path, capsys):
         (with_body(json.dumps(many)), "200,001 rows"),
         (with_body(json.dumps(hosts)), "has a column 'host'"),
         (with_body(json.dumps(odd)), "cannot be understood"),
+        (with_body(json.dumps(half)), "its rows make no ledger"),
         (with_body(json.dumps({**json.loads(body), "rows": {**rows, "runs": [forever]}})), "cannot be understood"),
         (with_body(json.dumps({**json.loads(body), "manifest": 3})), "manifest: it is not one"),
     ):  # fmt: skip
         assert words in (said := refusal(capsys, 1, "reproduce", path)), (words, said)
         assert "ledger.sqlite" not in said and "ar loop" not in said, said
+    for name, words in (("missing", "No such file"), ("folder", "it is a folder"), ("pipe", "it is a pipe")):
+        assert words in refusal(capsys, 2, "reproduce", tmp_path / name)
 
 
 def test_a_ledger_that_was_edited_gets_no_certificate(own, capsys):
@@ -521,6 +522,18 @@ def test_the_board_names_every_file_that_it_leaves_out(made, tmp_path):
     lines, refused = read_board(tmp_path)
     assert not lines and [name for name, _ in refused] == ["huge.arcert", "huge_gain.arcert", "odd.arcert"]
     assert "not finite" in refused[0][1] and "cannot be understood" in refused[2][1]
+
+
+def test_no_files_name_or_figure_spoils_the_page(made, tmp_path):
+    def huge(body):
+        body["claim"]["delta"] = -1e308
+
+    try:
+        rewritten(made, tmp_path / os.fsdecode(b"\xff.arcert"), body=huge)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    text = page(read_board(tmp_path)[0])
+    assert text.encode() and "0000000" not in text.partition("<tbody>")[2]
 
 
 def test_the_board_of_the_docs_is_the_page_of_its_folder():
