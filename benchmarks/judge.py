@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from autoresearch.core.judge.decision import Decision, Demotion, Evidence, Judge, Measured, Role, RunTrial, Side
-from autoresearch.core.judge.futility import BINS, EARLIEST, LESSONS, expected_spread, fit, hopeless, see
+from autoresearch.core.judge.futility import BINS, EARLIEST, EPSILON, LESSONS, expected_spread, fit, hopeless, see
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.paired import Raced
 from autoresearch.core.judge.racing import CHECK_EVERY, Racing
@@ -191,6 +191,7 @@ class Question:
     needs: float
     """Difference of the scores from which on it is worthless, in bits per byte; infinite for a trial that runs on."""
     noise: float
+    epsilon: float
 
 
 Answer = tuple[np.ndarray, int | None]
@@ -209,7 +210,7 @@ def look(questions: Sequence[Question]) -> Iterator[Answer]:
     noise, needs = np.array([[one.noise, one.needs] for one in questions]).T[:, :, None]
     fitted = fit(lessons, differences, expected_spread(theirs, 1.0, noise))
     # The last part is the end itself.
-    ends = hopeless(fitted, seen, needs)[:, :-1]
+    ends = hopeless(fitted, seen, needs, [one.epsilon for one in questions])[:, :-1]
     for shown, ended, first in zip(seen, ends.any(axis=1), ends.argmax(axis=1), strict=True):
         yield shown, EARLIEST + int(first) if ended else None
 
@@ -415,10 +416,10 @@ class SimulatedRun:
             return None
         theirs, score = self.incumbent.curves[other], self.incumbent.trials[other].val_bpb
         assert score is not None
-        needs, noise = math.inf, 1.0
+        needs, noise, epsilon = math.inf, 1.0, EPSILON[0]
         if step.target is not None and step.target.val_bpb is not None:
-            needs, noise = step.target.val_bpb - score, step.target.noise
-        seen, stop = yield Question(curve, theirs, self.lessons, needs, noise)
+            needs, noise, epsilon = step.target.val_bpb - score, step.target.noise, step.target.epsilon
+        seen, stop = yield Question(curve, theirs, self.lessons, needs, noise, epsilon)
         if stop is None:
             self.finished.append((seen, value - score))
         return stop

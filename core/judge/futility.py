@@ -40,9 +40,12 @@ FORECAST_SECONDS = 5.0
 memory, is a large part of less, and its loss at equal progress that of a file which began late."""
 WINDOW = 3
 """Parts over which a gap is averaged: one part holds few batches."""
-EPSILON = 0.04
-"""Chance of being worth more trials below which a trial is ended, for a whole budget left. With less left it is as much
-smaller: what an end would save is weighed against what it may lose."""
+EPSILON = (0.02, 0.05)
+"""Chance of being worth more trials below which a trial is ended, for a whole budget left: the least, and the most.
+With less left it is as much smaller: what an end would save is weighed against what it may lose."""
+QUIET = 0.0008
+"""Noise between seeds, as a share of the score, up to which the most is right. With more noise curves tell improvements
+apart less well, and the same chance would lose more of them, so it falls as the noise grows, down to the least."""
 SLOPE, SLOPE_SPREAD = (0.7, 1.0), (0.25, 0.05)
 """Expected slope of the gap at the budget's start and end, and its standard deviation: an early gap partly closes."""
 OFFSET = 0.5
@@ -132,6 +135,8 @@ class Target:
     """The val_bpb from which on it is worthless; None where only its own health counts."""
     noise: float
     """Paired noise in bits per byte."""
+    epsilon: float = EPSILON[0]
+    """See `epsilon_for`."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,8 @@ class StopRule:
     """Tokens that the incumbent saw at that seed."""
     processors: float | None = None
     """Processors that the incumbent kept busy at that seed; None where they are not the device, or nobody knows."""
-    epsilon: float = EPSILON
-    """See EPSILON."""
+    epsilon: float = EPSILON[0]
+    """See `epsilon_for`."""
 
 
 @dataclass(frozen=True)
@@ -300,18 +305,27 @@ def fit(seen: np.ndarray, differences: np.ndarray, expected: np.ndarray) -> Fore
     return Forecast(mean, ((c00, c01, c02), (c01, c11, c12), (c02, c12, c22)), spread, growth, curl, dof)
 
 
-def hopeless(fitted: Forecast[np.ndarray], seen: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Tell for curves (..., parts, 2) in which parts the chance of a `needed` difference (..., 1) is too small.
+def hopeless(
+    fitted: Forecast[np.ndarray], seen: np.ndarray, needed: np.ndarray, epsilons: Sequence[float]
+) -> np.ndarray:
+    """Tell for curves (curves, parts, 2) in which parts the chance of a `needed` difference (curves, 1) is too small.
 
     As `forecast`, for many trials at once.
     """
     mean, scale = fitted.difference(seen[..., 0], seen[..., 1])
-    z = np.array([statistics.NormalDist().inv_cdf(least_chance(at) or 1e-9) for at in range(EARLIEST, BINS)])
+    inverse, parts = statistics.NormalDist().inv_cdf, range(EARLIEST, BINS)
+    z = np.array([[inverse(least_chance(at, epsilon) or 1e-9) for at in parts] for epsilon in epsilons])
     far = np.sqrt(fitted.dof * np.expm1((z / t_scale(fitted.dof)) ** 2 / fitted.dof))
     return needed - mean < -far * scale
 
 
-def least_chance(at: int, epsilon: float = EPSILON) -> float:
+def epsilon_for(noise: float, score: float) -> float:
+    """Return the chance, for a whole budget left, below which trials are ended at this noise and score, in one unit."""
+    least, most = EPSILON
+    return max(least, most * min(1.0, QUIET * score / noise)) if noise > 0.0 else most
+
+
+def least_chance(at: int, epsilon: float) -> float:
     """Return the chance below which a trial is ended at part `at` of the budget."""
     return epsilon * (1.0 - (at + 1) / BINS)
 

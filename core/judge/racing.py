@@ -25,7 +25,7 @@ from autoresearch.core.judge.decision import (
     failure,
     not_here,
 )
-from autoresearch.core.judge.futility import Target
+from autoresearch.core.judge.futility import Target, epsilon_for
 from autoresearch.core.judge.noise import PRIORS, PUBLIC, Noise, Repeat, estimate_noise
 from autoresearch.core.judge.options import DEFAULTS, JudgeOptions
 from autoresearch.core.judge.paired import Difference, PairedNoise, Raced, compare, estimate_paired
@@ -117,10 +117,13 @@ class Racing:
         noise, paired = self.noises(evidence)
         if not standing:
             return Target(None, paired.sigma)
-        zero = _from_zero(seed, tuple(_points(standing)), noise, paired)
+        points = _points(standing)
+        epsilon = epsilon_for(noise.sigma, sum(value for _, value in points) / len(points))
+        zero = _from_zero(seed, tuple(points), noise, paired)
         removes = removes_code(evidence.candidate, incumbent)
         wealth = float(evidence.facts.get("wealth", race.FIRST_WEALTH))
-        return Target(race.worth_more(zero, wealth, noise.sigma, removes_code=removes) - zero.value, paired.sigma)
+        needs = race.worth_more(zero, wealth, noise.sigma, removes_code=removes) - zero.value
+        return Target(needs, paired.sigma, epsilon)
 
     def noise(self, evidence: Evidence) -> Noise:
         """Estimate the noise from every repeat of the run so far, and the prior."""

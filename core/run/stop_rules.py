@@ -28,7 +28,7 @@ def stop_rule(ledger: LedgerReader, trial: RunTrial, machine: str = "") -> StopR
         return StopRule(curve=curve, tokens=tokens)
     forecasts = learn(lessons(ledger, machine), curve, unit, trial.target.noise)
     busy = processors(other.result) if other.result.get("device_kind") in COMPUTES_ITSELF else None
-    return StopRule(curve, other.val_bpb, unit, trial.target.val_bpb, forecasts, tokens, busy)
+    return StopRule(curve, other.val_bpb, unit, trial.target.val_bpb, forecasts, tokens, busy, trial.target.epsilon)
 
 
 def lessons(ledger: LedgerReader, machine: str = "", latest: int = LESSONS) -> list[Lesson]:

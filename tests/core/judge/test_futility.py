@@ -6,7 +6,7 @@ import json
 import math
 import pickle
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from autoresearch.core.judge.futility import (
     CLOSING,
     CLOSING_SPREAD,
     EARLIEST,
+    EPSILON,
     OFFSET,
     PRIOR_DOF,
     SLOPE,
@@ -25,6 +26,7 @@ from autoresearch.core.judge.futility import (
     Stop,
     StopRule,
     as_array,
+    epsilon_for,
     expected_spread,
     fit,
     forecast,
@@ -47,6 +49,7 @@ def curve(above, wander=0.0, rough=0.0, rng=None):
 
 
 def rule(lessons=(), needs=SCORE - NOISE, **more):
+    more = {"epsilon": EPSILON[1], **more}
     return StopRule(FALL, SCORE, UNIT, needs, learn(lessons, FALL, UNIT, NOISE), **more)
 
 
@@ -121,6 +124,14 @@ def test_lies_of_finished_trials_make_the_rule_more_careful_and_never_bolder():
         assert good == BINS - 1
 
 
+def test_the_noisier_the_trials_the_less_likely_an_improvement_must_be_to_be_ended():
+    found = [epsilon_for(noise, 1.0) for noise in (0.0, 0.0007, 0.0016, 0.002, 0.05)]
+    assert found == pytest.approx([0.05, 0.05, 0.025, 0.02, 0.02])
+    assert epsilon_for(0.0032, 2.0) == epsilon_for(0.0016, 1.0)
+    careful, bold = (replay(rule(needs=SCORE, epsilon=one), curve(0.08))[0] for one in EPSILON)
+    assert bold < careful
+
+
 def compared(mine, theirs, at):
     return tuple(see(as_array(mine), as_array(theirs))[at])
 
@@ -147,9 +158,11 @@ def test_many_curves_at_once_are_ended_where_each_alone_is():
     padded[:, 3:23], differences = lessons[0], np.full((len(curves), 30), 9.0)
     differences[:, 3:23] = lessons[1]
     fitted = fit(padded, differences, expected_spread(as_array(FALL), UNIT, NOISE)[None, :])
-    ends = hopeless(fitted, seen, np.full((len(curves), 1), -NOISE))[:, :-1]
+    epsilons = [EPSILON[n % 2] for n in range(len(curves))]
+    ends = hopeless(fitted, seen, np.full((len(curves), 1), -NOISE), epsilons)[:, :-1]
     together = [EARLIEST + int(row.argmax()) if row.any() else BINS - 1 for row in ends]
-    assert together == [replay(rule(known), one)[0] for one in curves]
+    alone = [replace(rule(known), epsilon=one) for one in epsilons]
+    assert together == [replay(one, mine)[0] for one, mine in zip(alone, curves, strict=True)]
     assert 5 < sum(at < BINS - 1 for at in together) < 50
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from loop_fixtures import CONFIG, Scripted, ScriptedHandle, Widths, make_workspace, open_run, width_of
 
-from autoresearch.core.judge.futility import BINS, replay
+from autoresearch.core.judge.futility import BINS, EPSILON, replay
 from autoresearch.core.judge.options import JudgeOptions
 from autoresearch.core.judge.racing import Racing
 from autoresearch.core.run.loop import Limits, Loop
@@ -46,9 +46,9 @@ class Curved(Scripted):
         return CurvedHandle(self, request)
 
 
-def go(workspace, widths, *, stop_early="on", n=None, script=None):
+def go(workspace, widths, *, stop_early="on", n=None, script=None, preset=CONFIG.preset):
     executor = Curved(script)
-    options = JudgeOptions(CONFIG.preset, stop_early=stop_early)
+    options = JudgeOptions(preset, stop_early=stop_early)
     config = replace(CONFIG, judge="racing", judge_options=options)
     with open_run(workspace, config=config) as run:
         Loop(run, Widths(*widths), Racing(options), executor, limits=Limits(n or len(widths))).go()
@@ -71,6 +71,13 @@ def test_a_candidate_without_prospects_is_stopped_and_has_no_score(workspace):
     assert stopped.judged.get("wealth") == rows[0].judged["wealth"]
     # The baseline always runs to its end.
     assert [request.stop is None for request in requests] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("preset", "epsilon"), [("h100", EPSILON[1]), ("demo", EPSILON[0])])
+def test_noisy_trials_need_a_smaller_chance_to_be_stopped(workspace, preset, epsilon):
+    requests, _, _ = go(workspace, [11], preset=preset)
+    [stop] = [request.stop for request in requests if request.stop is not None]
+    assert stop.epsilon == epsilon
 
 
 def test_with_the_option_off_nothing_is_stopped(workspace):
