@@ -57,9 +57,8 @@ PRIORS = (
     ConstantPrior(r"DIM|.*WIDTH", "shape", "log", 2.0, weight=1.5),
     ConstantPrior(r"MEMORY_TOKENS|TRUST_TOKENS", "embeddings_head", "log", 8.0, weight=2.0, towards=1),
     ConstantPrior(r".*NGRAM_ROWS|MEMORY_ROWS", "embeddings_head", "power_of_two", 8.0, weight=0.5, towards=1),
-    ConstantPrior(
-        r"NGRAM_LONGEST", "embeddings_head", "whole", 3.0, weight=0.7, low=2, towards=1
-    ),  # pairs are the shortest
+    # Pairs are the shortest n-grams.
+    ConstantPrior(r"NGRAM_LONGEST", "embeddings_head", "whole", 3.0, weight=0.7, low=2, towards=1),
     ConstantPrior(r"(FOLLOWER|MEMORY)_LONGEST", "embeddings_head", "whole", 3.0, weight=0.7, towards=1),
     ConstantPrior(r"MEMORY_BEST", "embeddings_head", "whole", 5.0, weight=0.7, low=1, towards=1),
     ConstantPrior(r"DOCUMENT_BUCKETS", "embeddings_head", "whole", 2.0, weight=0.3),

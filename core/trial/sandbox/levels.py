@@ -133,7 +133,7 @@ class ProcessSandbox:
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
         """Return the filter alone."""
-        return ["--filter", str(filter_fd)] if filter_fd is not None else []
+        return _filter_option("--filter", filter_fd)
 
     def inside(self, work: Path, name: str) -> str:
         """Return the real path."""
@@ -168,7 +168,7 @@ class BubblewrapSandbox:
             command += ["--ro-bind-try", place, place]
         command += hides_proc(self.program)
         command += ["--dev", "/dev", *system_binds(), *gpu_binds(gpu_nodes())]
-        command += ["--seccomp", str(filter_fd)] if filter_fd is not None else []
+        command += _filter_option("--seccomp", filter_fd)
         command += ["--size", str(SHARED_MEMORY_BYTES)] if takes_sizes(self.program) else []
         # /dev itself is memory, too, of half the machine's size: files in it would be charged to no process.
         command += ["--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
@@ -233,14 +233,13 @@ class LandlockSandbox:
         write += ["/dev/shm"] if self._shares_memory(role) else []
         rules = [word for path in read for word in ("--read", path)]
         rules += [word for path in write for word in ("--write", path)]
-        rules += ["--list", str(CPUS)]
-        rules += ["--filter", str(filter_fd)] if filter_fd is not None else []
+        rules += ["--list", str(CPUS), *_filter_option("--filter", filter_fd)]
         return [sys.executable, "-I", "-S", landlock.__file__, *rules, "--", *argv]
 
     def guard_options(self, role: str, filter_fd: int | None) -> list[str]:
         """Leave the filter to `landlock.py`, since it denies landlock; and a /dev/shm for a role that may need one."""
         memory = ["--shared-memory", str(SHARED_MEMORY_BYTES)] if self._shares_memory(role) else []
-        return [*memory, *(["--filter-later", str(filter_fd)] if filter_fd is not None else [])]
+        return [*memory, *_filter_option("--filter-later", filter_fd)]
 
     def _shares_memory(self, role: str) -> bool:
         return role in SHARES_MEMORY and private_shared_memory()
@@ -280,6 +279,10 @@ class SeatbeltSandbox:
     def inside(self, work: Path, name: str) -> str:
         """Return the real path."""
         return str(work / name)
+
+
+def _filter_option(name: str, filter_fd: int | None) -> list[str]:
+    return [name, str(filter_fd)] if filter_fd is not None else []
 
 
 @functools.cache

@@ -266,6 +266,12 @@ def test_the_workspace_is_the_nearest_folder_upward_that_looks_like_one(tmp_path
     assert find_workspace(tmp_path.parent) == tmp_path.parent
 
 
+def ends_in_bash(line, script):
+    """Return exit code and standard error of a line of bash, which finds a Python script in $0."""
+    done = subprocess.run(["bash", "-c", line, script], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
 def test_a_reader_that_leaves_early_is_no_error():
     script = (
         "import sys; from autoresearch.core.cli import commands, main; import click, types\n"
@@ -274,13 +280,7 @@ def test_a_reader_that_leaves_early_is_no_error():
         "main.COMMANDS['probe'] = commands.Entry('probe_module', 'probe', 'A probe.')\n"
         "sys.exit(main.run(['probe']))\n"
     )
-    done = subprocess.run(
-        ["bash", "-c", f'"{sys.executable}" -c "$0" | head -1; exit ${{PIPESTATUS[0]}}', script],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (141, "")
+    assert ends_in_bash(f'"{sys.executable}" -c "$0" | head -1; exit ${{PIPESTATUS[0]}}', script) == (141, "")
 
 
 def test_another_tools_word_for_a_command_is_understood(capsys):
@@ -293,13 +293,7 @@ def test_another_tools_word_for_a_command_is_understood(capsys):
 @pytest.mark.parametrize("words", ["--help", "--version", "help", "loop --help"])
 def test_help_for_a_reader_that_has_left_ends_as_quietly(words):
     script = "import sys; from autoresearch.core.cli import main; sys.exit(main.run(sys.argv[1:]))"
-    done = subprocess.run(
-        ["bash", "-c", f'exec 3> >(exit); wait $!; "{sys.executable}" -c "$0" {words} >&3', script],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (141, "")
+    assert ends_in_bash(f'exec 3> >(exit); wait $!; "{sys.executable}" -c "$0" {words} >&3', script) == (141, "")
 
 
 def test_completion_names_commands_without_importing_them():
