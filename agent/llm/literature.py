@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path
 
+from autoresearch.agent.llm.deadline import within
 from autoresearch.core.errors import ProposalError, UsageError
 from autoresearch.core.files import write_text
 from autoresearch.core.textfile import open_plain, read_text
@@ -21,6 +22,7 @@ MOST_TEXTS = 50
 MOST_BYTES = 5_000_000
 """Largest text that is read, in bytes."""
 FETCH_SECONDS = 30.0
+"""Seconds that a server may be silent for. The whole of a page may take twice as long."""
 _BLOCKS = ("p", "br", "div", "li", "tr", "h1", "h2", "h3", "h4", "pre")
 _SKIPPED = ("script", "style", "nav", "head", "svg", "footer")
 
@@ -139,11 +141,14 @@ def _name(text: str) -> str:
 def _fetched(address: str) -> str:
     fix = "check the address and the network, or give a folder with texts"
     request = urllib.request.Request(address, headers={"User-Agent": "autoresearch", "Accept": "text/*"})
-    try:
+
+    def fetch() -> tuple[str, bytes, str]:
         with urllib.request.urlopen(request, timeout=FETCH_SECONDS) as response:
-            kind = response.headers.get_content_type()
-            body = response.read(MOST_BYTES)
-            charset = response.headers.get_content_charset() or "utf-8"
+            kind, charset = response.headers.get_content_type(), response.headers.get_content_charset()
+            return kind, response.read(MOST_BYTES), charset or "utf-8"
+
+    try:
+        kind, body, charset = within(2 * FETCH_SECONDS, fetch)
     except (OSError, ValueError, HTTPException) as error:
         raise ProposalError(f"--literature: {address} cannot be fetched: {error}.", fix=fix) from error
     if not kind.startswith("text/") and kind != "application/xhtml+xml":

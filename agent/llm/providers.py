@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from autoresearch.agent.llm.deadline import within
 from autoresearch.core.proposal import Cost
 
 Message = Mapping[str, Any]
@@ -35,6 +37,8 @@ CHARACTERS_PER_TOKEN = 3.0
 """Characters of code in a token, a cautious estimate: prompts are trimmed too much rather than too little."""
 LIST_SECONDS = 5.0
 """Seconds that a server may take to list its models."""
+GRACE_SECONDS = 5.0
+"""Seconds beyond a call's time limit after which it is left alone. Most clients end it by themselves before that."""
 MAX_REPLY_CHARACTERS = 1_500_000
 MOST_TOKENS = 10**9
 """Tokens of a prompt or a reply beyond which a server has miscounted: a hundred times the longest context there is."""
@@ -134,8 +138,10 @@ class Provider:
         more = {"api_base": self._api_base} if self._api_base else {}
         if self._api_base and model.startswith("openai/") and not os.environ.get("OPENAI_API_KEY"):
             more["api_key"] = "none"  # a local server mostly asks for no key, but the client insists on one
-        try:
-            response = litellm.completion(
+        _bound_answers(litellm)
+
+        def call() -> Any:
+            return litellm.completion(
                 model=model,
                 messages=self._written(model, messages),
                 max_tokens=max_tokens,
@@ -146,6 +152,11 @@ class Provider:
                 **self._wishes_for(model),
                 **more,
             )
+
+        try:
+            response = within(self._timeout + GRACE_SECONDS, call)
+        except TimeoutError:
+            raise CallError("timeout", f"the server sent no whole reply within {self._timeout:g} seconds") from None
         except Exception as error:
             raise _call_error(error) from None
         usage = getattr(response, "usage", None)
@@ -255,14 +266,18 @@ def _listed(api_base: str) -> tuple[str, ...]:
     """Return the models that an OpenAI-compatible server lists; none where it does not answer so."""
     import httpx  # litellm's own client
 
+    from autoresearch.agent.llm.bounded_client import BoundedClient
+
     key = os.environ.get("OPENAI_API_KEY", "")
+
+    def ask() -> Any:
+        with BoundedClient(timeout=LIST_SECONDS) as client:
+            answer = client.get(f"{api_base.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"})
+        return answer.raise_for_status().json()["data"]
+
     try:
-        answer = httpx.get(
-            f"{api_base.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"}, timeout=LIST_SECONDS
-        )
-        models = answer.raise_for_status().json()["data"]
-        return tuple(str(one["id"]) for one in models)
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        return tuple(_printable(str(one["id"])) for one in within(2 * LIST_SECONDS, ask))
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 
@@ -292,15 +307,13 @@ def _counted(usage: Any, name: str) -> int:
 def _cached(usage: Any) -> int:
     """Return the input tokens that came from a cache, as far as the provider says."""
     details = getattr(usage, "prompt_tokens_details", None)
-    found = getattr(details, "cached_tokens", None) or getattr(usage, "cache_read_input_tokens", None)
-    return max(0, int(found)) if isinstance(found, int | float) else 0
+    return _counted(details, "cached_tokens") or _counted(usage, "cache_read_input_tokens")
 
 
 def _written_to_cache(usage: Any) -> int:
     """Return the input tokens that were written into a cache, as far as the provider says."""
     details = getattr(usage, "prompt_tokens_details", None)
-    found = getattr(details, "cache_creation_tokens", None) or getattr(usage, "cache_creation_input_tokens", None)
-    return max(0, int(found)) if isinstance(found, int | float) else 0
+    return _counted(details, "cache_creation_tokens") or _counted(usage, "cache_creation_input_tokens")
 
 
 def _litellm() -> Any:
@@ -311,7 +324,24 @@ def _litellm() -> Any:
 
     litellm.telemetry = False
     litellm.suppress_debug_info = True
+    # It warns, over several lines, where a server's answer is of another shape than it should be, and goes on.
+    warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)
     return litellm
+
+
+def _bound_answers(litellm: Any) -> None:
+    """Let litellm read the answers of OpenAI-compatible servers, local ones above all, with a bounded client.
+
+    It has a client of its own for some other providers, which only the time limit holds.
+    """
+    from litellm.llms.custom_httpx import http_handler
+
+    from autoresearch.agent.llm.bounded_client import BoundedClient
+
+    if litellm.client_session is None:
+        # Certificates as litellm's own client takes them.
+        verify = getattr(http_handler, "get_ssl_configuration", lambda: True)()
+        litellm.client_session = BoundedClient(verify=verify, follow_redirects=True)
 
 
 def _model_info(model: str) -> Mapping[str, Any]:
@@ -324,7 +354,9 @@ def _content(response: Any) -> tuple[str, bool]:
     choices = getattr(response, "choices", None) or []
     if not choices:
         return "", False
-    return str(choices[0].message.content or ""), choices[0].finish_reason == "length"
+    # JSON may hold half a surrogate pair, which no file and no ledger can.
+    text = str(choices[0].message.content or "").encode("utf-8", errors="replace").decode()
+    return text, choices[0].finish_reason == "length"
 
 
 def _call_error(error: Exception) -> CallError:
@@ -335,10 +367,26 @@ def _call_error(error: Exception) -> CallError:
         kind = {401: "key", 403: "key", 404: "model", 408: "timeout", 413: "context", 429: "rate limit"}.get(
             status, "server" if status >= 500 else "request" if kind == "request" else kind
         )
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
     # litellm shows where in itself it could not read a server's answer, which helps nobody.
-    words = " ".join(str(error).partition("Traceback (most recent call last)")[0].split())
-    return CallError(kind, without_keys(words)[:500], _seconds(headers.get("retry-after")))
+    words = " ".join(_printable(str(error).partition("Traceback (most recent call last)")[0]).split())
+    return CallError(kind, without_keys(words)[:500], _seconds(_header(error, "retry-after")))
+
+
+def _header(error: Exception, name: str) -> str | None:
+    """Return a header of the server's answer. litellm keeps it beside its error, or in the response, or in neither."""
+    for headers in (
+        getattr(error, "litellm_response_headers", None),
+        getattr(getattr(error, "response", None), "headers", None),
+    ):
+        for found, value in dict(headers or {}).items():
+            if str(found).lower() == name:
+                return str(value)
+    return None
+
+
+def _printable(text: str) -> str:
+    """Replace characters that would steer a terminal: these words are a server's."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _seconds(text: str | None) -> float | None:
