@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from autoresearch.core.config import RUN_FOLDERS, runs_dir
 from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.proposal import Finding, Origin
+from autoresearch.core.store import contents
 from autoresearch.core.store.git import check_tag
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
 from autoresearch.core.store.rows import ExperimentRow
@@ -87,7 +87,7 @@ class PeerRuns:
             kept = read_copy(folder) if copied else read_kept(folder)
         except (LedgerError, UsageError) as error:
             why = printable(error.message)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
             why = f"its ledger cannot be understood ({type(error).__name__}: {printable(error)})"
         else:
             self._complained.discard(folder)
@@ -192,7 +192,7 @@ def _checked(row: ExperimentRow) -> ExperimentRow:
 
 
 def _check_gain(delta: object) -> None:
-    if delta is not None and not (isinstance(delta, int | float) and math.isfinite(delta)):
+    if delta is not None and not contents.real(delta):
         raise TypeError("an experiment's gain is not a number")
 
 

@@ -93,6 +93,12 @@ JUDGED: dict[str, Check] = {
     "parts": maybe(many(_SHARE)),
 }
 """The facts of a judge's decision."""
+ORIGIN: dict[str, Check] = {
+    **dict.fromkeys(("run", "backend", "device"), text),
+    "experiment": whole,
+    "delta": maybe(real),
+}
+"""The source of a transfer (see `core.proposal.Origin`)."""
 _SHORT: dict[str, Check] = {"experiment": whole, "seed": whole, "seconds": amount}
 _INTERVAL: dict[str, Check] = dict.fromkeys(("delta", "low", "high"), maybe(real))
 _CHANGE = table({**_INTERVAL, "experiment": whole, "description": text, "verdict": text, "probability": maybe(real)})

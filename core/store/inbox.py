@@ -19,6 +19,7 @@ from typing import Any
 
 from autoresearch.core.errors import LedgerError
 from autoresearch.core.files import write_text
+from autoresearch.core.store import contents
 from autoresearch.core.textfile import MOST_BYTES, read_text
 
 SUBMISSION = "submission"
@@ -137,8 +138,8 @@ def _checked(values: dict[str, Any]) -> Submission:
     number = predicted is None or (
         isinstance(predicted, int | float) and not isinstance(predicted, bool) and abs(predicted) < LARGEST_DELTA
     )
-    whole = isinstance(found.parent, int) and not isinstance(found.parent, bool) and found.parent >= 0
-    if not (all(isinstance(text, str) for text in texts) and number and whole):
+    named = contents.whole(found.parent) and found.parent >= 0
+    if not (all(isinstance(text, str) for text in texts) and number and named):
         raise ValueError("a field has another type")
     found.source.encode("utf-8")  # a lone surrogate cannot be committed
     found.hypothesis.encode("utf-8")

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from autoresearch.core.errors import LockedError, UsageError
+from autoresearch.core.store import contents
 from autoresearch.core.store.inbox import Box, new_identity
 
 if TYPE_CHECKING:
@@ -82,8 +83,9 @@ def remark_of(values: Mapping[str, Any]) -> Remark | None:
     """Return the remark that a file or an event holds; None where it holds something else."""
     number, kind = values.get("experiment"), values.get("kind")
     identity, text = values.get("identity"), values.get("text", "")
-    whole = isinstance(number, int) and not isinstance(number, bool) and number >= 0
-    if not (whole and kind in get_args(Kind) and isinstance(identity, str) and isinstance(text, str)):
+    if not isinstance(number, int) or not contents.whole(number) or number < 0:
+        return None
+    if not (kind in get_args(Kind) and isinstance(identity, str) and isinstance(text, str)):
         return None
     return Remark(identity, number, kind, text[:NOTE_CHARACTERS])  # type: ignore[arg-type]
 

@@ -250,7 +250,7 @@ def experiment_row(row: Mapping[str, Any]) -> ExperimentRow:
         parameters=_object(row["parameters"], "parameters"),
         metrics=_checked("metrics", row["metrics"], contents.METRICS),
         judged=_checked("judged", row.get("judged"), contents.JUDGED),
-        origin=Origin(**_object(origin, "origin")) if origin else None,
+        origin=Origin(**_checked("origin", origin, contents.ORIGIN)) if origin else None,
         **plain,
     )
 

@@ -100,8 +100,9 @@ def test_a_loop_takes_up_what_was_noted_while_it_ran(workspace):
 def test_a_file_that_holds_no_remark_is_passed_over_and_goes(workspace):
     box = RemarkBox(workspace / "runs/t")
     box.folder.mkdir()
+    huge = f'{{"experiment": {10**30}, "kind": "pin"}}'
     for at, text in enumerate(
-        ('{"experiment": true, "kind": "note"}', "[1]", "{", '{"experiment": 99, "kind": "pin"}')
+        ('{"experiment": true, "kind": "note"}', "[1]", "{", '{"experiment": 99, "kind": "pin"}', huge)
     ):
         (box.folder / f"000000000000{at}-0123abcd.json").write_text(text)
     box.put(Remark.make(1, "note", "half \udc80 a character"))

@@ -76,6 +76,14 @@ HOSTILE = {
         """UPDATE experiments SET origin =
         '{"run": "a", "experiment": 1, "backend": "x", "device": "y", "delta": "much"}'""",
     ),
+    "a gain there that no float holds": (
+        f"""UPDATE experiments SET origin =
+        '{{"run": "a", "experiment": 1, "backend": "x", "device": "y", "delta": {10**400}}}'""",
+    ),
+    "a number there that sqlite cannot hold": (
+        f"""UPDATE experiments SET origin =
+        '{{"run": "a", "experiment": {10**30}, "backend": "x", "device": "y"}}'""",
+    ),
 }
 
 

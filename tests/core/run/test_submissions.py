@@ -109,6 +109,7 @@ def test_a_source_that_was_tried_is_answered_with_the_experiment_that_tried_it(w
         written(predicted_delta=10**400),
         written(predicted_delta=float("nan")),
         written(parent=-1),
+        written(parent=10**30),
         written(source="\ud800"),
         written(more=1),
     ],
