@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +17,18 @@ from pathlib import Path
 
 from autoresearch.core.environment import git_environment
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
+from autoresearch.core.textfile import read_text
 
 _FALLBACK_NAME, _FALLBACK_EMAIL = "autoresearch", "autoresearch@localhost"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 
+LOCK_SECONDS = 10.0
+"""Seconds after which the lock on a run's ref is taken for one that a killed git has left: git holds it for
+milliseconds."""
+_LOCK_POLL_SECONDS = 0.05
+_REF = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64}|ref: \S+)\s*")
+"""Content of a ref's file."""
+_REF_BYTES = 4096
 RESERVED = {"trials": "the trials of `ar train`", "mlflow": "the files of a tracker"}
 """Names of other folders beside those of the runs, and what they hold."""
 
@@ -194,7 +203,8 @@ class Repository:
             self._git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{name}", environment=index)
             tree = self._git("write-tree", environment=index)
         # The date comes from the ledger, which makes the commit's hash the same whenever the step is taken again.
-        when = f"{int(date)} +0000"
+        # With an @ git takes any number for seconds, also that of a clock which begins in 1970.
+        when = f"@{max(0, int(date))} +0000"
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
         identity = {**self._identity, **dates}
         return self._git("commit-tree", tree, "-p", parent, "-F", "-", stdin=message, environment=identity)
@@ -217,7 +227,7 @@ class Repository:
     def move_ref(self, name: str, commit: str, *, expected: str | None, reason: str) -> None:
         """Set a ref that is now at `expected` (None: it does not exist). Raises `SourceError` if it is elsewhere."""
         try:
-            self._git("update-ref", "--create-reflog", "-m", reason, name, commit, expected or "")
+            self._update_ref(name, "--create-reflog", "-m", reason, name, commit, expected or "")
         except SourceError:
             # A first try that was killed when it had moved the ref already leaves nothing to do.
             if self.ref(name) != commit:
@@ -225,7 +235,33 @@ class Repository:
 
     def drop_ref(self, name: str) -> None:
         """Delete a ref; its commits go with git's next clean-up."""
-        self._git("update-ref", "-d", name)
+        self._update_ref(name, "-d", name)
+
+    def _update_ref(self, name: str, *arguments: str) -> None:
+        """Run `git update-ref`, once more where the ref was locked or broken."""
+        try:
+            self._git("update-ref", *arguments)
+        except SourceError:
+            if not (self._unlock(name) or self._drop_broken(name)):
+                raise
+            self._git("update-ref", *arguments)
+
+    def _unlock(self, name: str) -> bool:
+        """Wait until another git has released a ref of the run, and return whether one held it.
+
+        A git that was killed, or a power cut, leaves its lock for good, and no later loop could go on. The refs are the
+        run's own, and this process holds the run: a lock that stays for LOCK_SECONDS is nobody's, and is removed.
+        """
+        lock = self.workspace / self._git("rev-parse", "--git-path", f"{name}.lock")
+        before, until = _stamp(lock), time.monotonic() + LOCK_SECONDS
+        if before is None:
+            return False
+        while _stamp(lock) == before:
+            if time.monotonic() > until:
+                lock.unlink(missing_ok=True)
+                break
+            time.sleep(_LOCK_POLL_SECONDS)
+        return True
 
     def _resolve(self, name: str) -> str | None:
         return self._try_git("rev-parse", "--verify", "--quiet", name) or None
@@ -237,3 +273,28 @@ class Repository:
 
     def _try_git(self, *arguments: str) -> str:
         return run_git(self.workspace, *arguments, allow_failure=True)
+
+    def _drop_broken(self, name: str) -> bool:
+        """Remove a ref that holds neither a commit nor a name, and return whether it was one.
+
+        A git before 2.36 does not flush refs, so that a power cut leaves one empty: no git moves it any more.
+        """
+        path = self.workspace / self._git("rev-parse", "--git-path", name)
+        try:
+            broken = _REF.fullmatch(read_text(path, _REF_BYTES)) is None
+        except UnicodeDecodeError:
+            broken = True
+        except OSError:  # there is no such file, or it is longer than any ref
+            broken = False
+        if broken:
+            path.unlink(missing_ok=True)
+        return broken
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return a value that differs for another file of the same name; None where there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

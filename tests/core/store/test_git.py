@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 from loop_fixtures import git, make_workspace
 
 from autoresearch.core.errors import PrerequisiteError, SourceError, UsageError
+from autoresearch.core.store import git as store_git
 from autoresearch.core.store.git import Repository, check_tag, experiment_ref
 
 TRAIN = "backends/null/train.py"
@@ -187,3 +189,54 @@ def test_a_git_that_is_killed_again_is_no_answer_from_git(workspace, tmp_path, m
     git_that_is_killed(tmp_path, monkeypatch, "before", times=2)
     with pytest.raises(SourceError, match="killed by signal 15"):
         repository.ref(name)
+
+
+@pytest.mark.parametrize("date", [-5.0, 0.0, 5.0, 99_999_999.0, 4.2e9])
+def test_a_clock_that_is_far_off_makes_commits_all_the_same(workspace, date):
+    repository = Repository.open(workspace)
+    made = repository.commit(TRAIN, "x = 1\n", parent=repository.head(), message="m", date=date)
+    assert git(workspace, "log", "-1", "--format=%at %ct", made) == f"{max(0, int(date))} {max(0, int(date))}"
+
+
+@pytest.mark.parametrize("name", ["refs/heads/autoresearch/t", experiment_ref("t", 3)])
+def test_a_lock_that_a_killed_git_left_on_a_ref_of_the_run_is_removed(workspace, monkeypatch, name):
+    monkeypatch.setattr(store_git, "LOCK_SECONDS", 0.2)
+    repository = Repository.open(workspace)
+    made, lock = commit(repository), workspace / ".git" / f"{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+    repository.move_ref(name, made, expected=None, reason="r")
+    assert repository.ref(name) == made and not lock.exists()
+    lock.touch()
+    repository.drop_ref(name)
+    assert repository.ref(name) is None and not lock.exists()
+
+
+def test_a_lock_that_another_git_releases_is_waited_for(workspace):
+    repository = Repository.open(workspace)
+    name, made = experiment_ref("t", 0), commit(repository)
+    lock = workspace / ".git" / f"{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+    threading.Timer(0.3, lock.unlink).start()
+    repository.move_ref(name, made, expected=None, reason="r")
+    assert repository.ref(name) == made
+
+
+@pytest.mark.parametrize("left", [b"", bytes(41), b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["refs/heads/autoresearch/t", experiment_ref("t", 3)])
+def test_a_ref_of_the_run_that_a_power_cut_left_empty_is_made_again(workspace, name, left):
+    repository = Repository.open(workspace)
+    made, path = commit(repository), workspace / ".git" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(left)
+    repository.move_ref(name, made, expected=repository.ref(name), reason="r")
+    assert repository.ref(name) == made
+
+
+def test_a_branch_that_a_person_has_made_a_name_of_another_is_left_alone(workspace):
+    repository = Repository.open(workspace)
+    git(workspace, "symbolic-ref", "refs/heads/autoresearch/t", "refs/heads/main")
+    with pytest.raises(SourceError):
+        repository.move_ref("refs/heads/autoresearch/t", commit(repository), expected=None, reason="r")
+    assert git(workspace, "symbolic-ref", "refs/heads/autoresearch/t") == "refs/heads/main"
