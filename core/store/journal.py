@@ -8,6 +8,7 @@ whole one.
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import zlib
@@ -35,21 +36,25 @@ class Journal:
         self.path = path
         found = last_line(path)
         self.last, end = (found.number, found.end) if found is not None else (0, 0)
-        self._file = path.open("ab")
+        # Unbuffered: bytes that a full disk did not take must not be written by a later flush.
+        self._file = path.open("ab", buffering=0)
         # Behind the last whole line there may be a part of one. Appending to it would make both unreadable.
-        if self._file.tell() != end:
+        if self._size() != end:
             self._file.truncate(end)
         self._before = end
+        self._broken = False
 
     def append(self, number: int, writes: Sequence[Write]) -> None:
         """Append one line, on disk when this returns. Raises `OSError`; then nothing of the line stays."""
-        self._before = self._file.tell()
+        if self._broken:
+            raise OSError(errno.EIO, f"a line of {self.path.name} could be neither finished nor taken back")
+        self._before = self._size()
         previous = self.last
         try:
-            self._file.write(_line(number, writes))
-            # flush hands the bytes to the kernel, fsync to the disk: only after both may the ledger commit the same
-            # step.
-            self._file.flush()
+            left = memoryview(_line(number, writes))
+            while left:
+                left = left[self._file.write(left) :]
+            # Only when the line is on the disk may the ledger commit the same step.
             os.fsync(self._file.fileno())
         except OSError:
             self.last = number
@@ -59,18 +64,23 @@ class Journal:
         self.last = number
 
     def drop(self, last: int) -> None:
-        """Remove the last line, which the ledger did not commit. `last` is the number of the line before it."""
-        # Bytes that a full disk left in the buffer must not be written by the next flush.
-        raw = self._file.detach()
-        os.ftruncate(raw.fileno(), self._before)
-        os.fsync(raw.fileno())
-        raw.close()
-        self._file = self.path.open("ab")
+        """Remove the last line, which the ledger did not commit. `last` is the number of the line before it.
+
+        Raises `OSError`, for instance where the disk is gone. Nothing is appended behind such a line any more; the next
+        start cuts it off.
+        """
+        self._broken = True
+        os.ftruncate(self._file.fileno(), self._before)
+        os.fsync(self._file.fileno())
+        self._broken = False
         self.last = last
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, list[Write], int]]:

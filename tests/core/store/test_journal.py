@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -140,6 +141,48 @@ def test_a_journal_that_cannot_be_written_stops_the_transition(folder, monkeypat
         ledger.note("after", None, {})
     tables, _ = content(folder)
     assert [json.loads(row[4]) for row in tables["events"][len(before[0]["events"]) :]] == [{}]
+
+
+@pytest.mark.parametrize("calls", [("fsync",), ("ftruncate", "fsync")])
+def test_a_disk_that_is_gone_is_one_clear_error_and_the_next_start_goes_on(folder, monkeypatch, calls):
+    before = content(folder)
+
+    def gone(*_):
+        raise OSError(5, "Input/output error")
+
+    with Ledger(folder) as ledger:
+        for name in calls:
+            monkeypatch.setattr(os, name, gone)
+        with pytest.raises(LedgerError, match="Input/output error"):
+            ledger.note("probe", None, {})
+        monkeypatch.undo()
+        # Nothing follows half a step, not even where the disk is back.
+        with pytest.raises(LedgerError, match="neither finished nor taken back"):
+            ledger.set_state("failed")
+    with Ledger(folder) as ledger:
+        ledger.note("after", None, {})
+    tables, _ = content(folder)
+    assert [row[2] for row in tables["events"][len(before[0]["events"]) :]] == ["after"]
+    (folder / LEDGER_NAME).unlink()
+    mend(folder, lambda _: None)
+    assert content(folder)[0] == tables
+
+
+def test_a_line_that_the_disk_took_in_parts_is_whole(tmp_path):
+    journal = Journal(tmp_path / JOURNAL_NAME)
+    real = journal._file
+
+    class InParts:
+        def write(self, data):
+            return real.write(bytes(data[:7]))
+
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+    journal._file = InParts()
+    journal.append(1, [("INSERT", ["x" * 100])])
+    journal.close()
+    assert [number for number, _, _ in read_lines(tmp_path / JOURNAL_NAME)] == [1]
 
 
 @pytest.mark.parametrize("size", [1, TAIL_BYTES - 40, TAIL_BYTES, 5 * TAIL_BYTES])
