@@ -10,10 +10,10 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 
 from autoresearch.core.events import Observer
-from autoresearch.core.fleet.executor import TrialMisplaced
+from autoresearch.core.fleet.executor import TrialLost, TrialMisplaced
 from autoresearch.core.fleet.slots import WHOLE_MACHINE, Claim, Slot, bind
 from autoresearch.core.trial.request import TrialRequest, TrialResult
-from autoresearch.core.trial.supervisor import TrialCancelled, run_trial
+from autoresearch.core.trial.supervisor import TrialCancelled, TrialInterrupted, run_trial
 
 
 class LocalHandle:
@@ -31,7 +31,7 @@ class LocalHandle:
         """Wait for the result.
 
         Raises `TimeoutError`, `TrialError` if it never started or was cancelled, `TrialMisplaced` if its device is
-        gone.
+        gone, `TrialLost` if the system killed a process of the core's own.
         """
         try:
             return self._future.result(timeout)
@@ -91,6 +91,8 @@ class LocalExecutor:
                 left = f"{len(self.slots)} of this machine's devices are left"
                 raise TrialMisplaced(f"{slot.label} is gone, the trial ran on {result.device_kind}; {left}")
             return result.model_copy(update={"place": slot.label}) if self._named else result
+        except TrialInterrupted as error:
+            raise TrialLost(error.message.rstrip(".")) from error
         finally:
             if slot in self.slots:
                 self._free.put(slot)

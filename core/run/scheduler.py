@@ -207,7 +207,7 @@ class RunningTrials:
         self._losses.note(trial, lost.message, by_file=not isinstance(lost, TrialMisplaced))
         if self._give_up(running):
             return
-        self._count_loss(trial, lost.message, "machine", "the fleet")
+        self._count_loss(trial, lost.message, "machine", "the machine or the fleet")
         # Unfinished, so the judge asks for it again, and it is started again under its own number.
         self._tell(Repeated(f"{lost.message}{_whose(trial)}", experiment=number))
 

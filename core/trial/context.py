@@ -221,7 +221,7 @@ def closed_failure(failed: Failed, role: str, expected: tuple[int, int, int], li
 
 def closed_end(child: Child) -> TrialEnded:
     """Return the end of a trial whose score or audit child ended without saying why; its exit status is not shown."""
-    killed = child.returncode() == 128 + signal.SIGKILL
+    killed = child.returncode() in (128 + signal.SIGKILL, -signal.SIGKILL)
     how = KILLED if killed else "ended by itself"
     return TrialEnded("crash", f"the {child.role} process {how}")
 

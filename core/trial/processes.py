@@ -324,7 +324,8 @@ KILLED = "was killed (SIGKILL), most likely by the system for lack of memory"
 
 
 def how_it_ended(status: int) -> str:
-    """Say in words how a process ended, from its exit status."""
+    """Say in words how a process ended, from its exit status; -n stands for signal n, too."""
+    status = 128 - status if status < 0 else status
     if status == 128 + signal.SIGKILL:
         return KILLED
     if status > 128:
@@ -333,6 +334,11 @@ def how_it_ended(status: int) -> str:
         except ValueError:
             pass
     return f"ended by itself with exit status {status}"
+
+
+def was_killed(status: int | None) -> bool:
+    """Tell whether a signal ended a process, or its guard. `status` is None while it runs."""
+    return status is not None and (status < 0 or status > 128)
 
 
 def _limits(launch: Launch) -> list[str]:
@@ -352,6 +358,10 @@ def _pipe(opened: contextlib.ExitStack) -> tuple[int, int]:
 
 class TrialCancelled(TrialError):  # noqa: N818  (it is the name of the interface)
     """The trial was stopped before its end, and no process of it is left."""
+
+
+class TrialInterrupted(TrialError):  # noqa: N818  (likewise)
+    """A process of the core's own was killed during the trial. That says nothing about the train file."""
 
 
 class TrialEnded(Exception):  # noqa: N818

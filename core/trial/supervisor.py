@@ -19,7 +19,7 @@ from autoresearch.core.trial import training
 from autoresearch.core.trial.compile_cache import incumbents_cache
 from autoresearch.core.trial.context import Measurements, TrialContext
 from autoresearch.core.trial.evaluation import Evaluation
-from autoresearch.core.trial.processes import ProcessSupervisor, TrialCancelled, TrialEnded
+from autoresearch.core.trial.processes import ProcessSupervisor, TrialCancelled, TrialEnded, TrialInterrupted
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialRequest, TrialResult, TrialStatus
 from autoresearch.core.trial.sandbox.environment import child_variables, load_runtime
@@ -29,7 +29,7 @@ from autoresearch.core.trial.weights import WEIGHTS
 DISK_SHARE = 2
 """Disk space of a child, as a multiple of the largest weights: a compiler's cache needs room beside them."""
 
-__all__ = ["TrialCancelled", "run_trial"]
+__all__ = ["TrialCancelled", "TrialInterrupted", "run_trial"]
 
 
 def run_trial(
@@ -39,7 +39,8 @@ def run_trial(
 
     Raises `TrialError` when the trial could not be started or recorded, `DataError` when the prepared corpus cannot be
     used, `PrerequisiteError` when the backend or the isolation level is missing, `TrialCancelled` when `cancel` was
-    set. No process of the trial is left when this returns or raises.
+    set, `TrialInterrupted` when a process of the core's own was killed. No process of the trial is left when this
+    returns or raises.
     """
     started = time.monotonic()
     facts = Measurements()

@@ -36,7 +36,14 @@ from autoresearch.core.trial.child.channel import Failed, Profiled, WeightsWritt
 from autoresearch.core.trial.compile_cache import Found
 from autoresearch.core.trial.context import WEIGHTS, TrialContext, failure, gone
 from autoresearch.core.trial.memory_file import MemoryFile
-from autoresearch.core.trial.processes import Child, Launch, TrialEnded
+from autoresearch.core.trial.processes import (
+    Child,
+    Launch,
+    TrialEnded,
+    TrialInterrupted,
+    how_it_ended,
+    was_killed,
+)
 from autoresearch.core.trial.profile import TRACE, keep, read, with_weights
 from autoresearch.core.trial.weights import (
     MEMORY_FROM_BYTES,
@@ -79,6 +86,8 @@ class Clock:
     """Processor seconds of the child at the first batch."""
     feed_over: bool = False
     """True once the feeder has given its last count."""
+    feeder_status: int | None = None
+    """Exit status of a feeder that ended before it was told to."""
     memory: MemoryFile | None = None
     """The file in memory that the child may write its weights to."""
     sealed: bool = False
@@ -91,7 +100,8 @@ def train(
     """Train, and return the frozen weights, which the caller closes.
 
     `near_end` is called once, `lead_seconds` before the deadline, if training lasts as long. `cache` is copied into the
-    train child's work folder. Raises `TrialEnded` for any other outcome.
+    train child's work folder. Raises `TrialEnded` for any other outcome, and `TrialInterrupted` where the feeder was
+    killed.
     """
     with contextlib.ExitStack() as stack:
         room = memory_room()
@@ -100,9 +110,15 @@ def train(
         watch = CurveWatch(context.request.stop, context.request.budget.train_seconds)
         clock = Clock(spawned=child.started, watch=watch, memory=memory)
         try:
-            announced = _wait_for_weights(context, clock, feeder, child, near_end, lead_seconds)
-        finally:
-            _measure(context, clock, feeder, child)
+            try:
+                announced = _wait_for_weights(context, clock, feeder, child, near_end, lead_seconds)
+            finally:
+                _measure(context, clock, feeder, child)
+        except TrialEnded:
+            # A child whose text stops coming may be the first to say that something is wrong.
+            if was_killed(clock.feeder_status):
+                raise _interrupted(context, clock.feeder_status or 0) from None
+            raise
         # Nothing of the child runs any more (see `_measure`), so from here on the weights can only be what they are.
         try:
             shapes, frozen = _freeze(context, clock, work_fd, announced.sha256)
@@ -204,9 +220,16 @@ def _wait_for_weights(
             if announced := _hear(context, clock, feeder, child, now):  # what it said just before it ended
                 return announced
             raise gone(child)
-        if feeder.returncode() not in (None, 0):
+        if (status := feeder.returncode()) not in (None, 0):
             _hear(context, clock, feeder, child, now)
+            if was_killed(status):
+                raise _interrupted(context, status or 0)
             raise TrialError("the feeder stopped before the trial's end.", fix=f"see {context.record.log_path}.")
+
+
+def _interrupted(context: TrialContext, status: int) -> TrialInterrupted:
+    fix = f"see {context.record.log_path}, then give the same command again"
+    return TrialInterrupted(f"the feeder {how_it_ended(status)}.", fix=fix)
 
 
 def _hear(context: TrialContext, clock: Clock, feeder: Child, child: Child, limit: float) -> WeightsWritten | None:
@@ -392,6 +415,7 @@ def _measure(context: TrialContext, clock: Clock, feeder: Child, child: Child) -
             for source, message in context.processes.step(deadline):
                 if source is feeder:
                     _hear_feeder(context, clock, message)
+    clock.feeder_status = feeder.returncode()
     for message in context.processes.end(feeder):
         if isinstance(message, FirstBatch | FeedProgress | FeedEnded):
             _hear_feeder(context, clock, message)

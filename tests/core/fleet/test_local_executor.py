@@ -11,8 +11,9 @@ from offspring import offspring
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
+from autoresearch.core.events import FirstBatch
 from autoresearch.core.fleet import local
-from autoresearch.core.fleet.executor import TrialMisplaced
+from autoresearch.core.fleet.executor import TrialLost, TrialMisplaced
 from autoresearch.core.fleet.local import LocalExecutor
 from autoresearch.core.fleet.slots import Slot
 from autoresearch.core.trial.request import Budget, TrialRequest, TrialResult
@@ -92,3 +93,20 @@ def test_a_device_that_is_gone_gets_no_further_trial_while_others_are_left(monke
     assert (only.submit(asked).result(10).status, only.capacity()) == ("crash", 1)
     executor.close()
     only.close()
+
+
+@pytest.mark.parametrize("guard", [True, False], ids=["the guard", "the feeder"])
+def test_a_feeder_that_is_killed_loses_the_trial_and_is_no_crash_of_the_file(prepared, tmp_path, guard) -> None:
+    known, executor = offspring(), LocalExecutor()
+
+    def kill(event) -> None:
+        if isinstance(event, FirstBatch):
+            # The guard comes before its child, and both have the feeder's words.
+            feeders = [one for one in offspring(known) if "autoresearch.core.data.feed" in one.cmdline()]
+            feeders[0 if guard else -1].kill()
+
+    handle = executor.submit(request(prepared, tmp_path, budget=Budget(5.0)), kill)
+    with pytest.raises(TrialLost, match=r"the feeder was killed \(SIGKILL\)"):
+        handle.result(60)
+    executor.close()
+    assert offspring(known) == []

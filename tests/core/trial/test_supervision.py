@@ -21,7 +21,7 @@ from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import TrialError
 from autoresearch.core.events import Event, FirstBatch
 from autoresearch.core.trial import processes
-from autoresearch.core.trial.processes import Launch, ProcessSupervisor
+from autoresearch.core.trial.processes import KILLED, Launch, ProcessSupervisor, how_it_ended, was_killed
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import Budget, IsolationLevel
 from autoresearch.core.trial.sandbox.levels import best_level
@@ -142,3 +142,9 @@ def test_a_process_that_cannot_be_killed_is_told_of_and_leaves_no_other_behind(
 
 def never_ends(timeout: float | None = None) -> int:
     raise subprocess.TimeoutExpired("sleep", timeout or 0.0)
+
+
+@pytest.mark.parametrize("status", [128 + signal.SIGKILL, -signal.SIGKILL])
+def test_a_process_whose_guard_was_killed_was_killed_too(status):
+    assert how_it_ended(status) == KILLED and was_killed(status)
+    assert not was_killed(0) and not was_killed(1) and not was_killed(None)
