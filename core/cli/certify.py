@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.cli.params import GivenPath
-from autoresearch.core.errors import ArError
+from autoresearch.core.errors import ArError, UsageError
 from autoresearch.core.home import expand_home
+
+if TYPE_CHECKING:
+    from autoresearch.core.store.rows import RunRow
 
 
 @click.command()
@@ -27,9 +31,10 @@ from autoresearch.core.home import expand_home
 def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path | None) -> None:
     """Write a certificate of a run's best file: FILE, or TAG.arcert in the run's folder.
 
-    It holds the best file, the baseline and their difference, every experiment and trial of the ledger with its chain
-    of hashes (without the sources of other experiments), the hashes of the text, and versions. The settings of the run
-    in it name folders of this machine. `ar reproduce` checks it. Prints the file's path.
+    FILE must be new, or an earlier certificate of this run, which is replaced. The certificate holds the best file, the
+    baseline and their difference, every experiment and trial of the ledger with its chain of hashes (without the
+    sources of other experiments), the hashes of the text, and versions. The settings of the run in it name folders of
+    this machine. `ar reproduce` checks it. Prints the file's path.
     """
     from autoresearch.core.cli.output import check_writable
     from autoresearch.core.cli.runs import open_reader
@@ -43,6 +48,8 @@ def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path
         parts = certificates.make(reader, versions(str(run.config["backend"])))
         # Also what root could replace, but should not, a device among it.
         target = check_writable(bundle or reader.folder / f"{run.tag}.arcert", "name another file")
+        if bundle is not None:
+            check_replaceable(target, run)
     signer = None
     if sign is not None:
         from autoresearch.core.takeaway import signature
@@ -68,6 +75,27 @@ def certify(settings: Settings, bundle: Path | None, tag: str | None, sign: Path
     click.echo(str(target))
     settings.say(f"{run.tag}: {claim}; {'not signed' if signer is None else f'signed by the key {signer}'}")
     settings.say(f"to check it: ar reproduce {shlex.quote(str(target))}")
+
+
+def check_replaceable(target: Path, run: RunRow) -> None:
+    """Raise `UsageError` where a file lies at `target` that is no certificate of this run: it could not be had again.
+
+    `ar` alone writes the name in the run's folder, so that one needs no check.
+    """
+    from autoresearch.core.takeaway import bundle as files
+    from autoresearch.core.takeaway import certificate as certificates
+
+    if not target.exists():
+        return
+    try:
+        (there,) = certificates.load(target).body["rows"]["runs"]
+    except files.BundleError:
+        what = "is there already, and is no certificate"
+    else:
+        if (there.get("tag"), there.get("created")) == (run.tag, run.created):
+            return
+        what = "is there already, and certifies another run"
+    raise UsageError(f"{target} {what}.", fix="name a new file, or move that one away")
 
 
 def versions(backend: str) -> dict[str, str]:

@@ -159,6 +159,22 @@ def test_a_place_that_takes_no_certificate_is_left_as_it_is(workspace, tmp_path,
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "file").read_text() == "kept"
 
 
+def test_a_certificate_replaces_an_earlier_one_of_its_run_and_no_other_file(workspace, made, tmp_path, capsys):
+    def other_run(body):
+        body["rows"]["runs"][0]["created"] += 1
+
+    notes, mine = tmp_path / "notes.md", tmp_path / "mine.arcert"
+    notes.write_text("kept")
+    theirs = rewritten(made, tmp_path / "theirs.arcert", body=other_run)
+    before = theirs.read_bytes()
+    assert "is no certificate" in refusal(capsys, 2, "certify", notes)
+    assert "certifies another run" in refusal(capsys, 2, "certify", theirs)
+    assert notes.read_text() == "kept" and theirs.read_bytes() == before
+    for _ in range(2):
+        assert ar(["certify", str(mine), "-q"]) == 0
+    capsys.readouterr()
+
+
 def test_the_command_that_checks_a_certificate_finds_it(workspace, tmp_path, capsys):
     for place in ([], [str(tmp_path / "my night.arcert")]):
         assert ar(["certify", *place]) == 0
