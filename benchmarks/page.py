@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
+from urllib.request import urlopen
 
 from benchmarks.ledger import fill
 
@@ -39,7 +41,7 @@ FILTER = """() => {
 
 
 def run() -> list[dict[str, Any]]:
-    """Loads, scrolling, filtering and an experiment's page."""
+    """Loads, scrolling, filtering and the lessons of the run."""
     from playwright.sync_api import sync_playwright
 
     path = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
@@ -49,10 +51,12 @@ def run() -> list[dict[str, Any]]:
             chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
             loads = [load(chromium, url, Path(name) / "trace.json") for _ in range(LOADS)]
             chromium.close()
+            overviews = [overview(url) for _ in range(LOADS)]
     note = f"{SIZE} experiments, {LOADS} loads"
     rows = [
         row(what, [one[what] for one in loads], note) for what in ("first paint", "all rows and the chart", "filter")
     ]
+    rows.append(row("the lessons of the run", overviews, note))
     what = "of the main thread's processor time, so that other work on the machine does not count"
     rows.append(row("scrolling: a frame", [sum(one["scroll"]) / FRAMES for one in loads], what))
     rows.append(row("scrolling: the longest task", [max(one["scroll"]) for one in loads], "as above; a stall is 50"))
@@ -74,6 +78,14 @@ def load(chromium: Any, url: str, trace: Path) -> dict[str, Any]:
     found["filter"] = page.evaluate(FILTER)
     page.close()
     return found
+
+
+def overview(url: str) -> float:
+    """Milliseconds until the data of the lessons are there."""
+    started = time.perf_counter()
+    with urlopen(urljoin(url, "/api/runs/run/overview")) as answer:
+        answer.read()
+    return 1000 * (time.perf_counter() - started)
 
 
 def tasks(trace: Path) -> list[float]:

@@ -109,8 +109,11 @@ def quotas(decided: Sequence[ExperimentRow]) -> dict[str, Any] | None:
     """Describe what the quotas for language models require of the next proposal; None before their first one."""
     from autoresearch.agent.llm.quotas import BOLD, STRUCTURAL, WINDOW, counted, next_demand
     from autoresearch.core.run.history import attempt_of
+    from autoresearch.core.stack_parts import STACKER
 
-    attempts = [attempt_of(row, "") for row in decided]
+    # All that quotas look at: a language model's proposals, and stacks, which tell what was kept as a part.
+    asked = (row for row in decided if "kind" in row.parameters or row.researcher == STACKER)
+    attempts = [attempt_of(row, "") for row in asked]
     own = counted(attempts)
     if not own:
         return None

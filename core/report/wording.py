@@ -14,6 +14,7 @@ BAR_CELLS = 16
 SEPARATOR = " · "
 """Between two facts on one line."""
 _COLOUR_CODES = re.compile("\x1b\\[[0-9;:]*m")
+_NOT_PLAIN = re.compile(r"[^ -~\n\t]")
 
 
 # ---- phrases
@@ -199,7 +200,8 @@ def visible(text: str) -> str:
     Colour codes go, control characters become their pictures, invisible ones their code points. Lines end in "\\n".
     """
     text = _COLOUR_CODES.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
-    return text if text.isprintable() else "".join(map(_visible, text))
+    # A file is mostly plain characters, which a pattern passes over a hundred times faster than a function.
+    return _NOT_PLAIN.sub(lambda found: _visible(found[0]), text)
 
 
 def _visible(char: str) -> str:

@@ -49,7 +49,9 @@ TRIAL_FACTS = (
 )
 """Fields of a trial's result that the page shows."""
 Quotas = Callable[[Sequence[ExperimentRow]], Mapping[str, Any] | None]
-"""Tells from every decided experiment what the researchers' quotas ask for next; None where they do not apply."""
+"""Tells from every decided experiment, without its `metrics`, what the researchers' quotas ask for next.
+
+None where they do not apply."""
 
 
 # ---- the run
@@ -231,12 +233,12 @@ def _curve(folder: Path, experiment: int, k: int) -> list[tuple[float, float]]:
     return [(round(share, 4), round(loss, 5)) for share, loss in zip(shares, losses, strict=True)]
 
 
-def _diff(reader: RunQueries, row: ExperimentRow) -> list[DiffLine]:
+def _diff(reader: RunQueries, row: ExperimentRow) -> tuple[DiffLine, ...]:
     """Give the lines of the edit; none for the baseline."""
-    return [] if row.parent == row.number else _edit(reader, reader.experiment(row.parent), row)
+    return () if row.parent == row.number else _edit(reader, reader.experiment(row.parent), row)
 
 
-def _edit(reader: RunQueries, before: ExperimentRow, after: ExperimentRow) -> list[DiffLine]:
+def _edit(reader: RunQueries, before: ExperimentRow, after: ExperimentRow) -> tuple[DiffLine, ...]:
     """Compare the train files of two experiments."""
     return highlighted_diff(reader.text(before.source_sha256), reader.text(after.source_sha256))
 
@@ -304,9 +306,10 @@ def findings(reader: RunQueries) -> list[dict[str, Any]]:
 
 def overview(reader: RunQueries, quotas: Quotas) -> dict[str, Any]:
     """Describe the lessons of the run: lineage, predictions, noise, categories, quotas and samples."""
-    decided = [row for row in reader.experiments() if row.state == "decided"]
+    decided = reader.decided()
     predictions = predictions_of(decided)
-    best = next((row for row in decided if row.number == reader.run().incumbent), None)
+    incumbent = reader.run().incumbent
+    best = next((row for row in decided if row.number == incumbent), None)
     return {
         "edit": _lines(_edit(reader, decided[0], best)) if best is not None and best.number else [],
         "lineage": lineage(reader, decided),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 from autoresearch.core.report.wording import visible
 
@@ -21,6 +22,8 @@ MAX_CHARACTERS = 1000
 """Characters shown of one line."""
 MAX_LEXED = 64 * 2**10
 """Characters up to the last line shown beyond which the syntax is not marked: that would take seconds."""
+CACHED = 8
+"""Edits held in memory: marking two whole train files takes half a second, and a page asks for the same edit again."""
 _KINDS = {
     "Token.Keyword": "keyword",
     "Token.Literal.String": "string",
@@ -47,7 +50,8 @@ class DiffLine:
     parts: tuple[Part, ...]
 
 
-def highlighted_diff(before: str, after: str) -> list[DiffLine]:
+@lru_cache(maxsize=CACHED)
+def highlighted_diff(before: str, after: str) -> tuple[DiffLine, ...]:
     """Compare two texts: every change with CONTEXT_LINES around it, at most MAX_LINES in all."""
     old, new = _lines(before), _lines(after)
     shown: list[tuple[str, int, list[str]]] = []
@@ -62,10 +66,10 @@ def highlighted_diff(before: str, after: str) -> list[DiffLine]:
     for lines in (old, new):
         needed = max((n for mark, n, these in shown if these is lines and mark != "@"), default=-1)
         lexed[id(lines)] = _lexed(lines[: needed + 1])
-    return [
+    return tuple(
         DiffLine(mark, None, ()) if mark == "@" else DiffLine(mark, n + 1, tuple(lexed[id(lines)][n]))
         for mark, n, lines in shown
-    ]
+    )
 
 
 def _lines(text: str) -> list[str]:
@@ -106,13 +110,19 @@ def _lexed(lines: Sequence[str]) -> list[list[Part]]:
 
     result: list[list[Part]] = [[]]
     for token, text in lex("\n".join(lines) + "\n", PythonLexer(stripnl=False, ensurenl=False)):
-        kind = next((found for name, found in _KINDS.items() if str(token).startswith(name)), "")
+        kind = _kind(token)
         for k, piece in enumerate(text.split("\n")):
             if k:
                 result.append([])
             if piece:
                 _append(result[-1], kind, piece)
     return result
+
+
+@cache
+def _kind(token: object) -> str:
+    """Return the kind of a type of token: a file has tens of thousands of tokens, and a few dozen types."""
+    return next((found for name, found in _KINDS.items() if str(token).startswith(name)), "")
 
 
 def _append(parts: list[Part], kind: str, text: str) -> None:

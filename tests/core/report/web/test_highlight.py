@@ -28,7 +28,12 @@ def test_a_diff_has_marks_numbers_and_kinds():
 
 
 def test_the_same_file_has_no_diff():
-    assert highlighted_diff("x = 1\n", "x = 1\n") == []
+    assert highlighted_diff("x = 1\n", "x = 1\n") == ()
+
+
+def test_an_edit_that_is_asked_for_again_is_not_marked_again():
+    before = "a = 1\n"
+    assert highlighted_diff(before, "a = 2\n") is highlighted_diff(before, "a = 2\n")
 
 
 def test_a_string_that_began_above_the_edit_is_a_string():

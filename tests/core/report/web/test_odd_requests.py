@@ -14,6 +14,7 @@ from pathlib import Path
 from loop_fixtures import finished_run
 from served import served
 
+from autoresearch.core.report.web.api import overview
 from autoresearch.core.report.web.queries import RunQueries
 from autoresearch.core.store.reader import LEDGER_NAME
 
@@ -88,6 +89,22 @@ def test_a_lineage_is_the_overviews_without_the_rest(tmp_path):
         lineage = get(port, "/api/runs/t/lineage")[1]
         assert lineage == get(port, "/api/runs/t/overview")[1]["lineage"]
     assert len(lineage) == 3
+
+
+def test_an_overview_asks_as_little_of_a_long_run_as_of_a_short_one(tmp_path):
+    folder = finished_run(tmp_path)
+
+    def asked():
+        statements = []
+        with RunQueries(folder) as reader:
+            reader._connection.set_trace_callback(statements.append)
+            overview(reader, lambda decided: None)
+        return len(statements)
+
+    changed(folder, "UPDATE runs SET incumbent = 0")
+    short = asked()
+    changed(folder, "UPDATE runs SET incumbent = 3")  # found behind three others; the edit needs two texts more
+    assert asked() <= short + 2
 
 
 def test_a_story_reads_no_more_than_it_tells(tmp_path, monkeypatch):
