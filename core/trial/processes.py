@@ -152,6 +152,8 @@ class Child:
         """Open files of these processes."""
         self.mappings = 0
         """Memory mappings of these processes."""
+        self.shared_files = 0
+        """Files in the /dev/shm that these processes have for themselves."""
         self.peak_rss_mb = 0.0
         self.given: frozenset[tuple[int, int]] = frozenset()
         """Files without a name that its parent has made, by device and inode: it does not take their memory."""
@@ -230,7 +232,7 @@ class Child:
         compiler processes share most of theirs. Counting so takes milliseconds for each process, so it is done only
         where it decides something.
         """
-        total, threads, aside, shared = 0, 0, 0, 0
+        total, threads, aside, shared, files = 0, 0, 0, 0, 0
         held = Held()
         started = time.monotonic()
         look = started >= self._next_mappings
@@ -247,6 +249,7 @@ class Child:
             threads += found["Threads"] or _threads(process)
             aside += found["VmSwap"] + found["VmPTE"] + found["HugetlbPages"]
             shared += found["RssShmem"]
+            files = max(files, shared_files(process.pid))
         for file in self.given:
             held.nameless.pop(file, None)
             held.mapped.pop(file, None)
@@ -255,7 +258,7 @@ class Child:
             now = time.monotonic()
             # Dozens of compilers have hundreds of thousands: looking at them must not take a processor of its own.
             self._next_mappings = now + max(MAPPING_SECONDS, LOOKING_SHARE * (now - started))
-        self.descriptors = held.descriptors
+        self.descriptors, self.shared_files = held.descriptors, files
         self.threads, self.nameless_mb = threads, sum(held.nameless.values()) / 2**20
         # What is mapped and has no name may be resident, and is then counted already.
         hidden = max(0, sum({**self._mapped, **held.nameless}.values()) - shared)
@@ -484,6 +487,7 @@ class ProcessSupervisor:
                 ("started {} threads", child.threads, THREAD_LIMIT),
                 ("has {} files open", child.descriptors, DESCRIPTOR_LIMIT),
                 ("has {} memory mappings", child.mappings, MAPPING_LIMIT),
+                ("has {} files in /dev/shm", child.shared_files, guard.SHARED_FILES),
             ):
                 if count > most:
                     words = f"the {child.role} process {done.format(count)}; the limit is {most}"
@@ -576,6 +580,21 @@ def status_of(pid: int) -> dict[str, int]:
         if name in found and (number := value.split()[:1]) and number[0].isdigit():
             found[name] = int(number[0]) * (1 if name == "Threads" else 1024)
     return found
+
+
+def shared_files(pid: int) -> int:
+    """Count the files in a process's /dev/shm, itself included; 0 where it is this process's own, or cannot be asked.
+
+    Bubblewrap limits the bytes of that folder and not its files, and an empty file has memory of the kernel's alone.
+    """
+    try:
+        # By the process's own root: its /dev/shm is mounted for it and its relatives alone.
+        if os.stat(f"/proc/{pid}/root/dev/shm").st_dev == os.stat("/dev/shm").st_dev:  # noqa: PTH116
+            return 0
+        found = os.statvfs(f"/proc/{pid}/root/dev/shm")
+    except OSError:
+        return 0
+    return found.f_files - found.f_ffree
 
 
 def _threads(process: psutil.Process) -> int:

@@ -7,12 +7,15 @@ import mmap
 import os
 import select
 import socket
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from disk_waits import with_disk_waits
+from prerequisites import lacking
 
 from autoresearch.core.trial.processes import (
     FILES_LIMIT,
@@ -20,11 +23,20 @@ from autoresearch.core.trial.processes import (
     FREE_SOCKETS,
     SOCKET_BYTES,
     Held,
+    Launch,
     ProcessSupervisor,
+    TrialEnded,
     disk_use,
     status_of,
 )
 from autoresearch.core.trial.record import Record
+from autoresearch.core.trial.sandbox import guard
+from autoresearch.core.trial.sandbox.levels import (
+    SHARED_MEMORY_BYTES,
+    bubblewrap_status,
+    open_sandbox,
+    private_shared_memory,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it is read from /proc")
 
@@ -156,6 +168,48 @@ def test_many_sockets_are_counted() -> None:
         for one in pairs:
             one[0].close()
             one[1].close()
+
+
+EMPTY_FILES = """
+import time
+made = 0
+try:
+    while made < {count}:
+        open(f'/dev/shm/{{made}}', 'w').close()
+        made += 1
+except OSError as error:
+    print(made, error.strerror, flush=True)
+time.sleep({seconds})
+"""
+
+
+@linux
+def test_empty_files_in_memory_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if (status := bubblewrap_status()).available is False:
+        lacking(str(status.why_not))
+    monkeypatch.setattr(guard, "SHARED_FILES", 500)  # bubblewrap sets no limit, so the parent's look decides
+    with (
+        Record(tmp_path, "") as record,
+        ProcessSupervisor(record, memory_limit_mb=None, disk_limit_mb=1, cancel=None) as supervisor,
+    ):
+        code = EMPTY_FILES.format(count=600, seconds=60)
+        sandbox = open_sandbox("bubblewrap")
+        supervisor.start(Launch("train", [sys.executable, "-c", code], record.work_folder("train"), {}, sandbox))
+        with pytest.raises(TrialEnded, match=r"has 60\d files in /dev/shm; the limit is 500"):
+            for _ in range(300):
+                supervisor.step(time.monotonic() + 0.1)
+
+
+@linux
+def test_a_shared_memory_of_the_guards_making_takes_no_more_files(tmp_path: Path) -> None:
+    if not private_shared_memory():
+        lacking("no mount namespace can be made here")
+    code = EMPTY_FILES.format(count=2 * guard.SHARED_FILES, seconds=0)
+    command = [sys.executable, "-I", "-S", guard.__file__, "--shared-memory", str(SHARED_MEMORY_BYTES), "--"]
+    with subprocess.Popen([*command, sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        assert one.stdout is not None
+        made, _, reason = one.stdout.read().decode().strip().partition(" ")
+    assert 0 < int(made) <= guard.SHARED_FILES and "No space" in reason
 
 
 def test_a_folder_too_deep_to_look_into_counts_as_too_many_files(tmp_path: Path) -> None:
