@@ -7,7 +7,7 @@ another. It is offered to the researchers as an edit that deserves a trial of it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -74,15 +74,21 @@ def offered_changes(kept: Sequence[PeerKeeps], own: RunIdentity) -> list[Finding
     """Select the changes that are new to the run `own`, the largest gain first.
 
     Left out are the run's own changes that a peer took over, and a change that a peer took over from another peer which
-    still keeps it: that one is offered once, by the run that made it.
+    still keeps it: that one is offered once, by the run that made it. A stack with such a change among its parts is
+    offered as its other parts: as a whole it would make that change a second time.
     """
     still_kept = frozenset[Origin]().union(*(one.keeps for one in kept))
     found = []
     for one in kept:
+
+        def is_new(finding: Finding, roots: Mapping[Origin, Origin] = one.roots) -> bool:
+            root = roots.get(finding.origin)
+            return root is None or (root.identity != own and root not in still_kept)
+
         for finding in one.findings:
-            root = one.roots.get(finding.origin)
-            if root is None or (root.identity != own and root not in still_kept):
-                found.append(finding)
+            parts = one.parts.get(finding.origin, ())
+            offered = (finding,) if all(map(is_new, parts)) else parts
+            found += [change for change in offered if is_new(change)]
     return sorted(found, key=lambda one: (one.origin.delta or 0.0, str(one.origin), one.origin.device))
 
 

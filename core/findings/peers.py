@@ -6,12 +6,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoresearch.core.config import RUN_FOLDERS, runs_dir
 from autoresearch.core.errors import LedgerError, UsageError
 from autoresearch.core.proposal import Finding, Origin
+from autoresearch.core.stack_parts import members_of
 from autoresearch.core.store import contents
 from autoresearch.core.store.git import check_tag
 from autoresearch.core.store.reader import LEDGER_NAME, LedgerReader
@@ -39,7 +40,9 @@ class PeerKeeps:
     roots: Mapping[Origin, Origin]
     """The run's own kept change -> the other run's change that it was taken over from."""
     keeps: frozenset[Origin]
-    """All changes that the run keeps, however many."""
+    """All changes that the run keeps, however many, and those parts of its stacks that `parts` names."""
+    parts: Mapping[Origin, tuple[Finding, ...]] = field(default_factory=dict)
+    """A kept stack -> its parts, where one of them was taken over from another run; MOST_OFFERED parts at most."""
 
 
 class PeerRuns:
@@ -128,24 +131,43 @@ def read_kept(folder: Path, *, check: bool = False) -> PeerKeeps:
         run = reader.run()
         identity = (check_tag(run.tag), _plain(run.config["backend"]), _plain(run.config["device"]))
         rows = [_checked(row) for row in reader.keeps() if row.number]
-        origins = {row.number: Origin(run.tag, row.number, *identity[1:], row.delta) for row in rows}
-        findings = []
-        for row in sorted(rows, key=lambda row: (row.delta or 0.0, row.number))[:MOST_OFFERED]:
-            before, after = reader.source(row.parent), reader.text(row.source_sha256)
-            for text in (before, after):
-                text.encode()  # half a surrogate pair could be written to no file
-            findings.append(
-                Finding(
-                    origin=origins[row.number],
-                    hypothesis=row.hypothesis,
-                    category=row.category,
-                    before=before,
-                    after=after,
-                    parameters=row.parameters,
-                )
-            )
+        offered = sorted(rows, key=lambda row: (row.delta or 0.0, row.number))[:MOST_OFFERED]
+        findings, parts, left = [], {}, MOST_OFFERED
+        for row in offered:
+            findings.append(_finding(reader, row, identity))
+            members = _parts(reader, row, left)
+            if any(part.origin is not None for part in members):
+                parts[findings[-1].origin] = tuple(_finding(reader, part, identity) for part in members)
+                rows += members
+                left -= len(members)
+        origins = {row.number: _origin(row, identity) for row in rows}
         roots = {origins[row.number]: row.origin for row in rows if row.origin is not None}
-    return PeerKeeps(identity, tuple(findings), roots, frozenset(origins.values()))
+    return PeerKeeps(identity, tuple(findings), roots, frozenset(origins.values()), parts)
+
+
+def _parts(reader: LedgerReader, stack: ExperimentRow, most: int) -> list[ExperimentRow]:
+    """Return the parts of a kept stack, at most `most`; none for any other experiment."""
+    numbers = list(dict.fromkeys(members_of(stack)))[:most]  # before the ledger is asked: a stranger's names any number
+    return [_checked(reader.experiment(number)) for number in numbers if number and reader.has_experiment(number)]
+
+
+def _origin(row: ExperimentRow, identity: RunIdentity) -> Origin:
+    return Origin(identity[0], row.number, *identity[1:], row.delta)
+
+
+def _finding(reader: LedgerReader, row: ExperimentRow, identity: RunIdentity) -> Finding:
+    """Return a kept change of the run as an offer. Raises `UnicodeEncodeError` for a text that no file can hold."""
+    before, after = reader.source(row.parent), reader.text(row.source_sha256)
+    for text in (before, after):
+        text.encode()  # half a surrogate pair could be written to no file
+    return Finding(
+        origin=_origin(row, identity),
+        hypothesis=row.hypothesis,
+        category=row.category,
+        before=before,
+        after=after,
+        parameters=row.parameters,
+    )
 
 
 def read_copy(folder: Path) -> PeerKeeps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sqlite3
@@ -17,6 +18,7 @@ from autoresearch.core.judge.decision import Demotion
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.proposal import Origin, Proposal, Researcher
 from autoresearch.core.run.loop import Limits, Loop
+from autoresearch.core.stack_parts import PARTS, STACKER
 from autoresearch.core.store.git import Repository
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import LedgerReader
@@ -158,6 +160,38 @@ def test_a_finding_does_not_come_back_to_where_it_was_made_nor_by_two_ways(works
     assert names(told(workspace, said, tag="third", config=h200)) == ["t#1"], "mac#1 is the same"
     shutil.rmtree(workspace / "runs/t")
     assert names(told(workspace, said, tag="fourth", config=h200)) == ["mac#1"]
+
+
+def stacked(workspace, tag, stack, *parts):
+    """Make an experiment of a run a kept stack of others, whose own verdict is then a discard."""
+    connection = sqlite3.connect(workspace / "runs" / tag / "ledger.sqlite")
+    with connection:
+        named = json.dumps({PARTS: " ".join(map(str, parts))})
+        connection.execute("UPDATE experiments SET status = 'discard' WHERE number > 0 AND number < ?", (stack,))
+        values = (STACKER, named, stack)
+        connection.execute("UPDATE experiments SET researcher = ?, parameters = ? WHERE number = ?", values)
+    connection.close()
+
+
+def test_a_stack_does_not_bring_a_part_back_to_where_it_was_made(workspace, said):
+    go(workspace, "t", CONFIG, Widths(9), n=1)
+    go(workspace, "mac", MAC, Taker(8, 7), n=3, peers=peers(workspace, said))
+    stacked(workspace, "mac", 3, 1, 2)
+    (other,) = told(workspace, said)
+    assert (str(other.origin), width_of(other.before), width_of(other.after)) == ("mac#2", 9, 8), "mac#1 is its own"
+    h200 = replace(CONFIG, device="NVIDIA H200")
+    assert names(told(workspace, said, tag="third", config=h200)) == ["mac#2", "t#1"], "mac#1 is the same"
+    with LedgerReader(workspace / "runs/third") as reader:
+        assert not [one for one in transfers_of(reader) if one.gone]
+    shutil.rmtree(workspace / "runs/t")
+    assert names(told(workspace, said, tag="fourth", config=h200)) == ["mac#3"], "whole, where all of it is new"
+
+
+def test_a_stack_of_nothing_but_a_runs_own_changes_is_not_offered_to_it(workspace, said):
+    go(workspace, "t", CONFIG, Widths(9), n=1)
+    go(workspace, "mac", MAC, Taker(8), n=2, peers=peers(workspace, said))
+    stacked(workspace, "mac", 2, 1)
+    assert told(workspace, said) == ()
 
 
 def test_a_folder_that_was_copied_from_another_machine_is_read_where_it_lies(workspace, said, tmp_path):
