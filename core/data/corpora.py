@@ -82,7 +82,7 @@ def open_corpus(name: str, data_dir: Path, shards: int | None, progress: Callabl
         files, held_out = fetched.train, fetched.held_out
         stamp = _digest([fetched.commit, *(f"{path.name} {fetched.sha256[path.name]}" for path in (*files, *held_out))])
         return Corpus(name, fetched.root, files, held_out, stamp, fetched.commit)
-    return _local(name)
+    return _local(name, progress)
 
 
 def check_corpus(name: str) -> None:
@@ -100,7 +100,7 @@ def _library_files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
-def _local(name: str) -> Corpus:
+def _local(name: str, progress: Callable[[str], None]) -> Corpus:
     check_corpus(name)
     root = expand_home(name).resolve()
     if not str(root).isascii() and "\ufffd" in _bytes(str(root)).decode(errors="replace"):
@@ -111,11 +111,19 @@ def _local(name: str) -> Corpus:
                 f"{root} is of no known kind.", fix=f"give a {', '.join(SUFFIXES)} file or a folder of them"
             )
         return _on_disk(str(root), root.parent, [root])
-    return _on_disk(str(root), root, sorted(_texts(root), key=lambda path: path.relative_to(root).as_posix()))
+    linked: list[Path] = []
+    files = sorted(_texts(root, linked), key=lambda path: path.relative_to(root).as_posix())
+    if linked:
+        more = f" and {len(linked) - 1} more" if len(linked) > 1 else ""
+        progress(f"{min(linked)}{more}: a link to a folder is not followed, and no text is read there; copy it in instead")
+    return _on_disk(str(root), root, files)
 
 
-def _texts(root: Path) -> Iterator[Path]:
-    """Find the visible texts below a folder. Raises `DataError` where some of them cannot be reached."""
+def _texts(root: Path, linked: list[Path]) -> Iterator[Path]:
+    """Find the visible texts below a folder, and add its links to other folders to `linked`: they may lead in circles.
+
+    Raises `DataError` where some of the texts cannot be reached.
+    """
 
     def refuse(error: OSError) -> None:
         raise DataError(
@@ -124,6 +132,9 @@ def _texts(root: Path) -> Iterator[Path]:
 
     for folder, folders, names in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        links = (path for path in (Path(folder, name) for name in folders) if path.is_symlink())
+        # One that leads back into the corpus hides nothing.
+        linked += [path for path in links if not path.resolve().is_relative_to(root)]
         for path in (Path(folder, name) for name in names if not name.startswith(".")):
             if path.suffix not in SUFFIXES:
                 continue

@@ -7,14 +7,17 @@ variables mean what they mean to huggingface_hub.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from autoresearch.core.data.storage import FULL, as_data_error
 from autoresearch.core.data.turns import turn
@@ -89,6 +92,8 @@ def fetch(corpus: HubCorpus, folder: Path, shards: int | None, progress: Progres
                 _remove_leftovers(root)
                 progress(f"fetching {len(missing)} files of {corpus.repository} at {record['commit'][:10]}")
                 _fetch_all(corpus, root, missing, record, progress)
+    elif any(_leftovers(root)):
+        _remove_leftovers_now(folder / f".{corpus.name}.lock", root)
     train = tuple(root / name for name in names if name in corpus.train)
     held_out = tuple(root / name for name in corpus.held_out)
     return Fetched(root, record["commit"], train, held_out, {name: record["files"][name]["sha256"] for name in names})
@@ -100,8 +105,21 @@ def _remove_leftovers(root: Path) -> None:
     Newer versions of huggingface_hub give each download's file a random part in its name, and so never go on with it.
     Older ones do go on with theirs, which have one part less.
     """
-    for path in (root / ".cache" / "huggingface" / "download").glob("*.*.*.incomplete"):
+    for path in _leftovers(root):
         path.unlink(missing_ok=True)
+
+
+def _remove_leftovers_now(lock_file: Path, root: Path) -> None:
+    """Remove leftovers where no other process fetches: its own look the same. Nothing waits for that, or fails by it.
+
+    The text may lie on a disk that can only be read.
+    """
+    with contextlib.suppress(OSError, Timeout), FileLock(lock_file, timeout=0):
+        _remove_leftovers(root)
+
+
+def _leftovers(root: Path) -> Iterator[Path]:
+    return (root / ".cache" / "huggingface" / "download").glob("*.*.*.incomplete")
 
 
 def _fetch_all(corpus: HubCorpus, root: Path, missing: list[str], record: dict[str, Any], progress: Progress) -> None:

@@ -78,6 +78,21 @@ def test_a_folder_that_cannot_be_read_and_a_broken_link_are_named(tmp_path: Path
         open_corpus(str(tmp_path), tmp_path, None, quiet)
 
 
+def test_linked_folders_that_are_not_walked_are_named_in_one_line(tmp_path: Path) -> None:
+    for name in ("corpus/a.txt", "corpus/sub/b.txt", "elsewhere/c.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    corpus, told = tmp_path / "corpus", []
+    (corpus / "again").symlink_to(corpus / "sub")  # read where it lies
+    (corpus / ".hidden").symlink_to(tmp_path / "elsewhere")
+    assert len(open_corpus(str(corpus), tmp_path, None, told.append).files) == 2 and told == []
+    for name in ("one", "sub/two"):
+        (corpus / name).symlink_to(tmp_path / "elsewhere")
+    assert [path.name for path in open_corpus(str(corpus), tmp_path, None, told.append).files] == ["a.txt", "b.txt"]
+    (line,) = told
+    assert line.startswith(f"{corpus / 'one'} and 1 more: a link to a folder is not followed")
+
+
 def test_a_file_that_is_not_utf8_is_named_with_the_byte(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes(b"caf\xe9 au lait")

@@ -202,6 +202,17 @@ def test_what_a_killed_fetch_has_left_is_removed_by_the_next(
     assert len(left) == 3 and not list(tmp_path.rglob("*.incomplete"))
 
 
+def test_what_a_killed_fetch_has_left_goes_also_where_nothing_is_missing(server: Hub, tmp_path: Path) -> None:
+    fetch(SMALL, tmp_path, None, quiet)
+    left = tmp_path / "small" / ".cache" / "huggingface" / "download" / "shard_1.parquet.etag.random.incomplete"
+    left.write_bytes(b"half")
+    with FileLock(tmp_path / ".small.lock"):  # another process may be writing just this file
+        fetch(SMALL, tmp_path, None, quiet)
+        assert left.exists()
+    fetch(SMALL, tmp_path, 1, quiet)
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(
     "damaged",
     [
