@@ -191,13 +191,12 @@ def drive(settings: Settings, tag: str, identity: str | None, overrides: RunOver
     what else may go wrong with a run as `ArError`.
     """
     from autoresearch.core.awake import awake
-    from autoresearch.core.cli.run.resolve import Devices, choose_run, machine_name, whole_machine
+    from autoresearch.core.cli.run.resolve import Devices, choose_run, device_watch, machine_name
     from autoresearch.core.cli.run.session import listen
     from autoresearch.core.config import runs_dir
     from autoresearch.core.fleet.membership import Member
     from autoresearch.core.judge.options import make_judge
     from autoresearch.core.run.loop import Limits, Loop, Stop
-    from autoresearch.core.run.rerun_policy import DeviceWatch
     from autoresearch.core.run.run import Run
     from autoresearch.core.run.submissions import Outside
     from autoresearch.core.store.integrity import Integrity
@@ -222,7 +221,7 @@ def drive(settings: Settings, tag: str, identity: str | None, overrides: RunOver
                 limits=Limits(submission=identity),
                 stop=stop,
                 observer=_narrator(settings.say, config.train_seconds),
-                device_watch=DeviceWatch(config.backend, whole_machine(config.machine)),
+                device_watch=device_watch(config, executor),
             )
             return loop.go().exit_code
     finally:

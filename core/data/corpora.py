@@ -115,7 +115,9 @@ def _local(name: str, progress: Callable[[str], None]) -> Corpus:
     files = sorted(_texts(root, linked), key=lambda path: path.relative_to(root).as_posix())
     if linked:
         more = f" and {len(linked) - 1} more" if len(linked) > 1 else ""
-        progress(f"{min(linked)}{more}: a link to a folder is not followed, and no text is read there; copy it in instead")
+        progress(
+            f"{min(linked)}{more}: a link to a folder is not followed, and no text is read there; copy it in instead"
+        )
     return _on_disk(str(root), root, files)
 
 

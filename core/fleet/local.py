@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from autoresearch.core.events import Observer
 from autoresearch.core.fleet.executor import TrialLost, TrialMisplaced
-from autoresearch.core.fleet.slots import WHOLE_MACHINE, Claim, Slot, bind
+from autoresearch.core.fleet.slots import THREAD_VARIABLES, WHOLE_MACHINE, Claim, Slot, bind
 from autoresearch.core.trial.request import TrialRequest, TrialResult
 from autoresearch.core.trial.supervisor import TrialCancelled, TrialInterrupted, run_trial
 
@@ -57,6 +57,7 @@ class LocalExecutor:
     def __init__(self, slots: Sequence[Slot] = (WHOLE_MACHINE,), claim: Claim | None = None) -> None:
         """Run trials on these slots. `claim` keeps other loops off them; it is released by `close`."""
         self.slots, self._claim = tuple(slots), claim
+        self._all = self.slots
         self._named, self._lock = len(self.slots) > 1, threading.Lock()
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in slots:
@@ -75,6 +76,26 @@ class LocalExecutor:
         self._handles = [known for known in self._handles if not known.done()] + [handle]
         return handle
 
+    def device_of(self, place: str | None) -> tuple[tuple[str, str], ...]:
+        """Return the variables that choose the device of a result's place; none where there is no choice."""
+        slot = self._slot_of(place)
+        chosen = () if slot is None else slot.environment
+        # The numbers of threads choose no device, and a framework's description may depend on them.
+        return tuple((name, value) for name, value in chosen if name not in THREAD_VARIABLES)
+
+    def give_up(self, place: str | None) -> bool:
+        """Start no further trial at a result's place, if it has a device of its own and others are left.
+
+        Return whether it gets none.
+        """
+        slot = self._slot_of(place)
+        return slot is not None and bool(self.device_of(place)) and self._retire(slot)
+
+    def _slot_of(self, place: str | None) -> Slot | None:
+        if not self._named:
+            return self._all[0]
+        return next((slot for slot in self._all if slot.label == place), None)
+
     def close(self) -> None:
         """Cancel the running trials. Returns when no process is left."""
         for handle in self._handles:
@@ -84,7 +105,9 @@ class LocalExecutor:
             self._claim.release()
 
     def _run(self, request: TrialRequest, observer: Observer | None, cancel: threading.Event) -> TrialResult:
-        slot = self._free.get()  # waits only where a slot has been given up
+        # It waits only where a slot has been given up; one may be given up while it is free.
+        while (slot := self._free.get()) not in self.slots:
+            pass
         try:
             result = run_trial(on_slot(request, slot), observer=observer, cancel=cancel)
             if request.device_kind and result.device_kind not in (None, request.device_kind) and self._retire(slot):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.errors import ArError, PrerequisiteError, SourceError
@@ -276,6 +276,21 @@ PAUSES_SECONDS = (5.0, 15.0, 40.0)
 """Seconds before each further look for a lost device. A driver that restarts takes about half a minute."""
 
 
+class SlotDevices(Protocol):
+    """The devices of this machine that trials run on, each known by a result's `place`."""
+
+    def device_of(self, place: str | None) -> tuple[tuple[str, str], ...]:
+        """Return the variables that choose the device of that place; none where there is no choice."""
+        ...
+
+    def give_up(self, place: str | None) -> bool:
+        """Start no further trial at that place, if it has a device of its own and others are left.
+
+        Return whether it gets none.
+        """
+        ...
+
+
 class DeviceWatch:
     """Tells a train file that fails from a device that is gone."""
 
@@ -283,28 +298,36 @@ class DeviceWatch:
         self,
         backend: str,
         machine: str,
-        probe: Callable[[str], Device] = probe_device,
+        probe: Callable[[str, Sequence[tuple[str, str]]], Device] = probe_device,
         pauses: Sequence[float] = PAUSES_SECONDS,
+        devices: SlotDevices | None = None,
     ) -> None:
-        """`machine` is the run's, by `Device.description`; "" accepts any. `probe` looks for a backend's device."""
+        """`machine` is the run's, by `Device.description`; "" accepts any. `probe` looks for a backend's device.
+
+        `devices` says which one a trial ran on; without, it is the first.
+        """
         self.backend, self.machine = backend, machine
-        self._probe, self._pauses = probe, pauses
+        self._probe, self._pauses, self._devices = probe, pauses, devices
 
     def lost(self, result: TrialResult, *, stopped: Callable[[], bool]) -> str | None:
-        """Return how a failed trial lost its device, which is back by now; None when it is there.
+        """Return how a failed trial lost its device, which is back or given up by now; None when it is there.
 
-        Looks for the device after every crash and timeout. Raises `PrerequisiteError` when it stays away.
+        Looks for the trial's device after every crash and timeout. Raises `PrerequisiteError` when it stays away and
+        there is no other.
         """
         if result.status not in ("crash", "timeout"):
             return None
-        trouble = self._missing()
+        environment = () if self._devices is None else self._devices.device_of(result.place)
+        trouble = self._missing(environment)
         if trouble is None:
             return None
         for pause in self._pauses:
             if not _wait(pause, stopped):
                 break
-            if self._missing() is None:
+            if self._missing(environment) is None:
                 return f"the device was gone ({trouble}) and is back"
+        if self._devices is not None and self._devices.give_up(result.place):
+            return f"{result.place} is gone ({trouble}), and gets no further trial"
         raise PrerequisiteError(
             f"the device is gone: {trouble}. The trial that was running is not counted.",
             fix="bring it back (a reboot, or the driver's own tools), then give the same command again",
@@ -321,10 +344,10 @@ class DeviceWatch:
             return f"it may have been the device's fault: {result.reason}"
         return None
 
-    def _missing(self) -> str | None:
-        """Look at the device; return what is wrong, or None."""
+    def _missing(self, environment: Sequence[tuple[str, str]]) -> str | None:
+        """Look at the device that these variables choose; return what is wrong, or None."""
         try:
-            found = self._probe(self.backend).description()
+            found = self._probe(self.backend, environment).description()
         except ArError as error:
             return error.message.rstrip(".")
         return f"found {found} in place of {self.machine}" if self.machine and found != self.machine else None

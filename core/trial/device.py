@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,18 @@ PEAKS_FILE = "peaks.json"
 # ---- asking a child
 
 
-def probe_device(backend: str) -> Device:
+def probe_device(backend: str, environment: Sequence[tuple[str, str]] = ()) -> Device:
     """Import the backend's framework in a child, in the sandbox of trials, and return the device that it found.
 
-    Raises `PrerequisiteError` when the backend cannot run here, or when the sandbox hides a GPU that is there.
+    `environment` are the variables that choose among several devices; without them it is the first. Raises
+    `PrerequisiteError` when the backend cannot run here, or when the sandbox hides a GPU that is there.
     """
     sandbox = open_sandbox(None)
-    inside = _first_device(backend, sandbox)
+    inside = _first_device(backend, sandbox, environment)
     if inside.kind != "cpu" or sandbox.level == "process" or not (nvidia_cards() or sys.platform == "darwin"):
         return inside
     # A machine with a GPU on which a trial would compute on the processor: is it the sandbox?
-    outside = _first_device(backend, ProcessSandbox(filtered=False))
+    outside = _first_device(backend, ProcessSandbox(filtered=False), environment)
     if outside.kind != "cpu":
         raise PrerequisiteError(
             f"{outside.name} is there, and a trial at isolation level {sandbox.level} would not see it: it would use "
@@ -66,8 +67,8 @@ def expected_kind(backend: str) -> str | None:
     return probe_device(backend).kind if nvidia_cards() or sys.platform == "darwin" else None
 
 
-def _first_device(backend: str, sandbox: Sandbox) -> Device:
-    messages = _ask(backend, {"role": "probe"}, PROBE_SECONDS, sandbox)
+def _first_device(backend: str, sandbox: Sandbox, environment: Sequence[tuple[str, str]]) -> Device:
+    messages = _ask(backend, {"role": "probe"}, PROBE_SECONDS, sandbox, environment=environment)
     return next(message.device for message in messages if isinstance(message, DeviceFound))
 
 
@@ -106,13 +107,19 @@ def measure_peak(backend: str) -> tuple[Device, dict[str, float]]:
 
 
 def _ask(
-    backend: str, job: Mapping[str, Any], seconds: float, sandbox: Sandbox, source: str | None = None
+    backend: str,
+    job: Mapping[str, Any],
+    seconds: float,
+    sandbox: Sandbox,
+    source: str | None = None,
+    environment: Sequence[tuple[str, str]] = (),
 ) -> Iterator[Message]:
     """Yield the messages of a child that trains nothing, until the caller has heard enough.
 
-    `source` is a train file's text, which the child then finds as the job's "source".
+    `source` is a train file's text, which the child then finds as the job's "source". `environment` are variables
+    beside the backend's own.
     """
-    environment = dict(load_runtime(backend).launch_environment())
+    variables = {**load_runtime(backend).launch_environment(), **dict(environment)}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "home").mkdir()
@@ -121,7 +128,7 @@ def _ask(
         if source is not None:
             (work / "train.py").write_text(source, encoding="utf-8")
             asked["source"] = sandbox.inside(work, "train.py")
-        child = Child(Launch("probe", worker_argv(), work, asked, sandbox, environment))
+        child = Child(Launch("probe", worker_argv(), work, asked, sandbox, variables))
         try:
             yield from _messages(child, backend, seconds)
         finally:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from autoresearch.core.fleet.local import LocalExecutor
     from autoresearch.core.fleet.membership import Member
     from autoresearch.core.fleet.ray import RayCluster
+    from autoresearch.core.run.rerun_policy import DeviceWatch
     from autoresearch.core.run.scheduler import ScreeningDevices
     from autoresearch.core.store.rows import RunRow
 
@@ -433,9 +434,13 @@ def machine_name(words: str, kind: str, executor: Executor) -> str:
     return f"{words}{_SHARED}{count} slots)" if shared else words
 
 
-def whole_machine(words: str) -> str:
-    """Return the machine without the share that `machine_name` may have added."""
-    return words.partition(_SHARED)[0]
+def device_watch(config: RunConfig, executor: Executor) -> DeviceWatch:
+    """Make the watch over this machine's devices: each trial's failure makes it look at the device that it ran on."""
+    from autoresearch.core.fleet.local import LocalExecutor
+    from autoresearch.core.run.rerun_policy import DeviceWatch
+
+    machine = config.machine.partition(_SHARED)[0]
+    return DeviceWatch(config.backend, machine, devices=executor if isinstance(executor, LocalExecutor) else None)
 
 
 def peer_runs(workspace: Path, wanted: tuple[str, ...], say: Callable[[str], None]) -> PeerRuns | None:

@@ -18,7 +18,7 @@ from autoresearch.core.awake import awake
 from autoresearch.core.cli.context import Settings
 from autoresearch.core.cli.run.hooks import HookOptions, RunHooks
 from autoresearch.core.cli.run.options import CALLS
-from autoresearch.core.cli.run.resolve import whole_machine
+from autoresearch.core.cli.run.resolve import device_watch
 from autoresearch.core.errors import LimitReachedError, system_words
 from autoresearch.core.events import (
     AwaitingProposals,
@@ -39,7 +39,7 @@ from autoresearch.core.events import (
 from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.judge.options import make_judge
 from autoresearch.core.run.loop import Ending, Limits, Loop, Stop
-from autoresearch.core.run.rerun_policy import DeviceWatch, machine_moved
+from autoresearch.core.run.rerun_policy import machine_moved
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
@@ -125,7 +125,7 @@ def run_session(
                 on_decided=_on_decided(hooks, settings, view.note),
                 # A fleet looks after its devices itself.
                 screening=screening,
-                device_watch=None if level else DeviceWatch(run.config.backend, whole_machine(run.config.machine)),
+                device_watch=None if level else device_watch(run.config, executor),
             ).go()
     except LimitReachedError as error:
         limit = error

@@ -110,3 +110,17 @@ def test_a_feeder_that_is_killed_loses_the_trial_and_is_no_crash_of_the_file(pre
         handle.result(60)
     executor.close()
     assert offspring(known) == []
+
+
+def test_a_device_that_is_given_up_while_it_is_free_gets_no_trial(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        local, "run_trial", lambda request, **_: TrialResult(status="ok", seed=0, backend="null", preset="demo")
+    )
+    executor = LocalExecutor([Slot(name, name, (("CUDA_VISIBLE_DEVICES", name),)) for name in "ab"])
+    assert executor.give_up("a") and not executor.give_up("b")
+    asked = TrialRequest("", "null", "demo", tmp_path, 64, 4, tmp_path)
+    assert [executor.submit(asked).result(10).place for _ in range(3)] == ["b", "b", "b"]
+    executor.close()
+    shared = LocalExecutor([Slot(name, name, (("OMP_NUM_THREADS", "1"),)) for name in "ab"])
+    assert (shared.device_of("a"), shared.give_up("a")) == ((), False)
+    shared.close()

@@ -104,7 +104,7 @@ def test_losses_count_over_all_calls_of_the_command(tmp_path: Path) -> None:
 class Missing:
     """A device that is gone whenever somebody looks."""
 
-    def __call__(self, backend: str):
+    def __call__(self, backend: str, environment: object = ()):
         raise PrerequisiteError("no device.")
 
 
@@ -169,7 +169,7 @@ class Restarting:
     def __init__(self, times: int) -> None:
         self.times, self.looks = times, 0
 
-    def __call__(self, backend: str):
+    def __call__(self, backend: str, environment: object = ()):
         self.looks += 1
         if self.looks % 2 and self.looks < 2 * self.times:
             raise PrerequisiteError("no device.")

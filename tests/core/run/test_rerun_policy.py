@@ -16,6 +16,8 @@ from loop_fixtures import CONFIG, TRAIN, Scripted, ScriptedHandle, Widths, make_
 from autoresearch.core.awake import awake
 from autoresearch.core.errors import ArError, PrerequisiteError
 from autoresearch.core.events import Repeated, SeedIgnored
+from autoresearch.core.fleet.local import LocalExecutor
+from autoresearch.core.fleet.slots import Slot
 from autoresearch.core.judge.decision import Demotion, RunTrial
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.judge.racing import Racing
@@ -159,7 +161,7 @@ class Probe:
     def __init__(self, *there):
         self.there, self.looks = list(there), 0
 
-    def __call__(self, backend):
+    def __call__(self, backend, environment=()):
         self.looks += 1
         if not (self.there.pop(0) if len(self.there) > 1 else self.there[0]):
             raise PrerequisiteError("the null backend does not start: no device.")
@@ -184,6 +186,35 @@ def test_a_device_that_comes_back_has_the_trial_run_again_and_one_that_stays_awa
     other = DeviceWatch("null", "B", Probe(True), pauses=())
     with pytest.raises(PrerequisiteError, match="found A in place of B"):
         other.lost(crash("anything", "timeout"), stopped=lambda: False)
+
+
+def test_the_device_that_the_trial_ran_on_is_looked_at_and_given_up_while_others_are_left():
+    looked = []
+
+    def probe(backend, environment):
+        looked.append(dict(environment)["CUDA_VISIBLE_DEVICES"])
+        if looked[-1] == "b":
+            raise PrerequisiteError("no device.")
+        return SimpleNamespace(description=lambda: "A")
+
+    executor = LocalExecutor([Slot(f"cuda-{name}", f"card {name}", (("CUDA_VISIBLE_DEVICES", name),)) for name in "ab"])
+    watch = DeviceWatch("null", "A", probe, pauses=(0.01,), devices=executor)
+
+    def lost(card):
+        return watch.lost(crash("x").model_copy(update={"place": card}), stopped=lambda: False)
+
+    try:
+        assert lost("card a") is None
+        assert lost("card b") == "card b is gone (no device), and gets no further trial"
+        assert (looked, executor.capacity()) == (["a", "b", "b"], 1)
+        assert "card b is gone" in lost("card b"), "of another trial that had run there"
+    finally:
+        executor.close()
+    executor = LocalExecutor([Slot("cuda-b", "card b", (("CUDA_VISIBLE_DEVICES", "b"),))])
+    watch = DeviceWatch("null", "A", probe, pauses=(), devices=executor)
+    with pytest.raises(PrerequisiteError, match="the device is gone"):
+        lost(None)  # the only slot's results name no place
+    executor.close()
 
 
 def test_a_failure_that_sounds_like_the_device_is_run_once_more_and_then_believed():

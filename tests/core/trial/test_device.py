@@ -14,6 +14,7 @@ import pytest
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import PrerequisiteError
+from autoresearch.core.events import DeviceFound
 from autoresearch.core.trial import device
 from autoresearch.core.trial.child.channel import Failed
 from autoresearch.core.trial.context import closed_failure
@@ -28,7 +29,9 @@ PROCESSOR = replace(CARD, kind="cpu", name="a processor")
 
 def test_the_probe_looks_from_where_a_trial_looks(monkeypatch):
     asked = []
-    monkeypatch.setattr(device, "_first_device", lambda backend, sandbox: asked.append(sandbox.level) or CARD)
+    monkeypatch.setattr(
+        device, "_first_device", lambda backend, sandbox, environment: asked.append(sandbox.level) or CARD
+    )
     assert device.probe_device("cuda") == CARD
     assert asked == [best_level()]
 
@@ -36,7 +39,7 @@ def test_the_probe_looks_from_where_a_trial_looks(monkeypatch):
 @pytest.mark.skipif(best_level() == "process", reason="no sandbox here")
 def test_a_card_that_only_the_parent_sees_is_an_error_and_no_slow_run(monkeypatch):
     monkeypatch.setattr(
-        device, "_first_device", lambda backend, sandbox: CARD if sandbox.level == "process" else PROCESSOR
+        device, "_first_device", lambda backend, sandbox, environment: CARD if sandbox.level == "process" else PROCESSOR
     )
     monkeypatch.setattr(device, "nvidia_cards", lambda: ["/dev/nvidia0"])
     with pytest.raises(PrerequisiteError, match=r"a card is there, and a trial at isolation level .* would not see it"):
@@ -82,3 +85,19 @@ def test_a_page_that_two_processes_share_counts_once():
     while both[1].is_running() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert proportional_bytes(both[1]) == 0, "one that is gone takes nothing"
+
+
+def test_a_probe_has_the_variables_that_choose_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = []
+
+    class Started:
+        def __init__(self, launch: object) -> None:
+            launched.append(launch)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(device, "Child", Started)
+    monkeypatch.setattr(device, "_messages", lambda *_: iter([DeviceFound(CARD)]))
+    assert device.probe_device("null", (("CUDA_VISIBLE_DEVICES", "GPU-b"),)) == CARD
+    assert launched[0].environment["CUDA_VISIBLE_DEVICES"] == "GPU-b"
