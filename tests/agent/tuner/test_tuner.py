@@ -40,6 +40,16 @@ def test_a_crash_is_not_visited_again_and_again(long_run):
     assert sum(attempt.status == "crash" for attempt in long_run) < 10
 
 
+def test_it_reads_no_program_and_leaves_numbers_below_the_block_alone():
+    line, end = "MUON_LR = 0.02  # steps\n", "# ---- end of constants\n"
+    below = SOURCE.replace(line, "").replace(end, f"{end}{line}")
+    history = history_of([baseline(below)])
+    told = replace(history, program="You must not change DEPTH, BATCH_TOKENS or WARMDOWN.")
+    assert Tuner().propose(told).source == Tuner().propose(history).source
+    tried = run(Tuner, 3, source=below, score=lambda source: 2.0 + 0.1 * numbers_of(source)["WARMDOWN"])
+    assert all(line in one.source.partition(end)[2] for one in tried)
+
+
 def test_every_proposal_says_what_it_is(long_run):
     for before, attempt in pairwise(long_run):
         assert attempt.category in CATEGORIES and attempt.researcher == "tuner"
