@@ -36,6 +36,7 @@ def rm(settings: Settings, tag: str, keep_refs: bool, yes: bool) -> None:
     repository = Repository.open(settings.workspace)
     branch = f"refs/heads/{branch_name(tag)}"
     refs = [experiment_ref(tag, number) for number in sorted(repository.refs(tag))]
+    refs += repository.lost_refs(tag)
     refs += [branch] if repository.ref(branch) else []
     aside = folder.with_name(f".removed-{tag}")
     is_run = any((folder / name).is_file() for name in (LEDGER_NAME, JOURNAL_NAME))

@@ -20,11 +20,12 @@ from autoresearch.core.judge.racing import idle_seed
 from autoresearch.core.proposal import Attempt, History, Proposal
 from autoresearch.core.run.evidence import audit_threshold, finished_trials, gather_evidence, side_of
 from autoresearch.core.run.history import attempt_of, history_of, in_flight_of, with_notes, withdrawn_of
+from autoresearch.core.run.lost_commits import check_needed, make_again
 from autoresearch.core.run.measurements import Measurements
 from autoresearch.core.run.short_trials import SCREEN, stand_in
 from autoresearch.core.run.stop_rules import stop_rule
 from autoresearch.core.store.exports import append_results, export_best, export_results, trial_folder
-from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref
+from autoresearch.core.store.git import Repository, branch_name, check_tag, experiment_ref, lost_ref
 from autoresearch.core.store.integrity import Integrity
 from autoresearch.core.store.ledger import Ledger
 from autoresearch.core.store.reader import Texts
@@ -67,6 +68,8 @@ class Run:
         """Every decided experiment as researchers see it, in the order of the decisions."""
         self._untidy: list[ExperimentRow] = []  # decided, and not in results.tsv yet
         self._spent: list[int] = []  # experiments whose weights nobody needs any more
+        self.lost: list[int] = []
+        """Experiments that git has and the ledger has not, because it is an older copy or was damaged."""
         self.repository = Repository.open(workspace)
         self.folder = runs_dir(workspace) / tag
         self._path = train_file(workspace, config.backend).relative_to(workspace).as_posix()
@@ -126,7 +129,7 @@ class Run:
             return
         source, created = self._starting_source(), self.ledger.now()
         commit = self.repository.commit(
-            self._path, source, parent=self.repository.head(), message=f"{self.tag}: baseline", date=created
+            self._path, source, parent=self.repository.head(), message=self._baseline_message(), date=created
         )
         if baseline is not None:
             self.ledger.restart_baseline(source, commit=commit, fingerprint=fingerprint(source), created=created)
@@ -135,14 +138,27 @@ class Run:
             self._record(0, proposal, parent=0, commit=commit, created=created, program=self.program())
 
     def _ensure_refs(self) -> None:
-        """Finish what a crash left undone: a ref for every undecided experiment, and none for withdrawn ones."""
-        for row in self.ledger.undecided():
-            self._ensure_ref(row)
-        known = {row.number for row in self.ledger.experiments()}
-        # Others that the ledger does not know are experiments that it has lost: they stay, until their number comes
-        # again.
-        for number in (self.repository.refs(self.tag).keys() - known).intersection(self.ledger.numbers_of("withdrawn")):
+        """Finish what a crash left undone, and bring back what a copy without git's refs lacks.
+
+        Every experiment gets its ref, and withdrawn ones get none.
+        """
+        rows = list(self.ledger.experiments())
+        lost = make_again(self.repository, rows, self._commit_again, self.ledger.run().base_commit)
+        undecided = self.ledger.undecided()
+        check_needed(self.tag, lost, [self.incumbent_number(), *(row.number for row in undecided)])
+        rebased = self.ledger.numbers_of("rebased")
+        for row in undecided:
+            self._ensure_ref(row, new=row.number not in rebased)
+        there, known = self.repository.refs(self.tag), {row.number: str(row.commit) for row in rows}
+        self.repository.create_refs(
+            {experiment_ref(self.tag, number): known[number] for number in known.keys() - there.keys() - lost}
+        )
+        withdrawn = self.ledger.numbers_of("withdrawn")
+        for number in (there.keys() - known.keys()).intersection(withdrawn):
             self.repository.drop_ref(experiment_ref(self.tag, number))
+        # Others that the ledger does not know are experiments that it has lost: they stay, until their number comes
+        # again (see `_ensure_ref`).
+        self.lost = sorted(there.keys() - known.keys() - set(withdrawn))
 
     def incumbent_number(self) -> int:
         """Return the number of the best experiment so far; 0, the baseline, while none is decided."""
@@ -202,15 +218,12 @@ class Run:
         commit = self._commit(proposal.source, parent, _message(proposal), created)
         self._record(number, proposal, parent=parent, commit=commit, created=created, program=program)
         row = self.ledger.experiment(number)
-        self._ensure_ref(row)
+        self._ensure_ref(row, new=True)
         return row
 
     def rebase(self, row: ExperimentRow, source: str, parent: int) -> ExperimentRow:
         """Make a waiting proposal an edit of another experiment: its commit, its row, its ref."""
-        proposal = Proposal(
-            source, row.hypothesis, row.category, row.predicted_delta, researcher=row.researcher, origin=row.origin
-        )
-        commit = self._commit(source, parent, _message(proposal), row.created)
+        commit = self._commit(source, parent, _message(_proposal_of(row, source)), row.created)
         mark = fingerprint(source)
         self.ledger.rebase(row.number, source, parent=parent, commit=commit, fingerprint=mark)
         moved = self.ledger.experiment(row.number)
@@ -234,11 +247,24 @@ class Run:
         commit = str(self.ledger.experiment(parent).commit)
         return self.repository.commit(self._path, source, parent=commit, message=message, date=date)
 
-    def _ensure_ref(self, row: ExperimentRow) -> None:
+    def _commit_again(self, row: ExperimentRow, parent: str) -> str:
+        message = _message(_proposal_of(row, "")) if row.number else self._baseline_message()
+        source = self.ledger.text(row.source_sha256)
+        return self.repository.commit(self._path, source, parent=parent, message=message, date=row.created)
+
+    def _baseline_message(self) -> str:
+        return f"{self.tag}: baseline"
+
+    def _ensure_ref(self, row: ExperimentRow, *, new: bool = False) -> None:
+        """Set an experiment's ref. What has the ref of a new one already is an experiment that the ledger has lost."""
         name = experiment_ref(self.tag, row.number)
         there = self.repository.ref(name)
-        if there != row.commit:
-            self.repository.move_ref(name, str(row.commit), expected=there, reason="autoresearch: experiment")
+        if there == row.commit:
+            return
+        if new and there is not None:
+            aside = lost_ref(self.tag, row.number, there)
+            self.repository.move_ref(aside, there, expected=self.repository.ref(aside), reason="autoresearch: lost")
+        self.repository.move_ref(name, str(row.commit), expected=there, reason="autoresearch: experiment")
 
     def evidence(self, row: ExperimentRow, against: int | None = None) -> Evidence:
         """Collect what the judge decides on; `against` is an experiment that takes the incumbent's place."""
@@ -421,6 +447,13 @@ def committed_source(repository: Repository, backend: str, preset: Preset) -> st
         fix = f"git add {path} && git commit, or make a workspace with `ar init DIR`"
         raise PrerequisiteError(f"{repository.workspace} has no committed {path}.", fix=fix) from error
     return write_preset(source, preset)
+
+
+def _proposal_of(row: ExperimentRow, source: str) -> Proposal:
+    """Return the proposal that an experiment was, with another source."""
+    return Proposal(
+        source, row.hypothesis, row.category, row.predicted_delta, researcher=row.researcher, origin=row.origin
+    )
 
 
 def _message(proposal: Proposal) -> str:

@@ -58,6 +58,11 @@ def experiment_ref(tag: str, number: int) -> str:
     return f"refs/autoresearch/{tag}/{number}"
 
 
+def lost_ref(tag: str, number: int, commit: str) -> str:
+    """Return the name of the ref that keeps an experiment which the ledger has lost, once its number is another's."""
+    return f"refs/autoresearch/{tag}/lost/{number}-{commit[:10]}"
+
+
 def run_git(
     folder: Path,
     *arguments: str,
@@ -223,6 +228,21 @@ class Repository:
         lines = self._git("for-each-ref", "--format=%(refname) %(objectname)", prefix).splitlines()
         found = (line.removeprefix(prefix).split(" ") for line in lines)
         return {int(number): commit for number, commit in found if number.isdigit()}
+
+    def lost_refs(self, tag: str) -> list[str]:
+        """Return the full names of the refs that keep experiments which the run's ledger has lost."""
+        return self._git("for-each-ref", "--format=%(refname)", f"refs/autoresearch/{tag}/lost/").splitlines()
+
+    def missing(self, commits: Sequence[str]) -> set[str]:
+        """Return those of the commits that git does not have."""
+        answers = self._git("cat-file", "--batch-check", stdin="".join(f"{commit}\n" for commit in commits))
+        return {line.removesuffix(" missing") for line in answers.splitlines() if line.endswith(" missing")}
+
+    def create_refs(self, refs: Mapping[str, str]) -> None:
+        """Make refs that are not there, given by full name and commit, in one step. Raises `SourceError`."""
+        if refs:
+            lines = "".join(f"create {name} {commit}\n" for name, commit in sorted(refs.items()))
+            self._git("update-ref", "--stdin", stdin=lines)
 
     def move_ref(self, name: str, commit: str, *, expected: str | None, reason: str) -> None:
         """Set a ref that is now at `expected` (None: it does not exist). Raises `SourceError` if it is elsewhere."""

@@ -170,6 +170,12 @@ def _announce(settings: Settings, run: Run, limits: Limits) -> None:
         settings.say(warning)
     if (warning := warning_for_names(best_level())) is not None:
         settings.say(warning)
+    if run.lost:
+        settings.say(
+            f"git has {counted(len(run.lost), 'experiment')} of this run, from number {run.lost[0]} on, that its "
+            "ledger lacks, as one from a backup does: new ones get their numbers, and their commits are then kept as "
+            f"refs/autoresearch/{run.tag}/lost/*"
+        )
     moved = machine_moved(run.ledger.last_trial(), run.config.machine)
     if moved is not None:
         settings.say(moved)
