@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from autoresearch.backends import names as backend_names
 from autoresearch.core.cli.context import Settings, pass_settings
 from autoresearch.core.cli.params import GivenPath
 from autoresearch.core.errors import PrerequisiteError, UsageError
+from autoresearch.core.files import remove_folder
 from autoresearch.core.home import expand_home
 
 GITIGNORE = "runs/\n__pycache__/\n/try*.py\n"
@@ -89,8 +92,14 @@ def init(settings: Settings, directory: Path, agent: str | None) -> None:
     check_empty(directory)
     if shutil.which("git") is None:
         raise PrerequisiteError("git is not on PATH.", fix="install git")
-    written = write_workspace(directory, agent_files(agent))
-    commit = first_commit(directory)
+    existed = directory.exists()
+    try:
+        written = write_workspace(directory, agent_files(agent))
+        commit = first_commit(directory, written)
+    except BaseException:
+        # Half a workspace would be in the way of the same command, once the person has mended what stopped it.
+        empty(directory, keep=existed)
+        raise
     if settings.json:
         click.echo(json.dumps({"workspace": str(directory), "files": written, "commit": commit}))
         return
@@ -161,12 +170,29 @@ def write_texts(directory: Path, texts: Mapping[str, str]) -> None:
         raise UsageError(f"{file} cannot be written: {error.strerror}.", fix="name another folder") from error
 
 
-def first_commit(directory: Path) -> str:
-    """Make a folder a git repository with everything in one commit; return the commit. Raises `SourceError`."""
+def empty(directory: Path, *, keep: bool) -> None:
+    """Remove what lies in a folder that was empty before, and the folder itself unless `keep`."""
+    if not keep:
+        remove_folder(directory)
+        return
+    with contextlib.suppress(OSError):
+        for child in directory.iterdir():
+            remove_folder(child)
+
+
+def first_commit(directory: Path, written: Sequence[str]) -> str:
+    """Make a folder a git repository with these files in one commit; return the commit. Raises `SourceError`."""
     from autoresearch.core.store.git import fallback_identity, run_git
 
     run_git(directory, "init", "--quiet")
-    run_git(directory, "add", "--all")
-    message = ("--message", "A workspace to research in")
-    run_git(directory, "commit", "--quiet", "--no-verify", *message, environment=fallback_identity(directory))
+    # The person's settings are for the person's own commits: their list of ignored files may name *.py, `safecrlf`
+    # refuses line ends that are not Windows', hooks ask for a ticket's number, and gpg asks for a passphrase that
+    # nobody can type here.
+    run_git(directory, "-c", "core.safecrlf=false", "add", "--force", "--", *written)
+    run_git(
+        directory,
+        *("-c", f"core.hooksPath={os.devnull}", "commit", "--quiet", "--no-verify", "--no-gpg-sign"),
+        *("--message", "A workspace to research in"),
+        environment=fallback_identity(directory),
+    )
     return run_git(directory, "rev-parse", "HEAD")

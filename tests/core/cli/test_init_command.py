@@ -51,6 +51,37 @@ def test_a_workspace_is_made_without_a_git_identity(tmp_path, monkeypatch):
     assert git(tmp_path / "work", "log", "--format=%an") == "autoresearch"
 
 
+def test_a_workspace_is_committed_whole_whatever_a_person_has_set_for_own_commits(tmp_path, monkeypatch):
+    hook = tmp_path / "hooks" / "prepare-commit-msg"  # `--no-verify` leaves this one running
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    (tmp_path / "ignored").write_text("*.py\n")
+    config = tmp_path / "gitconfig"
+    config.write_text(
+        "[commit]\ngpgsign = true\n[gpg]\nprogram = false\n"
+        f"[core]\nhooksPath = {hook.parent}\nexcludesFile = {tmp_path / 'ignored'}\nautocrlf = true\nsafecrlf = true\n"
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    assert main.run(["init", str(tmp_path / "work")]) == 0
+    assert "backends/null/train.py" in git(tmp_path / "work", "ls-files").splitlines()
+    assert git(tmp_path / "work", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_workspace_that_git_cannot_make_leaves_nothing_behind(tmp_path, monkeypatch, capsys, there):
+    folder = tmp_path / "work"
+    if there:
+        folder.mkdir()
+    (tmp_path / "gitconfig").write_text("[broken\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    assert main.run(["init", str(folder)]) == 1
+    assert "bad config line 1" in capsys.readouterr().err
+    assert list(folder.iterdir()) == [] if there else not folder.exists()
+    monkeypatch.delenv("GIT_CONFIG_GLOBAL")
+    assert main.run(["init", str(folder)]) == 0
+
+
 def test_an_empty_folder_may_become_a_workspace(tmp_path):
     assert main.run(["init", str(tmp_path)]) == 0
     assert (tmp_path / "program.md").is_file()
