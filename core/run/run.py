@@ -71,6 +71,7 @@ class Run:
         self.lost: list[int] = []
         """Experiments that git has and the ledger has not, because it is an older copy or was damaged."""
         self.repository = Repository.open(workspace)
+        self.repository.check_branch(tag)  # before a baseline is trained for minutes
         self.folder = runs_dir(workspace) / tag
         self._path = train_file(workspace, config.backend).relative_to(workspace).as_posix()
         if not (self.folder / "ledger.sqlite").is_file():

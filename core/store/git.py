@@ -7,6 +7,7 @@ run <tag> is refs/autoresearch/<tag>/<n>, and the branch autoresearch/<tag> is a
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import tempfile
 import time
@@ -221,6 +222,21 @@ class Repository:
     def ref(self, name: str) -> str | None:
         """Return the commit of a full ref name, or None."""
         return self._resolve(f"{name}^{{commit}}")
+
+    def check_branch(self, tag: str) -> None:
+        """Check that git can make a run's branch. Raises `SourceError` where another branch takes its place.
+
+        A branch is a file in a folder of its name's first part: `autoresearch` and `autoresearch/<tag>` exclude each
+        other.
+        """
+        branch = branch_name(tag)
+        above, below = branch.partition("/")[0], self._git("for-each-ref", "--count=1", f"refs/heads/{branch}/")
+        name = above if self.ref(f"refs/heads/{above}") else below.partition("refs/heads/")[2]
+        if name:
+            raise SourceError(
+                f"the branch {name!r} leaves no room for the run's own, {branch!r}.",
+                fix=f"git branch -m {shlex.quote(name)} another-name",
+            )
 
     def refs(self, tag: str) -> dict[int, str]:
         """Return the commit of every experiment that has a ref, by its number."""

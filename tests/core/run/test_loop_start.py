@@ -101,6 +101,17 @@ def test_the_runs_branch_must_not_be_checked_out(workspace):
     assert go(workspace, 9, 8).exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["autoresearch", "autoresearch/t/mine"])
+def test_a_branch_in_the_place_of_the_runs_is_named_before_anything_is_made(workspace, name):
+    git(workspace, "branch", name)
+    with pytest.raises(SourceError, match=f"the branch '{name}' leaves no room .* Fix: git branch -m {name} another"):
+        open_run(workspace)
+    assert not (workspace / "runs" / "t").exists()
+    git(workspace, "branch", "-m", name, "another-name")
+    with open_run(workspace) as run:
+        assert run.incumbent_number() == 0
+
+
 def test_a_branch_that_somebody_moved_is_not_overwritten(workspace):
     go(workspace, 9)
     git(workspace, "branch", "-f", "autoresearch/t", "main")
