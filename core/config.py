@@ -135,8 +135,19 @@ RUN_FOLDERS = "[!.]*"
 
 
 def runs_dir(workspace: Path) -> Path:
-    """Return the folder of a workspace's runs. Raises `UsageError` where its path is no text."""
-    return check_text(workspace / "runs")
+    """Return the folder of a workspace's runs; nothing need be there.
+
+    Raises `UsageError` where its path is no text, or is a link to a folder that is gone: the runs must not seem to be
+    none while their disk is away.
+    """
+    folder = check_text(workspace / "runs")
+    # Not pathlib's own: it raises where a folder above may not be looked into.
+    if os.path.islink(folder) and not os.path.exists(folder):  # noqa: PTH110, PTH114
+        raise UsageError(
+            f"{folder} is a link to {os.readlink(folder)}, which is not there.",  # noqa: PTH115
+            fix="mount the disk that it is on, or remove the link",
+        )
+    return folder
 
 
 def train_file(workspace: Path, backend: str) -> Path:

@@ -292,7 +292,8 @@ def check_workspace(settings: Settings) -> CheckResult:
     files = sorted(folder.glob("backends/*/train.py"))
     if not files:
         return CheckResult("workspace", "warn", f"{folder} has no backends/*/train.py", fix)
-    from autoresearch.core.errors import SourceError
+    from autoresearch.core.config import runs_dir
+    from autoresearch.core.errors import SourceError, UsageError
     from autoresearch.core.store.git import run_git
 
     try:
@@ -306,12 +307,17 @@ def check_workspace(settings: Settings) -> CheckResult:
         return CheckResult(
             "workspace", "warn", f"{folder} is not a git repository with a commit", "git init, git commit"
         )
-    if not os.access(folder, os.W_OK):
+    try:
+        runs = runs_dir(folder)
+    except UsageError as error:
+        return CheckResult("workspace", "fail", error.message, error.fix)
+    place = runs if runs.is_dir() else folder  # a link to a larger disk, maybe
+    if not os.access(place, os.W_OK):
         return CheckResult(
-            "workspace", "fail", f"{folder} cannot be written to", "check its permissions, or ar init DIR"
+            "workspace", "fail", f"{place} cannot be written to", "check its permissions, or ar init DIR"
         )
-    if (free := shutil.disk_usage(folder).free) < ROOM_FOR_RUNS:
-        return CheckResult("workspace", "fail", f"{folder} has {free / 2**20:.0f} MiB free for runs", "free some space")
+    if (free := shutil.disk_usage(place).free) < ROOM_FOR_RUNS:
+        return CheckResult("workspace", "fail", f"{place} has {free / 2**20:.0f} MiB free for runs", "free some space")
     return CheckResult(
         "workspace", "pass", f"{folder}: train files for {', '.join(file.parent.name for file in files)}"
     )

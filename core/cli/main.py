@@ -207,10 +207,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def system_failure(error: Exception) -> Failure | None:
-    """Return the line for what the system refused at a file, where nobody nearer to it has said more; None for others.
+    """Return the line for what the system refused, where nobody nearer to it has said more; None for others.
 
-    A name that is too long was typed: wrong usage. Output that finds no room has no name.
+    A name that is too long was typed: wrong usage. Output that finds no room has no name. Memory is refused by a limit.
     """
+    if isinstance(error, MemoryError):
+        what = "end other programs, or raise the limit (`ulimit -v`, a container's), then give the same command again"
+        return Failure(f"the memory is used up. Fix: {what}", EXIT_FAILED)
     if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
         words = f"the output cannot be written: {system_words(error)}. Fix: {SYSTEM_FIXES[error.errno]}"
         return Failure(words, EXIT_FAILED)

@@ -19,4 +19,8 @@ def as_data_error(error: OSError, folder: Path) -> DataError:
             fix="free some space, or set AR_DATA_DIR to a folder on a larger disk, and run prepare again",
         )
     where = error.filename or folder
-    return DataError(f"cannot use {where}: {error.strerror or error}.", fix="check the path and its permissions")
+    fix = "check the path and its permissions"
+    if isinstance(where, (str, Path)) and (folder.is_relative_to(where) or Path(where).is_relative_to(folder)):
+        # Maybe a home that cannot be written, as in some containers: the corpora may lie elsewhere.
+        fix += ", or name another folder for corpora: --data-dir FOLDER"
+    return DataError(f"cannot use {where}: {error.strerror or error}.", fix=fix)

@@ -13,6 +13,8 @@ from autoresearch.core.store.guarded import GuardedConnection, fault_in_shape, m
 
 SCHEMA_VERSION = 4
 """Version of the tables; `_migrate` brings older ledgers to it."""
+LONGEST_PATH = 500
+"""Longest path of a ledger in bytes: SQLite's own limit is 512, for the files beside the ledger as well."""
 APPLICATION_ID = 0x61724C67  # "arLg": tells the ledger from any other sqlite file
 
 _TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
@@ -196,6 +198,12 @@ def unreadable(path: Path, error: Exception) -> LedgerError:
         return LedgerError(
             f"{getattr(error, 'filename', None) or path} cannot be read or written: {system_words(error)}.",
             fix="check the disk's free space and permissions, then give the same command again",
+        )
+    if "unable to open" in said and len(os.fsencode(path.absolute())) > LONGEST_PATH:
+        return LedgerError(
+            f"{path} cannot be opened: its path has {len(os.fsencode(path.absolute()))} bytes, and SQLite takes "
+            f"{LONGEST_PATH} at most.",
+            fix="move the workspace to a folder with a shorter path",
         )
     return LedgerError(
         f"{path} cannot be used as a ledger: {said}.",

@@ -103,6 +103,18 @@ def test_a_workspace_that_could_not_keep_a_run_is_said_to_be_one(empty_machine, 
     assert found.status == "fail" and found.detail.endswith("work cannot be written to")
 
 
+def test_runs_on_another_disk_are_looked_for_there(empty_machine, monkeypatch):
+    assert main.run(["-q", "init", "work"]) == 0
+    settings, disk = Settings(workspace=empty_machine / "work"), empty_machine / "disk"
+    (empty_machine / "work" / "runs").symlink_to(disk)
+    found = check_workspace(settings)
+    assert found.status == "fail" and f"runs is a link to {disk}, which is not there" in found.detail
+    disk.mkdir()
+    assert check_workspace(settings).status == "pass"
+    monkeypatch.setattr("autoresearch.core.cli.checks.ROOM_FOR_RUNS", 2**80)
+    assert check_workspace(settings).detail.startswith(f"{empty_machine / 'work' / 'runs'} has ")
+
+
 def test_keys_are_shown_by_name_and_never_by_value(empty_machine, capsys, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     assert main.run(["--backend", "null", "doctor"]) == 0

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
-from autoresearch.core.cli import commands, main
+from autoresearch.core.cli import commands, main, runs
 from autoresearch.core.cli.context import Settings, find_workspace, pass_settings
 from autoresearch.core.errors import LimitReachedError, PrerequisiteError
 from autoresearch.core.judge.greedy import Greedy
@@ -379,6 +379,16 @@ def test_a_folder_whose_name_is_no_text_is_refused_in_one_line(tmp_path, capsys)
         assert main.run(["--backend", "null", "--preset", "demo", *given]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "is not UTF-8 text. Fix: " in said
+
+
+def test_memory_that_a_limit_refuses_is_one_line(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(runs, "run_rows", refuse)
+    assert main.run(["--workspace", str(tmp_path), "results"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ar: the memory is used up. Fix: end other programs") and said.count("\n") == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -143,7 +143,8 @@ MISTAKES = (
     ("prepare --vocab 1", 2, "a vocabulary of 1 is impossible"),
     ("prepare --vocab 70000", 2, "at most 65535"),
     ("prepare --seq-len 99999999", 2, "too long"),
-    ("prepare --data-dir /proc", 1, "cannot use /proc/"),
+    ("prepare --data-dir /proc/x", 1, "cannot use /proc/x: "),
+    ("prepare --data-dir /proc", 1, "or name another folder for corpora: --data-dir FOLDER"),
     ("results --why 1 --tsv", 2, "--tsv is for the table"),
     ("results --why 1 --last 2", 2, "--last is for the table"),
     ("ablate --tag first --max-usd 3", 2, "--max-usd is for language models, and no --researcher is named"),
@@ -199,3 +200,14 @@ def test_a_run_whose_ledger_is_gone_is_not_called_unknown(workspace, monkeypatch
     assert ar(["results", "--tag", "lost"]) == 2
     said = capsys.readouterr().err
     assert "has no ledger" in said and "Fix: `ar loop --tag lost` restores it from its journal" in said
+
+
+@pytest.mark.parametrize("typed", ["status", "results", "loop -n 1", "rm first --yes"])
+def test_runs_on_a_disk_that_is_away_are_not_taken_for_none(tmp_path, monkeypatch, capsys, typed):
+    folder = make_workspace(tmp_path / "w")
+    (folder / "runs").symlink_to(tmp_path / "disk" / "runs")
+    monkeypatch.chdir(folder)
+    assert ar(["--backend", "null", "--preset", "demo", *typed.split()]) == 2
+    told = capsys.readouterr()
+    assert f"runs is a link to {tmp_path}/disk/runs, which is not there" in told.out + told.err
+    assert "mount the disk" in told.out + told.err

@@ -203,6 +203,12 @@ def test_a_disk_that_takes_nothing_is_not_called_a_damaged_ledger(tmp_path, erro
     assert "damaged" not in said and "Errno" not in said
 
 
+def test_a_path_that_is_too_long_for_sqlite_is_not_called_a_damaged_ledger(tmp_path):
+    folder = tmp_path.joinpath(*["d" * 200] * 3)
+    with pytest.raises(LedgerError, match=r"its path has \d+ bytes, and SQLite takes 500 at most\. Fix: move the"):
+        Ledger(folder)
+
+
 def test_a_ledger_that_cannot_be_opened_leaves_neither_file_nor_lock_behind(tmp_path, monkeypatch):
     opened, connect = [], schema.connect
     monkeypatch.setattr(schema, "connect", lambda *given, **more: opened.append(connect(*given, **more)) or opened[-1])
