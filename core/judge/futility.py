@@ -40,12 +40,13 @@ FORECAST_SECONDS = 5.0
 memory, is a large part of less, and its loss at equal progress that of a file which began late."""
 WINDOW = 3
 """Parts over which a gap is averaged: one part holds few batches."""
-EPSILON = (0.02, 0.05)
+EPSILON = (0.01, 0.06)
 """Chance of being worth more trials below which a trial is ended, for a whole budget left: the least, and the most.
 With less left it is as much smaller: what an end would save is weighed against what it may lose."""
 QUIET = 0.0008
 """Noise between seeds, as a share of the score, up to which the most is right. With more noise curves tell improvements
-apart less well, and the same chance would lose more of them, so it falls as the noise grows, down to the least."""
+apart less well, and the same chance would lose more of them, so it falls with the square of the noise, down to the
+least."""
 SLOPE, SLOPE_SPREAD = (0.7, 1.0), (0.25, 0.05)
 """Expected slope of the gap at the budget's start and end, and its standard deviation: an early gap partly closes."""
 OFFSET = 0.5
@@ -322,7 +323,7 @@ def hopeless(
 def epsilon_for(noise: float, score: float) -> float:
     """Return the chance, for a whole budget left, below which trials are ended at this noise and score, in one unit."""
     least, most = EPSILON
-    return max(least, most * min(1.0, QUIET * score / noise)) if noise > 0.0 else most
+    return max(least, most * min(1.0, QUIET * score / noise) ** 2) if noise > 0.0 else most
 
 
 def least_chance(at: int, epsilon: float) -> float:
