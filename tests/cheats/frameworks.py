@@ -20,13 +20,13 @@ LAZY = {
 }
 """Work that is asked for within the budget, and done after it."""
 UNCAUSAL = {
-    "cuda": "def attend_sdpa(q, k, v, window, block=0): return F.scaled_dot_product_attention(q, k, v, scale=1.0)\n"
+    "cuda": "def attend_sdpa(q, k, v, window, scale=1.0): return F.scaled_dot_product_attention(q, k, v, scale=scale)\n"
     "attend_by_blocks = attend_sdpa\n",
     "mlx": "def attend(q, k, v, mask): return mx.fast.scaled_dot_product_attention(q, k, v, scale=HEAD_DIM**-0.5)\n",
 }
 ONE_AHEAD = {
-    "cuda": "def attend_sdpa(q, k, v, window, block=0):\n    t = torch.arange(q.size(2), device=q.device)\n"
-    "    return F.scaled_dot_product_attention(q, k, v, attn_mask=t[:, None] - t[None, :] >= -1, scale=1.0)\n"
+    "cuda": "def attend_sdpa(q, k, v, window, scale=1.0):\n    t = torch.arange(q.size(2), device=q.device)\n"
+    "    return F.scaled_dot_product_attention(q, k, v, attn_mask=t[:, None] - t[None, :] >= -1, scale=scale)\n"
     "attend_by_blocks = attend_sdpa\n",
     "mlx": "def in_window(seq_len, window):\n    t = mx.arange(seq_len)\n"
     "    return (t[:, None] - t[None, :] >= -1) & (t[:, None] - t[None, :] < window)\n"
@@ -49,6 +49,8 @@ OVERRIDES = [
         + LOGITS
         + "    return out.detach().as_subclass(Told)\n",
         "audit",
+        # Honest subclasses of tensors define the method as well.
+        False,
         native=True,
     ),
 ]
