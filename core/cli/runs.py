@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from autoresearch.core.cli.context import Settings
@@ -25,6 +26,8 @@ def run_rows(
     not to be mixed, `complain_of_ledger` gets the errors of ledgers that cannot be read.
     """
     found = []
+    for closed in _closed_folders(runs_dir(workspace)):
+        (complain_of_ledger or complain)(f"{closed} cannot be looked into. Fix: check its permissions")
     for ledger in sorted(runs_dir(workspace).glob(f"{RUN_FOLDERS}/{LEDGER_NAME}")):
         try:
             with LedgerReader(ledger.parent) as reader:
@@ -37,6 +40,13 @@ def run_rows(
         except LedgerError as error:
             (complain_of_ledger or complain)(str(error))
     return sorted(found, key=lambda run: run.created)
+
+
+def _closed_folders(runs: Path) -> Iterator[Path]:
+    """Yield the folders of runs that this user may not look into: a pattern passes them without a word."""
+    for folder in (runs, *sorted(runs.glob(RUN_FOLDERS))):
+        if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):  # noqa: PTH112 - never raises
+            yield folder
 
 
 def named_run(workspace: Path, tag: str) -> RunRow | None:
@@ -120,7 +130,12 @@ def open_reader(settings: Settings, tag: str | None) -> LedgerReader:
         if run.tag != tag:
             settings.say(misnamed(runs_dir(workspace) / tag, run))
         return LedgerReader(runs_dir(workspace) / tag)
-    runs = run_rows(workspace, lambda _: None)
+    unread: list[str] = []
+    runs = run_rows(workspace, lambda _: None, unread.append)
+    if unread and not runs:
+        raise LedgerError(unread[0])
+    for message in unread:  # the run started last may be one of these
+        settings.say(f"not looked at: {message}")
     if not runs:
         raise UsageError(f"there is no run in {workspace}.", fix="start one with `ar loop`, or name a --workspace")
     return LedgerReader(runs_dir(workspace) / runs[-1].tag)

@@ -55,7 +55,7 @@ def status(settings: Settings, tag: str | None, verify: bool) -> None:
         shown.append(_look(open_reader(settings, tag), verify))
     else:
         runs = run_rows(settings.workspace, _complain, complain_of_ledger)
-        if not runs:
+        if not runs and not unread:
             settings.say(f"no runs in {settings.workspace}; `ar loop` starts one")
         for run in runs:
             try:  # one damaged run hides no other

@@ -146,6 +146,7 @@ def connect(path: Path, *, write: bool, shared: bool = False) -> sqlite3.Connect
     """Open a ledger file; a `shared` connection may be used by any thread, one at a time.
 
     A connection that does not write can read a ledger's tables and nothing else, whoever made the file (see `guarded`).
+    It reads an older ledger as a copy in memory that has this version's columns.
     Raises `LedgerError` when it is missing, is no ledger, holds more than a ledger's tables, or is too new for this
     version.
     """
@@ -176,6 +177,9 @@ def connect(path: Path, *, write: bool, shared: bool = False) -> sqlite3.Connect
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             _migrate(connection)
+        elif connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+            older, connection = connection, _migrated_copy(connection, shared=shared)
+            older.close()
     except BaseException as error:
         if connection is not None:
             connection.close()
@@ -239,6 +243,27 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
             f"{path} holds more than a ledger of ar: {fault}.",
             fix="do not use it: somebody has added to it what would run when it is read",
         )
+
+
+def _migrated_copy(older: GuardedConnection, *, shared: bool) -> GuardedConnection:
+    """Copy an older ledger, checked already, into memory and bring the copy to this schema: its file may be read-only.
+
+    Only a loop of the older version could still write that file; this version's brings it to the schema first.
+    """
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=not shared, factory=GuardedConnection)
+    try:
+        older.backup(copy)
+        copy.row_factory = sqlite3.Row
+        (version,) = copy.execute("PRAGMA user_version").fetchone()
+        _migrate(copy)
+        if version < chain.SINCE_SCHEMA:  # a chain that is made on reading says nothing of what was written
+            copy.execute("DROP TABLE chain")
+        copy.execute(f"PRAGMA user_version = {version}")
+        copy.guard(may_read(TABLES))
+    except BaseException:
+        copy.close()
+        raise
+    return copy
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
