@@ -16,6 +16,7 @@ from autoresearch.backends import names as backend_names
 from autoresearch.backends.contract import Runtime
 from autoresearch.core.cli.context import Backend, Settings, load_runtime, resolve_backend
 from autoresearch.core.errors import ArError
+from autoresearch.core.trial.host_memory import host_memory
 
 if TYPE_CHECKING:
     from autoresearch.core.data.manifest import Prepared
@@ -210,9 +211,7 @@ def check_compiler() -> CheckResult:
 
 def check_memory() -> CheckResult:
     """Check free host memory: the frameworks alone take about a gigabyte per process."""
-    import psutil
-
-    memory = psutil.virtual_memory()
+    memory = host_memory()
     detail = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     if memory.available < 2 * GIB:
         return CheckResult("memory", "warn", detail, "close other programs, or use --preset demo")

@@ -11,10 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from autoresearch.core.errors import PrerequisiteError, UsageError
 from autoresearch.core.trial.device import usable_cores
+from autoresearch.core.trial.host_memory import host_memory
 
 CORES_PER_SLOT, MEMORY_PER_SLOT_MB = 2, 4096
 """Least cores and MiB of a CPU slot when the number of slots is chosen automatically."""
@@ -105,7 +104,7 @@ def find_slots(kind: str, count: int | None) -> list[Slot]:
     Raises `UsageError` when there are fewer.
     """
     if kind in ("cpu", "numpy"):
-        return cpu_slots(count, usable_cores(), int(psutil.virtual_memory().total / 2**20))
+        return cpu_slots(count, usable_cores(), int(host_memory().total / 2**20))
     slots = find_cuda_slots() if kind == "cuda" else []
     slots = slots or [Slot(f"{kind}-0", f"the {kind} device")]
     if count is not None and count > len(slots):

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import psutil
+from autoresearch.core.trial.host_memory import host_memory
 
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
@@ -90,7 +90,7 @@ def fill(pid: int, limit: float, done: set[FileId]) -> None:
                 wanted[identity] = place, _missing(fd, about.st_size)
     if not found:
         raise CacheFault("the system does not show the files that it has mapped")
-    total, room = sum(missing for _, missing in wanted.values()), psutil.virtual_memory().available
+    total, room = sum(missing for _, missing in wanted.values()), host_memory().available
     if total > room:
         raise CacheFault(f"{total >> 20} MB of its files are not in memory, which has room for {room >> 20} MB")
     for place, missing in wanted.values():

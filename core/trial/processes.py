@@ -30,6 +30,7 @@ from autoresearch.core.errors import TrialError
 from autoresearch.core.events import MemoryUsed, Message, Spawned, TrialEvent, parse_line
 from autoresearch.core.trial.child.channel import MESSAGES
 from autoresearch.core.trial.descendants import descendants
+from autoresearch.core.trial.host_memory import host_memory
 from autoresearch.core.trial.record import Record
 from autoresearch.core.trial.request import TrialStatus
 from autoresearch.core.trial.sandbox import guard
@@ -385,7 +386,7 @@ class ProcessSupervisor:
         self.record = record
         self.disk_limit_mb = disk_limit_mb
         self._next_disk = 0.0
-        self.memory_limit_mb = memory_limit_mb or int(MEMORY_SHARE * psutil.virtual_memory().total / 2**20)
+        self.memory_limit_mb = memory_limit_mb or int(MEMORY_SHARE * host_memory().total / 2**20)
         self._cancel = cancel
         # Not an epoll: all processes of a user share a number of files that epolls may watch, and a child may take it.
         self._selector = selectors.PollSelector()

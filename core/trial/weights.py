@@ -9,7 +9,6 @@ stay what they were. The parent hashes them meanwhile, for the record.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
@@ -21,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-import psutil
-
 from autoresearch.core.files import remove_folder
+from autoresearch.core.trial.host_memory import host_memory
 from autoresearch.core.trial.memory_file import MemoryFile
 
 WEIGHTS = "weights.safetensors"
@@ -175,18 +173,10 @@ MEMORY_COPIES = 3
 
 
 def memory_room() -> int:
-    """Return how many bytes of weights may be passed in memory now; 0 where the system has no sealed files in memory.
-
-    A container's limit counts where the system says it (control groups, version 2).
-    """
+    """Return how many bytes of weights may be passed in memory now; 0 where no file in memory can be sealed."""
     if not hasattr(os, "memfd_create"):
         return 0
-    available = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):
-        folder = Path("/sys/fs/cgroup")
-        limit, used = ((folder / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        available = min(available, max(0, int(limit) - int(used)))
-    return available // MEMORY_COPIES
+    return host_memory().available // MEMORY_COPIES
 
 
 class FrozenWeights(Protocol):

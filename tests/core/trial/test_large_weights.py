@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from autoresearch.backends.weights_file import Tensor, write_weights
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.trial import training, weights
+from autoresearch.core.trial.host_memory import HostMemory, host_memory
 from autoresearch.core.trial.memory_file import MemoryFile, link_to, seal
 from autoresearch.core.trial.sandbox.levels import levels
 from autoresearch.core.trial.supervisor import run_trial
@@ -185,10 +186,7 @@ def test_a_file_that_answers_without_reading_does_not_end_the_run(
 
 def test_a_containers_limit_bounds_the_weights_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     free = weights.memory_room()
-    assert 0 <= free <= weights.psutil.virtual_memory().total // weights.MEMORY_COPIES
+    assert 0 <= free <= host_memory().total // weights.MEMORY_COPIES
 
-    def told(path: Path, **_: str) -> str:
-        return {"memory.max": "3000000\n", "memory.current": "1500000\n"}[path.name]
-
-    monkeypatch.setattr(Path, "read_text", told)
+    monkeypatch.setattr(weights, "host_memory", lambda: HostMemory(3_000_000, 1_500_000))
     assert weights.memory_room() == 500_000

@@ -90,6 +90,6 @@ def test_files_that_memory_or_time_do_not_allow_are_said(tmp_path: Path, monkeyp
         with pytest.raises(CacheFault, match="in time"):
             fill(os.getpid(), time.monotonic() - 1, set())
         evict([tmp_path / "file"])
-        monkeypatch.setattr(page_cache.psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+        monkeypatch.setattr(page_cache, "host_memory", lambda: SimpleNamespace(available=0))
         with pytest.raises(CacheFault, match="room for 0 MB"):
             fill(os.getpid(), time.monotonic() + 60, set())
