@@ -21,7 +21,7 @@ class HostMemory:
 
     total: int
     available: int
-    """What can still be taken, with the pages of files that would give way."""
+    """Those that can still be taken, pages of files that would give way among them."""
 
 
 def host_memory() -> HostMemory:
@@ -38,7 +38,7 @@ def host_memory() -> HostMemory:
 
 @dataclass(frozen=True)
 class _Names:
-    """What the files of one version of control groups are called."""
+    """Names of the files in one version of control groups."""
 
     limit: str
     """Holds a number of bytes; version 2 says `max` where there is no limit, version 1 a number beyond any memory."""
