@@ -8,7 +8,7 @@ import json
 import click
 
 from autoresearch.core.cli.context import Settings, pass_settings
-from autoresearch.core.errors import UsageError
+from autoresearch.core.errors import PrerequisiteError, UsageError
 
 STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -42,7 +42,7 @@ def diff(settings: Settings, a: str, b: str, tag: str | None) -> None:
 
 
 def side(settings: Settings, tag: str | None, name: str, other: str) -> tuple[str, str]:
-    """Return the name and the source of one side. Raises `UsageError` where there is none.
+    """Return the name and the source of one side. Raises `UsageError` or `PrerequisiteError` where there is none.
 
     `other` is the name of the other side, which `parent` refers to.
     """
@@ -53,7 +53,11 @@ def side(settings: Settings, tag: str | None, name: str, other: str) -> tuple[st
         run, found, _ = other.rpartition(":")
     with open_reader(settings, run if found else tag) as reader:
         here = reader.run().tag
-        number = _number(other.rpartition(":")[2] if short == "parent" else short, reader.run().incumbent)
+        wanted = other.rpartition(":")[2] if short == "parent" else short
+        number = _number(wanted, reader.run().incumbent)
+        if number is None and wanted == "best":
+            fix = "let `ar loop` finish a trial first, or name two experiments by number"
+            raise PrerequisiteError(f"the run {here!r} has no best file yet.", fix=fix)
         if number is None or not reader.has_experiment(number):
             raise UsageError(
                 f"there is no {name!r} in the run {here!r}.", fix="an experiment's number, baseline, best or parent"

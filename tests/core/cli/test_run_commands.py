@@ -207,6 +207,14 @@ def test_a_diff_of_something_that_is_not_there_is_a_usage_error(workspace, capsy
     assert said.out == "" and said.err.count("\n") == 1
 
 
+def test_a_diff_with_the_best_file_of_a_run_that_has_none_says_so(workspace, capsys):
+    open_run(workspace, "begun").__exit__()
+    assert call(workspace, "diff", "--tag", "begun") == 3
+    assert "the run 'begun' has no best file yet" in capsys.readouterr().err
+    assert call(workspace, "diff", "begun:x", "first:best") == 2
+    assert "there is no 'begun:x'" in capsys.readouterr().err
+
+
 def test_what_a_file_has_set_gives_way_to_what_is_typed(workspace, capsys):
     (workspace / "ar.toml").write_text(
         '[results]\nlast = 1\nfull = true\ntsv = true\n[report]\noutput = "x.html"\n[brief]\nmarkdown = true\n'
