@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from autoresearch.agent.llm.deadline import within
+from autoresearch.core.printable import printable, printable_line
 from autoresearch.core.proposal import Cost
 
 Message = Mapping[str, Any]
@@ -276,7 +277,7 @@ def _listed(api_base: str) -> tuple[str, ...]:
         return answer.raise_for_status().json()["data"]
 
     try:
-        return tuple(_printable(str(one["id"])) for one in within(2 * LIST_SECONDS, ask))
+        return tuple(printable(str(one["id"])) for one in within(2 * LIST_SECONDS, ask))
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
@@ -368,7 +369,7 @@ def _call_error(error: Exception) -> CallError:
             status, "server" if status >= 500 else "request" if kind == "request" else kind
         )
     # litellm shows where in itself it could not read a server's answer, which helps nobody.
-    words = " ".join(_printable(str(error).partition("Traceback (most recent call last)")[0]).split())
+    words = printable_line(str(error).partition("Traceback (most recent call last)")[0])
     return CallError(kind, without_keys(words)[:500], _seconds(_header(error, "retry-after")))
 
 
@@ -382,11 +383,6 @@ def _header(error: Exception, name: str) -> str | None:
             if str(found).lower() == name:
                 return str(value)
     return None
-
-
-def _printable(text: str) -> str:
-    """Replace characters that would steer a terminal: these words are a server's."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from autoresearch.core.cli.checks import CheckResult
 from autoresearch.core.errors import ArError
+from autoresearch.core.printable import printable_line
 
 SHADOWING = ("libcudnn*.so*", "libcublas*.so*", "libcudart.so*", "libnccl.so*", "libnvrtc.so*")
 """Libraries that PyTorch brings itself. Another copy on LD_LIBRARY_PATH is loaded in place of its own."""
@@ -27,7 +28,6 @@ def check_gpu(backend: str, source: str | None) -> Iterator[CheckResult]:
 
 def check_training(backend: str, source: str | None) -> Iterator[CheckResult]:
     """Let a child in the sandbox of trials try what training needs: attention, compiler, driver, memory."""
-    from autoresearch.core.trial.context import printable
     from autoresearch.core.trial.device import examine
 
     try:
@@ -36,8 +36,8 @@ def check_training(backend: str, source: str | None) -> Iterator[CheckResult]:
         yield CheckResult("training", "warn", error.message, error.fix)
         return
     for remark in remarks:  # the train file has run in that child, so the words are made safe to print
-        fix = printable(remark.fix)[:300] if remark.fix else None
-        yield CheckResult(printable(remark.subject)[:20], remark.status, printable(remark.detail)[:500], fix)
+        fix = printable_line(remark.fix)[:300] if remark.fix else None
+        yield CheckResult(printable_line(remark.subject)[:20], remark.status, printable_line(remark.detail)[:500], fix)
 
 
 def check_nodes(devices: Path = Path("/dev")) -> Iterator[CheckResult]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autoresearch.core.config import RUN_FOLDERS, runs_dir
 from autoresearch.core.errors import LedgerError, UsageError
+from autoresearch.core.printable import printable
 from autoresearch.core.proposal import Finding, Origin
 from autoresearch.core.stack_parts import members_of
 from autoresearch.core.store import contents
@@ -89,9 +90,9 @@ class PeerRuns:
         try:
             kept = read_copy(folder) if copied else read_kept(folder)
         except (LedgerError, UsageError) as error:
-            why = printable(error.message)
+            why = _words(error.message)
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
-            why = f"its ledger cannot be understood ({type(error).__name__}: {printable(error)})"
+            why = f"its ledger cannot be understood ({type(error).__name__}: {_words(error)})"
         else:
             self._complained.discard(folder)
             self._seen[folder] = state, kept
@@ -231,9 +232,9 @@ def _short(text: object) -> str:
     return text
 
 
-def printable(what: object) -> str:
+def _words(what: object) -> str:
     """Write it in one short line for a terminal: another machine's words may hold control characters."""
-    return "".join(char if char.isprintable() else " " for char in str(what))[:500]
+    return printable(str(what))[:500]
 
 
 def _state(folder: Path) -> object:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from autoresearch.core.printable import printable_line
+
 if TYPE_CHECKING:
     from autoresearch.core.store.headline import Headline, Mean
 
@@ -178,9 +180,7 @@ def one_line(text: str, limit: int | None = None) -> str:
 
     A researcher's words may carry escape codes that would steer the reader's terminal.
     """
-    if not text.isprintable():
-        text = "".join(char if char.isprintable() else " " for char in text)
-    words = " ".join(text.split())
+    words = printable_line(text)
     return words if limit is None or len(words) <= limit else words[: limit - 1].rstrip() + "…"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.core.files import write_text
+from autoresearch.core.printable import printable_line
 from autoresearch.core.store import columns
 from autoresearch.core.store.columns import COLUMNS
 from autoresearch.core.store.git import branch_name
@@ -42,7 +43,7 @@ def _field(text: str) -> str:
     A quote at its start would open a quoted field for most readers, pandas among them, and a sign of a formula would be
     worked out by a spreadsheet: an apostrophe before it makes it text.
     """
-    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    words = printable_line(text)
     words = f"'{words}" if words.startswith(FORMULA_SIGNS) else words
     return '"' + words.replace('"', '""') + '"' if words.startswith('"') else words
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autoresearch.backends.contract import Device
 from autoresearch.core.adopt.script import ScriptFault
 from autoresearch.core.judge.futility import Stop
+from autoresearch.core.printable import printable_line
 from autoresearch.core.trial.child.channel import DeviceMismatchError, Failed, LogitsShapeError, WeightsMismatchError
 from autoresearch.core.trial.device import known_peak
 from autoresearch.core.trial.processes import (
@@ -86,7 +86,7 @@ class Measurements:
         peak = known_peak(self.device) if self.device else None
         return TrialResult(
             status=status,
-            reason=None if reason is None else printable(reason)[:WHOLE_REASON_LIMIT],
+            reason=None if reason is None else printable_line(reason)[:WHOLE_REASON_LIMIT],
             val_bpb=self.val_bpb if status == "ok" else None,
             train_seconds=self.train_seconds,
             startup_seconds=self.startup_seconds,
@@ -180,7 +180,8 @@ class TrialContext:
 
 def failure(failed: Failed) -> TrialEnded:
     """Turn what a child says of its failure into the end of the trial, without what could steer a terminal."""
-    kind, message, stage = printable(failed.type), printable(failed.message)[:REASON_LIMIT], printable(failed.stage)
+    kind, message, stage = (printable_line(one) for one in (failed.type, failed.message, failed.stage))
+    message = message[:REASON_LIMIT]
     kind, stage = kind[:NAME_LIMIT], stage[:NAME_LIMIT]
     words = f"{kind}: {message}" if message else kind
     if kind == ScriptFault.__name__ and message:
@@ -189,11 +190,6 @@ def failure(failed: Failed) -> TrialEnded:
         words = f"out of memory: {words}"
     place = f"line {failed.line} of train.py, " if failed.line is not None and 0 < failed.line < MOST_LINES else ""
     return TrialEnded("crash", f"{words} ({place}in {stage})")
-
-
-def printable(text: str) -> str:
-    """Put a child's words on one line, with a blank for each character that is not printed."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def closed_failure(failed: Failed, role: str, expected: tuple[int, int, int], lines: int) -> TrialEnded:
@@ -221,8 +217,7 @@ def closed_failure(failed: Failed, role: str, expected: tuple[int, int, int], li
 
 def closed_end(child: Child) -> TrialEnded:
     """Return the end of a trial whose score or audit child ended without saying why; its exit status is not shown."""
-    killed = child.returncode() in (128 + signal.SIGKILL, -signal.SIGKILL)
-    how = KILLED if killed else "ended by itself"
+    how = KILLED if how_it_ended(child.returncode() or 0) == KILLED else "ended by itself"
     return TrialEnded("crash", f"the {child.role} process {how}")
 
 
