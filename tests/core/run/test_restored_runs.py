@@ -40,11 +40,13 @@ def test_refs_and_commits_that_git_lacks_are_made_again_from_the_ledger(tmp_path
     assert repository.ref("refs/heads/autoresearch/t") == commits_of(workspace)[3]
 
 
-def test_commits_that_come_out_otherwise_end_the_loop_with_what_to_do(tmp_path):
+def test_commits_that_come_out_otherwise_end_the_loop_with_what_to_do(tmp_path, monkeypatch):
     workspace = copy_of(finished_run, tmp_path / "w")
     forget_refs(workspace, commits=True)
-    git(workspace, "config", "user.name", "somebody else")
-    git(workspace, "config", "user.email", "else@example.org")
+    # The environment comes before the configuration of git, and one that names an author would hide the other.
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "somebody else")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "else@example.org")
     with pytest.raises(SourceError, match=r"lacks the commit of experiment 3 of the run 't'.*Fix: git fetch.*ar apply"):
         open_run(workspace)
 
