@@ -244,6 +244,8 @@ class FleetExecutor:
             for message in self._cluster.run(slot, job, slot.node in self._lacking, cancel):
                 if "files" in message:
                     return self._store_result(request, message, self._place(slot))
+                if "lost" in message:
+                    raise TrialLost(f"on node {slot.node[:8]}: {message['error'].rstrip('.')}")
                 if "fix" in message:
                     raise TrialError(f"on node {slot.node[:8]}: {message['error']}", fix=message["fix"])
                 if self._gone():

@@ -72,11 +72,11 @@ class TrialJob:
 def stream_trial(job: TrialJob, fetch: Callable[[str], bytes]) -> Iterator[Mapping[str, Any]]:
     """Run a trial here. Yield its events as JSON values, {} as a sign of life, and one final message.
 
-    The final message is {"result", "files", "tolerances"}, or {"error", "fix"} when the trial could not be run. `fetch`
-    returns the content of a file of the corpus, and is called only where this node has none. Closing the generator
-    early ends every process of the trial.
+    The final message is {"result", "files", "tolerances"}, or {"error", "fix"} when the trial could not be run, with
+    "lost" when a process of the core's own was killed. `fetch` returns the content of a file of the corpus, and is
+    called only where this node has none. Closing the generator early ends every process of the trial.
     """
-    from autoresearch.core.trial.supervisor import run_trial
+    from autoresearch.core.trial.supervisor import TrialInterrupted, run_trial
 
     messages: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
     cancel, done = threading.Event(), threading.Event()
@@ -90,6 +90,8 @@ def stream_trial(job: TrialJob, fetch: Callable[[str], bytes]) -> Iterator[Mappi
                 request = _with_local_paths(job, Path(name), fetch)
                 result = run_trial(request, observer=observe, cancel=cancel)
                 messages.put(_final_message(request, result.model_dump()))
+        except TrialInterrupted as error:
+            messages.put({"error": error.message, "fix": error.fix, "lost": True})
         except ArError as error:
             messages.put({"error": error.message, "fix": error.fix})
         except Exception as error:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from null_trials import request
+from offspring import offspring
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError, PrerequisiteError, TrialError
-from autoresearch.core.events import Trained, to_json
+from autoresearch.core.events import Event, FirstBatch, Trained, to_json
 from autoresearch.core.fleet import cluster_executor
 from autoresearch.core.fleet.cluster import (
     NodeLost,
@@ -32,9 +33,10 @@ from autoresearch.core.fleet.cluster_executor import FleetExecutor
 from autoresearch.core.fleet.executor import TrialLost, TrialMisplaced
 from autoresearch.core.fleet.fair_scheduler import FairScheduler
 from autoresearch.core.fleet.membership import Member
-from autoresearch.core.fleet.node import NodeInfo, TrialJob
+from autoresearch.core.fleet.node import NodeInfo, TrialJob, stream_trial
 from autoresearch.core.fleet.shipping import CorpusRef, describe_corpus, find_corpus, receive_corpus
 from autoresearch.core.trial.audit import Tolerance, read_tolerances
+from autoresearch.core.trial.request import Budget
 from autoresearch.core.trial.supervisor import TrialCancelled
 
 CPU = Device("numpy", "A CPU", 1000.0, "fp32", "numpy 2")
@@ -196,6 +198,30 @@ def test_a_lost_node_ends_its_trial_and_takes_its_slot_away(
     other.cancel()
     with pytest.raises(TrialCancelled):
         other.result(0)
+    executor.close()
+
+
+def test_a_feeder_that_is_killed_on_a_node_loses_the_trial_and_keeps_the_slot(
+    corpus: CorpusRef, prepared: Prepared, tmp_path: Path
+) -> None:
+    class Runs(Played):
+        """Runs its trials here, as a node does."""
+
+        def run(
+            self, slot: NodeSlot, job: TrialJob, ship: bool, cancel: threading.Event
+        ) -> Iterator[Mapping[str, Any]]:
+            return stream_trial(job, lambda name: b"")
+
+    known, executor = offspring(), FleetExecutor(Runs({"a": node()}), WANTED, corpus)
+
+    def kill(event: Event) -> None:
+        if isinstance(event, FirstBatch):
+            [one for one in offspring(known) if "autoresearch.core.data.feed" in one.cmdline()][-1].kill()
+
+    handle = executor.submit(request(prepared, tmp_path / "t", budget=Budget(5.0)), kill)
+    with pytest.raises(TrialLost, match=r"on node a: the feeder was killed \(SIGKILL\)"):
+        handle.result(60)
+    assert executor.capacity() == 1
     executor.close()
 
 
