@@ -24,6 +24,8 @@ def make_again(
     Another author, or a repository without the commit that the run was started from, gives other commits.
     """
     missing = repository.missing([str(row.commit) for row in rows])
+    if missing:
+        repository.drop_empty_objects()
     lost = {row.number: row for row in rows if str(row.commit) in missing}
     commits = {row.number: str(row.commit) for row in rows}
     while lost:

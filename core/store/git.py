@@ -27,6 +27,8 @@ LOCK_SECONDS = 10.0
 """Seconds after which the lock on a run's ref is taken for one that a killed git has left: git holds it for
 milliseconds."""
 _LOCK_POLL_SECONDS = 0.05
+_LOCKED = re.compile(r"Unable to create '(.+?\.lock)': File exists")
+"""Git's words for a file that another git has locked."""
 _REF = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64}|ref: \S+)\s*")
 """Content of a ref's file."""
 _REF_BYTES = 4096
@@ -79,6 +81,11 @@ def run_git(
     done = try_git(folder, *arguments, stdin=stdin, environment=environment)
     if done.returncode != 0 and not allow_failure:
         said = " ".join(done.stderr.decode("utf-8", errors="replace").split()) or f"exit code {done.returncode}"
+        if lock := _LOCKED.search(said):
+            raise SourceError(
+                f"{lock[1]} is there: another git is at work in this repository, or one that was killed has left it.",
+                fix=f"if no git is running, rm {shlex.quote(lock[1])}, then give the same command again",
+            )
         raise SourceError(f"`git {' '.join(arguments[:2])}` failed in {folder}: {said}")
     out = done.stdout.decode("utf-8", errors="surrogateescape")
     return ("" if done.returncode else out.strip()) if strip else out
@@ -254,16 +261,27 @@ class Repository:
         answers = self._git("cat-file", "--batch-check", stdin="".join(f"{commit}\n" for commit in commits))
         return {line.removesuffix(" missing") for line in answers.splitlines() if line.endswith(" missing")}
 
+    def drop_empty_objects(self) -> None:
+        """Remove the objects without content.
+
+        A git before 2.36 does not flush objects, so that a power cut leaves the last ones empty, and git writes none
+        that it finds there.
+        """
+        folder = self.workspace / self._git("rev-parse", "--git-path", "objects")
+        for path in folder.glob("[0-9a-f][0-9a-f]/*"):
+            if path.stat().st_size == 0:
+                path.unlink()
+
     def create_refs(self, refs: Mapping[str, str]) -> None:
         """Make refs that are not there, given by full name and commit, in one step. Raises `SourceError`."""
         if refs:
             lines = "".join(f"create {name} {commit}\n" for name, commit in sorted(refs.items()))
-            self._git("update-ref", "--stdin", stdin=lines)
+            self._update_refs(list(refs), "--stdin", stdin=lines)
 
     def move_ref(self, name: str, commit: str, *, expected: str | None, reason: str) -> None:
         """Set a ref that is now at `expected` (None: it does not exist). Raises `SourceError` if it is elsewhere."""
         try:
-            self._update_ref(name, "--create-reflog", "-m", reason, name, commit, expected or "")
+            self._update_refs([name], "--create-reflog", "-m", reason, name, commit, expected or "")
         except SourceError:
             # A first try that was killed when it had moved the ref already leaves nothing to do.
             if self.ref(name) != commit:
@@ -271,16 +289,16 @@ class Repository:
 
     def drop_ref(self, name: str) -> None:
         """Delete a ref; its commits go with git's next clean-up."""
-        self._update_ref(name, "-d", name)
+        self._update_refs([name], "-d", name)
 
-    def _update_ref(self, name: str, *arguments: str) -> None:
-        """Run `git update-ref`, once more where the ref was locked or broken."""
+    def _update_refs(self, names: Sequence[str], *arguments: str, stdin: str = "") -> None:
+        """Run `git update-ref`, once more where one of the refs was locked or broken."""
         try:
-            self._git("update-ref", *arguments)
+            self._git("update-ref", *arguments, stdin=stdin)
         except SourceError:
-            if not (self._unlock(name) or self._drop_broken(name)):
+            if not [name for name in names if self._unlock(name) or self._drop_broken(name)]:
                 raise
-            self._git("update-ref", *arguments)
+            self._git("update-ref", *arguments, stdin=stdin)
 
     def _unlock(self, name: str) -> bool:
         """Wait until another git has released a ref of the run, and return whether one held it.

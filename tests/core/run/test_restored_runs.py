@@ -40,6 +40,24 @@ def test_refs_and_commits_that_git_lacks_are_made_again_from_the_ledger(tmp_path
     assert repository.ref("refs/heads/autoresearch/t") == commits_of(workspace)[3]
 
 
+def test_what_a_power_cut_left_empty_is_made_again(tmp_path):
+    workspace = copy_of(finished_run, tmp_path / "w")
+    commits, folder = commits_of(workspace), workspace / ".git"
+    names = ["refs/autoresearch/t/1", "refs/autoresearch/t/3", "refs/heads/autoresearch/t"]
+    objects = git(
+        workspace, "rev-parse", *(f"{commits[3]}{part}" for part in ("", "^{tree}", ":backends/null/train.py"))
+    )
+    for path in (*names, *(f"objects/{name[:2]}/{name[2:]}" for name in objects.split())):
+        (folder / path).unlink()
+        (folder / path).touch()
+    with open_run(workspace) as run:
+        assert not run.lost
+    repository = Repository.open(workspace)
+    assert repository.refs("t") == commits
+    assert repository.ref(names[-1]) == commits[3]
+    assert not git(workspace, "fsck", "--no-dangling", "--no-reflogs")
+
+
 def test_commits_that_come_out_otherwise_end_the_loop_with_what_to_do(tmp_path, monkeypatch):
     workspace = copy_of(finished_run, tmp_path / "w")
     forget_refs(workspace, commits=True)

@@ -212,6 +212,17 @@ def test_a_lock_that_a_killed_git_left_on_a_ref_of_the_run_is_removed(workspace,
     assert repository.ref(name) is None and not lock.exists()
 
 
+def test_a_lock_that_is_not_the_runs_own_is_named_and_left(workspace):
+    repository = Repository.open(workspace)
+    name, lock = experiment_ref("t", 0), workspace / ".git/packed-refs.lock"
+    repository.move_ref(name, commit(repository), expected=None, reason="r")
+    git(workspace, "pack-refs", "--all")
+    lock.touch()
+    with pytest.raises(SourceError, match=rf"^{lock} is there: another git is at work.*Fix: if no git is running, rm "):
+        repository.drop_ref(name)
+    assert lock.exists()
+
+
 def test_a_lock_that_another_git_releases_is_waited_for(workspace):
     repository = Repository.open(workspace)
     name, made = experiment_ref("t", 0), commit(repository)
