@@ -108,7 +108,7 @@ def write_lines(reader: LedgerReader, follower: RunFollower, look_seconds: float
         time.sleep(look_seconds)
         snapshot = follower.look()
     # A run that died has no reason for its end: its state says it all.
-    told = dict.fromkeys((snapshot.state, current_line(snapshot), best_line(snapshot)))
+    told = dict.fromkeys((snapshot.state, current_line(snapshot).rstrip("."), best_line(snapshot)))
     _print(f"{snapshot.run.tag}: {'; '.join(told)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from loop_fixtures import Scripted, Widths, make_workspace, open_run
 
 from autoresearch.core.cli.main import run as ar
+from autoresearch.core.errors import ArError
 from autoresearch.core.judge.greedy import Greedy
 from autoresearch.core.run.loop import Limits, Loop
 
@@ -79,3 +81,10 @@ def test_a_run_that_another_process_writes_is_followed_to_its_end(workspace, opt
 def test_watching_without_a_run_is_a_usage_error(workspace, capsys):
     assert ar(["--workspace", str(workspace), "watch"]) == 2
     assert "no run" in capsys.readouterr().err
+
+
+def test_the_reason_of_an_end_is_one_sentence_with_the_rest(workspace, capsys):
+    with open_run(workspace, "first") as run, pytest.raises(ArError):
+        Loop(run, Widths(9), Greedy(), Scripted({10: "crash"}), limits=Limits(1)).go()
+    assert ar(["--workspace", str(workspace), "watch"]) == 0
+    assert re.search(r"first: failed; the baseline .*run\.log; no result yet\n$", capsys.readouterr().out)
