@@ -333,7 +333,7 @@ Attend = Callable[..., Tensor]
 """q, k, v (B, H, T, HEAD_DIM), `window=` and what the scores are multiplied by, `scale=` -> (B, H, T, HEAD_DIM). Causal."""
 
 
-def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, block: int = 128) -> Tensor:
+def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, block: int = 256) -> Tensor:
     """Attend by plain products, `block` queries at a time with the keys that any of them sees: the fastest on a CPU."""
     q, T, parts = q * scale, q.size(2), []
     position = torch.arange(T, device=q.device)
@@ -793,7 +793,10 @@ class GPT(nn.Module):
             x = x + added
         if self.follower is not None:
             guesses, states = self.guesses(tokens)
-            x = x + ((self.trust[states] * (states > 0)).unsqueeze(-1) * self.follower(guesses)).sum(-2)
+            # A weighted sum of rows, which are never written out one by one.
+            trusts = (self.trust[states] * (states > 0)).flatten(0, 1)
+            summed = F.embedding_bag(guesses.flatten(0, 1), self.follower.weight, per_sample_weights=trusts, mode="sum")
+            x = x + summed.view_as(x)
             if self.vote is not None:
                 votes = guesses.flatten(0, 1), (self.vote[states] * (states > 0)).flatten(0, 1)
         if self.document is not None:
@@ -922,22 +925,23 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 dx.append(dz @ w)
                 dw += dz.T @ x[rows]
                 continue
-            voted = z if votes is None else z.scatter_add(1, guesses[rows], votes[rows])
-            # A small cap bounds the exponentials, so no search for a maximum; votes go beyond it.
-            highest = SOFTCAP if 0 < SOFTCAP <= 40 and votes is None else voted.amax(1, keepdim=True)
-            dz = (voted - highest).exp_()
-            partition = dz.sum(1, keepdim=True)
-            total = total + (partition.log() + highest - voted.gather(1, target)).sum()
-            # The gradient of the mean loss: softmax / N, less 1 / N at the target. In place, because this is the
-            # largest tensor of the step.
-            dz.div_(partition * x.size(0)).scatter_add_(1, target, torch.full_like(partition, -1 / x.size(0)))
+            voted = z
+            if votes is not None:  # in place, where the slope of the cap does not need z itself
+                voted = (z.scatter_add if SOFTCAP else z.scatter_add_)(1, guesses[rows], votes[rows])
+            dz = voted.softmax(1)
+            # The largest share is 1 / sum of exp(logit - highest).
+            log_partition = voted.amax(1, keepdim=True) - dz.amax(1, keepdim=True).log()
+            total = total + (log_partition - voted.gather(1, target)).sum()
+            # The gradient of the summed loss: softmax less 1 at the target. In place, because this is the largest tensor
+            # of the step.
+            dz.scatter_add_(1, target, torch.full_like(target, -1, dtype=dz.dtype))
             if votes is not None:
-                dvotes.append(dz.gather(1, guesses[rows]))
+                dvotes.append(dz.gather(1, guesses[rows]) / x.size(0))
             if SOFTCAP:
                 dz = torch.addcmul(dz, dz, z.square_(), value=-(SOFTCAP**-2))  # the slope of softcap, from its value
             dz = dz.to(x.dtype)
-            dx.append(dz @ w)
-            dw += dz.T @ x[rows]
+            dx.append(dz @ w / x.size(0))
+            dw += dz.T @ x[rows] / x.size(0)
         # What is kept is of the size of x and of the weight, not of the logits.
         ctx.save_for_backward(torch.cat(dx), dw, torch.cat(dvotes) if dvotes else None)
         return total / x.size(0)
