@@ -17,7 +17,7 @@ the code; nothing else may end the process.
         ├── BrokenResearcherError   its program does not work, and will not when it is asked again
         └── UnusableProposalError   it works, and what it proposed cannot be used
 
-Other exit codes: 0 success, 130 Ctrl-C, 141 broken pipe, 143 SIGTERM.
+Other exit codes: 0 success, 129 a closed terminal, 130 Ctrl-C, 141 broken pipe, 143 SIGTERM.
 """
 
 from __future__ import annotations

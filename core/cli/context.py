@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -124,9 +125,10 @@ class Settings:
         return check_text(self.data_dir) if self.data_dir else data_dir()
 
     def say(self, message: str) -> None:
-        """Write a message to stderr, unless the person asked for quiet."""
+        """Write a message to stderr, unless the person asked for quiet. The work goes on where nobody reads it."""
         if self.verbosity >= 0:
-            click.echo(message, err=True)
+            with suppress(OSError):  # a closed terminal, or `2>&1 | head`: a night's work does not end with that
+                click.echo(message, err=True)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -217,21 +217,28 @@ def watched(settings: Settings, seconds: float) -> Iterator[tuple[View, threadin
 
 @contextmanager
 def cancel_on_signal() -> Iterator[threading.Event]:
-    """Give the block an event that Ctrl-C and SIGTERM set. The exit code is then the signal's, whatever was raised."""
+    """Give the block an event that Ctrl-C, SIGTERM and a closed terminal (SIGHUP, unless `nohup` has it ignored) set.
+
+    The exit code is then the signal's, whatever was raised.
+    """
     cancel, caught = threading.Event(), []
 
     def handle(number: int, _frame: FrameType | None) -> None:
         caught.append(number)
         cancel.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield cancel
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         if caught:
-            click.echo("ar: stopped; nothing of the trial is left running", err=True)
+            with suppress(OSError):  # the terminal is gone
+                click.echo("ar: stopped; nothing of the trial is left running", err=True)
             raise click.exceptions.Exit(128 + caught[0])
 
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from autoresearch.core.store.rows import ExperimentRow
     from autoresearch.core.trial.request import IsolationLevel
 
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+EXIT_INTERRUPTED = 130
 NOTED: Mapping[type[Event], str] = {
     Repeated: "experiment {experiment}: repeating the trial, because {reason}",
     SlowerFile: "experiment {experiment}: slower file: {reason}",
@@ -235,7 +235,8 @@ def _on_decided(hooks: RunHooks, settings: Settings, say: Callable[[str], None])
 def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
     """Turn signals into requests to stop inside the block: the first Ctrl-C finishes the trial, the second kills it.
 
-    SIGTERM kills it at once. Must be entered in the main thread.
+    SIGTERM kills it at once, and so does a closed terminal (SIGHUP), unless `nohup` has it ignored. Must be entered in
+    the main thread.
     """
 
     def tell(message: str) -> None:
@@ -251,13 +252,13 @@ def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
             tell("killing the current trial")
             stop.kill(EXIT_INTERRUPTED)
 
-    def terminated(_number: int, _frame: FrameType | None) -> None:
-        stop.kill(EXIT_TERMINATED)
+    def terminated(number: int, _frame: FrameType | None) -> None:
+        stop.kill(128 + number)
 
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, interrupted),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, terminated),
-    }
+    handlers = {signal.SIGINT: interrupted, signal.SIGTERM: terminated, signal.SIGHUP: terminated}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        del handlers[signal.SIGHUP]
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

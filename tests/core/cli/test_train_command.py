@@ -111,7 +111,7 @@ def test_a_file_keeps_its_own_bytes_whatever_the_preset(workspace, capsys):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_trial_and_leaves_no_process(workspace, number, code):
     arguments = ["--backend", "null", "--preset", "demo", "train", "--budget", "600"]
     process = subprocess.Popen([AR, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ.copy())
