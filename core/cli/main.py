@@ -126,6 +126,13 @@ class LazyGroup(Group):
             if sys.platform == "win32":
                 fix = "open a WSL shell (docs/machines/wsl.md says how) and call ar there"
                 raise PrerequisiteError("Windows itself has no sandbox for trials.", fix=fix)
+            mask = os.umask(0o077)  # there is no other way to ask for it
+            os.umask(mask)
+            if mask & 0o700:
+                message = (
+                    f"this shell's umask, {mask:03o}, takes from you what you may do with every file that ar makes."
+                )
+                raise PrerequisiteError(message, fix="umask 022, then give the same command again")
             return super().invoke(ctx)
         except ArError as error:
             raise Failure(one_line(str(error)), error.exit_code) from error

@@ -64,6 +64,7 @@ def train(
     """
     from autoresearch.core.trial.device import expected_kind
     from autoresearch.core.trial.profile import GRACE_SECONDS
+    from autoresearch.core.trial.record import warning_for_file_size
     from autoresearch.core.trial.request import TrialTerms
     from autoresearch.core.trial.supervisor import run_trial
 
@@ -78,6 +79,8 @@ def train(
         terms = replace(terms, budget=replace(terms.budget, grace_floor_seconds=GRACE_SECONDS))
     request = replace(terms.request(source, new_folder(settings.workspace, backend.name), seed), profile=profile)
     settings.say(f"backend {backend.name} ({backend.why}), preset {preset.name}, corpus {prepared.folder.name}")
+    if (warning := warning_for_file_size()) is not None:
+        settings.say(warning)
     with watched(settings, request.budget.train_seconds) as (view, cancel):
         result = run_trial(request, observer=view, cancel=cancel)
     if profile and result.profile is None:

@@ -212,8 +212,9 @@ def unreadable(path: Path, error: Exception) -> LedgerError:
     return LedgerError(
         f"{path} cannot be used as a ledger: {said}.",
         fix=(
-            "check the disk's free space and permissions; if the file is damaged, `ar loop --tag` with its name "
-            "restores it from its journal. The experiments' sources are in git: `git for-each-ref refs/autoresearch`"
+            "check the disk's free space and permissions, and the shell's `ulimit -f`; if the file is damaged, "
+            "`ar loop --tag` with its name restores it from its journal. The experiments' sources are in git: `git "
+            "for-each-ref refs/autoresearch`"
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,17 @@ LOG_LIMIT_BYTES = 16 * 2**20
 """Largest run.log: a child that prints without end must not fill the disk."""
 EVENTS_LIMIT_BYTES = 16 * 2**20
 """Largest events.jsonl, for the same reason."""
+
+
+def warning_for_file_size() -> str | None:
+    """Say what the shell's limit on the size of files means for trials; None where there is no limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return (
+        f"this shell lets no file grow beyond {limit / 2**20:.3g} MiB (`ulimit -f`): a trial with larger weights ends "
+        "as a crash, and so does the loop once its ledger is as large"
+    )
 
 
 class Record:

@@ -143,6 +143,7 @@ def run_session(
 def _announce(settings: Settings, run: Run, limits: Limits) -> None:
     """Explain before the first trial anything that may surprise a person: repeated baselines, a changed machine."""
     from autoresearch.core.report.wording import counted, duration
+    from autoresearch.core.trial.record import warning_for_file_size
     from autoresearch.core.trial.sandbox.levels import best_level, warning_for_root
     from autoresearch.core.trial.sandbox.sealing import warning_for_names
 
@@ -166,10 +167,9 @@ def _announce(settings: Settings, run: Run, limits: Limits) -> None:
             f"the baseline is trained {times} times ({run.config.train_seconds:g} s each) to learn the "
             "noise; promising changes are trained again with fresh seeds (--judge greedy does neither)"
         )
-    if (warning := warning_for_root()) is not None:
-        settings.say(warning)
-    if (warning := warning_for_names(best_level())) is not None:
-        settings.say(warning)
+    for warning in (warning_for_root(), warning_for_names(best_level()), warning_for_file_size()):
+        if warning is not None:
+            settings.say(warning)
     if run.lost:
         settings.say(
             f"git has {counted(len(run.lost), 'experiment')} of this run, from number {run.lost[0]} on, that its "

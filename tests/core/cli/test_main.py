@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -379,6 +380,16 @@ def test_a_folder_whose_name_is_no_text_is_refused_in_one_line(tmp_path, capsys)
         assert main.run(["--backend", "null", "--preset", "demo", *given]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "is not UTF-8 text. Fix: " in said
+
+
+def test_a_umask_that_leaves_a_person_without_rights_is_one_line(tmp_path, capsys):
+    before = os.umask(0o777)
+    try:
+        assert main.run(["--workspace", str(tmp_path), "status"]) == 3
+        assert os.umask(0o777) == 0o777
+    finally:
+        os.umask(before)
+    assert re.fullmatch(r"ar: this shell's umask, 777, takes .* Fix: umask 022, .*\n", capsys.readouterr().err)
 
 
 def test_memory_that_a_limit_refuses_is_one_line(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -128,6 +129,16 @@ def test_a_signal_ends_the_trial_and_leaves_no_process(workspace, number, code):
     while any(child.is_running() and child.status() != "zombie" for child in children):
         assert time.monotonic() < deadline, "a process of the trial is left"
         time.sleep(0.05)
+
+
+def test_a_limit_on_the_size_of_files_is_named_before_a_trial(workspace, capsys):
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 2**20, hard))
+    try:
+        assert train("--budget", "0.3") == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "lets no file grow beyond 64 MiB (`ulimit -f`)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "soon"])
