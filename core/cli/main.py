@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -123,16 +124,7 @@ class LazyGroup(Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; turn what goes wrong into one line and an exit code."""
         try:
-            if sys.platform == "win32":
-                fix = "open a WSL shell (docs/machines/wsl.md says how) and call ar there"
-                raise PrerequisiteError("Windows itself has no sandbox for trials.", fix=fix)
-            mask = os.umask(0o077)  # there is no other way to ask for it
-            os.umask(mask)
-            if mask & 0o700:
-                message = (
-                    f"this shell's umask, {mask:03o}, takes from you what you may do with every file that ar makes."
-                )
-                raise PrerequisiteError(message, fix="umask 022, then give the same command again")
+            _check_surroundings()
             return super().invoke(ctx)
         except ArError as error:
             raise Failure(one_line(str(error)), error.exit_code) from error
@@ -149,6 +141,21 @@ class LazyGroup(Group):
                 raise Failure(f"unexpected {type(error).__name__}.", 1) from error
             detail = " ".join(str(error).split()) or "no message"
             raise Failure(f"unexpected {type(error).__name__}: {detail} (run with -v for the traceback)", 1) from error
+
+
+def _check_surroundings() -> None:
+    """Raise `PrerequisiteError` where trials cannot work, whatever the command."""
+    if sys.platform == "win32":
+        fix = "open a WSL shell (docs/machines/wsl.md says how) and call ar there"
+        raise PrerequisiteError("Windows itself has no sandbox for trials.", fix=fix)
+    mask = os.umask(0o077)  # there is no other way to ask for it
+    os.umask(mask)
+    if mask & 0o700:
+        message = f"this shell's umask, {mask:03o}, takes from you what you may do with every file that ar makes."
+        raise PrerequisiteError(message, fix="umask 022, then give the same command again")
+    if not Path(os.devnull).exists():
+        message = f"{os.devnull} is missing, which git and trials need."
+        raise PrerequisiteError(message, fix="mount a whole /dev, as containers do unless they are told otherwise")
 
 
 def _reader_has_left() -> click.exceptions.Exit:

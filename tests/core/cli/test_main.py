@@ -392,6 +392,12 @@ def test_a_umask_that_leaves_a_person_without_rights_is_one_line(tmp_path, capsy
     assert re.fullmatch(r"ar: this shell's umask, 777, takes .* Fix: umask 022, .*\n", capsys.readouterr().err)
 
 
+def test_a_machine_without_its_devices_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(os, "devnull", "/nowhere/null")
+    assert main.run(["status"]) == 3
+    assert re.fullmatch(r"ar: /nowhere/null is missing, .* Fix: mount a whole /dev, .*\n", capsys.readouterr().err)
+
+
 def test_memory_that_a_limit_refuses_is_one_line(tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise MemoryError
