@@ -13,10 +13,15 @@ PACKINGS = ("", "identity", "gzip", "deflate")
 """Values of Content-Encoding that are read. Others, and several at once, unpack a few bytes to any number."""
 
 
+MOST_HOPS = 5
+"""Number of times that a request is sent on within a host."""
+
+
 class BoundedClient(httpx.Client):
     """Reads every answer whole, at most MOST_BYTES, and within the time that the request gives to a single read.
 
-    For an answer that is too long it gives one of its own with the status 502, whose words a caller shows.
+    For an answer that is too long it gives one of its own with the status 502, whose words a caller shows; for one that
+    sends the request to another host, with the status 400: httpx would take along a key in any header but one.
     """
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
@@ -24,8 +29,16 @@ class BoundedClient(httpx.Client):
         limit = (request.extensions.get("timeout") or {}).get("read")
         deadline = None if limit is None else time.monotonic() + limit
         request.headers["Accept-Encoding"] = "gzip, deflate"
-        options["stream"] = True
+        options |= {"stream": True, "follow_redirects": False}
         answer = super().send(request, **options)
+        for _ in range(MOST_HOPS):
+            if answer.next_request is None:
+                break
+            answer.close()
+            if not _stays(request.url, answer.next_request.url):
+                words = f"the server sends calls on to {answer.next_request.url.host}, which gets no key"
+                return _refused(answer, f"{words}; if it is right, give that address", 400)
+            answer = super().send(answer.next_request, **options)
         try:
             if answer.headers.get("content-encoding", "").strip().lower() not in PACKINGS:
                 return _refused(answer, "the server's answer is packed in a way that it was not asked for")
@@ -42,8 +55,14 @@ class BoundedClient(httpx.Client):
         return _made(answer, answer.status_code, headers=headers, content=bytes(body))
 
 
-def _refused(answer: httpx.Response, words: str) -> httpx.Response:
-    return _made(answer, 502, json={"error": {"message": words}})
+def _stays(url: httpx.URL, next_url: httpx.URL) -> bool:
+    """Tell whether a request that is sent on stays with its server, or comes to it by https."""
+    same_port = (url.scheme, url.port) == (next_url.scheme, next_url.port)
+    return url.host == next_url.host and (same_port or (url.scheme, next_url.scheme) == ("http", "https"))
+
+
+def _refused(answer: httpx.Response, words: str, status: int = 502) -> httpx.Response:
+    return _made(answer, status, json={"error": {"message": words}})
 
 
 def _made(answer: httpx.Response, status: int, **content: Any) -> httpx.Response:

@@ -107,6 +107,10 @@ class CallError(Exception):
         return self.kind in ("timeout", "connection")
 
 
+OWN_HEADERS = ("anthropic", "gemini")
+"""Providers whose key is not in the header Authorization, and which litellm does not ask by OpenAI's library."""
+
+
 class Provider:
     """Calls models by litellm's names (`anthropic/...`, `openai/...`, `ollama/...`)."""
 
@@ -139,7 +143,7 @@ class Provider:
         more = {"api_base": self._api_base} if self._api_base else {}
         if self._api_base and model.startswith("openai/") and not os.environ.get("OPENAI_API_KEY"):
             more["api_key"] = "none"  # a local server mostly asks for no key, but the client insists on one
-        _bound_answers(litellm)
+        more |= _bound_answers(litellm, model, self._api_base)
 
         def call() -> Any:
             return litellm.completion(
@@ -330,19 +334,26 @@ def _litellm() -> Any:
     return litellm
 
 
-def _bound_answers(litellm: Any) -> None:
-    """Let litellm read the answers of OpenAI-compatible servers, local ones above all, with a bounded client.
+def _bound_answers(litellm: Any, model: str, api_base: str | None) -> dict[str, Any]:
+    """Let litellm read a model's answers with a bounded client; return the parameters of the call for that.
 
-    It has a client of its own for some other providers, which only the time limit holds.
+    OpenAI-compatible servers, local ones above all, have it without one. Some other providers have a client of
+    litellm's own, which only the time limit holds; not those whose key is in a header that it would give to any host.
     """
     from litellm.llms.custom_httpx import http_handler
 
     from autoresearch.agent.llm.bounded_client import BoundedClient
 
+    # Certificates as litellm's own client takes them.
+    verify = getattr(http_handler, "get_ssl_configuration", lambda: True)()
     if litellm.client_session is None:
-        # Certificates as litellm's own client takes them.
-        verify = getattr(http_handler, "get_ssl_configuration", lambda: True)()
-        litellm.client_session = BoundedClient(verify=verify, follow_redirects=True)
+        litellm.client_session = BoundedClient(verify=verify)
+    try:
+        provider = litellm.get_llm_provider(model=model, api_base=api_base)[1]
+    except Exception:  # the call itself says that there is none
+        return {}
+    # A client for this call alone: some versions of litellm close it with its handler.
+    return {"client": http_handler.HTTPHandler(client=BoundedClient(verify=verify))} if provider in OWN_HEADERS else {}
 
 
 def _model_info(model: str) -> Mapping[str, Any]:

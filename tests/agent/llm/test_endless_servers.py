@@ -125,6 +125,67 @@ def test_an_answer_without_end_is_cut_off_and_said(serve, monkeypatch, kind):
     assert caught.value.kind == "server"
 
 
+ANTHROPIC = {
+    "id": "x",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [{"type": "text", "text": "hi"}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 10, "output_tokens": 1},
+}
+GEMINI = {
+    "candidates": [{"content": {"role": "model", "parts": [{"text": "hi"}]}, "finishReason": "STOP", "index": 0}],
+    "usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 1, "totalTokenCount": 11},
+}
+OPENAI = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+}
+SENT_ON = "HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\nLocation: {}\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [("openai/m", OPENAI), ("anthropic/claude-m", ANTHROPIC), ("gemini/gemini-m", GEMINI), ("azure/m", OPENAI)],
+)
+def test_a_key_goes_to_no_other_host_however_a_server_sends_on(monkeypatch, model, answer):
+    for provider in ("ANTHROPIC", "GEMINI", "AZURE"):
+        monkeypatch.setenv(f"{provider}_API_KEY", "sk-none-at-all")
+    monkeypatch.setenv("AZURE_API_VERSION", "2024-06-01")
+    heard, body = [], json.dumps(answer).encode()
+    far = socket.create_server(("127.0.0.1", 0))
+    near = socket.create_server(("127.0.0.1", 0))
+    elsewhere = f"http://localhost:{far.getsockname()[1]}/"
+    answers = [
+        SENT_ON.format("/again").encode(),
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
+        SENT_ON.format(elsewhere).encode(),
+    ]
+
+    def serve():
+        for said in answers:
+            connection, _ = near.accept()
+            with connection:
+                connection.settimeout(5.0)
+                heard.append(connection.recv(65536).decode())
+                connection.sendall(said.replace(b"\r\nContent-Length", b"\r\nConnection: close\r\nContent-Length"))
+
+    threading.Thread(target=serve, daemon=True).start()
+    provider = Provider(api_base=f"http://127.0.0.1:{near.getsockname()[1]}", timeout_seconds=10.0)
+    with near, far:
+        assert provider.complete(model, MESSAGES, 100).text == "hi"
+        assert "sk-none-at-all" in heard[0] and "/again" in heard[1] and "sk-none-at-all" in heard[1]
+        with pytest.raises(CallError, match="the server sends calls on to localhost, which gets no key"):
+            provider.complete(model, MESSAGES, 100)
+        far.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            far.accept()
+
+
 def test_a_list_of_models_that_nests_without_end_is_no_list(serve):
     deep = b"[" * 100_000 + b"]" * 100_000
     address = serve(HEAD + f"Content-Length: {len(deep)}\r\n\r\n".encode() + deep, b"")
