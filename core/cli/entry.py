@@ -42,7 +42,8 @@ def _open_streams() -> None:
             os.set_inheritable(opened.fileno(), True)
             setattr(sys, name, opened)
     out = sys.stdout
-    if isinstance(out, io.TextIOWrapper) and out.errors == "strict":
+    # In the locale C Python asks for "surrogateescape" itself, which has no mark for what ASCII lacks.
+    if isinstance(out, io.TextIOWrapper) and out.errors in ("strict", "surrogateescape"):
         out.reconfigure(errors="surrogateescape" if out.encoding.lower() == "utf-8" else "replace")
 
 
