@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -166,6 +167,10 @@ def changed_setting(tag: str, name: str, before: object, now: object, otherwise:
     option, fix = "", "leave that option out to continue the run"
     if name == "ar_version":
         fix = "install the older version to continue the run"
+    elif name == "prepared":
+        there, here = shlex.quote(str(now)), shlex.quote(str(before))
+        parent = shlex.quote(str(Path(str(before)).parent))
+        fix = f"if its data were moved, put a link in their place: mkdir -p {parent} && ln -s {there} {here}"
     elif name not in OPTIONAL:
         fix = "continue the run with the data and the version of ar that it was started with"
     elif name in OPTION_OF or "_" in name:

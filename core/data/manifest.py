@@ -196,7 +196,8 @@ class Prepared:
         try:
             manifest = Manifest.model_validate_json(read_manifest(folder))
         except FileNotFoundError:
-            raise DataError(f"{folder} is not a prepared corpus.", fix="run `ar prepare`") from None
+            fix = "run `ar prepare`; if the folder was moved, put a link to it there (ln -s)"
+            raise DataError(f"{folder} is not a prepared corpus.", fix=fix) from None
         except ValidationError as error:
             raise DataError(f"{path} cannot be read: {_first_fault(error)}.", fix="run `ar prepare` again") from error
         except (OSError, ValueError) as error:
