@@ -22,7 +22,7 @@ PARAMETERS = {
     "rtx16": 308_282_124,
     "rtx24": 318_767_632,
     "rtx48": 587_203_088,
-    "cpu": 9_635_722,
+    "cpu": 9_832_332,
     "demo": 1_835_144,
 }
 ON_CARDS = sorted(name for name, preset in PRESETS.items() if preset.card_gb)
