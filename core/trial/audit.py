@@ -53,6 +53,8 @@ COST_SHARE = 0.15
 """Rows of the audit as a share of the scored rows, at most: splits of 3000 rows have enough for all positions."""
 EARLY_SHARE = 0.3
 """Share of the rows where the audit child was started during training: the time saved is spent on positions."""
+FEWEST = 60
+"""Rows that the audit takes in any case, if the split has as many: a share of a few long rows would prove little."""
 CANDIDATES = 2**18
 """Scored positions that the weighted half is drawn from, at most: the bigram model answers so many in 0.1 s."""
 REDRAWS = 8
@@ -112,13 +114,13 @@ class Probes:
 
 
 def position_count(rows: int, tokens: int, batch: int, share: float = COST_SHARE) -> int:
-    """Return the number of probes: K = min(POSITIONS, tokens, max(batch, share * rows)).
+    """Return the number of probes: K = min(POSITIONS, tokens, max(batch, min(FEWEST, rows), share * rows)).
 
     `rows` and `tokens` count what is scored, `batch` the rows of one batch, which costs the same when it is not full.
     On a small split K is below POSITIONS; a kept change rests on several trials, each with a draw of its own, and their
     positions add up.
     """
-    return min(POSITIONS, tokens, max(batch, int(share * rows)))
+    return min(POSITIONS, tokens, max(batch, min(FEWEST, rows), int(share * rows)))
 
 
 def entropy() -> bytes:

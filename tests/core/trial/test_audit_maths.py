@@ -131,9 +131,16 @@ def test_logits_that_are_not_finite_are_found(rows: np.ndarray, mask: np.ndarray
 
 @pytest.mark.parametrize(
     ("rows_scored", "tokens", "batch", "expected"),
-    [(5000, 10**7, 64, 459), (200, 45_000, 16, 30), (3, 600, 16, 16), (3, 5, 16, 5)],
+    [
+        (5000, 10**7, 64, 459),
+        (600, 135_000, 16, 90),
+        (200, 45_000, 16, 60),
+        (40, 9_000, 16, 40),
+        (3, 600, 16, 16),
+        (3, 5, 16, 5),
+    ],
 )
-def test_the_audit_costs_at_most_its_share_of_the_scoring(
+def test_the_audit_costs_its_share_of_the_scoring_or_a_few_rows(
     rows_scored: int, tokens: int, batch: int, expected: int
 ) -> None:
     assert audit.position_count(rows_scored, tokens, batch) == expected
