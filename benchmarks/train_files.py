@@ -39,6 +39,7 @@ from autoresearch.core.data.shards import open_shard
 from autoresearch.core.data.shuffle_buffer import ShuffleBuffer
 from autoresearch.core.trainfile.constants import read_constants, write_constants, write_preset
 from autoresearch.core.trial.evaluation import bits_per_byte, row_batches
+from autoresearch.core.trial.sandbox.environment import ALLOCATOR
 from benchmarks._backends import loadable
 
 BACKENDS = Path(backends.__path__[0])
@@ -215,7 +216,8 @@ def main() -> None:
         print(json.dumps(trial(options, source, prepared, int(options.child))), file=stdout)
         return
     runtime = importlib.import_module(f"autoresearch.backends.{options.backend}.runtime")
-    environment = {**os.environ, **runtime.launch_environment(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    one_core = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, **ALLOCATOR, **runtime.launch_environment(), **one_core}
     scores = []
     for seed in options.seeds.split(","):
         command = [sys.executable, "-m", "benchmarks.train_files", *sys.argv[1:], "--child", seed]

@@ -105,10 +105,6 @@ def launch_environment() -> Mapping[str, str]:
     return {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         "OMP_WAIT_POLICY": "PASSIVE",
-        # Memory of tensors stays with the process. glibc would give pieces of megabytes back at once, and the kernel
-        # clear them again at the next step: a tenth of a step on a CPU.
-        "MALLOC_MMAP_THRESHOLD_": str(2**25),
-        "MALLOC_TRIM_THRESHOLD_": str(2**30),
         # Inductor's workers only ask whether there is a GPU. To learn it from CUDA itself they would have to start it,
         # which writes to a process's own files in /proc: landlock allows that to the child alone, not to its workers.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",

@@ -115,7 +115,9 @@ def test_a_file_keeps_its_own_bytes_whatever_the_preset(workspace, capsys):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_trial_and_leaves_no_process(workspace, number, code):
     arguments = ["--backend", "null", "--preset", "demo", "train", "--budget", "600"]
+    outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests would hand on that it is ignored
     process = subprocess.Popen([AR, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ.copy())
+    signal.signal(signal.SIGHUP, outside)
     for line in process.stderr:
         if "training for" in line:
             break
