@@ -8,11 +8,13 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
@@ -287,3 +289,22 @@ def ensure_prepared(
         shards=shards or preset.data.shards,
     )
     return prepare(options, settings.data_folder, settings.say)
+
+
+@contextmanager
+def handling(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """Give signals these handlers inside the block; a SIGHUP that `nohup` has ignored stays so.
+
+    Must be entered in the main thread.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if not (ignored and number == signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

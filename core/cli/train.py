@@ -19,6 +19,7 @@ from autoresearch.core.cli.context import (
     Backend,
     Settings,
     ensure_prepared,
+    handling,
     pass_settings,
     require_isolation,
     resolve_backend,
@@ -230,15 +231,10 @@ def cancel_on_signal() -> Iterator[threading.Event]:
         caught.append(number)
         cancel.set()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
     try:
-        yield cancel
+        with handling(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), handle)):
+            yield cancel
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if caught:
             with suppress(OSError):  # the terminal is gone
                 click.echo("ar: stopped; nothing of the trial is left running", err=True)

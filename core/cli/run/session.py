@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autoresearch.core.awake import awake
-from autoresearch.core.cli.context import Settings
+from autoresearch.core.cli.context import Settings, handling
 from autoresearch.core.cli.run.hooks import HookOptions, RunHooks
 from autoresearch.core.cli.run.options import CALLS
 from autoresearch.core.cli.run.resolve import device_watch
@@ -255,15 +255,8 @@ def listen(stop: Stop, say: Callable[[str], None]) -> Iterator[None]:
     def terminated(number: int, _frame: FrameType | None) -> None:
         stop.kill(128 + number)
 
-    handlers = {signal.SIGINT: interrupted, signal.SIGTERM: terminated, signal.SIGHUP: terminated}
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        del handlers[signal.SIGHUP]
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
+    with handling({signal.SIGINT: interrupted, signal.SIGTERM: terminated, signal.SIGHUP: terminated}):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def show_end(settings: Settings, run: Run, reason: str, prepared: Prepared) -> None:
