@@ -941,7 +941,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 dz = torch.addcmul(dz, dz, z.square_(), value=-(SOFTCAP**-2))  # the slope of softcap, from its value
             dz = dz.to(x.dtype)
             dx.append(dz @ w / x.size(0))
-            dw += dz.T @ x[rows] / x.size(0)
+            dw.add_(dz.T @ x[rows], alpha=1 / x.size(0))
         # What is kept is of the size of x and of the weight, not of the logits.
         ctx.save_for_backward(torch.cat(dx), dw, torch.cat(dvotes) if dvotes else None)
         return total / x.size(0)
