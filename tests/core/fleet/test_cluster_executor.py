@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from null_trials import request
-from offspring import offspring
+from offspring import offspring, offspring_with
 
 from autoresearch.backends.contract import Device
 from autoresearch.core.data.manifest import Prepared
@@ -216,7 +216,7 @@ def test_a_feeder_that_is_killed_on_a_node_loses_the_trial_and_keeps_the_slot(
 
     def kill(event: Event) -> None:
         if isinstance(event, FirstBatch):
-            [one for one in offspring(known) if "autoresearch.core.data.feed" in one.cmdline()][-1].kill()
+            offspring_with("autoresearch.core.data.feed", known)[-1].kill()
 
     handle = executor.submit(request(prepared, tmp_path / "t", budget=Budget(5.0)), kill)
     with pytest.raises(TrialLost, match=r"on node a: the feeder was killed \(SIGKILL\)"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from null_trials import request
-from offspring import offspring
+from offspring import offspring, offspring_with
 
 from autoresearch.core.data.manifest import Prepared
 from autoresearch.core.errors import DataError
@@ -102,8 +102,7 @@ def test_a_feeder_that_is_killed_loses_the_trial_and_is_no_crash_of_the_file(pre
     def kill(event) -> None:
         if isinstance(event, FirstBatch):
             # The guard comes before its child, and both have the feeder's words.
-            feeders = [one for one in offspring(known) if "autoresearch.core.data.feed" in one.cmdline()]
-            feeders[0 if guard else -1].kill()
+            offspring_with("autoresearch.core.data.feed", known)[0 if guard else -1].kill()
 
     handle = executor.submit(request(prepared, tmp_path, budget=Budget(5.0)), kill)
     with pytest.raises(TrialLost, match=r"the feeder was killed \(SIGKILL\)"):

@@ -99,7 +99,7 @@ def test_nothing_survives(attack: str, level: IsolationLevel, tmp_path: Path) ->
     child = Child(Launch("train", [sys.executable, "-c", code], tmp_path, sandbox=open_sandbox(level)))
     try:
         until = time.monotonic() + 30
-        while not any(mark in process.cmdline()[-1:] for process in left(mark)):
+        while not any(mark in process.info["cmdline"][-1:] for process in left(mark)):  # it may end meanwhile
             assert time.monotonic() < until, f"the daemon did not start: {child.read(child.log_fd)!r}"
             time.sleep(0.05)
         assert child.returncode() is None, "the guard did not survive"

@@ -153,8 +153,9 @@ def test_nothing_of_a_sealed_child_looks_up_a_name(attack: str, level: Isolation
         seal(process.pid, level)
         near.send(b"1")
         assert json.loads(near.recv(100)) == 0
-        others = [found for found in psutil.Process(process.pid).children(True) if found.name() == "python"]
-        running = [found for found in others if found.status() != psutil.STATUS_ZOMBIE]
+        others = psutil.Process(process.pid).children(True)
+        looks = [found.as_dict(["name", "status"]) for found in others if found.is_running()]
+        running = [look for look in looks if look["name"] == "python" and look["status"] != psutil.STATUS_ZOMBIE]
         assert len(running) <= 1
 
 
