@@ -31,7 +31,7 @@ import numpy as np
 
 from autoresearch import backends
 from autoresearch.backends.contract import BatchInfo, Spec
-from autoresearch.core.config import data_dir, load_presets
+from autoresearch.core.config import Preset, data_dir, load_presets
 from autoresearch.core.data.manifest import Prepared, PrepareOptions
 from autoresearch.core.data.packing import Packer
 from autoresearch.core.data.prepare import prepare
@@ -130,7 +130,7 @@ def load(source: str, folder: str) -> Any:
 def trial(options: argparse.Namespace, source: str, prepared: Prepared, seed: int) -> dict[str, Any]:
     """One training and scoring in this process."""
     runtime = importlib.import_module(f"autoresearch.backends.{options.backend}.runtime")
-    preset = load_presets(BACKENDS / options.backend / "presets.toml")[options.preset]
+    preset = preset_of(options)
     vocabulary, seq_len = read_constants(source)["VOCAB_SIZE"], preset.data.eval_seq_len
     runtime.seed(seed)
     if options.backend == "cuda":
@@ -162,11 +162,15 @@ def trial(options: argparse.Namespace, source: str, prepared: Prepared, seed: in
     }
 
 
+def preset_of(options: argparse.Namespace) -> Preset:
+    """The preset that was asked for."""
+    return load_presets(options.presets or BACKENDS / options.backend / "presets.toml")[options.preset]
+
+
 def source_of(options: argparse.Namespace) -> str:
     """The file under test with the preset's constants and those given."""
     file = options.file or BACKENDS / options.backend / "train.py"
-    preset = load_presets(options.presets or BACKENDS / options.backend / "presets.toml")[options.preset]
-    source = write_preset(Path(file).read_text(encoding="utf-8"), preset)
+    source = write_preset(Path(file).read_text(encoding="utf-8"), preset_of(options))
     given = dict(item.split("=", 1) for item in options.set)
     return write_constants(source, {name: ast.literal_eval(value) for name, value in given.items()})
 
@@ -201,8 +205,7 @@ def main() -> None:
     parser.add_argument("--label", default="")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    source = source_of(options)
-    preset = load_presets(BACKENDS / options.backend / "presets.toml")[options.preset]
+    source, preset = source_of(options), preset_of(options)
     held_out = {"val_bytes": preset.data.val_bytes, "test_bytes": preset.data.test_bytes}
     prepare_options = PrepareOptions(
         corpus=options.corpus,
