@@ -40,12 +40,12 @@ def _best(source: str) -> str | None:
     return with_constants(source, {"MEMORY_BEST": 3})
 
 
-def _trust(source: str) -> str | None:
-    """Learn the trust on half a million tokens of memory, and put two and a half million in at the end."""
-    tokens = number(source, "MEMORY_TOKENS")
-    if not tokens or number(source, "TRUST_TOKENS") != 0:
+def _more_text(source: str) -> str | None:
+    """Remember three times the text in eight times the rows; None where memory holds two million tokens already."""
+    tokens, rows = number(source, "MEMORY_TOKENS"), number(source, "MEMORY_ROWS")
+    if not tokens or not rows or tokens >= 2_000_000:
         return None
-    return with_constants(source, {"TRUST_TOKENS": int(tokens // 2), "MEMORY_TOKENS": int(2.5 * tokens)})
+    return with_constants(source, {"MEMORY_TOKENS": int(3 * tokens), "MEMORY_ROWS": int(8 * rows)})
 
 
 def _one_follower(source: str) -> str | None:
@@ -100,12 +100,18 @@ EDITS = (
         few_steps=Expectation(0.5, 0.04),
     ),
     Edit(
-        "trust on a small memory",
-        "data_order",
-        "Trust is learned while memory is small, and the larger memory joins at the end: it knows its own documents too"
-        " well.",
-        _trust,
+        "memory of more text",
+        "embeddings_head",
+        "Three times the text is read before training: a context that came once in a million tokens comes thrice.",
+        _more_text,
         few_steps=Expectation(0.5, 0.04),
+    ),
+    Edit(
+        "gated votes on",
+        "embeddings_head",
+        "The last block's output has a say in how much a guess votes for its own logit.",
+        partial(_on, name="GATED_VOTES", values={"GATED_VOTES": True}, needs=("GUESS_VOTES",)),
+        few_steps=Expectation(0.4, 0.005),
     ),
     Edit(
         "value n-grams on",
@@ -150,6 +156,7 @@ EDITS = (
             ("n-grams", "NGRAM_ROWS", "the table of n-grams"),
             ("late keys", "LATE_KEYS", "late keys"),
             ("votes", "GUESS_VOTES", "votes of guesses for their logits"),
+            ("gated votes", "GATED_VOTES", "the say of the last block's output in votes"),
             ("value n-grams", "VALUE_NGRAM_ROWS", "n-grams in the values"),
             ("document position", "DOCUMENT_BUCKETS", "the position in the document"),
             ("layer readout", "LAYER_READOUT", "the learned readout"),

@@ -55,7 +55,7 @@ PRIORS = (
     ConstantPrior(r"MLP_RATIO", "mlp", span=2.0, weight=0.5),
     ConstantPrior(r"DEPTH|.*LAYERS", "shape", "whole", 2.0, weight=1.5),
     ConstantPrior(r"DIM|.*WIDTH", "shape", "log", 2.0, weight=1.5),
-    ConstantPrior(r"MEMORY_TOKENS|TRUST_TOKENS", "embeddings_head", "log", 8.0, weight=2.0, towards=1),
+    ConstantPrior(r"MEMORY_TOKENS", "embeddings_head", "log", 8.0, weight=2.0, towards=1),
     ConstantPrior(r".*NGRAM_ROWS|MEMORY_ROWS", "embeddings_head", "power_of_two", 8.0, weight=0.5, towards=1),
     # Pairs are the shortest n-grams.
     ConstantPrior(r"NGRAM_LONGEST", "embeddings_head", "whole", 3.0, weight=0.7, low=2, towards=1),
@@ -93,9 +93,10 @@ _LARGEST_SIZE = 1e30
 
 _READ_BY: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("NGRAM_LONGEST", "NGRAM_LR"), ("NGRAM_ROWS", "VALUE_NGRAM_ROWS")),
-    (("MEMORY_LONGEST", "MEMORY_ROWS", "MEMORY_BEST", "TRUST_TOKENS"), ("MEMORY_TOKENS",)),
+    (("MEMORY_LONGEST", "MEMORY_ROWS", "MEMORY_BEST"), ("MEMORY_TOKENS",)),
     (("TRUST_LR", "GUESS_VOTES"), ("FOLLOWER_LONGEST", "MEMORY_TOKENS")),
-    (("VOTE_LR",), ("GUESS_VOTES",)),
+    (("VOTE_LR", "GATED_VOTES"), ("GUESS_VOTES",)),
+    (("VOTE_GATE_LR",), ("GATED_VOTES",)),
     (("READOUT_LR",), ("LAYER_READOUT", "HEAD_GAIN")),
 )
 """Constants -> the switches of which one must be on for anything to read them."""

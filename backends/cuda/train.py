@@ -23,7 +23,8 @@ and where their constants ask for them (G = 1 + FOLLOWER_LONGEST + SURE * MEMORY
     ngram.weight, value_ngram.weight    (NGRAM_ROWS, D), (VALUE_NGRAM_ROWS, D)   start at zero
     follower.weight, trust              (V, D), (G,)    start at zero, and higher the surer a guess is
     vote                                (G,)            likewise, times GUESS_VOTES
-    memory                              (MEMORY_ROWS + 1, 1 + MEMORY_BEST)   int32, counted, no gradient
+    vote_gate                           (2, D)          starts at zero; for guesses from the row, from memory
+    memory                              (MEMORY_ROWS + 1, 2 + MEMORY_BEST)   int32, counted, no gradient
     document.weight                     (DOCUMENT_BUCKETS, D)   starts at zero
     blocks.{i}.attn.gain, readout       (H,), (L,)      start at one and at zero
 
@@ -47,10 +48,11 @@ What can be looked up costs no products and learns in few steps, so it pays wher
     wte[tokens] + ngram[rows of the pairs, triples, ... up to here]     hashed; value_ngram adds to the last v likewise
                 + sum over guesses of trust[state] * follower[guess]
                 + document[bucket of the distance to the document's start]
-    logits[guess] + vote[state]               for every guess, after the softcap
+    logits[guess] + vote[state] + vote_gate[kind] norm(x)               for every guess, after the softcap
 
 A guess is a token that followed the longest context that was there before: in this row, or in the text that was read for
-`memory`. Its state says how long that context is and how sure memory is; without a guess, trust and vote are 0.
+`memory`. Its state says how long that context is and how sure memory is; without a guess, it adds nothing. In training,
+a token of the text that was read is guessed as if memory had not read it, as it will be in text that is new.
 LATE_KEYS moves keys of some heads one position on; `gain` multiplies a head's q; `readout` adds the blocks' inputs,
 weighted, before the last norm.
 """
@@ -109,11 +111,11 @@ NGRAM_LONGEST = 2  # its n-grams are pairs up to this length
 VALUE_NGRAM_ROWS = 0  # rows of the table of hashed n-grams, of the longest alone, in the last block's values
 FOLLOWER_LONGEST = 0  # tokens of the longest context whose last follower in the row is embedded
 MEMORY_TOKENS = 0  # tokens of whole documents that are read before training, to remember what follows what
-TRUST_TOKENS = 0  # of these, remembered while training; the others join after it. 0: all of them from the start
 MEMORY_LONGEST = 4  # tokens of the longest context that is remembered
 MEMORY_BEST = 1  # followers of a context that are remembered, the most frequent ones
 MEMORY_ROWS = 524288  # contexts that are remembered; where two meet, one that came more than once, or the shorter one
 GUESS_VOTES = 0.0  # what a guess adds to its own logit at the start, learned by its state; 0: guesses have no vote
+GATED_VOTES = False  # whether the last block's output has a say in how much
 DOCUMENT_BUCKETS = 0  # powers of two that a position in its document is told by
 
 # Start
@@ -131,6 +133,7 @@ HEAD_LR = 0.005  # AdamW, output head
 NGRAM_LR = 0.4  # row-wise Adagrad, tables of n-grams: the root mean square of a row's first step
 TRUST_LR = 0.05  # AdamW, weight of a follower by the length of its context and, remembered ones, by how sure it is
 VOTE_LR = 0.15  # AdamW, votes of guesses for their logits
+VOTE_GATE_LR = 0.02  # AdamW, what the last block's output adds to them
 READOUT_LR = 0.02  # AdamW, layer readout and head gains
 RESID_LR = 0.005  # AdamW, resid_scale: multiplies through all layers, so it moves slowly
 X0_LR = 0.5  # AdamW, x0_scale
@@ -244,36 +247,42 @@ def followers(tokens: Tensor, longest: int) -> tuple[Tensor, Tensor]:
 
 
 def read(documents: Iterator[np.ndarray]) -> np.ndarray:
-    """Read whole documents, about MEMORY_TOKENS tokens of them: int64 (N,)."""
-    parts, total = [np.zeros(0, np.int64)], 0
-    while total < MEMORY_TOKENS and (document := next(documents, None)) is not None:
-        parts.append(document.astype(np.int64))
-        total += len(document)
+    """Read different whole documents, about MEMORY_TOKENS tokens of them or all that there are: int64 (N,)."""
+    parts, total, seen, known = [np.zeros(0, np.int64)], 0, set(), 0
+    # After a hundred known documents without a new one, the text has begun again.
+    while total < MEMORY_TOKENS and known < 100 and (document := next(documents, None)) is not None:
+        name = hash(document.tobytes())
+        known = known + 1 if name in seen else 0
+        if not known:
+            seen.add(name)
+            parts.append(document.astype(np.int64))
+            total += len(document)
     return np.concatenate(parts)
 
 
 def memorise(tokens: np.ndarray) -> np.ndarray:
-    """Count what follows what in int64 (N,): a hashed table, int32 (MEMORY_ROWS + 1, 1 + MEMORY_BEST).
+    """Count in how many documents of int64 (N,) what follows what: int32 (MEMORY_ROWS + 1, 2 + MEMORY_BEST).
 
-    A row holds a context, then its most frequent followers, each as state << 16 | token and 0 where there is none. The
-    last row stays empty.
+    A row of this hashed table holds a context, the sum of its followers' counts, and the most frequent of them, each as
+    count << 16 | token, and 0 where there is none. The last row stays empty.
     """
-    memory, found = np.zeros((MEMORY_ROWS + 1, 1 + MEMORY_BEST), np.int32), []
-    keys = tokens[:-1] + 1
-    for n in range(min(MEMORY_LONGEST, len(tokens) - 1)):
-        if n:
-            keys = (keys[1:] * 1000003 + tokens[: len(keys) - 1] + 1) % 2147483647
-        # Context and follower in one number, so that one sort counts all pairs; tokens fit 16 bits.
-        pairs, counts = np.unique(keys << 16 | tokens[n + 1 :], return_counts=True)
+    memory, found = np.zeros((MEMORY_ROWS + 1, 2 + MEMORY_BEST), np.int32), []
+    # A number for each document; two may share one, as there are 16 bits for it.
+    document = np.cumsum(tokens == BOS_TOKEN) & 0xFFFF
+    for n, key in enumerate(contexts(torch.from_numpy(tokens)[None], MEMORY_LONGEST)):
+        # Context, follower and document in one number, so that equal ones are neighbours once sorted; tokens fit 16 bits.
+        told = np.sort((key[0].numpy()[n:-1] << 16 | tokens[n + 1 :]) << 16 | document[n + 1 :])
+        told = told[np.flatnonzero(np.diff(told, prepend=-1))] >> 16
+        first = np.flatnonzero(np.diff(told, prepend=-1))
+        pairs, counts = told[first], np.diff(first, append=len(told))
         starts = np.flatnonzero(np.diff(pairs >> 16, prepend=-1))
         sizes, totals = np.diff(starts, append=len(pairs)), np.add.reduceat(counts, starts)
-        rows, ranks = [pairs[starts] >> 16], counts << 16 | pairs & 0xFFFF
-        for _ in range(MEMORY_BEST):
-            best = np.maximum.reduceat(ranks, starts)
-            ranks[ranks == np.repeat(best, sizes)] = 0
-            sure = len(SHARES) * np.digitize(totals, (2, 4, 8)) + np.digitize((best >> 16) / totals, SHARES[1:])
-            state = 1 + FOLLOWER_LONGEST + SURE * n + sure
-            rows.append(np.where(best > 0, state << 16 | best & 0xFFFF, 0))
+        # Sorted by context and count, a context's most frequent followers are its last ones.
+        ranked = np.sort(pairs >> 16 << 32 | np.minimum(counts, 32767) << 16 | pairs & 0xFFFF)
+        rows = [pairs[starts] >> 16, totals]
+        for place in range(MEMORY_BEST):
+            best = ranked[np.maximum(starts + sizes - 1 - place, 0)] & 0x7FFFFFFF
+            rows.append(np.where(sizes > place, best, 0))
         found.append((totals > 1, np.stack(rows, axis=1)))
     # The last assignment to a row stays: of contexts that came more than once, and of these of the shortest.
     for repeated in (False, True):
@@ -283,12 +292,29 @@ def memorise(tokens: np.ndarray) -> np.ndarray:
     return memory
 
 
+SAMPLE_TOKENS, SAMPLE_SHARE = 8, 7
+"""A text is known again by contexts of so many tokens, one in so many of them."""
+
+
+def samples(tokens: Tensor) -> Tensor:
+    """The numbers of some long contexts, always the same ones, and -1 at the other positions: int64 (B, T)."""
+    key = contexts(tokens, SAMPLE_TOKENS)[-1]
+    return torch.where(key % SAMPLE_SHARE == 0, key, -1)
+
+
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 """Lower bounds of a remembered follower's share of all that followed its context."""
 SHARE_TRUST = (0.0, 0.4, 0.8, 1.05, 1.25, 1.4, 1.55, 1.65)
 """Start of the votes of these shares, as a multiple of the vote of a follower in the row."""
-SURE = 4 * len(SHARES)
-"""Degrees of being sure: by powers of two of the context's count, from 1 to 8, and by the follower's share."""
+COUNTS = (1, 2, 4, 8)
+"""Lower bounds of a context's count."""
+SURE = len(COUNTS) * len(SHARES)
+"""Degrees of being sure: by the context's count and the follower's share."""
+
+
+def degree(values: Tensor, bounds: tuple[float, ...]) -> Tensor:
+    """How many of the bounds but the first each value reaches, int64."""
+    return torch.bucketize(values, torch.tensor(bounds[1:], device=values.device), right=True)
 
 
 def document_bucket(tokens: Tensor) -> Tensor:
@@ -335,17 +361,20 @@ Attend = Callable[..., Tensor]
 
 def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, block: int = 256) -> Tensor:
     """Attend by plain products, `block` queries at a time with the keys that any of them sees: the fastest on a CPU."""
-    q, T, parts = q * scale, q.size(2), []
-    position = torch.arange(T, device=q.device)
+    shape, T, parts = q.shape, q.size(2), []
+    q, k, v = (q * scale).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    # How far the last positions lie behind the keys up to the last one. Every block's queries are its last rows, and
+    # their keys its last columns.
+    position = torch.arange(min(T, block + window - 1), device=q.device)
+    distance = position[-block:, None] - position
+    hidden = torch.zeros(distance.shape, dtype=q.dtype, device=q.device)
+    hidden.masked_fill_((distance < 0) | (distance >= window), -torch.inf)
     for start in range(0, T, block):
         # From the first key that the block's first query sees to the key at its last query.
         first, end = max(0, start - window + 1), min(start + block, T)
-        distance = position[start:end, None] - position[first:end]
-        hidden = torch.zeros(distance.shape, dtype=q.dtype, device=q.device)
-        hidden.masked_fill_((distance < 0) | (distance >= window), -torch.inf)
-        scores = q[:, :, start:end] @ k[:, :, first:end].mT + hidden
-        parts.append(scores.softmax(-1) @ v[:, :, first:end])
-    return torch.cat(parts, dim=2)
+        scores = torch.baddbmm(hidden[start - end :, first - end :], q[:, start:end], k[:, first:end].mT)
+        parts.append(scores.softmax(-1) @ v[:, first:end])
+    return torch.cat(parts, dim=1).view(shape)
 
 
 def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0) -> Tensor:
@@ -737,13 +766,15 @@ class GPT(nn.Module):
         self.ngram = empty_table(NGRAM_ROWS, sparse=True) if NGRAM_ROWS else None
         self.value_ngram = empty_table(VALUE_NGRAM_ROWS, sparse=True) if VALUE_NGRAM_ROWS else None
         if MEMORY_TOKENS:
-            self.register_buffer("memory", torch.zeros((MEMORY_ROWS + 1, 1 + MEMORY_BEST), dtype=torch.int32))
+            self.register_buffer("memory", torch.zeros((MEMORY_ROWS + 1, 2 + MEMORY_BEST), dtype=torch.int32))
+            self.register_buffer("told", torch.zeros(MEMORY_ROWS, dtype=torch.int32), persistent=False)
         guessing = bool(FOLLOWER_LONGEST or MEMORY_TOKENS)
-        remembered = torch.tensor(SHARE_TRUST).repeat(4 * MEMORY_LONGEST)
+        remembered = torch.tensor(SHARE_TRUST).repeat(len(COUNTS) * MEMORY_LONGEST)
         self.follower = empty_table(VOCAB_SIZE) if guessing else None
         self.trust = nn.Parameter(torch.cat((torch.ones(1 + FOLLOWER_LONGEST), 0.3 * remembered))) if guessing else None
         votes = GUESS_VOTES * torch.cat((torch.ones(1 + FOLLOWER_LONGEST), remembered))
         self.vote = nn.Parameter(votes) if guessing and GUESS_VOTES else None
+        self.vote_gate = nn.Parameter(torch.zeros(2, DIM)) if guessing and GUESS_VOTES and GATED_VOTES else None
         self.document = empty_table(DOCUMENT_BUCKETS) if DOCUMENT_BUCKETS else None
         self.readout = nn.Parameter(torch.zeros(DEPTH)) if LAYER_READOUT else None
         self.dtype = torch.float32
@@ -766,24 +797,44 @@ class GPT(nn.Module):
         values = self.value_ngram(keys[-1] % VALUE_NGRAM_ROWS) if self.value_ngram is not None else None
         return added, values
 
-    def guesses(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def remember(self, text: np.ndarray) -> None:
+        """Fill the memory from a text, int64 (N,), and note by what to know it again."""
+        self.memory.copy_(torch.from_numpy(memorise(text)))
+        keys = samples(torch.from_numpy(text)[None]).flatten()
+        self.told[keys[keys >= 0] % MEMORY_ROWS] = keys[keys >= 0].int().to(self.told.device)
+
+    def to_forget(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """The targets in rows of the text that memory was told, -1 in other rows: int64 (B, T)."""
+        keys = samples(tokens)
+        told = (keys >= 0) & (self.told[keys % MEMORY_ROWS] == keys)
+        return torch.where(2 * told.sum(1, keepdim=True) > (keys >= 0).sum(1, keepdim=True), targets, -1)
+
+    def guesses(self, tokens: Tensor, forget: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Guesses at the next token and their states, both int64 (B, T, K); state 0 stands for no guess.
 
-        One is what followed in the row; the others are what memory holds for the longest context that it knows.
+        One is what followed in the row; the others are what memory holds for the longest context that it knows. Where
+        `forget`, int64 (B, T), is not -1, memory was told that this token follows here: that time does not count.
         """
         guesses, states = [], []
         if FOLLOWER_LONGEST:
             follower, length = followers(tokens, FOLLOWER_LONGEST)
             guesses, states = [follower.unsqueeze(-1)], [length.unsqueeze(-1)]
         if MEMORY_TOKENS:
-            row = torch.full_like(tokens, MEMORY_ROWS)
-            for key in contexts(tokens, MEMORY_LONGEST):
-                row = torch.where(self.memory[key % MEMORY_ROWS, 0] == key, key % MEMORY_ROWS, row)
-            known = self.memory[row, 1:].long()
-            guesses, states = [*guesses, known & 0xFFFF], [*states, known >> 16]
+            forget = torch.full_like(tokens, -1) if forget is None else forget
+            row, longest, own = torch.full_like(tokens, MEMORY_ROWS), torch.zeros_like(tokens), (forget >= 0).long()
+            for n, key in enumerate(contexts(tokens, MEMORY_LONGEST)):
+                place = key % MEMORY_ROWS
+                known = (self.memory[place, 0] == key) & (self.memory[place, 1] > own)
+                row, longest = torch.where(known, place, row), torch.where(known, n, longest)
+            remembered = self.memory[row].long()
+            total, guess = (remembered[..., 1] - own).clamp(min=1).unsqueeze(-1), remembered[..., 2:] & 0xFFFF
+            count = (remembered[..., 2:] >> 16) - (guess == forget.unsqueeze(-1)).long()
+            sure = len(SHARES) * degree(total, COUNTS) + degree(count / total, SHARES)
+            state = 1 + FOLLOWER_LONGEST + SURE * longest.unsqueeze(-1) + sure
+            guesses, states = [*guesses, guess], [*states, torch.where(count > 0, state, 0)]
         return torch.cat(guesses, dim=-1), torch.cat(states, dim=-1)
 
-    def hidden(self, tokens: Tensor, found: Found | None = None) -> tuple[Tensor, Votes]:
+    def hidden(self, tokens: Tensor, found: Found | None = None, forget: Tensor | None = None) -> tuple[Tensor, Votes]:
         """tokens (B, T) -> (B * T, D) of the model's dtype, what the head multiplies; what is added to its products."""
         T, votes = tokens.size(1), ()
         added, values = self.look_up(tokens) if found is None else found
@@ -792,13 +843,11 @@ class GPT(nn.Module):
         if added is not None:
             x = x + added
         if self.follower is not None:
-            guesses, states = self.guesses(tokens)
+            guesses, states = (part.flatten(0, 1) for part in self.guesses(tokens, forget))
             # A weighted sum of rows, which are never written out one by one.
-            trusts = (self.trust[states] * (states > 0)).flatten(0, 1)
-            summed = F.embedding_bag(guesses.flatten(0, 1), self.follower.weight, per_sample_weights=trusts, mode="sum")
+            trusts = self.trust[states] * (states > 0)
+            summed = F.embedding_bag(guesses, self.follower.weight, per_sample_weights=trusts, mode="sum")
             x = x + summed.view_as(x)
-            if self.vote is not None:
-                votes = guesses.flatten(0, 1), (self.vote[states] * (states > 0)).flatten(0, 1)
         if self.document is not None:
             x = x + self.document(document_bucket(tokens))
         x = x0 = norm(x.to(self.dtype))
@@ -810,7 +859,14 @@ class GPT(nn.Module):
             x = block(
                 x, tokens, values if i == DEPTH - 1 else None, angles, partial(self.attend, window=window_of(i, T))
             )
-        return norm(x + read if self.readout is not None else x).flatten(0, 1), votes
+        x = norm(x + read if self.readout is not None else x).flatten(0, 1)
+        if self.vote is not None:
+            vote = self.vote[states]
+            if self.vote_gate is not None:
+                kinds = [0] * bool(FOLLOWER_LONGEST) + [1] * (MEMORY_BEST * bool(MEMORY_TOKENS))
+                vote = vote + F.linear(x, self.vote_gate.to(x.dtype)).float()[:, kinds]
+            votes = guesses, vote * (states > 0)
+        return x, votes
 
     def head_weight(self) -> Tensor:
         """float32 (V, D)."""
@@ -818,7 +874,7 @@ class GPT(nn.Module):
 
     def loss(self, tokens: Tensor, targets: Tensor, found: Found | None = None) -> Tensor:
         """Mean next-token cross-entropy in nats, a float32 scalar."""
-        x, votes = self.hidden(tokens, found)
+        x, votes = self.hidden(tokens, found, self.to_forget(tokens, targets) if MEMORY_TOKENS else None)
         return ChunkedCrossEntropy.apply(x, self.head_weight(), targets.flatten(), *votes)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -838,7 +894,7 @@ def initialise(model: GPT, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         # Tables, scales, gains, trusts and votes have their start from where they are made.
-        if parameter.dim() == 1 or name in TABLES:
+        if parameter.dim() == 1 or name in (*TABLES, "vote_gate"):
             continue
         if name.endswith(("proj.weight", "value_gate.weight")):
             nn.init.zeros_(parameter)  # every block starts as the identity, every gate at 1
@@ -1000,11 +1056,12 @@ def orthogonalise(G: Tensor, dtype: torch.dtype) -> Tensor:
     X = G.mT if tall else G
     # The Frobenius norm is at least the largest singular value, so all of them now lie in [0, 1], where the quintics
     # work.
-    X = (X / (1.01 * X.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
+    X = (X / (1.01 * X.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype).contiguous()
     for a, b, c in POLAR_EXPRESS:
         a, b, c = a / 1.01, b / 1.01**3, c / 1.01**5
         A = X @ X.mT
-        X = a * X + (b * A + c * (A @ A)) @ X
+        B = torch.baddbmm(A, A, A, beta=b, alpha=c)  # b A + c A A
+        X = torch.baddbmm(X, B, X, beta=a)  # a X + B X
     return (X.mT if tall else X).to(G.dtype)
 
 
@@ -1040,7 +1097,7 @@ def muon_update(
     # An orthogonal update of a tall matrix has rows of length sqrt(cols / rows): this makes them 1 again (Muon's own
     # scale).
     lr = lr * max(1.0, W.size(-2) / W.size(-1)) ** 0.5
-    return W - lr * (update + decay * W * (update * W > 0))
+    return W - lr * (update + decay * W * (update * W > 0).to(W.dtype))
 
 
 class Muon:
@@ -1165,7 +1222,7 @@ def adamw_lr(name: str) -> float | None:
     if name.startswith("blocks."):
         return None
     rates = {"wte.weight": EMBED_LR, "follower.weight": EMBED_LR, "document.weight": EMBED_LR, "trust": TRUST_LR}
-    rates["vote"] = VOTE_LR
+    rates |= {"vote": VOTE_LR, "vote_gate": VOTE_GATE_LR}
     return (rates | {"head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR})[name]
 
 
@@ -1271,10 +1328,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         print(f"cuda: plain MLP, no flash kernel after all ({type(error).__name__}: {str(error)[:200]})")  # noqa: T201
         rows = warm_up(model, loss_of, update, data)
     if MEMORY_TOKENS:
-        text = read(data.documents())
-        whole = torch.from_numpy(memorise(text))
-        # With part of the text in memory, guesses are as good as they will be about text that memory has not seen.
-        model.memory.copy_(torch.from_numpy(memorise(text[:TRUST_TOKENS])) if TRUST_TOKENS else whole)
+        model.remember(read(data.documents()))
 
     optimizer, step, micro_step, total, mean_loss = Optimizer(model, update), 0, 0, 0.0, None
     for inputs, targets, _ in data.batches(rows, SEQ_LEN):
@@ -1295,8 +1349,6 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     if mean_loss is not None and (step - 1) % LOG_EVERY:
         show(clock, step, mean_loss, progress)
 
-    if MEMORY_TOKENS and TRUST_TOKENS:
-        model.memory.copy_(whole)
     model.zero_grad(set_to_none=True)
     model.attend = scoring_attend
     unfuse_mlps(model)

@@ -23,7 +23,8 @@ and where their constants ask for them (G = 1 + FOLLOWER_LONGEST + SURE * MEMORY
     ngram.weight, value_ngram.weight    (NGRAM_ROWS, D), (VALUE_NGRAM_ROWS, D)   start at zero
     follower.weight, trust              (V, D), (G,)    start at zero, and higher the surer a guess is
     vote                                (G,)            likewise, times GUESS_VOTES
-    memory                              (MEMORY_ROWS + 1, 1 + MEMORY_BEST)   int32, counted, no gradient
+    vote_gate                           (2, D)          starts at zero; for guesses from the row, from memory
+    memory                              (MEMORY_ROWS + 1, 2 + MEMORY_BEST)   int32, counted, no gradient
     document.weight                     (DOCUMENT_BUCKETS, D)   starts at zero
     blocks.{i}.attn.gain, readout       (H,), (L,)      start at one and at zero
 
@@ -47,10 +48,11 @@ What can be looked up costs no products and learns in few steps, so it pays wher
     wte[tokens] + ngram[rows of the pairs, triples, ... up to here]     hashed; value_ngram adds to the last v likewise
                 + sum over guesses of trust[state] * follower[guess]
                 + document[bucket of the distance to the document's start]
-    logits[guess] + vote[state]               for every guess, after the softcap
+    logits[guess] + vote[state] + vote_gate[kind] norm(x)               for every guess, after the softcap
 
 A guess is a token that followed the longest context that was there before: in this row, or in the text that was read for
-`memory`. Its state says how long that context is and how sure memory is; without a guess, trust and vote are 0.
+`memory`. Its state says how long that context is and how sure memory is; without a guess, it adds nothing. In training,
+a token of the text that was read is guessed as if memory had not read it, as it will be in text that is new.
 LATE_KEYS moves keys of some heads one position on; `gain` multiplies a head's q; `readout` adds the blocks' inputs,
 weighted, before the last norm.
 """
@@ -98,11 +100,11 @@ NGRAM_LONGEST = 2  # its n-grams are pairs up to this length
 VALUE_NGRAM_ROWS = 0  # rows of the table of hashed n-grams, of the longest alone, in the last block's values
 FOLLOWER_LONGEST = 0  # tokens of the longest context whose last follower in the row is embedded
 MEMORY_TOKENS = 0  # tokens of whole documents that are read before training, to remember what follows what
-TRUST_TOKENS = 0  # of these, remembered while training; the others join after it. 0: all of them from the start
 MEMORY_LONGEST = 4  # tokens of the longest context that is remembered
 MEMORY_BEST = 1  # followers of a context that are remembered, the most frequent ones
 MEMORY_ROWS = 524288  # contexts that are remembered; where two meet, one that came more than once, or the shorter one
 GUESS_VOTES = 0.0  # what a guess adds to its own logit at the start, learned by its state; 0: guesses have no vote
+GATED_VOTES = False  # whether the last block's output has a say in how much
 DOCUMENT_BUCKETS = 0  # powers of two that a position in its document is told by
 
 # Start
@@ -120,6 +122,7 @@ HEAD_LR = 0.004  # AdamW, output head
 NGRAM_LR = 0.4  # row-wise Adagrad, tables of n-grams: the root mean square of a row's first step
 TRUST_LR = 0.05  # AdamW, weight of a follower by the length of its context and, remembered ones, by how sure it is
 VOTE_LR = 0.15  # AdamW, votes of guesses for their logits
+VOTE_GATE_LR = 0.02  # AdamW, what the last block's output adds to them
 READOUT_LR = 0.02  # AdamW, layer readout and head gains
 RESID_LR = 0.005  # AdamW, resid_scale: multiplies through all layers, so it moves slowly
 X0_LR = 0.5  # AdamW, x0_scale
@@ -251,36 +254,42 @@ def followers(tokens: mx.array, longest: int) -> tuple[mx.array, mx.array]:
 
 
 def read(documents: Iterator[np.ndarray]) -> np.ndarray:
-    """Read whole documents, about MEMORY_TOKENS tokens of them: int64 (N,)."""
-    parts, total = [np.zeros(0, np.int64)], 0
-    while total < MEMORY_TOKENS and (document := next(documents, None)) is not None:
-        parts.append(document.astype(np.int64))
-        total += len(document)
+    """Read different whole documents, about MEMORY_TOKENS tokens of them or all that there are: int64 (N,)."""
+    parts, total, seen, known = [np.zeros(0, np.int64)], 0, set(), 0
+    # After a hundred known documents without a new one, the text has begun again.
+    while total < MEMORY_TOKENS and known < 100 and (document := next(documents, None)) is not None:
+        name = hash(document.tobytes())
+        known = known + 1 if name in seen else 0
+        if not known:
+            seen.add(name)
+            parts.append(document.astype(np.int64))
+            total += len(document)
     return np.concatenate(parts)
 
 
 def memorise(tokens: np.ndarray) -> np.ndarray:
-    """Count what follows what in int64 (N,): a hashed table, int32 (MEMORY_ROWS + 1, 1 + MEMORY_BEST).
+    """Count in how many documents of int64 (N,) what follows what: int32 (MEMORY_ROWS + 1, 2 + MEMORY_BEST).
 
-    A row holds a context, then its most frequent followers, each as state << 16 | token and 0 where there is none. The
-    last row stays empty.
+    A row of this hashed table holds a context, the sum of its followers' counts, and the most frequent of them, each as
+    count << 16 | token, and 0 where there is none. The last row stays empty.
     """
-    memory, found = np.zeros((MEMORY_ROWS + 1, 1 + MEMORY_BEST), np.int32), []
-    keys = tokens[:-1] + 1
-    for n in range(min(MEMORY_LONGEST, len(tokens) - 1)):
-        if n:
-            keys = (keys[1:] * 1000003 + tokens[: len(keys) - 1] + 1) % 2147483647
-        # Context and follower in one number, so that one sort counts all pairs; tokens fit 16 bits.
-        pairs, counts = np.unique(keys << 16 | tokens[n + 1 :], return_counts=True)
+    memory, found = np.zeros((MEMORY_ROWS + 1, 2 + MEMORY_BEST), np.int32), []
+    # A number for each document; two may share one, as there are 16 bits for it.
+    document = np.cumsum(tokens == BOS_TOKEN) & 0xFFFF
+    for n, key in enumerate(contexts(mx.array(tokens[None]), MEMORY_LONGEST)):
+        # Context, follower and document in one number, so that equal ones are neighbours once sorted; tokens fit 16 bits.
+        told = np.sort((np.array(key[0])[n:-1] << 16 | tokens[n + 1 :]) << 16 | document[n + 1 :])
+        told = told[np.flatnonzero(np.diff(told, prepend=-1))] >> 16
+        first = np.flatnonzero(np.diff(told, prepend=-1))
+        pairs, counts = told[first], np.diff(first, append=len(told))
         starts = np.flatnonzero(np.diff(pairs >> 16, prepend=-1))
         sizes, totals = np.diff(starts, append=len(pairs)), np.add.reduceat(counts, starts)
-        rows, ranks = [pairs[starts] >> 16], counts << 16 | pairs & 0xFFFF
-        for _ in range(MEMORY_BEST):
-            best = np.maximum.reduceat(ranks, starts)
-            ranks[ranks == np.repeat(best, sizes)] = 0
-            sure = len(SHARES) * np.digitize(totals, (2, 4, 8)) + np.digitize((best >> 16) / totals, SHARES[1:])
-            state = 1 + FOLLOWER_LONGEST + SURE * n + sure
-            rows.append(np.where(best > 0, state << 16 | best & 0xFFFF, 0))
+        # Sorted by context and count, a context's most frequent followers are its last ones.
+        ranked = np.sort(pairs >> 16 << 32 | np.minimum(counts, 32767) << 16 | pairs & 0xFFFF)
+        rows = [pairs[starts] >> 16, totals]
+        for place in range(MEMORY_BEST):
+            best = ranked[np.maximum(starts + sizes - 1 - place, 0)] & 0x7FFFFFFF
+            rows.append(np.where(sizes > place, best, 0))
         found.append((totals > 1, np.stack(rows, axis=1)))
     # The last assignment to a row stays: of contexts that came more than once, and of these of the shortest.
     for repeated in (False, True):
@@ -290,12 +299,29 @@ def memorise(tokens: np.ndarray) -> np.ndarray:
     return memory
 
 
+SAMPLE_TOKENS, SAMPLE_SHARE = 8, 7
+"""A text is known again by contexts of so many tokens, one in so many of them."""
+
+
+def samples(tokens: mx.array) -> mx.array:
+    """The numbers of some long contexts, always the same ones, and -1 at the other positions: int64 (B, T)."""
+    key = contexts(tokens, SAMPLE_TOKENS)[-1]
+    return mx.where(key % SAMPLE_SHARE == 0, key, -1)
+
+
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 """Lower bounds of a remembered follower's share of all that followed its context."""
 SHARE_TRUST = (0.0, 0.4, 0.8, 1.05, 1.25, 1.4, 1.55, 1.65)
 """Start of the votes of these shares, as a multiple of the vote of a follower in the row."""
-SURE = 4 * len(SHARES)
-"""Degrees of being sure: by powers of two of the context's count, from 1 to 8, and by the follower's share."""
+COUNTS = (1, 2, 4, 8)
+"""Lower bounds of a context's count."""
+SURE = len(COUNTS) * len(SHARES)
+"""Degrees of being sure: by the context's count and the follower's share."""
+
+
+def degree(values: mx.array, bounds: tuple[float, ...]) -> mx.array:
+    """How many of the bounds but the first each value reaches, int64."""
+    return (values[..., None] >= mx.array(bounds[1:])).astype(mx.int64).sum(axis=-1)
 
 
 def document_bucket(tokens: mx.array) -> mx.array:
@@ -468,15 +494,17 @@ class GPT(nn.Module):
         self.ngram = Embedding(NGRAM_ROWS) if NGRAM_ROWS else None
         self.value_ngram = Embedding(VALUE_NGRAM_ROWS) if VALUE_NGRAM_ROWS else None
         if MEMORY_TOKENS:
-            self.memory = mx.zeros((MEMORY_ROWS + 1, 1 + MEMORY_BEST), dtype=mx.int32)
+            self.memory = mx.zeros((MEMORY_ROWS + 1, 2 + MEMORY_BEST), dtype=mx.int32)
+            self._told = mx.zeros(MEMORY_ROWS, dtype=mx.int32)  # the underscore keeps it out of the weights
             # Counted, not learnt: frozen parameters get no gradient and no moments.
             self.freeze(keys="memory", recurse=False)
         guessing = bool(FOLLOWER_LONGEST or MEMORY_TOKENS)
-        remembered = mx.tile(mx.array(SHARE_TRUST), 4 * MEMORY_LONGEST)
+        remembered = mx.tile(mx.array(SHARE_TRUST), len(COUNTS) * MEMORY_LONGEST)
         self.follower = Embedding() if guessing else None
         self.trust = mx.concatenate([mx.ones((1 + FOLLOWER_LONGEST,)), 0.3 * remembered]) if guessing else None
         votes = GUESS_VOTES * mx.concatenate([mx.ones((1 + FOLLOWER_LONGEST,)), remembered])
         self.vote = votes if guessing and GUESS_VOTES else None
+        self.vote_gate = mx.zeros((2, DIM)) if guessing and GUESS_VOTES and GATED_VOTES else None
         self.document = Embedding(DOCUMENT_BUCKETS) if DOCUMENT_BUCKETS else None
         self.readout = mx.zeros((DEPTH,)) if LAYER_READOUT else None
         self.device, self.dtype = "cpu", mx.float32
@@ -494,34 +522,56 @@ class GPT(nn.Module):
         """Look up the n-grams of these tokens: float32 (B, T, n, D) by the table's name."""
         return {name: self[name](rows) for name, rows in self.rows(tokens).items()}
 
-    def guesses(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
+    def remember(self, text: np.ndarray) -> None:
+        """Fill the memory from a text, int64 (N,), and note by what to know it again."""
+        self.memory = mx.array(memorise(text))
+        keys, told = np.array(samples(mx.array(text[None]))), np.zeros(MEMORY_ROWS, np.int32)
+        told[keys[keys >= 0] % MEMORY_ROWS] = keys[keys >= 0]
+        self._told = mx.array(told)
+
+    def to_forget(self, tokens: mx.array, targets: mx.array) -> mx.array:
+        """The targets in rows of the text that memory was told, -1 in other rows: int64 (B, T)."""
+        keys = samples(tokens)
+        told = (keys >= 0) & (self._told[keys % MEMORY_ROWS] == keys)
+        return mx.where(2 * told.sum(axis=1, keepdims=True) > (keys >= 0).sum(axis=1, keepdims=True), targets, -1)
+
+    def guesses(self, tokens: mx.array, forget: mx.array | None = None) -> tuple[mx.array, mx.array]:
         """Guesses at the next token and their states, both int64 (B, T, K); state 0 stands for no guess.
 
-        One is what followed in the row; the others are what memory holds for the longest context that it knows.
+        One is what followed in the row; the others are what memory holds for the longest context that it knows. Where
+        `forget`, int64 (B, T), is not -1, memory was told that this token follows here: that time does not count.
         """
         guesses, states = [], []
         if FOLLOWER_LONGEST:
             follower, length = followers(tokens, FOLLOWER_LONGEST)
             guesses, states = [follower[..., None]], [length[..., None]]
         if MEMORY_TOKENS:
-            row = mx.full(tokens.shape, MEMORY_ROWS, dtype=mx.int64)
-            for key in contexts(tokens, MEMORY_LONGEST):
-                row = mx.where(self.memory[key % MEMORY_ROWS, 0] == key, key % MEMORY_ROWS, row)
-            known = self.memory[row, 1:].astype(mx.int64)
-            guesses, states = [*guesses, known % 65536], [*states, known // 65536]
+            forget = mx.full(tokens.shape, -1, dtype=mx.int64) if forget is None else forget
+            row, longest = mx.full(tokens.shape, MEMORY_ROWS, dtype=mx.int64), mx.zeros(tokens.shape, dtype=mx.int64)
+            own = (forget >= 0).astype(mx.int64)
+            for n, key in enumerate(contexts(tokens, MEMORY_LONGEST)):
+                place = key % MEMORY_ROWS
+                known = (self.memory[place, 0] == key) & (self.memory[place, 1] > own)
+                row, longest = mx.where(known, place, row), mx.where(known, n, longest)
+            remembered = self.memory[row].astype(mx.int64)
+            total, guess = mx.maximum(remembered[..., 1] - own, 1)[..., None], remembered[..., 2:] % 65536
+            count = remembered[..., 2:] // 65536 - (guess == forget[..., None])
+            sure = len(SHARES) * degree(total, COUNTS) + degree(count / total, SHARES)
+            state = 1 + FOLLOWER_LONGEST + SURE * longest[..., None] + sure
+            guesses, states = [*guesses, guess], [*states, mx.where(count > 0, state, 0)]
         return mx.concatenate(guesses, axis=-1), mx.concatenate(states, axis=-1)
 
-    def hidden(self, tokens: mx.array, found: Found | None = None) -> tuple[mx.array, Votes]:
+    def hidden(
+        self, tokens: mx.array, found: Found | None = None, forget: mx.array | None = None
+    ) -> tuple[mx.array, Votes]:
         """tokens (B, T) -> (B * T, D) of the model's dtype, what the head multiplies; what is added to its products."""
         found, votes = self.look_up(tokens) if found is None else found, ()
         x = self.wte(tokens)
         if "ngram" in found:
             x = x + found["ngram"].sum(axis=-2)
         if self.follower is not None:
-            guesses, states = self.guesses(tokens)
+            guesses, states = self.guesses(tokens, forget)
             x = x + ((self.trust[states] * (states > 0))[..., None] * self.follower(guesses)).sum(axis=-2)
-            if self.vote is not None:
-                votes = guesses.flatten(0, 1), (self.vote[states] * (states > 0)).flatten(0, 1)
         if self.document is not None:
             x = x + self.document(document_bucket(tokens))
         x = x0 = norm(x.astype(self.dtype))
@@ -532,7 +582,15 @@ class GPT(nn.Module):
                 read = read + self.readout[i].astype(x.dtype) * x
             x = self.resid_scale[i].astype(x.dtype) * x + self.x0_scale[i].astype(x.dtype) * x0
             x = block(x, tokens, values if i == DEPTH - 1 else None, window_of(i, tokens.shape[1]))
-        return norm(x + read if self.readout is not None else x).flatten(0, 1), votes
+        x = norm(x + read if self.readout is not None else x).flatten(0, 1)
+        if self.vote is not None:
+            guesses, states = guesses.flatten(0, 1), states.flatten(0, 1)
+            vote = self.vote[states]
+            if self.vote_gate is not None:
+                kinds = [0] * bool(FOLLOWER_LONGEST) + [1] * (MEMORY_BEST * bool(MEMORY_TOKENS))
+                vote = vote + (x @ self.vote_gate.astype(x.dtype).T).astype(mx.float32)[:, mx.array(kinds)]
+            votes = guesses, vote * (states > 0)
+        return x, votes
 
     def head_weight(self) -> mx.array:
         """float32 (V, D)."""
@@ -540,7 +598,7 @@ class GPT(nn.Module):
 
     def loss(self, tokens: mx.array, targets: mx.array, found: Found | None = None) -> mx.array:
         """Mean next-token cross-entropy in nats, a float32 scalar."""
-        x, votes = self.hidden(tokens, found)
+        x, votes = self.hidden(tokens, found, self.to_forget(tokens, targets) if MEMORY_TOKENS else None)
         return chunked_cross_entropy(x, self.head_weight(), targets.reshape(-1), *votes)[0]
 
     def __call__(self, tokens: mx.array) -> mx.array:
@@ -567,7 +625,8 @@ def initialise(model: GPT, seed: int) -> None:
         return mx.random.normal(parameter.shape, scale=scale, key=key)
 
     # Without the tables, so that a seed draws the same matrices whichever of them there are.
-    parameters = [(name, value) for name, value in tree_flatten(model.trainable_parameters()) if name not in TABLES]
+    fixed = (*TABLES, "vote_gate")
+    parameters = [(name, value) for name, value in tree_flatten(model.trainable_parameters()) if name not in fixed]
     keys = mx.random.split(mx.random.key(seed), len(parameters))
     draws = [(name, drawn(name, value, key)) for (name, value), key in zip(parameters, keys, strict=True)]
     model.update(tree_unflatten(draws))
@@ -831,7 +890,7 @@ def adamw_lr(name: str) -> float | None:
     if name.startswith("blocks."):
         return None
     rates = {"wte.weight": EMBED_LR, "follower.weight": EMBED_LR, "document.weight": EMBED_LR, "trust": TRUST_LR}
-    rates["vote"] = VOTE_LR
+    rates |= {"vote": VOTE_LR, "vote_gate": VOTE_GATE_LR}
     return (rates | {"head.weight": HEAD_LR, "resid_scale": RESID_LR, "x0_scale": X0_LR})[name]
 
 
@@ -970,10 +1029,7 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
     warm_up(stepper, data)
     mx.reset_peak_memory()
     if MEMORY_TOKENS:
-        text = read(data.documents())
-        whole = mx.array(memorise(text))
-        # With part of the text in memory, guesses are as good as they will be about text that memory has not seen.
-        model.memory = mx.array(memorise(text[:TRUST_TOKENS])) if TRUST_TOKENS else whole
+        model.remember(read(data.documents()))
 
     step, micro_step, so_far, loss, last = 0, 0, [], None, (0, 0.0)
     # Losses of batches that were handed over, each with its point of the live curve or None. A GPU keeps one batch to work
@@ -1001,8 +1057,6 @@ def train(model: GPT, data: Data, clock: Clock) -> GPT:
         wait_for(clock, waited_for, point)
     if loss is not None and (step - 1) % LOG_EVERY:
         show(clock, last[0], loss.item(), last[1])
-    if MEMORY_TOKENS and TRUST_TOKENS:
-        model.memory = whole
     return model
 
 

@@ -50,7 +50,9 @@ BEFORE = {
     "votes off": ("memory on", "votes on"),
     "memory of three followers": "memory on",
     "memory of one follower": ("memory on", "memory of three followers"),
-    "trust on a small memory": "memory on",
+    "memory of more text": "memory on",
+    "gated votes on": ("memory on", "votes on"),
+    "gated votes off": ("memory on", "votes on", "gated votes on"),
 }
 """Edits that lead back -> what they lead back from."""
 SIZES = ("mlp wider", "mlp narrower", "shape wider", "shape deeper", "sequences halved", "sequences doubled")

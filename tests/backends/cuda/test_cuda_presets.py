@@ -22,7 +22,7 @@ PARAMETERS = {
     "rtx16": 308_282_124,
     "rtx24": 318_767_632,
     "rtx48": 587_203_088,
-    "cpu": 9_832_332,
+    "cpu": 9_832_588,
     "demo": 1_835_144,
 }
 ON_CARDS = sorted(name for name, preset in PRESETS.items() if preset.card_gb)
@@ -45,7 +45,7 @@ def test_a_tiers_model_has_the_parameters_of_its_sizes(tier):
     tables = train.NGRAM_ROWS * D
     if train.FOLLOWER_LONGEST or train.MEMORY_TOKENS:
         states = 1 + train.FOLLOWER_LONGEST + train.SURE * train.MEMORY_LONGEST
-        tables += V * D + states * (2 if train.GUESS_VOTES else 1)
+        tables += V * D + states * (2 if train.GUESS_VOTES else 1) + 2 * D * bool(train.GATED_VOTES)
     tables += train.DOCUMENT_BUCKETS * D
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == 2 * V * D + blocks + tables == PARAMETERS[preset.name]

@@ -40,6 +40,7 @@ VARIANTS = [
         "VALUE_NGRAM_ROWS": 50,
         "FOLLOWER_LONGEST": 2,
         "GUESS_VOTES": 1.5,
+        "GATED_VOTES": True,
         "DOCUMENT_BUCKETS": 5,
     },
 ]
@@ -186,6 +187,7 @@ def test_an_optimizer_step_moves_the_weights_alike(sides, batch, tmp_path, sourc
             "FOLLOWER_LONGEST": 3,
             "LATE_KEYS": 0.5,
             "GUESS_VOTES": 1.5,
+            "GATED_VOTES": True,
         },
     ],
 )
@@ -204,7 +206,13 @@ def test_twenty_steps_from_the_same_weights_on_the_same_batches_have_the_same_lo
 
 
 def test_tables_and_gains_move_alike_in_an_optimizer_step(sides, batch, tmp_path) -> None:
-    constants = {"NGRAM_ROWS": 60, "VALUE_NGRAM_ROWS": 50, "FOLLOWER_LONGEST": 2, "GUESS_VOTES": 1.5}
+    constants = {
+        "NGRAM_ROWS": 60,
+        "VALUE_NGRAM_ROWS": 50,
+        "FOLLOWER_LONGEST": 2,
+        "GUESS_VOTES": 1.5,
+        "GATED_VOTES": True,
+    }
     pair = sides(**constants, HEAD_GAIN=True, LAYER_READOUT=True)
     models = same_weights(pair, "cuda", "mlx", tmp_path)
     before = weights_of(pair["cuda"], models["cuda"], tmp_path)
@@ -219,6 +227,7 @@ def test_tables_and_gains_move_alike_in_an_optimizer_step(sides, batch, tmp_path
         "follower.weight",
         "trust",
         "vote",
+        "vote_gate",
         "readout",
         "blocks.0.attn.gain",
     ):
@@ -228,14 +237,15 @@ def test_tables_and_gains_move_alike_in_an_optimizer_step(sides, batch, tmp_path
 
 
 def test_both_remember_the_same_text_and_guess_the_same_from_it(sides, batch, tmp_path) -> None:
-    pair = sides(MEMORY_TOKENS=3000, MEMORY_ROWS=211, MEMORY_BEST=3, FOLLOWER_LONGEST=2, GUESS_VOTES=1.5)
+    votes = {"FOLLOWER_LONGEST": 2, "GUESS_VOTES": 1.5, "GATED_VOTES": True}
+    pair = sides(MEMORY_TOKENS=3000, MEMORY_ROWS=211, MEMORY_BEST=3, **votes)
     models = same_weights(pair, "cuda", "mlx", tmp_path)
     words = np.random.default_rng(2).integers(0, 97, (12, 4))
     text = words[np.random.default_rng(3).integers(0, 12, 900)].ravel().astype(np.uint16)
-    tables = [side.train_file.memorise(text.astype(np.int64)) for side in pair.values()]
-    np.testing.assert_array_equal(*tables)
-    models["cuda"].memory.copy_(torch.from_numpy(tables[0]))
-    models["mlx"].memory = mx.array(tables[1])
+    for model in models.values():
+        model.remember(text.astype(np.int64))
+    np.testing.assert_array_equal(models["cuda"].memory.numpy(), np.array(models["mlx"].memory))
+    np.testing.assert_array_equal(models["cuda"].told.numpy(), np.array(models["mlx"]._told))
     rows = text[: 3 * 49].reshape(3, 49)
     found = {}
     for name, side in pair.items():
@@ -247,6 +257,8 @@ def test_both_remember_the_same_text_and_guess_the_same_from_it(sides, batch, tm
         gradients_of(side, models[name], (rows[:, :-1].copy(), rows[:, 1:].copy())) for name, side in pair.items()
     )
     assert loss == pytest.approx(other_loss, abs=1e-5)
-    assert {"trust", "vote", "follower.weight"} <= cuda.keys()
+    assert {"trust", "vote", "vote_gate", "follower.weight"} <= cuda.keys()
+    tokens, targets = (torch.from_numpy(part.astype(np.int64)) for part in (rows[:, :-1], rows[:, 1:]))
+    assert (models["cuda"].to_forget(tokens, targets) >= 0).any(), "some of these rows are of the text that was read"
     for name, expected in cuda.items():
         assert largest(mlx[name] - expected) < 1e-4 * largest(expected), name
