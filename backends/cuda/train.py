@@ -313,7 +313,7 @@ SURE = len(COUNTS) * len(SHARES)
 
 
 def degree(values: Tensor, bounds: tuple[float, ...]) -> Tensor:
-    """How many of the bounds but the first each value reaches, int64."""
+    """Count the bounds, but for the first, that each value reaches: int64."""
     return torch.bucketize(values, torch.tensor(bounds[1:], device=values.device), right=True)
 
 

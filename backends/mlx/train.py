@@ -320,7 +320,7 @@ SURE = len(COUNTS) * len(SHARES)
 
 
 def degree(values: mx.array, bounds: tuple[float, ...]) -> mx.array:
-    """How many of the bounds but the first each value reaches, int64."""
+    """Count the bounds, but for the first, that each value reaches: int64."""
     return (values[..., None] >= mx.array(bounds[1:])).astype(mx.int64).sum(axis=-1)
 
 
