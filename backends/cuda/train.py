@@ -985,7 +985,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if votes is not None:  # in place, where the slope of the cap does not need z itself
                 voted = (z.scatter_add if SOFTCAP else z.scatter_add_)(1, guesses[rows], votes[rows])
             dz = voted.softmax(1)
-            total = total - dz.gather(1, target).clamp(min=torch.finfo(dz.dtype).tiny).log().sum()
+            # The largest share is 1 / sum of exp(logit - highest).
+            log_partition = voted.amax(1, keepdim=True) - dz.amax(1, keepdim=True).log()
+            total = total + (log_partition - voted.gather(1, target)).sum()
             # The gradient of the summed loss: softmax less 1 at the target. In place, because this is the largest tensor
             # of the step.
             dz.scatter_add_(1, target, torch.full_like(target, -1, dtype=dz.dtype))
