@@ -93,7 +93,7 @@ def enciphered(count: int) -> str:
     ids=["docstrings", "comments", "names", "numbers", "the order of a few names", "blanks"],
 )
 def test_information_is_limited_wherever_it_lies(source: str, prepared: Prepared) -> None:
-    with pytest.raises(SourceFault, match=r"comes to \d+ bytes of information .* the limit is 32768"):
+    with pytest.raises(SourceFault, match=r"comes to \d+ bytes of information .* the limit is 36864"):
         check_contamination(source, prepared, 512)
 
 
