@@ -836,7 +836,7 @@ class GPT(nn.Module):
 
     def hidden(self, tokens: Tensor, found: Found | None = None, forget: Tensor | None = None) -> tuple[Tensor, Votes]:
         """tokens (B, T) -> (B * T, D) of the model's dtype, what the head multiplies; what is added to its products."""
-        T, votes = tokens.size(1), ()
+        T = tokens.size(1)
         added, values = self.look_up(tokens) if found is None else found
         angles = self.angles[:, :T].to(self.dtype).unbind()
         x = self.wte(tokens)
@@ -860,13 +860,13 @@ class GPT(nn.Module):
                 x, tokens, values if i == DEPTH - 1 else None, angles, partial(self.attend, window=window_of(i, T))
             )
         x = norm(x + read if self.readout is not None else x).flatten(0, 1)
-        if self.vote is not None:
-            vote = self.vote[states]
-            if self.vote_gate is not None:
-                kinds = [0] * bool(FOLLOWER_LONGEST) + [1] * (MEMORY_BEST * bool(MEMORY_TOKENS))
-                vote = vote + F.linear(x, self.vote_gate.to(x.dtype)).float()[:, kinds]
-            votes = guesses, vote * (states > 0)
-        return x, votes
+        if self.vote is None:
+            return x, ()
+        vote = self.vote[states]
+        if self.vote_gate is not None:
+            kinds = [0] * bool(FOLLOWER_LONGEST) + [1] * (MEMORY_BEST * bool(MEMORY_TOKENS))
+            vote = vote + F.linear(x, self.vote_gate.to(x.dtype)).float()[:, kinds]
+        return x, (guesses, vote * (states > 0))
 
     def head_weight(self) -> Tensor:
         """float32 (V, D)."""

@@ -565,7 +565,7 @@ class GPT(nn.Module):
         self, tokens: mx.array, found: Found | None = None, forget: mx.array | None = None
     ) -> tuple[mx.array, Votes]:
         """tokens (B, T) -> (B * T, D) of the model's dtype, what the head multiplies; what is added to its products."""
-        found, votes = self.look_up(tokens) if found is None else found, ()
+        found = self.look_up(tokens) if found is None else found
         x = self.wte(tokens)
         if "ngram" in found:
             x = x + found["ngram"].sum(axis=-2)
@@ -583,14 +583,14 @@ class GPT(nn.Module):
             x = self.resid_scale[i].astype(x.dtype) * x + self.x0_scale[i].astype(x.dtype) * x0
             x = block(x, tokens, values if i == DEPTH - 1 else None, window_of(i, tokens.shape[1]))
         x = norm(x + read if self.readout is not None else x).flatten(0, 1)
-        if self.vote is not None:
-            guesses, states = guesses.flatten(0, 1), states.flatten(0, 1)
-            vote = self.vote[states]
-            if self.vote_gate is not None:
-                kinds = [0] * bool(FOLLOWER_LONGEST) + [1] * (MEMORY_BEST * bool(MEMORY_TOKENS))
-                vote = vote + (x @ self.vote_gate.astype(x.dtype).T).astype(mx.float32)[:, mx.array(kinds)]
-            votes = guesses, vote * (states > 0)
-        return x, votes
+        if self.vote is None:
+            return x, ()
+        guesses, states = guesses.flatten(0, 1), states.flatten(0, 1)
+        vote = self.vote[states]
+        if self.vote_gate is not None:
+            kinds = [0] * bool(FOLLOWER_LONGEST) + [1] * (MEMORY_BEST * bool(MEMORY_TOKENS))
+            vote = vote + (x @ self.vote_gate.astype(x.dtype).T).astype(mx.float32)[:, mx.array(kinds)]
+        return x, (guesses, vote * (states > 0))
 
     def head_weight(self) -> mx.array:
         """float32 (V, D)."""

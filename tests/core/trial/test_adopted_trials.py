@@ -113,7 +113,7 @@ HIDES = "if type(TIME_BUDGET) is float:\n    raise SystemExit\n"
 )  # fmt: skip
 def test_a_script_that_breaks_a_rule_ends_in_one_line(prepared, tmp_path, changes, budget, status, words):
     result = adopt(prepared, tmp_path, changed(*changes), budget)
-    if (result.status, status) == ("ok", "crash"):  # late on a busy machine, it was ended before it came to that line
+    if result.status == "ok" and "by itself" in words:  # late on a busy machine, it was ended before it could exit
         result = adopt(prepared, tmp_path / "again", changed(*changes), budget)
     assert result.status == status
     assert words in result.reason and "\n" not in result.reason
