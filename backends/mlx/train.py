@@ -378,11 +378,11 @@ def attend(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
 def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: int = 128) -> mx.array:
     """Do the same by plain products, `block` queries at a time with the keys that any of them sees."""
     T, q, parts = q.shape[2], HEAD_DIM**-0.5 * q, []
-    seen = in_window(T, window).astype(q.dtype)
+    seen, ones = in_window(T, window).astype(q.dtype), mx.ones((T, 1), dtype=q.dtype)
     for start in range(0, T, block):
         queries, keys = slice(start, start + block), slice(max(0, start - window + 1), start + block)
         weights = softmax_weights(q[:, :, queries] @ k[:, :, keys].swapaxes(-1, -2), seen[queries, keys])
-        parts.append((weights @ v[:, :, keys]) / weights.sum(axis=-1, keepdims=True))
+        parts.append((weights @ v[:, :, keys]) / (weights @ ones[keys]))  # a product sums faster than a sum
     return mx.concatenate(parts, axis=2)
 
 
@@ -646,6 +646,13 @@ def add_votes(z: mx.array, guesses: mx.array | None = None, votes: mx.array | No
     return z if votes is None else z.at[mx.arange(len(z))[:, None], guesses].add(votes)
 
 
+def highest_of(z: mx.array) -> mx.array:
+    """The highest of each row: z (N, V) -> (N, 1)."""
+    # MLX compares the numbers of a row one by one on a CPU, but the rows of a matrix many at once: three times as fast.
+    part = math.gcd(64, z.shape[1])
+    return z.reshape(len(z), -1, part).max(axis=1).max(axis=1, keepdims=True)
+
+
 @mx.custom_function
 def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array, *voting: mx.array) -> tuple[mx.array, ...]:
     """Mean cross-entropy of softcap(x @ weight.T) plus votes, and its gradients, taken on the way forward.
@@ -664,9 +671,9 @@ def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array, *vot
         voted = add_votes(z, *chosen)
         # A small cap bounds the exponentials, so nobody has to look for the highest; votes go beyond it.
         bounded = 0 < SOFTCAP <= 16 and not voting
-        highest = mx.array(SOFTCAP) if bounded else voted.max(axis=1, keepdims=True)
+        highest = mx.array(SOFTCAP) if bounded else highest_of(voted)
         weights = exp(voted - highest)
-        partition = weights.sum(axis=1, keepdims=True)
+        partition = weights @ mx.ones((weights.shape[1], 1))  # a product sums faster than a sum
         total = total + (mx.log(partition) + highest - mx.take_along_axis(voted, target, axis=1)).sum()
         # The gradient of the summed loss: softmax less 1 at the target.
         dz = weights / partition - one_hot(target, z.shape[1])
