@@ -359,21 +359,25 @@ Attend = Callable[..., Tensor]
 """q, k, v (B, H, T, HEAD_DIM), `window=` and what the scores are multiplied by, `scale=` -> (B, H, T, HEAD_DIM). Causal."""
 
 
-def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, block: int = 256) -> Tensor:
+def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, block: int = 0) -> Tensor:
     """Attend by plain products, `block` queries at a time with the keys that any of them sees: the fastest on a CPU."""
     shape, T, parts = q.shape, q.size(2), []
     q, k, v = (q * scale).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    block = block or (128 if window <= 128 else 256)
+    before = -(-(window - 1) // block)  # blocks of keys before its own that a block's queries see
     # How far the last positions lie behind the keys up to the last one. Every block's queries are its last rows, and
     # their keys its last columns.
-    position = torch.arange(min(T, block + window - 1), device=q.device)
+    position = torch.arange(min(T, (before + 1) * block), device=q.device)
     distance = position[-block:, None] - position
     hidden = torch.zeros(distance.shape, dtype=q.dtype, device=q.device)
     hidden.masked_fill_((distance < 0) | (distance >= window), -torch.inf)
-    for start in range(0, T, block):
-        # From the first key that the block's first query sees to the key at its last query.
-        first, end = max(0, start - window + 1), min(start + block, T)
-        scores = torch.baddbmm(hidden[start - end :, first - end :], q[:, start:end], k[:, first:end].mT)
-        parts.append(scores.softmax(-1) @ v[:, first:end])
+    # Split and put together, not sliced: the gradient of every slice would be as large as what it was cut from.
+    ks, vs = k.split(block, dim=1), v.split(block, dim=1)
+    for i, queries in enumerate(q.split(block, dim=1)):
+        seen = slice(max(0, i - before), i + 1)
+        keys, values = torch.cat(ks[seen], dim=1), torch.cat(vs[seen], dim=1)
+        scores = torch.baddbmm(hidden[-queries.size(1) :, -keys.size(1) :], queries, keys.mT)
+        parts.append(scores.softmax(-1) @ values)
     return torch.cat(parts, dim=1).view(shape)
 
 

@@ -375,14 +375,22 @@ def attend(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
-def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: int = 128) -> mx.array:
+def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: int = 0) -> mx.array:
     """Do the same by plain products, `block` queries at a time with the keys that any of them sees."""
     T, q, parts = q.shape[2], HEAD_DIM**-0.5 * q, []
-    seen, ones = in_window(T, window).astype(q.dtype), mx.ones((T, 1), dtype=q.dtype)
-    for start in range(0, T, block):
-        queries, keys = slice(start, start + block), slice(max(0, start - window + 1), start + block)
-        weights = softmax_weights(q[:, :, queries] @ k[:, :, keys].swapaxes(-1, -2), seen[queries, keys])
-        parts.append((weights @ v[:, :, keys]) / (weights @ ones[keys]))  # a product sums faster than a sum
+    block = block or (128 if window <= 128 else 256)
+    before = -(-(window - 1) // block)  # blocks of keys before its own that a block's queries see
+    # Every block's queries are the last rows of this, and their keys its last columns.
+    seen = in_window(min(T, (before + 1) * block), window)[-block:].astype(q.dtype)
+    ones = mx.ones((seen.shape[1], 1), dtype=q.dtype)
+    # Split and put together, not sliced: the gradient of every slice would be as large as what it was cut from.
+    qs, ks, vs = (mx.split(x, list(range(block, T, block)), axis=2) for x in (q, k, v))
+    for i, queries in enumerate(qs):
+        near = slice(max(0, i - before), i + 1)
+        keys, values = mx.concatenate(ks[near], axis=2), mx.concatenate(vs[near], axis=2)
+        count = keys.shape[2]
+        weights = softmax_weights(queries @ keys.swapaxes(-1, -2), seen[-queries.shape[2] :, -count:])
+        parts.append((weights @ values) / (weights @ ones[:count]))  # a product sums faster than a sum
     return mx.concatenate(parts, axis=2)
 
 
