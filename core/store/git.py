@@ -44,10 +44,8 @@ def check_tag(tag: str) -> str:
             f"{tag[:100]!r} cannot name a run.",
             fix="use letters, digits, '-', '_' and '.', 100 at most, for example --tag wider-mlp",
         )
-    if tag in RESERVED:
-        raise UsageError(
-            f"a run cannot be named {tag!r}: that folder holds {RESERVED[tag]}.", fix="choose another --tag"
-        )
+    if (held := RESERVED.get(tag.lower())) is not None:  # a Mac's folders do not tell capitals from small letters
+        raise UsageError(f"a run cannot be named {tag!r}: that folder holds {held}.", fix="choose another --tag")
     return tag
 
 

@@ -204,6 +204,7 @@ def test_a_run_that_must_stay_is_refused_in_one_line(workspace, capsys):
         ("tt", 2, "there is no run 'tt'"),
         ("../t", 2, "cannot name a run"),
         ("trials", 2, "cannot be named 'trials'"),
+        ("MLflow", 2, "cannot be named 'MLflow'"),
         ("link", 3, "is a link"),
     ):
         assert ar(["rm", tag, "--yes"]) == code and words in capsys.readouterr().err
