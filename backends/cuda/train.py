@@ -360,7 +360,10 @@ Attend = Callable[..., Tensor]
 
 
 def attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, window: int, scale: float = 1.0, block: int = 0) -> Tensor:
-    """Attend by plain products, `block` queries at a time with the keys that any of them sees: the fastest on a CPU."""
+    """Attend by plain products, `block` queries at a time with the keys that any of them sees: the fastest on a CPU.
+
+    With 0 the window decides how many.
+    """
     shape, T, parts = q.shape, q.size(2), []
     q, k, v = (q * scale).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     block = block or (128 if window <= 128 else 256)

@@ -376,7 +376,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
 
 
 def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: int = 0) -> mx.array:
-    """Do the same by plain products, `block` queries at a time with the keys that any of them sees."""
+    """Do the same by plain products, `block` queries at a time with the keys that any of them sees; 0: by the window."""
     T, q, parts = q.shape[2], HEAD_DIM**-0.5 * q, []
     block = block or (128 if window <= 128 else 256)
     before = -(-(window - 1) // block)  # blocks of keys before its own that a block's queries see
@@ -390,7 +390,8 @@ def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: 
         keys, values = mx.concatenate(ks[near], axis=2), mx.concatenate(vs[near], axis=2)
         count = keys.shape[2]
         weights = softmax_weights(queries @ keys.swapaxes(-1, -2), seen[-queries.shape[2] :, -count:])
-        parts.append((weights @ values) / (weights @ ones[:count]))  # a product sums faster than a sum
+        # On a CPU, MLX sums faster by a product with ones.
+        parts.append((weights @ values) / (weights @ ones[:count]))
     return mx.concatenate(parts, axis=2)
 
 
@@ -681,7 +682,7 @@ def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array, *vot
         bounded = 0 < SOFTCAP <= 16 and not voting
         highest = mx.array(SOFTCAP) if bounded else highest_of(voted)
         weights = exp(voted - highest)
-        partition = weights @ mx.ones((weights.shape[1], 1))  # a product sums faster than a sum
+        partition = weights @ mx.ones((weights.shape[1], 1))  # the sum of each row, as in attention by blocks
         total = total + (mx.log(partition) + highest - mx.take_along_axis(voted, target, axis=1)).sum()
         # The gradient of the summed loss: softmax less 1 at the target.
         dz = weights / partition - one_hot(target, z.shape[1])
