@@ -27,7 +27,14 @@ COMMON: Mapping[str, ConstantValue] = {
     "LOG_EVERY": 4,
 }
 """Sizes of a small model, which a laptop's CPU trains in a minute and a GPU in a second."""
-PLAIN: Mapping[str, ConstantValue] = {"LATE_KEYS": 0.0, "NGRAM_ROWS": 0, "FOLLOWER_LONGEST": 0, "MEMORY_TOKENS": 0}
+PLAIN: Mapping[str, ConstantValue] = {
+    "LATE_KEYS": 0.0,
+    "NGRAM_ROWS": 0,
+    "VALUE_NGRAM_ROWS": 0,
+    "FOLLOWER_LONGEST": 0,
+    "MEMORY_TOKENS": 0,
+    "DOCUMENT_BUCKETS": 0,
+}
 """Look-ups that a preset may have on, turned off where a file has them: the speed of products is wanted."""
 SHARED = (
     *("ROPE_BASE", "QK_GAIN", "SOFTCAP", "GATE_CHANNELS", "NORM_EPS", "INIT_SCALE", "HEAD_INIT", "X0_INIT"),

@@ -72,9 +72,10 @@ class Feed:
         self._poll.register(events.descriptor, 0)  # errors alone: the supervisor has closed its end
         self._next_progress = 0.0
         self._sent_tokens = 0
-        self._sent: Batch | None = None
+        self._sent: tuple[int, Batch] | None = None  # with what was asked for: ROWS or DOCUMENTS
         self._midway = False
-        self._tokens = self._batches = self._epoch = 0
+        self._taken = {ROWS: 0, DOCUMENTS: 0}  # tokens
+        self._batches = self._epoch = 0
 
     def run(self) -> None:
         """Serve until the deadline, or until the child is gone or sends what is no request."""
@@ -114,7 +115,7 @@ class Feed:
         self._send(header)
         self._send(batch.payload)
         self._midway = False
-        self._sent = batch
+        self._sent = (kind, batch)
 
     def _receive(self) -> Request:
         data = b""
@@ -165,10 +166,16 @@ class Feed:
     def _count(self) -> None:
         """Count the last frame: the child asks again, so it has taken that one."""
         if self._sent is not None:
-            self._tokens += self._sent.tokens
+            kind, batch = self._sent
+            self._taken[kind] += batch.tokens
             self._batches += 1
-            self._epoch = self._sent.epoch
+            self._epoch = batch.epoch
             self._sent = None
+
+    @property
+    def _tokens(self) -> int:
+        """Tokens trained on: of rows, unless the file takes documents alone, as one does that packs its own."""
+        return self._taken[ROWS] or self._taken[DOCUMENTS]
 
     def _finish(self) -> None:
         """Send END if no frame is half sent. Never wait: the child may not be reading."""

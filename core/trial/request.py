@@ -272,7 +272,7 @@ class TrialResult(BaseModel):
     """Time for scoring, the audit included."""
     wall_seconds: float | None = None
     tokens: int | None = None
-    """Tokens trained on, as the feeder counts them."""
+    """Tokens trained on, as the feeder counts them. Documents count where the file has not asked for a row."""
     batches: int | None = None
     """Batches that the feeder has sent for training; None in results of earlier versions."""
     steps: int | None = None

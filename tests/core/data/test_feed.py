@@ -218,6 +218,20 @@ def test_documents_are_whole_and_end_at_the_deadline(small_prepared: Prepared) -
         assert running.events()[-1]["reason"] == "deadline"
 
 
+def test_documents_that_are_read_beside_rows_are_no_tokens_that_were_trained_on(small_prepared: Prepared) -> None:
+    read, tokens = 0, {}
+    for rows in (0, 3):
+        with feed(small_prepared.folder, budget=0.5) as running:
+            data, _, _ = client(running, budget=0.5)
+            read = sum(len(document) for document, _ in zip(data.documents(), range(5), strict=False))
+            for _ in zip(range(rows), data.batches(4, 32), strict=False):
+                pass
+            running.socket.shutdown(socket.SHUT_WR)
+            tokens[rows] = running.events()[-1]["tokens"]
+    assert tokens[0] >= read, "a file that takes documents alone packs its own rows; documents come many at a time"
+    assert tokens[3] == 3 * 4 * 32
+
+
 def test_shapes_may_alternate(small_prepared: Prepared) -> None:
     with feed(small_prepared.folder, budget=5.0) as running:
         data, _, _ = client(running, budget=5.0)
