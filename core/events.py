@@ -173,7 +173,7 @@ class FeedProgress(TrialEvent):
 
     name = "progress"
     tokens: int
-    """Of rows, or of documents where no row was asked for: one that reads documents to remember them trains on rows."""
+    """Tokens of rows, or of documents where no row was asked for: a file that reads some to remember them trains on rows."""
     batches: int | None = None
     epoch: int | None = None
     """Number of the present pass over the corpus, from 0."""

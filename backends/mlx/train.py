@@ -181,7 +181,7 @@ def exp(x: mx.array) -> mx.array:
 
 
 EXP = (0.322516646, 0.287569072, 0.214676793, 0.035945476)
-"""c0 + c1 w + c2 w^2 + c4 w^4 that is closest to e^(w - 1.15) where x is from -22 to 0, with value and slope 1 at 1.15."""
+"""The polynomial c0 + c1 w + c2 w^2 + c4 w^4 that is closest to e^(w - 1.15) for w from 0.81 to 1.15, and exact at 1.15."""
 
 
 @partial(mx.compile, shapeless=True)
