@@ -173,7 +173,7 @@ class FeedProgress(TrialEvent):
 
     name = "progress"
     tokens: int
-    """Tokens of rows, or of documents where no row was asked for: a file that reads some to remember them trains on rows."""
+    """Tokens of rows, or of documents where no row was asked for: a file that reads to remember trains on rows."""
     batches: int | None = None
     epoch: int | None = None
     """Number of the present pass over the corpus, from 0."""

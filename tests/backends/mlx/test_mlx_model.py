@@ -22,11 +22,14 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
-@pytest.mark.parametrize("chunk", [96, 40, 1])
+@pytest.mark.parametrize(("chunk", "on_cpu"), [(96, True), (40, True), (40, False), (1, True)])
 @pytest.mark.parametrize("voting", [{}, {"FOLLOWER_LONGEST": 2, "GUESS_VOTES": 1.5}])
 @pytest.mark.parametrize("softcap", [15.0, 0.0])
-def test_chunked_loss_and_its_gradients_equal_the_plain_ones(train_file, tokens, spec, chunk, softcap, voting) -> None:
+def test_chunked_loss_and_its_gradients_equal_the_plain_ones(
+    train_file, monkeypatch, tokens, spec, chunk, on_cpu, softcap, voting
+) -> None:
     module = train_file(LOSS_CHUNK_TOKENS=chunk, SOFTCAP=softcap, **voting)
+    monkeypatch.setattr(module, "on_cpu", lambda: on_cpu)
     model = stirred(module, spec)
     inputs, targets = map(mx.array, tokens())
 
