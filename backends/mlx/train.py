@@ -182,7 +182,7 @@ def exp(x: mx.array) -> mx.array:
 
 EXP_SCALE = 0.436844946
 EXP = (0.606562474, 1.387302853, 1.604590911, 1.112307342)
-"""Of w = EXP_SCALE (y + 1/2), c0 + c1 w + c2 w^2 + c3 w^3 + w^4 is closest to e^y for y from -20/64 to 0, and exact at 0."""
+"""c0 + c1 w + c2 w^2 + c3 w^3 + w^4, closest to e^y for y from -20/64 to 0, exact at 0; w is EXP_SCALE (y + 1/2)."""
 
 
 @partial(mx.compile, shapeless=True)
